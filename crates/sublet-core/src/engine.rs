@@ -1,0 +1,224 @@
+//! The port to whatever generates tokens: the in-process engine, or an adapter to a server.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_core::Stream;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::quantity::TokenCount;
+use crate::time::Timestamp;
+
+/// One model that can be called by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelInfo {
+    pub name: String,
+    pub created_at: Timestamp,
+    pub owned_by: String,
+    /// Prompt and output together, at most.
+    pub context_window: TokenCount,
+    /// Tokens the vocabulary has: bounds `logit_bias` and token-id prompts.
+    pub vocabulary: TokenCount,
+    pub has_chat_template: bool,
+}
+
+/// Who speaks in a chat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+/// One message, content already flattened to text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChatMessage {
+    pub role: Role,
+    pub content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What to continue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Prompt {
+    /// Rendered by the model's chat template, with the generation prompt added.
+    Chat(Vec<ChatMessage>),
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// A prompt after templating and tokenizing: its exact size is known before any money is held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PreparedPrompt {
+    pub model: String,
+    pub tokens: Arc<[u32]>,
+}
+
+impl PreparedPrompt {
+    pub fn count(&self) -> TokenCount {
+        TokenCount::new(i64::try_from(self.tokens.len()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A probability-like setting in millionths, so that core stays free of floats.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millionths(pub i64);
+
+/// How the next token is chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sampling {
+    /// 0 is greedy; at most 2.
+    pub temperature: Millionths,
+    /// In (0, 1].
+    pub top_p: Millionths,
+    /// `None` or 0 considers all tokens.
+    pub top_k: Option<u32>,
+    /// In [-2, 2].
+    pub presence_penalty: Millionths,
+    /// In [-2, 2].
+    pub frequency_penalty: Millionths,
+    /// The same seed, prompt and settings give the same tokens, whatever else is in the batch.
+    pub seed: Option<u64>,
+    /// Token id and bias in millionths, bias in [-100, 100].
+    pub logit_bias: Vec<(u32, Millionths)>,
+    /// Alternatives to report per token; `None` reports none.
+    pub logprobs: Option<u8>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: Millionths(1_000_000),
+            top_p: Millionths(1_000_000),
+            top_k: None,
+            presence_penalty: Millionths(0),
+            frequency_penalty: Millionths(0),
+            seed: None,
+            logit_bias: Vec::new(),
+            logprobs: None,
+        }
+    }
+}
+
+/// Most stop strings one request may have.
+pub const STOP_STRINGS_MAX: usize = 16;
+
+/// One generation.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    pub prompt: PreparedPrompt,
+    pub sampling: Sampling,
+    /// Output ends before the first of these; none of it is delivered.
+    pub stop: Vec<String>,
+    /// Output tokens at most; `None` runs to the end of the context.
+    pub max_output: Option<TokenCount>,
+    /// What has been paid for so far; shared with the caller, who raises it.
+    pub allowance: Arc<Allowance>,
+}
+
+/// How many output tokens are paid for. The engine never produces a token beyond it.
+///
+/// A sequence that reaches the allowance is parked until it is raised or closed: when closed it
+/// ends with [`FinishReason::Allowance`]. Parked sequences cost no compute.
+#[derive(Debug)]
+pub struct Allowance {
+    tokens: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Allowance {
+    pub fn new(tokens: TokenCount) -> Self {
+        Self { tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)), closed: AtomicBool::new(false) }
+    }
+    /// Output tokens paid for in all.
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Acquire)
+    }
+    /// Raises the total; a lower total changes nothing. The engine may need waking: see [`ModelEngine::wake`].
+    pub fn raise_to(&self, tokens: TokenCount) {
+        self.tokens.fetch_max(u64::try_from(tokens.get()).unwrap_or(0), Ordering::AcqRel);
+    }
+    /// No more will come.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinishReason {
+    /// End-of-sequence token or a stop string.
+    Stop,
+    /// `max_output` or the end of the context.
+    Length,
+    /// The allowance was closed.
+    Allowance,
+}
+
+/// One alternative for one position; log-probability in millionths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenLogprob {
+    pub token: String,
+    pub bytes: Vec<u8>,
+    pub logprob: Millionths,
+}
+
+/// The chosen token at one position and its strongest alternatives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PositionLogprobs {
+    pub chosen: TokenLogprob,
+    pub top: Vec<TokenLogprob>,
+}
+
+/// What a generation reports. `output` counts are cumulative.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GenerationEvent {
+    /// The prompt was processed; `cached_input` tokens of it were not computed again.
+    Started { input: TokenCount, cached_input: TokenCount },
+    /// More text. `output` counts every token whose text has been delivered so far. Text is always
+    /// whole UTF-8; a token that ends inside a character or a possible stop string is delivered later.
+    Delta { text: String, output: TokenCount, logprobs: Vec<PositionLogprobs> },
+    /// The last event of a good end. The end-of-sequence token and the tokens of a stop string are not counted.
+    Finished { reason: FinishReason, output: TokenCount },
+    /// The last event of a bad end.
+    Failed(Error),
+}
+
+/// The events of one generation. Dropping the stream cancels it within one step.
+pub type GenerationStream = Pin<Box<dyn Stream<Item = GenerationEvent> + Send>>;
+
+/// Generates tokens.
+pub trait ModelEngine: Send + Sync {
+    /// The models that can be called now.
+    fn models(&self) -> Vec<ModelInfo>;
+    /// Renders and tokenizes. Refuses what does not fit the context.
+    fn prepare(&self, model: &str, prompt: &Prompt) -> Result<PreparedPrompt>;
+    /// Queues a generation. Refuses with `queue_full` and a truthful retry hint when the bounded queue is full.
+    fn generate(&self, request: GenerateRequest) -> Result<GenerationStream>;
+    /// Tells parked sequences that an allowance was raised or closed.
+    fn wake(&self);
+    /// Figures for metrics and routing.
+    fn load(&self) -> EngineLoad;
+}
+
+/// What the engine is doing now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct EngineLoad {
+    pub running: u64,
+    pub parked: u64,
+    pub queued: u64,
+    /// Decode steps since start: lets a test see that a cancelled sequence stopped within one.
+    pub steps: u64,
+    /// Output tokens produced since start, delivered or not.
+    pub produced: u64,
+}

@@ -1,0 +1,90 @@
+//! Usage records: what the gateway's journal holds and the ledger settles.
+
+use serde::{Deserialize, Serialize};
+
+use crate::BoxFuture;
+use crate::admission::{PriceVersion, TokenUsage};
+use crate::error::Result;
+use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
+use crate::time::Timestamp;
+
+/// One served attempt of one request. `(request, attempt)` is its identity for ever.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UsageRecord {
+    pub request: RequestId,
+    pub attempt: u32,
+    pub gateway: GatewayId,
+    pub fence: i64,
+    pub slice: SliceId,
+    pub key: KeyId,
+    pub project: ProjectId,
+    pub organization: OrganizationId,
+    pub model: String,
+    pub route: String,
+    pub price_version: PriceVersion,
+    pub admitted_at: Timestamp,
+    pub first_token_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    pub tokens: TokenUsage,
+    pub outcome: Outcome,
+    pub measured: Measured,
+    /// What the client says of its own retries (`x-stainless-retry-count`).
+    pub client_retry: u32,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The model ended its answer, or a stop string did.
+    Completed,
+    /// The requested or the model's maximum was reached.
+    Length,
+    /// The money that the caller could still spend was used up; decoding stopped at that token.
+    BudgetStopped,
+    /// The client went away; charged for what was delivered.
+    ClientCancelled,
+    /// We ended it after some output; charged for what was delivered.
+    ServerStopped,
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Length => "length",
+            Self::BudgetStopped => "budget_stopped",
+            Self::ClientCancelled => "client_cancelled",
+            Self::ServerStopped => "server_stopped",
+        }
+    }
+}
+
+/// Where token counts come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// The engine that produced them.
+    Engine,
+    /// Our own tokenizer, because the engine did not say.
+    Estimated,
+}
+
+/// What one settlement did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SettleReport {
+    /// Records that became charges now.
+    pub settled: u64,
+    /// Records that were known already, byte for byte.
+    pub duplicate: u64,
+    /// Records that could not be charged and wait in quarantine for an operator.
+    pub quarantined: u64,
+}
+
+/// Where journal records go: events, charges and postings in one transaction.
+///
+/// Settling the same records again changes nothing. An error means nothing was settled and
+/// the batch must be offered again.
+pub trait UsageSink: Send + Sync {
+    fn settle<'a>(&'a self, batch: &'a [UsageRecord]) -> BoxFuture<'a, Result<SettleReport>>;
+}

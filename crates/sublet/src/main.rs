@@ -1,0 +1,2 @@
+//! The binary: configuration, roles, wiring, life cycle.
+fn main() {}
