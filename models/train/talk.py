@@ -1,0 +1,123 @@
+"""Questions and answers from the text folder, with the many ways in which people phrase the same question."""
+
+import pathlib
+
+TEXT = pathlib.Path(__file__).parent / "text"
+
+NAME_QUESTIONS = [
+    "what is {}", "what is {}", "what is {}", "what does {} mean", "explain {}", "can you explain {}", "define {}",
+    "tell me about {}", "how does {} work", "what's {}", "what do you know about {}", "describe {}", "{}",
+    "what is {} in Sublet", "what does {} mean in Sublet", "what is meant by {}", "explain {} to me",
+    "give me a definition of {}", "explain {} in simple words", "I want to know about {}", "why is there {}",
+    "what is the meaning of {}", "could you tell me about {}", "what are {}", "please explain {}", "tell me more about {}",
+    "I do not understand {}", "can you tell me what {} is", "do you know what {} is", "what exactly is {}", "help me understand {}",
+    "explain {} in one sentence", "explain {} briefly", "what is {} and why does it matter", "explain what {} is",
+]
+LONG_QUESTIONS = [
+    "explain {} in detail", "tell me everything about {}", "write a paragraph about {}", "give me a long explanation of {}",
+    "describe {} in detail", "explain {} with all details", "how does {} work in detail", "tell me a lot about {}",
+]
+ESSAY_QUESTIONS = [
+    "write a long essay about Sublet", "tell me everything you know", "write an essay about idle GPUs",
+    "tell me everything you know about Sublet", "explain everything", "write a very long answer", "give me a long answer",
+    "write a long text", "write a report about Sublet", "explain all of Sublet in detail", "write as much as you can",
+    "write a manual for Sublet", "write a long article about Sublet", "write a long essay", "talk for a long time",
+    "give me a glossary of Sublet", "explain all the words of Sublet", "generate a lot of text", "write 500 words about Sublet",
+    "write 1000 words", "write a blog post about Sublet", "write a detailed essay about AI infrastructure",
+]
+OPENINGS = ["", "", "", "", "", "", "", "", "hi, ", "hello, ", "please, ", "so, ", "hey, ", "ok, ", "well, ", "and "]
+POLITE = ["can you tell me ", "please tell me ", "could you tell me ", "I want to know ", "I would like to know ", "do you know "]
+
+
+def read_blocks(name: str) -> list:
+    """Each block is a dict from key to its list of values."""
+    blocks = []
+    for chunk in (TEXT / name).read_text().split("\n\n"):
+        block = {}
+        for line in chunk.splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
+            key, _, value = line.partition(":")
+            values = [value.strip()] if key in ("say", "long") else [part.strip() for part in value.split(" | ")]
+            block.setdefault(key, []).extend(values)
+        if block:
+            blocks.append(block)
+    return blocks
+
+
+PRODUCT = read_blocks("product.txt")
+SMALLTALK = read_blocks("smalltalk.txt")
+FACTS = read_blocks("facts.txt")
+
+
+def upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def is_question(text: str) -> bool:
+    first = text.split()[0].lower().strip("',")
+    return first in {
+        "what", "what's", "how", "why", "when", "who", "which", "where", "is", "are", "do", "does", "can", "could", "will", "should",
+    }
+
+
+def phrase(rng, text: str) -> str:
+    """One of the ways to type a question: openings, capitals, full stop or question mark or nothing."""
+    opening = rng.choice(OPENINGS)
+    question = is_question(text)
+    if question and text.split()[0] in ("what", "how", "why", "when", "who", "which", "where") and rng.random() < 0.0:
+        opening += rng.choice(POLITE)
+    text = opening + text
+    style = rng.random()
+    if style < 0.62:
+        text = upper_first(text)
+    mark = rng.random()
+    if mark < 0.70:
+        text += "?" if question else rng.choice([".", "", "", "!"]) if opening or len(text) < 14 else rng.choice([".", ".", ""])
+    elif mark < 0.74:
+        text += " please"
+    if style > 0.98:
+        text = text.upper()
+    return text
+
+
+def topic_question(rng, block) -> str:
+    if "ask" in block and rng.random() < 0.42:
+        return phrase(rng, rng.choice(block["ask"]))
+    names = block["name"]
+    name = names[0] if rng.random() < 0.5 else rng.choice(names)
+    return phrase(rng, rng.choice(NAME_QUESTIONS).format(name))
+
+
+def product_turn(rng) -> list:
+    block = PRODUCT[0] if rng.random() < 0.06 else rng.choice(PRODUCT)
+    if "long" in block and rng.random() < 0.3:
+        return [("user", phrase(rng, rng.choice(LONG_QUESTIONS).format(rng.choice(block["name"])))), ("assistant", block["long"][0])]
+    return [("user", topic_question(rng, block)), ("assistant", rng.choice(block["say"]))]
+
+
+def follow_up_turns(rng) -> list:
+    """A question, then "tell me more"."""
+    block = rng.choice(PRODUCT)
+    answers = block["say"][:]
+    rng.shuffle(answers)
+    more = rng.choice(["tell me more", "more", "go on", "can you say more", "please continue", "what else", "and", "explain it again"])
+    last = block["long"][0] if "long" in block and rng.random() < 0.6 else answers[1]
+    return [("user", topic_question(rng, block)), ("assistant", answers[0]), ("user", phrase(rng, more)), ("assistant", last)]
+
+
+def essay_turn(rng, paragraphs: int) -> list:
+    blocks = rng.sample(PRODUCT[1:], paragraphs)
+    parts = [rng.choice(PRODUCT[0]["say"])]
+    parts += [rng.choice(block.get("long", block["say"])) if rng.random() < 0.7 else rng.choice(block["say"]) for block in blocks]
+    return [("user", phrase(rng, rng.choice(ESSAY_QUESTIONS))), ("assistant", "\n\n".join(parts))]
+
+
+def smalltalk_turn(rng) -> list:
+    block = rng.choice(SMALLTALK[:20] if rng.random() < 0.4 else SMALLTALK)
+    return [("user", phrase(rng, rng.choice(block["ask"]))), ("assistant", rng.choice(block["say"]))]
+
+
+def fact_turn(rng) -> list:
+    block = rng.choice(FACTS)
+    return [("user", phrase(rng, rng.choice(block["ask"]))), ("assistant", rng.choice(block["say"]))]
