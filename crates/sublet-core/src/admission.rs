@@ -129,6 +129,8 @@ pub struct SliceGrant {
     pub granted: Nanos,
     /// The slice's limits are periods; requests admitted at or after this instant need a new slice.
     pub window_ends_at: Option<Timestamp>,
+    /// What the tightest limit still allows beyond this grant, for `x-sublet-remaining-budget`; `None` is unlimited or unknown.
+    pub available: Option<Nanos>,
 }
 
 /// A slice given back, with what the gateway spent on it.
