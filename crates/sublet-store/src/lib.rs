@@ -1,1 +1,48 @@
-//! sublet-store
+//! All SQL of Sublet, for SQLite and PostgreSQL.
+//!
+//! One SQL text serves both engines: BIGINT, TEXT and BYTEA columns, `$1` parameters,
+//! `RETURNING`, `ON CONFLICT`. The places where the engines differ are the functions of
+//! [`database`]; nothing else in the project knows which one runs.
+//!
+//! Invariants: every change happens in [`Store::write`], which may run its closure again after
+//! a serialization failure, so the closure touches nothing outside the transaction; every
+//! function on tenant data takes a `Scope`; money moves only through [`ledger`].
+//!
+//! Deliberately absent: decisions (they are pure code elsewhere) and authorization (`sublet-cloud`).
+#![deny(clippy::float_arithmetic)]
+
+pub mod audit;
+pub mod budget;
+pub mod charge;
+pub mod credit;
+pub mod database;
+pub mod hold;
+pub mod idempotency;
+pub mod invoice;
+pub mod key;
+pub mod ledger;
+pub mod limit;
+pub mod migration;
+pub mod organization;
+pub mod outbox;
+pub mod page;
+pub mod price;
+pub mod project;
+pub mod row;
+pub mod setting;
+pub mod slice;
+pub mod usage;
+pub mod user;
+
+pub use database::{Store, StoreConfig, Tx};
+pub use page::{Page, PageRequest};
+
+/// What a conditional update did to a row with a generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Updated {
+    /// The row had the expected generation and was changed.
+    Done,
+    /// The row exists but has moved on.
+    Stale,
+    NotFound,
+}

@@ -1,0 +1,216 @@
+//! Charges and the lines they add up to.
+
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{ChargeId, KeyId, OrganizationId, ProjectId};
+use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::PeriodKey;
+use sublet_money::rating::{LineKey, LineState};
+use sublet_money::sku::{Quantity, SkuName};
+
+use crate::database::Tx;
+use crate::page::{Page, PageRequest};
+use crate::row::Row;
+use crate::{list_sql, params};
+
+/// One event's part of one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Charge {
+    pub id: ChargeId,
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub key: Option<KeyId>,
+    /// A request or a job.
+    pub source: String,
+    pub sku: SkuName,
+    pub quantity: Quantity,
+    pub amount: Nanos,
+    pub currency: Currency,
+    pub price_version: PriceVersion,
+    pub period: PeriodKey,
+    /// The line before this charge: with it the charge can be computed again.
+    pub before: LineState,
+    pub occurred_at: Timestamp,
+    pub posted_at: Timestamp,
+}
+
+fn from_row(row: &Row) -> Result<Charge> {
+    let mut row = row.reader();
+    Ok(Charge {
+        id: row.parse()?,
+        organization: row.parse()?,
+        project: row.parse()?,
+        key: row.optional_parse()?,
+        source: row.string()?,
+        sku: row.parse()?,
+        quantity: Quantity::new(row.int()?)?,
+        amount: row.nanos()?,
+        currency: row.parse()?,
+        price_version: PriceVersion(row.text()?.into()),
+        period: row.parse()?,
+        before: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
+        occurred_at: row.time()?,
+        posted_at: row.time()?,
+    })
+}
+
+pub async fn insert(tx: &mut Tx, charge: &Charge) -> Result<()> {
+    tx.execute(
+        "INSERT INTO charges (id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version,
+             period, quantity_before, charged_before, occurred_at, posted_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+        params![
+            charge.id.as_str(),
+            charge.organization.as_str(),
+            charge.project.as_str(),
+            charge.key.as_ref().map(KeyId::as_str),
+            charge.source.as_str(),
+            charge.sku.to_string(),
+            charge.quantity.get(),
+            charge.amount,
+            charge.currency.as_str(),
+            charge.price_version.0.to_string(),
+            charge.period.to_string(),
+            charge.before.quantity.get(),
+            charge.before.charged,
+            charge.occurred_at,
+            charge.posted_at
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub async fn find(tx: &mut Tx, scope: &Scope, id: &ChargeId) -> Result<Option<Charge>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+                 quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE id = $1",
+            params![id.as_str()],
+        )
+        .await?;
+    let charge = row.as_ref().map(from_row).transpose()?;
+    Ok(charge.filter(|charge| crate::project::is_visible(scope, &charge.organization, &charge.project)))
+}
+
+/// Charges of one request or job. The caller has checked the source's scope. At most `limit`, oldest first.
+pub async fn list_of(tx: &mut Tx, source: &str, limit: i64) -> Result<Vec<Charge>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+                 quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE source = $1 ORDER BY id LIMIT $2",
+            params![source, limit],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// The sum of a source's charges.
+pub async fn total_of(tx: &mut Tx, source: &str) -> Result<Nanos> {
+    let row =
+        tx.fetch_one("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges WHERE source = $1", params![source]).await?;
+    row.reader().nanos()
+}
+
+pub async fn list(tx: &mut Tx, scope: &Scope, page: &PageRequest) -> Result<Page<Charge>> {
+    let (key, limit) = page.keyset();
+    let sql = list_sql!(
+        page,
+        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+             quantity_before, charged_before, occurred_at, posted_at FROM charges
+         WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)",
+        "id",
+        "3",
+        "4"
+    );
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let project = scope.project().map_or("", ProjectId::as_str);
+    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), key, limit]).await?;
+    page.page(&rows, from_row)
+}
+
+/// Where a line stands. A line nobody charged yet is empty.
+pub async fn line_state(tx: &mut Tx, key: &LineKey) -> Result<LineState> {
+    let row = tx
+        .fetch_optional(
+            "SELECT quantity, charged FROM charge_lines
+             WHERE organization_id = $1 AND project_id = $2 AND period = $3 AND price_version = $4 AND sku = $5",
+            params![
+                key.organization.as_str(),
+                key.project.as_str(),
+                key.period.to_string(),
+                key.price_version.0.to_string(),
+                key.sku.to_string()
+            ],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(LineState::default()) };
+    let mut row = row.reader();
+    Ok(LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? })
+}
+
+/// Moves a line on. The caller read it in the same transaction.
+pub async fn set_line_state(tx: &mut Tx, key: &LineKey, state: LineState) -> Result<()> {
+    tx.execute(
+        "INSERT INTO charge_lines (organization_id, project_id, period, price_version, sku, quantity, charged)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (organization_id, project_id, period, price_version, sku)
+         DO UPDATE SET quantity = excluded.quantity, charged = excluded.charged",
+        params![
+            key.organization.as_str(),
+            key.project.as_str(),
+            key.period.to_string(),
+            key.price_version.0.to_string(),
+            key.sku.to_string(),
+            state.quantity.get(),
+            state.charged
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A line of a period: what an invoice shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredLine {
+    pub project: ProjectId,
+    pub price_version: PriceVersion,
+    pub sku: SkuName,
+    pub state: LineState,
+}
+
+/// Most lines of one invoice.
+pub const LINES_MAX: i64 = 100_000;
+
+/// All lines of an organization's period.
+pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<StoredLine>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, price_version, sku, quantity, charged FROM charge_lines
+             WHERE organization_id = $1 AND period = $2 ORDER BY project_id, sku, price_version LIMIT $3",
+            params![organization.as_str(), period.to_string(), LINES_MAX],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok(StoredLine {
+                project: row.parse()?,
+                price_version: PriceVersion(row.text()?.into()),
+                sku: row.parse()?,
+                state: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
+            })
+        })
+        .collect()
+}
+
+/// The sum of an organization's charges in a period, straight from the charges: a second way to the invoice's total.
+pub async fn period_total(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<(i64, Nanos)> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges WHERE organization_id = $1 AND period = $2",
+            params![organization.as_str(), period.to_string()],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok((row.int()?, row.nanos()?))
+}

@@ -1,0 +1,405 @@
+//! The two engines behind one face: connections, transactions, statements.
+//!
+//! SQLite: WAL, `synchronous=FULL`, one writing connection with `BEGIN IMMEDIATE`, a few
+//! readers. PostgreSQL: SERIALIZABLE for writes, REPEATABLE READ for reads. Writes that fail
+//! with a serialization failure or a deadlock are run again, up to [`WRITE_ATTEMPTS_MAX`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, Sqlite, SqlSafeStr, Transaction, TypeInfo, ValueRef};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
+
+use crate::migration;
+use crate::row::{Row, Value};
+
+/// How often one write is tried before its serialization failure is reported.
+pub const WRITE_ATTEMPTS_MAX: u32 = 40;
+const RETRY_BASE_MS: u64 = 1;
+const RETRY_CEILING_MS: u64 = 64;
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENT_CACHE: usize = 256;
+
+/// Where the data is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreConfig {
+    /// One file; created if missing.
+    Sqlite(PathBuf),
+    /// A connection URL, `postgres://user@host/database`.
+    Postgres(String),
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    backend: Backend,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Postgres(PgPool),
+}
+
+/// A transaction on either engine.
+pub struct Tx(Engine);
+
+enum Engine {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Store {
+    /// Connects and brings the schema up to date. A newer schema is refused unchanged.
+    pub async fn open(config: &StoreConfig) -> Result<Self> {
+        let backend = match config {
+            StoreConfig::Sqlite(path) => open_sqlite(path).await?,
+            StoreConfig::Postgres(url) => open_postgres(url).await?,
+        };
+        let store = Self { backend };
+        migration::apply(&store).await?;
+        Ok(store)
+    }
+
+    /// Runs `work` in one writing transaction, again if the engine asks for it.
+    ///
+    /// `work` must touch nothing outside the transaction. `context` is lent to every attempt.
+    pub async fn write<C, T, F>(&self, context: C, work: F) -> Result<T>
+    where
+        C: Sync,
+        F: for<'t> Fn(&'t C, &'t mut Tx) -> BoxFuture<'t, Result<T>>,
+    {
+        let mut attempt = 1;
+        loop {
+            let outcome = self.write_once(&context, &work).await;
+            match outcome {
+                Err(error) if is_retryable(&error) && attempt < WRITE_ATTEMPTS_MAX => {
+                    let backoff = RETRY_BASE_MS.saturating_mul(1 << attempt.min(6)).min(RETRY_CEILING_MS);
+                    tokio::time::sleep(Duration::from_millis(backoff)).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn write_once<C, T, F>(&self, context: &C, work: &F) -> Result<T>
+    where
+        F: for<'t> Fn(&'t C, &'t mut Tx) -> BoxFuture<'t, Result<T>>,
+    {
+        let mut tx = self.begin(Access::Write).await?;
+        match work(context, &mut tx).await {
+            Ok(value) => {
+                tx.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // The reason of the failure matters more than a failed roll-back, which dropping does anyway.
+                tx.rollback().await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs `work` on one consistent snapshot.
+    pub async fn read<C, T, F>(&self, context: C, work: F) -> Result<T>
+    where
+        C: Sync,
+        F: for<'t> FnOnce(&'t C, &'t mut Tx) -> BoxFuture<'t, Result<T>>,
+    {
+        let mut tx = self.begin(Access::Read).await?;
+        let value = work(&context, &mut tx).await;
+        tx.rollback().await.ok();
+        value
+    }
+
+    /// A cheap round trip: is the database there?
+    pub async fn ping(&self) -> Result<()> {
+        self.read((), |(), tx| Box::pin(async move { tx.fetch_all("SELECT 1", &[]).await.map(|_| ()) })).await
+    }
+
+    /// Waits until all connections are closed.
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Backend::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// What the engine is called in records and metrics.
+    pub fn engine_name(&self) -> &'static str {
+        match &self.backend {
+            Backend::Sqlite { .. } => "sqlite",
+            Backend::Postgres(_) => "postgresql",
+        }
+    }
+
+    async fn begin(&self, access: Access) -> Result<Tx> {
+        let engine = match (&self.backend, access) {
+            (Backend::Sqlite { writer, .. }, Access::Write) => Engine::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?),
+            (Backend::Sqlite { readers, .. }, Access::Read) => Engine::Sqlite(readers.begin_with("BEGIN DEFERRED").await.map_err(failure)?),
+            (Backend::Postgres(pool), Access::Write) => {
+                Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(failure)?)
+            }
+            (Backend::Postgres(pool), Access::Read) => {
+                Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failure)?)
+            }
+        };
+        Ok(Tx(engine))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+async fn open_sqlite(path: &Path) -> Result<Backend> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .statement_cache_capacity(STATEMENT_CACHE);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options.clone())
+        .await
+        .map_err(failure)?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options);
+    Ok(Backend::Sqlite { writer, readers })
+}
+
+async fn open_postgres(url: &str) -> Result<Backend> {
+    let options: PgConnectOptions = url.parse().map_err(|_| {
+        Error::new(ErrorCode::Usage, "the database URL is not understood").alternative("write it as postgres://user:password@host:5432/database")
+    })?;
+    let pool = PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options.statement_cache_capacity(STATEMENT_CACHE))
+        .await
+        .map_err(failure)?;
+    Ok(Backend::Postgres(pool))
+}
+
+impl Tx {
+    /// Runs a statement and says how many rows it changed.
+    pub async fn execute(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<u64> {
+        self.execute_text(sql, params).await
+    }
+
+    /// Runs a query and returns all its rows: the statement itself must bound them.
+    pub async fn fetch_all(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<Vec<Row>> {
+        match &mut self.0 {
+            Engine::Sqlite(tx) => {
+                let rows = sqlx::query_with(sql, sqlite_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
+                rows.iter().map(sqlite_row).collect()
+            }
+            Engine::Postgres(tx) => {
+                let rows = sqlx::query_with(sql, postgres_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
+                rows.iter().map(postgres_row).collect()
+            }
+        }
+    }
+
+    /// The first row, if there is one.
+    pub async fn fetch_optional(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<Option<Row>> {
+        Ok(self.fetch_all(sql, params).await?.into_iter().next())
+    }
+
+    /// The row of a query that always has one, such as a count.
+    pub async fn fetch_one(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<Row> {
+        self.fetch_optional(sql, params).await?.ok_or_else(|| Error::internal(format!("no row: {sql}")))
+    }
+
+    /// Inserts many rows with one statement: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
+    /// Rows are bounded by [`INSERT_ROWS_MAX`] per statement and split beyond.
+    pub async fn insert_many(&mut self, prefix: &'static str, suffix: &'static str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
+        let mut changed = 0;
+        for chunk in rows.chunks(INSERT_ROWS_MAX) {
+            let mut sql = String::from(prefix);
+            let mut params = Vec::new();
+            for (index, row) in chunk.iter().enumerate() {
+                sql.push_str(if index == 0 { "(" } else { ", (" });
+                for column in 0..row.len() {
+                    sql.push_str(if column == 0 { "$" } else { ", $" });
+                    sql.push_str(&(params.len() + column + 1).to_string());
+                }
+                sql.push(')');
+                params.extend(row.iter().cloned());
+            }
+            sql.push(' ');
+            sql.push_str(suffix);
+            // Only fixed text and parameter numbers were joined.
+            changed += self.execute_text(AssertSqlSafe(sql), &params).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs a script of several statements without parameters: migrations only.
+    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
+        match &mut self.0 {
+            Engine::Sqlite(tx) => tx.execute(sqlx::raw_sql(sql)).await.map(|_| ()).map_err(failure),
+            Engine::Postgres(tx) => tx.execute(sqlx::raw_sql(sql)).await.map(|_| ()).map_err(failure),
+        }
+    }
+
+    async fn execute_text(&mut self, sql: impl SqlSafeStr, params: &[Value<'_>]) -> Result<u64> {
+        match &mut self.0 {
+            Engine::Sqlite(tx) => {
+                let done = sqlx::query_with(sql, sqlite_arguments(params)?).execute(&mut **tx).await.map_err(failure)?;
+                Ok(done.rows_affected())
+            }
+            Engine::Postgres(tx) => {
+                let done = sqlx::query_with(sql, postgres_arguments(params)?).execute(&mut **tx).await.map_err(failure)?;
+                Ok(done.rows_affected())
+            }
+        }
+    }
+
+    async fn commit(self) -> Result<()> {
+        match self.0 {
+            Engine::Sqlite(tx) => tx.commit().await.map_err(failure),
+            Engine::Postgres(tx) => tx.commit().await.map_err(failure),
+        }
+    }
+
+    async fn rollback(self) -> Result<()> {
+        match self.0 {
+            Engine::Sqlite(tx) => tx.rollback().await.map_err(failure),
+            Engine::Postgres(tx) => tx.rollback().await.map_err(failure),
+        }
+    }
+}
+
+/// Rows of one multi-row insert; with at most 30 columns this stays below SQLite's 32,766 parameters.
+pub const INSERT_ROWS_MAX: usize = 500;
+
+fn sqlite_arguments(params: &[Value<'_>]) -> Result<SqliteArguments> {
+    use sqlx::Arguments;
+    let mut arguments = SqliteArguments::default();
+    for param in params {
+        let added = match param {
+            Value::Int(value) => arguments.add(*value),
+            Value::Text(value) => arguments.add(value.as_ref().map(|text| text.to_string())),
+            Value::Bytes(value) => arguments.add(value.as_ref().map(|bytes| bytes.to_vec())),
+        };
+        added.map_err(|error| Error::internal(format!("parameter: {error}")))?;
+    }
+    Ok(arguments)
+}
+
+fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
+    use sqlx::Arguments;
+    let mut arguments = PgArguments::default();
+    for param in params {
+        let added = match param {
+            Value::Int(value) => arguments.add(*value),
+            Value::Text(value) => arguments.add(value.as_deref()),
+            Value::Bytes(value) => arguments.add(value.as_deref()),
+        };
+        added.map_err(|error| Error::internal(format!("parameter: {error}")))?;
+    }
+    Ok(arguments)
+}
+
+fn sqlite_row(row: &SqliteRow) -> Result<Row> {
+    let columns = 0..row.columns().len();
+    columns
+        .map(|index| {
+            let raw = row.try_get_raw(index).map_err(failure)?;
+            if raw.is_null() {
+                return Ok(Value::Int(None));
+            }
+            let kind = raw.type_info().name().to_owned();
+            match kind.as_str() {
+                "INTEGER" | "INT8" | "BIGINT" | "INT4" | "BOOLEAN" => row.try_get(index).map(Value::Int).map_err(failure),
+                "TEXT" => row.try_get::<String, _>(index).map(Value::from).map_err(failure),
+                "BLOB" => row.try_get::<Vec<u8>, _>(index).map(|bytes| Value::Bytes(Some(bytes.into()))).map_err(failure),
+                other => Err(Error::internal(format!("column {index} has the unexpected type {other}"))),
+            }
+        })
+        .collect::<Result<_>>()
+        .map(Row)
+}
+
+fn postgres_row(row: &PgRow) -> Result<Row> {
+    row.columns()
+        .iter()
+        .enumerate()
+        .map(|(index, column)| match column.type_info().name() {
+            "INT8" => row.try_get(index).map(Value::Int).map_err(failure),
+            "INT4" => row.try_get::<Option<i32>, _>(index).map(|value| Value::Int(value.map(i64::from))).map_err(failure),
+            "TEXT" => row.try_get::<Option<String>, _>(index).map(Value::from).map_err(failure),
+            "BYTEA" => row.try_get::<Option<Vec<u8>>, _>(index).map(|bytes| Value::Bytes(bytes.map(Into::into))).map_err(failure),
+            other => Err(Error::internal(format!("column {index} has the unexpected type {other}"))),
+        })
+        .collect::<Result<_>>()
+        .map(Row)
+}
+
+/// Marks errors after which the whole transaction may be tried again.
+const RETRYABLE: &str = "retryable";
+
+fn is_retryable(error: &Error) -> bool {
+    error.private_context().iter().any(|context| context == RETRYABLE)
+}
+
+/// Turns a driver's error into ours. The driver's text is private context.
+fn failure(error: sqlx::Error) -> Error {
+    let text = error.to_string();
+    match &error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default().into_owned();
+            database_failure(&code, database.is_unique_violation(), text)
+        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => {
+            Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached").retry_after(DurationMs::from_seconds(2)).context(text)
+        }
+        _ => Error::internal(text),
+    }
+}
+
+fn database_failure(code: &str, unique: bool, text: String) -> Error {
+    // PostgreSQL: 40001 serialization failure, 40P01 deadlock, 53100 disk full, 57P01-57P03 shutting down or starting.
+    // SQLite: 5 busy, 6 locked (and their extended codes), 13 full, 10 input/output error.
+    let sqlite_primary = code.parse::<i64>().ok().filter(|number| code.len() < 5 && *number > 0).map(|number| number & 0xff);
+    if unique {
+        return Error::new(ErrorCode::Conflict, "an object with this identity exists already").context(text);
+    }
+    if matches!(code, "40001" | "40P01") || matches!(sqlite_primary, Some(5 | 6)) {
+        return Error::new(ErrorCode::StoreUnavailable, "the database is too busy")
+            .retry_after(DurationMs::from_seconds(1))
+            .context(text)
+            .context(RETRYABLE);
+    }
+    if code == "53100" || matches!(sqlite_primary, Some(13)) || text.contains("disk is full") {
+        return Error::new(ErrorCode::StorageFull, "the disk of the database is full").context(text);
+    }
+    if code.starts_with("57P") || code.starts_with("08") || matches!(sqlite_primary, Some(10)) {
+        return Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached")
+            .retry_after(DurationMs::from_seconds(2))
+            .context(text);
+    }
+    Error::internal(text)
+}

@@ -1,0 +1,130 @@
+//! Holds of long-running work: money set aside in the ledger before the cost arises.
+
+use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
+use sublet_core::{Currency, Nanos, Result, Timestamp};
+
+use crate::budget::BudgetRef;
+use crate::database::Tx;
+use crate::params;
+use crate::row::{Row, to_json};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    pub id: HoldId,
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub key: Option<KeyId>,
+    /// What it pays for: a lease.
+    pub subject: String,
+    pub currency: Currency,
+    /// Everything ever held.
+    pub amount: Nanos,
+    /// What became charges.
+    pub captured: Nanos,
+    pub budgets: Vec<BudgetRef>,
+    pub open: bool,
+    pub created_at: Timestamp,
+}
+
+impl Hold {
+    pub fn uncaptured(&self) -> Result<Nanos> {
+        self.amount.checked_sub(self.captured)
+    }
+}
+
+fn from_row(row: &Row) -> Result<Hold> {
+    let mut row = row.reader();
+    Ok(Hold {
+        id: row.parse()?,
+        organization: row.parse()?,
+        project: row.parse()?,
+        key: row.optional_parse()?,
+        subject: row.string()?,
+        currency: row.parse()?,
+        amount: row.nanos()?,
+        captured: row.nanos()?,
+        budgets: row.json()?,
+        open: row.text()? == "open",
+        created_at: row.time()?,
+    })
+}
+
+pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
+    tx.execute(
+        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'open', $10)",
+        params![
+            hold.id.as_str(),
+            hold.organization.as_str(),
+            hold.project.as_str(),
+            hold.key.as_ref().map(KeyId::as_str),
+            hold.subject.as_str(),
+            hold.currency.as_str(),
+            hold.amount,
+            hold.captured,
+            to_json(&hold.budgets)?,
+            hold.created_at
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The open hold of a subject, such as a lease. The caller has checked the subject's scope.
+pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at
+             FROM holds WHERE subject = $1 AND state = 'open'",
+            params![subject],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// All holds of a subject, oldest first; bounded because one subject has one open hold at a time.
+pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at
+             FROM holds WHERE subject = $1 ORDER BY id LIMIT 100",
+            params![subject],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Adds to an open hold. False if it is closed.
+pub async fn extend(tx: &mut Tx, id: &HoldId, by: Nanos) -> Result<bool> {
+    let changed = tx.execute("UPDATE holds SET amount = amount + $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), by]).await?;
+    Ok(changed == 1)
+}
+
+/// Books a charge against an open hold. False if that is more than it holds.
+pub async fn capture(tx: &mut Tx, id: &HoldId, amount: Nanos) -> Result<bool> {
+    let changed = tx
+        .execute(
+            "UPDATE holds SET captured = captured + $2 WHERE id = $1 AND state = 'open' AND captured + $2 <= amount",
+            params![id.as_str(), amount],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Closes an open hold. False if it was closed before.
+pub async fn close(tx: &mut Tx, id: &HoldId, now: Timestamp) -> Result<bool> {
+    let changed =
+        tx.execute("UPDATE holds SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now]).await?;
+    Ok(changed == 1)
+}
+
+/// What open holds hold of an organization's money.
+pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
+            params![organization.as_str()],
+        )
+        .await?;
+    row.reader().nanos()
+}

@@ -1,0 +1,154 @@
+//! Spend limits on organizations, projects and keys. They nest: all that apply do apply.
+
+use sublet_core::id::OrganizationId;
+use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
+
+use crate::budget::{self, Budget, BudgetRef, BudgetWindow, Periods};
+use crate::database::Tx;
+use crate::params;
+
+/// A limit on what a subject may spend in a window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpendLimit {
+    pub subject: String,
+    pub window: BudgetWindow,
+    pub organization: OrganizationId,
+    pub amount: Nanos,
+    pub created_at: Timestamp,
+}
+
+/// Most limits one organization can have.
+pub const LIMITS_MAX: i64 = 10_000;
+
+/// Sets a limit. Spend of the running window that happened before counts, so a new limit is exact at once.
+/// For a `total` limit only spend from now on counts, together with what is reserved now.
+pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<()> {
+    tx.execute(
+        "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount",
+        params![limit.subject.as_str(), limit.window.as_str(), limit.organization.as_str(), limit.amount, limit.created_at],
+    )
+    .await?;
+    let (starts_at, ends_at) = periods.of(limit.window);
+    let known = tx
+        .execute(
+            "UPDATE budgets SET amount = $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+            params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
+        )
+        .await?;
+    if known == 0 {
+        let counted_from = if limit.window == BudgetWindow::Total { limit.created_at } else { starts_at };
+        let settled = spent_since(tx, &limit.subject, counted_from).await?;
+        tx.execute(
+            "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved) VALUES ($1, $2, $3, $4, $5, $6, 0)",
+            params![limit.subject.as_str(), limit.window.as_str(), starts_at, ends_at, limit.amount, settled],
+        )
+        .await?;
+        attach_open_reservations(tx, limit, starts_at).await?;
+    }
+    Ok(())
+}
+
+/// Slices and holds that are open now start to count towards the new limit.
+async fn attach_open_reservations(tx: &mut Tx, limit: &SpendLimit, starts_at: Timestamp) -> Result<()> {
+    let reference = BudgetRef { subject: limit.subject.clone(), window: limit.window, starts_at };
+    let rows = tx
+        .fetch_all(
+            "SELECT 'slice', id, granted - spent, budgets FROM slices
+             WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)
+             UNION ALL SELECT 'hold', id, amount - captured, budgets FROM holds
+             WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)",
+            params![limit.subject.as_str()],
+        )
+        .await?;
+    for row in &rows {
+        let mut row = row.reader();
+        let (table, id, open, mut budgets) = (row.string()?, row.string()?, row.nanos()?, row.json::<Vec<BudgetRef>>()?);
+        if !budgets.contains(&reference) {
+            budgets.push(reference.clone());
+        }
+        let update = match table.as_str() {
+            "slice" => "UPDATE slices SET budgets = $2 WHERE id = $1",
+            _ => "UPDATE holds SET budgets = $2 WHERE id = $1",
+        };
+        tx.execute(update, params![id, crate::row::to_json(&budgets)?]).await?;
+        tx.execute(
+            "UPDATE budgets SET reserved = reserved + $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+            params![reference.subject.as_str(), reference.window.as_str(), starts_at, open],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn spent_since(tx: &mut Tx, subject: &str, since: Timestamp) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
+             WHERE (organization_id = $1 OR project_id = $1 OR key_id = $1) AND occurred_at >= $2",
+            params![subject, since],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
+/// Removes a limit and its budgets. What is open passes over them from now on.
+pub async fn remove(tx: &mut Tx, organization: &OrganizationId, subject: &str, window: BudgetWindow) -> Result<()> {
+    let removed = tx
+        .execute(
+            "DELETE FROM spend_limits WHERE organization_id = $1 AND subject = $2 AND budget_window = $3",
+            params![organization.as_str(), subject, window.as_str()],
+        )
+        .await?;
+    if removed == 0 {
+        return Err(Error::new(ErrorCode::NotFound, format!("{subject} has no spend limit with the window {}", window.as_str())));
+    }
+    tx.execute("DELETE FROM budgets WHERE subject = $1 AND budget_window = $2", params![subject, window.as_str()]).await?;
+    Ok(())
+}
+
+/// The limits of an organization, its projects and keys (or of one subject), with their running windows.
+pub async fn list(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    subject: Option<&str>,
+    periods: &Periods,
+) -> Result<Vec<(SpendLimit, Budget)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT subject, budget_window, amount, created_at FROM spend_limits
+             WHERE organization_id = $1 AND ($2 = '' OR subject = $2) ORDER BY subject, budget_window LIMIT $3",
+            params![organization.as_str(), subject.unwrap_or(""), LIMITS_MAX],
+        )
+        .await?;
+    let mut limits = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut row = row.reader();
+        let (subject, window, amount) = (row.string()?, row.parse::<BudgetWindow>()?, row.nanos()?);
+        let limit = SpendLimit { subject, window, organization: organization.clone(), amount, created_at: row.time()? };
+        let (starts_at, ends_at) = periods.of(window);
+        let reference = BudgetRef { subject: limit.subject.clone(), window, starts_at };
+        let found = tx
+            .fetch_optional(
+                "SELECT settled, reserved FROM budgets WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+                params![limit.subject.as_str(), window.as_str(), starts_at],
+            )
+            .await?;
+        let (settled, reserved) = match found {
+            Some(row) => {
+                let mut row = row.reader();
+                (row.nanos()?, row.nanos()?)
+            }
+            None => (Nanos::ZERO, Nanos::ZERO),
+        };
+        limits.push((limit, Budget { reference, ends_at, amount, settled, reserved }));
+    }
+    Ok(limits)
+}
+
+/// The tightest budget of a chain for an amount, if any is too tight.
+pub fn tightest(budgets: &[Budget]) -> Option<&Budget> {
+    budgets.iter().min_by_key(|budget| budget.left())
+}
+
+pub use budget::chain;

@@ -1,0 +1,50 @@
+//! Schema versions: forward only, each in its own transaction.
+
+use sublet_core::{Error, ErrorCode, Result};
+
+use crate::database::{Store, Tx};
+use crate::params;
+
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[Migration { version: 1, name: "foundation", sql: include_str!("../migrations/0001_foundation.sql") }];
+
+/// The schema version this program writes.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// Applies what is missing. A schema newer than this program is refused and left as it is.
+pub(crate) async fn apply(store: &Store) -> Result<()> {
+    store
+        .write((), |(), tx| {
+            Box::pin(async move {
+                tx.script("CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await
+            })
+        })
+        .await?;
+    for migration in MIGRATIONS {
+        store.write(migration, |migration, tx| Box::pin(apply_one(migration, tx))).await?;
+    }
+    Ok(())
+}
+
+async fn apply_one(migration: &Migration, tx: &mut Tx) -> Result<()> {
+    let row = tx.fetch_one("SELECT COALESCE(MAX(version), 0) FROM schema_versions", &[]).await?;
+    let current = row.reader().int()?;
+    if current > SCHEMA_VERSION {
+        return Err(Error::new(
+            ErrorCode::DataDirectoryNewer,
+            format!("the database has schema version {current}, this program knows up to {SCHEMA_VERSION}"),
+        )
+        .alternative("run the newer version of sublet, or restore a backup made by this version"));
+    }
+    if current >= migration.version {
+        return Ok(());
+    }
+    tx.script(migration.sql).await?;
+    tx.execute("INSERT INTO schema_versions (version, name) VALUES ($1, $2)", params![migration.version, migration.name]).await?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Slices: parts of what an account and its limits allow, granted to one gateway.
+//!
+//! The row says who holds how much; the money itself stands in the ledger. `granted - spent`
+//! is what the gateway may still spend or give back.
+
+use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
+use sublet_core::{Currency, Nanos, Result, Timestamp};
+
+use crate::budget::BudgetRef;
+use crate::database::Tx;
+use crate::row::{Row, to_json};
+use crate::params;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slice {
+    pub id: SliceId,
+    pub gateway: GatewayId,
+    pub fence: i64,
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub key: KeyId,
+    pub currency: Currency,
+    pub granted: Nanos,
+    /// Settled charges so far.
+    pub spent: Nanos,
+    /// Usage records settled so far.
+    pub records: i64,
+    pub budgets: Vec<BudgetRef>,
+    pub window_ends_at: Option<Timestamp>,
+    pub open: bool,
+    pub opened_at: Timestamp,
+}
+
+impl Slice {
+    /// What has not been spent.
+    pub fn unspent(&self) -> Result<Nanos> {
+        self.granted.checked_sub(self.spent)
+    }
+}
+
+fn from_row(row: &Row) -> Result<Slice> {
+    let mut row = row.reader();
+    Ok(Slice {
+        id: row.parse()?,
+        gateway: row.parse()?,
+        fence: row.int()?,
+        organization: row.parse()?,
+        project: row.parse()?,
+        key: row.parse()?,
+        currency: row.parse()?,
+        granted: row.nanos()?,
+        spent: row.nanos()?,
+        records: row.int()?,
+        budgets: row.json()?,
+        window_ends_at: row.optional_time()?,
+        open: row.text()? == "open",
+        opened_at: row.time()?,
+    })
+}
+
+/// Takes note of a gateway's new session and returns its number; slices of earlier sessions are fenced off.
+pub async fn start_gateway(tx: &mut Tx, gateway: &GatewayId, now: Timestamp) -> Result<i64> {
+    let row = tx
+        .fetch_one(
+            "INSERT INTO gateways (id, fence, started_at) VALUES ($1, 1, $2)
+             ON CONFLICT (id) DO UPDATE SET fence = gateways.fence + 1, started_at = excluded.started_at RETURNING fence",
+            params![gateway.as_str(), now],
+        )
+        .await?;
+    row.reader().int()
+}
+
+/// The number of a gateway's running session.
+pub async fn find_fence(tx: &mut Tx, gateway: &GatewayId) -> Result<Option<i64>> {
+    let row = tx.fetch_optional("SELECT fence FROM gateways WHERE id = $1", params![gateway.as_str()]).await?;
+    row.map(|row| row.reader().int()).transpose()
+}
+
+pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
+    tx.execute(
+        "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
+             window_ends_at, state, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'open', $13)",
+        params![
+            slice.id.as_str(),
+            slice.gateway.as_str(),
+            slice.fence,
+            slice.organization.as_str(),
+            slice.project.as_str(),
+            slice.key.as_str(),
+            slice.currency.as_str(),
+            slice.granted,
+            slice.spent,
+            slice.records,
+            to_json(&slice.budgets)?,
+            slice.window_ends_at,
+            slice.opened_at
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A slice by id, open or closed. Gateways name slices, so the scope is the gateway's own.
+pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Option<Slice>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
+                 window_ends_at, state, opened_at FROM slices WHERE id = $1 AND gateway_id = $2",
+            params![id.as_str(), gateway.as_str()],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// Adds to an open slice. False if it is closed.
+pub async fn extend(tx: &mut Tx, id: &SliceId, by: Nanos) -> Result<bool> {
+    let changed =
+        tx.execute("UPDATE slices SET granted = granted + $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), by]).await?;
+    Ok(changed == 1)
+}
+
+/// Books settled charges against a slice. False if that is more than was granted, or the slice is closed.
+pub async fn spend(tx: &mut Tx, id: &SliceId, amount: Nanos, records: i64) -> Result<bool> {
+    let changed = tx
+        .execute(
+            "UPDATE slices SET spent = spent + $2, records = records + $3 WHERE id = $1 AND state = 'open' AND spent + $2 <= granted",
+            params![id.as_str(), amount, records],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Closes an open slice. False if it was closed before.
+pub async fn close(tx: &mut Tx, id: &SliceId, now: Timestamp) -> Result<bool> {
+    let changed =
+        tx.execute("UPDATE slices SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now]).await?;
+    Ok(changed == 1)
+}
+
+/// Most slices handled in one transaction.
+pub const SLICES_PER_STEP: i64 = 200;
+
+/// Open slices of a gateway's sessions before `fence`, oldest first, at most [`SLICES_PER_STEP`].
+pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result<Vec<Slice>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
+                 window_ends_at, state, opened_at FROM slices WHERE gateway_id = $1 AND state = 'open' AND fence < $2
+             ORDER BY id LIMIT $3",
+            params![gateway.as_str(), fence, SLICES_PER_STEP],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// What open slices hold of an organization's money, over all gateways.
+pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(granted - spent), 0) AS BIGINT) FROM slices WHERE organization_id = $1 AND state = 'open'",
+            params![organization.as_str()],
+        )
+        .await?;
+    row.reader().nanos()
+}
