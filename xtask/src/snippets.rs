@@ -1,0 +1,209 @@
+//! Runs what the documents tell a reader to type.
+//!
+//! Fenced blocks named `sh`, `python` and `js` are run, in order, one shell per document, in an
+//! empty directory. A second word changes that: `sh serve` is one command that keeps running
+//! until the document ends (it must become ready, and end with status 0 when told to stop);
+//! `sh no-run` is not run and counts in the ratchet. Every other block is an illustration.
+//!
+//! `cargo run --release -- …` starts the binary that was built already, so that a document is
+//! tested in seconds; the release build itself is tested by `cargo xtask full`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::environment;
+use crate::steps;
+
+/// How a snippet is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Shell,
+    Serve,
+    Python,
+    JavaScript,
+    NoRun,
+}
+
+/// One fenced block that a reader is meant to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snippet {
+    /// The line of the opening fence.
+    pub line: usize,
+    pub mode: Mode,
+    pub text: String,
+}
+
+pub fn parse(markdown: &str) -> Vec<Snippet> {
+    let mut snippets = Vec::new();
+    let mut open: Option<(usize, Option<Mode>, String)> = None;
+    for (index, line) in markdown.lines().enumerate() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(info)) => open = Some((index + 1, mode(info), String::new())),
+            (Some(_), Some(_)) => {
+                if let Some((line, Some(mode), text)) = open.take() {
+                    snippets.push(Snippet { line, mode, text });
+                }
+            }
+            (Some((_, _, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    snippets
+}
+
+fn mode(info: &str) -> Option<Mode> {
+    match info.trim() {
+        "sh" => Some(Mode::Shell),
+        "sh serve" => Some(Mode::Serve),
+        "python" => Some(Mode::Python),
+        "js" => Some(Mode::JavaScript),
+        other if other.split(' ').nth(1) == Some("no-run") => Some(Mode::NoRun),
+        _ => None,
+    }
+}
+
+/// Runs the snippets of all documents; `binary` is the built `sublet`.
+pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
+    let (mut documents, mut snippets) = (0, 0);
+    for document in documents_of(root)? {
+        let parsed = parse(&std::fs::read_to_string(root.join(&document))?);
+        let runnable: Vec<Snippet> = parsed.into_iter().filter(|snippet| snippet.mode != Mode::NoRun).collect();
+        if runnable.is_empty() {
+            continue;
+        }
+        documents += 1;
+        snippets += runnable.len();
+        run_document(&Stage::prepare(root, binary, &document)?, &document, &runnable)?;
+        println!("  {document}: {} snippets", runnable.len());
+    }
+    if snippets == 0 {
+        bail!("no document has a snippet to run: the convention or the documents are broken");
+    }
+    Ok(format!("{snippets} snippets in {documents} documents"))
+}
+
+fn documents_of(root: &Path) -> Result<Vec<String>> {
+    let listing = crate::tree::output(root, "git", &["ls-files", "--cached", "--others", "--exclude-standard", "*.md"])?;
+    Ok(listing.lines().filter(|path| path.starts_with("docs/") || !path.contains('/')).map(str::to_owned).collect())
+}
+
+/// The empty directory a document runs in.
+struct Stage {
+    directory: PathBuf,
+    path: String,
+}
+
+impl Stage {
+    fn prepare(root: &Path, binary: &Path, document: &str) -> Result<Self> {
+        let directory = root.join("target/docs-test").join(document.replace('/', "-"));
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).context("empty the stage")?;
+        }
+        let bin = directory.join("bin");
+        let work = directory.join("work");
+        std::fs::create_dir_all(&bin)?;
+        std::fs::create_dir_all(&work)?;
+        let shim =
+            format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || exit 97\nshift 3\nexec '{}' \"$@\"\n", binary.display());
+        write_program(&bin.join("cargo"), &shim)?;
+        write_program(&bin.join("sublet"), &format!("#!/bin/sh\nexec '{}' \"$@\"\n", binary.display()))?;
+        let modules = environment::node_modules(root);
+        std::os::unix::fs::symlink(modules, work.join("node_modules")).context("link node_modules")?;
+        let (python, node) = (environment::python_bin(root), environment::node_bin(root));
+        let inherited = std::env::var("PATH").context("PATH")?;
+        Ok(Self { path: format!("{}:{}:{}:{inherited}", bin.display(), python.display(), node.display()), directory })
+    }
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("make it executable")
+}
+
+fn run_document(stage: &Stage, document: &str, snippets: &[Snippet]) -> Result<()> {
+    let work = stage.directory.join("work");
+    let script = stage.directory.join("script.sh");
+    std::fs::write(&script, script_of(document, snippets))?;
+    let log = stage.directory.join("output.log");
+    let output = std::fs::File::create(&log)?;
+    let status = Command::new("bash")
+        .arg(&script)
+        .current_dir(&work)
+        .env("PATH", &stage.path)
+        .env("HOME", &stage.directory)
+        .stdin(std::process::Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .status()
+        .context("start bash")?;
+    if !status.success() {
+        bail!("{document}: a snippet failed ({status}); {}", steps::tail(&log));
+    }
+    Ok(())
+}
+
+/// Seconds a served command may take until it answers.
+const READY_SECONDS_MAX: u32 = 120;
+
+fn script_of(document: &str, snippets: &[Snippet]) -> String {
+    let mut script = format!(
+        "set -euo pipefail\nserver=\nstop() {{ [ -z \"$server\" ] && return; kill -TERM $server; wait $server; server=; }}\n\
+         trap '[ -z \"$server\" ] || kill -TERM $server' EXIT\n\
+         ready() {{ for _ in $(seq {}); do kill -0 $server; [ -s sublet-data/credentials.json ] && \
+         curl -fsS \"$(jq -r .api_base sublet-data/credentials.json | sed 's,/v1$,,')/readyz\" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }}\n",
+        READY_SECONDS_MAX * 10
+    );
+    for snippet in snippets {
+        let _ = writeln!(script, "echo '== {document}:{}'", snippet.line);
+        let _ = match snippet.mode {
+            Mode::Shell => writeln!(script, "{}", snippet.text),
+            Mode::Serve => writeln!(script, "stop\n( exec {} ) &\nserver=$!\nready", snippet.text.trim_end()),
+            Mode::Python => writeln!(script, "python - <<'SNIPPET'\n{}SNIPPET", snippet.text),
+            Mode::JavaScript => writeln!(script, "node --input-type=module - <<'SNIPPET'\n{}SNIPPET", snippet.text),
+            Mode::NoRun => Ok(()),
+        };
+    }
+    script.push_str("stop\necho '== end'\n");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = "# T\n\n```sh\ntrue\n```\n\n```sh serve\nsublet up\n```\n```json\n{}\n```\n```python\nprint(1)\n```\n```sh no-run\nrm x\n```\n```text\n```sh\n```\n";
+
+    #[test]
+    fn runnable_blocks_are_told_from_illustrations() {
+        let found: Vec<_> = parse(DOCUMENT).into_iter().map(|snippet| (snippet.line, snippet.mode)).collect();
+        assert_eq!(found, [(3, Mode::Shell), (7, Mode::Serve), (13, Mode::Python), (16, Mode::NoRun)]);
+    }
+
+    fn run(name: &str, markdown: &str) -> Result<()> {
+        let directory = std::env::temp_dir().join(format!("sublet-snippets-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(directory.join("work"))?;
+        let stage = Stage { directory: directory.clone(), path: std::env::var("PATH")? };
+        let result = run_document(&stage, "sample.md", &parse(markdown));
+        std::fs::remove_dir_all(directory)?;
+        result
+    }
+
+    #[test]
+    fn a_failing_snippet_fails_its_document() {
+        assert!(run("good", "```sh\nX=1\n```\n```sh\n[ $X = 1 ]\n```\n").is_ok());
+        let error = run("bad", "```sh\necho reason; false\n```\n```sh\ntrue\n```\n").unwrap_err();
+        assert!(error.to_string().contains("reason"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_ends_by_itself_fails_its_document() {
+        assert!(run("served", "```sh serve\nfalse\n```\n```sh\ntrue\n```\n").is_err());
+    }
+}

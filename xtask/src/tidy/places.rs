@@ -1,0 +1,198 @@
+//! What may stand only in certain places.
+
+use super::Finding;
+use crate::source::Source;
+use crate::tree::{File, Tree};
+
+const ROUTER: &str = "crates/sublet-http/src/router.rs";
+
+/// SQL, and statements that could become SQL, stand in the store alone.
+pub fn sql(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (file, source) in tree.rust().filter(|(file, _)| file.crate_name().is_some_and(|name| name != "sublet-store")) {
+        for (line, _) in source.strings.iter().filter(|(_, text)| is_sql(text)) {
+            findings.push(Finding::new("database", &file.path, *line, "SQL outside sublet-store"));
+        }
+    }
+    findings
+}
+
+fn is_sql(text: &str) -> bool {
+    let words: Vec<&str> = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+    let follows = |first: &str, second: &str| {
+        words.windows(2).any(|pair| pair[0].eq_ignore_ascii_case(first) && pair[1].eq_ignore_ascii_case(second))
+    };
+    let upper = |word: &str| words.contains(&word);
+    let starts_with_select = words.first().is_some_and(|word| word.eq_ignore_ascii_case("select"));
+    let has_from = words.iter().any(|word| word.eq_ignore_ascii_case("from"));
+    (upper("SELECT") && upper("FROM"))
+        || (starts_with_select && has_from)
+        || (upper("UPDATE") && upper("SET"))
+        || [("insert", "into"), ("delete", "from"), ("create", "table"), ("drop", "table"), ("alter", "table")]
+            .iter()
+            .any(|(first, second)| follows(first, second))
+}
+
+/// Routes are registered in one file, from the table that tests enumerate.
+pub fn routes(tree: &Tree) -> Vec<Finding> {
+    let patterns = [".route(", ".route_service(", ".nest(", ".nest_service(", "Router::route"];
+    product(tree)
+        .filter(|(file, _)| file.path != ROUTER)
+        .flat_map(|(file, source)| matches_in(file, source, "routes", &patterns, "routes are registered in the router only"))
+        .collect()
+}
+
+/// Only the binary touches the environment, the clock and randomness.
+pub fn outside_world(tree: &Tree) -> Vec<Finding> {
+    let patterns = [
+        "SystemTime::now",
+        "Instant::now",
+        "Timestamp::now()",
+        "Zoned::now",
+        "env::var",
+        "env::args",
+        "rand::",
+        "getrandom::",
+        "fastrand::",
+        "thread_rng",
+    ];
+    product(tree)
+        .filter(|(file, _)| file.crate_name() != Some("sublet"))
+        .flat_map(|(file, source)| matches_in(file, source, "outside", &patterns, "comes in through a port from the binary"))
+        .collect()
+}
+
+/// The pure crates decide; they neither wait nor speak to anything.
+pub fn pure(tree: &Tree) -> Vec<Finding> {
+    let patterns = [
+        "async ",
+        ".await",
+        "std::fs",
+        "std::io",
+        "std::net",
+        "std::process",
+        "std::thread",
+        "std::env",
+        "SystemTime",
+        "Instant::now",
+        "println!",
+        "eprintln!",
+        "tracing::",
+    ];
+    product(tree)
+        .filter(|(file, _)| matches!(file.crate_name(), Some("sublet-money" | "sublet-capacity")))
+        .flat_map(|(file, source)| matches_in(file, source, "pure", &patterns, "has no place in a pure crate"))
+        .collect()
+}
+
+/// Money is counted in integers.
+pub fn floats(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let exact = |file: &File| matches!(file.crate_name(), Some("sublet-core" | "sublet-money" | "sublet-store"));
+    for (file, source) in product(tree).filter(|(file, _)| exact(file)) {
+        for line in ["f32", "f64"].iter().flat_map(|word| source.find_word(word)).filter(|line| !source.is_test_line(*line)) {
+            findings.push(Finding::new("floats", &file.path, line, "a float in a crate that counts money"));
+        }
+    }
+    findings
+}
+
+/// What clients see is defined in `sublet-api` alone.
+pub fn wire_types(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (file, source) in product(tree).filter(|(file, _)| matches!(file.crate_name(), Some("sublet-http" | "sublet-gateway"))) {
+        for line in source.find("derive(").into_iter().filter(|line| !source.is_test_line(*line)) {
+            if source.code.lines().nth(line - 1).is_some_and(|text| text.contains("Serialize")) {
+                findings.push(Finding::new("wire", &file.path, line, "wire types live in sublet-api"));
+            }
+        }
+    }
+    findings
+}
+
+fn product(tree: &Tree) -> impl Iterator<Item = (&File, &Source)> {
+    tree.rust().filter(|(file, _)| file.is_product())
+}
+
+fn matches_in(file: &File, source: &Source, check: &'static str, patterns: &[&str], rule: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for pattern in patterns {
+        for line in source.find(pattern).into_iter().filter(|line| !source.is_test_line(*line)) {
+            findings.push(Finding::new(check, &file.path, line, format!("{} {rule}", pattern.trim())));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(check: fn(&Tree) -> Vec<Finding>, path: &str, text: &str) -> usize {
+        check(&Tree::of(&[(path, text)])).len()
+    }
+
+    #[test]
+    fn sql_outside_the_store_is_found() {
+        let samples = [
+            (r#"let q = "SELECT id FROM orgs WHERE id = $1";"#, 1),
+            ("let q = \"select *\\n from orgs\";", 1),
+            (r##"let q = r#"INSERT INTO a VALUES ($1)"#;"##, 1),
+            (r#"let q = "UPDATE a SET b = 1";"#, 1),
+            (r#"let q = "delete from a";"#, 1),
+            (r#"let q = "CREATE TABLE a (b TEXT)";"#, 1),
+            (r#"let q = "please select a model from the list";"#, 0),
+            (r#"let q = "update the price; set it later";"#, 0),
+            ("// SELECT id FROM orgs", 0),
+        ];
+        for (text, found) in samples {
+            assert_eq!(count(sql, "crates/sublet-cloud/src/a.rs", text), found, "{text}");
+            assert_eq!(count(sql, "crates/sublet-store/src/a.rs", text), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_outside_the_router_is_found() {
+        let text = "fn r() { Router::new().route(\"/x\", get(x)).nest(\"/y\", z) }";
+        assert_eq!(count(routes, "crates/sublet-http/src/chat.rs", text), 2);
+        assert_eq!(count(routes, ROUTER, text), 0);
+        assert_eq!(count(routes, "crates/sublet-http/src/chat.rs", "#[cfg(test)]\nmod tests { fn r() { a.route(b) } }"), 0);
+    }
+
+    #[test]
+    fn clock_randomness_and_environment_outside_the_binary_are_found() {
+        for text in [
+            "std::time::SystemTime::now()",
+            "tokio::time::Instant::now()",
+            "std::env::var(\"A\")",
+            "rand::random()",
+            "jiff::Zoned::now()",
+        ] {
+            let text = format!("fn f() {{ {text}; }}");
+            assert_eq!(count(outside_world, "crates/sublet-cloud/src/a.rs", &text), 1, "{text}");
+            assert_eq!(count(outside_world, "crates/sublet/src/a.rs", &text), 0, "{text}");
+        }
+        assert_eq!(count(outside_world, "crates/sublet-cloud/src/a.rs", "fn f() { operand::x(); }"), 0);
+    }
+
+    #[test]
+    fn waiting_and_speaking_in_a_pure_crate_are_found() {
+        for text in ["pub async fn f() {}", "fn f() { std::fs::read(\"a\"); }", "fn f() { println!(); }", "use tracing::info;"] {
+            assert_eq!(count(pure, "crates/sublet-money/src/a.rs", text), 1, "{text}");
+            assert_eq!(count(pure, "crates/sublet-cloud/src/a.rs", text), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_float_near_money_is_found() {
+        assert_eq!(count(floats, "crates/sublet-money/src/a.rs", "fn f(a: f64) -> f32 { a }"), 2);
+        assert_eq!(count(floats, "crates/sublet-money/src/a.rs", "fn half64() {} // f64"), 0);
+        assert_eq!(count(floats, "crates/sublet-engine/src/a.rs", "fn f(a: f64) {}"), 0);
+    }
+
+    #[test]
+    fn a_wire_type_outside_the_api_crate_is_found() {
+        assert_eq!(count(wire_types, "crates/sublet-http/src/a.rs", "#[derive(Debug, Serialize)]\nstruct A;"), 1);
+        assert_eq!(count(wire_types, "crates/sublet-api/src/a.rs", "#[derive(Serialize)]\nstruct A;"), 0);
+    }
+}
