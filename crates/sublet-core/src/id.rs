@@ -140,6 +140,8 @@ identifiers! {
     ChargeId = "chg",
     /// One posting in the ledger.
     TransferId = "tra",
+    /// One balanced set of transfers in the ledger: a business fact.
+    JournalEntryId = "jnl",
     /// A ledger account.
     AccountId = "acct",
     /// A price list, all versions of it.

@@ -1,1 +1,25 @@
-//! sublet-money
+//! Money, decided in pure code: meters → rating → postings → invoices.
+//!
+//! Plain data in, plain data out. The store persists what is computed here; nothing here knows
+//! how. Amounts are 64-bit nano-units of one currency; exact rationals exist only inside rating,
+//! and every division names its rounding.
+//!
+//! Invariants: no I/O, no clock, no randomness, no async, no logging, no floats. The charges of a
+//! line add up to the line exactly, for any price model. Debits equal credits by construction:
+//! an entry consists of transfers.
+//!
+//! Deliberately absent: taxes, contracts, credit notes and receivables (they come with postpaid
+//! billing), identifiers and instants made here (callers bring them), any text for the wire.
+#![deny(clippy::float_arithmetic, clippy::as_conversions)]
+
+pub mod account;
+pub mod balance;
+pub mod canonical;
+pub mod explanation;
+pub mod period;
+pub mod posting;
+pub mod price_book;
+pub mod price_model;
+pub mod rating;
+pub mod sku;
+pub mod starter;

@@ -1,0 +1,332 @@
+//! The chart of accounts: a closed list, each kind with its normal side and its stable path.
+//!
+//! Customer accounts exist once per organization, so that every balance a customer asks about is
+//! one row and no row is shared by all customers. Paths are part of the stored and exported form:
+//! they never change their meaning.
+//!
+//! Deliberately absent until postpaid billing needs them: receivables, deferred revenue, taxes,
+//! SLA credits.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::OrganizationId;
+
+use crate::sku::SkuFamily;
+
+/// The classes of double-entry bookkeeping; equity is the owner's own books' business.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum AccountClass {
+    Asset,
+    Liability,
+    Income,
+    Expense,
+}
+
+/// The side on which an account's balance grows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum NormalSide {
+    Debit,
+    Credit,
+}
+
+/// How customers' money reaches us.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Processor {
+    Bank,
+}
+
+/// Where a customer's credit comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreditKind {
+    /// Bought: owed back if it is not used.
+    Paid,
+    /// Given: used first, never paid out.
+    Promotional,
+}
+
+impl CreditKind {
+    pub const ALL: [Self; 2] = [Self::Paid, Self::Promotional];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paid => "paid",
+            Self::Promotional => "promotional",
+        }
+    }
+}
+
+impl fmt::Display for CreditKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for CreditKind {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| Error::new(ErrorCode::InvalidRequest, "credit is paid or promotional"))
+    }
+}
+
+/// What supplying capacity costs the owner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostKind {
+    Power,
+    Depreciation,
+    Upstream,
+    ProcessorFees,
+}
+
+impl CostKind {
+    pub const ALL: [Self; 4] = [Self::Power, Self::Depreciation, Self::Upstream, Self::ProcessorFees];
+}
+
+/// The kinds of ledger account.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum AccountKind {
+    /// Money received from a customer, less what was paid back.
+    Cash(Processor),
+    /// Invoiced in whole minor units ahead of exact charges (or, in credit, behind them).
+    RoundingCarry,
+    /// Credit that can still be spent. Below zero within the credit limit.
+    Available(CreditKind),
+    /// Granted to gateways, not yet captured or returned.
+    Slices,
+    /// Set aside for long-running work.
+    Holds,
+    /// Parts of slices whose gateway is lost, until its journal or an operator says what they were.
+    Suspense,
+    /// Credit on its way back to the customer.
+    RefundsPayable,
+    /// Costs of supply not yet paid.
+    AccruedCosts(CostKind),
+    /// What was charged, exact to the nano-unit.
+    Usage(SkuFamily),
+    /// Difference between invoices in minor units and exact charges.
+    Rounding,
+    /// Paid credit that expired unused.
+    Breakage,
+    /// Promotional credit given (reduces income), less what expired unused.
+    Promotions,
+    /// Charges given back (reduces income).
+    Refunds,
+    /// Costs of supply.
+    Costs(CostKind),
+}
+
+/// Stands for the organization's id in a path.
+const ORGANIZATION: &str = "{}";
+
+impl AccountKind {
+    pub const ALL: [Self; 22] = [
+        Self::Cash(Processor::Bank),
+        Self::RoundingCarry,
+        Self::Available(CreditKind::Paid),
+        Self::Available(CreditKind::Promotional),
+        Self::Slices,
+        Self::Holds,
+        Self::Suspense,
+        Self::RefundsPayable,
+        Self::AccruedCosts(CostKind::Power),
+        Self::AccruedCosts(CostKind::Depreciation),
+        Self::AccruedCosts(CostKind::Upstream),
+        Self::AccruedCosts(CostKind::ProcessorFees),
+        Self::Usage(SkuFamily::ModelTokens),
+        Self::Usage(SkuFamily::DeviceTime),
+        Self::Rounding,
+        Self::Breakage,
+        Self::Promotions,
+        Self::Refunds,
+        Self::Costs(CostKind::Power),
+        Self::Costs(CostKind::Depreciation),
+        Self::Costs(CostKind::Upstream),
+        Self::Costs(CostKind::ProcessorFees),
+    ];
+
+    /// The path with `{}` in place of the organization's id; owner's accounts have none.
+    const fn pattern(self) -> &'static str {
+        match self {
+            Self::Cash(Processor::Bank) => "assets:cash:bank:{}",
+            Self::RoundingCarry => "assets:rounding-carry:{}",
+            Self::Available(CreditKind::Paid) => "liabilities:customers:{}:available:paid",
+            Self::Available(CreditKind::Promotional) => "liabilities:customers:{}:available:promotional",
+            Self::Slices => "liabilities:customers:{}:slices",
+            Self::Holds => "liabilities:customers:{}:holds",
+            Self::Suspense => "liabilities:customers:{}:suspense",
+            Self::RefundsPayable => "liabilities:customers:{}:refunds-payable",
+            Self::AccruedCosts(CostKind::Power) => "liabilities:accrued:power",
+            Self::AccruedCosts(CostKind::Depreciation) => "liabilities:accrued:depreciation",
+            Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream",
+            Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees",
+            Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
+            Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
+            Self::Rounding => "income:rounding:{}",
+            Self::Breakage => "income:breakage:{}",
+            Self::Promotions => "income:promotions:{}",
+            Self::Refunds => "income:refunds:{}",
+            Self::Costs(CostKind::Power) => "expenses:supply:power",
+            Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
+            Self::Costs(CostKind::Upstream) => "expenses:supply:upstream",
+            Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees",
+        }
+    }
+
+    pub const fn class(self) -> AccountClass {
+        match self {
+            Self::Cash(_) | Self::RoundingCarry => AccountClass::Asset,
+            Self::Available(_) | Self::Slices | Self::Holds | Self::Suspense | Self::RefundsPayable | Self::AccruedCosts(_) => {
+                AccountClass::Liability
+            }
+            Self::Usage(_) | Self::Rounding | Self::Breakage | Self::Promotions | Self::Refunds => AccountClass::Income,
+            Self::Costs(_) => AccountClass::Expense,
+        }
+    }
+
+    /// Promotions and refunds are income accounts with the opposite side (contra accounts).
+    pub const fn normal_side(self) -> NormalSide {
+        match self {
+            Self::Cash(_) | Self::RoundingCarry | Self::Promotions | Self::Refunds | Self::Costs(_) => NormalSide::Debit,
+            Self::Available(_)
+            | Self::Slices
+            | Self::Holds
+            | Self::Suspense
+            | Self::RefundsPayable
+            | Self::AccruedCosts(_)
+            | Self::Usage(_)
+            | Self::Rounding
+            | Self::Breakage => NormalSide::Credit,
+        }
+    }
+
+    /// Whether there is one per organization; otherwise it is the owner's.
+    pub fn is_customers(self) -> bool {
+        self.pattern().contains(ORGANIZATION)
+    }
+}
+
+/// One account of the ledger. Built by [`LedgerAccount::customer`] and, for the owner's
+/// costs, by [`crate::posting::post_cost`], so that no customer account is without its organization.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LedgerAccount {
+    kind: AccountKind,
+    organization: Option<OrganizationId>,
+}
+
+impl LedgerAccount {
+    /// An account of one organization. Kinds that the owner keeps once ignore it.
+    pub fn customer(kind: AccountKind, organization: &OrganizationId) -> Self {
+        Self { kind, organization: kind.is_customers().then(|| organization.clone()) }
+    }
+    pub(crate) fn cost(kind: CostKind) -> Self {
+        Self { kind: AccountKind::Costs(kind), organization: None }
+    }
+    pub(crate) fn accrued(kind: CostKind) -> Self {
+        Self { kind: AccountKind::AccruedCosts(kind), organization: None }
+    }
+    pub const fn kind(&self) -> AccountKind {
+        self.kind
+    }
+    pub const fn organization(&self) -> Option<&OrganizationId> {
+        self.organization.as_ref()
+    }
+}
+
+/// The stable path: `liabilities:customers:org_…:available:paid`.
+impl fmt::Display for LedgerAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind.pattern().split_once(ORGANIZATION), &self.organization) {
+            (Some((head, tail)), Some(organization)) => write!(f, "{head}{organization}{tail}"),
+            _ => f.write_str(self.kind.pattern()),
+        }
+    }
+}
+
+impl fmt::Debug for LedgerAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for LedgerAccount {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        for kind in AccountKind::ALL {
+            match kind.pattern().split_once(ORGANIZATION) {
+                None if kind.pattern() == text => return Ok(Self { kind, organization: None }),
+                None => {}
+                Some((head, tail)) => {
+                    let id = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
+                    if let Some(organization) = id.and_then(|id| id.parse().ok()) {
+                        return Ok(Self { kind, organization: Some(organization) });
+                    }
+                }
+            }
+        }
+        let shown: String = text.chars().take(120).collect();
+        Err(Error::new(ErrorCode::LedgerMismatch, format!("'{shown}' is not an account of this ledger")))
+    }
+}
+
+impl TryFrom<String> for LedgerAccount {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+impl From<LedgerAccount> for String {
+    fn from(account: LedgerAccount) -> Self {
+        account.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_account_has_its_own_path_and_parses_back() {
+        let organization: OrganizationId = "org_01h".parse().unwrap();
+        let accounts: Vec<LedgerAccount> =
+            AccountKind::ALL.iter().map(|kind| LedgerAccount::customer(*kind, &organization)).collect();
+        let paths: BTreeSet<String> = accounts.iter().map(ToString::to_string).collect();
+        assert_eq!(paths.len(), AccountKind::ALL.len());
+        for account in &accounts {
+            assert_eq!(&account.to_string().parse::<LedgerAccount>().unwrap(), account);
+        }
+        assert_eq!(accounts[2].to_string(), "liabilities:customers:org_01h:available:paid");
+    }
+
+    #[test]
+    fn a_path_begins_with_its_class() {
+        for kind in AccountKind::ALL {
+            let root = match kind.class() {
+                AccountClass::Asset => "assets:",
+                AccountClass::Liability => "liabilities:",
+                AccountClass::Income => "income:",
+                AccountClass::Expense => "expenses:",
+            };
+            assert!(kind.pattern().starts_with(root), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_name_no_account_are_refused() {
+        for text in
+            ["", "assets:cash:bank", "assets:cash:bank:", "assets:cash:bank:proj_1", "equity:x", "liabilities:customers:{}:slices"]
+        {
+            assert!(text.parse::<LedgerAccount>().is_err(), "{text}");
+        }
+    }
+}

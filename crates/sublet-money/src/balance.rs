@@ -1,0 +1,140 @@
+//! Balances: totals per account, the trial balance over a journal, and a customer's funds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::{Currency, Nanos};
+
+use crate::account::{AccountKind, CreditKind, LedgerAccount, NormalSide, Processor};
+use crate::posting::JournalEntry;
+use crate::sku::SkuFamily;
+
+/// All that was ever posted to one account, both sides growing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct AccountTotals {
+    pub debits: Nanos,
+    pub credits: Nanos,
+}
+
+impl AccountTotals {
+    /// The balance on an account's normal side.
+    pub fn balance(self, side: NormalSide) -> Result<Nanos> {
+        match side {
+            NormalSide::Debit => self.debits.checked_sub(self.credits),
+            NormalSide::Credit => self.credits.checked_sub(self.debits),
+        }
+    }
+}
+
+/// Totals of every account that a journal touches. Memory grows with accounts, not with entries.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct TrialBalance {
+    totals: BTreeMap<(Currency, LedgerAccount), AccountTotals>,
+}
+
+impl TrialBalance {
+    pub fn apply(&mut self, entry: &JournalEntry) -> Result<()> {
+        entry.verify()?;
+        for transfer in &entry.transfers {
+            let debit = self.totals.entry((entry.currency, transfer.debit.clone())).or_default();
+            debit.debits = debit.debits.checked_add(transfer.amount)?;
+            let credit = self.totals.entry((entry.currency, transfer.credit.clone())).or_default();
+            credit.credits = credit.credits.checked_add(transfer.amount)?;
+        }
+        Ok(())
+    }
+
+    pub fn totals(&self, currency: Currency, account: &LedgerAccount) -> AccountTotals {
+        self.totals.get(&(currency, account.clone())).copied().unwrap_or_default()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Currency, &LedgerAccount, AccountTotals)> {
+        self.totals.iter().map(|((currency, account), totals)| (*currency, account, *totals))
+    }
+
+    /// Names the first account whose kept totals differ from those of the journal.
+    pub fn verify_against(&self, kept: &Self) -> Result<()> {
+        for key in self.totals.keys().chain(kept.totals.keys()) {
+            let (journal, book) =
+                (self.totals.get(key).copied().unwrap_or_default(), kept.totals.get(key).copied().unwrap_or_default());
+            if journal != book {
+                return Err(Error::new(ErrorCode::LedgerMismatch, format!("the balance of {} differs from its postings", key.1))
+                    .context(format!("{}: postings {journal:?}, balance {book:?}", key.0)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets an account's totals, for balances read back from where they are kept.
+    pub fn insert(&mut self, currency: Currency, account: LedgerAccount, totals: AccountTotals) {
+        self.totals.insert((currency, account), totals);
+    }
+}
+
+/// A customer's funds in the terms of the invariant
+/// `deposited + credit_limit = available + sliced + held + captured + suspense + expired + refunded`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct CustomerFunds {
+    /// All credit ever granted, paid and promotional.
+    pub deposited: Nanos,
+    pub credit_limit: Nanos,
+    /// What can still be spent, the credit limit included.
+    pub available: Nanos,
+    pub sliced: Nanos,
+    pub held: Nanos,
+    /// Charged, less charges given back.
+    pub captured: Nanos,
+    pub suspense: Nanos,
+    pub expired: Nanos,
+    /// Paid out or about to be.
+    pub refunded: Nanos,
+}
+
+impl CustomerFunds {
+    /// Reads a customer's funds off the totals of its accounts.
+    pub fn from_totals(credit_limit: Nanos, totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Self> {
+        let balance = |kind: AccountKind| totals(kind).balance(kind.normal_side());
+        let cash = totals(AccountKind::Cash(Processor::Bank));
+        let promotions = totals(AccountKind::Promotions);
+        let mut available = credit_limit;
+        for credit in CreditKind::ALL {
+            available = available.checked_add(balance(AccountKind::Available(credit))?)?;
+        }
+        let mut captured = balance(AccountKind::Refunds)?.checked_neg()?;
+        for family in SkuFamily::ALL {
+            captured = captured.checked_add(balance(AccountKind::Usage(family))?)?;
+        }
+        Ok(Self {
+            deposited: cash.debits.checked_add(promotions.debits)?,
+            credit_limit,
+            available,
+            sliced: balance(AccountKind::Slices)?,
+            held: balance(AccountKind::Holds)?,
+            captured,
+            suspense: balance(AccountKind::Suspense)?,
+            expired: balance(AccountKind::Breakage)?.checked_add(promotions.credits)?,
+            refunded: totals(AccountKind::RefundsPayable).credits,
+        })
+    }
+
+    /// Checks the invariant, and that nothing was spent that was not there.
+    pub fn verify(&self) -> Result<()> {
+        let put_in = self.deposited.checked_add(self.credit_limit)?;
+        let parts = [self.available, self.sliced, self.held, self.captured, self.suspense, self.expired, self.refunded];
+        let accounted = Nanos::checked_sum(parts)?;
+        if put_in != accounted {
+            return Err(Error::new(ErrorCode::LedgerMismatch, format!("{put_in} came in and {accounted} is accounted for"))
+                .context(format!("{self:?}")));
+        }
+        let overspent = [self.available, self.sliced, self.held, self.suspense].into_iter().any(Nanos::is_negative);
+        if overspent {
+            return Err(Error::new(ErrorCode::LedgerMismatch, "more was spent than was available").context(format!("{self:?}")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "balance_tests.rs"]
+mod tests;

@@ -1,0 +1,333 @@
+//! From a business fact to a balanced journal entry.
+//!
+//! An entry is a list of transfers, each a debit and a credit of the same positive amount, so
+//! debits equal credits by construction. A fact names what happened; this module alone knows
+//! which accounts that touches. Callers bring the identifier and the instant; an entry's
+//! identifier is idempotent for ever.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::{JournalEntryId, OrganizationId};
+use sublet_core::{Currency, Nanos, Timestamp};
+
+use crate::account::{AccountKind, CostKind, CreditKind, LedgerAccount, Processor};
+use crate::sku::SkuFamily;
+
+/// Longest memo, in bytes. Longer ones are refused, not cut.
+pub const MEMO_MAX_BYTES: usize = 500;
+
+/// An amount of customer credit by where it came from.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct CreditSplit {
+    pub promotional: Nanos,
+    pub paid: Nanos,
+}
+
+impl CreditSplit {
+    pub fn total(self) -> Result<Nanos> {
+        self.promotional.checked_add(self.paid)
+    }
+
+    /// Takes `amount` from what is available: promotional credit first, then paid credit down to
+    /// the credit limit below zero. Refused if that is not enough.
+    pub fn burn(available: Self, credit_limit: Nanos, amount: Nanos) -> Result<Self> {
+        if amount.is_negative() || credit_limit.is_negative() {
+            return Err(Error::internal("amounts to burn and credit limits are not negative"));
+        }
+        let promotional = available.promotional.max(Nanos::ZERO).min(amount);
+        let paid = amount.checked_sub(promotional)?;
+        let spendable = available.paid.checked_add(credit_limit)?;
+        if paid > Nanos::ZERO && paid > spendable {
+            let left = spendable.max(Nanos::ZERO).checked_add(available.promotional.max(Nanos::ZERO))?;
+            return Err(Error::new(
+                ErrorCode::InsufficientQuota,
+                format!("the credit balance allows {left}, and {amount} is needed"),
+            )
+            .alternative("add credit"));
+        }
+        Ok(Self { promotional, paid })
+    }
+
+    /// What goes back of this split after `spent` of it was spent: credit is spent in the order in
+    /// which it was burned, promotional first, so paid credit comes back first.
+    pub fn unspent(self, spent: Nanos) -> Result<Self> {
+        let total = self.total()?;
+        if spent.is_negative() || spent > total {
+            return Err(Error::new(ErrorCode::LedgerMismatch, format!("{spent} was spent of {total}")));
+        }
+        let promotional_spent = self.promotional.min(spent);
+        Ok(Self {
+            promotional: self.promotional.checked_sub(promotional_spent)?,
+            paid: self.paid.checked_sub(spent.checked_sub(promotional_spent)?)?,
+        })
+    }
+}
+
+/// Something that happened to one customer's money. Amounts are not negative unless said so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// Credit was bought by bank transfer, or given.
+    CreditGranted { credit: CreditKind, amount: Nanos },
+    /// Credit passed its expiry unused.
+    CreditExpired { credit: CreditKind, amount: Nanos },
+    /// Part of the available credit went to a gateway.
+    SliceGranted { from: CreditSplit },
+    /// A gateway gave back what it did not spend.
+    SliceReturned { to: CreditSplit },
+    /// Usage was charged to a slice. Negative where a volume price fell for a whole line.
+    UsageCaptured { family: SkuFamily, amount: Nanos },
+    /// Part of the available credit was set aside for work that runs.
+    HoldPlaced { from: CreditSplit },
+    /// Work was charged to its hold. Negative where a volume price fell for a whole line.
+    HoldCaptured { family: SkuFamily, amount: Nanos },
+    /// What work did not cost went back.
+    HoldReleased { to: CreditSplit },
+    /// A gateway was lost with this much of its slice unreported.
+    SliceLost { amount: Nanos },
+    /// A lost slice's usage was found in its gateway's journal.
+    SuspenseCaptured { family: SkuFamily, amount: Nanos },
+    /// The rest of a lost slice went back: its journal is complete, or an operator wrote it off in
+    /// the customer's favour.
+    SuspenseReleased { to: CreditSplit },
+    /// An invoice over used credit was issued: only its rounding is posted, since usage already was.
+    InvoiceIssued { carry_before: Nanos, carry_after: Nanos },
+    /// A charge was given back as credit.
+    ChargeRefunded { credit: CreditKind, amount: Nanos },
+    /// Paid credit is to be paid out.
+    RefundRequested { amount: Nanos },
+    /// Paid credit was paid out.
+    RefundPaid { amount: Nanos },
+}
+
+macro_rules! entry_kinds {
+    ($($variant:ident = $text:literal),+ $(,)?) => {
+        /// What an entry records; its text is part of the stored and exported form.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        pub enum EntryKind { $(#[serde(rename = $text)] $variant),+ }
+
+        impl EntryKind {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
+        }
+    };
+}
+
+entry_kinds! {
+    CreditGranted = "credit_granted",
+    CreditExpired = "credit_expired",
+    SliceGranted = "slice_granted",
+    SliceReturned = "slice_returned",
+    UsageCaptured = "usage_captured",
+    HoldPlaced = "hold_placed",
+    HoldCaptured = "hold_captured",
+    HoldReleased = "hold_released",
+    SliceLost = "slice_lost",
+    SuspenseCaptured = "suspense_captured",
+    SuspenseReleased = "suspense_released",
+    InvoiceIssued = "invoice_issued",
+    ChargeRefunded = "charge_refunded",
+    RefundRequested = "refund_requested",
+    RefundPaid = "refund_paid",
+    CostAccrued = "cost_accrued",
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for EntryKind {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            Error::new(ErrorCode::LedgerMismatch, format!("'{shown}' is not a kind of journal entry"))
+        })
+    }
+}
+
+/// A positive amount from one account to another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Transfer {
+    pub debit: LedgerAccount,
+    pub credit: LedgerAccount,
+    pub amount: Nanos,
+}
+
+/// What the caller knows of an entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryHead {
+    pub id: JournalEntryId,
+    pub at: Timestamp,
+    pub currency: Currency,
+    /// One line for a person: what caused this, with the identifiers to look further.
+    pub memo: String,
+}
+
+/// One business fact in the books.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JournalEntry {
+    pub id: JournalEntryId,
+    pub at: Timestamp,
+    pub kind: EntryKind,
+    pub currency: Currency,
+    /// Empty if every amount of the fact was zero.
+    pub transfers: Vec<Transfer>,
+    pub memo: String,
+}
+
+impl JournalEntry {
+    /// What construction guarantees, for entries read back: positive amounts between two accounts.
+    pub fn verify(&self) -> Result<()> {
+        for transfer in &self.transfers {
+            if transfer.amount <= Nanos::ZERO || transfer.debit == transfer.credit {
+                return Err(Error::new(ErrorCode::LedgerMismatch, format!("entry {} has a transfer that moves nothing", self.id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The entry that records a fact of one customer.
+pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Result<JournalEntry> {
+    let account = |kind| LedgerAccount::customer(kind, organization);
+    let available = |credit| account(AccountKind::Available(credit));
+    let mut entry = Builder::new(head, fact.kind())?;
+    match fact {
+        Fact::CreditGranted { credit, amount } => entry.transfer(account(granted_from(*credit)), available(*credit), *amount)?,
+        Fact::CreditExpired { credit, amount } => entry.transfer(available(*credit), account(expired_to(*credit)), *amount)?,
+        Fact::SliceGranted { from } => entry.take(organization, *from, AccountKind::Slices)?,
+        Fact::SliceReturned { to } => entry.give_back(organization, AccountKind::Slices, *to)?,
+        Fact::UsageCaptured { family, amount } => {
+            entry.signed_transfer(account(AccountKind::Slices), account(AccountKind::Usage(*family)), *amount)?;
+        }
+        Fact::HoldPlaced { from } => entry.take(organization, *from, AccountKind::Holds)?,
+        Fact::HoldCaptured { family, amount } => {
+            entry.signed_transfer(account(AccountKind::Holds), account(AccountKind::Usage(*family)), *amount)?;
+        }
+        Fact::HoldReleased { to } => entry.give_back(organization, AccountKind::Holds, *to)?,
+        Fact::SliceLost { amount } => entry.transfer(account(AccountKind::Slices), account(AccountKind::Suspense), *amount)?,
+        Fact::SuspenseCaptured { family, amount } => {
+            entry.signed_transfer(account(AccountKind::Suspense), account(AccountKind::Usage(*family)), *amount)?;
+        }
+        Fact::SuspenseReleased { to } => entry.give_back(organization, AccountKind::Suspense, *to)?,
+        Fact::InvoiceIssued { carry_before, carry_after } => {
+            // The carry is what was invoiced ahead of exact charges; its growth is income of the invoice.
+            let growth = carry_after.checked_sub(*carry_before)?;
+            entry.signed_transfer(account(AccountKind::RoundingCarry), account(AccountKind::Rounding), growth)?;
+        }
+        Fact::ChargeRefunded { credit, amount } => entry.transfer(account(AccountKind::Refunds), available(*credit), *amount)?,
+        Fact::RefundRequested { amount } => {
+            entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *amount)?;
+        }
+        Fact::RefundPaid { amount } => {
+            entry.transfer(account(AccountKind::RefundsPayable), account(AccountKind::Cash(Processor::Bank)), *amount)?;
+        }
+    }
+    Ok(entry.finish())
+}
+
+/// The entry that records a cost of supply which is owed.
+pub fn post_cost(head: EntryHead, cost: CostKind, amount: Nanos) -> Result<JournalEntry> {
+    let mut entry = Builder::new(head, EntryKind::CostAccrued)?;
+    entry.transfer(LedgerAccount::cost(cost), LedgerAccount::accrued(cost), amount)?;
+    Ok(entry.finish())
+}
+
+const fn granted_from(credit: CreditKind) -> AccountKind {
+    match credit {
+        CreditKind::Paid => AccountKind::Cash(Processor::Bank),
+        CreditKind::Promotional => AccountKind::Promotions,
+    }
+}
+
+const fn expired_to(credit: CreditKind) -> AccountKind {
+    match credit {
+        CreditKind::Paid => AccountKind::Breakage,
+        CreditKind::Promotional => AccountKind::Promotions,
+    }
+}
+
+impl Fact {
+    pub const fn kind(&self) -> EntryKind {
+        match self {
+            Self::CreditGranted { .. } => EntryKind::CreditGranted,
+            Self::CreditExpired { .. } => EntryKind::CreditExpired,
+            Self::SliceGranted { .. } => EntryKind::SliceGranted,
+            Self::SliceReturned { .. } => EntryKind::SliceReturned,
+            Self::UsageCaptured { .. } => EntryKind::UsageCaptured,
+            Self::HoldPlaced { .. } => EntryKind::HoldPlaced,
+            Self::HoldCaptured { .. } => EntryKind::HoldCaptured,
+            Self::HoldReleased { .. } => EntryKind::HoldReleased,
+            Self::SliceLost { .. } => EntryKind::SliceLost,
+            Self::SuspenseCaptured { .. } => EntryKind::SuspenseCaptured,
+            Self::SuspenseReleased { .. } => EntryKind::SuspenseReleased,
+            Self::InvoiceIssued { .. } => EntryKind::InvoiceIssued,
+            Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
+            Self::RefundRequested { .. } => EntryKind::RefundRequested,
+            Self::RefundPaid { .. } => EntryKind::RefundPaid,
+        }
+    }
+}
+
+/// Collects transfers and leaves out those of nothing.
+struct Builder(JournalEntry);
+
+impl Builder {
+    fn new(head: EntryHead, kind: EntryKind) -> Result<Self> {
+        if head.memo.len() > MEMO_MAX_BYTES || head.memo.chars().any(char::is_control) {
+            return Err(Error::internal(format!("a memo is one line of at most {MEMO_MAX_BYTES} bytes")));
+        }
+        let EntryHead { id, at, currency, memo } = head;
+        Ok(Self(JournalEntry { id, at, kind, currency, transfers: Vec::new(), memo }))
+    }
+
+    fn transfer(&mut self, debit: LedgerAccount, credit: LedgerAccount, amount: Nanos) -> Result<()> {
+        if amount.is_negative() {
+            return Err(Error::new(ErrorCode::InvalidAmount, format!("{} takes no negative amount, and {amount} is", self.0.kind)));
+        }
+        if !amount.is_zero() {
+            self.0.transfers.push(Transfer { debit, credit, amount });
+        }
+        Ok(())
+    }
+
+    /// A negative amount goes the other way.
+    fn signed_transfer(&mut self, debit: LedgerAccount, credit: LedgerAccount, amount: Nanos) -> Result<()> {
+        if amount.is_negative() {
+            self.transfer(credit, debit, amount.checked_neg()?)
+        } else {
+            self.transfer(debit, credit, amount)
+        }
+    }
+
+    /// From available credit into another account of the customer.
+    fn take(&mut self, organization: &OrganizationId, from: CreditSplit, into: AccountKind) -> Result<()> {
+        for (credit, amount) in [(CreditKind::Promotional, from.promotional), (CreditKind::Paid, from.paid)] {
+            let available = LedgerAccount::customer(AccountKind::Available(credit), organization);
+            self.transfer(available, LedgerAccount::customer(into, organization), amount)?;
+        }
+        Ok(())
+    }
+
+    /// From another account of the customer back into available credit.
+    fn give_back(&mut self, organization: &OrganizationId, from: AccountKind, to: CreditSplit) -> Result<()> {
+        for (credit, amount) in [(CreditKind::Promotional, to.promotional), (CreditKind::Paid, to.paid)] {
+            let available = LedgerAccount::customer(AccountKind::Available(credit), organization);
+            self.transfer(LedgerAccount::customer(from, organization), available, amount)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> JournalEntry {
+        self.0
+    }
+}
+
+#[cfg(test)]
+#[path = "posting_tests.rs"]
+mod tests;

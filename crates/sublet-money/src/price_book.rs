@@ -1,0 +1,332 @@
+//! The price book: immutable, content-hashed versions of a price list, each from an instant on.
+//!
+//! A version's name is the SHA-256 of its canonical JSON ([`crate::canonical`]), so a charge that
+//! names a version names its prices for ever, and a customer can recompute it. A version is never
+//! changed; a later one replaces it from its `effective_at` on, and the past keeps its prices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::admission::{PriceVersion, TokenPrices};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::PriceListId;
+use sublet_core::notice::NoticeClass;
+use sublet_core::{Currency, Nanos, Rate, Timestamp};
+
+use crate::canonical::{canonical_json, sha256_hex};
+use crate::price_model::{ExactCost, PriceModel};
+use crate::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuName, TokenKind, UnitPrice};
+
+/// Most prices in one version.
+pub const ENTRIES_MAX: usize = 20_000;
+/// Most versions of one list that are held in memory at once.
+pub const VERSIONS_MAX: usize = 10_000;
+/// Longest canonical text of a version, in bytes.
+pub const CANONICAL_MAX_BYTES: usize = 16 << 20;
+/// Names the meaning of the canonical form; a change of meaning is a new name.
+const SCHEMA: &str = "sublet-price-list/1";
+/// Integers in canonical JSON stay within what every reader of JSON keeps exactly (2⁵³).
+const INTEGER_MAX: i64 = 1 << 53;
+
+/// The price of one sku.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceEntry {
+    pub sku: SkuName,
+    pub unit: PricingUnit,
+    pub model: PriceModel,
+}
+
+impl PriceEntry {
+    /// One price for every unit, in the sku's own pricing unit.
+    pub fn per_unit(sku: SkuName, price: Nanos) -> Self {
+        let unit = sku.pricing_unit();
+        Self { sku, unit, model: PriceModel::PerUnit { price } }
+    }
+    /// The exact cost of a line's whole quantity.
+    pub fn exact_cost(&self, quantity: Quantity) -> Result<ExactCost> {
+        self.model.exact_cost(self.unit, quantity)
+    }
+    /// What a person reads: `0.15 EUR per 1M tokens`, or the span of the tiers.
+    pub fn price_text(&self, currency: Currency) -> String {
+        let text = |amount| UnitPrice { amount, currency, unit: self.unit }.to_string();
+        match &self.model {
+            PriceModel::PerUnit { price } => text(*price),
+            PriceModel::Graduated { tiers } | PriceModel::Volume { tiers } => {
+                let kind = if matches!(self.model, PriceModel::Volume { .. }) { "volume" } else { "graduated" };
+                let lowest = tiers.iter().map(|tier| tier.price).min().unwrap_or(Nanos::ZERO);
+                let highest = tiers.iter().map(|tier| tier.price).max().unwrap_or(Nanos::ZERO);
+                format!("{kind}, {lowest} to {}", text(highest))
+            }
+            PriceModel::Package { size, price } => {
+                format!("{price} {currency} per started {size} {}", self.unit.base_unit_name())
+            }
+        }
+    }
+    fn validate(&self) -> Result<()> {
+        if self.unit != self.sku.pricing_unit() {
+            return Err(Error::new(
+                ErrorCode::InvalidPrice,
+                format!("{} is priced per {}, not per {}", self.sku, self.sku.pricing_unit(), self.unit),
+            ));
+        }
+        if matches!((&self.sku, &self.model), (SkuName::Tokens { .. }, PriceModel::Package { .. })) {
+            return Err(Error::new(
+                ErrorCode::InvalidPrice,
+                format!("{} cannot be sold in packages: requests take holds in proportion to their tokens", self.sku),
+            ));
+        }
+        self.model.validate().map_err(|error| error.context(format!("price of {}", self.sku)))
+    }
+}
+
+/// The content of a version before it is checked and hashed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PriceListDraft {
+    pub list: PriceListId,
+    pub currency: Currency,
+    /// In force from this instant on.
+    pub effective_at: Timestamp,
+    pub entries: Vec<PriceEntry>,
+}
+
+/// The canonical form. Its members are the public, documented content of the hash.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Canonical {
+    schema: String,
+    list: PriceListId,
+    currency: Currency,
+    effective_at_micros: i64,
+    entries: Vec<PriceEntry>,
+}
+
+/// An immutable version of a price list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PriceListVersion {
+    version: PriceVersion,
+    list: PriceListId,
+    currency: Currency,
+    effective_at: Timestamp,
+    entries: BTreeMap<SkuName, PriceEntry>,
+    canonical: Arc<str>,
+}
+
+impl PriceListVersion {
+    /// Checks, orders and hashes. Two drafts with the same prices in any order are one version.
+    pub fn new(draft: PriceListDraft) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        if draft.entries.is_empty() || draft.entries.len() > ENTRIES_MAX {
+            return Err(invalid(format!("a price list has 1 to {ENTRIES_MAX} prices, not {}", draft.entries.len())));
+        }
+        if !(-INTEGER_MAX..=INTEGER_MAX).contains(&draft.effective_at.micros()) {
+            return Err(invalid(format!("{} is outside the years that prices are kept for", draft.effective_at)));
+        }
+        for entry in draft.entries {
+            entry.validate()?;
+            let sku = entry.sku.clone();
+            if entries.insert(sku.clone(), entry).is_some() {
+                return Err(invalid(format!("{sku} is priced twice")));
+            }
+        }
+        check_models_are_whole(&entries)?;
+        let canonical = canonical_json(&Canonical {
+            schema: SCHEMA.to_owned(),
+            list: draft.list.clone(),
+            currency: draft.currency,
+            effective_at_micros: draft.effective_at.micros(),
+            entries: entries.values().cloned().collect(),
+        })?;
+        Ok(Self {
+            version: PriceVersion(sha256_hex(&canonical).into()),
+            list: draft.list,
+            currency: draft.currency,
+            effective_at: draft.effective_at,
+            entries,
+            canonical: canonical.into(),
+        })
+    }
+
+    /// Reads a stored version back and proves that it is the one named.
+    pub fn from_canonical(text: &str, expected: &PriceVersion) -> Result<Self> {
+        let found = sha256_hex(text);
+        if *found != *expected.0 {
+            return Err(Error::new(ErrorCode::LedgerMismatch, "a stored price list is not the one that its hash names")
+                .context(format!("expected {}, found {found}", expected.0)));
+        }
+        Self::new(parse_canonical(text)?)
+    }
+
+    pub fn version(&self) -> &PriceVersion {
+        &self.version
+    }
+    pub fn list(&self) -> &PriceListId {
+        &self.list
+    }
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+    pub fn effective_at(&self) -> Timestamp {
+        self.effective_at
+    }
+    /// The text that is hashed, stored and published.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+    /// All prices, by sku.
+    pub fn entries(&self) -> impl Iterator<Item = &PriceEntry> {
+        self.entries.values()
+    }
+    pub fn find(&self, sku: &SkuName) -> Option<&PriceEntry> {
+        self.entries.get(sku)
+    }
+    /// A missing price is an error, never zero.
+    pub fn get(&self, sku: &SkuName) -> Result<&PriceEntry> {
+        self.find(sku).ok_or_else(|| {
+            Error::new(ErrorCode::UnknownPrice, format!("{sku} has no price in the list in force"))
+                .context(format!("price list version {}", self.version.0))
+        })
+    }
+    /// Prices of a model for admission: for tiered prices the dearest tier, since a hold must cover it.
+    pub fn token_prices(&self, model: &ModelName) -> Result<TokenPrices> {
+        let rate = |kind| self.hold_rate(&SkuName::Tokens { kind, model: model.clone() });
+        Ok(TokenPrices {
+            version: self.version.clone(),
+            currency: self.currency,
+            input: rate(TokenKind::Input)?,
+            cached_input: rate(TokenKind::CachedInput)?,
+            output: rate(TokenKind::Output)?,
+        })
+    }
+    /// The rate for one device-millisecond; the dearest tier's if there are tiers.
+    pub fn device_rate(&self, device: &DeviceKind, notice: NoticeClass) -> Result<Rate> {
+        self.hold_rate(&SkuName::Device { notice, device: device.clone() })
+    }
+    fn hold_rate(&self, sku: &SkuName) -> Result<Rate> {
+        let entry = self.get(sku)?;
+        Rate::new(entry.model.dearest_from(Quantity::ZERO)?, entry.unit.base_units())
+    }
+    /// The models that can be sold: those with a price for every kind of token.
+    pub fn models(&self) -> BTreeSet<&ModelName> {
+        self.entries.keys().filter_map(|sku| if let SkuName::Tokens { model, .. } = sku { Some(model) } else { None }).collect()
+    }
+}
+
+/// Reads the canonical form, for example of a published price book.
+pub fn parse_canonical(text: &str) -> Result<PriceListDraft> {
+    if text.len() > CANONICAL_MAX_BYTES {
+        return Err(invalid(format!("a price list has at most {CANONICAL_MAX_BYTES} bytes")));
+    }
+    let read: Canonical = serde_json::from_str(text).map_err(|cause| invalid(format!("this is not a price list: {cause}")))?;
+    if read.schema != SCHEMA {
+        return Err(invalid(format!("a price list says \"schema\":\"{SCHEMA}\"")));
+    }
+    Ok(PriceListDraft {
+        list: read.list,
+        currency: read.currency,
+        effective_at: Timestamp::from_micros(read.effective_at_micros),
+        entries: read.entries,
+    })
+}
+
+/// A model whose output is priced but not its input would be metered without a rate.
+fn check_models_are_whole(entries: &BTreeMap<SkuName, PriceEntry>) -> Result<()> {
+    for sku in entries.keys() {
+        let SkuName::Tokens { model, .. } = sku else { continue };
+        for kind in TokenKind::ALL {
+            let needed = SkuName::Tokens { kind, model: model.clone() };
+            if !entries.contains_key(&needed) {
+                return Err(invalid(format!("{sku} has a price but {needed} has none"))
+                    .alternative("price all kinds of token; a price may be 0"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn invalid(reason: String) -> Error {
+    Error::new(ErrorCode::InvalidPrice, reason)
+}
+
+/// A price list with its versions, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PriceList {
+    pub id: PriceListId,
+    pub name: String,
+    pub currency: Currency,
+    versions: Vec<Arc<PriceListVersion>>,
+}
+
+impl PriceList {
+    pub fn new(id: PriceListId, name: String, currency: Currency) -> Self {
+        Self { id, name, currency, versions: Vec::new() }
+    }
+
+    /// A list read back from its versions, in any order.
+    pub fn restore(id: PriceListId, name: String, currency: Currency, mut versions: Vec<Arc<PriceListVersion>>) -> Result<Self> {
+        versions.sort_by_key(|version| version.effective_at);
+        let mut list = Self::new(id, name, currency);
+        for version in versions {
+            list.append(version)?;
+        }
+        Ok(list)
+    }
+
+    /// Adds a version that takes over from all before it. `published_at` is now: prices never
+    /// reach back, because what was admitted was priced by the version then in force.
+    pub fn publish(&mut self, version: Arc<PriceListVersion>, published_at: Timestamp) -> Result<()> {
+        if version.effective_at < published_at {
+            return Err(invalid(format!(
+                "a price list cannot take effect at {}, which has passed; the past keeps its prices",
+                version.effective_at
+            ))
+            .alternative("publish it from now on, and correct the past by a credit note"));
+        }
+        self.append(version)
+    }
+
+    fn append(&mut self, version: Arc<PriceListVersion>) -> Result<()> {
+        if version.list != self.id {
+            return Err(invalid(format!("this version belongs to list {}, not to {}", version.list, self.id)));
+        }
+        if version.currency != self.currency {
+            return Err(Error::new(
+                ErrorCode::CurrencyMismatch,
+                format!("list {} is kept in {}, this version in {}", self.id, self.currency, version.currency),
+            ));
+        }
+        if self.versions.len() >= VERSIONS_MAX {
+            return Err(invalid(format!("a price list has at most {VERSIONS_MAX} versions")));
+        }
+        if let Some(last) = self.versions.last().filter(|last| version.effective_at <= last.effective_at) {
+            return Err(invalid(format!(
+                "the versions would overlap: one is published from {} on, so {} is taken",
+                last.effective_at, version.effective_at
+            ))
+            .alternative("choose a later effective_at"));
+        }
+        self.versions.push(version);
+        Ok(())
+    }
+
+    /// All versions, oldest first.
+    pub fn versions(&self) -> &[Arc<PriceListVersion>] {
+        &self.versions
+    }
+    /// The version in force at an instant: the last one whose `effective_at` is not later.
+    pub fn find_at(&self, instant: Timestamp) -> Option<&Arc<PriceListVersion>> {
+        let after = self.versions.partition_point(|version| version.effective_at <= instant);
+        after.checked_sub(1).and_then(|index| self.versions.get(index))
+    }
+    /// As [`Self::find_at`]; before the first version nothing can be sold.
+    pub fn at(&self, instant: Timestamp) -> Result<&Arc<PriceListVersion>> {
+        self.find_at(instant).ok_or_else(|| {
+            Error::new(ErrorCode::UnknownPrice, format!("price list '{}' has no prices in force at {instant}", self.name))
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "price_book_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+use super::*;
+use crate::price_model::Tier;
+use crate::starter::{StarterDevice, starter_price_list};
+
+fn sku(text: &str) -> SkuName {
+    text.parse().unwrap()
+}
+fn list_id() -> PriceListId {
+    "plist_0".parse().unwrap()
+}
+fn entry(name: &str, price: i64) -> PriceEntry {
+    PriceEntry::per_unit(sku(name), Nanos::new(price))
+}
+fn whole_model(model: &str) -> Vec<PriceEntry> {
+    TokenKind::ALL.into_iter().map(|kind| entry(&format!("tokens/{kind}/{model}"), 150_000_000)).collect()
+}
+fn draft(entries: Vec<PriceEntry>, effective_at_seconds: i64) -> PriceListDraft {
+    PriceListDraft {
+        list: list_id(),
+        currency: Currency::EUR,
+        effective_at: Timestamp::from_seconds(effective_at_seconds),
+        entries,
+    }
+}
+fn version(effective_at_seconds: i64) -> Arc<PriceListVersion> {
+    Arc::new(PriceListVersion::new(draft(whole_model("m"), effective_at_seconds)).unwrap())
+}
+
+/// A tier with neither serde field unknown nor order can change the published form unnoticed.
+#[test]
+fn the_canonical_form_is_as_published() {
+    let mut entries = whole_model("m");
+    let tiers = vec![
+        Tier { up_to: Some(Quantity::new(3_600_000).unwrap()), price: Nanos::new(2_000_000_000) },
+        Tier { up_to: None, price: Nanos::new(1) },
+    ];
+    entries.push(PriceEntry { sku: sku("device/n0/cpu"), unit: PricingUnit::DeviceHour, model: PriceModel::Graduated { tiers } });
+    let version = PriceListVersion::new(draft(entries, 1)).unwrap();
+    assert_eq!(
+        version.canonical(),
+        concat!(
+            r#"{"currency":"EUR","effective_at_micros":1000000,"entries":["#,
+            r#"{"model":{"price":"0.15","type":"per_unit"},"sku":"tokens/input/m","unit":"1M tokens"},"#,
+            r#"{"model":{"price":"0.15","type":"per_unit"},"sku":"tokens/cached_input/m","unit":"1M tokens"},"#,
+            r#"{"model":{"price":"0.15","type":"per_unit"},"sku":"tokens/output/m","unit":"1M tokens"},"#,
+            r#"{"model":{"tiers":[{"price":"2","up_to":3600000},{"price":"0.000000001"}],"type":"graduated"},"sku":"device/n0/cpu","unit":"device-hour"}"#,
+            r#"],"list":"plist_0","schema":"sublet-price-list/1"}"#
+        )
+    );
+}
+
+#[test]
+fn the_order_of_a_draft_does_not_matter_and_any_change_does() {
+    let mut reversed = whole_model("m");
+    reversed.reverse();
+    let plain = version(0);
+    assert_eq!(PriceListVersion::new(draft(reversed, 0)).unwrap().version(), plain.version());
+    let mut dearer = whole_model("m");
+    dearer[0].model = PriceModel::PerUnit { price: Nanos::new(150_000_001) };
+    assert_ne!(PriceListVersion::new(draft(dearer, 0)).unwrap().version(), plain.version());
+    assert_ne!(version(1).version(), plain.version());
+}
+
+#[test]
+fn a_stored_version_proves_itself() {
+    let version = version(0);
+    assert_eq!(PriceListVersion::from_canonical(version.canonical(), version.version()).unwrap(), *version);
+    let forged = version.canonical().replacen("0.15", "0.14", 1);
+    assert_eq!(PriceListVersion::from_canonical(&forged, version.version()).unwrap_err().code(), ErrorCode::LedgerMismatch);
+}
+
+#[test]
+fn bad_price_lists_are_refused_with_the_reason() {
+    let with = |extra: PriceEntry| {
+        let mut entries = whole_model("m");
+        entries.push(extra);
+        entries
+    };
+    let tiered = |tiers: &[(Option<i64>, i64)], volume: bool| {
+        let tiers = tiers
+            .iter()
+            .map(|(up_to, price)| Tier { up_to: up_to.map(|q| Quantity::new(q).unwrap()), price: Nanos::new(*price) })
+            .collect();
+        let model = if volume { PriceModel::Volume { tiers } } else { PriceModel::Graduated { tiers } };
+        with(PriceEntry { sku: sku("device/n0/cpu"), unit: PricingUnit::DeviceHour, model })
+    };
+    let package = PriceModel::Package { size: Quantity::new(1_000).unwrap(), price: Nanos::new(5) };
+    let empty_package = PriceModel::Package { size: Quantity::ZERO, price: Nanos::new(5) };
+    let cases = [
+        (vec![], "1 to 20000 prices"),
+        (with(entry("tokens/input/m", 1)), "priced twice"),
+        (with(entry("device/n0/cpu", -1)), "negative"),
+        (with(PriceEntry { unit: PricingUnit::MillionTokens, ..entry("device/n0/cpu", 1) }), "priced per device-hour"),
+        (with(entry("tokens/input/other", 1)), "has none"),
+        (tiered(&[], false), "at least one tier"),
+        (tiered(&[(Some(10), 1)], false), "no upper bound"),
+        (tiered(&[(Some(10), 1), (Some(10), 1), (None, 1)], false), "not above 10"),
+        (tiered(&[(None, 1), (None, 1)], false), "only the last"),
+        (tiered(&[(Some(10), 1), (None, 2)], true), "rises"),
+        (vec![PriceEntry { model: package, ..entry("tokens/input/m", 1) }], "cannot be sold in packages"),
+        (with(PriceEntry { model: empty_package, ..entry("device/n0/cpu", 1) }), "at least one unit"),
+    ];
+    for (entries, reason) in cases {
+        let error = PriceListVersion::new(draft(entries, 0)).unwrap_err();
+        assert!(error.to_string().contains(reason), "wanted '{reason}', got '{error}'");
+        assert_eq!(error.code(), ErrorCode::InvalidPrice);
+    }
+}
+
+#[test]
+fn unknown_units_and_fields_are_refused_when_read() {
+    let version = version(0);
+    for (from, to) in
+        [("1M tokens", "parsec"), ("per_unit", "free_lunch"), ("\"list\"", "\"lists\""), ("0.15", "-0.15"), ("list/1", "list/2")]
+    {
+        let text = version.canonical().replacen(from, to, 1);
+        assert_ne!(text, version.canonical());
+        let refused = parse_canonical(&text).and_then(PriceListVersion::new);
+        assert!(refused.is_err(), "{to}");
+    }
+}
+
+#[test]
+fn a_version_is_in_force_from_its_instant_until_the_next() {
+    let mut list = PriceList::new(list_id(), "standard".into(), Currency::EUR);
+    let (first, second) = (version(10), version(20));
+    list.publish(Arc::clone(&first), Timestamp::from_seconds(10)).unwrap();
+    list.publish(Arc::clone(&second), Timestamp::from_seconds(11)).unwrap();
+    let second_starts = Timestamp::from_seconds(20);
+    assert!(list.find_at(Timestamp::from_micros(9_999_999)).is_none());
+    assert_eq!(list.at(Timestamp::from_seconds(10)).unwrap(), &first);
+    assert_eq!(list.at(Timestamp::from_micros(second_starts.micros() - 1)).unwrap(), &first);
+    assert_eq!(list.at(second_starts).unwrap(), &second);
+    assert_eq!(list.at(Timestamp::EPOCH).unwrap_err().code(), ErrorCode::UnknownPrice);
+    let again = PriceList::restore(list_id(), "standard".into(), Currency::EUR, vec![second, first]).unwrap();
+    assert_eq!(again, list);
+}
+
+#[test]
+fn overlapping_and_backdated_versions_are_refused() {
+    let mut list = PriceList::new(list_id(), "standard".into(), Currency::EUR);
+    list.publish(version(20), Timestamp::EPOCH).unwrap();
+    for effective_at_seconds in [5, 20] {
+        let error = list.publish(version(effective_at_seconds), Timestamp::EPOCH).unwrap_err();
+        assert!(error.to_string().contains("overlap"), "{error}");
+    }
+    let error = list.publish(version(30), Timestamp::from_seconds(31)).unwrap_err();
+    assert!(error.to_string().contains("has passed"), "{error}");
+    let mut dollars = draft(whole_model("m"), 40);
+    dollars.currency = Currency::USD;
+    let error = list.publish(Arc::new(PriceListVersion::new(dollars).unwrap()), Timestamp::EPOCH).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CurrencyMismatch);
+}
+
+#[test]
+fn the_starter_list_prices_every_model_and_every_notice() {
+    let models = ["sublet-mini".parse().unwrap()];
+    let devices = [StarterDevice { kind: "cpu".parse().unwrap(), list_price_per_hour: "1.20".parse().unwrap() }];
+    let draft = starter_price_list(list_id(), Currency::EUR, Timestamp::EPOCH, &models, &devices).unwrap();
+    let version = PriceListVersion::new(draft).unwrap();
+    let prices = version.token_prices(&models[0]).unwrap();
+    assert!(prices.cached_input.nanos() < prices.input.nanos() && prices.input.nanos() < prices.output.nanos());
+    let hourly: Vec<String> =
+        NoticeClass::ALL.iter().map(|notice| version.device_rate(&devices[0].kind, *notice).unwrap().nanos().to_string()).collect();
+    assert_eq!(hourly, ["0.3", "0.48", "0.66", "0.84", "1.02", "1.2"]);
+    assert_eq!(version.token_prices(&"other".parse().unwrap()).unwrap_err().code(), ErrorCode::UnknownPrice);
+}
+
+#[test]
+fn tiered_prices_admit_at_the_dearest_tier() {
+    let mut entries = whole_model("m");
+    let tiers = vec![
+        Tier { up_to: Some(Quantity::new(1_000).unwrap()), price: Nanos::new(500) },
+        Tier { up_to: None, price: Nanos::new(900) },
+    ];
+    entries[2].model = PriceModel::Graduated { tiers };
+    let version = PriceListVersion::new(draft(entries, 0)).unwrap();
+    let prices = version.token_prices(&"m".parse().unwrap()).unwrap();
+    assert_eq!(prices.output, Rate::new(Nanos::new(900), 1_000_000).unwrap());
+}

@@ -1,0 +1,221 @@
+//! How a cumulative quantity becomes an exact cost: the price models.
+//!
+//! A model is a function from the cumulative quantity of a line to an exact fraction of
+//! nano-units; [`crate::rating`] charges differences of its rounded values. Tiers have only upper
+//! bounds: the next one begins where the one before ends, so no quantity lies between two tiers.
+//!
+//! Deliberately absent: minimum, time of use, market price and flat fees, which need facts that a
+//! quantity does not carry.
+
+use serde::{Deserialize, Serialize};
+use sublet_core::Nanos;
+use sublet_core::admission::ROUNDING_SLACK;
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::money::{divide_ceil, divide_half_even};
+
+use crate::canonical::decimal;
+use crate::sku::{PricingUnit, Quantity};
+
+/// Most tiers of one price.
+pub const TIERS_MAX: usize = 64;
+
+/// One tier: everything above the tier before, up to and including `up_to`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// In base units (tokens, device-milliseconds). Absent on the last tier, and only there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub up_to: Option<Quantity>,
+    /// For one pricing unit.
+    #[serde(with = "decimal")]
+    pub price: Nanos,
+}
+
+/// How a cumulative quantity is priced. Prices are for one pricing unit of the entry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PriceModel {
+    /// The same price for every unit.
+    PerUnit {
+        #[serde(with = "decimal")]
+        price: Nanos,
+    },
+    /// Each unit at the price of the tier it falls in.
+    Graduated { tiers: Vec<Tier> },
+    /// All units at the price of the tier that the whole quantity reaches. Prices never rise from
+    /// tier to tier: otherwise one event could make earlier ones dearer, beyond any hold.
+    Volume { tiers: Vec<Tier> },
+    /// A price for every started package.
+    Package {
+        /// Base units in a package.
+        size: Quantity,
+        /// For one package.
+        #[serde(with = "decimal")]
+        price: Nanos,
+    },
+}
+
+/// An exact cost: `numerator / per` nano-units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExactCost {
+    pub numerator: i128,
+    /// Positive.
+    pub per: i64,
+}
+
+impl ExactCost {
+    /// Rounded half to even: what a line is charged.
+    pub fn half_even(self) -> Result<Nanos> {
+        to_nanos(divide_half_even(self.numerator, i128::from(self.per)))
+    }
+    /// Rounded up: what a hold takes.
+    pub fn ceil(self) -> Result<Nanos> {
+        to_nanos(divide_ceil(self.numerator, i128::from(self.per)))
+    }
+}
+
+fn to_nanos(value: i128) -> Result<Nanos> {
+    i64::try_from(value).map(Nanos::new).map_err(|_| overflow())
+}
+
+fn overflow() -> Error {
+    Error::new(ErrorCode::AmountOverflow, "a cost left the range of ±9223372036 currency units")
+}
+
+/// The product of two 64-bit integers always fits.
+fn product(price: Nanos, quantity: i64) -> i128 {
+    i128::from(price.get()) * i128::from(quantity)
+}
+
+impl PriceModel {
+    /// Refuses what cannot be charged: negative prices, tiers out of order, a last tier with an end.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::PerUnit { price } => check_price(*price),
+            Self::Graduated { tiers } => check_tiers(tiers),
+            Self::Volume { tiers } => {
+                check_tiers(tiers)?;
+                match tiers.windows(2).find(|pair| pair[1].price > pair[0].price) {
+                    None => Ok(()),
+                    Some(pair) => Err(Error::new(
+                        ErrorCode::InvalidPrice,
+                        format!(
+                            "a volume price rises from {} to {}; earlier use would become dearer",
+                            pair[0].price, pair[1].price
+                        ),
+                    )
+                    .alternative("use graduated tiers, where each unit keeps the price of its own tier")),
+                }
+            }
+            Self::Package { size, price } => {
+                if size.is_zero() {
+                    return Err(Error::new(ErrorCode::InvalidPrice, "a package holds at least one unit"));
+                }
+                check_price(*price)
+            }
+        }
+    }
+
+    /// The exact cost of a line's whole quantity. Half-open tiers leave no quantity without a price.
+    pub fn exact_cost(&self, unit: PricingUnit, quantity: Quantity) -> Result<ExactCost> {
+        let per = unit.base_units();
+        match self {
+            Self::PerUnit { price } => Ok(ExactCost { numerator: product(*price, quantity.get()), per }),
+            Self::Graduated { tiers } => Ok(ExactCost { numerator: graduated(tiers, quantity)?, per }),
+            Self::Volume { tiers } => {
+                let tier = tiers.iter().find(|tier| tier.up_to.is_none_or(|bound| quantity <= bound)).ok_or_else(endless)?;
+                Ok(ExactCost { numerator: product(tier.price, quantity.get()), per })
+            }
+            Self::Package { size, price } => Ok(ExactCost { numerator: packages(*size, *price, quantity), per: 1 }),
+        }
+    }
+
+    /// The most that `quantity` more can be charged on a line that holds at least `settled`, in
+    /// whatever order other events of the line settle: the dearest tier still reachable, rounded up.
+    pub fn hold(&self, unit: PricingUnit, settled: Quantity, quantity: Quantity) -> Result<Nanos> {
+        if let Self::Package { size, price } = self {
+            // ⌈(a+b)/s⌉ − ⌈a/s⌉ ≤ ⌈b/s⌉, so the packages that a quantity starts on its own are enough.
+            return to_nanos(packages(*size, *price, quantity));
+        }
+        let dearest = self.dearest_from(settled)?;
+        if dearest.is_zero() || quantity.is_zero() {
+            return Ok(Nanos::ZERO);
+        }
+        ExactCost { numerator: product(dearest, quantity.get()), per: unit.base_units() }.ceil()?.checked_add(ROUNDING_SLACK)
+    }
+
+    /// The dearest price per pricing unit that a line which holds at least `settled` can still meet.
+    /// Packages have none: their cost is not proportional to a quantity.
+    pub fn dearest_from(&self, settled: Quantity) -> Result<Nanos> {
+        match self {
+            Self::PerUnit { price } => Ok(*price),
+            Self::Graduated { tiers } | Self::Volume { tiers } => tiers
+                .iter()
+                .filter(|tier| tier.up_to.is_none_or(|bound| settled < bound))
+                .map(|tier| tier.price)
+                .max()
+                .ok_or_else(endless),
+            Self::Package { .. } => {
+                Err(Error::new(ErrorCode::UnknownPrice, "a package price has no price for one unit; take a hold for a quantity"))
+            }
+        }
+    }
+
+    /// The prices in it, for display: one, or one for each tier.
+    pub fn prices(&self) -> Vec<Nanos> {
+        match self {
+            Self::PerUnit { price } | Self::Package { price, .. } => vec![*price],
+            Self::Graduated { tiers } | Self::Volume { tiers } => tiers.iter().map(|tier| tier.price).collect(),
+        }
+    }
+}
+
+fn packages(size: Quantity, price: Nanos, quantity: Quantity) -> i128 {
+    divide_ceil(i128::from(quantity.get()), i128::from(size.get().max(1))) * i128::from(price.get())
+}
+
+fn graduated(tiers: &[Tier], quantity: Quantity) -> Result<i128> {
+    let mut numerator: i128 = 0;
+    let mut start = 0;
+    for tier in tiers {
+        let end = tier.up_to.map_or(quantity.get(), |bound| bound.get().min(quantity.get()));
+        if end > start {
+            numerator = numerator.checked_add(product(tier.price, end - start)).ok_or_else(overflow)?;
+            start = end;
+        }
+    }
+    if start == quantity.get() { Ok(numerator) } else { Err(endless()) }
+}
+
+fn check_price(price: Nanos) -> Result<()> {
+    if price.is_negative() {
+        return Err(Error::new(ErrorCode::InvalidPrice, format!("a price cannot be negative, and {price} is")));
+    }
+    Ok(())
+}
+
+fn check_tiers(tiers: &[Tier]) -> Result<()> {
+    let refuse = |reason: String| Err(Error::new(ErrorCode::InvalidPrice, reason));
+    let Some((last, bounded)) = tiers.split_last() else {
+        return refuse("a tiered price has at least one tier".to_owned());
+    };
+    if tiers.len() > TIERS_MAX {
+        return refuse(format!("a tiered price has at most {TIERS_MAX} tiers, not {}", tiers.len()));
+    }
+    if last.up_to.is_some() {
+        return refuse("the last tier has no upper bound; a quantity above it would have no price".to_owned());
+    }
+    let mut reached = Quantity::ZERO;
+    for tier in bounded {
+        match tier.up_to {
+            Some(bound) if bound > reached => reached = bound,
+            Some(bound) => return refuse(format!("a tier ends at {bound}, which is not above {reached} where it begins")),
+            None => return refuse("only the last tier is without an upper bound".to_owned()),
+        }
+    }
+    tiers.iter().try_for_each(|tier| check_price(tier.price))
+}
+
+fn endless() -> Error {
+    Error::internal("a validated tiered price has no tier for a quantity")
+}

@@ -1,0 +1,138 @@
+//! Rating: from a metered quantity to what it is charged.
+//!
+//! There is one rounding per line and period. An event's charge is R(cumulative after) −
+//! R(cumulative before), where R rounds the exact cost of the line's whole quantity half to even.
+//! So the charges of a line add up to the line exactly, in any order and however they are split,
+//! for any price model. The state of a line is its whole history as two numbers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::Nanos;
+use sublet_core::admission::{PriceVersion, TokenUsage};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::{OrganizationId, ProjectId};
+use sublet_core::usage::UsageRecord;
+
+use crate::explanation::ChargeExplanation;
+use crate::period::PeriodKey;
+use crate::price_book::{PriceEntry, PriceListVersion};
+use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+
+/// What is added up and rounded together. A new period or a new price version begins a new line,
+/// with its tiers from the bottom.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct LineKey {
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub period: PeriodKey,
+    pub price_version: PriceVersion,
+    pub sku: SkuName,
+}
+
+/// All that has been rated on a line. `charged` is always R(`quantity`).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct LineState {
+    pub quantity: Quantity,
+    pub charged: Nanos,
+}
+
+/// One event's part of a line, ready to be stored: the charge, and the line before and after it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RatedLine {
+    pub key: LineKey,
+    pub quantity: Quantity,
+    /// Negative only where a volume price fell for the whole line.
+    pub amount: Nanos,
+    pub before: LineState,
+    pub after: LineState,
+}
+
+/// What `quantity` more costs on a line, and the line after it.
+///
+/// A state that is not the rounding of its own quantity is a broken book: an error, never a patch.
+pub fn rate(state: LineState, price: &PriceEntry, quantity: Quantity) -> Result<(Nanos, LineState)> {
+    verify_line(state, price)?;
+    let cumulative = state.quantity.checked_add(quantity)?;
+    let charged = price.exact_cost(cumulative)?.half_even()?;
+    let amount = charged.checked_sub(state.charged)?;
+    Ok((amount, LineState { quantity: cumulative, charged }))
+}
+
+/// Proves that a line was charged exactly its rounded cost.
+pub fn verify_line(state: LineState, price: &PriceEntry) -> Result<()> {
+    let owed = price.exact_cost(state.quantity)?.half_even()?;
+    if owed == state.charged {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::LedgerMismatch, format!("a line of {} was charged {} but costs {owed}", price.sku, state.charged))
+        .context(format!("quantity {}", state.quantity)))
+}
+
+/// The most that `quantity` more can be charged on a line that holds at least `state`: what to hold
+/// before the cost arises. With `LineState::default()` it covers every tier and the next period too.
+pub fn hold_for(state: LineState, price: &PriceEntry, quantity: Quantity) -> Result<Nanos> {
+    price.model.hold(price.unit, state.quantity, quantity)
+}
+
+/// Rates one quantity on the line that `key` names.
+pub fn rate_line(key: LineKey, state: LineState, version: &PriceListVersion, quantity: Quantity) -> Result<RatedLine> {
+    check_version(&key.price_version, version)?;
+    let price = version.get(&key.sku)?;
+    let (amount, after) = rate(state, price, quantity)?;
+    Ok(RatedLine { key, quantity, amount, before: state, after })
+}
+
+/// The lines that a usage record adds to, with their quantities: one for each kind of token used.
+pub fn usage_lines(record: &UsageRecord, period: PeriodKey) -> Result<Vec<(LineKey, Quantity)>> {
+    let model: ModelName = record.model.parse()?;
+    let mut lines = Vec::with_capacity(TokenKind::ALL.len());
+    for kind in TokenKind::ALL {
+        let quantity = tokens_of(&record.tokens, kind)?;
+        if quantity.is_zero() {
+            continue;
+        }
+        let key = LineKey {
+            organization: record.organization.clone(),
+            project: record.project.clone(),
+            period,
+            price_version: record.price_version.clone(),
+            sku: SkuName::Tokens { kind, model: model.clone() },
+        };
+        lines.push((key, quantity));
+    }
+    Ok(lines)
+}
+
+fn tokens_of(tokens: &TokenUsage, kind: TokenKind) -> Result<Quantity> {
+    match kind {
+        TokenKind::Input => tokens.input.try_into(),
+        TokenKind::CachedInput => tokens.cached_input.try_into(),
+        TokenKind::Output => tokens.output.try_into(),
+    }
+}
+
+fn check_version(named: &PriceVersion, given: &PriceListVersion) -> Result<()> {
+    if named == given.version() {
+        return Ok(());
+    }
+    Err(Error::internal(format!("rated with price version {} instead of {}", given.version().0, named.0)))
+}
+
+impl RatedLine {
+    /// The numbers behind the charge.
+    pub fn explain(&self, version: &PriceListVersion) -> Result<ChargeExplanation> {
+        check_version(&self.key.price_version, version)?;
+        ChargeExplanation::new(self, version.get(&self.key.sku)?, version.currency())
+    }
+}
+
+impl fmt::Display for LineKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}/{}", self.organization, self.project, self.period, self.price_version.0, self.sku)
+    }
+}
+
+#[cfg(test)]
+#[path = "rating_tests.rs"]
+mod tests;

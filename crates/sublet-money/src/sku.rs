@@ -1,0 +1,385 @@
+//! What has a price: kinds of sku, their base units, and the units in which operators price them.
+//!
+//! A sku's name says what it is: `tokens/output/<model>`, `device/n2m/<device kind>`. The free
+//! part comes last, so that a model's name may contain slashes. Site and isolation become further
+//! parts of the device name when they are sold apart.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::notice::NoticeClass;
+use sublet_core::{Currency, DeviceMillis, Nanos, Rate, TokenCount};
+
+use crate::canonical::decimal;
+
+/// Longest name of a model or device kind, in bytes.
+pub const NAME_MAX_BYTES: usize = 128;
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident, $what:literal;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+            #[serde(try_from = "String", into = "String")]
+            pub struct $name(Arc<str>);
+
+            impl $name {
+                pub fn as_str(&self) -> &str { &self.0 }
+            }
+            impl FromStr for $name {
+                type Err = Error;
+                fn from_str(text: &str) -> Result<Self> {
+                    check_name(text, $what)?;
+                    Ok(Self(Arc::from(text)))
+                }
+            }
+            impl TryFrom<String> for $name {
+                type Error = Error;
+                fn try_from(text: String) -> Result<Self> { text.parse() }
+            }
+            impl From<$name> for String {
+                fn from(name: $name) -> String { name.0.to_string() }
+            }
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+            }
+            impl fmt::Debug for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+            }
+        )+
+    };
+}
+
+names! {
+    /// The name under which a model is served: printable ASCII without spaces.
+    ModelName, "model";
+    /// `cpu`, or an accelerator's model in lower case: printable ASCII without spaces.
+    DeviceKind, "device kind";
+}
+
+fn check_name(text: &str, what: &str) -> Result<()> {
+    if (1..=NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(40).collect();
+    Err(Error::new(
+        ErrorCode::InvalidRequest,
+        format!("'{shown}' is not a {what} name; use 1 to {NAME_MAX_BYTES} printable ASCII characters without spaces"),
+    ))
+}
+
+/// The kinds of token that are priced apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    Input,
+    CachedInput,
+    Output,
+}
+
+impl TokenKind {
+    pub const ALL: [Self; 3] = [Self::Input, Self::CachedInput, Self::Output];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CachedInput => "cached_input",
+            Self::Output => "output",
+        }
+    }
+}
+
+impl fmt::Display for TokenKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Families of sku; income is kept apart per family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkuFamily {
+    ModelTokens,
+    DeviceTime,
+}
+
+impl SkuFamily {
+    pub const ALL: [Self; 2] = [Self::ModelTokens, Self::DeviceTime];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelTokens => "model-tokens",
+            Self::DeviceTime => "device-time",
+        }
+    }
+}
+
+impl fmt::Display for SkuFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One thing with a price.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SkuName {
+    /// Tokens of one kind of one model; the base unit is one token.
+    Tokens { kind: TokenKind, model: ModelName },
+    /// Time on devices of one kind at one notice; the base unit is one device-millisecond.
+    Device { notice: NoticeClass, device: DeviceKind },
+}
+
+impl SkuName {
+    pub const fn family(&self) -> SkuFamily {
+        match self {
+            Self::Tokens { .. } => SkuFamily::ModelTokens,
+            Self::Device { .. } => SkuFamily::DeviceTime,
+        }
+    }
+    /// The unit in which operators price this.
+    pub const fn pricing_unit(&self) -> PricingUnit {
+        match self {
+            Self::Tokens { .. } => PricingUnit::MillionTokens,
+            Self::Device { .. } => PricingUnit::DeviceHour,
+        }
+    }
+}
+
+impl fmt::Display for SkuName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tokens { kind, model } => write!(f, "tokens/{kind}/{model}"),
+            Self::Device { notice, device } => write!(f, "device/{notice}/{device}"),
+        }
+    }
+}
+
+impl fmt::Debug for SkuName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for SkuName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.splitn(3, '/');
+        let (family, class, name) = (parts.next(), parts.next(), parts.next());
+        match (family, class, name) {
+            (Some("tokens"), Some(kind), Some(model)) => {
+                let kind = TokenKind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| unknown_sku(text))?;
+                Ok(Self::Tokens { kind, model: model.parse()? })
+            }
+            (Some("device"), Some(notice), Some(device)) => Ok(Self::Device { notice: notice.parse()?, device: device.parse()? }),
+            _ => Err(unknown_sku(text)),
+        }
+    }
+}
+
+fn unknown_sku(text: &str) -> Error {
+    let shown: String = text.chars().take(60).collect();
+    Error::new(ErrorCode::InvalidPrice, format!("'{shown}' names nothing that can be priced"))
+        .alternative("write tokens/input/MODEL, tokens/cached_input/MODEL, tokens/output/MODEL or device/NOTICE/KIND")
+}
+
+impl TryFrom<String> for SkuName {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+impl From<SkuName> for String {
+    fn from(sku: SkuName) -> Self {
+        sku.to_string()
+    }
+}
+
+/// An amount of a sku in its base unit: tokens, or device-milliseconds. Never negative.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Quantity(i64);
+
+impl Quantity {
+    pub const ZERO: Self = Self(0);
+
+    pub fn new(base_units: i64) -> Result<Self> {
+        if base_units < 0 {
+            return Err(Error::new(ErrorCode::InvalidRequest, format!("a quantity cannot be negative, and {base_units} is")));
+        }
+        Ok(Self(base_units))
+    }
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+    pub fn checked_add(self, other: Self) -> Result<Self> {
+        self.0
+            .checked_add(other.0)
+            .map(Self)
+            .ok_or_else(|| Error::new(ErrorCode::AmountOverflow, "a quantity left the range of 64-bit integers"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+impl TryFrom<TokenCount> for Quantity {
+    type Error = Error;
+    fn try_from(tokens: TokenCount) -> Result<Self> {
+        Self::new(tokens.get())
+    }
+}
+impl TryFrom<DeviceMillis> for Quantity {
+    type Error = Error;
+    fn try_from(time: DeviceMillis) -> Result<Self> {
+        Self::new(time.get())
+    }
+}
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The units in which operators write prices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum PricingUnit {
+    #[serde(rename = "1M tokens")]
+    MillionTokens,
+    #[serde(rename = "device-hour")]
+    DeviceHour,
+}
+
+impl PricingUnit {
+    pub const ALL: [Self; 2] = [Self::MillionTokens, Self::DeviceHour];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MillionTokens => "1M tokens",
+            Self::DeviceHour => "device-hour",
+        }
+    }
+    /// Base units in one pricing unit: tokens, or device-milliseconds.
+    pub const fn base_units(self) -> i64 {
+        match self {
+            Self::MillionTokens => 1_000_000,
+            Self::DeviceHour => 3_600_000,
+        }
+    }
+    /// What a quantity counts, as a person reads it.
+    pub const fn base_unit_name(self) -> &'static str {
+        match self {
+            Self::MillionTokens => "tokens",
+            Self::DeviceHour => "device-ms",
+        }
+    }
+}
+
+impl fmt::Display for PricingUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for PricingUnit {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|unit| unit.as_str() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a unit that prices are written in"))
+                .alternative("write '1M tokens' or 'device-hour'")
+        })
+    }
+}
+
+/// A price as operators write it: `0.15 EUR per 1M tokens`, `1.20 EUR per device-hour`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnitPrice {
+    #[serde(with = "decimal")]
+    pub amount: Nanos,
+    pub currency: Currency,
+    pub unit: PricingUnit,
+}
+
+impl UnitPrice {
+    /// The exact fraction: nano-units for so many base units.
+    pub fn rate(&self) -> Result<Rate> {
+        Rate::new(self.amount, self.unit.base_units())
+    }
+}
+
+impl fmt::Display for UnitPrice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} per {}", self.amount, self.currency, self.unit)
+    }
+}
+
+impl FromStr for UnitPrice {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let shape = || {
+            let shown: String = text.chars().take(60).collect();
+            Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a price"))
+                .alternative("write it like '0.15 EUR per 1M tokens' or '1.20 EUR per device-hour'")
+        };
+        let (money, unit) = text.split_once(" per ").ok_or_else(shape)?;
+        let (amount, currency) = money.split_once(' ').ok_or_else(shape)?;
+        let price = Self { amount: amount.parse()?, currency: currency.parse()?, unit: unit.parse()? };
+        if price.amount.is_negative() {
+            return Err(Error::new(ErrorCode::InvalidPrice, format!("a price cannot be negative, and {amount} is")));
+        }
+        Ok(price)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sku_names_parse_back() {
+        for text in ["tokens/output/sublet-mini", "tokens/cached_input/meta/Llama:8b", "device/n2m/cpu", "device/firm/h100-sxm"] {
+            assert_eq!(text.parse::<SkuName>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "tokens", "tokens/input", "tokens/input/", "tokens/thought/m", "device/n3/cpu", "storage/gb/x", "device/n0/a b"]
+        {
+            assert!(text.parse::<SkuName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn operators_prices_are_exact_fractions() {
+        for (text, nanos, per) in [
+            ("0.15 EUR per 1M tokens", 150_000_000, 1_000_000),
+            ("1.2 EUR per device-hour", 1_200_000_000, 3_600_000),
+            ("0.000000001 USD per device-hour", 1, 3_600_000),
+        ] {
+            let price: UnitPrice = text.parse().unwrap();
+            assert_eq!(price.to_string(), text);
+            assert_eq!(price.rate().unwrap(), Rate::new(Nanos::new(nanos), per).unwrap());
+        }
+    }
+
+    #[test]
+    fn prices_that_mean_nothing_are_refused_with_a_reason() {
+        for (text, reason) in [
+            ("0.15 EUR", "not a price"),
+            ("-1 EUR per device-hour", "negative"),
+            ("1 EUR per fortnight", "not a unit"),
+            ("1 XXX per device-hour", "not a currency"),
+            ("1e3 EUR per device-hour", "not an amount"),
+        ] {
+            let error = text.parse::<UnitPrice>().unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+    }
+}
