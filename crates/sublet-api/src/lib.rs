@@ -1,1 +1,46 @@
-//! sublet-api
+//! The API on the wire: one route table, the types that travel, the OpenAPI document made from
+//! both, and (feature `client`) a blocking client.
+//!
+//! Invariants: domain types are not sent to clients, the types here are; money is a decimal
+//! string with a currency; unknown fields of our own request objects are refused by name; secrets
+//! travel once and `Debug` never shows them.
+//!
+//! Deliberately absent: handlers (`sublet-http`, `sublet-gateway`), conversion from the store's
+//! rows (the crates that own those), and authorization.
+
+pub mod account;
+pub mod audit;
+pub mod body;
+pub mod capacity;
+pub mod credit;
+pub mod device;
+pub mod error;
+pub mod health;
+pub mod invoice;
+pub mod job;
+pub mod key;
+pub mod lease;
+pub mod ledger;
+pub mod limit;
+pub mod list;
+pub mod model;
+pub mod money;
+pub mod object;
+pub mod openai;
+pub mod organization;
+pub mod price;
+pub mod project;
+pub mod quote;
+pub mod route;
+pub mod schema;
+pub mod sku;
+pub mod time;
+pub mod usage;
+pub mod user;
+pub mod why;
+
+pub use body::{parse_body, parse_query};
+pub use error::{ErrorBody, ErrorDetail};
+pub use list::List;
+pub use money::Money;
+pub use route::{Method, Operation, Plane, ROUTES, Route};

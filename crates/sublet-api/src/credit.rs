@@ -1,0 +1,87 @@
+//! Prepaid and promotional credit, and where an account's money is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sublet_core::id::{CreditGrantId, OrganizationId};
+
+use crate::money::Money;
+use crate::object::{CreditBalanceTag, CreditGrantTag, Metadata};
+use crate::schema::IdText;
+use crate::time::{Rfc3339, UnixSeconds};
+
+/// Where an organization's money is. At every instant
+/// `deposited + credit_limit = available + sliced + held + captured + suspense + expired + refunded`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CreditBalance {
+    pub object: CreditBalanceTag,
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    /// All credit ever granted.
+    pub deposited: Money,
+    /// How far the balance may go below zero.
+    pub credit_limit: Money,
+    /// What can still be spent.
+    pub available: Money,
+    /// Granted to gateways, not yet spent.
+    pub sliced: Money,
+    /// Set aside for running leases and jobs.
+    pub held: Money,
+    /// Charged.
+    pub captured: Money,
+    /// Lent to a lost gateway, until its journal is known.
+    pub suspense: Money,
+    pub expired: Money,
+    pub refunded: Money,
+}
+
+/// Credit given to an organization.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CreditGrant {
+    pub object: CreditGrantTag,
+    #[schemars(with = "IdText<CreditGrantId>")]
+    pub id: CreditGrantId,
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    pub kind: CreditKind,
+    pub amount: Money,
+    pub remaining: Money,
+    /// Its own record elsewhere, such as a bank transfer's reference.
+    pub reference: Option<String>,
+    pub expires_at: Option<Rfc3339>,
+    pub created_at: UnixSeconds,
+    pub metadata: Metadata,
+}
+
+/// Where credit comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CreditKind {
+    /// Somebody paid for it.
+    Paid,
+    /// A gift.
+    Promotional,
+}
+
+impl CreditKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paid => "paid",
+            Self::Promotional => "promotional",
+        }
+    }
+}
+
+/// Body that grants credit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCreditGrant {
+    /// In the organization's currency, above zero.
+    pub amount: Money,
+    pub kind: CreditKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Rfc3339>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
+}

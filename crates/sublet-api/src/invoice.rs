@@ -1,0 +1,154 @@
+//! Invoices and the charges they add up.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, MeterEventId, OrganizationId, ProjectId, RequestId};
+use sublet_core::notice::NoticeClass;
+
+use crate::list::list_query;
+use crate::money::{Amount, Money};
+use crate::object::{ChargeTag, InvoiceTag};
+use crate::price::{Meter, Subject};
+use crate::schema::{IdText, NoticeText, PriceVersionText};
+use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
+
+/// The bill of one organization and period.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Invoice {
+    pub object: InvoiceTag,
+    #[schemars(with = "IdText<InvoiceId>")]
+    pub id: InvoiceId,
+    /// Gapless; given at issue.
+    pub number: Option<String>,
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    pub status: InvoiceStatus,
+    /// Included.
+    pub period_start: Rfc3339,
+    /// Excluded.
+    pub period_end: Rfc3339,
+    /// The IANA zone of the period.
+    pub time_zone: String,
+    pub lines: Vec<InvoiceLine>,
+    /// The sum of the lines, exact.
+    pub subtotal: Money,
+    /// What rounding the total to the currency's smallest unit added; carried to the next invoice.
+    pub rounding: Money,
+    /// Carried over from the invoice before.
+    pub carried: Money,
+    /// `subtotal + carried + rounding`, in whole smallest units.
+    pub total: Money,
+    pub created_at: UnixSeconds,
+    pub issued_at: Option<Rfc3339>,
+}
+
+/// Where an invoice is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoiceStatus {
+    /// Made again from the charges whenever it is asked for.
+    Draft,
+    /// Never edited again.
+    Issued,
+    Paid,
+    Void,
+}
+
+impl InvoiceStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Issued => "issued",
+            Self::Paid => "paid",
+            Self::Void => "void",
+        }
+    }
+}
+
+/// One priced thing of one project.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceLine {
+    #[schemars(with = "IdText<ProjectId>")]
+    pub project: ProjectId,
+    pub subject: Subject,
+    pub meter: Meter,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NoticeText>")]
+    pub notice: Option<NoticeClass>,
+    #[schemars(with = "PriceVersionText")]
+    pub price_version: PriceVersion,
+    /// The price is `unit_amount` for every `unit_per` units.
+    pub unit_amount: Amount,
+    pub unit_per: u64,
+    /// In the meter's unit.
+    pub quantity: u64,
+    /// How many charges the line adds up.
+    pub charges: u64,
+    /// Exact.
+    pub amount: Money,
+}
+
+/// What one metered event cost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Charge {
+    pub object: ChargeTag,
+    #[schemars(with = "IdText<ChargeId>")]
+    pub id: ChargeId,
+    #[schemars(with = "IdText<ProjectId>")]
+    pub project: ProjectId,
+    #[schemars(with = "IdText<MeterEventId>")]
+    pub meter_event: MeterEventId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<RequestId>>")]
+    pub request: Option<RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<JobId>>")]
+    pub job: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<LeaseId>>")]
+    pub lease: Option<LeaseId>,
+    pub subject: Subject,
+    pub meter: Meter,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NoticeText>")]
+    pub notice: Option<NoticeClass>,
+    /// In the meter's unit.
+    pub quantity: u64,
+    pub amount: Money,
+    #[schemars(with = "PriceVersionText")]
+    pub price_version: PriceVersion,
+    /// When the use happened; decides the period.
+    pub used_at: Rfc3339,
+    pub created_at: UnixSeconds,
+}
+
+/// Body that drafts an invoice.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DraftInvoice {
+    /// Any instant of the period; now if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Rfc3339>,
+}
+
+list_query! {
+    /// Which invoices.
+    InvoiceListQuery { status: InvoiceStatus }
+}
+
+list_query! {
+    /// Which charges.
+    ChargeListQuery {
+        #[schemars(with = "Option<IdText<ProjectId>>")]
+        project: ProjectId,
+        #[schemars(with = "Option<IdText<RequestId>>")]
+        request: RequestId,
+        #[schemars(with = "Option<IdText<JobId>>")]
+        job: JobId,
+        /// Included.
+        start_time: QueryInstant,
+        /// Excluded.
+        end_time: QueryInstant,
+    }
+}

@@ -1,0 +1,141 @@
+//! The `object` field that names the kind of every object, and the metadata customers attach.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sublet_core::error::{Error, ErrorCode};
+
+macro_rules! object_tags {
+    ($($name:ident = $text:literal),+ $(,)?) => {
+        $(
+            #[doc = concat!("The constant `\"", $text, "\"`.")]
+            #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+            pub struct $name;
+
+            impl $name {
+                pub const TEXT: &'static str = $text;
+            }
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_str($text)
+                }
+            }
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = Cow::<'de, str>::deserialize(deserializer)?;
+                    if text == $text {
+                        return Ok(Self);
+                    }
+                    Err(serde::de::Error::custom(concat!("this object is not a ", $text)))
+                }
+            }
+            impl JsonSchema for $name {
+                fn schema_name() -> Cow<'static, str> { Cow::Borrowed(stringify!($name)) }
+                fn inline_schema() -> bool { true }
+                fn json_schema(_: &mut SchemaGenerator) -> Schema { json_schema!({ "type": "string", "const": $text }) }
+            }
+        )+
+    };
+}
+
+object_tags! {
+    AccountTag = "account",
+    AuditEntryTag = "organization.audit_log",
+    AvailabilityTag = "availability",
+    CapacityTag = "capacity",
+    ChargeTag = "charge",
+    CreditBalanceTag = "credit_balance",
+    CreditGrantTag = "credit_grant",
+    DeviceTag = "device",
+    EarningsTag = "report.earnings",
+    HealthTag = "health",
+    InvoiceTag = "invoice",
+    JobTag = "job",
+    KeyTag = "organization.project.api_key",
+    LeaseTag = "lease",
+    LedgerAccountTag = "ledger.account",
+    LedgerVerificationTag = "ledger.verification",
+    ListTag = "list",
+    NodeTag = "node",
+    OrganizationTag = "organization",
+    PageTag = "page",
+    BucketTag = "bucket",
+    PriceListTag = "price_list",
+    ProjectTag = "organization.project",
+    QuarantineTag = "quarantine.entry",
+    QuoteTag = "quote",
+    RequestTag = "request",
+    ServedModelTag = "served_model",
+    SkuTag = "sku",
+    SpendLimitTag = "spend_limit",
+    UsageTag = "usage",
+    CompletionsUsageTag = "organization.usage.completions.result",
+    CostsTag = "organization.costs.result",
+    UserTag = "organization.user",
+    WhyTag = "why",
+}
+
+/// Most pairs one object may carry (OpenAI's bound).
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// Longest metadata key, in characters (OpenAI's bound).
+pub const METADATA_KEY_CHARS_MAX: usize = 64;
+/// Longest metadata value, in characters (OpenAI's bound).
+pub const METADATA_VALUE_CHARS_MAX: usize = 512;
+
+/// Text a customer attaches to an object; the cloud never interprets it.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    pub fn pairs(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for Metadata {
+    type Error = Error;
+    fn try_from(pairs: BTreeMap<String, String>) -> Result<Self, Error> {
+        let fits = pairs.len() <= METADATA_PAIRS_MAX
+            && pairs.iter().all(|(key, value)| {
+                key.chars().count() <= METADATA_KEY_CHARS_MAX && value.chars().count() <= METADATA_VALUE_CHARS_MAX
+            });
+        if fits {
+            return Ok(Self(pairs));
+        }
+        Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "metadata holds at most {METADATA_PAIRS_MAX} pairs, keys of {METADATA_KEY_CHARS_MAX} and values of {METADATA_VALUE_CHARS_MAX} characters"
+            ),
+        )
+        .param("metadata"))
+    }
+}
+impl From<Metadata> for BTreeMap<String, String> {
+    fn from(metadata: Metadata) -> Self {
+        metadata.0
+    }
+}
+
+/// The answer to a deletion, in OpenAI's shape.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Deleted {
+    /// The kind of the deleted object with `.deleted` at its end.
+    pub object: String,
+    /// What the deleted object was called in the path.
+    pub id: String,
+    pub deleted: bool,
+}
+
+impl Deleted {
+    /// `tag` is the `object` text of what was deleted.
+    pub fn new(tag: &str, id: impl Into<String>) -> Self {
+        Self { object: format!("{tag}.deleted"), id: id.into(), deleted: true }
+    }
+}

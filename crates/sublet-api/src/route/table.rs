@@ -1,0 +1,150 @@
+//! The table itself: the API's table of contents, one plane after the other.
+
+use super::Plane::{Admin, Operator, Project, Public};
+use super::{JOB_BODY_BYTES_MAX, Method, Route};
+use crate::account::Account;
+use crate::audit::{AuditEntry, AuditListQuery};
+use crate::capacity::Capacity;
+use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
+use crate::device::{Device, DeviceListQuery, Node};
+use crate::health::Health;
+use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
+use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
+use crate::key::{CreateKey, CreatedKey, Key};
+use crate::lease::{CreateLease, Lease, LeaseListQuery};
+use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
+use crate::limit::{SetSpendLimit, SpendLimit};
+use crate::list::{List, ListQuery};
+use crate::model::{ImportModel, ServedModel};
+use crate::object::Deleted;
+use crate::openai;
+use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
+use crate::price::{PriceList, PriceListQuery, PublishPriceList};
+use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
+use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::sku::{Availability, AvailabilityQuery, Sku};
+use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
+use crate::user::{CreateUser, User};
+use crate::why::Why;
+
+/// Writes the closed enum and the table from one list.
+macro_rules! routes {
+    ($($(#[$note:meta])* $operation:ident = $method:ident $path:literal $(. $step:ident $(::<$($kind:ty),+>)? ($($argument:expr),*))+;)+) => {
+        /// Everything the API can be asked for.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum Operation { $($(#[$note])* $operation),+ }
+
+        impl Operation {
+            /// The `operationId` of the OpenAPI document.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$operation => stringify!($operation)),+ }
+            }
+        }
+
+        /// Every route, in the order of the reference.
+        pub const ROUTES: &[Route] = &[
+            $(Route::new(Operation::$operation, Method::$method, $path)$(.$step$(::<$($kind),+>)?($($argument),*))+),+
+        ];
+    };
+}
+
+routes! {
+    // ---- Everybody ------------------------------------------------------------------------
+    GetHealth        = Get    "/healthz"        .open(Public, "Says that the process is alive.").gives::<Health>();
+    GetHealthAlias   = Get    "/health"         .open(Public, "The same as /healthz, for load tools.").gives::<Health>();
+    GetReadiness     = Get    "/readyz"         .open(Public, "Says whether work may be sent here; 503 if not.").gives::<Health>();
+    GetMetrics       = Get    "/metrics"        .open(Public, "Figures in Prometheus' text format.").text();
+    GetOpenApi       = Get    "/openapi.json"   .open(Public, "This document.").gives::<serde_json::Value>();
+    GetLlmsText      = Get    "/llms.txt"       .open(Public, "What this API is, in text for language models.").text();
+    GetErrorPage     = Get    "/errors/{code}"  .open(Public, "What an error code means and what to do.").text();
+    GetPrices        = Get    "/v1/prices"      .open(Public, "The public price list in force.").query::<PriceListQuery>().gives::<PriceList>();
+
+    // ---- Data plane: project keys ---------------------------------------------------------
+    CreateChatCompletion = Post "/v1/chat/completions" .open(Project, "Answers a conversation.")
+        .inference().takes::<openai::ChatRequest>().gives_or_streams::<openai::ChatCompletion, openai::ChatChunk>();
+    CreateCompletion     = Post "/v1/completions"      .open(Project, "Continues a text.")
+        .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
+    ListModels           = Get  "/v1/models"           .open(Project, "The models this key may call.").aliased().gives::<openai::ModelList>();
+    GetModel             = Get  "/v1/models/{*id}"     .open(Project, "One model by name; names may hold slashes.").aliased().gives::<openai::Model>();
+    GetRequest           = Get  "/v1/requests/{id}"    .open(Project, "What one request used and cost; never its content.").gives::<Request>();
+
+    // ---- Platform: project keys -----------------------------------------------------------
+    GetAccount       = Get    "/v1/account"           .open(Project, "Who this key is and what it can still spend.").gives::<Account>();
+    ListSkus         = Get    "/v1/skus"              .open(Project, "What can be leased, with prices.").gives::<List<Sku>>();
+    ListAvailability = Get    "/v1/availability"      .open(Project, "How much can be leased now.").query::<AvailabilityQuery>().gives::<List<Availability>>();
+    CreateQuote      = Post   "/v1/quotes"            .open(Project, "Makes a binding offer.").creates().takes::<CreateQuote>().gives::<Quote>();
+    ListQuotes       = Get    "/v1/quotes"            .open(Project, "The project's quotes.").query::<QuoteListQuery>().gives::<List<Quote>>();
+    GetQuote         = Get    "/v1/quotes/{id}"       .open(Project, "One quote.").gives::<Quote>();
+    CreateLease      = Post   "/v1/leases"            .open(Project, "Takes a quote and sets money aside.").creates().bills().takes::<CreateLease>().gives::<Lease>();
+    ListLeases       = Get    "/v1/leases"            .open(Project, "The project's leases.").query::<LeaseListQuery>().gives::<List<Lease>>();
+    GetLease         = Get    "/v1/leases/{id}"       .open(Project, "One lease.").gives::<Lease>();
+    CancelLease      = Post   "/v1/leases/{id}/cancel".open(Project, "Ends a lease; its jobs are stopped.").gives::<Lease>();
+    CreateJob        = Post   "/v1/jobs"              .open(Project, "Runs a command on a lease.").creates().bills().body_up_to(JOB_BODY_BYTES_MAX).takes::<CreateJob>().gives::<Job>();
+    ListJobs         = Get    "/v1/jobs"              .open(Project, "The project's jobs.").query::<JobListQuery>().gives::<List<Job>>();
+    GetJob           = Get    "/v1/jobs/{id}"         .open(Project, "One job.").gives::<Job>();
+    CancelJob        = Post   "/v1/jobs/{id}/cancel"  .open(Project, "Stops a job.").gives::<Job>();
+    GetJobLogs       = Get    "/v1/jobs/{id}/logs"    .open(Project, "A job's output as it came; with follow, until it has ended.").query::<JobLogQuery>().streams_text();
+    GetUsage         = Get    "/v1/usage"             .open(Project, "What the project used.").query::<UsageQuery>().gives::<UsageSummary>();
+    GetWhy           = Get    "/v1/why/{id}"          .open(Project, "The rule and the numbers behind an object of the project.").gives::<Why>();
+
+    // ---- Organization: admin keys ---------------------------------------------------------
+    GetOrganization      = Get    "/v1/organization/self"                         .open(Admin, "The organization of this key.").gives::<Organization>();
+    ListUsers            = Get    "/v1/organization/users"                        .open(Admin, "The organization's people.").query::<ListQuery>().gives::<List<User>>();
+    CreateUser           = Post   "/v1/organization/users"                        .open(Admin, "Adds a person.").creates().takes::<CreateUser>().gives::<User>();
+    DeleteUser           = Delete "/v1/organization/users/{id}"                   .open(Admin, "Removes a person.").gives::<Deleted>();
+    ListProjects         = Get    "/v1/organization/projects"                     .open(Admin, "The organization's projects.").query::<ProjectListQuery>().gives::<List<ProjectObject>>();
+    CreateProject        = Post   "/v1/organization/projects"                     .open(Admin, "Creates a project.").creates().takes::<CreateProject>().gives::<ProjectObject>();
+    GetProject           = Get    "/v1/organization/projects/{id}"                .open(Admin, "One project.").gives::<ProjectObject>();
+    ArchiveProject       = Post   "/v1/organization/projects/{id}/archive"        .open(Admin, "Closes a project for ever; its keys stop working.").gives::<ProjectObject>();
+    ListKeys             = Get    "/v1/organization/projects/{id}/api_keys"       .open(Admin, "A project's keys, without their secrets.").query::<ListQuery>().gives::<List<Key>>();
+    CreateKey            = Post   "/v1/organization/projects/{id}/api_keys"       .open(Admin, "Creates a key; its secret is in this one answer only.").creates().takes::<CreateKey>().gives::<CreatedKey>();
+    DeleteKey            = Delete "/v1/organization/projects/{id}/api_keys/{key}" .open(Admin, "Revokes a key at once.").gives::<Deleted>();
+
+    ListOrganizationLimits  = Get    "/v1/organization/spend_limits"                                       .open(Admin, "The organization's spend limits.").gives::<List<SpendLimit>>();
+    SetOrganizationLimit    = Put    "/v1/organization/spend_limits/{window}"                              .open(Admin, "Sets the organization's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteOrganizationLimit = Delete "/v1/organization/spend_limits/{window}"                              .open(Admin, "Removes the organization's limit for a window.").gives::<Deleted>();
+    ListProjectLimits       = Get    "/v1/organization/projects/{id}/spend_limits"                         .open(Admin, "A project's spend limits.").gives::<List<SpendLimit>>();
+    SetProjectLimit         = Put    "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Sets a project's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteProjectLimit      = Delete "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Removes a project's limit for a window.").gives::<Deleted>();
+    ListKeyLimits           = Get    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits"          .open(Admin, "A key's spend limits.").gives::<List<SpendLimit>>();
+    SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").gives::<Deleted>();
+
+    GetOrganizationUsage = Get  "/v1/organization/usage"                 .open(Admin, "What all projects used, each line with its project.").query::<UsageQuery>().gives::<UsageSummary>();
+    GetCompletionsUsage  = Get  "/v1/organization/usage/completions"     .open(Admin, "Tokens in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<CompletionsUsage>>();
+    GetCosts             = Get  "/v1/organization/costs"                 .open(Admin, "Costs in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<Costs>>();
+    ListAuditLogs        = Get  "/v1/organization/audit_logs"            .open(Admin, "Who did what in the organization.").query::<AuditListQuery>().gives::<List<AuditEntry>>();
+    GetCredits           = Get  "/v1/organization/billing/credits"       .open(Admin, "Where the organization's money is.").gives::<CreditBalance>();
+    ListCreditGrants     = Get  "/v1/organization/billing/credit_grants" .open(Admin, "The credit the organization was given.").query::<ListQuery>().gives::<List<CreditGrant>>();
+    ListCharges          = Get  "/v1/organization/billing/charges"       .open(Admin, "Single charges: what invoices add up.").query::<ChargeListQuery>().gives::<List<Charge>>();
+    ListInvoices         = Get  "/v1/organization/billing/invoices"      .open(Admin, "The organization's invoices.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
+    DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").creates().takes::<DraftInvoice>().gives::<Invoice>();
+    GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
+    GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
+
+    // ---- The cloud: operator keys ---------------------------------------------------------
+    ListOrganizations  = Get  "/operator/v1/organizations"              .open(Operator, "Every organization.").query::<OrganizationListQuery>().gives::<List<Organization>>();
+    CreateOrganization = Post "/operator/v1/organizations"              .open(Operator, "Creates an organization; its first admin key is in this one answer only.").creates().takes::<CreateOrganization>().gives::<CreatedOrganization>();
+    OperatorGetOrganization = Get "/operator/v1/organizations/{id}"     .open(Operator, "One organization.").gives::<Organization>();
+    GrantCredit        = Post "/operator/v1/organizations/{id}/credits" .open(Operator, "Grants an organization credit.").creates().takes::<CreateCreditGrant>().gives::<CreditGrant>();
+    OperatorGetCredits = Get  "/operator/v1/organizations/{id}/credits" .open(Operator, "Where an organization's money is.").gives::<CreditBalance>();
+    ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();
+    ListDevices        = Get  "/operator/v1/devices"                    .open(Operator, "Every device and what it does.").query::<DeviceListQuery>().gives::<List<Device>>();
+    CordonDevice       = Post "/operator/v1/devices/{id}/cordon"        .open(Operator, "Keeps a device out of sale; a running lease goes on.").gives::<Device>();
+    UncordonDevice     = Post "/operator/v1/devices/{id}/uncordon"      .open(Operator, "Offers a device again.").gives::<Device>();
+    ListCapacity       = Get  "/operator/v1/capacity"                   .open(Operator, "Devices of each kind: idle, sold, internal.").gives::<List<Capacity>>();
+    ListPriceLists     = Get  "/operator/v1/price_lists"                .open(Operator, "Every version of every price list.").query::<ListQuery>().gives::<List<PriceList>>();
+    PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
+    GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
+    ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
+    ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").creates().takes::<ImportModel>().gives::<ServedModel>();
+    OperatorListJobs   = Get  "/operator/v1/jobs"                       .open(Operator, "Every job.").query::<JobListQuery>().gives::<List<Job>>();
+    OperatorListLeases = Get  "/operator/v1/leases"                     .open(Operator, "Every lease.").query::<LeaseListQuery>().gives::<List<Lease>>();
+    VerifyLedger       = Get  "/operator/v1/ledger/verify"              .open(Operator, "Adds everything up again.").gives::<LedgerVerification>();
+    ListLedgerAccounts = Get  "/operator/v1/ledger/accounts"            .open(Operator, "The accounts of the books.").query::<LedgerAccountListQuery>().gives::<List<LedgerAccount>>();
+    ExportLedger       = Get  "/operator/v1/ledger/export"              .open(Operator, "The whole journal as beancount or hledger text.").query::<LedgerExportQuery>().streams_text();
+    OperatorListAuditLogs = Get "/operator/v1/audit_logs"               .open(Operator, "Who did what, everywhere.").query::<AuditListQuery>().gives::<List<AuditEntry>>();
+    GetEarnings        = Get  "/operator/v1/reports/earnings"           .open(Operator, "What was earned, by organization and thing.").query::<UsageQuery>().gives::<Earnings>();
+    ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();
+    OperatorGetWhy     = Get  "/operator/v1/why/{id}"                   .open(Operator, "The rule and the numbers behind any object.").gives::<Why>();
+}

@@ -1,0 +1,69 @@
+//! JSON Schemas of vocabulary types that `sublet-core` serializes but does not describe.
+//!
+//! They appear in `#[schemars(with = "…")]` only; no value of these types exists.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use sublet_core::error::ErrorCode;
+use sublet_core::id::Identifier;
+use sublet_core::notice::NoticeClass;
+
+/// An identifier of one kind.
+pub enum IdText<I> {
+    /// Never made.
+    Never(std::convert::Infallible, PhantomData<I>),
+}
+
+impl<I: Identifier> JsonSchema for IdText<I> {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("Id_{}", I::PREFIX))
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": format!("^{}_[0-9a-z]{{1,64}}$", I::PREFIX) })
+    }
+}
+
+macro_rules! text_schemas {
+    ($($(#[$doc:meta])* $name:ident = $schema:expr;)+) => {
+        $(
+            $(#[$doc])*
+            pub enum $name {}
+
+            impl JsonSchema for $name {
+                fn schema_name() -> Cow<'static, str> { Cow::Borrowed(stringify!($name)) }
+                fn inline_schema() -> bool { true }
+                fn json_schema(_: &mut SchemaGenerator) -> Schema { $schema }
+            }
+        )+
+    };
+}
+
+text_schemas! {
+    /// An ISO 4217 code.
+    CurrencyText = json_schema!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217 code" });
+    /// A notice class.
+    NoticeText = json_schema!({ "type": "string", "enum": NoticeClass::ALL.map(NoticeClass::as_str) });
+    /// A plane of keys.
+    PlaneText = json_schema!({ "type": "string", "enum": ["project", "admin", "operator"] });
+    /// What an organization is to the owner.
+    ClassText = json_schema!({ "type": "string", "enum": ["internal", "external", "partner", "supplier"] });
+    /// How strictly a workload is separated.
+    IsolationText = json_schema!({ "type": "string", "enum": ["process", "sandbox"] });
+    /// A stable error code.
+    CodeText = json_schema!({
+        "type": "string",
+        "enum": ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>(),
+    });
+    /// Content hash of a price-list version.
+    PriceVersionText = json_schema!({ "type": "string", "description": "content hash of an immutable price-list version" });
+    /// How a request ended.
+    OutcomeText = json_schema!({
+        "type": "string",
+        "enum": ["completed", "length", "budget_stopped", "client_cancelled", "server_stopped"],
+    });
+}
