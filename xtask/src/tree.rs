@@ -81,7 +81,8 @@ impl File {
 
     /// Whether the whole file exists only for tests.
     pub fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/benches/")
+        let in_folder = ["/tests/", "/benches/", "/examples/"].iter().any(|folder| self.path.contains(folder));
+        in_folder || self.path.ends_with("/tests.rs") || self.path.ends_with("_tests.rs")
     }
 
     /// The crate it belongs to, if it lies in one of the product's.

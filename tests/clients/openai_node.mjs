@@ -1,0 +1,133 @@
+// The unmodified openai package for Node against a running cloud.
+//
+// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads
+// SUBLET_API_BASE, SUBLET_PROJECT_KEY, SUBLET_MODEL, and SUBLET_NODE_MODULES: where it is installed.
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+const { OpenAI } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('openai');
+
+const base = process.env.SUBLET_API_BASE;
+const model = process.env.SUBLET_MODEL;
+const messages = [{ role: 'user', content: 'Name three colours.' }];
+// Without retries a failure is seen as it is.
+const client = new OpenAI({ apiKey: process.env.SUBLET_PROJECT_KEY, baseURL: base, maxRetries: 0, timeout: 60_000 });
+const ask = (settings, options) => client.chat.completions.create({ model, messages, max_tokens: 24, ...settings }, options);
+
+async function refused(kind, code, call) {
+  const error = await call().then(() => assert.fail(`no error, want ${kind.name}`), (reason) => reason);
+  assert.ok(error instanceof kind, `got ${error.constructor.name} (${error.message}), want ${kind.name}`);
+  assert.equal(error.code, code);
+  assert.match(error.requestID ?? '', /^req_/);
+  for (const field of ['message', 'type', 'param', 'code']) assert.ok(field in error.error, `the error body has no ${field}`);
+}
+
+async function settledRequest(request) {
+  for (const deadline = Date.now() + 20_000; ;) {
+    try {
+      return await client.get(`/requests/${request}`);
+    } catch (error) {
+      if (!(error instanceof OpenAI.NotFoundError) || Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+const checks = {
+  async 'models are listed and found by name'() {
+    const names = [];
+    for await (const one of client.models.list()) names.push(one.id);
+    assert.ok(names.includes(model), `${model} is not among ${names}`);
+    assert.equal((await client.models.retrieve(model)).id, model);
+  },
+
+  async 'a stream says the same as a whole answer'() {
+    const whole = await ask({ temperature: 0 });
+    let text = '';
+    const reasons = [];
+    const usages = [];
+    for await (const chunk of await ask({ temperature: 0, stream: true, stream_options: { include_usage: true } })) {
+      text += chunk.choices[0]?.delta?.content ?? '';
+      if (chunk.choices[0]?.finish_reason) reasons.push(chunk.choices[0].finish_reason);
+      if (chunk.usage) usages.push(chunk.usage);
+    }
+    assert.equal(text, whole.choices[0].message.content);
+    assert.deepEqual(reasons, [whole.choices[0].finish_reason]);
+    assert.equal(usages.length, 1);
+    const counts = (usage) => [usage.prompt_tokens, usage.completion_tokens, usage.total_tokens];
+    assert.deepEqual(counts(usages[0]), counts(whole.usage));
+  },
+
+  async 'the stream helper assembles the answer'() {
+    const helper = client.chat.completions.stream({ model, messages, max_tokens: 12, stream_options: { include_usage: true } });
+    const final = await helper.finalChatCompletion();
+    assert.equal(typeof final.choices[0].message.content, 'string');
+    assert.ok((await helper.totalUsage()).completion_tokens > 0);
+  },
+
+  async 'a seed repeats an answer'() {
+    const texts = new Set();
+    for (let i = 0; i < 3; i++) texts.add((await ask({ temperature: 1, seed: 11 })).choices[0].message.content);
+    assert.equal(texts.size, 1);
+  },
+
+  async 'several streamed answers all finish'() {
+    const finished = new Set();
+    for await (const chunk of await ask({ n: 3, max_tokens: 6, stream: true })) {
+      for (const choice of chunk.choices) if (choice.finish_reason) finished.add(choice.index);
+    }
+    assert.deepEqual([...finished].sort(), [0, 1, 2]);
+  },
+
+  async 'a text is continued'() {
+    const answer = await client.completions.create({ model, prompt: 'The capital of France is', max_tokens: 8 });
+    assert.ok(answer.choices[0].text.length > 0);
+    assert.ok(answer.usage.completion_tokens <= 8);
+  },
+
+  async 'wrong requests are refused by class'() {
+    const stranger = new OpenAI({ apiKey: 'sk-sub-unknown', baseURL: base, maxRetries: 0 });
+    await refused(OpenAI.AuthenticationError, 'invalid_api_key', () => stranger.chat.completions.create({ model, messages }));
+    await refused(OpenAI.NotFoundError, 'model_not_found', () => ask({ model: 'no-such-model' }));
+    await refused(OpenAI.NotFoundError, 'model_not_found', () => ask({ model: 'no-such-model', stream: true }));
+    await refused(OpenAI.BadRequestError, 'invalid_request', () => ask({ temperature: 9 }));
+    const long = [{ role: 'user', content: 'word '.repeat(50_000) }];
+    await refused(OpenAI.BadRequestError, 'context_length_exceeded', () => ask({ messages: long }));
+  },
+
+  async 'an aborted stream is charged for what was delivered'() {
+    const limit = 400;
+    const { data: stream, request_id: request } = await ask({ max_tokens: limit, temperature: 1, stream: true }).withResponse();
+    let delivered = 0;
+    for await (const chunk of stream) {
+      if (chunk.choices[0]?.delta?.content) delivered += 1;
+      if (delivered >= 3) break; // leaving the loop aborts the request
+    }
+    const record = await settledRequest(request);
+    const charged = record.usage.output_tokens;
+    assert.ok(charged >= delivered, `${delivered} chunks delivered, ${charged} tokens charged`);
+    if (record.outcome === 'client_cancelled') assert.ok(charged < limit, `${charged} tokens charged of ${limit}`);
+    else assert.ok(['completed', 'length'].includes(record.outcome), record.outcome);
+  },
+
+  async 'a time-out of the client leaves the cloud serving'() {
+    const hasty = new OpenAI({ apiKey: process.env.SUBLET_PROJECT_KEY, baseURL: base, maxRetries: 0, timeout: 5 });
+    await hasty.chat.completions.create({ model, messages, max_tokens: 200 }).catch((error) => {
+      if (!(error instanceof OpenAI.APIConnectionTimeoutError)) throw error;
+    });
+    assert.ok((await ask({ max_tokens: 2 })).usage.completion_tokens <= 2);
+  },
+};
+
+let failed = 0;
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    await check();
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL ${name}: ${error?.message ?? error}`.replaceAll('\n', ' '));
+  }
+}
+process.exit(failed ? 1 : 0);

@@ -1,0 +1,222 @@
+"""The unmodified openai package against a running cloud.
+
+Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed.
+Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
+"""
+
+import os
+import sys
+import time
+
+import openai
+
+BASE = os.environ["SUBLET_API_BASE"]
+KEY = os.environ["SUBLET_PROJECT_KEY"]
+MODEL = os.environ["SUBLET_MODEL"]
+QUESTION = [{"role": "user", "content": "Name three colours."}]
+
+# Without retries a failure is seen as it is.
+client = openai.OpenAI(api_key=KEY, base_url=BASE, max_retries=0, timeout=60)
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+def same(got, want, what):
+    assert got == want, f"{what}: got {got!r}, want {want!r}"
+
+
+def raises(kind, call, **fields):
+    """Expects an error of a class, with these fields in its body, and a request id."""
+    try:
+        call()
+    except openai.APIStatusError as error:
+        assert type(error) is kind, f"got {type(error).__name__} ({error}), want {kind.__name__}"
+        assert error.request_id and error.request_id.startswith("req_"), f"request id {error.request_id!r}"
+        body = error.body or {}
+        for name in ("message", "type", "param", "code"):
+            assert name in body, f"the error body has no {name}: {body}"
+        for name, value in fields.items():
+            same(body[name], value, f"error.{name}")
+        return error
+    raise AssertionError(f"no error, want {kind.__name__}")
+
+
+def ask(**settings):
+    settings = {"model": MODEL, "messages": QUESTION, "max_tokens": 24, **settings}
+    return client.chat.completions.create(**settings)
+
+
+@check
+def models_are_listed_and_found_by_name():
+    names = [model.id for model in client.models.list()]
+    assert MODEL in names, f"{MODEL} is not among {names}"
+    model = client.models.retrieve(MODEL)
+    same((model.id, model.object), (MODEL, "model"), "the model")
+    raises(openai.NotFoundError, lambda: client.models.retrieve("no-such/model"), code="model_not_found")
+
+
+@check
+def an_answer_has_text_usage_and_a_request_id():
+    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION, max_tokens=24, temperature=0)
+    answer = raw.parse()
+    assert raw.headers["x-request-id"].startswith("req_"), raw.headers
+    assert answer.choices[0].message.content, "no text"
+    same(answer.choices[0].message.role, "assistant", "role")
+    assert answer.choices[0].finish_reason in ("stop", "length"), answer.choices[0].finish_reason
+    usage = answer.usage
+    assert usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= 24, usage
+    same(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens, "total tokens")
+
+
+@check
+def a_stream_says_the_same_as_a_whole_answer():
+    whole = ask(temperature=0)
+    chunks = list(ask(temperature=0, stream=True, stream_options={"include_usage": True}))
+    same(chunks[0].choices[0].delta.role, "assistant", "the first chunk's role")
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    same(text, whole.choices[0].message.content, "the text")
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+    same(reasons, [whole.choices[0].finish_reason], "the reason of the end")
+    with_usage = [chunk for chunk in chunks if chunk.usage]
+    assert with_usage == [chunks[-1]] and chunks[-1].choices == [], "usage comes once, last, without choices"
+    counts = lambda usage: (usage.prompt_tokens, usage.completion_tokens)
+    same(counts(chunks[-1].usage), counts(whole.usage), "usage")
+
+
+@check
+def a_stream_without_the_option_carries_no_usage():
+    assert all(chunk.usage is None for chunk in ask(stream=True, max_tokens=4))
+
+
+@check
+def a_seed_repeats_an_answer():
+    texts = {ask(temperature=1.0, seed=7).choices[0].message.content for _ in range(3)}
+    same(len(texts), 1, "different texts of one seed")
+    others = {ask(temperature=1.5, seed=seed).choices[0].message.content for seed in range(8)}
+    assert len(others) > 1, "eight seeds, one text"
+
+
+@check
+def the_maximum_is_kept_exactly():
+    for limit in (1, 5):
+        # The model may end by itself before the maximum, never after it.
+        answer = ask(max_completion_tokens=limit, max_tokens=openai.omit if hasattr(openai, "omit") else None)
+        count, reason = answer.usage.completion_tokens, answer.choices[0].finish_reason
+        assert count == limit if reason == "length" else count <= limit, (count, reason)
+
+
+@check
+def a_stop_string_ends_the_text_before_it():
+    whole = ask(temperature=0).choices[0].message.content
+    stop = whole[len(whole) // 2:][:3]
+    answer = ask(temperature=0, stop=[stop])
+    same(answer.choices[0].message.content, whole[: whole.index(stop)], "the text")
+    same(answer.choices[0].finish_reason, "stop", "the reason")
+
+
+@check
+def several_answers_are_counted_together():
+    answer = ask(n=3, max_tokens=6, temperature=1.0, seed=3)
+    same([choice.index for choice in answer.choices], [0, 1, 2], "indexes")
+    assert 3 <= answer.usage.completion_tokens <= 18, answer.usage
+    finished = set()
+    for chunk in ask(n=3, max_tokens=6, temperature=1.0, stream=True):
+        for choice in chunk.choices:
+            if choice.finish_reason:
+                finished.add(choice.index)
+    same(finished, {0, 1, 2}, "streamed answers that finished")
+
+
+@check
+def a_text_is_continued():
+    answer = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=8, temperature=0)
+    assert answer.choices[0].text, "no text"
+    chunks = client.completions.create(
+        model=MODEL, prompt="The capital of France is", max_tokens=8, temperature=0,
+        stream=True, stream_options={"include_usage": True},
+    )
+    text, usage = "", None
+    for chunk in chunks:
+        text += chunk.choices[0].text if chunk.choices else ""
+        usage = chunk.usage or usage
+    same(text, answer.choices[0].text, "the streamed text")
+    same(usage.completion_tokens, answer.usage.completion_tokens, "completion tokens")
+
+
+@check
+def wrong_requests_are_refused_by_class_and_field():
+    stranger = openai.OpenAI(api_key="sk-sub-unknown", base_url=BASE, max_retries=0)
+    raises(openai.AuthenticationError, lambda: stranger.models.list(), code="invalid_api_key")
+    raises(openai.NotFoundError, lambda: ask(model="no-such-model"), code="model_not_found")
+    raises(openai.NotFoundError, lambda: ask(model="no-such-model", stream=True), code="model_not_found")
+    raises(openai.BadRequestError, lambda: ask(temperature=9), param="temperature")
+    raises(openai.BadRequestError, lambda: ask(n=1_000_000_000), param="n")
+    raises(openai.BadRequestError, lambda: ask(messages=[]), param="messages")
+    raises(openai.BadRequestError, lambda: ask(messages=[{"role": "nobody", "content": "x"}]))
+    raises(openai.NotFoundError, lambda: client.post("/nope", cast_to=object), code="unknown_url")
+
+
+@check
+def a_prompt_over_the_context_is_refused():
+    long = [{"role": "user", "content": "word " * 50_000}]
+    raises(openai.BadRequestError, lambda: ask(messages=long), code="context_length_exceeded")
+
+
+@check
+def a_field_that_would_change_the_answer_is_refused_not_ignored():
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    error = raises(openai.BadRequestError, lambda: ask(tools=[tool], tool_choice="required"))
+    assert error.body["param"] in ("tools", "tool_choice"), error.body
+
+
+@check
+def a_cut_stream_is_charged_for_what_was_delivered():
+    limit = 400
+    with client.chat.completions.with_streaming_response.create(
+        model=MODEL, messages=QUESTION, max_tokens=limit, temperature=1.0, stream=True,
+        # Ending is made unlikely, so that the stream is long enough to be cut.
+        stop=["\u0000never"],
+    ) as response:
+        request = response.headers["x-request-id"]
+        delivered = 0
+        for line in response.iter_lines():
+            delivered += '"content":"' in line.replace(" ", "") and '"content":""' not in line.replace(" ", "")
+            if delivered >= 3:
+                break
+    usage = settled_request(request)
+    charged = usage["usage"]["output_tokens"]
+    if usage["outcome"] == "client_cancelled":
+        assert delivered <= charged < limit, f"{delivered} chunks delivered, {charged} tokens charged of {limit}"
+    else:
+        # The model was done before the cut arrived: the whole answer was delivered to the socket.
+        assert usage["outcome"] in ("completed", "length") and charged >= delivered, usage
+
+
+def settled_request(request):
+    """The usage of a request as soon as it is settled."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return client.get(f"/requests/{request}", cast_to=object)
+        except openai.NotFoundError:
+            assert time.monotonic() < deadline, f"{request} is not settled after 20 s"
+            time.sleep(0.1)
+
+
+def main():
+    failed = 0
+    for function in CHECKS:
+        try:
+            function()
+            print(f"ok {function.__name__}", flush=True)
+        except Exception as error:  # one failing check must not hide the others
+            failed += 1
+            print(f"FAIL {function.__name__}: {type(error).__name__}: {error}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+main()
