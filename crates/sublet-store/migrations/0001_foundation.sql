@@ -53,13 +53,16 @@ CREATE TABLE accounts (
 );
 CREATE INDEX accounts_organization ON accounts (organization_id);
 
-CREATE TABLE transfers (
-    id TEXT PRIMARY KEY, entry TEXT NOT NULL, kind TEXT NOT NULL, debit TEXT NOT NULL REFERENCES accounts (path),
-    credit TEXT NOT NULL REFERENCES accounts (path), amount BIGINT NOT NULL, currency TEXT NOT NULL, posted_at BIGINT NOT NULL,
-    subject TEXT NOT NULL
+-- One business fact; its id is idempotent for ever.
+CREATE TABLE journal_entries (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, organization_id TEXT, currency TEXT NOT NULL, posted_at BIGINT NOT NULL, memo TEXT NOT NULL
 );
-CREATE INDEX transfers_posted ON transfers (posted_at, id);
-CREATE INDEX transfers_subject ON transfers (subject);
+CREATE INDEX journal_entries_posted ON journal_entries (posted_at, id);
+
+CREATE TABLE transfers (
+    entry_id TEXT NOT NULL REFERENCES journal_entries (id), position BIGINT NOT NULL, debit TEXT NOT NULL REFERENCES accounts (path),
+    credit TEXT NOT NULL REFERENCES accounts (path), amount BIGINT NOT NULL, PRIMARY KEY (entry_id, position)
+);
 
 CREATE TABLE credit_grants (
     id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), kind TEXT NOT NULL, amount BIGINT NOT NULL,
@@ -71,7 +74,7 @@ CREATE TABLE gateways (id TEXT PRIMARY KEY, fence BIGINT NOT NULL, started_at BI
 
 CREATE TABLE slices (
     id TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, fence BIGINT NOT NULL, organization_id TEXT NOT NULL, project_id TEXT NOT NULL,
-    key_id TEXT NOT NULL, currency TEXT NOT NULL, granted BIGINT NOT NULL, spent BIGINT NOT NULL, records BIGINT NOT NULL,
+    key_id TEXT NOT NULL, currency TEXT NOT NULL, promotional BIGINT NOT NULL, paid BIGINT NOT NULL, spent BIGINT NOT NULL, records BIGINT NOT NULL,
     budgets TEXT NOT NULL, window_ends_at BIGINT, state TEXT NOT NULL, opened_at BIGINT NOT NULL, closed_at BIGINT
 );
 CREATE INDEX slices_open ON slices (gateway_id, state);
@@ -121,7 +124,7 @@ CREATE UNIQUE INDEX invoices_period ON invoices (organization_id, period);
 -- Money set aside for long-running work.
 CREATE TABLE holds (
     id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, project_id TEXT NOT NULL, key_id TEXT, subject TEXT NOT NULL,
-    currency TEXT NOT NULL, amount BIGINT NOT NULL, captured BIGINT NOT NULL, budgets TEXT NOT NULL, state TEXT NOT NULL,
+    currency TEXT NOT NULL, promotional BIGINT NOT NULL, paid BIGINT NOT NULL, captured BIGINT NOT NULL, budgets TEXT NOT NULL, state TEXT NOT NULL,
     created_at BIGINT NOT NULL, closed_at BIGINT
 );
 CREATE INDEX holds_state ON holds (state, id);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, Sqlite, SqlSafeStr, Transaction, TypeInfo, ValueRef};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo, ValueRef};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
 
 use crate::migration;
@@ -144,8 +146,12 @@ impl Store {
 
     async fn begin(&self, access: Access) -> Result<Tx> {
         let engine = match (&self.backend, access) {
-            (Backend::Sqlite { writer, .. }, Access::Write) => Engine::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?),
-            (Backend::Sqlite { readers, .. }, Access::Read) => Engine::Sqlite(readers.begin_with("BEGIN DEFERRED").await.map_err(failure)?),
+            (Backend::Sqlite { writer, .. }, Access::Write) => {
+                Engine::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?)
+            }
+            (Backend::Sqlite { readers, .. }, Access::Read) => {
+                Engine::Sqlite(readers.begin_with("BEGIN DEFERRED").await.map_err(failure)?)
+            }
             (Backend::Postgres(pool), Access::Write) => {
                 Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(failure)?)
             }
@@ -191,7 +197,8 @@ async fn open_sqlite(path: &Path) -> Result<Backend> {
 
 async fn open_postgres(url: &str) -> Result<Backend> {
     let options: PgConnectOptions = url.parse().map_err(|_| {
-        Error::new(ErrorCode::Usage, "the database URL is not understood").alternative("write it as postgres://user:password@host:5432/database")
+        Error::new(ErrorCode::Usage, "the database URL is not understood")
+            .alternative("write it as postgres://user:password@host:5432/database")
     })?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
@@ -373,9 +380,13 @@ fn failure(error: sqlx::Error) -> Error {
             let code = database.code().unwrap_or_default().into_owned();
             database_failure(&code, database.is_unique_violation(), text)
         }
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Tls(_) => {
-            Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached").retry_after(DurationMs::from_seconds(2)).context(text)
-        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Tls(_) => Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached")
+            .retry_after(DurationMs::from_seconds(2))
+            .context(text),
         _ => Error::internal(text),
     }
 }

@@ -2,6 +2,7 @@
 
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_money::posting::CreditSplit;
 
 use crate::budget::BudgetRef;
 use crate::database::Tx;
@@ -17,8 +18,8 @@ pub struct Hold {
     /// What it pays for: a lease.
     pub subject: String,
     pub currency: Currency,
-    /// Everything ever held.
-    pub amount: Nanos,
+    /// Everything ever held, by the credit it came from.
+    pub amount: CreditSplit,
     /// What became charges.
     pub captured: Nanos,
     pub budgets: Vec<BudgetRef>,
@@ -27,8 +28,9 @@ pub struct Hold {
 }
 
 impl Hold {
-    pub fn uncaptured(&self) -> Result<Nanos> {
-        self.amount.checked_sub(self.captured)
+    /// What has not become charges.
+    pub fn uncaptured(&self) -> Result<CreditSplit> {
+        self.amount.unspent(self.captured)
     }
 }
 
@@ -41,7 +43,7 @@ fn from_row(row: &Row) -> Result<Hold> {
         key: row.optional_parse()?,
         subject: row.string()?,
         currency: row.parse()?,
-        amount: row.nanos()?,
+        amount: CreditSplit { promotional: row.nanos()?, paid: row.nanos()? },
         captured: row.nanos()?,
         budgets: row.json()?,
         open: row.text()? == "open",
@@ -51,8 +53,8 @@ fn from_row(row: &Row) -> Result<Hold> {
 
 pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
     tx.execute(
-        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'open', $10)",
+        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11)",
         params![
             hold.id.as_str(),
             hold.organization.as_str(),
@@ -60,7 +62,8 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
             hold.key.as_ref().map(KeyId::as_str),
             hold.subject.as_str(),
             hold.currency.as_str(),
-            hold.amount,
+            hold.amount.promotional,
+            hold.amount.paid,
             hold.captured,
             to_json(&hold.budgets)?,
             hold.created_at
@@ -74,7 +77,7 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
 pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at
              FROM holds WHERE subject = $1 AND state = 'open'",
             params![subject],
         )
@@ -86,7 +89,7 @@ pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
 pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, amount, captured, budgets, state, created_at
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at
              FROM holds WHERE subject = $1 ORDER BY id LIMIT 100",
             params![subject],
         )
@@ -95,8 +98,13 @@ pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
 }
 
 /// Adds to an open hold. False if it is closed.
-pub async fn extend(tx: &mut Tx, id: &HoldId, by: Nanos) -> Result<bool> {
-    let changed = tx.execute("UPDATE holds SET amount = amount + $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), by]).await?;
+pub async fn extend(tx: &mut Tx, id: &HoldId, by: CreditSplit) -> Result<bool> {
+    let changed = tx
+        .execute(
+            "UPDATE holds SET promotional = promotional + $2, paid = paid + $3 WHERE id = $1 AND state = 'open'",
+            params![id.as_str(), by.promotional, by.paid],
+        )
+        .await?;
     Ok(changed == 1)
 }
 
@@ -104,7 +112,7 @@ pub async fn extend(tx: &mut Tx, id: &HoldId, by: Nanos) -> Result<bool> {
 pub async fn capture(tx: &mut Tx, id: &HoldId, amount: Nanos) -> Result<bool> {
     let changed = tx
         .execute(
-            "UPDATE holds SET captured = captured + $2 WHERE id = $1 AND state = 'open' AND captured + $2 <= amount",
+            "UPDATE holds SET captured = captured + $2 WHERE id = $1 AND state = 'open' AND captured + $2 <= promotional + paid",
             params![id.as_str(), amount],
         )
         .await?;
@@ -113,8 +121,9 @@ pub async fn capture(tx: &mut Tx, id: &HoldId, amount: Nanos) -> Result<bool> {
 
 /// Closes an open hold. False if it was closed before.
 pub async fn close(tx: &mut Tx, id: &HoldId, now: Timestamp) -> Result<bool> {
-    let changed =
-        tx.execute("UPDATE holds SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now]).await?;
+    let changed = tx
+        .execute("UPDATE holds SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now])
+        .await?;
     Ok(changed == 1)
 }
 
@@ -122,7 +131,7 @@ pub async fn close(tx: &mut Tx, id: &HoldId, now: Timestamp) -> Result<bool> {
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(amount - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
+            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
             params![organization.as_str()],
         )
         .await?;

@@ -67,7 +67,9 @@ fn read_models(row: &mut RowReader<'_>) -> Result<ModelAccess> {
 }
 
 fn read_limit(row: &mut RowReader<'_>) -> Result<Option<u32>> {
-    row.optional_int()?.map(|limit| u32::try_from(limit).map_err(|_| Error::internal("a stored rate limit is out of range"))).transpose()
+    row.optional_int()?
+        .map(|limit| u32::try_from(limit).map_err(|_| Error::internal("a stored rate limit is out of range")))
+        .transpose()
 }
 
 pub async fn insert(tx: &mut Tx, key: &Key, secret: &Secret) -> Result<()> {
@@ -131,7 +133,12 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &KeyId) -> Result<Option<Key>>
 }
 
 /// Keys of one project, or the organization's admin keys when `project` is `None`.
-pub async fn list(tx: &mut Tx, organization: &OrganizationId, project: Option<&ProjectId>, page: &PageRequest) -> Result<Page<Key>> {
+pub async fn list(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    project: Option<&ProjectId>,
+    page: &PageRequest,
+) -> Result<Page<Key>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,

@@ -1,47 +1,256 @@
-//! The double-entry ledger: accounts and transfers.
+//! The double-entry ledger: accounts, entries, transfers.
 //!
 //! A transfer debits one account and credits another with the same amount, so debits equal
-//! credits by construction. `balance = credits - debits`. An account with a minimum is never
-//! debited below it: the check is part of the posting. Transfer ids are idempotent for ever.
+//! credits by construction. An account with a minimum is never debited below it: the check is
+//! part of the posting (`balance = credits - debits`). Entry ids are idempotent for ever: the
+//! same entry again changes nothing, another body under a known id is an error.
 
-use sublet_core::id::{Identifier, OrganizationId, TransferId};
-use sublet_core::{Currency, Error, ErrorCode, IdMint, Nanos, Result, Scope, Timestamp};
-use sublet_money::posting::JournalEntry;
+use sublet_core::id::{JournalEntryId, OrganizationId};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
+use sublet_money::balance::AccountTotals;
+use sublet_money::posting::{CreditSplit, EntryKind, JournalEntry, Transfer};
 
 use crate::database::Tx;
 use crate::params;
 use crate::row::Row;
 
-/// A ledger account with its sums.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Account {
-    pub path: String,
-    pub organization: Option<OrganizationId>,
-    pub currency: Currency,
-    pub debits: Nanos,
-    pub credits: Nanos,
-    pub minimum: Option<Nanos>,
+/// What posting an entry did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Posted {
+    New,
+    /// The very same entry is in the books.
+    Duplicate,
 }
 
-impl Account {
-    /// Credits less debits.
-    pub fn balance(&self) -> Result<Nanos> {
-        self.credits.checked_sub(self.debits)
+/// The balance below which an account of this kind is never debited.
+const fn minimum(kind: AccountKind) -> Option<Nanos> {
+    match kind {
+        AccountKind::Available(_)
+        | AccountKind::Slices
+        | AccountKind::Holds
+        | AccountKind::Suspense
+        | AccountKind::RefundsPayable => Some(Nanos::ZERO),
+        AccountKind::Cash(_)
+        | AccountKind::RoundingCarry
+        | AccountKind::AccruedCosts(_)
+        | AccountKind::Usage(_)
+        | AccountKind::Rounding
+        | AccountKind::Breakage
+        | AccountKind::Promotions
+        | AccountKind::Refunds
+        | AccountKind::Costs(_) => None,
     }
 }
 
-/// A posted transfer.
+/// Posts an entry: all of it or nothing (the caller's transaction fails with the error).
+pub async fn post(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
+    entry.verify()?;
+    let organization = entry.transfers.iter().find_map(|transfer| transfer.debit.organization().or(transfer.credit.organization()));
+    let inserted = tx
+        .execute(
+            "INSERT INTO journal_entries (id, kind, organization_id, currency, posted_at, memo) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (id) DO NOTHING",
+            params![
+                entry.id.as_str(),
+                entry.kind.as_str(),
+                organization.map(OrganizationId::as_str),
+                entry.currency.as_str(),
+                entry.at,
+                entry.memo.as_str()
+            ],
+        )
+        .await?;
+    if inserted == 0 {
+        return same_as_known(tx, entry).await;
+    }
+    for (position, transfer) in (1_i64..).zip(&entry.transfers) {
+        debit(tx, &transfer.debit, entry.currency, transfer.amount).await?;
+        credit(tx, &transfer.credit, entry.currency, transfer.amount).await?;
+        tx.execute(
+            "INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ($1, $2, $3, $4, $5)",
+            params![entry.id.as_str(), position, transfer.debit.to_string(), transfer.credit.to_string(), transfer.amount],
+        )
+        .await?;
+    }
+    Ok(Posted::New)
+}
+
+async fn same_as_known(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
+    let known = find(tx, &Scope::Operator, &entry.id).await?;
+    let same = known
+        .is_some_and(|known| known.kind == entry.kind && known.currency == entry.currency && known.transfers == entry.transfers);
+    if same {
+        return Ok(Posted::Duplicate);
+    }
+    Err(Error::new(ErrorCode::IdempotencyMismatch, format!("entry {} is in the books with other transfers", entry.id)))
+}
+
+async fn debit(tx: &mut Tx, account: &LedgerAccount, currency: Currency, amount: Nanos) -> Result<()> {
+    open(tx, account, currency).await?;
+    let changed = tx
+        .execute(
+            "UPDATE accounts SET debits = debits + $2 WHERE path = $1 AND (minimum IS NULL OR credits - debits - $2 >= minimum)",
+            params![account.to_string(), amount],
+        )
+        .await?;
+    if changed == 1 {
+        return Ok(());
+    }
+    let totals = totals(tx, account).await?;
+    let balance = totals.credits.checked_sub(totals.debits)?;
+    Err(Error::new(ErrorCode::InsufficientQuota, format!("the balance is {balance}, and {amount} is needed"))
+        .context(format!("account {account} would fall below its minimum")))
+}
+
+async fn credit(tx: &mut Tx, account: &LedgerAccount, currency: Currency, amount: Nanos) -> Result<()> {
+    open(tx, account, currency).await?;
+    tx.execute("UPDATE accounts SET credits = credits + $2 WHERE path = $1", params![account.to_string(), amount]).await?;
+    Ok(())
+}
+
+/// Opens an account when it is first used.
+async fn open(tx: &mut Tx, account: &LedgerAccount, currency: Currency) -> Result<()> {
+    tx.execute(
+        "INSERT INTO accounts (path, organization_id, currency, debits, credits, minimum) VALUES ($1, $2, $3, 0, 0, $4)
+         ON CONFLICT (path) DO NOTHING",
+        params![
+            account.to_string(),
+            account.organization().map(OrganizationId::as_str),
+            currency.as_str(),
+            minimum(account.kind()).map(Nanos::get)
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Lets paid credit fall to `-credit_limit`.
+pub async fn set_credit_limit(tx: &mut Tx, organization: &OrganizationId, currency: Currency, credit_limit: Nanos) -> Result<()> {
+    let account = LedgerAccount::customer(AccountKind::Available(CreditKind::Paid), organization);
+    open(tx, &account, currency).await?;
+    let minimum = credit_limit.checked_neg()?;
+    tx.execute("UPDATE accounts SET minimum = $2 WHERE path = $1", params![account.to_string(), minimum]).await?;
+    Ok(())
+}
+
+/// All that was ever posted to one account.
+pub async fn totals(tx: &mut Tx, account: &LedgerAccount) -> Result<AccountTotals> {
+    let row = tx.fetch_optional("SELECT debits, credits FROM accounts WHERE path = $1", params![account.to_string()]).await?;
+    let Some(row) = row else { return Ok(AccountTotals::default()) };
+    let mut row = row.reader();
+    Ok(AccountTotals { debits: row.nanos()?, credits: row.nanos()? })
+}
+
+/// What an organization's credit balances are now, the paid one possibly below zero.
+pub async fn available(tx: &mut Tx, organization: &OrganizationId) -> Result<CreditSplit> {
+    let mut split = CreditSplit::default();
+    for kind in CreditKind::ALL {
+        let totals = totals(tx, &LedgerAccount::customer(AccountKind::Available(kind), organization)).await?;
+        let balance = totals.credits.checked_sub(totals.debits)?;
+        match kind {
+            CreditKind::Paid => split.paid = balance,
+            CreditKind::Promotional => split.promotional = balance,
+        }
+    }
+    Ok(split)
+}
+
+/// A ledger account with its sums.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredTransfer {
-    pub id: TransferId,
-    /// Transfers of one business fact share it.
-    pub entry: String,
-    pub kind: String,
-    pub debit: String,
-    pub credit: String,
-    pub amount: Nanos,
+pub struct StoredAccount {
+    pub account: LedgerAccount,
     pub currency: Currency,
+    pub totals: AccountTotals,
+    pub minimum: Option<Nanos>,
+}
+
+/// Most accounts in one listing; an organization has about a dozen.
+pub const ACCOUNTS_PAGE: i64 = 1_000;
+
+/// Accounts after a path, in the order of paths.
+pub async fn list_accounts(tx: &mut Tx, scope: &Scope, after: &str) -> Result<Vec<StoredAccount>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT path, currency, debits, credits, minimum FROM accounts
+             WHERE ($1 = '' OR organization_id = $1) AND path > $2 ORDER BY path LIMIT $3",
+            params![scope.organization().map_or("", OrganizationId::as_str), after, ACCOUNTS_PAGE],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok(StoredAccount {
+                account: row.parse()?,
+                currency: row.parse()?,
+                totals: AccountTotals { debits: row.nanos()?, credits: row.nanos()? },
+                minimum: row.optional_int()?.map(Nanos::new),
+            })
+        })
+        .collect()
+}
+
+/// Where a reading of the journal stands: entries are read in the order of (instant, id).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JournalCursor {
     pub posted_at: Timestamp,
-    /// What the fact is about: a slice, a request, a hold, a grant.
-    pub subject: String,
+    pub id: String,
+}
+
+impl Default for JournalCursor {
+    fn default() -> Self {
+        Self { posted_at: Timestamp::from_micros(i64::MIN), id: String::new() }
+    }
+}
+
+/// Entries of one reading step.
+pub const ENTRIES_PAGE: i64 = 500;
+
+/// Journal entries after a cursor, oldest first, with the cursor to go on from. Empty at the end.
+pub async fn list_entries(tx: &mut Tx, scope: &Scope, after: &JournalCursor) -> Result<(Vec<JournalEntry>, JournalCursor)> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, kind, currency, posted_at, memo FROM journal_entries
+             WHERE ($1 = '' OR organization_id = $1) AND (posted_at > $2 OR (posted_at = $2 AND id > $3))
+             ORDER BY posted_at, id LIMIT $4",
+            params![scope.organization().map_or("", OrganizationId::as_str), after.posted_at, after.id.as_str(), ENTRIES_PAGE],
+        )
+        .await?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        entries.push(entry_from_row(tx, row).await?);
+    }
+    let cursor = entries.last().map_or_else(|| after.clone(), |last| JournalCursor { posted_at: last.at, id: last.id.to_string() });
+    Ok((entries, cursor))
+}
+
+/// One entry, if the scope may see it.
+pub async fn find(tx: &mut Tx, scope: &Scope, id: &JournalEntryId) -> Result<Option<JournalEntry>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id, kind, currency, posted_at, memo FROM journal_entries WHERE id = $1 AND ($2 = '' OR organization_id = $2)",
+            params![id.as_str(), scope.organization().map_or("", OrganizationId::as_str)],
+        )
+        .await?;
+    match row {
+        Some(row) => entry_from_row(tx, &row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn entry_from_row(tx: &mut Tx, row: &Row) -> Result<JournalEntry> {
+    let mut row = row.reader();
+    let (id, kind, currency, at, memo): (JournalEntryId, EntryKind, Currency, Timestamp, String) =
+        (row.parse()?, row.parse()?, row.parse()?, row.time()?, row.string()?);
+    let rows = tx
+        .fetch_all("SELECT debit, credit, amount FROM transfers WHERE entry_id = $1 ORDER BY position", params![id.as_str()])
+        .await?;
+    let transfers = rows
+        .iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok(Transfer { debit: row.parse()?, credit: row.parse()?, amount: row.nanos()? })
+        })
+        .collect::<Result<_>>()?;
+    Ok(JournalEntry { id, at, kind, currency, transfers, memo })
 }

@@ -41,7 +41,10 @@ pub async fn insert(tx: &mut Tx, project: &Project) -> Result<()> {
 
 pub async fn find(tx: &mut Tx, scope: &Scope, id: &ProjectId) -> Result<Option<Project>> {
     let row = tx
-        .fetch_optional("SELECT id, organization_id, name, state, generation, created_at FROM projects WHERE id = $1", params![id.as_str()])
+        .fetch_optional(
+            "SELECT id, organization_id, name, state, generation, created_at FROM projects WHERE id = $1",
+            params![id.as_str()],
+        )
         .await?;
     let project = row.as_ref().map(from_row).transpose()?;
     Ok(project.filter(|project| is_visible(scope, &project.organization, &project.id)))
@@ -77,6 +80,7 @@ pub async fn archive(tx: &mut Tx, scope: &Scope, id: &ProjectId, now: Timestamp)
         params![id.as_str()],
     )
     .await?;
-    tx.execute("UPDATE api_keys SET revoked_at = $2 WHERE project_id = $1 AND revoked_at IS NULL", params![id.as_str(), now]).await?;
+    tx.execute("UPDATE api_keys SET revoked_at = $2 WHERE project_id = $1 AND revoked_at IS NULL", params![id.as_str(), now])
+        .await?;
     Ok(Project { archived: true, ..project })
 }

@@ -5,11 +5,12 @@
 
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_money::posting::CreditSplit;
 
 use crate::budget::BudgetRef;
 use crate::database::Tx;
-use crate::row::{Row, to_json};
 use crate::params;
+use crate::row::{Row, to_json};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slice {
@@ -20,7 +21,8 @@ pub struct Slice {
     pub project: ProjectId,
     pub key: KeyId,
     pub currency: Currency,
-    pub granted: Nanos,
+    /// Everything ever granted, by the credit it came from.
+    pub granted: CreditSplit,
     /// Settled charges so far.
     pub spent: Nanos,
     /// Usage records settled so far.
@@ -33,8 +35,8 @@ pub struct Slice {
 
 impl Slice {
     /// What has not been spent.
-    pub fn unspent(&self) -> Result<Nanos> {
-        self.granted.checked_sub(self.spent)
+    pub fn unspent(&self) -> Result<CreditSplit> {
+        self.granted.unspent(self.spent)
     }
 }
 
@@ -48,7 +50,7 @@ fn from_row(row: &Row) -> Result<Slice> {
         project: row.parse()?,
         key: row.parse()?,
         currency: row.parse()?,
-        granted: row.nanos()?,
+        granted: CreditSplit { promotional: row.nanos()?, paid: row.nanos()? },
         spent: row.nanos()?,
         records: row.int()?,
         budgets: row.json()?,
@@ -78,8 +80,8 @@ pub async fn find_fence(tx: &mut Tx, gateway: &GatewayId) -> Result<Option<i64>>
 
 pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
     tx.execute(
-        "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
-             window_ends_at, state, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'open', $13)",
+        "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+             window_ends_at, state, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open', $14)",
         params![
             slice.id.as_str(),
             slice.gateway.as_str(),
@@ -88,7 +90,8 @@ pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
             slice.project.as_str(),
             slice.key.as_str(),
             slice.currency.as_str(),
-            slice.granted,
+            slice.granted.promotional,
+            slice.granted.paid,
             slice.spent,
             slice.records,
             to_json(&slice.budgets)?,
@@ -104,7 +107,7 @@ pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
 pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Option<Slice>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
                  window_ends_at, state, opened_at FROM slices WHERE id = $1 AND gateway_id = $2",
             params![id.as_str(), gateway.as_str()],
         )
@@ -113,9 +116,13 @@ pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Opti
 }
 
 /// Adds to an open slice. False if it is closed.
-pub async fn extend(tx: &mut Tx, id: &SliceId, by: Nanos) -> Result<bool> {
-    let changed =
-        tx.execute("UPDATE slices SET granted = granted + $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), by]).await?;
+pub async fn extend(tx: &mut Tx, id: &SliceId, by: CreditSplit) -> Result<bool> {
+    let changed = tx
+        .execute(
+            "UPDATE slices SET promotional = promotional + $2, paid = paid + $3 WHERE id = $1 AND state = 'open'",
+            params![id.as_str(), by.promotional, by.paid],
+        )
+        .await?;
     Ok(changed == 1)
 }
 
@@ -123,7 +130,7 @@ pub async fn extend(tx: &mut Tx, id: &SliceId, by: Nanos) -> Result<bool> {
 pub async fn spend(tx: &mut Tx, id: &SliceId, amount: Nanos, records: i64) -> Result<bool> {
     let changed = tx
         .execute(
-            "UPDATE slices SET spent = spent + $2, records = records + $3 WHERE id = $1 AND state = 'open' AND spent + $2 <= granted",
+            "UPDATE slices SET spent = spent + $2, records = records + $3 WHERE id = $1 AND state = 'open' AND spent + $2 <= promotional + paid",
             params![id.as_str(), amount, records],
         )
         .await?;
@@ -132,8 +139,9 @@ pub async fn spend(tx: &mut Tx, id: &SliceId, amount: Nanos, records: i64) -> Re
 
 /// Closes an open slice. False if it was closed before.
 pub async fn close(tx: &mut Tx, id: &SliceId, now: Timestamp) -> Result<bool> {
-    let changed =
-        tx.execute("UPDATE slices SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now]).await?;
+    let changed = tx
+        .execute("UPDATE slices SET state = 'closed', closed_at = $2 WHERE id = $1 AND state = 'open'", params![id.as_str(), now])
+        .await?;
     Ok(changed == 1)
 }
 
@@ -144,7 +152,7 @@ pub const SLICES_PER_STEP: i64 = 200;
 pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result<Vec<Slice>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, granted, spent, records, budgets,
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
                  window_ends_at, state, opened_at FROM slices WHERE gateway_id = $1 AND state = 'open' AND fence < $2
              ORDER BY id LIMIT $3",
             params![gateway.as_str(), fence, SLICES_PER_STEP],
@@ -157,7 +165,7 @@ pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(granted - spent), 0) AS BIGINT) FROM slices WHERE organization_id = $1 AND state = 'open'",
+            "SELECT CAST(COALESCE(SUM(promotional + paid - spent), 0) AS BIGINT) FROM slices WHERE organization_id = $1 AND state = 'open'",
             params![organization.as_str()],
         )
         .await?;
