@@ -12,6 +12,8 @@ pub mod account;
 pub mod audit;
 pub mod body;
 pub mod capacity;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod credit;
 pub mod device;
 pub mod error;

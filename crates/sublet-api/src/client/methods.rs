@@ -1,0 +1,269 @@
+//! The calls with their types, in the order of the route table.
+
+use std::io::Read;
+
+use sublet_core::error::Result;
+use sublet_core::id::{DeviceId, InvoiceId, JobId, KeyId, LeaseId, OrganizationId, ProjectId, QuoteId, RequestId};
+
+use super::{Chunks, Client, IdempotencyKey};
+use crate::account::Account;
+use crate::audit::{AuditEntry, AuditListQuery};
+use crate::capacity::Capacity;
+use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
+use crate::device::{Device, DeviceListQuery, Node};
+use crate::health::Health;
+use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
+use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
+use crate::key::{CreateKey, CreatedKey, Key};
+use crate::lease::{CreateLease, Lease, LeaseListQuery};
+use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
+use crate::limit::{LimitWindow, SetSpendLimit, SpendLimit};
+use crate::list::{List, ListQuery};
+use crate::model::{ImportModel, ServedModel};
+use crate::object::Deleted;
+use crate::openai::{ChatCompletion, ChatRequest, ModelList};
+use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
+use crate::price::{PriceList, PublishPriceList};
+use crate::project::{CreateProject, Project, ProjectListQuery};
+use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::route::{Operation, Plane};
+use crate::sku::{Availability, AvailabilityQuery, Sku};
+use crate::usage::{Request, UsageQuery, UsageSummary};
+use crate::why::Why;
+
+/// A key with the project it belongs to, as paths name it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyPath {
+    pub project: ProjectId,
+    pub key: KeyId,
+}
+
+/// Everybody and the data plane.
+impl Client {
+    pub fn readiness(&self) -> Result<Health> {
+        self.call(Operation::GetReadiness, &[]).json()
+    }
+    pub fn prices(&self) -> Result<PriceList> {
+        self.call(Operation::GetPrices, &[]).json()
+    }
+    pub fn models(&self) -> Result<ModelList> {
+        self.call(Operation::ListModels, &[]).json()
+    }
+    pub fn chat(&self, request: &ChatRequest) -> Result<ChatCompletion> {
+        self.call(Operation::CreateChatCompletion, &[]).body(request).json()
+    }
+    /// The request must ask for a stream.
+    pub fn chat_stream(&self, request: &ChatRequest) -> Result<Chunks> {
+        self.call(Operation::CreateChatCompletion, &[]).body(request).stream().map(Chunks::new)
+    }
+    pub fn request(&self, id: &RequestId) -> Result<Request> {
+        self.call(Operation::GetRequest, &[id.as_str()]).json()
+    }
+}
+
+/// The platform, with project keys.
+impl Client {
+    pub fn account(&self) -> Result<Account> {
+        self.call(Operation::GetAccount, &[]).json()
+    }
+    pub fn skus(&self) -> Result<List<Sku>> {
+        self.call(Operation::ListSkus, &[]).json()
+    }
+    pub fn availability(&self, query: &AvailabilityQuery) -> Result<List<Availability>> {
+        self.call(Operation::ListAvailability, &[]).query(query).json()
+    }
+    pub fn create_quote(&self, body: &CreateQuote, key: &IdempotencyKey) -> Result<Quote> {
+        self.call(Operation::CreateQuote, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn quotes(&self, query: &QuoteListQuery) -> Result<List<Quote>> {
+        self.call(Operation::ListQuotes, &[]).query(query).json()
+    }
+    pub fn quote(&self, id: &QuoteId) -> Result<Quote> {
+        self.call(Operation::GetQuote, &[id.as_str()]).json()
+    }
+    pub fn create_lease(&self, body: &CreateLease, key: &IdempotencyKey) -> Result<Lease> {
+        self.call(Operation::CreateLease, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn leases(&self, query: &LeaseListQuery) -> Result<List<Lease>> {
+        self.call(Operation::ListLeases, &[]).query(query).json()
+    }
+    pub fn lease(&self, id: &LeaseId) -> Result<Lease> {
+        self.call(Operation::GetLease, &[id.as_str()]).json()
+    }
+    pub fn cancel_lease(&self, id: &LeaseId) -> Result<Lease> {
+        self.call(Operation::CancelLease, &[id.as_str()]).json()
+    }
+    pub fn create_job(&self, body: &CreateJob, key: &IdempotencyKey) -> Result<Job> {
+        self.call(Operation::CreateJob, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn jobs(&self, query: &JobListQuery) -> Result<List<Job>> {
+        self.call(Operation::ListJobs, &[]).query(query).json()
+    }
+    pub fn job(&self, id: &JobId) -> Result<Job> {
+        self.call(Operation::GetJob, &[id.as_str()]).json()
+    }
+    pub fn cancel_job(&self, id: &JobId) -> Result<Job> {
+        self.call(Operation::CancelJob, &[id.as_str()]).json()
+    }
+    pub fn job_log(&self, id: &JobId, query: &JobLogQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::GetJobLogs, &[id.as_str()]).query(query).stream()
+    }
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsageSummary> {
+        self.call(Operation::GetUsage, &[]).query(query).json()
+    }
+    /// Explains an object, asking on the given plane.
+    pub fn why(&self, plane: Plane, id: &str) -> Result<Why> {
+        let operation = match plane {
+            Plane::Operator => Operation::OperatorGetWhy,
+            Plane::Admin => Operation::GetOrganizationWhy,
+            Plane::Project | Plane::Public => Operation::GetWhy,
+        };
+        self.call(operation, &[id]).json()
+    }
+}
+
+/// The organization, with admin keys.
+impl Client {
+    pub fn own_organization(&self) -> Result<Organization> {
+        self.call(Operation::GetOrganization, &[]).json()
+    }
+    pub fn projects(&self, query: &ProjectListQuery) -> Result<List<Project>> {
+        self.call(Operation::ListProjects, &[]).query(query).json()
+    }
+    pub fn create_project(&self, body: &CreateProject, key: &IdempotencyKey) -> Result<Project> {
+        self.call(Operation::CreateProject, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn project_keys(&self, project: &ProjectId, query: &ListQuery) -> Result<List<Key>> {
+        self.call(Operation::ListKeys, &[project.as_str()]).query(query).json()
+    }
+    pub fn create_project_key(&self, project: &ProjectId, body: &CreateKey, key: &IdempotencyKey) -> Result<CreatedKey> {
+        self.call(Operation::CreateKey, &[project.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn revoke_project_key(&self, at: &KeyPath) -> Result<Deleted> {
+        self.call(Operation::DeleteKey, &[at.project.as_str(), at.key.as_str()]).json()
+    }
+    /// The limits of an owner; a key's owner needs its project for the path.
+    pub fn limits(&self, at: &LimitPath) -> Result<List<SpendLimit>> {
+        match at {
+            LimitPath::Organization => self.call(Operation::ListOrganizationLimits, &[]).json(),
+            LimitPath::Project(project) => self.call(Operation::ListProjectLimits, &[project.as_str()]).json(),
+            LimitPath::Key(at) => self.call(Operation::ListKeyLimits, &[at.project.as_str(), at.key.as_str()]).json(),
+        }
+    }
+    pub fn set_limit(&self, at: &LimitPath, window: LimitWindow, body: &SetSpendLimit) -> Result<SpendLimit> {
+        let window = window.as_str();
+        let call = match at {
+            LimitPath::Organization => self.call(Operation::SetOrganizationLimit, &[window]),
+            LimitPath::Project(project) => self.call(Operation::SetProjectLimit, &[project.as_str(), window]),
+            LimitPath::Key(at) => self.call(Operation::SetKeyLimit, &[at.project.as_str(), at.key.as_str(), window]),
+        };
+        call.body(body).json()
+    }
+    pub fn remove_limit(&self, at: &LimitPath, window: LimitWindow) -> Result<Deleted> {
+        let window = window.as_str();
+        match at {
+            LimitPath::Organization => self.call(Operation::DeleteOrganizationLimit, &[window]).json(),
+            LimitPath::Project(project) => self.call(Operation::DeleteProjectLimit, &[project.as_str(), window]).json(),
+            LimitPath::Key(at) => self.call(Operation::DeleteKeyLimit, &[at.project.as_str(), at.key.as_str(), window]).json(),
+        }
+    }
+    pub fn organization_usage(&self, query: &UsageQuery) -> Result<UsageSummary> {
+        self.call(Operation::GetOrganizationUsage, &[]).query(query).json()
+    }
+    pub fn audit_log(&self, query: &AuditListQuery) -> Result<List<AuditEntry>> {
+        self.call(Operation::ListAuditLogs, &[]).query(query).json()
+    }
+    pub fn credits(&self) -> Result<CreditBalance> {
+        self.call(Operation::GetCredits, &[]).json()
+    }
+    pub fn credit_grants(&self, query: &ListQuery) -> Result<List<CreditGrant>> {
+        self.call(Operation::ListCreditGrants, &[]).query(query).json()
+    }
+    pub fn charges(&self, query: &ChargeListQuery) -> Result<List<Charge>> {
+        self.call(Operation::ListCharges, &[]).query(query).json()
+    }
+    pub fn invoices(&self, query: &InvoiceListQuery) -> Result<List<Invoice>> {
+        self.call(Operation::ListInvoices, &[]).query(query).json()
+    }
+    pub fn draft_invoice(&self, body: &DraftInvoice, key: &IdempotencyKey) -> Result<Invoice> {
+        self.call(Operation::DraftInvoice, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn invoice(&self, id: &InvoiceId) -> Result<Invoice> {
+        self.call(Operation::GetInvoice, &[id.as_str()]).json()
+    }
+}
+
+/// Whose limits a path names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LimitPath {
+    Organization,
+    Project(ProjectId),
+    Key(KeyPath),
+}
+
+/// The cloud, with operator keys.
+impl Client {
+    pub fn organizations(&self, query: &OrganizationListQuery) -> Result<List<Organization>> {
+        self.call(Operation::ListOrganizations, &[]).query(query).json()
+    }
+    pub fn create_organization(&self, body: &CreateOrganization, key: &IdempotencyKey) -> Result<CreatedOrganization> {
+        self.call(Operation::CreateOrganization, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn grant_credit(&self, to: &OrganizationId, body: &CreateCreditGrant, key: &IdempotencyKey) -> Result<CreditGrant> {
+        self.call(Operation::GrantCredit, &[to.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn organization_credits(&self, id: &OrganizationId) -> Result<CreditBalance> {
+        self.call(Operation::OperatorGetCredits, &[id.as_str()]).json()
+    }
+    pub fn nodes(&self, query: &ListQuery) -> Result<List<Node>> {
+        self.call(Operation::ListNodes, &[]).query(query).json()
+    }
+    pub fn devices(&self, query: &DeviceListQuery) -> Result<List<Device>> {
+        self.call(Operation::ListDevices, &[]).query(query).json()
+    }
+    pub fn cordon_device(&self, id: &DeviceId) -> Result<Device> {
+        self.call(Operation::CordonDevice, &[id.as_str()]).json()
+    }
+    pub fn uncordon_device(&self, id: &DeviceId) -> Result<Device> {
+        self.call(Operation::UncordonDevice, &[id.as_str()]).json()
+    }
+    pub fn capacity(&self) -> Result<List<Capacity>> {
+        self.call(Operation::ListCapacity, &[]).json()
+    }
+    pub fn price_lists(&self, query: &ListQuery) -> Result<List<PriceList>> {
+        self.call(Operation::ListPriceLists, &[]).query(query).json()
+    }
+    pub fn publish_price_list(&self, body: &PublishPriceList, key: &IdempotencyKey) -> Result<PriceList> {
+        self.call(Operation::PublishPriceList, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn served_models(&self) -> Result<List<ServedModel>> {
+        self.call(Operation::ListServedModels, &[]).json()
+    }
+    pub fn import_model(&self, body: &ImportModel, key: &IdempotencyKey) -> Result<ServedModel> {
+        self.call(Operation::ImportModel, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_jobs(&self, query: &JobListQuery) -> Result<List<Job>> {
+        self.call(Operation::OperatorListJobs, &[]).query(query).json()
+    }
+    pub fn all_leases(&self, query: &LeaseListQuery) -> Result<List<Lease>> {
+        self.call(Operation::OperatorListLeases, &[]).query(query).json()
+    }
+    pub fn verify_ledger(&self) -> Result<LedgerVerification> {
+        self.call(Operation::VerifyLedger, &[]).json()
+    }
+    pub fn ledger_accounts(&self, query: &LedgerAccountListQuery) -> Result<List<LedgerAccount>> {
+        self.call(Operation::ListLedgerAccounts, &[]).query(query).json()
+    }
+    pub fn export_ledger(&self, query: &LedgerExportQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::ExportLedger, &[]).query(query).stream()
+    }
+    pub fn whole_audit_log(&self, query: &AuditListQuery) -> Result<List<AuditEntry>> {
+        self.call(Operation::OperatorListAuditLogs, &[]).query(query).json()
+    }
+    pub fn earnings(&self, query: &UsageQuery) -> Result<Earnings> {
+        self.call(Operation::GetEarnings, &[]).query(query).json()
+    }
+    pub fn quarantine(&self, query: &ListQuery) -> Result<List<QuarantineEntry>> {
+        self.call(Operation::ListQuarantine, &[]).query(query).json()
+    }
+}
