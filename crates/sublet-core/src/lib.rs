@@ -10,14 +10,18 @@
 
 pub mod admission;
 pub mod clock;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod id;
+pub mod job;
 pub mod key;
+pub mod lease;
 pub mod money;
 pub mod notice;
 pub mod organization;
 pub mod quantity;
+pub mod quote;
 pub mod runner;
 pub mod scope;
 pub mod time;

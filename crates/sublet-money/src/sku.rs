@@ -9,13 +9,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+pub use sublet_core::device::DeviceKind;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
 use sublet_core::{Currency, DeviceMillis, Nanos, Rate, TokenCount};
 
 use crate::canonical::decimal;
 
-/// Longest name of a model or device kind, in bytes.
+/// Longest name of a model, in bytes.
 pub const NAME_MAX_BYTES: usize = 128;
 
 macro_rules! names {
@@ -56,8 +57,6 @@ macro_rules! names {
 names! {
     /// The name under which a model is served: printable ASCII without spaces.
     ModelName, "model";
-    /// `cpu`, or an accelerator's model in lower case: printable ASCII without spaces.
-    DeviceKind, "device kind";
 }
 
 fn check_name(text: &str, what: &str) -> Result<()> {
