@@ -22,6 +22,8 @@ pub struct Source {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
     pub name: String,
+    /// From what stands before `fn` on its line to the opening brace.
+    pub signature: String,
     pub line: usize,
     pub lines: usize,
 }
@@ -81,7 +83,9 @@ impl Source {
             }
             if let Some(end) = item_end(&self.code, at).filter(|end| self.code[*end..].starts_with('}')) {
                 let line = line_at(&self.code, at);
-                found.push(Function { name, line, lines: line_at(&self.code, end) - line + 1 });
+                let start = self.code[..at].rfind('\n').map_or(0, |end| end + 1);
+                let signature = self.code[start..end].split('{').next().unwrap_or("").trim().to_owned();
+                found.push(Function { name, signature, line, lines: line_at(&self.code, end) - line + 1 });
             }
         }
         found
@@ -311,6 +315,7 @@ mod tests {
         let functions = Source::parse(text).functions();
         let found: Vec<_> = functions.iter().map(|f| (f.name.as_str(), f.line, f.lines)).collect();
         assert_eq!(found, [("one", 1, 1), ("two", 3, 5)]);
+        assert!(functions[1].signature.starts_with("pub fn two(") && functions[1].signature.ends_with("-> u8"));
     }
 
     #[test]

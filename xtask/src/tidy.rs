@@ -68,6 +68,7 @@ const STRICT: &[(&str, Check)] = &[
 const RATCHETED: &[(&str, Check)] = &[
     ("function_lines", size::functions),
     ("file_lines", size::files),
+    ("scopes", places::scopes),
     ("routes", places::routes),
     ("outside", places::outside_world),
     ("floats", places::floats),

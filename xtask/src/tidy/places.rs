@@ -33,12 +33,37 @@ fn is_sql(text: &str) -> bool {
             .any(|(first, second)| follows(first, second))
 }
 
+/// Whoever reads from the store says whose data it may see.
+pub fn scopes(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (file, source) in product(tree).filter(|(file, _)| file.crate_name() == Some("sublet-store")) {
+        for function in source.functions() {
+            let reads =
+                ["find", "get", "list"].iter().any(|verb| function.name == *verb || function.name.starts_with(&format!("{verb}_")));
+            if reads && function.signature.starts_with("pub async fn") && !function.signature.contains("Scope") {
+                let message = format!("{} reads without a Scope", function.name);
+                let mut finding = Finding::new("scopes", &file.path, function.line, message);
+                finding.key = format!("{}::{}", file.path, function.name);
+                findings.push(finding);
+            }
+        }
+    }
+    findings
+}
+
 /// Routes are registered in one file, from the table that tests enumerate.
 pub fn routes(tree: &Tree) -> Vec<Finding> {
     let patterns = [".route(", ".route_service(", ".nest(", ".nest_service(", "Router::route"];
+    // `.route()` without a path asks for a route and registers nothing.
+    let asks = |finding: &Finding, source: &Source| {
+        source.code.lines().nth(finding.line - 1).is_some_and(|line| line.contains(".route()"))
+    };
     product(tree)
         .filter(|(file, _)| file.path != ROUTER)
-        .flat_map(|(file, source)| matches_in(file, source, "routes", &patterns, "routes are registered in the router only"))
+        .flat_map(|(file, source)| {
+            let found = matches_in(file, source, "routes", &patterns, "routes are registered in the router only");
+            found.into_iter().filter(|finding| !asks(finding, source)).collect::<Vec<_>>()
+        })
         .collect()
 }
 
@@ -152,10 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn a_read_without_a_scope_is_found() {
+        let text = "pub async fn find(tx: &mut Tx, id: &JobId) -> Result<Job> {}\npub async fn list_all(\n    tx: &mut Tx,\n    scope: &Scope,\n) {}\npub async fn insert(tx: &mut Tx) {}\nasync fn get(tx: &mut Tx) {}\n";
+        assert_eq!(count(scopes, "crates/sublet-store/src/job.rs", text), 1);
+        assert_eq!(count(scopes, "crates/sublet-cloud/src/job.rs", text), 0);
+    }
+
+    #[test]
     fn a_route_outside_the_router_is_found() {
         let text = "fn r() { Router::new().route(\"/x\", get(x)).nest(\"/y\", z) }";
         assert_eq!(count(routes, "crates/sublet-http/src/chat.rs", text), 2);
         assert_eq!(count(routes, ROUTER, text), 0);
+        assert_eq!(count(routes, "crates/sublet-api/src/client.rs", "fn r() { operation.route() }"), 0);
         assert_eq!(count(routes, "crates/sublet-http/src/chat.rs", "#[cfg(test)]\nmod tests { fn r() { a.route(b) } }"), 0);
     }
 
