@@ -1,1 +1,193 @@
+use jiff::tz::TimeZoneTransition;
 
+use super::*;
+
+/// Years looked at in every zone: each rule of summer time that is in use, leap years, the years
+/// of odd changes (Samoa skipped a day in 2011, Kwajalein in 1993), and both ends of the epoch.
+/// The whole test covers every year: see `every_year_of_some_zones`.
+const YEARS: [i16; 10] = [1970, 1986, 1993, 2000, 2011, 2018, 2024, 2026, 2027, 2037];
+
+fn calendar(zone: &str) -> BillingCalendar {
+    BillingCalendar::new(zone).unwrap()
+}
+fn instant(text: &str) -> Timestamp {
+    let parsed: jiff::Timestamp = text.parse().unwrap();
+    Timestamp::from_micros(parsed.as_microsecond())
+}
+fn shifted(at: Timestamp, micros: i64) -> Timestamp {
+    Timestamp::from_micros(at.micros() + micros)
+}
+fn all_zones() -> Vec<String> {
+    jiff::tz::db().available().map(|name| name.to_string()).collect()
+}
+fn months_of(year: i16) -> impl Iterator<Item = PeriodKey> {
+    (1..=12).map(move |month| PeriodKey { year, month })
+}
+
+/// Both sides of every boundary, and of every change of the clock in the year.
+fn check_year(calendar: &BillingCalendar, year: i16) -> u64 {
+    let mut checked = 0;
+    let periods: Vec<Period> = months_of(year).map(|key| calendar.period(key).unwrap()).collect();
+    for pair in periods.windows(2) {
+        assert_eq!(pair[0].interval.ends_at, pair[1].interval.starts_at, "{} {:?}", calendar.zone_name(), pair);
+    }
+    for period in &periods {
+        assert!(!period.interval.is_empty(), "{} {period:?}", calendar.zone_name());
+        assert_eq!(calendar.period_at(period.interval.starts_at).unwrap(), *period, "{}", calendar.zone_name());
+        assert_eq!(calendar.period_at(shifted(period.interval.ends_at, -1)).unwrap(), *period, "{}", calendar.zone_name());
+        checked += 2;
+    }
+    let (starts_at, ends_at) = (periods[0].interval.starts_at, periods[11].interval.ends_at);
+    let from = jiff::Timestamp::from_microsecond(starts_at.micros()).unwrap();
+    let in_year = |t: &TimeZoneTransition<'_>| t.timestamp().as_microsecond() < ends_at.micros();
+    for transition in calendar.zone.following(from).take_while(in_year) {
+        let at = Timestamp::from_micros(transition.timestamp().as_microsecond());
+        for offset_seconds in [-90_000, -3_601, -1, 0, 1, 3_600, 90_000] {
+            for micros in [-1, 0] {
+                checked += check_instant(calendar, &periods, shifted(at, offset_seconds * 1_000_000 + micros));
+            }
+        }
+    }
+    checked
+}
+
+/// An instant is in exactly one of the periods, and that is the one that is computed for it; the
+/// same for its day and that day's neighbours.
+fn check_instant(calendar: &BillingCalendar, periods: &[Period], at: Timestamp) -> u64 {
+    let zone = calendar.zone_name();
+    let holding: Vec<&Period> = periods.iter().filter(|period| period.interval.contains(at)).collect();
+    if holding.is_empty() {
+        // In the year before or after.
+        return 0;
+    }
+    assert_eq!(holding.len(), 1, "{zone} {at}");
+    assert_eq!(calendar.period_at(at).unwrap(), *holding[0], "{zone} {at}");
+    let day = calendar.interval_at(PeriodLength::Day, at).unwrap();
+    assert!(day.contains(at), "{zone} {at}");
+    let before = calendar.interval_at(PeriodLength::Day, shifted(day.starts_at, -1)).unwrap();
+    let after = calendar.interval_at(PeriodLength::Day, day.ends_at).unwrap();
+    assert_eq!((before.ends_at, after.starts_at), (day.starts_at, day.ends_at), "{zone} {at}");
+    1
+}
+
+#[test]
+fn every_instant_is_in_exactly_one_period_in_every_zone() {
+    let zones = all_zones();
+    let mut checked = 0;
+    for zone in &zones {
+        let calendar = calendar(zone);
+        checked += YEARS.iter().map(|year| check_year(&calendar, *year)).sum::<u64>();
+    }
+    eprintln!("{} zones, {} years of each, {checked} instants", zones.len(), YEARS.len());
+    assert!(zones.len() > 500, "the bundled zone database holds {} zones only", zones.len());
+    assert!(checked > 100_000);
+}
+
+#[test]
+fn every_year_of_some_zones() {
+    for zone in
+        ["Europe/Berlin", "America/Sao_Paulo", "Pacific/Apia", "Pacific/Kwajalein", "Africa/Cairo", "Asia/Beirut", "America/Havana"]
+    {
+        let calendar = calendar(zone);
+        for year in 1970..=2040 {
+            check_year(&calendar, year);
+        }
+    }
+}
+
+#[test]
+fn a_month_that_begins_in_a_jump_of_the_clock_begins_after_it() {
+    // Clocks in Amman went from 00:00 to 01:00 on 2016-04-01.
+    let april = calendar("Asia/Amman").period("2016-04".parse().unwrap()).unwrap();
+    assert_eq!(april.interval.starts_at, instant("2016-03-31T22:00:00Z"));
+}
+
+#[test]
+fn an_hour_that_comes_twice_at_midnight_is_in_one_period() {
+    // Clocks in Havana went from 01:00 back to 00:00 on 2020-11-01, so 00:00 came twice on the first of the month.
+    let calendar = calendar("America/Havana");
+    let november = calendar.period("2020-11".parse().unwrap()).unwrap();
+    assert_eq!(november.interval.starts_at, instant("2020-11-01T04:00:00Z"));
+    for at in ["2020-11-01T04:30:00Z", "2020-11-01T05:00:00Z", "2020-11-01T05:30:00Z"] {
+        assert_eq!(calendar.period_at(instant(at)).unwrap(), november, "{at}");
+    }
+}
+
+/// Known failure: periods cut in UTC bill an account away from UTC twice for some hours, or not at all for others.
+#[test]
+fn accounts_away_from_utc_have_their_own_last_hour() {
+    let utc_month = |at: &str| at.get(..7).map(str::to_owned).unwrap();
+    for (zone, at, month) in [
+        ("Asia/Tokyo", "2026-03-31T15:00:00Z", "2026-04"),
+        ("Asia/Tokyo", "2026-03-31T14:59:59.999999Z", "2026-03"),
+        ("America/Los_Angeles", "2026-04-01T06:59:59.999999Z", "2026-03"),
+        ("America/Los_Angeles", "2026-04-01T07:00:00Z", "2026-04"),
+        ("Pacific/Kiritimati", "2026-03-31T10:00:00Z", "2026-04"),
+        ("Asia/Kathmandu", "2026-03-31T18:15:00Z", "2026-04"),
+    ] {
+        assert_eq!(calendar(zone).period_at(instant(at)).unwrap().key.to_string(), month, "{zone} {at}");
+    }
+    assert_eq!(utc_month("2026-03-31T15:00:00Z"), "2026-03", "the naive period is another one");
+}
+
+/// Known failure: days of 23 and 25 hours lose an hour or bill it twice when a day is 24 hours.
+#[test]
+fn days_of_summer_time_are_as_long_as_they_are() {
+    let calendar = calendar("Europe/Berlin");
+    for (noon, hours) in [("2026-03-28T11:00:00Z", 24), ("2026-03-29T10:00:00Z", 23), ("2026-10-25T11:00:00Z", 25)] {
+        let day = calendar.interval_at(PeriodLength::Day, instant(noon)).unwrap();
+        assert_eq!(day.ends_at.since(day.starts_at).millis(), hours * 3_600_000, "{noon}");
+    }
+    let march = calendar.period("2026-03".parse().unwrap()).unwrap().interval;
+    assert_eq!(march.ends_at.since(march.starts_at).millis(), (31 * 24 - 1) * 3_600_000);
+}
+
+/// Known failure: an event at the very instant of a reset counts in both windows, or in none.
+#[test]
+fn an_event_exactly_at_a_reset_is_in_the_window_that_begins() {
+    for zone in ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Chatham"] {
+        let calendar = calendar(zone);
+        for length in [PeriodLength::Day, PeriodLength::Month] {
+            let window = calendar.interval_at(length, instant("2026-03-29T12:00:00Z")).unwrap();
+            let next = calendar.interval_at(length, window.ends_at).unwrap();
+            assert_eq!(next.starts_at, window.ends_at, "{zone}");
+            assert!(!window.contains(window.ends_at) && next.contains(window.ends_at));
+            assert_eq!(calendar.interval_at(length, window.starts_at).unwrap(), window, "{zone}");
+        }
+    }
+}
+
+#[test]
+fn an_interval_is_split_at_every_boundary_and_nothing_is_lost() {
+    let calendar = calendar("Europe/Berlin");
+    let whole = Interval { starts_at: instant("2026-01-31T23:30:00Z"), ends_at: instant("2026-04-01T12:00:00Z") };
+    let parts = calendar.split(whole).unwrap();
+    let keys: Vec<String> = parts.iter().map(|(key, _)| key.to_string()).collect();
+    assert_eq!(keys, ["2026-02", "2026-03", "2026-04"]);
+    assert_eq!((parts[0].1.starts_at, parts[2].1.ends_at), (whole.starts_at, whole.ends_at));
+    for pair in parts.windows(2) {
+        assert_eq!(pair[0].1.ends_at, pair[1].1.starts_at);
+    }
+    assert!(calendar.split(Interval { starts_at: whole.ends_at, ends_at: whole.ends_at }).unwrap().is_empty());
+}
+
+#[test]
+fn zones_and_periods_that_do_not_exist_are_refused() {
+    for zone in ["", "Mars/Olympus", "Europe/berlin/x", "+02:00"] {
+        assert!(BillingCalendar::new(zone).is_err(), "{zone}");
+    }
+    for key in ["2026-13", "2026-00", "2026-3", "26-03", "1899-12", "2201-01", "2026-03-01", "٢٠٢٦-٠٣"] {
+        assert!(key.parse::<PeriodKey>().is_err(), "{key}");
+    }
+    assert!(calendar("UTC").period_at(Timestamp::from_micros(i64::MAX)).is_err());
+}
+
+#[test]
+fn the_edges_of_the_calendar_have_whole_periods() {
+    let calendar = calendar("Pacific/Kiritimati");
+    for key in ["1900-01", "2200-12"] {
+        let period = calendar.period(key.parse().unwrap()).unwrap();
+        assert_eq!(calendar.period_at(period.interval.starts_at).unwrap(), period);
+        assert_eq!(calendar.period_at(shifted(period.interval.ends_at, -1)).unwrap(), period);
+    }
+}

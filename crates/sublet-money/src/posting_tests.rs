@@ -1,1 +1,112 @@
+use std::fmt::Write as _;
 
+use super::*;
+
+fn organization() -> OrganizationId {
+    "org_1".parse().unwrap()
+}
+fn head() -> EntryHead {
+    EntryHead { id: "jnl_1".parse().unwrap(), at: Timestamp::EPOCH, currency: Currency::EUR, memo: "why".to_owned() }
+}
+fn entry(fact: &Fact) -> JournalEntry {
+    let entry = post(head(), &organization(), fact).unwrap();
+    entry.verify().unwrap();
+    entry
+}
+fn split(promotional: i64, paid: i64) -> CreditSplit {
+    CreditSplit { promotional: Nanos::new(promotional), paid: Nanos::new(paid) }
+}
+fn nanos(amount: i64) -> Nanos {
+    Nanos::new(amount)
+}
+
+/// The whole rule book of postings, one row for each fact.
+#[test]
+fn every_fact_has_its_postings() {
+    let paid = CreditKind::Paid;
+    let promotional = CreditKind::Promotional;
+    let (tokens, devices) = (SkuFamily::ModelTokens, SkuFamily::DeviceTime);
+    let facts = [
+        Fact::CreditGranted { credit: paid, amount: nanos(9) },
+        Fact::CreditGranted { credit: promotional, amount: nanos(9) },
+        Fact::CreditExpired { credit: paid, amount: nanos(9) },
+        Fact::CreditExpired { credit: promotional, amount: nanos(9) },
+        Fact::SliceGranted { from: split(4, 5) },
+        Fact::SliceReturned { to: split(0, 5) },
+        Fact::UsageCaptured { family: tokens, amount: nanos(9) },
+        Fact::UsageCaptured { family: tokens, amount: nanos(-9) },
+        Fact::HoldPlaced { from: split(0, 9) },
+        Fact::HoldCaptured { family: devices, amount: nanos(9) },
+        Fact::HoldReleased { to: split(4, 5) },
+        Fact::SliceLost { amount: nanos(9) },
+        Fact::SuspenseCaptured { family: tokens, amount: nanos(9) },
+        Fact::SuspenseReleased { to: split(0, 9) },
+        Fact::InvoiceIssued { carry_before: nanos(-2), carry_after: nanos(7) },
+        Fact::InvoiceIssued { carry_before: nanos(7), carry_after: nanos(-2) },
+        Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
+        Fact::RefundRequested { amount: nanos(9) },
+        Fact::RefundPaid { amount: nanos(9) },
+        Fact::UsageCaptured { family: tokens, amount: nanos(0) },
+    ];
+    let mut table = String::new();
+    for fact in &facts {
+        let entry = entry(fact);
+        writeln!(table, "{}", entry.kind).unwrap();
+        for transfer in &entry.transfers {
+            writeln!(table, "    {} → {}  {}", transfer.debit, transfer.credit, transfer.amount.get()).unwrap();
+        }
+    }
+    let cost = post_cost(head(), CostKind::Power, nanos(9)).unwrap();
+    writeln!(table, "{}\n    {} → {}  {}", cost.kind, cost.transfers[0].debit, cost.transfers[0].credit, 9).unwrap();
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn negative_amounts_are_refused_except_where_a_price_can_fall() {
+    for fact in [
+        Fact::CreditGranted { credit: CreditKind::Paid, amount: nanos(-1) },
+        Fact::SliceGranted { from: split(-1, 2) },
+        Fact::HoldReleased { to: split(0, -1) },
+        Fact::RefundPaid { amount: nanos(-1) },
+    ] {
+        assert_eq!(post(head(), &organization(), &fact).unwrap_err().code(), ErrorCode::InvalidAmount, "{fact:?}");
+    }
+}
+
+#[test]
+fn a_memo_is_one_bounded_line() {
+    for memo in ["two\nlines".to_owned(), "x".repeat(MEMO_MAX_BYTES + 1)] {
+        let head = EntryHead { memo, ..head() };
+        assert!(post(head, &organization(), &Fact::RefundPaid { amount: nanos(1) }).is_err());
+    }
+}
+
+#[test]
+fn credit_burns_promotional_first_and_stops_at_the_limit() {
+    for (available, limit, amount, expected) in [
+        (split(3, 10), 0, 2, Some(split(2, 0))),
+        (split(3, 10), 0, 13, Some(split(3, 10))),
+        (split(3, 10), 0, 14, None),
+        (split(3, 10), 5, 18, Some(split(3, 15))),
+        (split(3, 10), 5, 19, None),
+        (split(3, -4), 5, 4, Some(split(3, 1))),
+        (split(3, -9), 5, 3, Some(split(3, 0))),
+        (split(0, -9), 5, 0, Some(split(0, 0))),
+        (split(0, -9), 5, 1, None),
+    ] {
+        let burned = CreditSplit::burn(available, nanos(limit), nanos(amount));
+        assert_eq!(burned.as_ref().ok(), expected.as_ref(), "{available:?} {limit} {amount}");
+        assert!(burned.err().is_none_or(|error| error.code() == ErrorCode::InsufficientQuota));
+    }
+}
+
+#[test]
+fn what_was_not_spent_comes_back_where_it_came_from() {
+    for (granted, spent, back) in
+        [(split(4, 5), 0, split(4, 5)), (split(4, 5), 3, split(1, 5)), (split(4, 5), 6, split(0, 3)), (split(4, 5), 9, split(0, 0))]
+    {
+        assert_eq!(granted.unspent(nanos(spent)).unwrap(), back);
+    }
+    assert!(split(4, 5).unspent(nanos(10)).is_err());
+    assert!(split(4, 5).unspent(nanos(-1)).is_err());
+}

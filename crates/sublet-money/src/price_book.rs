@@ -131,12 +131,15 @@ impl PriceListVersion {
             }
         }
         check_models_are_whole(&entries)?;
+        // By the sku's text, so that every language sorts alike.
+        let mut sorted: Vec<PriceEntry> = entries.values().cloned().collect();
+        sorted.sort_by_cached_key(|entry| entry.sku.to_string());
         let canonical = canonical_json(&Canonical {
             schema: SCHEMA.to_owned(),
             list: draft.list.clone(),
             currency: draft.currency,
             effective_at_micros: draft.effective_at.micros(),
-            entries: entries.values().cloned().collect(),
+            entries: sorted,
         })?;
         Ok(Self {
             version: PriceVersion(sha256_hex(&canonical).into()),

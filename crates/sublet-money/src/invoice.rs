@@ -1,0 +1,275 @@
+//! Invoices: from a period's lines to a document that adds up to the last nano-unit.
+//!
+//! A draft is a function of its input: the same charges give the same draft, byte for byte, in
+//! whatever order they are offered. The subtotal is the exact sum of the lines. The total is
+//! rounded to minor units once, half to even, and the difference is carried to the next invoice
+//! in an account; no line is ever patched. Over time the carry stays within half a minor unit.
+//!
+//! Deliberately absent: taxes, payment terms and amounts due, which come with postpaid billing.
+//! What is invoiced here was drawn from prepaid credit when it was used.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::admission::PriceVersion;
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::{InvoiceId, OrganizationId, ProjectId};
+use sublet_core::{Currency, Nanos, Timestamp};
+
+use crate::canonical::{canonical_json, decimal, sha256_hex};
+use crate::period::Period;
+use crate::posting::Fact;
+use crate::price_book::PriceListVersion;
+use crate::rating::{LineKey, LineState, verify_line};
+use crate::sku::{PricingUnit, Quantity, SkuName};
+
+/// Most lines of one invoice.
+pub const LINES_MAX: usize = 100_000;
+
+/// Whom an invoice is for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InvoiceAccount {
+    pub organization: OrganizationId,
+    /// As the customer writes it.
+    pub name: String,
+    pub currency: Currency,
+    /// IANA name of the zone whose months are billed.
+    pub zone: String,
+}
+
+/// One line with the charges that make it up, as the books have them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargedLine {
+    pub key: LineKey,
+    pub state: LineState,
+    /// How many charges there are, and what they add up to.
+    pub charges: ChargeSum,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct ChargeSum {
+    pub count: u64,
+    #[serde(with = "decimal")]
+    pub amount: Nanos,
+}
+
+/// A line as it is invoiced.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InvoiceLine {
+    pub project: ProjectId,
+    pub sku: SkuName,
+    pub price_version: PriceVersion,
+    /// As operators write it: `0.15 EUR per 1M tokens`.
+    pub price: String,
+    pub quantity: Quantity,
+    pub unit: PricingUnit,
+    pub charges: ChargeSum,
+}
+
+/// What an invoice says, before it is issued and after.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InvoiceContent {
+    pub account: InvoiceAccount,
+    pub period: Period,
+    /// By project, sku and price version.
+    pub lines: Vec<InvoiceLine>,
+    /// The exact sum of the lines.
+    #[serde(with = "decimal")]
+    pub subtotal: Nanos,
+    /// What earlier invoices asked for ahead of exact charges; below zero if behind.
+    #[serde(with = "decimal")]
+    pub carry_before: Nanos,
+    /// `subtotal − carry_before`, rounded to minor units half to even.
+    #[serde(with = "decimal")]
+    pub total: Nanos,
+    /// `carry_before + total − subtotal`.
+    #[serde(with = "decimal")]
+    pub carry_after: Nanos,
+}
+
+/// Where an invoice is in its life. Content never changes after `Issued`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InvoiceState {
+    Draft,
+    Issued { issued_at: Timestamp },
+    Paid { issued_at: Timestamp, paid_at: Timestamp },
+    Void { issued_at: Timestamp, voided_at: Timestamp },
+}
+
+/// An invoice. A draft has no identifier that anyone may rely on; an issued one keeps its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Invoice {
+    pub id: InvoiceId,
+    pub state: InvoiceState,
+    pub content: InvoiceContent,
+}
+
+/// Drafts an invoice. `versions` are the price list versions that the lines name.
+///
+/// Every line is rated again: a line whose charges do not add up to the rounding of its quantity
+/// is a broken book and no invoice.
+pub fn draft(
+    account: InvoiceAccount,
+    period: Period,
+    carry_before: Nanos,
+    lines: &[ChargedLine],
+    versions: &[&PriceListVersion],
+) -> Result<InvoiceContent> {
+    if lines.len() > LINES_MAX {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!("an invoice has at most {LINES_MAX} lines, not {}", lines.len()),
+        ));
+    }
+    let mut sorted: Vec<&ChargedLine> = lines.iter().collect();
+    sorted.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut seen = BTreeSet::new();
+    let mut invoiced = Vec::with_capacity(sorted.len());
+    for line in sorted {
+        if !seen.insert(&line.key) {
+            return Err(mismatch(format!("line {} is there twice", line.key)));
+        }
+        check_belongs(&line.key, &account, &period)?;
+        let version = versions.iter().find(|version| *version.version() == line.key.price_version).ok_or_else(|| {
+            Error::new(ErrorCode::UnknownPrice, "an invoice line names a price list version that was not given")
+                .context(line.key.to_string())
+        })?;
+        if let Some(line) = invoice_line(line, version, account.currency)? {
+            invoiced.push(line);
+        }
+    }
+    invoiced
+        .sort_by(|a, b| (&a.project, a.sku.to_string(), &a.price_version).cmp(&(&b.project, b.sku.to_string(), &b.price_version)));
+    let subtotal = Nanos::checked_sum(invoiced.iter().map(|line| line.charges.amount))?;
+    let total = subtotal.checked_sub(carry_before)?.round_half_even(account.currency.minor_unit().get())?;
+    let carry_after = carry_before.checked_add(total)?.checked_sub(subtotal)?;
+    Ok(InvoiceContent { account, period, lines: invoiced, subtotal, carry_before, total, carry_after })
+}
+
+fn check_belongs(key: &LineKey, account: &InvoiceAccount, period: &Period) -> Result<()> {
+    if key.organization != account.organization || key.period != period.key {
+        return Err(mismatch(format!("line {key} is not of {} in {}", account.organization, period.key)));
+    }
+    Ok(())
+}
+
+/// `None` for a line on which nothing was metered.
+fn invoice_line(line: &ChargedLine, version: &PriceListVersion, currency: Currency) -> Result<Option<InvoiceLine>> {
+    if version.currency() != currency {
+        return Err(Error::new(
+            ErrorCode::CurrencyMismatch,
+            format!("a line is priced in {}, the account is kept in {currency}", version.currency()),
+        ));
+    }
+    let price = version.get(&line.key.sku)?;
+    verify_line(line.state, price)?;
+    if line.charges.amount != line.state.charged {
+        return Err(mismatch(format!(
+            "the charges of a line of {} add up to {}, and the line was charged {}",
+            line.key.sku, line.charges.amount, line.state.charged
+        )));
+    }
+    if line.state.quantity.is_zero() && line.charges.count == 0 {
+        return Ok(None);
+    }
+    Ok(Some(InvoiceLine {
+        project: line.key.project.clone(),
+        sku: line.key.sku.clone(),
+        price_version: line.key.price_version.clone(),
+        price: price.price_text(currency),
+        quantity: line.state.quantity,
+        unit: price.unit,
+        charges: line.charges,
+    }))
+}
+
+fn mismatch(message: String) -> Error {
+    Error::new(ErrorCode::LedgerMismatch, message)
+}
+
+impl InvoiceContent {
+    /// SHA-256 of the canonical JSON: two drafts are the same if and only if this is.
+    pub fn content_hash(&self) -> Result<String> {
+        Ok(sha256_hex(&canonical_json(self)?))
+    }
+
+    /// Adds everything up again, for content that was read back.
+    pub fn verify(&self) -> Result<()> {
+        let subtotal = Nanos::checked_sum(self.lines.iter().map(|line| line.charges.amount))?;
+        let minor_unit = self.account.currency.minor_unit().get();
+        let total = subtotal.checked_sub(self.carry_before)?.round_half_even(minor_unit)?;
+        let carry_after = self.carry_before.checked_add(total)?.checked_sub(subtotal)?;
+        if (subtotal, total, carry_after) == (self.subtotal, self.total, self.carry_after) {
+            return Ok(());
+        }
+        Err(mismatch(format!(
+            "the lines add up to {subtotal} and give a total of {total}; the invoice says {} and {}",
+            self.subtotal, self.total
+        )))
+    }
+
+    /// The fact to post when this is issued: usage was posted when it was captured, so only the
+    /// rounding remains.
+    pub const fn issue_fact(&self) -> Fact {
+        Fact::InvoiceIssued { carry_before: self.carry_before, carry_after: self.carry_after }
+    }
+}
+
+impl Invoice {
+    pub const fn draft(id: InvoiceId, content: InvoiceContent) -> Self {
+        Self { id, state: InvoiceState::Draft, content }
+    }
+
+    /// Issues a draft once its period has ended: until then charges can still be added.
+    pub fn issue(self, issued_at: Timestamp) -> Result<Self> {
+        if self.state != InvoiceState::Draft {
+            return Err(self.conflict("issued"));
+        }
+        if issued_at < self.content.period.interval.ends_at {
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                format!(
+                    "period {} ends at {}; its invoice can be issued then",
+                    self.content.period.key, self.content.period.interval.ends_at
+                ),
+            ));
+        }
+        self.content.verify()?;
+        Ok(Self { state: InvoiceState::Issued { issued_at }, ..self })
+    }
+
+    pub fn pay(self, paid_at: Timestamp) -> Result<Self> {
+        match self.state {
+            InvoiceState::Issued { issued_at } => Ok(Self { state: InvoiceState::Paid { issued_at, paid_at }, ..self }),
+            InvoiceState::Draft | InvoiceState::Paid { .. } | InvoiceState::Void { .. } => Err(self.conflict("paid")),
+        }
+    }
+
+    pub fn void(self, voided_at: Timestamp) -> Result<Self> {
+        match self.state {
+            InvoiceState::Issued { issued_at } => Ok(Self { state: InvoiceState::Void { issued_at, voided_at }, ..self }),
+            InvoiceState::Draft | InvoiceState::Paid { .. } | InvoiceState::Void { .. } => Err(self.conflict("voided")),
+        }
+    }
+
+    fn conflict(&self, wanted: &str) -> Error {
+        Error::new(ErrorCode::Conflict, format!("invoice {} is {} and cannot be {wanted}", self.id, self.state.as_str()))
+            .alternative("an issued invoice is corrected by a credit note")
+    }
+}
+
+impl InvoiceState {
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Issued { .. } => "issued",
+            Self::Paid { .. } => "paid",
+            Self::Void { .. } => "void",
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "invoice_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! An invoice as plain text of at most 80 columns, for terminals and mail.
+
+use std::fmt::{self, Write};
+
+use sublet_core::{Currency, Nanos};
+
+use crate::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
+use crate::sku::{PricingUnit, Quantity};
+
+/// Columns of a rendered invoice.
+pub const WIDTH_COLUMNS: usize = 80;
+const INDENT: &str = "    ";
+
+/// Renders an invoice. The text is a function of the invoice alone.
+pub fn render(invoice: &Invoice) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_invoice(&mut text, invoice);
+    text
+}
+
+/// Renders content that has no identifier yet.
+pub fn render_draft(content: &InvoiceContent) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_document(&mut text, "INVOICE DRAFT", content);
+    text
+}
+
+fn write_invoice(out: &mut String, invoice: &Invoice) -> fmt::Result {
+    let title = match invoice.state {
+        InvoiceState::Draft => format!("INVOICE DRAFT  {}", invoice.id),
+        InvoiceState::Issued { issued_at } => format!("INVOICE  {}  issued {}", invoice.id, day(issued_at)),
+        InvoiceState::Paid { issued_at, .. } => format!("INVOICE  {}  issued {}, paid", invoice.id, day(issued_at)),
+        InvoiceState::Void { issued_at, .. } => format!("INVOICE  {}  issued {}, VOID", invoice.id, day(issued_at)),
+    };
+    write_document(out, &title, &invoice.content)
+}
+
+fn day(instant: sublet_core::Timestamp) -> String {
+    instant.to_string().chars().take_while(|c| *c != 'T').collect()
+}
+
+fn write_document(out: &mut String, title: &str, content: &InvoiceContent) -> fmt::Result {
+    let account = &content.account;
+    let rule = "-".repeat(WIDTH_COLUMNS);
+    writeln!(out, "{title}")?;
+    writeln!(out, "{rule}")?;
+    write_wrapped(out, "For      ", &printable(&account.name))?;
+    write_wrapped(out, "Account  ", account.organization.as_str())?;
+    write_wrapped(out, "Period   ", &format!("{} in {}", content.period.key, account.zone))?;
+    let interval = content.period.interval;
+    writeln!(out, "         from {} until before {}", seconds(interval.starts_at), seconds(interval.ends_at))?;
+    let mut project = None;
+    for line in &content.lines {
+        if project != Some(&line.project) {
+            writeln!(out, "{rule}")?;
+            write_wrapped(out, "Project  ", line.project.as_str())?;
+            project = Some(&line.project);
+        }
+        write_line(out, line, account.currency)?;
+    }
+    writeln!(out, "{rule}")?;
+    if content.lines.is_empty() {
+        writeln!(out, "Nothing was used in this period.")?;
+    }
+    write_amount(out, "Sum of lines, exact", &nine_decimals(content.subtotal), account.currency)?;
+    if !content.carry_before.is_zero() {
+        let carried = content.carry_before.checked_neg().unwrap_or(Nanos::ZERO);
+        write_amount(out, "Rounding of earlier invoices", &nine_decimals(carried), account.currency)?;
+    }
+    write_amount(out, "TOTAL", &minor_decimals(content.total, account.currency), account.currency)?;
+    if !content.carry_after.is_zero() {
+        write_amount(out, "Rounding carried to the next invoice", &nine_decimals(content.carry_after), account.currency)?;
+    }
+    writeln!(out, "Drawn from prepaid credit as it was used; nothing is left to pay.")
+}
+
+/// An instant without its microseconds: period boundaries are whole seconds.
+fn seconds(instant: sublet_core::Timestamp) -> String {
+    instant.to_string().replace(".000000Z", "Z")
+}
+
+fn write_line(out: &mut String, line: &InvoiceLine, currency: Currency) -> fmt::Result {
+    write_wrapped(out, "  ", &line.sku.to_string())?;
+    let (amount, width) = (nine_decimals(line.charges.amount), WIDTH_COLUMNS);
+    let counted = format!("{INDENT}{} in {} charges", quantity_text(line.quantity, line.unit), grouped(line.charges.count));
+    writeln!(out, "{counted}")?;
+    let price = format!("{INDENT}at {}", line.price);
+    let room = width.saturating_sub(price.chars().count() + 4);
+    if amount.len() < room {
+        writeln!(out, "{price}{amount:>room$} {currency}")
+    } else {
+        write_wrapped(out, INDENT, &format!("at {}", line.price))?;
+        let room = width - 4;
+        writeln!(out, "{amount:>room$} {currency}")
+    }
+}
+
+fn write_amount(out: &mut String, label: &str, amount: &str, currency: Currency) -> fmt::Result {
+    let room = WIDTH_COLUMNS.saturating_sub(label.chars().count() + 4);
+    writeln!(out, "{label}{amount:>room$} {currency}")
+}
+
+/// Cuts text that is longer than a row; nothing is left out.
+fn write_wrapped(out: &mut String, prefix: &str, text: &str) -> fmt::Result {
+    let room = WIDTH_COLUMNS - prefix.len();
+    let letters: Vec<char> = text.chars().collect();
+    for (index, row) in letters.chunks(room).enumerate() {
+        let margin = if index == 0 { prefix.to_owned() } else { " ".repeat(prefix.len()) };
+        writeln!(out, "{margin}{}", row.iter().collect::<String>())?;
+    }
+    Ok(())
+}
+
+/// Control characters in a name must not reach a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `1,234,567 tokens`, or device time as `36:00:00.000 device-hours`: both are exact.
+fn quantity_text(quantity: Quantity, unit: PricingUnit) -> String {
+    let count = u64::try_from(quantity.get()).unwrap_or(0);
+    match unit {
+        PricingUnit::MillionTokens => format!("{} tokens", grouped(count)),
+        PricingUnit::DeviceHour => {
+            let (seconds, millis) = (count / 1_000, count % 1_000);
+            format!("{}:{:02}:{:02}.{millis:03} device-hours", grouped(seconds / 3_600), seconds / 60 % 60, seconds % 60)
+        }
+    }
+}
+
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// All nine decimals, so that columns line up.
+pub(crate) fn nine_decimals(amount: Nanos) -> String {
+    decimals(amount, 9)
+}
+
+fn minor_decimals(amount: Nanos, currency: Currency) -> String {
+    let mut digits = 0;
+    let mut unit = currency.minor_unit().get();
+    while unit < sublet_core::money::NANOS_PER_UNIT {
+        unit *= 10;
+        digits += 1;
+    }
+    decimals(amount, digits)
+}
+
+/// `digits` decimals; further ones are zero in every amount that is shown so.
+fn decimals(amount: Nanos, digits: usize) -> String {
+    let magnitude = amount.get().unsigned_abs();
+    let sign = if amount.is_negative() { "-" } else { "" };
+    let (units, fraction) = (magnitude / 1_000_000_000, format!("{:09}", magnitude % 1_000_000_000));
+    match fraction.get(..digits) {
+        Some(shown) if digits > 0 => format!("{sign}{units}.{shown}"),
+        _ => format!("{sign}{units}"),
+    }
+}
