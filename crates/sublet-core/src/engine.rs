@@ -131,11 +131,12 @@ pub struct GenerateRequest {
 pub struct Allowance {
     tokens: AtomicU64,
     closed: AtomicBool,
+    parked: AtomicBool,
 }
 
 impl Allowance {
     pub fn new(tokens: TokenCount) -> Self {
-        Self { tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)), closed: AtomicBool::new(false) }
+        Self { tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)), closed: AtomicBool::new(false), parked: AtomicBool::new(false) }
     }
     /// Output tokens paid for in all.
     pub fn tokens(&self) -> u64 {
@@ -151,6 +152,14 @@ impl Allowance {
     }
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+    /// The engine says here whether the sequence waits for more. It may have produced tokens that it
+    /// cannot deliver yet (part of a character or of a stop string), so its caller cannot count them.
+    pub fn set_parked(&self, parked: bool) {
+        self.parked.store(parked, Ordering::Release);
+    }
+    pub fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Acquire)
     }
 }
 
