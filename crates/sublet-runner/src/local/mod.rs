@@ -1,0 +1,16 @@
+//! The local sandbox: attempts run on this machine, each in namespaces, control groups and filters of its own.
+
+mod artifact;
+mod attempt;
+mod cgroup;
+mod disk;
+mod inventory;
+mod journal;
+mod launch;
+mod runner;
+mod specification;
+mod watch;
+
+pub use artifact::Artifact;
+pub use inventory::ConfiguredDevice;
+pub use runner::{LocalRunner, LocalRunnerConfig};
