@@ -2,8 +2,8 @@
 //!
 //! Fenced blocks named `sh`, `python` and `js` are run, in order, one shell per document, in an
 //! empty directory. A second word changes that: `sh serve` is one command that keeps running
-//! until the document ends (it must become ready, and end with status 0 when told to stop);
-//! `sh no-run` is not run and counts in the ratchet. Every other block is an illustration.
+//! until the document ends or the next one is served (it must become ready, and end with status 0
+//! when told to stop); `sh stopped` first stops what is served; `sh no-run` is not run and counts in the ratchet. Every other block is an illustration.
 //!
 //! `cargo run --release -- …` starts the binary that was built already, so that a document is
 //! tested in seconds; the release build itself is tested by `cargo xtask full`.
@@ -22,6 +22,7 @@ use crate::steps;
 pub enum Mode {
     Shell,
     Serve,
+    Stopped,
     Python,
     JavaScript,
     NoRun,
@@ -61,6 +62,7 @@ fn mode(info: &str) -> Option<Mode> {
     match info.trim() {
         "sh" => Some(Mode::Shell),
         "sh serve" => Some(Mode::Serve),
+        "sh stopped" => Some(Mode::Stopped),
         "python" => Some(Mode::Python),
         "js" => Some(Mode::JavaScript),
         other if other.split(' ').nth(1) == Some("no-run") => Some(Mode::NoRun),
@@ -149,22 +151,46 @@ fn run_document(stage: &Stage, document: &str, snippets: &[Snippet]) -> Result<(
     Ok(())
 }
 
-/// Seconds a served command may take until it answers.
-const READY_SECONDS_MAX: u32 = 120;
+/// What every script begins with. A served command has two minutes until it answers.
+const PRELUDE: &str = r#"set -euo pipefail
+server=
+trap '[ -z "$server" ] || kill -TERM $server' EXIT
+stop() {
+    [ -n "$server" ] || return 0
+    kill -TERM $server
+    wait $server
+    server=
+}
+ready() {
+    for _ in $(seq 1200); do
+        kill -0 $server
+        if [ -s "$1/credentials.json" ]; then
+            root=$(jq -r .api_base "$1/credentials.json")
+            if curl -fsS "${root%/v1}/readyz" >/dev/null 2>&1; then return 0; fi
+        fi
+        sleep 0.1
+    done
+    return 1
+}
+"#;
+
+/// Where a served command keeps its data, and so its credentials.
+fn data_directory(command: &str) -> &str {
+    let mut words = command.split_whitespace();
+    words.find(|word| *word == "--data-dir").and_then(|_| words.next()).unwrap_or("sublet-data")
+}
 
 fn script_of(document: &str, snippets: &[Snippet]) -> String {
-    let mut script = format!(
-        "set -euo pipefail\nserver=\nstop() {{ [ -z \"$server\" ] && return; kill -TERM $server; wait $server; server=; }}\n\
-         trap '[ -z \"$server\" ] || kill -TERM $server' EXIT\n\
-         ready() {{ for _ in $(seq {}); do kill -0 $server; [ -s sublet-data/credentials.json ] && \
-         curl -fsS \"$(jq -r .api_base sublet-data/credentials.json | sed 's,/v1$,,')/readyz\" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }}\n",
-        READY_SECONDS_MAX * 10
-    );
+    let mut script = PRELUDE.to_owned();
     for snippet in snippets {
         let _ = writeln!(script, "echo '== {document}:{}'", snippet.line);
         let _ = match snippet.mode {
             Mode::Shell => writeln!(script, "{}", snippet.text),
-            Mode::Serve => writeln!(script, "stop\n( exec {} ) &\nserver=$!\nready", snippet.text.trim_end()),
+            Mode::Serve => {
+                let command = snippet.text.trim_end();
+                writeln!(script, "stop\n( exec {command} ) &\nserver=$!\nready {}", data_directory(command))
+            }
+            Mode::Stopped => writeln!(script, "stop\n{}", snippet.text),
             Mode::Python => writeln!(script, "python - <<'SNIPPET'\n{}SNIPPET", snippet.text),
             Mode::JavaScript => writeln!(script, "node --input-type=module - <<'SNIPPET'\n{}SNIPPET", snippet.text),
             Mode::NoRun => Ok(()),
@@ -200,6 +226,12 @@ mod tests {
         assert!(run("good", "```sh\nX=1\n```\n```sh\n[ $X = 1 ]\n```\n").is_ok());
         let error = run("bad", "```sh\necho reason; false\n```\n```sh\ntrue\n```\n").unwrap_err();
         assert!(error.to_string().contains("reason"), "{error}");
+    }
+
+    #[test]
+    fn the_data_directory_is_read_from_the_command() {
+        assert_eq!(data_directory("sublet up"), "sublet-data");
+        assert_eq!(data_directory("sublet up --data-dir copy --listen 127.0.0.1:0"), "copy");
     }
 
     #[test]
