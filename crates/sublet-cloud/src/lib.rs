@@ -1,1 +1,78 @@
-//! sublet-cloud
+//! Use cases, authorization and reconcilers: one module per noun.
+//!
+//! A use case checks what its actor may do, decides with the pure crates and writes the effect,
+//! its postings and its audit entry in one transaction of `sublet-store`. It implements the ports
+//! through which the gateway asks for money and reports usage.
+//!
+//! Deliberately absent: SQL, HTTP, real time and randomness.
+#![deny(clippy::float_arithmetic)]
+
+pub mod actor;
+pub mod audit;
+pub mod bootstrap;
+pub mod budget;
+pub mod credit;
+pub mod hold;
+pub mod idempotency;
+pub mod invoice;
+pub mod key;
+pub mod ledger;
+pub mod limit;
+pub mod organization;
+pub mod price;
+pub mod project;
+pub mod settlement;
+pub mod slice;
+pub mod usage;
+pub mod user;
+pub mod why;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sublet_core::{Clock, IdMint, Timestamp};
+use sublet_store::Store;
+
+pub use actor::{Action, Actor};
+
+use crate::price::PriceBook;
+
+/// The cloud's state machine over one store. Cheap to clone; every process of a deployment has its own.
+#[derive(Clone)]
+pub struct Cloud {
+    pub(crate) store: Store,
+    pub(crate) ids: IdMint,
+    pub(crate) prices: Arc<PriceBook>,
+    access_epoch: Arc<AtomicU64>,
+}
+
+impl Cloud {
+    /// Reads what has to be in memory: the price lists.
+    pub async fn open(store: Store, ids: IdMint) -> sublet_core::Result<Self> {
+        let prices = Arc::new(PriceBook::load(&store).await?);
+        Ok(Self { store, ids, prices, access_epoch: Arc::new(AtomicU64::new(1)) })
+    }
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+    pub fn ids(&self) -> &IdMint {
+        &self.ids
+    }
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.ids.clock()
+    }
+    pub fn prices(&self) -> &PriceBook {
+        &self.prices
+    }
+    pub(crate) fn now(&self) -> Timestamp {
+        self.ids.clock().now()
+    }
+    /// Grows with every change of a key, so that caches of access are checked again.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.access_epoch.load(Ordering::Acquire)
+    }
+    /// Called after a change of a key or project was committed.
+    pub(crate) fn access_changed(&self) {
+        self.access_epoch.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -214,3 +214,110 @@ pub async fn period_total(tx: &mut Tx, organization: &OrganizationId, period: Pe
     let mut row = row.reader();
     Ok((row.int()?, row.nanos()?))
 }
+
+/// What is added up: charges by the instant they occurred, half-open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargeQuery {
+    pub scope: Scope,
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+/// Charges of one organization, project and sku.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargeSummary {
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub sku: SkuName,
+    pub currency: Currency,
+    pub charges: i64,
+    pub quantity: i64,
+    pub amount: Nanos,
+}
+
+/// Most rows of a summary.
+pub const SUMMARY_ROWS_MAX: i64 = 10_000;
+
+/// Sums by organization, project and sku.
+pub async fn summarize(tx: &mut Tx, query: &ChargeQuery) -> Result<Vec<ChargeSummary>> {
+    let organization = query.scope.organization().map_or("", OrganizationId::as_str);
+    let project = query.scope.project().map_or("", ProjectId::as_str);
+    let rows = tx
+        .fetch_all(
+            "SELECT organization_id, project_id, sku, currency, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
+             FROM charges WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)
+                 AND occurred_at >= $3 AND occurred_at < $4
+             GROUP BY organization_id, project_id, sku, currency ORDER BY organization_id, project_id, sku LIMIT $5",
+            params![organization, project, query.from, query.until, SUMMARY_ROWS_MAX],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok(ChargeSummary {
+                organization: row.parse()?,
+                project: row.parse()?,
+                sku: row.parse()?,
+                currency: row.parse()?,
+                charges: row.int()?,
+                quantity: row.int()?,
+                amount: row.nanos()?,
+            })
+        })
+        .collect()
+}
+
+/// How the charges of a line were counted, straight from the charges.
+pub async fn sum_of_line(tx: &mut Tx, key: &LineKey) -> Result<(i64, Nanos)> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
+             WHERE organization_id = $1 AND period = $2 AND project_id = $3 AND sku = $4 AND price_version = $5",
+            params![
+                key.organization.as_str(),
+                key.period.to_string(),
+                key.project.as_str(),
+                key.sku.to_string(),
+                key.price_version.0.to_string()
+            ],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok((row.int()?, row.nanos()?))
+}
+
+/// How many charges an organization has, and what they add up to.
+pub async fn organization_total(tx: &mut Tx, organization: &OrganizationId) -> Result<(i64, Nanos)> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges WHERE organization_id = $1",
+            params![organization.as_str()],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok((row.int()?, row.nanos()?))
+}
+
+/// All lines of an organization, over all periods.
+pub async fn list_all_lines(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<(LineKey, LineState)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, period, price_version, sku, quantity, charged FROM charge_lines
+             WHERE organization_id = $1 ORDER BY period, project_id, sku, price_version LIMIT $2",
+            params![organization.as_str(), LINES_MAX],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            let key = LineKey {
+                organization: organization.clone(),
+                project: row.parse()?,
+                period: row.parse()?,
+                price_version: PriceVersion(row.text()?.into()),
+                sku: row.parse()?,
+            };
+            Ok((key, LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? }))
+        })
+        .collect()
+}

@@ -1,0 +1,13 @@
+//! Budget windows as the store needs them: days and months in the organization's time zone.
+
+use sublet_core::{Result, Timestamp};
+use sublet_money::period::{BillingCalendar, PeriodLength};
+use sublet_store::budget::Periods;
+
+/// The windows that hold an instant.
+pub fn periods_at(time_zone: &str, instant: Timestamp) -> Result<Periods> {
+    let calendar = BillingCalendar::new(time_zone)?;
+    let day = calendar.interval_at(PeriodLength::Day, instant)?;
+    let month = calendar.interval_at(PeriodLength::Month, instant)?;
+    Ok(Periods { day: (day.starts_at, day.ends_at), month: (month.starts_at, month.ends_at) })
+}

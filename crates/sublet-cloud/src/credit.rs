@@ -1,0 +1,130 @@
+//! Credit: granted by the operator, prepaid or promotional.
+
+use sublet_core::id::{CreditGrantId, OrganizationId};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
+use sublet_money::balance::CustomerFunds;
+use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_store::credit::{self, CreditGrant};
+use sublet_store::{Page, PageRequest, Tx, ledger, organization};
+
+use crate::audit::Deed;
+use crate::idempotency::{Answer, Call, Render};
+use crate::{Action, Actor, Cloud};
+
+/// Longest reference of a payment, in characters.
+const REFERENCE_MAX_CHARS: usize = 200;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewCredit {
+    pub organization: OrganizationId,
+    pub kind: CreditKind,
+    pub amount: Nanos,
+    /// `None` takes the account's currency; another one is refused.
+    pub currency: Option<Currency>,
+    /// What the owner's own records call this payment.
+    pub reference: String,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a customer has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreditBalance {
+    pub organization: OrganizationId,
+    pub currency: Currency,
+    pub funds: CustomerFunds,
+}
+
+impl Cloud {
+    pub async fn grant_credit(&self, call: &Call, new: &NewCredit, render: &Render<CreditGrant>) -> Result<Answer<CreditGrant>> {
+        call.actor.require(Action::GrantCredit)?;
+        if new.amount <= Nanos::ZERO {
+            return Err(Error::new(ErrorCode::InvalidAmount, "a credit grant is a positive amount").param("amount"));
+        }
+        if new.reference.chars().count() > REFERENCE_MAX_CHARS || new.reference.chars().any(char::is_control) {
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                format!("a reference is one line of at most {REFERENCE_MAX_CHARS} characters"),
+            )
+            .param("reference"));
+        }
+        if new.expires_at.is_some() {
+            // Nothing expires credit yet, and a limit that is not enforced is refused.
+            return Err(Error::new(ErrorCode::LimitUnenforceable, "credit that expires is not offered yet")
+                .param("expires_at")
+                .alternative("leave expires_at out"));
+        }
+        let id: CreditGrantId = self.ids.mint();
+        self.once(call, render, (self, &call.actor, new, id), |(cloud, actor, new, id), tx| {
+            Box::pin(async move {
+                let organization = organization::get(tx, &actor.scope, &new.organization).await?;
+                if new.currency.is_some_and(|currency| currency != organization.currency) {
+                    return Err(Error::new(
+                        ErrorCode::CurrencyMismatch,
+                        format!("the account is kept in {}", organization.currency),
+                    )
+                    .param("amount"));
+                }
+                let grant = CreditGrant {
+                    id: id.clone(),
+                    organization: organization.id.clone(),
+                    kind: new.kind.as_str().to_owned(),
+                    amount: new.amount,
+                    currency: organization.currency,
+                    reference: new.reference.clone(),
+                    expires_at: None,
+                    created_at: cloud.now(),
+                };
+                cloud.insert_grant(tx, actor, &grant, new.kind).await?;
+                Ok(grant)
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn insert_grant(&self, tx: &mut Tx, actor: &Actor, grant: &CreditGrant, kind: CreditKind) -> Result<()> {
+        credit::insert(tx, grant).await?;
+        let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
+        let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
+        ledger::post(tx, &post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?).await?;
+        let detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
+        let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
+        self.record(tx, actor, deed, grant.created_at).await
+    }
+
+    pub async fn list_credit(&self, actor: &Actor, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {
+        actor.require(Action::ReadBilling)?;
+        self.store
+            .read((actor, organization, page), |(actor, organization, page), tx| {
+                Box::pin(async move {
+                    organization::get(tx, &actor.scope, organization).await?;
+                    credit::list(tx, organization, page).await
+                })
+            })
+            .await
+    }
+
+    /// A customer's funds, with the invariant of the ledger checked.
+    pub async fn credit_balance(&self, actor: &Actor, organization: &OrganizationId) -> Result<CreditBalance> {
+        actor.require(Action::ReadUsage)?;
+        let scope = match &actor.scope {
+            Scope::Project { organization, .. } => Scope::Organization(organization.clone()),
+            other => other.clone(),
+        };
+        self.store.read((scope, organization), |(scope, organization), tx| Box::pin(balance(tx, scope, organization))).await
+    }
+}
+
+pub(crate) async fn balance(tx: &mut Tx, scope: &Scope, organization: &OrganizationId) -> Result<CreditBalance> {
+    let found = organization::get(tx, scope, organization).await?;
+    let mut totals = std::collections::BTreeMap::new();
+    for kind in AccountKind::ALL {
+        let account = LedgerAccount::customer(kind, organization);
+        if account.organization().is_some() {
+            totals.insert(kind, ledger::totals(tx, &account).await?);
+        }
+    }
+    let funds = CustomerFunds::from_totals(found.credit_limit, |kind| totals.get(&kind).copied().unwrap_or_default())?;
+    funds.verify()?;
+    Ok(CreditBalance { organization: found.id, currency: found.currency, funds })
+}

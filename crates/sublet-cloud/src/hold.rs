@@ -1,0 +1,90 @@
+//! Holds of long-running work: placed, extended, captured, released, each inside the caller's transaction.
+
+use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
+use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
+use sublet_money::sku::SkuFamily;
+use sublet_store::budget::{self, BudgetRef};
+use sublet_store::hold::{self, Hold};
+use sublet_store::{Tx, ledger, organization};
+
+use crate::Cloud;
+use crate::budget::periods_at;
+
+/// Whose money is held, and what for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HoldOwner {
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub key: Option<KeyId>,
+    /// What it pays for: a lease.
+    pub subject: String,
+}
+
+impl Cloud {
+    /// Sets money aside out of the credit and every limit that applies, all or nothing.
+    pub async fn place_hold(&self, tx: &mut Tx, owner: &HoldOwner, amount: Nanos, now: Timestamp) -> Result<HoldId> {
+        let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
+        let periods = periods_at(&found.time_zone, now)?;
+        let key = owner.key.as_ref().map_or("", KeyId::as_str);
+        let budgets = budget::chain(tx, &[key, owner.project.as_str(), owner.organization.as_str()], &periods).await?;
+        let budgets: Vec<BudgetRef> = budgets.into_iter().map(|budget| budget.reference).collect();
+        budget::reserve(tx, &budgets, amount).await?;
+        let available = ledger::available(tx, &owner.organization).await?;
+        let split = CreditSplit::burn(available, found.credit_limit, amount)?;
+        let hold = Hold {
+            id: self.ids.mint(),
+            organization: owner.organization.clone(),
+            project: owner.project.clone(),
+            key: owner.key.clone(),
+            subject: owner.subject.clone(),
+            currency: found.currency,
+            amount: split,
+            captured: Nanos::ZERO,
+            budgets,
+            open: true,
+            created_at: now,
+        };
+        hold::insert(tx, &hold).await?;
+        self.post_hold(tx, &hold, &Fact::HoldPlaced { from: split }, now).await?;
+        Ok(hold.id)
+    }
+
+    /// Adds to an open hold; refused like a new one if it cannot be afforded.
+    pub async fn extend_hold(&self, tx: &mut Tx, hold: &Hold, by: Nanos, now: Timestamp) -> Result<()> {
+        budget::reserve(tx, &hold.budgets, by).await?;
+        let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
+        let available = ledger::available(tx, &hold.organization).await?;
+        let split = CreditSplit::burn(available, found.credit_limit, by)?;
+        if !hold::extend(tx, &hold.id, split).await? {
+            return Err(Error::new(ErrorCode::Conflict, format!("hold {} is closed", hold.id)));
+        }
+        self.post_hold(tx, hold, &Fact::HoldPlaced { from: split }, now).await
+    }
+
+    /// Turns part of a hold into income. More than it holds is an error: nothing runs beyond its hold.
+    pub async fn capture_hold(&self, tx: &mut Tx, hold: &Hold, amount: Nanos, now: Timestamp) -> Result<()> {
+        if !hold::capture(tx, &hold.id, amount).await? {
+            return Err(Error::new(ErrorCode::LedgerMismatch, format!("hold {} is closed or holds less than {amount}", hold.id)));
+        }
+        budget::settle(tx, &hold.budgets, amount).await?;
+        self.post_hold(tx, hold, &Fact::HoldCaptured { family: SkuFamily::DeviceTime, amount }, now).await
+    }
+
+    /// Gives back what a hold did not capture and closes it. A closed hold stays as it is.
+    pub async fn release_hold(&self, tx: &mut Tx, subject: &str, now: Timestamp) -> Result<()> {
+        let Some(hold) = hold::find_open(tx, subject).await? else { return Ok(()) };
+        if !hold::close(tx, &hold.id, now).await? {
+            return Ok(());
+        }
+        let unspent = hold.uncaptured()?;
+        budget::release(tx, &hold.budgets, unspent.total()?).await?;
+        self.post_hold(tx, &hold, &Fact::HoldReleased { to: unspent }, now).await
+    }
+
+    async fn post_hold(&self, tx: &mut Tx, hold: &Hold, fact: &Fact, now: Timestamp) -> Result<()> {
+        let memo = format!("{} of {}", hold.id, hold.subject);
+        let head = EntryHead { id: self.ids.mint(), at: now, currency: hold.currency, memo };
+        ledger::post(tx, &post(head, &hold.organization, fact)?).await.map(|_| ())
+    }
+}

@@ -1,0 +1,258 @@
+//! Keys: created, shown once, checked, revoked.
+
+use std::sync::Arc;
+
+use sublet_core::admission::{Access, ModelAccess, RateLimits};
+use sublet_core::id::{KeyId, OrganizationId, ProjectId};
+use sublet_core::key::{KeyPlane, Secret};
+use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_store::key::{self, Key};
+use sublet_store::{Page, PageRequest, Tx, organization, project};
+
+use crate::audit::Deed;
+use crate::organization::checked_name;
+use crate::{Action, Actor, Cloud};
+
+/// How long a console session lives.
+const SESSION_LIFE: DurationMs = DurationMs::from_hours(12);
+/// Models one key may be confined to.
+pub const KEY_MODELS_MAX: usize = 100;
+
+/// What a new key may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewKey {
+    pub name: String,
+    pub models: ModelAccess,
+    pub rates: RateLimits,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key with its secret, which is never shown again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreatedKey {
+    pub key: Key,
+    pub secret: Secret,
+}
+
+/// Where a key belongs; decides its plane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KeyOwner {
+    Project { organization: OrganizationId, project: ProjectId },
+    Organization(OrganizationId),
+    Operator,
+}
+
+impl KeyOwner {
+    const fn plane(&self) -> KeyPlane {
+        match self {
+            Self::Project { .. } => KeyPlane::Project,
+            Self::Organization(_) => KeyPlane::Admin,
+            Self::Operator => KeyPlane::Operator,
+        }
+    }
+    fn parts(&self) -> (Option<OrganizationId>, Option<ProjectId>) {
+        match self {
+            Self::Project { organization, project } => (Some(organization.clone()), Some(project.clone())),
+            Self::Organization(organization) => (Some(organization.clone()), None),
+            Self::Operator => (None, None),
+        }
+    }
+}
+
+impl Cloud {
+    /// Creates a key for a project of the actor's organization.
+    pub async fn create_project_key(&self, actor: &Actor, project: &ProjectId, new: &NewKey) -> Result<CreatedKey> {
+        actor.require(Action::ManageKeys)?;
+        self.check_new_key(new)?;
+        let organization = actor.organization()?.clone();
+        let created = self.new_key(&KeyOwner::Project { organization, project: project.clone() }, new)?;
+        self.store
+            .write((self, actor, &created, project), |(cloud, actor, created, project), tx| {
+                Box::pin(async move {
+                    let found = project::get(tx, &actor.scope, project).await?;
+                    if found.archived {
+                        return Err(Error::new(ErrorCode::Conflict, format!("project '{project}' is archived")));
+                    }
+                    cloud.insert_key(tx, actor, created).await
+                })
+            })
+            .await?;
+        Ok(created)
+    }
+
+    fn check_new_key(&self, new: &NewKey) -> Result<()> {
+        if new.expires_at.is_some_and(|at| at <= self.now()) {
+            return Err(Error::new(ErrorCode::InvalidRequest, "a key cannot expire in the past").param("expires_at"));
+        }
+        if let ModelAccess::Only(models) = &new.models
+            && (models.is_empty() || models.len() > KEY_MODELS_MAX)
+        {
+            return Err(
+                Error::new(ErrorCode::InvalidRequest, format!("a key is confined to 1 to {KEY_MODELS_MAX} models")).param("models")
+            );
+        }
+        let rates = [new.rates.requests_per_minute, new.rates.tokens_per_minute, new.rates.concurrent_requests];
+        if rates.contains(&Some(0)) {
+            return Err(Error::new(ErrorCode::LimitUnenforceable, "a limit of 0 would stop the key; revoke it instead")
+                .param("rate_limits"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn new_key(&self, owner: &KeyOwner, new: &NewKey) -> Result<CreatedKey> {
+        let secret = Secret::generate(owner.plane(), self.ids.rng().as_ref());
+        let (organization, project) = owner.parts();
+        let key = Key {
+            id: self.ids.mint(),
+            plane: owner.plane(),
+            organization,
+            project,
+            name: checked_name(&new.name)?,
+            hint: secret.hint(),
+            models: new.models.clone(),
+            rates: new.rates,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            created_at: self.now(),
+        };
+        Ok(CreatedKey { key, secret })
+    }
+
+    pub(crate) async fn insert_key(&self, tx: &mut Tx, actor: &Actor, created: &CreatedKey) -> Result<()> {
+        let key = &created.key;
+        key::insert(tx, key, &created.secret).await?;
+        let deed = Deed {
+            organization: key.organization.as_ref(),
+            action: "key.create",
+            target: key.id.as_str(),
+            detail: format!("{} plane, {}", key.plane, key.hint),
+        };
+        self.record(tx, actor, deed, key.created_at).await
+    }
+
+    /// Keys of one project, or the organization's admin keys.
+    pub async fn list_keys(&self, actor: &Actor, project: Option<&ProjectId>, page: &PageRequest) -> Result<Page<Key>> {
+        actor.require(Action::ManageKeys)?;
+        let organization = actor.organization()?;
+        self.store
+            .read((actor, organization, project, page), |(actor, organization, project, page), tx| {
+                Box::pin(async move {
+                    if let Some(project) = project {
+                        project::get(tx, &actor.scope, project).await?;
+                    }
+                    key::list(tx, organization, *project, page).await
+                })
+            })
+            .await
+    }
+
+    /// Revokes a key. It stops working before this returns.
+    pub async fn revoke_key(&self, actor: &Actor, id: &KeyId) -> Result<Key> {
+        actor.require(Action::ManageKeys)?;
+        let now = self.now();
+        let revoked = self
+            .store
+            .write((self, actor, id), move |(cloud, actor, id), tx| {
+                Box::pin(async move {
+                    let key = key::revoke(tx, &actor.scope, id, now).await?;
+                    let deed = Deed {
+                        organization: key.organization.as_ref(),
+                        action: "key.revoke",
+                        target: id.as_str(),
+                        detail: key.hint.clone(),
+                    };
+                    cloud.record(tx, actor, deed, now).await?;
+                    Ok(key)
+                })
+            })
+            .await?;
+        self.access_changed();
+        Ok(revoked)
+    }
+
+    /// Who holds this key? Fails for unknown, expired and revoked ones.
+    pub async fn authenticate_key(&self, secret: &Secret, address: &str) -> Result<Actor> {
+        let key = self.live_key(secret).await?;
+        actor_of(&key, address)
+    }
+
+    async fn live_key(&self, secret: &Secret) -> Result<Key> {
+        let now = self.now();
+        let found = self.store.read(secret, |secret, tx| Box::pin(key::find_by_secret(tx, secret))).await?;
+        let refused = |why: &str| {
+            Err(Error::new(ErrorCode::InvalidApiKey, format!("the key {} {why}", secret.hint())).alternative("create a new key"))
+        };
+        match found {
+            None => refused("is not known"),
+            Some(key) if key.revoked_at.is_some() => refused("was revoked"),
+            Some(key) if key.expires_at.is_some_and(|at| at <= now) => refused("has expired"),
+            Some(key) => Ok(key),
+        }
+    }
+
+    /// What the gateway may let this key do.
+    pub(crate) async fn access_of(&self, secret: &Secret) -> Result<Arc<Access>> {
+        let key = self.live_key(secret).await?;
+        let (Some(organization), Some(project)) = (key.organization, key.project) else {
+            return Err(Error::new(
+                ErrorCode::WrongKeyPlane,
+                format!("models need a project key, this one is of the {} plane", key.plane),
+            )
+            .alternative(format!("use a key that starts with {}", KeyPlane::Project.prefix())));
+        };
+        let owner = organization.clone();
+        let found = self.store.read(owner, |id, tx| Box::pin(organization::get(tx, &Scope::Operator, id))).await?;
+        Ok(Arc::new(Access {
+            key: key.id,
+            project,
+            organization,
+            currency: found.currency,
+            models: key.models,
+            rates: key.rates,
+            expires_at: key.expires_at,
+        }))
+    }
+
+    /// Opens a console session for a key and returns the session's secret.
+    pub async fn open_session(&self, secret: &Secret, address: &str) -> Result<(String, Actor)> {
+        let key = self.live_key(secret).await?;
+        let mut random = [0_u8; 32];
+        self.ids.rng().fill(&mut random);
+        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let now = self.now();
+        self.store
+            .write((&token, &key.id), move |(token, id), tx| {
+                Box::pin(key::insert_session(tx, token, id, now, now.plus(SESSION_LIFE)))
+            })
+            .await?;
+        let actor = actor_of(&key, address)?;
+        Ok((token, actor))
+    }
+
+    /// The actor behind a console session.
+    pub async fn resume_session(&self, token: &str, address: &str) -> Result<Actor> {
+        let now = self.now();
+        let found = self.store.read(token.to_owned(), move |token, tx| Box::pin(key::find_by_session(tx, token, now))).await?;
+        let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
+        let key = live.ok_or_else(|| Error::new(ErrorCode::InvalidApiKey, "the session has ended").alternative("sign in again"))?;
+        actor_of(&key, address)
+    }
+
+    pub async fn close_session(&self, token: &str) -> Result<()> {
+        self.store.write(token.to_owned(), |token, tx| Box::pin(key::delete_session(tx, token))).await
+    }
+}
+
+fn actor_of(key: &Key, address: &str) -> Result<Actor> {
+    let scope = match (key.plane, &key.organization, &key.project) {
+        (KeyPlane::Operator, None, None) => Scope::Operator,
+        (KeyPlane::Admin, Some(organization), None) => Scope::Organization(organization.clone()),
+        (KeyPlane::Project, Some(organization), Some(project)) => {
+            Scope::Project { organization: organization.clone(), project: project.clone() }
+        }
+        (KeyPlane::Operator | KeyPlane::Admin | KeyPlane::Project, _, _) => {
+            return Err(Error::internal(format!("key {} has a plane that does not fit its owner", key.id)));
+        }
+    };
+    Ok(Actor { plane: key.plane, scope, key: Some(key.id.clone()), address: address.to_owned() })
+}

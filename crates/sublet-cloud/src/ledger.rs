@@ -1,0 +1,240 @@
+//! The books as a whole: verification and export.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::balance::TrialBalance;
+use sublet_money::export::{JournalFormat, JournalWriter};
+use sublet_money::rating::{LineKey, verify_line};
+use sublet_store::ledger::{JournalCursor, StoredAccount};
+use sublet_store::{PageRequest, Tx, charge, hold, ledger, organization, slice};
+
+use crate::{Action, Actor, Cloud, credit};
+
+/// Most findings that are listed.
+pub const FINDINGS_MAX: usize = 100;
+
+/// Everything added up again.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Verification {
+    pub as_of: Timestamp,
+    pub accounts: u64,
+    pub entries: u64,
+    pub transfers: u64,
+    pub charges: u64,
+    pub totals: Vec<(Currency, Nanos, Nanos)>,
+    /// What does not add up, one sentence each.
+    pub findings: Vec<String>,
+}
+
+impl Verification {
+    pub fn balanced(&self) -> bool {
+        self.findings.is_empty()
+    }
+    fn check(&mut self, good: bool, finding: impl FnOnce() -> String) {
+        if !good && self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding());
+        }
+    }
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.check(false, || error.to_string());
+        }
+    }
+}
+
+impl Cloud {
+    /// Adds the whole ledger up again on one snapshot: journal against accounts, debits against
+    /// credits, funds of every customer, slices and holds against their accounts, charges against lines and income.
+    pub async fn verify_ledger(&self, actor: &Actor) -> Result<Verification> {
+        actor.require(Action::ReadLedger)?;
+        let as_of = self.now();
+        self.store.read((self, as_of), |(cloud, as_of), tx| Box::pin(cloud.verify_in(tx, *as_of))).await
+    }
+
+    async fn verify_in(&self, tx: &mut Tx, as_of: Timestamp) -> Result<Verification> {
+        let mut verification = Verification { as_of, ..Verification::default() };
+        let journal = add_up_journal(tx, &mut verification).await?;
+        let kept = read_accounts(tx, &mut verification).await?;
+        verification.note(journal.verify_against(&kept));
+        add_totals(&journal, &mut verification)?;
+        let mut page = PageRequest { limit: Some(100), ..PageRequest::default() };
+        loop {
+            let organizations = organization::list(tx, &page).await?;
+            for organization in &organizations.items {
+                self.verify_organization(tx, organization, &mut verification).await?;
+            }
+            let Some(last) = organizations.items.last().filter(|_| organizations.has_more) else { return Ok(verification) };
+            page.after = Some(last.id.to_string());
+        }
+    }
+
+    async fn verify_organization(
+        &self,
+        tx: &mut Tx,
+        organization: &organization::Organization,
+        verification: &mut Verification,
+    ) -> Result<()> {
+        let id = &organization.id;
+        match credit::balance(tx, &Scope::Operator, id).await {
+            Ok(balance) => {
+                let (sliced, held) = (slice::open_total(tx, id).await?, hold::open_total(tx, id).await?);
+                verification.check(balance.funds.sliced == sliced, || {
+                    format!("{id}: open slices hold {sliced}, their account {}", balance.funds.sliced)
+                });
+                verification.check(balance.funds.held == held, || {
+                    format!("{id}: open holds hold {held}, their account {}", balance.funds.held)
+                });
+            }
+            Err(error) => verification.check(false, || format!("{id}: {error}")),
+        }
+        let (charges, charged) = charge::organization_total(tx, id).await?;
+        verification.charges += u64::try_from(charges).unwrap_or(0);
+        let income = income(tx, id).await?;
+        verification.check(charged == income, || format!("{id}: charges add up to {charged}, income accounts to {income}"));
+        for line in charge::list_all_lines(tx, id).await? {
+            self.verify_charge_line(tx, &line, verification).await?;
+        }
+        Ok(())
+    }
+
+    async fn verify_charge_line(
+        &self,
+        tx: &mut Tx,
+        line: &(LineKey, sublet_money::rating::LineState),
+        verification: &mut Verification,
+    ) -> Result<()> {
+        let (key, state) = line;
+        let (_, charged) = charge::sum_of_line(tx, key).await?;
+        verification
+            .check(charged == state.charged, || format!("{key}: charges add up to {charged}, the line says {}", state.charged));
+        match self.prices.get(&key.price_version).and_then(|version| version.get(&key.sku).cloned()) {
+            Ok(price) => verification.note(verify_line(*state, &price)),
+            Err(error) => verification.check(false, || format!("{key}: {error}")),
+        }
+        Ok(())
+    }
+
+    /// Every account, in the order of paths.
+    pub async fn list_ledger_accounts(&self, actor: &Actor, after: &str) -> Result<Vec<StoredAccount>> {
+        actor.require(Action::ReadLedger)?;
+        self.store.read((actor, after), |(actor, after), tx| Box::pin(ledger::list_accounts(tx, &actor.scope, after))).await
+    }
+
+    /// Starts an export: entries are read step by step, so that memory stays bounded.
+    pub fn export_ledger(&self, actor: &Actor, format: JournalFormat) -> Result<LedgerExport> {
+        actor.require(Action::ReadLedger)?;
+        let text = Piece::default();
+        let writer = JournalWriter::new(text.clone(), format)?;
+        Ok(LedgerExport { cloud: self.clone(), writer: Some(writer), text, cursor: JournalCursor::default() })
+    }
+}
+
+/// An export under way.
+pub struct LedgerExport {
+    cloud: Cloud,
+    writer: Option<JournalWriter<Piece>>,
+    text: Piece,
+    cursor: JournalCursor,
+}
+
+/// Text that one side writes and the other takes away piece by piece.
+#[derive(Clone, Default)]
+struct Piece(Arc<Mutex<String>>);
+
+impl Piece {
+    fn take(&self) -> String {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl std::fmt::Write for Piece {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        Ok(())
+    }
+}
+
+impl LedgerExport {
+    /// The next piece of text; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<String>> {
+        let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        let cursor = self.cursor.clone();
+        let (entries, cursor) =
+            self.cloud.store.read(cursor, |cursor, tx| Box::pin(ledger::list_entries(tx, &Scope::Operator, cursor))).await?;
+        if entries.is_empty() {
+            writer.finish()?;
+            return Ok(Some(self.text.take()));
+        }
+        for entry in &entries {
+            writer.entry(entry)?;
+        }
+        self.cursor = cursor;
+        self.writer = Some(writer);
+        Ok(Some(self.text.take()))
+    }
+}
+
+async fn add_up_journal(tx: &mut Tx, verification: &mut Verification) -> Result<TrialBalance> {
+    let mut balance = TrialBalance::default();
+    let mut cursor = JournalCursor::default();
+    loop {
+        let (entries, next) = ledger::list_entries(tx, &Scope::Operator, &cursor).await?;
+        if entries.is_empty() {
+            return Ok(balance);
+        }
+        for entry in &entries {
+            verification.entries += 1;
+            verification.transfers += u64::try_from(entry.transfers.len()).unwrap_or(0);
+            balance.apply(entry)?;
+        }
+        cursor = next;
+    }
+}
+
+async fn read_accounts(tx: &mut Tx, verification: &mut Verification) -> Result<TrialBalance> {
+    let mut kept = TrialBalance::default();
+    let mut after = String::new();
+    loop {
+        let accounts = ledger::list_accounts(tx, &Scope::Operator, &after).await?;
+        let Some(last) = accounts.last() else { return Ok(kept) };
+        after = last.account.to_string();
+        for stored in accounts {
+            verification.accounts += 1;
+            let balance = stored.totals.credits.checked_sub(stored.totals.debits)?;
+            verification.check(stored.minimum.is_none_or(|minimum| balance >= minimum), || {
+                format!("{} is at {balance}, below its minimum", stored.account)
+            });
+            // Accounts that were opened but never used are in no entry.
+            if !(stored.totals.debits.is_zero() && stored.totals.credits.is_zero()) {
+                kept.insert(stored.currency, stored.account, stored.totals);
+            }
+        }
+    }
+}
+
+fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result<()> {
+    let mut sums: std::collections::BTreeMap<Currency, (Nanos, Nanos)> = std::collections::BTreeMap::new();
+    for (currency, _, totals) in journal.iter() {
+        let sum = sums.entry(currency).or_default();
+        sum.0 = sum.0.checked_add(totals.debits)?;
+        sum.1 = sum.1.checked_add(totals.credits)?;
+    }
+    for (currency, (debits, credits)) in sums {
+        verification.check(debits == credits, || format!("{currency}: debits are {debits}, credits {credits}"));
+        verification.totals.push((currency, debits, credits));
+    }
+    Ok(())
+}
+
+async fn income(tx: &mut Tx, organization: &sublet_core::id::OrganizationId) -> Result<Nanos> {
+    let mut income = Nanos::ZERO;
+    for kind in AccountKind::ALL {
+        if let AccountKind::Usage(_) = kind {
+            let totals = ledger::totals(tx, &LedgerAccount::customer(kind, organization)).await?;
+            income = income.checked_add(totals.credits)?.checked_sub(totals.debits)?;
+        }
+    }
+    Ok(income)
+}

@@ -1,0 +1,87 @@
+//! Organizations: created by the operator, each with its own ledger accounts and calendar.
+
+use sublet_core::id::OrganizationId;
+use sublet_core::organization::OrganizationClass;
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
+use sublet_money::period::BillingCalendar;
+use sublet_store::organization::{self, Organization};
+use sublet_store::{Page, PageRequest, Tx, ledger};
+
+use crate::audit::Deed;
+use crate::idempotency::{Answer, Call, Render};
+use crate::{Action, Actor, Cloud};
+
+/// Longest name of anything, in characters.
+pub const NAME_MAX_CHARS: usize = 200;
+
+/// What a new organization needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewOrganization {
+    pub name: String,
+    pub class: OrganizationClass,
+    pub currency: Currency,
+    pub time_zone: String,
+    pub credit_limit: Nanos,
+}
+
+/// A name a person gave: one line, not empty, bounded.
+pub fn checked_name(name: &str) -> Result<String> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > NAME_MAX_CHARS || name.chars().any(char::is_control) {
+        return Err(
+            Error::new(ErrorCode::InvalidRequest, format!("a name is one line of 1 to {NAME_MAX_CHARS} characters")).param("name")
+        );
+    }
+    Ok(name.to_owned())
+}
+
+impl Cloud {
+    pub async fn create_organization(
+        &self,
+        call: &Call,
+        new: &NewOrganization,
+        render: &Render<Organization>,
+    ) -> Result<Answer<Organization>> {
+        call.actor.require(Action::ManageOrganizations)?;
+        let name = checked_name(&new.name)?;
+        let calendar = BillingCalendar::new(&new.time_zone).map_err(|error| error.param("time_zone"))?;
+        if new.credit_limit.is_negative() {
+            return Err(Error::new(ErrorCode::InvalidAmount, "a credit limit is not negative").param("credit_limit"));
+        }
+        let organization = Organization {
+            id: self.ids.mint(),
+            name,
+            class: new.class,
+            currency: new.currency,
+            time_zone: calendar.zone_name().to_owned(),
+            credit_limit: new.credit_limit,
+            generation: 1,
+            created_at: self.now(),
+        };
+        self.once(call, render, (self, &call.actor, organization), |(cloud, actor, organization), tx| {
+            Box::pin(async move {
+                cloud.insert_organization(tx, actor, organization).await?;
+                Ok(organization.clone())
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn insert_organization(&self, tx: &mut Tx, actor: &Actor, organization: &Organization) -> Result<()> {
+        organization::insert(tx, organization).await?;
+        ledger::set_credit_limit(tx, &organization.id, organization.currency, organization.credit_limit).await?;
+        let detail = format!("{} organization in {}", organization.class, organization.currency);
+        let deed =
+            Deed { organization: Some(&organization.id), action: "organization.create", target: organization.id.as_str(), detail };
+        self.record(tx, actor, deed, organization.created_at).await
+    }
+
+    pub async fn get_organization(&self, actor: &Actor, id: &OrganizationId) -> Result<Organization> {
+        self.store.read((actor, id), |(actor, id), tx| Box::pin(organization::get(tx, &actor.scope, id))).await
+    }
+
+    pub async fn list_organizations(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Organization>> {
+        actor.require(Action::ManageOrganizations)?;
+        self.store.read(page, |page, tx| Box::pin(organization::list(tx, page))).await
+    }
+}

@@ -1,0 +1,121 @@
+//! The price book: all published versions, in memory, immutable.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sublet_core::admission::{PriceVersion, TokenPrices};
+use sublet_core::id::PriceListId;
+use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
+use sublet_money::price_book::{PriceList, PriceListDraft, PriceListVersion};
+use sublet_money::sku::ModelName;
+use sublet_store::Store;
+use sublet_store::price::StoredPriceVersion;
+
+use crate::audit::Deed;
+use crate::{Action, Actor, Cloud};
+
+/// Published price lists. One list per currency is the public one: the first published in it.
+#[derive(Default)]
+pub struct PriceBook {
+    lists: RwLock<Arc<BTreeMap<PriceListId, PriceList>>>,
+}
+
+impl PriceBook {
+    pub(crate) async fn load(store: &Store) -> Result<Self> {
+        let book = Self::default();
+        book.reload(store).await?;
+        Ok(book)
+    }
+
+    /// Reads all versions again: another process may have published one.
+    pub async fn reload(&self, store: &Store) -> Result<()> {
+        let stored = store.read((), |(), tx| Box::pin(sublet_store::price::list(tx))).await?;
+        let mut versions: BTreeMap<PriceListId, (String, Currency, Vec<Arc<PriceListVersion>>)> = BTreeMap::new();
+        for version in stored {
+            let parsed = PriceListVersion::from_canonical(&version.body, &PriceVersion(version.version.as_str().into()))?;
+            let entry =
+                versions.entry(version.list.clone()).or_insert_with(|| (version.name.clone(), parsed.currency(), Vec::new()));
+            entry.2.push(Arc::new(parsed));
+        }
+        let mut lists = BTreeMap::new();
+        for (id, (name, currency, versions)) in versions {
+            lists.insert(id.clone(), PriceList::restore(id, name, currency, versions)?);
+        }
+        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(lists);
+        Ok(())
+    }
+
+    /// All lists as they are now.
+    pub fn snapshot(&self) -> Arc<BTreeMap<PriceListId, PriceList>> {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The version in force for accounts in a currency.
+    pub fn in_force(&self, currency: Currency, at: Timestamp) -> Result<Arc<PriceListVersion>> {
+        let lists = self.snapshot();
+        let list = lists.values().find(|list| list.currency == currency).ok_or_else(|| {
+            Error::new(ErrorCode::UnknownPrice, format!("there is no price list in {currency}"))
+                .alternative("the operator publishes one in this currency")
+        })?;
+        list.at(at).cloned()
+    }
+
+    /// A version by its hash, whether in force or not.
+    pub fn get(&self, version: &PriceVersion) -> Result<Arc<PriceListVersion>> {
+        let lists = self.snapshot();
+        lists
+            .values()
+            .flat_map(PriceList::versions)
+            .find(|known| known.version() == version)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorCode::UnknownPrice, format!("there is no price-list version {}", version.0)))
+    }
+
+    /// Prices of one model's tokens in force now.
+    pub fn token_prices(&self, currency: Currency, model: &str, at: Timestamp) -> Result<TokenPrices> {
+        let name: ModelName = model.parse()?;
+        self.in_force(currency, at)?.token_prices(&name)
+    }
+}
+
+impl Cloud {
+    /// Publishes a version. It takes over at its `effective_at`; what was admitted before keeps its price.
+    pub async fn publish_prices(&self, actor: &Actor, name: &str, draft: PriceListDraft) -> Result<Arc<PriceListVersion>> {
+        actor.require(Action::ManagePrices)?;
+        let now = self.now();
+        let version = Arc::new(PriceListVersion::new(draft)?);
+        let lists = self.prices.snapshot();
+        let known = lists.get(version.list());
+        let mut list =
+            known.cloned().unwrap_or_else(|| PriceList::new(version.list().clone(), name.to_owned(), version.currency()));
+        if known.is_none() && lists.values().any(|list| list.currency == version.currency()) {
+            return Err(Error::new(ErrorCode::Conflict, format!("there is a price list in {} already", version.currency()))
+                .alternative("publish a new version of that list"));
+        }
+        list.publish(version.clone(), now)?;
+        let number = i64::try_from(list.versions().len()).unwrap_or(i64::MAX);
+        let stored = StoredPriceVersion {
+            list: version.list().clone(),
+            number,
+            name: list.name.clone(),
+            currency: version.currency().to_string(),
+            version: version.version().0.to_string(),
+            effective_at: version.effective_at(),
+            body: version.canonical().to_owned(),
+            created_at: now,
+        };
+        self.store
+            .write((self, actor, &stored), move |(cloud, actor, stored), tx| {
+                Box::pin(async move {
+                    sublet_store::price::insert(tx, stored).await?;
+                    let detail =
+                        format!("version {} number {} effective at {}", stored.version, stored.number, stored.effective_at);
+                    let deed = Deed { organization: None, action: "price_list.publish", target: stored.list.as_str(), detail };
+                    cloud.record(tx, actor, deed, now).await
+                })
+            })
+            .await?;
+        self.prices.reload(&self.store).await?;
+        Ok(version)
+    }
+}

@@ -1,0 +1,235 @@
+//! Slices: what the gateway admits with. Implements the gateway's port.
+
+use std::sync::Arc;
+
+use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices};
+use sublet_core::id::{GatewayId, SliceId};
+use sublet_core::key::Secret;
+use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
+use sublet_store::budget::{self, Budget, BudgetRef};
+use sublet_store::organization::Organization;
+use sublet_store::slice::{self, Slice};
+use sublet_store::{Tx, key, ledger, organization};
+
+use crate::Cloud;
+use crate::budget::periods_at;
+
+/// The port a gateway talks to: the cloud on behalf of one gateway.
+#[derive(Clone)]
+pub struct GatewayPort {
+    cloud: Cloud,
+    gateway: GatewayId,
+}
+
+impl GatewayPort {
+    pub fn new(cloud: Cloud, gateway: GatewayId) -> Self {
+        Self { cloud, gateway }
+    }
+}
+
+impl Admission for GatewayPort {
+    fn authenticate<'a>(&'a self, secret: &'a Secret) -> BoxFuture<'a, Result<Arc<Access>>> {
+        Box::pin(self.cloud.access_of(secret))
+    }
+    fn access_epoch(&self) -> u64 {
+        self.cloud.epoch()
+    }
+    fn prices(&self, access: &Access, model: &str) -> Result<Arc<TokenPrices>> {
+        self.cloud.prices.token_prices(access.currency, model, self.cloud.now()).map(Arc::new)
+    }
+    fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
+        Box::pin(async move {
+            self.cloud.store.write((&self.cloud, request), |(cloud, request), tx| Box::pin(cloud.grant_slice(tx, request))).await
+        })
+    }
+    fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>> {
+        Box::pin(async move {
+            self.cloud
+                .store
+                .write((self, request), |(port, request), tx| Box::pin(port.cloud.return_slice(tx, &port.gateway, request)))
+                .await
+        })
+    }
+}
+
+/// Where the money of a grant comes from, and how much there is.
+struct Source {
+    organization: Organization,
+    budgets: Vec<Budget>,
+    available: CreditSplit,
+}
+
+impl Source {
+    /// What could be granted at most; never negative.
+    fn headroom(&self) -> Result<Nanos> {
+        let credit = self.available.total()?.checked_add(self.organization.credit_limit)?.max(Nanos::ZERO);
+        Ok(self.budgets.iter().map(Budget::left).fold(credit, Nanos::min))
+    }
+    /// The refusal that names what is too tight.
+    fn refusal(&self, needed: Nanos) -> Result<Error> {
+        let tightest = self.budgets.iter().filter(|budget| budget.left() < needed).min_by_key(|budget| budget.left());
+        if let Some(budget) = tightest {
+            return Ok(budget::exhausted(budget, needed));
+        }
+        let left = self.headroom()?;
+        let currency = self.organization.currency;
+        Ok(Error::new(ErrorCode::InsufficientQuota, format!("the credit is used up: {needed} {currency} needed, {left} left"))
+            .alternative("add credit to the organization's account"))
+    }
+    /// At most half of what is left, so that one key does not keep the others from it; at least what is needed.
+    fn grant(&self, request: &SliceRequest) -> Result<Nanos> {
+        let headroom = self.headroom()?;
+        if request.least > headroom {
+            return Err(self.refusal(request.least)?);
+        }
+        let half = Nanos::new(headroom.get() / 2);
+        Ok(request.wanted.min(half).max(request.least))
+    }
+    fn references(&self) -> Vec<BudgetRef> {
+        self.budgets.iter().map(|budget| budget.reference.clone()).collect()
+    }
+    /// The first instant at which one of the budgets starts anew.
+    fn window_ends_at(&self) -> Option<Timestamp> {
+        self.budgets.iter().filter_map(|budget| budget.ends_at).min()
+    }
+}
+
+impl Cloud {
+    /// A gateway's new session; what earlier sessions hold is fenced off.
+    pub async fn start_gateway(&self, gateway: &GatewayId) -> Result<i64> {
+        let now = self.now();
+        self.store.write(gateway, move |gateway, tx| Box::pin(slice::start_gateway(tx, gateway, now))).await
+    }
+
+    async fn grant_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
+        if slice::find_fence(tx, &request.gateway).await? != Some(request.fence) {
+            return Err(Error::new(ErrorCode::Conflict, "another session of this gateway has taken over"));
+        }
+        match &request.extend {
+            Some(id) => self.extend_slice(tx, request, id).await,
+            None => self.open_slice(tx, request).await,
+        }
+    }
+
+    async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
+        let now = self.now();
+        let found = key::find(tx, &Scope::Operator, &request.key).await?;
+        let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
+        let Some((owner, project)) = live.and_then(|key| key.organization.zip(key.project)) else {
+            return Err(Error::new(ErrorCode::InvalidApiKey, "the key was revoked or has expired"));
+        };
+        let organization = organization::get(tx, &Scope::Operator, &owner).await?;
+        let periods = periods_at(&organization.time_zone, now)?;
+        let budgets = budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &periods).await?;
+        let available = ledger::available(tx, &owner).await?;
+        let source = Source { organization, budgets, available };
+        let amount = source.grant(request)?;
+        let granted = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
+        let slice = Slice {
+            id: self.ids.mint(),
+            gateway: request.gateway.clone(),
+            fence: request.fence,
+            organization: owner,
+            project,
+            key: request.key.clone(),
+            currency: source.organization.currency,
+            granted,
+            spent: Nanos::ZERO,
+            records: 0,
+            budgets: source.references(),
+            window_ends_at: source.window_ends_at(),
+            open: true,
+            opened_at: now,
+        };
+        budget::reserve(tx, &slice.budgets, amount).await?;
+        slice::insert(tx, &slice).await?;
+        self.post_slice(tx, &slice, &Fact::SliceGranted { from: granted }, now).await?;
+        let left = source.headroom()?.checked_sub(amount)?;
+        Ok(SliceGrant {
+            slice: slice.id,
+            added: amount,
+            granted: amount,
+            window_ends_at: slice.window_ends_at,
+            available: Some(left),
+        })
+    }
+
+    async fn extend_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<SliceGrant> {
+        let now = self.now();
+        let found = slice::find(tx, &request.gateway, id).await?;
+        let Some(slice) = found.filter(|slice| slice.open && slice.fence == request.fence && slice.key == request.key) else {
+            return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
+        };
+        let organization = organization::get(tx, &Scope::Operator, &slice.organization).await?;
+        let mut budgets = Vec::with_capacity(slice.budgets.len());
+        for reference in &slice.budgets {
+            budgets.extend(budget::find(tx, reference).await?);
+        }
+        let available = ledger::available(tx, &slice.organization).await?;
+        let source = Source { organization, budgets, available };
+        let amount = source.grant(request)?;
+        let added = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
+        budget::reserve(tx, &slice.budgets, amount).await?;
+        slice::extend(tx, id, added).await?;
+        self.post_slice(tx, &slice, &Fact::SliceGranted { from: added }, now).await?;
+        let granted = slice.granted.total()?.checked_add(amount)?;
+        let left = source.headroom()?.checked_sub(amount)?;
+        Ok(SliceGrant { slice: slice.id, added: amount, granted, window_ends_at: slice.window_ends_at, available: Some(left) })
+    }
+
+    async fn return_slice(&self, tx: &mut Tx, gateway: &GatewayId, request: &SliceReturn) -> Result<SliceClosed> {
+        let found = slice::find(tx, gateway, &request.slice).await?;
+        let Some(slice) = found.filter(|slice| slice.fence == request.fence) else {
+            return Err(Error::new(ErrorCode::Conflict, format!("slice {} is not of this session", request.slice)));
+        };
+        if !slice.open {
+            return Ok(SliceClosed::Released(Nanos::ZERO));
+        }
+        if slice.records < request.records {
+            return Ok(SliceClosed::Waiting);
+        }
+        self.close_slice(tx, &slice).await.map(SliceClosed::Released)
+    }
+
+    async fn close_slice(&self, tx: &mut Tx, slice: &Slice) -> Result<Nanos> {
+        let now = self.now();
+        if !slice::close(tx, &slice.id, now).await? {
+            return Ok(Nanos::ZERO);
+        }
+        let unspent = slice.unspent()?;
+        budget::release(tx, &slice.budgets, unspent.total()?).await?;
+        self.post_slice(tx, slice, &Fact::SliceReturned { to: unspent }, now).await?;
+        unspent.total()
+    }
+
+    /// Closes the slices of this gateway's earlier sessions. Call it after their journal was settled
+    /// whole: then everything that was served is known and the rest was never spent.
+    pub async fn close_fenced_slices(&self, gateway: &GatewayId, fence: i64) -> Result<u64> {
+        let mut closed = 0;
+        loop {
+            let step = self
+                .store
+                .write((self, gateway), move |(cloud, gateway), tx| {
+                    Box::pin(async move {
+                        let slices = slice::list_fenced(tx, gateway, fence).await?;
+                        for slice in &slices {
+                            cloud.close_slice(tx, slice).await?;
+                        }
+                        Ok(u64::try_from(slices.len()).unwrap_or(0))
+                    })
+                })
+                .await?;
+            if step == 0 {
+                return Ok(closed);
+            }
+            closed += step;
+        }
+    }
+
+    async fn post_slice(&self, tx: &mut Tx, slice: &Slice, fact: &Fact, now: Timestamp) -> Result<()> {
+        let currency: Currency = slice.currency;
+        let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: format!("{} of {}", slice.id, slice.key) };
+        ledger::post(tx, &post(head, &slice.organization, fact)?).await.map(|_| ())
+    }
+}

@@ -1,0 +1,187 @@
+//! `why`: the rule and the numbers behind a request, charge, invoice or key.
+
+use sublet_core::id::{ChargeId, InvoiceId, RequestId};
+use sublet_core::{Error, ErrorCode, Result, Timestamp};
+use sublet_money::explanation::ChargeExplanation;
+use sublet_money::rating::{LineKey, LineState, RatedLine};
+use sublet_store::charge::{self, Charge};
+use sublet_store::usage::UsageEvent;
+
+use crate::{Actor, Cloud};
+
+/// A number or a step, with what it was made from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    pub label: String,
+    pub value: String,
+    pub parts: Vec<Fact>,
+}
+
+impl Fact {
+    pub fn new(label: impl Into<String>, value: impl ToString) -> Self {
+        Self { label: label.into(), value: value.to_string(), parts: Vec::new() }
+    }
+    #[must_use]
+    pub fn made_of(mut self, parts: Vec<Self>) -> Self {
+        self.parts = parts;
+        self
+    }
+}
+
+/// Why something is as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    pub id: String,
+    /// One sentence: the answer.
+    pub summary: String,
+    /// The rule that decided, in words.
+    pub rule: String,
+    pub facts: Vec<Fact>,
+    /// Ids worth asking about next.
+    pub related: Vec<String>,
+}
+
+impl Cloud {
+    /// Explains what an id names, if the actor may see it.
+    pub async fn why(&self, actor: &Actor, id: &str) -> Result<Explanation> {
+        match sublet_core::id::prefix_of(id) {
+            Some("req") => self.why_request(actor, &id.parse()?).await,
+            Some("chg") => self.why_charge(actor, &id.parse()?).await,
+            Some("inv") => self.why_invoice(actor, &id.parse()?).await,
+            _ => Err(Error::new(ErrorCode::InvalidId, "why explains requests, jobs, leases, quotes, charges and invoices")
+                .alternative("give an id that starts with req_, job_, lease_, quote_, chg_ or inv_")),
+        }
+    }
+
+    async fn why_request(&self, actor: &Actor, id: &RequestId) -> Result<Explanation> {
+        let usage = self.get_request(actor, id).await?;
+        let mut facts = Vec::new();
+        for event in &usage.events {
+            facts.push(attempt_fact(event));
+        }
+        let mut related = Vec::new();
+        for charge in &usage.charges {
+            facts.push(self.charge_fact(charge)?);
+            related.push(charge.id.to_string());
+        }
+        let total = sublet_core::Nanos::checked_sum(usage.charges.iter().map(|charge| charge.amount))?;
+        let first = usage.events.first().ok_or_else(|| Error::internal("a request without events"))?;
+        let summary = match &first.quarantine {
+            None => format!("{id} cost {total} {} and ended as {}", first.currency, first.record.outcome.as_str()),
+            Some(reason) => format!("{id} is in quarantine and was not charged: {reason}"),
+        };
+        Ok(Explanation {
+            id: id.to_string(),
+            summary,
+            rule: "each kind of token is charged the rounded cost of its line after the request less that before it".to_owned(),
+            facts,
+            related,
+        })
+    }
+
+    async fn why_charge(&self, actor: &Actor, id: &ChargeId) -> Result<Explanation> {
+        let found = self.store.read((actor, id), |(actor, id), tx| Box::pin(charge::find(tx, &actor.scope, id))).await?;
+        let charge = found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no charge '{id}'")))?;
+        let fact = self.charge_fact(&charge)?;
+        Ok(Explanation {
+            id: id.to_string(),
+            summary: format!("{} {} for {} of {}", charge.amount, charge.currency, charge.quantity, charge.sku),
+            rule: "charge = R(line quantity after) - R(line quantity before), R rounding the exact cost half to even to nano-units"
+                .to_owned(),
+            facts: vec![
+                fact,
+                Fact::new("billing period", charge.period),
+                Fact::new("occurred at", charge.occurred_at),
+                Fact::new("posted at", charge.posted_at),
+            ],
+            related: vec![charge.source.clone()],
+        })
+    }
+
+    async fn why_invoice(&self, actor: &Actor, id: &InvoiceId) -> Result<Explanation> {
+        let invoice = self.get_invoice(actor, id).await?;
+        let content = &invoice.content;
+        let currency = content.account.currency;
+        let lines = content
+            .lines
+            .iter()
+            .map(|line| {
+                Fact::new(format!("{} ({})", line.sku, line.project), format!("{} {currency}", line.charges.amount)).made_of(vec![
+                    Fact::new("quantity", format!("{} {}", line.quantity, line.unit.base_unit_name())),
+                    Fact::new("price", &line.price),
+                    Fact::new("charges", line.charges.count),
+                    Fact::new("price version", &line.price_version.0),
+                ])
+            })
+            .collect();
+        Ok(Explanation {
+            id: id.to_string(),
+            summary: format!("{} {currency} for {} in {}", content.total, content.account.name, content.period.key),
+            rule: "the exact sum of the lines less what was carried over, rounded once to the currency's smallest unit".to_owned(),
+            facts: vec![
+                Fact::new("sum of charges", format!("{} {currency}", content.subtotal)).made_of(lines),
+                Fact::new("carried over", format!("{} {currency}", content.carry_before)),
+                Fact::new("total", format!("{} {currency}", content.total)),
+                Fact::new("carried on", format!("{} {currency}", content.carry_after)),
+                Fact::new("state", invoice.state.as_str()),
+            ],
+            related: Vec::new(),
+        })
+    }
+
+    /// The numbers behind one charge.
+    pub(crate) fn charge_fact(&self, charge: &Charge) -> Result<Fact> {
+        let explanation = self.explain_charge(charge)?;
+        let side = |name: &str, cost: &sublet_money::explanation::CumulativeCost| {
+            Fact::new(
+                format!("line {name}"),
+                format!(
+                    "{} in all, exactly {} nano-{}, rounded {}",
+                    cost.quantity, cost.exact_nanos, explanation.currency, cost.rounded
+                ),
+            )
+        };
+        Ok(Fact::new(format!("charge {}", charge.id), format!("{} {}", charge.amount, charge.currency)).made_of(vec![
+            Fact::new("sku", &charge.sku),
+            Fact::new("quantity", charge.quantity),
+            Fact::new("price", &explanation.price),
+            Fact::new("price version", &charge.price_version.0),
+            side("before", &explanation.before),
+            side("after", &explanation.after),
+        ]))
+    }
+
+    fn explain_charge(&self, charge: &Charge) -> Result<ChargeExplanation> {
+        let version = self.prices.get(&charge.price_version)?;
+        let key = LineKey {
+            organization: charge.organization.clone(),
+            project: charge.project.clone(),
+            period: charge.period,
+            price_version: charge.price_version.clone(),
+            sku: charge.sku.clone(),
+        };
+        let after = LineState {
+            quantity: charge.before.quantity.checked_add(charge.quantity)?,
+            charged: charge.before.charged.checked_add(charge.amount)?,
+        };
+        RatedLine { key, quantity: charge.quantity, amount: charge.amount, before: charge.before, after }.explain(&version)
+    }
+}
+
+fn attempt_fact(event: &UsageEvent) -> Fact {
+    let record = &event.record;
+    let first_token = |at: Timestamp| format!("{} ms", at.since(record.admitted_at).millis());
+    Fact::new(format!("attempt {}", record.attempt), record.outcome.as_str()).made_of(vec![
+        Fact::new("model", &record.model),
+        Fact::new("route", &record.route),
+        Fact::new("key", &record.key),
+        Fact::new("admitted at", record.admitted_at),
+        Fact::new("time to first token", record.first_token_at.map_or_else(|| "none".to_owned(), first_token)),
+        Fact::new("finished after", first_token(record.finished_at)),
+        Fact::new("input tokens", record.tokens.input),
+        Fact::new("cached input tokens", record.tokens.cached_input),
+        Fact::new("output tokens", record.tokens.output),
+        Fact::new("paid from", &record.slice),
+        Fact::new("price version in force at admission", &record.price_version.0),
+    ])
+}
