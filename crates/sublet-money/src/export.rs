@@ -77,7 +77,7 @@ impl<W: Write> JournalWriter<W> {
                 "; Ledger of a Sublet cloud. Exact to 9 decimals; check with: bean-check FILE\n",
                 "option \"title\" \"Sublet ledger\"\n",
                 "option \"inferred_tolerance_default\" \"*:0\"\n",
-                "option \"inferred_tolerance_multiplier\" \"0\"\n",
+                "option \"tolerance_multiplier\" \"0\"\n",
             ),
             JournalFormat::Hledger => {
                 "; Ledger of a Sublet cloud. Exact to 9 decimals; check with: hledger check --strict -f FILE\n"
@@ -117,17 +117,23 @@ impl<W: Write> JournalWriter<W> {
 
     fn declare(&mut self, entry: &JournalEntry) -> fmt::Result {
         let currency = entry.currency;
-        if self.currencies.insert(currency) {
+        let is_new_currency = self.currencies.insert(currency);
+        if is_new_currency {
             match self.format {
                 JournalFormat::Beancount => writeln!(self.out, "\n{OPEN_DATE} commodity {currency}")?,
                 JournalFormat::Hledger => writeln!(self.out, "\ncommodity 1000.000000000 {currency}")?,
             }
         }
+        let mut is_first = true;
         for account in entry.transfers.iter().flat_map(|transfer| [&transfer.debit, &transfer.credit]) {
             if self.opened.contains(account) {
                 continue;
             }
             self.opened.insert(account.clone());
+            if is_first && !is_new_currency {
+                writeln!(self.out)?;
+            }
+            is_first = false;
             match self.format {
                 // A customer's account holds one currency; the owner's hold whatever comes.
                 JournalFormat::Beancount if account.organization().is_some() => {

@@ -64,15 +64,15 @@ fn write_document(out: &mut String, title: &str, content: &InvoiceContent) -> fm
     if content.lines.is_empty() {
         writeln!(out, "Nothing was used in this period.")?;
     }
-    write_amount(out, "Sum of lines, exact", &nine_decimals(content.subtotal), account.currency)?;
+    write_amount(out, "Sum of lines", &nine_decimals(content.subtotal), account.currency)?;
     if !content.carry_before.is_zero() {
         let carried = content.carry_before.checked_neg().unwrap_or(Nanos::ZERO);
-        write_amount(out, "Rounding of earlier invoices", &nine_decimals(carried), account.currency)?;
+        write_amount(out, "Rounding, carried from earlier invoices", &nine_decimals(carried), account.currency)?;
+    }
+    if !content.carry_after.is_zero() {
+        write_amount(out, "Rounding, carried to the next invoice", &nine_decimals(content.carry_after), account.currency)?;
     }
     write_amount(out, "TOTAL", &minor_decimals(content.total, account.currency), account.currency)?;
-    if !content.carry_after.is_zero() {
-        write_amount(out, "Rounding carried to the next invoice", &nine_decimals(content.carry_after), account.currency)?;
-    }
     writeln!(out, "Drawn from prepaid credit as it was used; nothing is left to pay.")
 }
 
@@ -84,7 +84,8 @@ fn seconds(instant: sublet_core::Timestamp) -> String {
 fn write_line(out: &mut String, line: &InvoiceLine, currency: Currency) -> fmt::Result {
     write_wrapped(out, "  ", &line.sku.to_string())?;
     let (amount, width) = (nine_decimals(line.charges.amount), WIDTH_COLUMNS);
-    let counted = format!("{INDENT}{} in {} charges", quantity_text(line.quantity, line.unit), grouped(line.charges.count));
+    let noun = if line.charges.count == 1 { "charge" } else { "charges" };
+    let counted = format!("{INDENT}{} in {} {noun}", quantity_text(line.quantity, line.unit), grouped(line.charges.count));
     writeln!(out, "{counted}")?;
     let price = format!("{INDENT}at {}", line.price);
     let room = width.saturating_sub(price.chars().count() + 4);
