@@ -136,7 +136,11 @@ pub struct Allowance {
 
 impl Allowance {
     pub fn new(tokens: TokenCount) -> Self {
-        Self { tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)), closed: AtomicBool::new(false), parked: AtomicBool::new(false) }
+        Self {
+            tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)),
+            closed: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+        }
     }
     /// Output tokens paid for in all.
     pub fn tokens(&self) -> u64 {
