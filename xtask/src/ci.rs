@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::steps::{self, Done, Step, TestReport};
-use crate::{clients, environment, snippets, tidy, tree};
+use crate::{environment, outside, snippets, tidy, tree};
 
 /// Tests that need long read this variable; unset, they run reduced.
 const FULL: (&str, &str) = ("SUBLET_FULL", "1");
@@ -53,7 +53,7 @@ pub fn run(root: &Path, extent: Extent) -> Result<()> {
         Step { name: "clippy", run: Box::new(|| lint(root)) },
         Step { name: "tests", run: Box::new(|| test(root, extent, &mut report)) },
         Step { name: "build", run: Box::new(|| build(root, extent)) },
-        Step { name: "client libraries", run: Box::new(|| clients::run_all(root, &binary)) },
+        Step { name: "other people's programs", run: Box::new(|| outside::run_all(root, &binary)) },
         Step { name: "documents", run: Box::new(|| snippets::run_all(root, &binary)) },
     ];
     let done = steps::run(list)?;

@@ -1,9 +1,9 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
 mod ci;
-mod clients;
 mod environment;
 mod generate;
+mod outside;
 mod ratchet;
 mod snippets;
 mod source;
@@ -24,7 +24,7 @@ cargo xtask COMMAND
   tidy [--bless]  the rules no compiler checks; --bless lowers the ratchet, never raises it
   generate        writes the reference pages that are made from the code
   test-env        installs what the tests need beyond cargo
-  clients         other people's clients against the built binary
+  outside         other people's clients, accounting programs and browser against the built binary
   docs-test       the snippets of README and docs against the built binary";
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn run(root: &Path, words: &[&str]) -> Result<()> {
         ["tidy", "--bless"] => tidy::run(root, true),
         ["generate"] => generate::write_all(root),
         ["test-env"] => environment::ensure(root).map(|remark| println!("{remark}")),
-        ["clients"] => clients::run_all(root, &binary).map(|remark| println!("{remark}")),
+        ["outside"] => outside::run_all(root, &binary).map(|remark| println!("{remark}")),
         ["docs-test"] => snippets::run_all(root, &binary).map(|remark| println!("{remark}")),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -1,7 +1,7 @@
-//! Runs other people's clients, unmodified, against a running cloud.
+//! Runs other people's programs against a running cloud: client libraries, accounting programs, a browser.
 //!
-//! The suites are in `tests/clients/`. Each reads the cloud's address and key from the
-//! environment, prints a line per check and ends with 0 only if all passed.
+//! The suites are in `tests/clients/` and `tests/outside/`. Each reads the cloud's address and keys
+//! from the environment, prints a line per check, and ends with 0 only if all passed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct Cloud {
 
 impl Cloud {
     pub fn start(root: &Path, binary: &Path, name: &str) -> Result<Self> {
-        let directory = root.join("target/clients").join(name);
+        let directory = root.join("target/outside").join(name);
         if directory.exists() {
             std::fs::remove_dir_all(&directory).context("empty the data directory")?;
         }
@@ -114,10 +114,15 @@ struct Suite {
 const SUITE_MAX: Duration = Duration::from_secs(300);
 
 pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
+    let python = environment::python_bin(root).join("python");
+    let node = environment::node_bin(root).join("node");
+    let bash = PathBuf::from("bash");
     let suites = [
-        Suite { name: "curl", program: PathBuf::from("bash"), script: "curl.sh" },
-        Suite { name: "openai-python", program: environment::python_bin(root).join("python"), script: "openai_python.py" },
-        Suite { name: "openai-node", program: environment::node_bin(root).join("node"), script: "openai_node.mjs" },
+        Suite { name: "curl", program: bash.clone(), script: "tests/clients/curl.sh" },
+        Suite { name: "openai for Python", program: python, script: "tests/clients/openai_python.py" },
+        Suite { name: "openai for Node", program: node.clone(), script: "tests/clients/openai_node.mjs" },
+        Suite { name: "accounting programs", program: bash, script: "tests/outside/journal.sh" },
+        Suite { name: "browser", program: node, script: "tests/outside/console.mjs" },
     ];
     let cloud = Cloud::start(root, binary, "suites")?;
     let mut checks = 0;
@@ -130,21 +135,31 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     Ok(format!("{checks} checks in {} suites", suites.len()))
 }
 
+/// Fields of `credentials.json`, and the names under which suites find them.
+const FIELDS: &[(&str, &str)] = &[
+    ("api_base", "SUBLET_API_BASE"),
+    ("console_url", "SUBLET_CONSOLE_URL"),
+    ("project_key", "SUBLET_PROJECT_KEY"),
+    ("admin_key", "SUBLET_ADMIN_KEY"),
+    ("operator_key", "SUBLET_OPERATOR_KEY"),
+    ("model", "SUBLET_MODEL"),
+];
+
 fn run_suite(root: &Path, suite: &Suite, credentials: &Value) -> Result<usize> {
-    let field = |name: &str| credentials[name].as_str().with_context(|| format!("credentials.json has no {name}"));
-    let child = Command::new(&suite.program)
-        .arg(root.join("tests/clients").join(suite.script))
-        .env("SUBLET_API_BASE", field("api_base")?)
-        .env("SUBLET_PROJECT_KEY", field("project_key")?)
-        .env("SUBLET_ADMIN_KEY", field("admin_key")?)
-        .env("SUBLET_MODEL", field("model")?)
+    let out = root.join("target/outside/out");
+    std::fs::create_dir_all(&out).context("create the folder for what suites write")?;
+    let inherited = std::env::var("PATH").context("PATH")?;
+    let mut command = Command::new(&suite.program);
+    command
+        .arg(root.join(suite.script))
+        .env("PATH", format!("{}:{inherited}", environment::python_bin(root).display()))
         .env("SUBLET_NODE_MODULES", environment::node_modules(root))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .with_context(|| format!("start {}", suite.program.display()))?;
-    let (lines, succeeded) = wait_with_limit(child, SUITE_MAX)?;
+        .env("SUBLET_OUT", out);
+    for (field, name) in FIELDS {
+        command.env(name, credentials[field].as_str().with_context(|| format!("credentials.json has no {field}"))?);
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, SUITE_MAX)?;
     let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("FAIL")).collect();
     for line in &failed {
         println!("      {}: {line}", suite.name);
@@ -185,9 +200,9 @@ mod tests {
 
     fn suite(script: &str) -> Result<usize> {
         let directory = std::env::temp_dir().join(format!("sublet-clients-{}-{}", std::process::id(), script.len()));
-        std::fs::create_dir_all(directory.join("tests/clients"))?;
-        std::fs::write(directory.join("tests/clients/suite.sh"), script)?;
-        let credentials = serde_json::json!({"api_base": "a", "project_key": "b", "admin_key": "c", "model": "d"});
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(directory.join("suite.sh"), script)?;
+        let credentials: Value = FIELDS.iter().map(|(field, _)| ((*field).to_owned(), Value::from("x"))).collect();
         let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh" };
         let result = run_suite(&directory, &suite, &credentials);
         std::fs::remove_dir_all(directory)?;
