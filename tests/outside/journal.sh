@@ -15,21 +15,11 @@ export_journal() { # FORMAT
     curl --silent --show-error --fail --max-time 120 --output "$SUBLET_OUT/journal.$1" \
         --header "authorization: Bearer $SUBLET_OPERATOR_KEY" "$root/operator/v1/ledger/export?format=$1"
 }
-# Changes the last digit of the last amount with nine decimals, or appends one to the last amount.
+# Changes the last digit of the last posting's amount.
 falsify() { # FORMAT
-    awk '{ lines[NR] = $0 } /^ +[A-Za-z].* -?[0-9.]+ [A-Z]{3}/ { last = NR }
-         END {
-             if (!last) exit 1
-             if (match(lines[last], /[0-9.]+ [A-Z][A-Z][A-Z]/)) {
-                 amount = substr(lines[last], RSTART, RLENGTH)
-                 split(amount, part, " ")
-                 number = part[1]
-                 if (index(number, ".") == 0) number = number ".000000001"
-                 else { digit = substr(number, length(number), 1); number = substr(number, 1, length(number) - 1) (digit == "1" ? "2" : "1") }
-                 lines[last] = substr(lines[last], 1, RSTART - 1) number " " part[2] substr(lines[last], RSTART + RLENGTH)
-             }
-             for (i = 1; i <= NR; i++) print lines[i]
-         }' "$SUBLET_OUT/journal.$1" >"$SUBLET_OUT/falsified.$1"
+    local line
+    line=$(grep -nE '^ +[A-Za-z].* -?[0-9]+\.[0-9]{9} [A-Z]{3}$' "$SUBLET_OUT/journal.$1" | tail -n 1 | cut -d : -f 1)
+    sed -E "${line}{s/9 ([A-Z]{3})\$/1 \1/;t;s/[0-8] ([A-Z]{3})\$/9 \1/}" "$SUBLET_OUT/journal.$1" >"$SUBLET_OUT/falsified.$1"
 }
 judge() { # FORMAT COMMAND…
     local format=$1 output
