@@ -1,0 +1,201 @@
+//! What the gateway remembers per key: its speed, and the purse it spends from.
+//!
+//! Purses that are closed to new requests wait in a list until nothing is held of them, and are then
+//! given back until the cloud says that their slice is closed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use sublet_core::admission::{Access, SliceClosed};
+use sublet_core::id::{KeyId, OrganizationId};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+
+use crate::purse::{Bank, IdleSlices, Purse};
+use crate::rate::KeyRate;
+
+/// Maps of keys, so that requests of different keys seldom meet.
+const SHARDS: usize = 16;
+
+/// How often and how long a key in need waits for the usage of an idle slice to be settled.
+const RELEASE_RETRIES: u32 = 5;
+const RELEASE_PAUSE: DurationMs = DurationMs::from_millis(50);
+
+/// One key's state.
+pub(crate) struct KeyState {
+    pub rate: Arc<KeyRate>,
+    purse: Mutex<Arc<Purse>>,
+    organization: OrganizationId,
+}
+
+impl KeyState {
+    fn purse(&self) -> MutexGuard<'_, Arc<Purse>> {
+        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The purse that new requests use.
+    pub fn current(&self) -> Arc<Purse> {
+        Arc::clone(&self.purse())
+    }
+}
+
+pub(crate) struct Keys {
+    bank: Arc<Bank>,
+    me: Weak<Self>,
+    shards: Vec<Mutex<HashMap<KeyId, Arc<KeyState>>>>,
+    keys_max: usize,
+    /// Purses on their way back.
+    returning: Mutex<Vec<Arc<Purse>>>,
+}
+
+impl Keys {
+    pub fn new(bank: Arc<Bank>, keys_max: usize) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            bank,
+            me: Weak::clone(me),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            keys_max,
+            returning: Mutex::default(),
+        })
+    }
+
+    fn shard(&self, key: &KeyId) -> MutexGuard<'_, HashMap<KeyId, Arc<KeyState>>> {
+        // The last characters of an id are random.
+        let last = key.as_str().bytes().last().map_or(0, usize::from);
+        self.shards[last % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_purse(&self, key: &KeyId, organization: &OrganizationId) -> Arc<Purse> {
+        let me = Weak::clone(&self.me);
+        Purse::new(Arc::clone(&self.bank), me, (key.clone(), organization.clone()))
+    }
+
+    /// The state of a key, made on its first use.
+    pub fn get(&self, access: &Access) -> Result<Arc<KeyState>> {
+        let mut shard = self.shard(&access.key);
+        if let Some(state) = shard.get(&access.key) {
+            return Ok(Arc::clone(state));
+        }
+        if shard.len() >= self.keys_max.div_ceil(SHARDS) {
+            return Err(Error::new(ErrorCode::QueueFull, "too many keys are in use at this gateway")
+                .retry_after(DurationMs::from_seconds(5)));
+        }
+        let state = Arc::new(KeyState {
+            rate: Arc::new(KeyRate::default()),
+            purse: Mutex::new(self.new_purse(&access.key, &access.organization)),
+            organization: access.organization.clone(),
+        });
+        shard.insert(access.key.clone(), Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// Replaces a purse that takes no new requests, unless somebody did already.
+    pub fn rotate(&self, key: &KeyId, state: &KeyState, retired: &Arc<Purse>) {
+        let mut current = state.purse();
+        if Arc::ptr_eq(&current, retired) {
+            let fresh = self.new_purse(key, &state.organization);
+            self.returning().push(std::mem::replace(&mut *current, fresh));
+        }
+    }
+
+    fn returning(&self) -> MutexGuard<'_, Vec<Arc<Purse>>> {
+        self.returning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<(KeyId, Arc<KeyState>)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.iter().map(|(key, state)| (key.clone(), Arc::clone(state))));
+        }
+        all
+    }
+
+    /// Closes the purses nobody used since `before`, of one organization or of all, and begins to return them.
+    pub fn retire_unused(&self, organization: Option<&OrganizationId>, before: Timestamp) {
+        for (key, state) in self.all() {
+            if organization.is_some_and(|organization| *organization != state.organization) {
+                continue;
+            }
+            let purse = state.current();
+            if purse.slice().is_some() && purse.retire_if_unused_since(before) {
+                self.rotate(&key, &state, &purse);
+            }
+        }
+    }
+
+    /// Forgets keys whose state says nothing.
+    pub fn forget_idle(&self, now: Timestamp) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, state| {
+                let in_use = Arc::strong_count(state) > 1 || state.current().slice().is_some() || !state.rate.is_idle(now);
+                in_use || state.current().is_used()
+            });
+        }
+    }
+
+    /// Offers the closed purses of one organization, or all, once; answers what became available.
+    /// An unreachable cloud is no error here: the purses stay in the list.
+    pub async fn give_back(&self, organization: Option<&OrganizationId>) -> Nanos {
+        let mine = |purse: &Arc<Purse>| organization.is_none_or(|organization| organization == purse.organization());
+        let offered: Vec<_> = self.returning().extract_if(.., |purse| mine(purse)).collect();
+        let mut released = Nanos::ZERO;
+        for purse in offered {
+            match self.give_back_one(&purse).await {
+                Some(amount) => released = released.checked_add(amount).unwrap_or(released),
+                None => self.returning().push(purse),
+            }
+        }
+        released
+    }
+
+    /// `None`: not yet.
+    async fn give_back_one(&self, purse: &Purse) -> Option<Nanos> {
+        let Some(give) = purse.closing().ok()? else { return Some(Nanos::ZERO) };
+        match self.bank.admission.return_slice(give.clone()).await {
+            Ok(SliceClosed::Released(amount)) => {
+                purse.closed();
+                Some(amount)
+            }
+            Ok(SliceClosed::Waiting) => None,
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Conflict) => {
+                tracing::warn!(slice = %give.slice, ?error, "the cloud does not take this slice back; it is dropped here");
+                purse.closed();
+                Some(Nanos::ZERO)
+            }
+            Err(error) => {
+                tracing::warn!(slice = %give.slice, ?error, "a slice could not be returned yet");
+                None
+            }
+        }
+    }
+
+    /// Purses that are not back yet.
+    pub fn outstanding(&self) -> usize {
+        self.returning().len()
+    }
+
+    /// Money held by requests in flight, over all keys.
+    pub fn held(&self) -> Nanos {
+        let current = self.all().into_iter().map(|(_, state)| state.current().held());
+        let returning: Vec<_> = self.returning().iter().map(|purse| purse.held()).collect();
+        Nanos::checked_sum(current.chain(returning)).unwrap_or(Nanos::MAX)
+    }
+}
+
+impl IdleSlices for Keys {
+    fn release(&self, organization: OrganizationId) -> BoxFuture<'_, Nanos> {
+        Box::pin(async move {
+            self.retire_unused(Some(&organization), self.bank.clock.now());
+            let mut released = self.give_back(Some(&organization)).await;
+            for _ in 0..RELEASE_RETRIES {
+                let waiting = self.returning().iter().any(|purse| *purse.organization() == organization && !purse.is_used());
+                if !waiting {
+                    break;
+                }
+                tokio::time::sleep(RELEASE_PAUSE.to_std()).await;
+                released = released.checked_add(self.give_back(Some(&organization)).await).unwrap_or(released);
+            }
+            released
+        })
+    }
+}

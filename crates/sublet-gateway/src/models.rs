@@ -1,0 +1,76 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: what this key may call, with the prices in force.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use sublet_api::openai::{Model, ModelList, ModelPricing, TokenPrice};
+use sublet_core::admission::{Access, TokenPrices};
+use sublet_core::engine::ModelInfo;
+use sublet_core::{Currency, Rate, Result};
+
+use crate::gateway::Gateway;
+use crate::reply::Head;
+use crate::serve::find_model;
+
+pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
+    respond(&gateway, &headers, |gateway, access| {
+        let served = gateway.engine.models();
+        let data: Vec<Model> =
+            served.iter().filter(|model| access.models.allows(&model.name)).map(|info| model(gateway, access, info)).collect();
+        Ok(ModelList {
+            object: "list".to_owned(),
+            first_id: data.first().map(|model| model.id.clone()),
+            last_id: data.last().map(|model| model.id.clone()),
+            data,
+            has_more: false,
+        })
+    })
+    .await
+}
+
+pub(crate) async fn get(gateway: Arc<Gateway>, headers: HeaderMap, id: String) -> Response {
+    respond(&gateway, &headers, |gateway, access| Ok(model(gateway, access, &find_model(gateway, access, &id)?))).await
+}
+
+async fn respond<T: Serialize>(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    make: impl FnOnce(&Gateway, &Access) -> Result<T>,
+) -> Response {
+    let head = Head::new(gateway.ids.mint());
+    let made = match gateway.access.authenticate(headers).await {
+        Ok(access) => make(gateway, &access),
+        Err(error) => Err(error),
+    };
+    match made {
+        Ok(body) => head.json(StatusCode::OK, serde_json::to_vec(&body).expect("models have only JSON's own types")),
+        Err(error) => head.error(&error),
+    }
+}
+
+/// A model without a price in force is listed without one; calling it is refused.
+fn model(gateway: &Gateway, access: &Access, info: &ModelInfo) -> Model {
+    Model {
+        id: info.name.clone(),
+        object: "model".to_owned(),
+        created: info.created_at.seconds(),
+        owned_by: info.owned_by.clone(),
+        context_window: info.context_window.get(),
+        pricing: gateway.admission.prices(access, &info.name).ok().map(|prices| pricing(&prices)),
+    }
+}
+
+fn pricing(prices: &TokenPrices) -> ModelPricing {
+    let price = |rate: Rate, currency: Currency| TokenPrice {
+        price: sublet_core::Money { amount: rate.nanos(), currency }.into(),
+        per_tokens: rate.per(),
+    };
+    ModelPricing {
+        version: prices.version.0.to_string(),
+        input: price(prices.input, prices.currency),
+        cached_input: price(prices.cached_input, prices.currency),
+        output: price(prices.output, prices.currency),
+    }
+}

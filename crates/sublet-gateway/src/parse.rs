@@ -1,0 +1,338 @@
+//! From a request body to what the engine understands. Everything is checked here, before money or memory is used.
+//!
+//! Unknown harmless fields are ignored; fields that would change the answer are refused by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use sublet_api::openai::{GenerationFields, MessageFields, PartFields, StreamOptionFields};
+use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, STOP_STRINGS_MAX, Sampling};
+use sublet_core::{Error, ErrorCode, Result, TokenCount};
+
+use crate::field::{Bounded, Field, field, invalid, unsupported};
+
+/// Answers one request can have: prompts multiplied by `n`.
+pub(crate) const CHOICES_MAX: usize = 8;
+const MESSAGES_MAX: usize = 8_192;
+const PARTS_MAX: usize = 1_024;
+const PROMPT_TOKENS_MAX: usize = 2_097_152;
+const LOGIT_BIAS_MAX: usize = 1_024;
+const NAME_BYTES_MAX: usize = 256;
+/// A stop string bounds how many tokens the engine may have to keep back.
+pub(crate) const STOP_BYTES_MAX: usize = 256;
+const TOP_LOGPROBS_MAX: i64 = 20;
+const COMPLETION_LOGPROBS_MAX: i64 = 5;
+const UNIT: i64 = 1_000_000;
+
+/// Which endpoint was called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Endpoint {
+    Chat,
+    Completion,
+}
+
+impl Endpoint {
+    /// The route as records and metrics name it.
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completion => "/v1/completions",
+        }
+    }
+}
+
+/// One checked request.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub model: String,
+    pub prompts: Vec<Prompt>,
+    /// Answers per prompt.
+    pub answers: usize,
+    pub sampling: Sampling,
+    pub stop: Vec<String>,
+    pub output_max: Option<TokenCount>,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+/// Reads a body.
+pub(crate) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Call> {
+    let fields = json_object(body)?;
+    refuse_unsupported(endpoint, &fields)?;
+    service_tier(&fields)?;
+    let model = field("model", fields.model).ok_or_else(|| invalid("model", "'model' is missing"))?.text(NAME_BYTES_MAX)?;
+    let answers = match field("n", fields.n) {
+        Some(n) => n.integer(1..=i64::try_from(CHOICES_MAX).unwrap_or(1))?,
+        None => 1,
+    };
+    let answers = usize::try_from(answers).unwrap_or(1);
+    let prompts = match endpoint {
+        Endpoint::Chat => vec![Prompt::Chat(messages(&fields)?)],
+        Endpoint::Completion => text_prompts(&fields)?,
+    };
+    if prompts.len() * answers > CHOICES_MAX {
+        return Err(invalid("n", format!("a request has at most {CHOICES_MAX} answers: prompts multiplied by n")));
+    }
+    best_of(&fields, answers)?;
+    let stream = field("stream", fields.stream).map_or(Ok(false), |stream| stream.boolean())?;
+    Ok(Call {
+        model,
+        prompts,
+        answers,
+        sampling: sampling(endpoint, &fields)?,
+        stop: stop_strings(&fields)?,
+        output_max: output_max(&fields)?,
+        stream,
+        include_usage: include_usage(&fields)?,
+    })
+}
+
+fn json_object(body: &[u8]) -> Result<GenerationFields<'_>> {
+    let invalid_json = |message: String| {
+        Error::new(ErrorCode::InvalidJson, message).alternative("send one JSON object with Content-Type: application/json")
+    };
+    let text =
+        std::str::from_utf8(body).map_err(|e| invalid_json(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
+    match text.trim_start().as_bytes().first() {
+        Some(b'{') => serde_json::from_str(text).map_err(|e| invalid_json(format!("the body is not valid JSON: {e}"))),
+        Some(_) => Err(invalid_json("the body is not a JSON object".to_owned())),
+        None => Err(invalid_json("the body is empty".to_owned())),
+    }
+}
+
+/// Fields with the JSON values that mean the same as leaving them out.
+fn refuse_unsupported(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<()> {
+    const OFF: &[&str] = &["false"];
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 22] = [
+        ("tools", fields.tools, &["[]"]),
+        ("tool_choice", fields.tool_choice, &["\"none\"", "\"auto\""]),
+        ("functions", fields.functions, &["[]"]),
+        ("function_call", fields.function_call, &["\"none\"", "\"auto\""]),
+        ("response_format", fields.response_format, &[r#"{"type":"text"}"#]),
+        ("modalities", fields.modalities, &[r#"["text"]"#]),
+        ("audio", fields.audio, &[]),
+        ("web_search_options", fields.web_search_options, &[]),
+        ("min_p", fields.min_p, &["0", "0.0"]),
+        ("repetition_penalty", fields.repetition_penalty, &["1", "1.0"]),
+        ("min_tokens", fields.min_tokens, &["0"]),
+        ("ignore_eos", fields.ignore_eos, OFF),
+        ("use_beam_search", fields.use_beam_search, OFF),
+        ("echo", fields.echo, OFF),
+        ("suffix", fields.suffix, &["\"\""]),
+        ("guided_json", fields.guided_json, &[]),
+        ("guided_regex", fields.guided_regex, &[]),
+        ("guided_choice", fields.guided_choice, &[]),
+        ("guided_grammar", fields.guided_grammar, &[]),
+        ("structured_outputs", fields.structured_outputs, &[]),
+        ("grammar", fields.grammar, &[]),
+        ("logits_processors", fields.logits_processors, &["[]"]),
+    ];
+    for (name, raw, neutral) in table {
+        if let Some(field) = field(name, raw) {
+            field.refuse_unless_neutral(neutral)?;
+        }
+    }
+    match (endpoint, field("best_of", fields.best_of)) {
+        (Endpoint::Chat, Some(best_of)) => best_of.refuse_unless_neutral(&["1"]),
+        (Endpoint::Chat | Endpoint::Completion, _) => Ok(()),
+    }
+}
+
+/// `best_of` larger than `n` would generate answers that are thrown away.
+fn best_of(fields: &GenerationFields<'_>, answers: usize) -> Result<()> {
+    let Some(field) = field("best_of", fields.best_of) else { return Ok(()) };
+    let best_of = field.integer(1..=i64::try_from(CHOICES_MAX).unwrap_or(1))?;
+    if usize::try_from(best_of).is_ok_and(|best_of| best_of == answers) {
+        return Ok(());
+    }
+    Err(unsupported("best_of", "other than n is not supported"))
+}
+
+/// Every tier name is understood; all are served, and charged, as `default`.
+fn service_tier(fields: &GenerationFields<'_>) -> Result<()> {
+    const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
+    let Some(field) = field("service_tier", fields.service_tier) else { return Ok(()) };
+    let tier = field.text(NAME_BYTES_MAX)?;
+    if TIERS.contains(&tier.as_str()) {
+        return Ok(());
+    }
+    Err(TIERS.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
+}
+
+fn messages(fields: &GenerationFields<'_>) -> Result<Vec<ChatMessage>> {
+    let field = field("messages", fields.messages).ok_or_else(|| invalid("messages", "'messages' is missing"))?;
+    let expected = format!("a list of at most {MESSAGES_MAX} messages, each with role and content");
+    let Bounded(list) = field.parse::<Bounded<MessageFields<'_>, MESSAGES_MAX>>(&expected)?;
+    if list.is_empty() {
+        return Err(invalid("messages", "'messages' must have at least one message"));
+    }
+    list.iter().enumerate().map(|(index, message)| self::message(index, message)).collect()
+}
+
+fn message(index: usize, fields: &MessageFields<'_>) -> Result<ChatMessage> {
+    let param = |name: &str| format!("messages[{index}].{name}");
+    for (name, raw) in [("tool_calls", fields.tool_calls), ("function_call", fields.function_call), ("audio", fields.audio)] {
+        if raw.is_some_and(|raw| raw.get() != "[]") {
+            return Err(unsupported(&param(name), "is not supported by the models served here"));
+        }
+    }
+    let wrong_role = || invalid(&param("role"), format!("'{}' must be system, developer, user, assistant or tool", param("role")));
+    let role: &str = fields.role.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong_role)?;
+    let role = match role {
+        "system" => Role::System,
+        "developer" => Role::Developer,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "tool" => Role::Tool,
+        _ => return Err(wrong_role()),
+    };
+    let name = match fields.name {
+        Some(raw) => {
+            Some(serde_json::from_str(raw.get()).map_err(|_| invalid(&param("name"), "a message's name must be a string"))?)
+        }
+        None => None,
+    };
+    let content = fields.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
+    Ok(ChatMessage { role, content: message_text(&param("content"), content)?, name })
+}
+
+fn message_text(param: &str, raw: &RawValue) -> Result<String> {
+    let wrong = || invalid(param, format!("'{param}' must be a string or a list of at most {PARTS_MAX} text parts"));
+    if raw.get().starts_with('"') {
+        return serde_json::from_str(raw.get()).map_err(|_| wrong());
+    }
+    let Bounded(parts) = serde_json::from_str::<Bounded<PartFields<'_>, PARTS_MAX>>(raw.get()).map_err(|_| wrong())?;
+    let mut text = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        let kind: &str = part.r#type.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?;
+        let value = match kind {
+            "text" => part.text,
+            "refusal" => part.refusal,
+            _ => {
+                return Err(unsupported(
+                    &format!("{param}[{index}].type"),
+                    "other than text is not supported by the models served here",
+                ));
+            }
+        };
+        let value: String = value.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?;
+        text.push_str(&value);
+    }
+    Ok(text)
+}
+
+fn text_prompts(fields: &GenerationFields<'_>) -> Result<Vec<Prompt>> {
+    const EXPECTED: &str = "a string, a list of strings, a list of token ids, or a list of lists of token ids";
+    let field = field("prompt", fields.prompt).ok_or_else(|| invalid("prompt", "'prompt' is missing"))?;
+    let raw = field.raw.get();
+    if raw.starts_with('"') {
+        return Ok(vec![Prompt::Text(field.parse(EXPECTED)?)]);
+    }
+    let first = raw.strip_prefix('[').map(str::trim_start).and_then(|rest| rest.bytes().next());
+    let prompts: Vec<Prompt> = match first {
+        Some(b'"') => field.parse::<Bounded<String, CHOICES_MAX>>(EXPECTED)?.0.into_iter().map(Prompt::Text).collect(),
+        Some(b'[') => {
+            let Bounded(lists) = field.parse::<Bounded<Bounded<u32, PROMPT_TOKENS_MAX>, CHOICES_MAX>>(EXPECTED)?;
+            lists.into_iter().map(|tokens| Prompt::Tokens(tokens.0)).collect()
+        }
+        Some(b'0'..=b'9') => vec![Prompt::Tokens(field.parse::<Bounded<u32, PROMPT_TOKENS_MAX>>(EXPECTED)?.0)],
+        _ => return Err(invalid("prompt", format!("'prompt' must be {EXPECTED}"))),
+    };
+    if prompts.iter().any(|prompt| matches!(prompt, Prompt::Tokens(tokens) if tokens.is_empty())) {
+        return Err(invalid("prompt", "a list of token ids must not be empty"));
+    }
+    Ok(prompts)
+}
+
+fn sampling(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<Sampling> {
+    let decimal = |field: Option<Field<'_>>, default: i64, range: std::ops::RangeInclusive<i64>, expected: &str| match field {
+        Some(field) => field.decimal(range, expected),
+        None => Ok(Millionths(default)),
+    };
+    let penalty = |field| decimal(field, 0, -2 * UNIT..=2 * UNIT, "a number from -2 to 2");
+    let temperature = decimal(field("temperature", fields.temperature), UNIT, 0..=2 * UNIT, "a number from 0 to 2")?;
+    let top_p = decimal(field("top_p", fields.top_p), UNIT, 1..=UNIT, "a number above 0 and at most 1")?;
+    let top_k = match field("top_k", fields.top_k) {
+        Some(field) => u32::try_from(field.integer(-1..=i64::from(u32::MAX))?).ok(),
+        None => None,
+    };
+    Ok(Sampling {
+        temperature,
+        top_p,
+        top_k,
+        presence_penalty: penalty(field("presence_penalty", fields.presence_penalty))?,
+        frequency_penalty: penalty(field("frequency_penalty", fields.frequency_penalty))?,
+        seed: seed(fields)?,
+        logit_bias: logit_bias(fields)?,
+        logprobs: logprobs(endpoint, fields)?,
+    })
+}
+
+fn seed(fields: &GenerationFields<'_>) -> Result<Option<u64>> {
+    let Some(field) = field("seed", fields.seed) else { return Ok(None) };
+    if let Ok(seed) = serde_json::from_str::<u64>(field.raw.get()) {
+        return Ok(Some(seed));
+    }
+    let signed: i64 = field.parse("a 64-bit integer")?;
+    Ok(Some(u64::from_ne_bytes(signed.to_ne_bytes())))
+}
+
+fn logit_bias(fields: &GenerationFields<'_>) -> Result<Vec<(u32, Millionths)>> {
+    let expected = format!("an object of at most {LOGIT_BIAS_MAX} token ids with numbers from -100 to 100");
+    let Some(field) = field("logit_bias", fields.logit_bias) else { return Ok(Vec::new()) };
+    let map: BTreeMap<String, &RawValue> = field.parse(&expected)?;
+    let wrong = || invalid("logit_bias", format!("'logit_bias' must be {expected}"));
+    if map.len() > LOGIT_BIAS_MAX {
+        return Err(wrong());
+    }
+    let entry = |(token, raw): (&String, &&RawValue)| {
+        let bias = Field { name: "logit_bias", raw }.decimal(-100 * UNIT..=100 * UNIT, &expected)?;
+        Ok((token.parse().map_err(|_| wrong())?, bias))
+    };
+    map.iter().map(entry).collect()
+}
+
+fn logprobs(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<Option<u8>> {
+    let count = match endpoint {
+        Endpoint::Chat => {
+            let on = field("logprobs", fields.logprobs).map_or(Ok(false), |field| field.boolean())?;
+            let top = field("top_logprobs", fields.top_logprobs).map(|field| field.integer(0..=TOP_LOGPROBS_MAX)).transpose()?;
+            if !on && top.is_some_and(|top| top > 0) {
+                return Err(invalid("top_logprobs", "'top_logprobs' needs 'logprobs': true"));
+            }
+            on.then(|| top.unwrap_or(0))
+        }
+        Endpoint::Completion => {
+            field("logprobs", fields.logprobs).map(|field| field.integer(0..=COMPLETION_LOGPROBS_MAX)).transpose()?
+        }
+    };
+    Ok(count.and_then(|count| u8::try_from(count).ok()))
+}
+
+fn stop_strings(fields: &GenerationFields<'_>) -> Result<Vec<String>> {
+    let Some(field) = field("stop", fields.stop) else { return Ok(Vec::new()) };
+    let expected = format!("a string or a list of at most {STOP_STRINGS_MAX} strings, each of 1 to {STOP_BYTES_MAX} bytes");
+    let strings = if field.raw.get().starts_with('"') {
+        vec![field.parse::<String>(&expected)?]
+    } else {
+        field.parse::<Bounded<String, STOP_STRINGS_MAX>>(&expected)?.0
+    };
+    if strings.iter().any(|text| text.is_empty() || text.len() > STOP_BYTES_MAX) {
+        return Err(invalid("stop", format!("'stop' must be {expected}")));
+    }
+    Ok(strings)
+}
+
+/// The smaller of both fields: neither may be exceeded.
+fn output_max(fields: &GenerationFields<'_>) -> Result<Option<TokenCount>> {
+    let read = |field: Option<Field<'_>>| field.map(|field| field.integer(1..=i64::from(i32::MAX))).transpose();
+    let old = read(field("max_tokens", fields.max_tokens))?;
+    let new = read(field("max_completion_tokens", fields.max_completion_tokens))?;
+    Ok(old.into_iter().chain(new).min().map(TokenCount::new))
+}
+
+fn include_usage(fields: &GenerationFields<'_>) -> Result<bool> {
+    let Some(options) = field("stream_options", fields.stream_options) else { return Ok(false) };
+    let options: StreamOptionFields<'_> = options.parse("an object")?;
+    field("stream_options.include_usage", options.include_usage).map_or(Ok(false), |field| field.boolean())
+}

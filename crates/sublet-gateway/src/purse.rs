@@ -1,0 +1,574 @@
+//! One key's money in this gateway: an open slice, what is held of it, and who waits for more.
+//!
+//! Invariants, asserted in every build:
+//! - held + captured ≤ granted;
+//! - a capture is at most its hold; a hold is released exactly once, by [`Money`]'s drop or capture;
+//! - at most one grant per purse is under way, and no lock is held while it is.
+//!
+//! Waiters are served first come, first served. An extension that was refused stays in line only as
+//! long as some other request of the key could still release money; once all of them wait, all are
+//! told, so nobody waits for himself.
+//!
+//! Deliberately absent: prices and tokens (see `pricing`), and what becomes of a request that is refused.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn};
+use sublet_core::id::{GatewayId, KeyId, OrganizationId, SliceId};
+use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use tokio::sync::oneshot;
+
+/// A grant asks for this many times what is needed now, unless money is short.
+const GROWTH_FACTOR: i64 = 4;
+/// And leaves at least this share of what the limits still allow to others: one part in so many is taken.
+const GROWTH_SHARE: i64 = 4;
+
+/// What all purses of a gateway share.
+pub(crate) struct Bank {
+    pub admission: Arc<dyn Admission>,
+    pub clock: Arc<dyn Clock>,
+    pub gateway: GatewayId,
+    pub fence: i64,
+    pub tight_for: DurationMs,
+}
+
+/// Gives back slices that lie idle, when another key of the organization needs the money.
+pub(crate) trait IdleSlices: Send + Sync {
+    /// Answers what became available.
+    fn release(&self, organization: OrganizationId) -> BoxFuture<'_, Nanos>;
+}
+
+/// How much a request needs, and how much it would like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ask {
+    pub least: Nanos,
+    pub wanted: Nanos,
+}
+
+pub(crate) struct Purse {
+    bank: Arc<Bank>,
+    idle: Weak<dyn IdleSlices>,
+    key: KeyId,
+    organization: OrganizationId,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    slice: Option<OpenSlice>,
+    granted: Nanos,
+    held: Nanos,
+    captured: Nanos,
+    /// Usage records that were handed to the journal and not refused by it.
+    records: i64,
+    /// Records the journal has not answered for yet.
+    unanswered: u64,
+    /// Requests that hold money here.
+    requests: u64,
+    waiters: VecDeque<Waiter>,
+    refilling: bool,
+    retired: bool,
+    tight_until: Timestamp,
+    used_at: Timestamp,
+    available: Option<Nanos>,
+    burn: Burn,
+    refusal: Option<Error>,
+}
+
+#[derive(Clone)]
+struct OpenSlice {
+    id: SliceId,
+    window_ends_at: Option<Timestamp>,
+}
+
+struct Waiter {
+    ask: Ask,
+    extension: bool,
+    /// Refused once; waits for others to release.
+    starved: bool,
+    reply: oneshot::Sender<Result<Money>>,
+}
+
+/// What was captured in this second and the one before it.
+#[derive(Default)]
+struct Burn {
+    second: i64,
+    now: Nanos,
+    before: Nanos,
+}
+
+impl Burn {
+    fn add(&mut self, at: Timestamp, amount: Nanos) {
+        let passed = at.seconds() - self.second;
+        if passed != 0 {
+            self.before = if passed == 1 { self.now } else { Nanos::ZERO };
+            self.now = Nanos::ZERO;
+            self.second = at.seconds();
+        }
+        self.now = self.now.checked_add(amount).unwrap_or(Nanos::MAX);
+    }
+    fn two_seconds(&self) -> Nanos {
+        self.now.checked_add(self.before).unwrap_or(Nanos::MAX)
+    }
+}
+
+/// An answer that may have to be awaited.
+pub(crate) enum Held {
+    Now(Money),
+    Wait(oneshot::Receiver<Result<Money>>),
+    /// The purse takes no new requests: its window ended or it was given back.
+    Retired,
+}
+
+/// An answer to an extension: `Now` has been added already.
+pub(crate) enum Extended {
+    Now,
+    Wait(oneshot::Receiver<Result<Money>>),
+}
+
+/// Replies to be sent after the lock is gone: dropping a reply's money takes the lock again.
+type Replies = Vec<(oneshot::Sender<Result<Money>>, Result<Money>)>;
+
+fn send(replies: Replies) {
+    for (reply, answer) in replies {
+        // A waiter that is gone drops the answer, and its money goes back.
+        drop(reply.send(answer));
+    }
+}
+
+impl Purse {
+    pub fn new(bank: Arc<Bank>, idle: Weak<dyn IdleSlices>, owner: (KeyId, OrganizationId)) -> Arc<Self> {
+        let state = State { used_at: bank.clock.now(), ..State::default() };
+        Arc::new(Self { bank, idle, key: owner.0, organization: owner.1, state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Money for a new request.
+    pub fn hold(self: &Arc<Self>, ask: Ask) -> Held {
+        let now = self.bank.clock.now();
+        let mut state = self.lock();
+        let window_ended = state.slice.as_ref().and_then(|slice| slice.window_ends_at).is_some_and(|end| now >= end);
+        if state.retired || window_ended {
+            state.retired = true;
+            return Held::Retired;
+        }
+        state.used_at = now;
+        if let Some(amount) = state.take(ask) {
+            state.requests += 1;
+            return Held::Now(Money { purse: Arc::clone(self), amount, main: true });
+        }
+        Held::Wait(self.wait(state, ask, false))
+    }
+
+    fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> oneshot::Receiver<Result<Money>> {
+        let (reply, answer) = oneshot::channel();
+        state.waiters.push_back(Waiter { ask, extension, starved: false, reply });
+        if !state.refilling {
+            state.refilling = true;
+            tokio::spawn(refill(Refilling { purse: Arc::clone(self), finished: false }));
+        }
+        answer
+    }
+
+    /// True while the limits granted less than was wanted a moment ago.
+    pub fn is_tight(&self) -> bool {
+        let now = self.bank.clock.now();
+        self.lock().tight_until > now
+    }
+
+    /// What the limits and the open slice still allow, as far as is known.
+    pub fn remaining(&self) -> Option<Nanos> {
+        let state = self.lock();
+        state.available.and_then(|available| available.checked_add(state.free()).ok())
+    }
+
+    /// The slice that pays; there is one as soon as anything is held.
+    pub fn slice(&self) -> Option<SliceId> {
+        self.lock().slice.as_ref().map(|slice| slice.id.clone())
+    }
+
+    pub fn held(&self) -> Nanos {
+        self.lock().held
+    }
+
+    /// True while requests hold or wait for money here, or records are unanswered.
+    pub fn is_used(&self) -> bool {
+        let state = self.lock();
+        state.requests > 0 || state.unanswered > 0 || state.refilling || !state.waiters.is_empty()
+    }
+
+    pub fn organization(&self) -> &OrganizationId {
+        &self.organization
+    }
+
+    /// Closes the purse to new requests if nobody has used it since `before`; true if it is closed now.
+    pub fn retire_if_unused_since(&self, before: Timestamp) -> bool {
+        let now = self.bank.clock.now();
+        let mut state = self.lock();
+        let window_ended = state.slice.as_ref().and_then(|slice| slice.window_ends_at).is_some_and(|end| now >= end);
+        let unused = state.requests == 0 && state.waiters.is_empty() && !state.refilling && state.used_at <= before;
+        state.retired |= unused || window_ended;
+        state.retired
+    }
+
+    /// What to give back, once nothing is held or unanswered. `Ok(None)`: there never was a slice.
+    pub fn closing(&self) -> Result<Option<SliceReturn>, StillInUse> {
+        if self.is_used() {
+            return Err(StillInUse);
+        }
+        let state = self.lock();
+        if !state.retired {
+            return Err(StillInUse);
+        }
+        let fence = self.bank.fence;
+        Ok(state.slice.as_ref().map(|slice| SliceReturn { slice: slice.id.clone(), fence, records: state.records }))
+    }
+
+    /// The slice was given back; there is nothing more to return.
+    pub fn closed(&self) {
+        let mut state = self.lock();
+        state.slice = None;
+        state.granted = Nanos::ZERO;
+        state.captured = Nanos::ZERO;
+        state.check();
+    }
+
+    fn release(self: &Arc<Self>, amount: Nanos, main: bool) {
+        let mut state = self.lock();
+        state.held = expect(state.held.checked_sub(amount));
+        if main {
+            state.requests -= 1;
+            state.used_at = self.bank.clock.now();
+        }
+        state.check();
+        let replies = state.after_release(self);
+        drop(state);
+        send(replies);
+    }
+}
+
+/// Something still holds money of the purse.
+#[derive(Debug)]
+pub(crate) struct StillInUse;
+
+fn expect(amount: Result<Nanos>) -> Nanos {
+    amount.expect("amounts inside one slice stay in the range of the slice's grant")
+}
+
+impl State {
+    fn free(&self) -> Nanos {
+        expect(expect(self.granted.checked_sub(self.held)).checked_sub(self.captured))
+    }
+
+    fn check(&self) {
+        let used = expect(self.held.checked_add(self.captured));
+        assert!(!self.held.is_negative() && !self.captured.is_negative(), "held and captured are never negative");
+        assert!(used <= self.granted, "held {} and captured {} exceed granted {}", self.held, self.captured, self.granted);
+    }
+
+    /// Takes from what is free, unless others are in line.
+    fn take(&mut self, ask: Ask) -> Option<Nanos> {
+        let free = self.free();
+        if self.slice.is_none() || !self.waiters.is_empty() || free < ask.least {
+            return None;
+        }
+        let amount = ask.wanted.max(ask.least).min(free);
+        self.held = expect(self.held.checked_add(amount));
+        self.check();
+        Some(amount)
+    }
+
+    /// Serves as many waiters as possible: first everybody's least, then what they would like.
+    fn serve(&mut self, purse: &Arc<Purse>) -> Replies {
+        if self.slice.is_none() {
+            return Vec::new();
+        }
+        let mut left = self.free();
+        let mut served = Vec::new();
+        while let Some(waiter) = self.waiters.front() {
+            if waiter.reply.is_closed() {
+                self.waiters.pop_front();
+                continue;
+            }
+            let least = waiter.ask.least;
+            if least > left {
+                break;
+            }
+            left = expect(left.checked_sub(least));
+            served.extend(self.waiters.pop_front().map(|waiter| (waiter, least)));
+        }
+        let mut replies = Vec::with_capacity(served.len());
+        for (waiter, least) in served {
+            let extra = expect(waiter.ask.wanted.checked_sub(least)).max(Nanos::ZERO).min(left);
+            left = expect(left.checked_sub(extra));
+            let amount = expect(least.checked_add(extra));
+            self.held = expect(self.held.checked_add(amount));
+            self.requests += u64::from(!waiter.extension);
+            let money = Money { purse: Arc::clone(purse), amount, main: !waiter.extension };
+            replies.push((waiter.reply, Ok(money)));
+        }
+        self.check();
+        replies
+    }
+
+    fn after_release(&mut self, purse: &Arc<Purse>) -> Replies {
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let mut replies = self.serve(purse);
+        replies.extend(self.refuse_if_all_wait());
+        replies
+    }
+
+    /// Everybody who could release money is in line himself: nobody will be served any more.
+    fn refuse_if_all_wait(&mut self) -> Replies {
+        self.waiters.retain(|waiter| !waiter.reply.is_closed());
+        let starving = self.waiters.iter().filter(|waiter| waiter.starved).count();
+        let all_wait = u64::try_from(starving).is_ok_and(|starving| starving >= self.requests);
+        if starving == 0 || starving < self.waiters.len() || !all_wait {
+            return Vec::new();
+        }
+        let error = self.refusal.clone().unwrap_or_else(|| Error::internal("a waiter starved without a refusal"));
+        self.waiters.drain(..).map(|waiter| (waiter.reply, Err(error.clone()))).collect()
+    }
+
+    /// The next grant to ask for, or the end of the refill.
+    fn next_request(&mut self, purse: &Purse, now: Timestamp) -> Option<SliceRequest> {
+        let free = self.free();
+        let first = self.waiters.iter().find(|waiter| !waiter.starved)?;
+        let least = expect(first.ask.least.checked_sub(free)).max(Nanos::ZERO);
+        let sum = Nanos::checked_sum(self.waiters.iter().map(|waiter| waiter.ask.wanted)).unwrap_or(Nanos::MAX);
+        let short = expect(sum.checked_sub(free)).max(least);
+        let wanted = if now < self.tight_until { short } else { short.checked_add(self.growth(short)).unwrap_or(short) };
+        Some(SliceRequest {
+            gateway: purse.bank.gateway.clone(),
+            fence: purse.bank.fence,
+            key: purse.key.clone(),
+            extend: self.slice.as_ref().map(|slice| slice.id.clone()),
+            wanted,
+            least,
+        })
+    }
+
+    fn growth(&self, short: Nanos) -> Nanos {
+        let several = Nanos::new(short.get().saturating_mul(GROWTH_FACTOR - 1));
+        let growth = several.max(self.burn.two_seconds());
+        match self.available {
+            // Rounded down: a share that is too small only means one more grant.
+            Some(available) => growth.min(Nanos::new(available.get() / GROWTH_SHARE)),
+            None => growth,
+        }
+    }
+
+    fn apply_grant(&mut self, grant: SliceGrant, wanted: Nanos, tight_until: Timestamp) {
+        if grant.added < wanted {
+            self.tight_until = tight_until;
+        }
+        self.granted = grant.granted;
+        self.available = grant.available;
+        self.slice = Some(OpenSlice { id: grant.slice, window_ends_at: grant.window_ends_at });
+        self.check();
+    }
+
+    /// Tells those who need at least as much as was refused; extensions stay in line for what others release.
+    fn apply_refusal(&mut self, refused: Nanos, error: &Error, tight_until: Timestamp) -> Replies {
+        let out_of_money = error.code() == ErrorCode::InsufficientQuota;
+        if out_of_money {
+            self.tight_until = tight_until;
+        } else if matches!(error.code(), ErrorCode::Conflict | ErrorCode::NotFound) {
+            self.retired = true;
+        }
+        self.refusal = Some(error.clone());
+        let free = self.free();
+        let mut replies = Replies::new();
+        for mut waiter in std::mem::take(&mut self.waiters) {
+            let short = expect(waiter.ask.least.checked_sub(free));
+            if short < refused {
+                self.waiters.push_back(waiter);
+            } else if out_of_money && waiter.extension {
+                waiter.starved = true;
+                self.waiters.push_back(waiter);
+            } else {
+                replies.push((waiter.reply, Err(error.clone())));
+            }
+        }
+        replies.extend(self.refuse_if_all_wait());
+        replies
+    }
+}
+
+/// Proof that a refill is under way: if the port panics, its drop tells the waiters and lets the next one begin.
+struct Refilling {
+    purse: Arc<Purse>,
+    finished: bool,
+}
+
+impl Drop for Refilling {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let error = Error::internal("the refill of a slice ended early");
+        let mut state = self.purse.lock();
+        state.refilling = false;
+        let abandoned: Replies = state.waiters.drain(..).map(|waiter| (waiter.reply, Err(error.clone()))).collect();
+        drop(state);
+        send(abandoned);
+    }
+}
+
+/// Asks for money until nobody unrefused waits.
+async fn refill(mut refilling: Refilling) {
+    let purse = Arc::clone(&refilling.purse);
+    while let Some(request) = next_request(&purse, &mut refilling) {
+        let (wanted, least) = (request.wanted, request.least);
+        let answer = grant(&purse, request).await;
+        let tight_until = purse.bank.clock.now().plus(purse.bank.tight_for);
+        let mut state = purse.lock();
+        let replies = match answer {
+            Ok(grant) => {
+                state.apply_grant(grant, wanted, tight_until);
+                state.serve(&purse)
+            }
+            Err(error) => state.apply_refusal(least, &error, tight_until),
+        };
+        drop(state);
+        send(replies);
+    }
+}
+
+/// What to ask for next. The end of the refill is decided under the lock, so that no waiter can slip in after it.
+fn next_request(purse: &Arc<Purse>, refilling: &mut Refilling) -> Option<SliceRequest> {
+    let mut state = purse.lock();
+    let replies = state.serve(purse);
+    let request = state.next_request(purse, purse.bank.clock.now());
+    if request.is_none() {
+        state.refilling = false;
+        refilling.finished = true;
+    }
+    drop(state);
+    send(replies);
+    request
+}
+
+/// One grant; if it is refused for lack of money, idle slices of the organization go back first.
+async fn grant(purse: &Purse, request: SliceRequest) -> Result<SliceGrant> {
+    let answer = purse.bank.admission.grant_slice(request.clone()).await;
+    match answer {
+        Err(error) if error.code() == ErrorCode::InsufficientQuota => {
+            let released = match purse.idle.upgrade() {
+                Some(idle) => idle.release(purse.organization.clone()).await,
+                None => Nanos::ZERO,
+            };
+            if released > Nanos::ZERO {
+                return purse.bank.admission.grant_slice(request).await;
+            }
+            Err(error)
+        }
+        other => other,
+    }
+}
+
+/// Money held for one request; what is not captured goes back when this is dropped.
+pub(crate) struct Money {
+    purse: Arc<Purse>,
+    amount: Nanos,
+    /// The request's own hold, not an addition on its way to it.
+    main: bool,
+}
+
+impl Money {
+    pub fn amount(&self) -> Nanos {
+        self.amount
+    }
+
+    pub fn purse(&self) -> &Arc<Purse> {
+        &self.purse
+    }
+
+    /// More money for the same request.
+    pub fn extend(&mut self, ask: Ask) -> Extended {
+        let mut state = self.purse.lock();
+        match state.take(ask) {
+            Some(added) => {
+                drop(state);
+                self.amount = expect(self.amount.checked_add(added));
+                Extended::Now
+            }
+            None => Extended::Wait(self.purse.wait(state, ask, true)),
+        }
+    }
+
+    /// Adds what an awaited extension brought.
+    pub fn absorb(&mut self, mut addition: Self) {
+        assert!(Arc::ptr_eq(&self.purse, &addition.purse) && !addition.main, "an extension comes from the same purse");
+        self.amount = expect(self.amount.checked_add(addition.amount));
+        addition.amount = Nanos::ZERO;
+    }
+
+    /// Turns the hold into spent money. `upper` is the most that the request can be charged.
+    pub fn capture(mut self, upper: Nanos) -> Captured {
+        assert!(self.main && upper <= self.amount, "a request costs {upper}, more than its hold of {}", self.amount);
+        let purse = Arc::clone(&self.purse);
+        let mut state = purse.lock();
+        state.held = expect(state.held.checked_sub(upper));
+        state.captured = expect(state.captured.checked_add(upper));
+        state.records += 1;
+        state.unanswered += 1;
+        state.burn.add(purse.bank.clock.now(), upper);
+        state.check();
+        drop(state);
+        self.amount = expect(self.amount.checked_sub(upper));
+        Captured { purse, upper, answered: false }
+    }
+}
+
+impl Drop for Money {
+    fn drop(&mut self) {
+        self.purse.release(self.amount, self.main);
+    }
+}
+
+/// Spent money whose record is on its way to the disk.
+pub(crate) struct Captured {
+    purse: Arc<Purse>,
+    upper: Nanos,
+    answered: bool,
+}
+
+impl Captured {
+    /// The record is durable, or may be.
+    pub fn keep(mut self) {
+        self.answer(false);
+    }
+    /// The record surely is not durable: nothing was spent.
+    pub fn void(mut self) {
+        self.answer(true);
+    }
+    fn answer(&mut self, void: bool) {
+        self.answered = true;
+        let mut state = self.purse.lock();
+        state.unanswered -= 1;
+        let mut replies = Vec::new();
+        if void {
+            state.captured = expect(state.captured.checked_sub(self.upper));
+            state.records -= 1;
+            state.check();
+            replies = state.after_release(&self.purse);
+        }
+        drop(state);
+        send(replies);
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer(false);
+        }
+    }
+}
