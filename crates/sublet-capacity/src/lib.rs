@@ -1,1 +1,30 @@
-//! sublet-capacity
+//! Capacity decisions as pure code: what is idle, what can be sold at which notice, where a
+//! request goes, which leases end, and whom the owner's own demand displaces.
+//!
+//! Everything is a function of a [`Snapshot`] and an instant: no clock, no I/O, no randomness, no
+//! logging, integers only. The same snapshot gives the same answer, in the same order.
+//!
+//! Invariants: a unit is placed once; the owner's reserve is never sold; what [`available`] shows,
+//! [`place`] places; a victim is named only after it is proven that the newcomer then fits, and
+//! only if it does not fit without it; `firm` is never a victim.
+//!
+//! Deliberately absent: forecasts (the reserve rule is static), prices, and gangs over several
+//! machines: a request is placed on one machine, so that a sum of fragments is never promised.
+#![deny(clippy::float_arithmetic)]
+
+mod place;
+mod plan;
+mod reclaim;
+mod refusal;
+mod reserve;
+mod snapshot;
+
+pub use place::{Availability, Placement, Request, available, place};
+pub use plan::{Action, ActionKind, plan};
+pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim};
+pub use refusal::{Alternative, Refusal, RefusalReason};
+pub use reserve::{KindFigures, ReserveRule, figures};
+pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Snapshot, Terms};
+
+#[cfg(test)]
+mod tests;

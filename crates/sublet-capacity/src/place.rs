@@ -1,0 +1,138 @@
+//! Placement: all of a request on one machine, or a refusal.
+
+use sublet_core::device::DeviceKind;
+use sublet_core::id::{DeviceId, NodeId, SiteId};
+use sublet_core::lease::Holder;
+use sublet_core::notice::NoticeClass;
+
+use crate::refusal::{Alternative, Refusal, RefusalReason};
+use crate::reserve::{KindFigures, figures, largest_idle};
+use crate::snapshot::{DeviceView, Snapshot, count};
+
+/// Capacity that somebody asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub kind: DeviceKind,
+    pub units: u32,
+    pub notice: NoticeClass,
+    pub holder: Holder,
+    /// A hard constraint; `None` is anywhere.
+    pub site: Option<SiteId>,
+}
+
+/// Where a request goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    pub site: SiteId,
+    pub node: NodeId,
+    pub devices: Vec<DeviceId>,
+    /// What the decision was made from.
+    pub figures: KindFigures,
+    pub largest: u32,
+}
+
+/// How much could be placed now, and what that was made from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Availability {
+    /// The largest request that [`place`] would place.
+    pub units: u32,
+    pub figures: KindFigures,
+}
+
+/// The largest request of this kind, notice, holder and site that would be placed; `units` is ignored.
+pub fn available(snapshot: &Snapshot, request: &Request) -> Availability {
+    let figures = figures(snapshot, &request.kind);
+    let largest = largest_idle(snapshot, &request.kind, request.site.as_ref());
+    Availability { units: largest.min(figures.sellable(request.holder, request.notice)), figures }
+}
+
+/// Places a request, or says why not and what would work. Nothing is relaxed.
+pub fn place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Refusal> {
+    let figures = figures(snapshot, &request.kind);
+    match try_place(snapshot, request, &figures) {
+        Ok(placement) => Ok(placement),
+        Err(reason) => Err(Refusal { reason, alternatives: alternatives(snapshot, request), figures }),
+    }
+}
+
+fn try_place(snapshot: &Snapshot, request: &Request, figures: &KindFigures) -> Result<Placement, RefusalReason> {
+    check_possible(snapshot, request, figures)?;
+    let sellable = figures.sellable(request.holder, request.notice);
+    if request.units > figures.idle {
+        return Err(RefusalReason::NotIdle { idle: figures.idle });
+    }
+    if request.units > sellable {
+        return Err(refused_by_rule(request, figures, sellable));
+    }
+    let nodes = snapshot.idle_by_node(&request.kind, request.site.as_ref());
+    let largest = nodes.values().map(|devices| count(devices.len())).max().unwrap_or(0);
+    // The machine that is left with the fewest free units keeps larger gaps whole elsewhere.
+    let best =
+        nodes.into_iter().filter(|(_, devices)| count(devices.len()) >= request.units).min_by_key(|(_, devices)| devices.len());
+    let Some((node, devices)) = best else {
+        return Err(RefusalReason::Fragmented { sellable, largest });
+    };
+    let wanted = usize::try_from(request.units).unwrap_or(usize::MAX);
+    let chosen: Vec<&DeviceView> = devices.into_iter().take(wanted).collect();
+    let site = chosen.first().map(|device| device.site.clone()).ok_or(RefusalReason::NoUnits)?;
+    let devices = chosen.into_iter().map(|device| device.id.clone()).collect();
+    Ok(Placement { site, node: node.clone(), devices, figures: *figures, largest })
+}
+
+/// What no freeing of capacity would change.
+pub(crate) fn check_possible(snapshot: &Snapshot, request: &Request, figures: &KindFigures) -> Result<(), RefusalReason> {
+    if request.units == 0 {
+        return Err(RefusalReason::NoUnits);
+    }
+    if figures.total == 0 {
+        return Err(RefusalReason::UnknownKind { known: snapshot.kinds().into_iter().cloned().collect() });
+    }
+    if let Some(site) = &request.site {
+        let mut known: Vec<SiteId> = snapshot.devices_of(&request.kind).map(|device| device.site.clone()).collect();
+        known.sort();
+        known.dedup();
+        if !known.contains(site) {
+            return Err(RefusalReason::UnknownSite { known });
+        }
+    }
+    if request.units > figures.healthy {
+        return Err(RefusalReason::AboveHealthy { healthy: figures.healthy });
+    }
+    Ok(())
+}
+
+fn refused_by_rule(request: &Request, figures: &KindFigures, sellable: u32) -> RefusalReason {
+    let headroom = figures.firm_headroom();
+    if request.notice == NoticeClass::Firm && headroom < figures.idle.saturating_sub(figures.kept) {
+        return RefusalReason::FirmSoldOut { headroom, reserve: figures.reserve, firm: figures.firm };
+    }
+    RefusalReason::Reserved { idle: figures.idle, kept: figures.kept, sellable }
+}
+
+/// Requests near the refused one that would be placed now: the same with a shorter notice, fewer
+/// units, another site, another kind.
+fn alternatives(snapshot: &Snapshot, request: &Request) -> Vec<Alternative> {
+    let fits = |changed: &Request| changed.units > 0 && available(snapshot, changed).units >= changed.units;
+    let mut found = Vec::new();
+    let shorter = NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < request.notice);
+    if let Some(notice) = shorter.into_iter().find(|notice| fits(&Request { notice: *notice, ..request.clone() })) {
+        found.push(Alternative::ShorterNotice { notice });
+    }
+    let units = available(snapshot, request).units;
+    if units > 0 && units < request.units {
+        found.push(Alternative::FewerUnits { units });
+    }
+    if request.site.is_some() && fits(&Request { site: None, ..request.clone() }) {
+        let mut sites: Vec<&SiteId> = snapshot.devices.iter().map(|device| &device.site).collect();
+        sites.sort();
+        sites.dedup();
+        let site = sites.into_iter().find(|site| fits(&Request { site: Some((*site).clone()), ..request.clone() }));
+        found.extend(site.map(|site| Alternative::OtherSite { site: site.clone() }));
+    }
+    let other = snapshot
+        .kinds()
+        .into_iter()
+        .find(|kind| **kind != request.kind && fits(&Request { kind: (*kind).clone(), ..request.clone() }));
+    found.extend(other.map(|kind| Alternative::OtherKind { kind: kind.clone() }));
+    found
+}
