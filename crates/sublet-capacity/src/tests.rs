@@ -169,9 +169,10 @@ fn refusals_name_what_is_wrong_and_what_works() {
         assert_eq!(place(&snapshot, &case).unwrap_err().reason, expected);
     }
     let alternatives = place(&snapshot, &small_site).unwrap_err().alternatives;
+    let (site, other_kind) = ("site_1".parse().unwrap(), kind("h100"));
     assert_eq!(
         alternatives,
-        vec![Alternative::FewerUnits { units: 2 }, Alternative::OtherSite { site: "site_1".parse().unwrap() },]
+        vec![Alternative::FewerUnits { units: 2 }, Alternative::OtherSite { site }, Alternative::OtherKind { kind: other_kind },]
     );
 }
 
