@@ -304,6 +304,8 @@ fn units_of(snapshot: &Snapshot, wanted: impl Fn(&LeaseView) -> bool) -> usize {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_reserve_is_never_sold_and_firm_fits_beside_it(world in worlds()) {
         let snapshot = &world.snapshot;
