@@ -56,7 +56,6 @@ claim 'figures are served' [ "$status" = 200 ]
 chat "{\"model\":\"$model\",$question,\"max_tokens\":8}"
 want 'a chat is answered' 200 '.choices[0].message.content | length > 0'
 claim 'an answer names its request' grep -qi '^x-request-id: req_' "$folder/headers"
-claim 'an answer says what limits leave' grep -qi '^x-ratelimit-limit-requests:' "$folder/headers"
 call POST "$base/chat/completions" -H "x-api-key: $key" -H 'content-type: application/json' -d "{\"model\":\"$model\",$question,\"max_tokens\":2}"
 want 'a key in x-api-key works' 200
 for prefix in "$root" "$root/openai/v1"; do
@@ -103,5 +102,42 @@ chat "{\"model\":\"$model\",$question,\"max_tokens\":2}" -H "idempotency-key: $i
 want 'its repeat is refused and not charged' 409 '.error.code == "already_served"'
 chat "{\"model\":\"$model\",$question,\"max_tokens\":3}" -H "idempotency-key: $id"
 want 'its key with another body is refused' 422 '.error.code == "idempotency_mismatch"'
+
+# Limits of a key of its own.
+admin() { # METHOD PATH [BODY]
+    call "$1" "$base/organization$2" -H "authorization: Bearer $SUBLET_ADMIN_KEY" -H 'content-type: application/json' ${3:+-d "$3"}
+}
+small="{\"model\":\"$model\",$question,\"max_tokens\":2}"
+with_key() { # KEY: asks with it
+    call POST "$base/chat/completions" -H "authorization: Bearer $1" -H 'content-type: application/json' -d "$small"
+}
+call GET "$base/account" -H "authorization: Bearer $key"
+want 'a key knows its project' 200 '.project | startswith("proj_")'
+project=$(jq -r .project "$folder/body")
+admin POST "/projects/$project/api_keys" '{"name":"slow","rate_limits":{"requests_per_minute":2}}'
+want 'a key with a rate limit is made' 200 '.value | startswith("sk-sub-")'
+slow=$(jq -r .value "$folder/body") slow_id=$(jq -r .id "$folder/body")
+with_key "$slow"
+want 'it serves at first' 200
+claim 'an answer says what its limits leave' grep -qi '^x-ratelimit-limit-requests: 2' "$folder/headers"
+with_key "$slow"
+with_key "$slow"
+want 'too many requests are refused' 429 '.error.code == "rate_limit_exceeded"'
+claim 'a refusal says when to come back' grep -qiE '^retry-after: [0-9]+' "$folder/headers"
+admin DELETE "/projects/$project/api_keys/$slow_id"
+want 'a key is revoked' 200
+with_key "$slow"
+want 'a revoked key is refused at once' 401 '.error.code == "invalid_api_key"'
+
+admin POST "/projects/$project/api_keys" '{"name":"poor"}'
+poor=$(jq -r .value "$folder/body") poor_id=$(jq -r .id "$folder/body")
+admin PUT "/projects/$project/api_keys/$poor_id/spend_limits/total" '{"amount":"0.000000001"}'
+want 'a spend limit is set' 200
+with_key "$poor"
+want 'a key over its budget is refused' 429 '.error.code == "insufficient_quota" and .error.type == "insufficient_quota"'
+claim 'clients are told not to retry' grep -qi '^x-should-retry: false' "$folder/headers"
+admin POST "/projects/$project/api_keys" '{"name":"narrow","models":["another"]}'
+with_key "$(jq -r .value "$folder/body")"
+want 'a model that a key may not call is refused' 403 '.error.code == "model_not_allowed"'
 
 exit "$failed"
