@@ -1,0 +1,95 @@
+//! A cloud on a fresh database, with its ledger verified at the end of every test.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
+use sublet_cloud::{Actor, Cloud};
+use sublet_core::{Currency, Timestamp};
+use sublet_store::{Store, StoreConfig};
+
+use crate::clock::{ManualClock, START, mint};
+use crate::postgres::PostgresServer;
+
+/// Where a test's data is. The directory lives as long as this.
+pub struct Database {
+    pub config: StoreConfig,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Database {
+    pub fn sqlite() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { config: StoreConfig::Sqlite(directory.path().join("sublet.db")), _directory: Some(directory) }
+    }
+    pub fn postgresql() -> Self {
+        Self { config: StoreConfig::Postgres(PostgresServer::shared().fresh_database()), _directory: None }
+    }
+}
+
+/// The models that a test cloud has prices for.
+pub const MODEL: &str = "sublet-mini";
+
+/// A cloud after its first start, on a clock that stands still.
+pub struct TestCloud {
+    pub cloud: Cloud,
+    pub clock: Arc<ManualClock>,
+    pub keys: FirstKeys,
+    pub database: Database,
+}
+
+impl TestCloud {
+    pub async fn start(database: Database) -> Self {
+        let clock = Arc::new(ManualClock::new(START));
+        let cloud = open(&database.config, clock.clone(), 1).await;
+        let start = first_start();
+        let plan = cloud.plan_first_start(&start).await.expect("a plan").expect("a new database");
+        let keys = plan.keys();
+        assert!(cloud.apply_first_start(&plan).await.expect("the first start"), "the database was not new");
+        cloud.ensure_prices(&start).await.expect("the price list");
+        Self { cloud, clock, keys, database }
+    }
+
+    /// Another process on the same database.
+    pub async fn another(&self, seed: u64) -> Cloud {
+        open(&self.database.config, self.clock.clone(), seed).await
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.cloud.clock().now()
+    }
+
+    /// Adds the books up and fails if anything does not fit.
+    pub async fn assert_books_balance(&self) {
+        let verification = self.cloud.verify_ledger(&Actor::system()).await.expect("the ledger can be read");
+        assert!(verification.balanced(), "{:#?}", verification.findings);
+    }
+}
+
+/// What test clouds start with.
+pub fn first_start() -> FirstStart {
+    FirstStart {
+        currency: Currency::EUR,
+        time_zone: "Europe/Berlin".to_owned(),
+        models: vec![MODEL.to_owned()],
+        device_kinds: vec!["cpu".to_owned()],
+    }
+}
+
+async fn open(config: &StoreConfig, clock: Arc<ManualClock>, seed: u64) -> Cloud {
+    let store = Store::open(config).await.expect("the database opens");
+    Cloud::open(store, mint(clock, seed)).await.expect("the cloud opens")
+}
+
+type Scenario<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Runs a scenario on a fresh cloud and verifies the ledger.
+pub fn run(database: Database, scenario: impl for<'a> FnOnce(&'a TestCloud) -> Scenario<'a>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let cloud = TestCloud::start(database).await;
+        scenario(&cloud).await;
+        cloud.assert_books_balance().await;
+        cloud.cloud.store().close().await;
+    });
+}

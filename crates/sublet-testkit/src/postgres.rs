@@ -1,0 +1,136 @@
+//! A real PostgreSQL, started once per test program on a private socket, as a user who is not root.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How often the start is asked for, [`START_PAUSE`] apart.
+const START_CHECKS_MAX: u32 = 600;
+const START_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running server.
+pub struct PostgresServer {
+    directory: PathBuf,
+    programs: PathBuf,
+    databases: AtomicU64,
+}
+
+impl PostgresServer {
+    /// The server of this test program.
+    pub fn shared() -> &'static Self {
+        static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+        SERVER.get_or_init(Self::start)
+    }
+
+    /// A new empty database; returns its URL.
+    pub fn fresh_database(&self) -> String {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::SeqCst));
+        let created = Command::new(self.programs.join("psql"))
+            .args(["-q", "-U", "postgres", "-d", "postgres", "-h"])
+            .arg(&self.directory)
+            .arg("-c")
+            .arg(format!("CREATE DATABASE {name}"))
+            .status()
+            .expect("psql runs");
+        assert!(created.success(), "PostgreSQL did not create the database {name}");
+        format!("postgres://postgres@localhost/{name}?host={}", self.directory.display())
+    }
+
+    fn start() -> Self {
+        let programs = find_programs();
+        let directory = tempfile::Builder::new().prefix("sublet-postgres-").tempdir().expect("a temporary directory").keep();
+        let data = directory.join("data");
+        hand_over(&directory);
+        let made = as_server_user(&programs.join("initdb"))
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .status()
+            .expect("initdb runs");
+        assert!(made.success(), "initdb failed");
+        run_server(&programs, &directory, &data);
+        let server = Self { directory, programs, databases: AtomicU64::new(0) };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&self) {
+        for _ in 0..START_CHECKS_MAX {
+            let ready = Command::new(self.programs.join("pg_isready"))
+                .args(["-q", "-U", "postgres", "-h"])
+                .arg(&self.directory)
+                .status()
+                .expect("pg_isready runs");
+            if ready.success() {
+                return;
+            }
+            std::thread::sleep(START_PAUSE);
+        }
+        panic!("PostgreSQL did not start");
+    }
+}
+
+/// Starts the server on a thread of its own that lives as long as this program: the kernel ends the
+/// server with that thread, so no server outlives its tests.
+fn run_server(programs: &Path, directory: &Path, data: &Path) {
+    let mut command = as_server_user(&programs.join("postgres"));
+    command.arg("-D").arg(data).arg("-k").arg(directory);
+    for setting in ["listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300"] {
+        command.args(["-c", setting]);
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (sender, receiver) = mpsc::channel();
+    let remove = directory.to_owned();
+    std::thread::Builder::new()
+        .name("postgres".to_owned())
+        .spawn(move || {
+            let child = command.spawn();
+            sender.send(child.is_ok()).ok();
+            wait(child.ok());
+            std::fs::remove_dir_all(remove).ok();
+        })
+        .expect("a thread for the server");
+    assert!(receiver.recv() == Ok(true), "postgres did not start");
+}
+
+fn wait(child: Option<Child>) {
+    if let Some(mut child) = child {
+        child.wait().ok();
+    }
+}
+
+fn find_programs() -> PathBuf {
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists()).collect())
+        .unwrap_or_default();
+    versions.sort();
+    versions
+        .pop()
+        .expect("PostgreSQL's server programs are missing: install Debian's package 'postgresql' or run 'cargo xtask test-env'")
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+fn hand_over(directory: &Path) {
+    if is_root() {
+        let handed = Command::new("chown").arg("nobody").arg(directory).status().expect("chown runs");
+        assert!(handed.success(), "the server's directory could not be handed over");
+    }
+}
+
+/// PostgreSQL refuses to run as root, so root runs it as nobody.
+fn as_server_user(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if is_root() {
+        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
+    }
+    command.arg("--pdeathsig=KILL").arg("--").arg(program);
+    command.current_dir("/");
+    command
+}

@@ -1,0 +1,35 @@
+//! Personas: the actors and calls that tests need over and over.
+
+use sublet_cloud::credit::NewCredit;
+use sublet_cloud::idempotency::{Answer, Call};
+use sublet_cloud::{Actor, Cloud};
+use sublet_core::id::OrganizationId;
+use sublet_core::key::Secret;
+use sublet_core::{Nanos, Result};
+use sublet_money::account::CreditKind;
+
+/// The actor behind a key.
+pub async fn actor(cloud: &Cloud, secret: &Secret) -> Actor {
+    cloud.authenticate_key(secret, "127.0.0.1").await.expect("the key works")
+}
+
+/// The created object of a call that was not a repeat.
+pub fn created<T>(answer: Result<Answer<T>>) -> T {
+    match answer.expect("the call works") {
+        Answer::New(value) => value,
+        Answer::Replayed(text) => panic!("the call was a repeat: {text}"),
+    }
+}
+
+/// Gives an organization paid credit.
+pub async fn pay_in(cloud: &Cloud, organization: &OrganizationId, amount: Nanos) {
+    let new = NewCredit {
+        organization: organization.clone(),
+        kind: CreditKind::Paid,
+        amount,
+        currency: None,
+        reference: "test".to_owned(),
+        expires_at: None,
+    };
+    created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+}
