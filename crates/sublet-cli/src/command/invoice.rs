@@ -1,0 +1,106 @@
+//! `sublet billing invoices`.
+
+use clap::Subcommand;
+use sublet_api::invoice::{DraftInvoice, Invoice, InvoiceLine, InvoiceListQuery, InvoiceStatus};
+use sublet_api::money::Money;
+use sublet_api::time::Rfc3339;
+use sublet_core::error::Result;
+use sublet_core::id::InvoiceId;
+
+use super::usage::quantity;
+use super::{PageArgs, show_page};
+use crate::Context;
+use crate::context::Style;
+use crate::render::{self, Cell, NOTHING, Table};
+use crate::value::word;
+
+/// Bills.
+#[derive(Subcommand, Debug)]
+pub enum InvoiceCommand {
+    /// Draft the bill of a period; the same draft each time
+    Draft {
+        /// Any instant of the period; the current period if left out
+        #[arg(long, value_name = "INSTANT")]
+        at: Option<Rfc3339>,
+    },
+    /// Show one bill
+    Show { id: InvoiceId },
+    /// List bills
+    List {
+        /// draft, issued, paid or void
+        #[arg(long, value_parser = word::<InvoiceStatus>)]
+        status: Option<InvoiceStatus>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+}
+
+impl InvoiceCommand {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::Draft { at } => {
+                let invoice = client.draft_invoice(&DraftInvoice { at }, &context.fresh_key())?;
+                context.show_text(&invoice, text)
+            }
+            Self::Show { id } => {
+                let invoice = client.invoice(&id)?;
+                context.show_text(&invoice, text)
+            }
+            Self::List { status, page } => {
+                let order = page.order();
+                let query = InvoiceListQuery { status, limit: page.limit, after: page.after, before: None, order };
+                let list = client.invoices(&query)?;
+                show_page(context, &list, table)
+            }
+        }
+    }
+}
+
+fn text(invoice: &Invoice, style: Style) -> String {
+    let head = Table::of_fields(vec![
+        ("invoice", Cell::text(invoice.number.as_deref().unwrap_or_else(|| invoice.id.as_str()))),
+        ("status", Cell::state(invoice.status.as_str())),
+        ("organization", Cell::text(invoice.organization.as_str())),
+        ("from", Cell::text(render::instant(invoice.period_start.0))),
+        ("until before", Cell::text(render::instant(invoice.period_end.0))),
+        ("time zone", Cell::text(&invoice.time_zone)),
+    ]);
+    let lines = Table::new(["project", "what", "meter", "notice", "quantity", "price", "charges", "amount"], "nothing was used")
+        .rows(invoice.lines.iter().map(line));
+    let foot = Table::of_fields(vec![
+        ("sum of charges", Cell::number(render::money(&invoice.subtotal))),
+        ("carried over", Cell::number(render::money(&invoice.carried))),
+        ("rounding", Cell::number(render::money(&invoice.rounding))),
+        ("total", Cell::number(render::money(&invoice.total))),
+    ]);
+    format!("{}\n{}\n{}", head.render(style), lines.render(style), foot.render(style))
+}
+
+fn line(line: &InvoiceLine) -> [Cell; 8] {
+    let unit = Money { amount: line.unit_amount, currency: line.amount.currency };
+    [
+        Cell::text(line.project.as_str()),
+        Cell::text(line.subject.name()),
+        Cell::text(line.meter.as_str()),
+        Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
+        Cell::number(quantity(line.meter, line.quantity)),
+        Cell::number(format!("{} / {}", render::money(&unit), quantity(line.meter, line.unit_per))),
+        Cell::number(line.charges),
+        Cell::number(render::money(&line.amount)),
+    ]
+}
+
+fn table(invoices: &[Invoice]) -> Table {
+    let rows = invoices.iter().map(|invoice| {
+        [
+            Cell::text(invoice.id.as_str()),
+            Cell::optional(invoice.number.as_ref()),
+            Cell::state(invoice.status.as_str()),
+            Cell::text(render::instant(invoice.period_start.0)),
+            Cell::text(render::instant(invoice.period_end.0)),
+            Cell::number(render::money(&invoice.total)),
+        ]
+    });
+    Table::new(["invoice", "number", "status", "from", "until before", "total"], "no invoices yet").rows(rows)
+}

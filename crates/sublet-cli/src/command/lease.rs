@@ -1,0 +1,89 @@
+//! `sublet leases`.
+
+use clap::Subcommand;
+use sublet_api::lease::{Lease, LeaseListQuery, LeaseStatus};
+use sublet_core::error::Result;
+use sublet_core::id::LeaseId;
+
+use super::{PageArgs, show_page};
+use crate::Context;
+use crate::render::{self, Cell, NOTHING, Table};
+use crate::value::word;
+
+/// Rights to use capacity.
+#[derive(Subcommand, Debug)]
+pub enum LeaseCommand {
+    /// List leases
+    List {
+        /// active, ending or ended
+        #[arg(long, value_parser = word::<LeaseStatus>)]
+        status: Option<LeaseStatus>,
+        /// Those of every tenant (operator)
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one lease
+    Show { id: LeaseId },
+    /// End a lease; its jobs are stopped
+    Cancel { id: LeaseId },
+}
+
+impl LeaseCommand {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::List { status, all, page } => {
+                let order = page.order();
+                let query = LeaseListQuery { status, limit: page.limit, after: page.after, before: None, order };
+                let list = if all { client.all_leases(&query)? } else { client.leases(&query)? };
+                show_page(context, &list, table)
+            }
+            Self::Show { id } => {
+                let lease = client.lease(&id)?;
+                context.show(&lease, |lease| Table::of_fields(fields(lease)))
+            }
+            Self::Cancel { id } => {
+                let lease = client.cancel_lease(&id)?;
+                context.show(&lease, |lease| Table::of_fields(fields(lease)))
+            }
+        }
+    }
+}
+
+fn fields(lease: &Lease) -> Vec<(&'static str, Cell)> {
+    let devices: Vec<&str> = lease.devices.iter().map(|device| device.as_str()).collect();
+    let maximum = lease.maximum_cost.as_ref().map_or_else(|| NOTHING.to_owned(), render::money);
+    vec![
+        ("lease", Cell::text(lease.id.as_str())),
+        ("status", Cell::state(lease.status.as_str())),
+        ("capacity", Cell::text(format!("{} × {} at {}", lease.units, lease.sku.as_str(), lease.notice))),
+        ("devices", Cell::text(devices.join(", "))),
+        ("device-hour", Cell::text(render::money(&lease.price))),
+        ("cost", Cell::text(render::money(&lease.cost))),
+        ("set aside", Cell::text(render::money(&lease.held))),
+        ("at most", Cell::text(maximum)),
+        ("since", Cell::text(render::instant(lease.starts_at.0))),
+        ("until", Cell::text(render::rfc3339(lease.ended_at.or(lease.ends_at)))),
+        ("ended by", Cell::optional(lease.end_reason.as_ref())),
+        ("quote", Cell::text(lease.quote.as_str())),
+        ("price list", Cell::text(lease.price_version.0.as_ref())),
+    ]
+}
+
+fn table(leases: &[Lease]) -> Table {
+    let rows = leases.iter().map(|lease| {
+        [
+            Cell::text(lease.id.as_str()),
+            Cell::state(lease.status.as_str()),
+            Cell::number(lease.units),
+            Cell::text(lease.sku.as_str()),
+            Cell::text(lease.notice.as_str()),
+            Cell::number(render::money(&lease.cost)),
+            Cell::text(render::instant(lease.starts_at.0)),
+            Cell::text(render::rfc3339(lease.ended_at.or(lease.ends_at))),
+        ]
+    });
+    Table::new(["lease", "status", "units", "sku", "notice", "cost", "since", "until"], "no leases yet").rows(rows)
+}

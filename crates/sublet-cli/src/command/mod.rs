@@ -1,0 +1,160 @@
+//! The commands, one file for each noun of the API.
+
+pub mod audit;
+pub mod availability;
+pub mod billing;
+pub mod capacity;
+pub mod chat;
+pub mod device;
+pub mod explain;
+pub mod invoice;
+pub mod job;
+pub mod key;
+pub mod lease;
+pub mod ledger;
+pub mod limit;
+pub mod model;
+pub mod organization;
+pub mod price;
+pub mod project;
+pub mod quote;
+pub mod run;
+pub mod sku;
+pub mod status;
+pub mod usage;
+pub mod why;
+
+use clap::{Args, Subcommand};
+use sublet_api::list::{Cursor, Order, PageLimit};
+use sublet_core::error::Result;
+
+use crate::{Context, ExitStatus};
+
+/// Every client command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a command on leased devices, follow its output, print its cost
+    Run(run::RunArgs),
+    /// Talk to a model
+    Chat(chat::ChatArgs),
+    /// Show the rule and the numbers behind an id
+    Why(why::WhyArgs),
+    /// Show whether the cloud is up and what the key may spend
+    Status,
+    /// What the project used and what it cost
+    Usage(usage::UsageArgs),
+    /// Published prices
+    Prices(price::PriceArgs),
+    /// What can be leased
+    Skus,
+    /// How much can be leased now
+    Availability(availability::AvailabilityArgs),
+    /// Binding offers of capacity
+    #[command(subcommand)]
+    Quotes(quote::QuoteCommand),
+    /// Rights to use capacity
+    #[command(subcommand)]
+    Leases(lease::LeaseCommand),
+    /// Commands that run on leases
+    #[command(subcommand)]
+    Jobs(job::JobCommand),
+    /// Models that are served
+    #[command(subcommand)]
+    Models(model::ModelCommand),
+    /// Credit, limits, charges, invoices
+    #[command(subcommand)]
+    Billing(billing::BillingCommand),
+    /// Keys of projects
+    #[command(subcommand)]
+    Keys(key::KeyCommand),
+    /// Projects of the organization
+    #[command(subcommand)]
+    Projects(project::ProjectCommand),
+    /// Who did what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Organizations of the cloud (operator)
+    #[command(subcommand)]
+    Orgs(organization::OrganizationCommand),
+    /// Devices of each kind: idle, sold, internal (operator)
+    Capacity,
+    /// Single devices (operator)
+    #[command(subcommand)]
+    Devices(device::DeviceCommand),
+    /// The books (operator)
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// What an error code means and what to do
+    Explain(explain::ExplainArgs),
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<ExitStatus> {
+        match self {
+            Self::Run(args) => return args.run(context),
+            Self::Status => return status::run(context),
+            Self::Chat(args) => args.run(context),
+            Self::Why(args) => args.run(context),
+            Self::Usage(args) => args.run(context),
+            Self::Prices(args) => args.run(context),
+            Self::Skus => sku::run(context),
+            Self::Availability(args) => args.run(context),
+            Self::Quotes(command) => command.run(context),
+            Self::Leases(command) => command.run(context),
+            Self::Jobs(command) => command.run(context),
+            Self::Models(command) => command.run(context),
+            Self::Billing(command) => command.run(context),
+            Self::Keys(command) => command.run(context),
+            Self::Projects(command) => command.run(context),
+            Self::Audit(command) => command.run(context),
+            Self::Orgs(command) => command.run(context),
+            Self::Capacity => capacity::run(context),
+            Self::Devices(command) => command.run(context),
+            Self::Ledger(command) => command.run(context),
+            Self::Explain(args) => args.run(context),
+        }?;
+        Ok(ExitStatus::OK)
+    }
+}
+
+/// Which page of a list.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PageArgs {
+    /// Objects to show, 1 to 100
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
+    pub limit: Option<PageLimit>,
+    /// Continue behind this id
+    #[arg(long, value_name = "ID", value_parser = parse_cursor)]
+    pub after: Option<Cursor>,
+    /// Oldest first
+    #[arg(long)]
+    pub oldest_first: bool,
+}
+
+impl PageArgs {
+    fn order(&self) -> Option<Order> {
+        self.oldest_first.then_some(Order::Asc)
+    }
+}
+
+fn parse_limit(text: &str) -> std::result::Result<PageLimit, String> {
+    let number: u32 = text.parse().map_err(|_| format!("'{text}' is not a number"))?;
+    PageLimit::try_from(number).map_err(|error| error.to_string())
+}
+
+fn parse_cursor(text: &str) -> std::result::Result<Cursor, String> {
+    Cursor::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Shows a page as a table and says on standard error how to see more.
+fn show_page<T: serde::Serialize>(
+    context: &mut Context<'_>,
+    list: &sublet_api::List<T>,
+    table: impl FnOnce(&[T]) -> crate::render::Table,
+) -> Result<()> {
+    context.show(list, |list| table(&list.data))?;
+    match (&list.last_id, list.has_more) {
+        (Some(last), true) => context.note(&format!("more: --after {}", crate::render::plain(&last.0))),
+        _ => Ok(()),
+    }
+}

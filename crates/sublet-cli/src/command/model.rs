@@ -1,0 +1,71 @@
+//! `sublet models`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use sublet_api::model::ImportModel;
+use sublet_api::openai::{Model, ModelList, TokenPrice};
+use sublet_core::error::{Error, ErrorCode, Result};
+
+use crate::Context;
+use crate::render::{self, Cell, NOTHING, Table};
+
+/// Models that are served.
+#[derive(Subcommand, Debug)]
+pub enum ModelCommand {
+    /// List the models this key may call, with prices
+    List,
+    /// Import a model from a directory or GGUF file on the server's machine (operator)
+    Import {
+        path: PathBuf,
+        /// The name callers will use
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+impl ModelCommand {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::List => {
+                let models = client.models()?;
+                context.show(&models, table)
+            }
+            Self::Import { path, name } => {
+                let whole = std::fs::canonicalize(&path).map_err(|error| {
+                    Error::new(ErrorCode::ModelFileInvalid, format!("{} cannot be read: {error}", path.display()))
+                })?;
+                let path = whole.to_str().map(str::to_owned).ok_or_else(|| {
+                    Error::new(ErrorCode::Usage, format!("{} is not valid UTF-8, which the API needs", whole.display()))
+                })?;
+                let model = client.import_model(&ImportModel { path, name }, &context.fresh_key())?;
+                context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))
+            }
+        }
+    }
+}
+
+fn table(models: &ModelList) -> Table {
+    let rows = models.data.iter().map(|model: &Model| {
+        let prices = model.pricing.as_ref().map(|pricing| (price(&pricing.input), price(&pricing.output)));
+        let (input, output) = prices.unwrap_or_else(|| (NOTHING.to_owned(), NOTHING.to_owned()));
+        [
+            Cell::text(&model.id),
+            Cell::text(&model.owned_by),
+            Cell::number(model.context_window),
+            Cell::number(input),
+            Cell::number(output),
+        ]
+    });
+    Table::new(["model", "owner", "context", "input", "output"], "no model is served to this key").rows(rows)
+}
+
+fn price(price: &TokenPrice) -> String {
+    let per = match price.per_tokens {
+        1_000_000 => "1M".to_owned(),
+        1_000 => "1k".to_owned(),
+        other => other.to_string(),
+    };
+    format!("{} / {per}", render::money(&price.price))
+}

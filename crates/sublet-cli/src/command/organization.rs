@@ -1,0 +1,111 @@
+//! `sublet orgs`.
+
+use clap::{Args, Subcommand};
+use sublet_api::money::Amount;
+use sublet_api::object::Metadata;
+use sublet_api::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery, OrganizationStatus};
+use sublet_core::error::Result;
+use sublet_core::money::Currency;
+use sublet_core::organization::OrganizationClass;
+use sublet_core::runner::IsolationLevel;
+
+use super::{PageArgs, show_page};
+use crate::Context;
+use crate::render::{self, Cell, Table};
+use crate::value::{MoneyArgument, word};
+
+/// Organizations of the cloud.
+#[derive(Subcommand, Debug)]
+pub enum OrganizationCommand {
+    /// List organizations
+    List {
+        /// internal, external, partner or supplier
+        #[arg(long)]
+        class: Option<OrganizationClass>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Create an organization; its admin key is printed this once
+    Create(CreateArgs),
+}
+
+/// A new organization.
+#[derive(Args, Debug)]
+pub struct CreateArgs {
+    /// What to call it
+    pub name: String,
+    /// internal, external, partner or supplier
+    #[arg(long, default_value_t = OrganizationClass::External)]
+    pub class: OrganizationClass,
+    /// ISO 4217 code of its account; it never changes
+    #[arg(long, default_value_t = Currency::EUR)]
+    pub currency: Currency,
+    /// IANA zone in which its billing periods begin
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// How far its balance may go below zero
+    #[arg(long, value_name = "MONEY")]
+    pub credit_limit: Option<MoneyArgument>,
+    /// The least separation of its workloads: sandbox or process
+    #[arg(long, value_name = "LEVEL", value_parser = word::<IsolationLevel>)]
+    pub isolation: Option<IsolationLevel>,
+}
+
+impl OrganizationCommand {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::List { class, page } => {
+                let order = page.order();
+                let query = OrganizationListQuery { class, limit: page.limit, after: page.after, before: None, order };
+                let list = client.organizations(&query)?;
+                show_page(context, &list, table)
+            }
+            Self::Create(args) => {
+                let body = args.body()?;
+                let created = client.create_organization(&body, &context.fresh_key())?;
+                context.show_text(&created, |created: &CreatedOrganization, _| {
+                    format!("{}\n{}\n", created.organization.id, created.admin_key.value.reveal())
+                })?;
+                context.note("the second line is its admin key, which is not shown again")
+            }
+        }
+    }
+}
+
+impl CreateArgs {
+    fn body(self) -> Result<CreateOrganization> {
+        let credit_limit = match self.credit_limit {
+            Some(typed) => Some(Amount(typed.in_currency(self.currency)?.nanos())),
+            None => None,
+        };
+        Ok(CreateOrganization {
+            name: self.name,
+            class: self.class,
+            currency: self.currency,
+            time_zone: self.time_zone,
+            credit_limit,
+            isolation: self.isolation,
+            metadata: Metadata::default(),
+        })
+    }
+}
+
+fn table(organizations: &[Organization]) -> Table {
+    let rows = organizations.iter().map(|organization| {
+        let state = match organization.status {
+            OrganizationStatus::Active => "active",
+            OrganizationStatus::Suspended => "suspended",
+        };
+        [
+            Cell::text(organization.id.as_str()),
+            Cell::text(&organization.name),
+            Cell::text(organization.class.as_str()),
+            Cell::state(state),
+            Cell::number(render::money(&organization.credit_limit)),
+            Cell::text(organization.isolation.as_str()),
+            Cell::text(&organization.time_zone),
+        ]
+    });
+    Table::new(["organization", "name", "class", "state", "credit limit", "isolation", "time zone"], "no organizations yet").rows(rows)
+}
