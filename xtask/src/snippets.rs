@@ -234,6 +234,40 @@ mod tests {
         assert_eq!(data_directory("sublet up --data-dir copy --listen 127.0.0.1:0"), "copy");
     }
 
+    /// A stand-in for a cloud: answers, writes its credentials, and ends with the given status when told to.
+    fn served(end_status: u8) -> String {
+        format!(
+            r#"```sh
+cat > cloud.py <<'END'
+import http.server, json, os, signal, sys
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"{{}}")
+signal.signal(signal.SIGTERM, lambda *_: os._exit({end_status}))
+server = http.server.HTTPServer(("127.0.0.1", 0), Ready)
+os.makedirs("sublet-data", exist_ok=True)
+json.dump({{"api_base": "http://127.0.0.1:%d/v1" % server.server_port}}, open("sublet-data/credentials.json", "w"))
+server.serve_forever()
+END
+```
+```sh serve
+python3 cloud.py
+```
+```sh
+curl --fail --silent "$(jq -r .api_base sublet-data/credentials.json)"
+```
+```sh stopped
+! curl --fail --silent "$(jq -r .api_base sublet-data/credentials.json)"
+```
+"#
+        )
+    }
+
+    #[test]
+    fn a_served_command_answers_until_it_is_stopped_and_must_end_well() {
+        run("answers", &served(0)).unwrap();
+        assert!(run("ends-badly", &served(3)).is_err());
+    }
+
     #[test]
     fn a_server_that_ends_by_itself_fails_its_document() {
         assert!(run("served", "```sh serve\nfalse\n```\n```sh\ntrue\n```\n").is_err());
