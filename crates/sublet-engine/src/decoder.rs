@@ -1,0 +1,293 @@
+//! The decoder graph of the Llama family over a ragged batch.
+//!
+//! A batch is a list of rows; a row is one token at one position of one sequence, whether it
+//! belongs to a prompt or is the last token produced. Each row is computed with the same
+//! arithmetic whatever other rows there are, which makes a result independent of the batch.
+//!
+//! Invariants: rows of one sequence come in rising order of position, the first at the end of
+//! its cache, with room for all of them in it.
+//!
+//! Deliberately absent: sampling, scheduling, any model family with another graph.
+
+use rayon::prelude::*;
+
+use crate::architecture::{Hyperparameters, RopeLayout};
+use crate::kernel;
+use crate::kv::{KvCache, PAGE_POSITIONS, PageLayout, Place, Side};
+use crate::matrix::{Activations, Matrix, Quantize};
+
+/// Products in one batch's attention below which threads cost more than they save.
+const PARALLEL_ATTENTION_MIN: usize = 1 << 18;
+
+/// A matrix and the bias some models add.
+pub struct Linear {
+    pub weight: Matrix,
+    pub bias: Option<Vec<f32>>,
+}
+
+/// One layer's weights.
+pub struct Layer {
+    pub attention_norm: Vec<f32>,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub output: Linear,
+    pub feed_forward_norm: Vec<f32>,
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+}
+
+/// All weights; shapes were checked when they were loaded.
+pub struct Decoder {
+    pub parameters: Hyperparameters,
+    pub embedding: Matrix,
+    pub layers: Vec<Layer>,
+    pub final_norm: Vec<f32>,
+    /// `None` where the embedding serves as output matrix too.
+    pub head: Option<Matrix>,
+}
+
+/// One token to compute.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub token: u32,
+    pub position: usize,
+    /// Index into the caches given with the batch.
+    pub cache: usize,
+    /// Whether the next token's scores are wanted.
+    pub wants_logits: bool,
+}
+
+impl Linear {
+    fn apply(&self, input: &Activations<'_>, output: &mut [f32]) {
+        self.weight.multiply(input, output);
+        if let Some(bias) = &self.bias {
+            for row in output.chunks_exact_mut(bias.len()) {
+                add(row, bias);
+            }
+        }
+    }
+}
+
+impl Layer {
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+            .into_iter()
+            .map(|linear| &linear.weight)
+    }
+}
+
+impl Decoder {
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().flat_map(Layer::matrices).chain([&self.embedding]).chain(&self.head)
+    }
+
+    /// Bytes of all weight matrices.
+    pub fn weight_bytes(&self) -> usize {
+        self.matrices().map(Matrix::bytes).sum()
+    }
+
+    /// Weights in all matrices: the products one row takes, nearly.
+    pub fn weight_count(&self) -> usize {
+        self.matrices().map(|matrix| matrix.rows() * matrix.columns()).sum()
+    }
+
+    /// Computes all rows, extends their caches, and returns the logits of the rows that want
+    /// them, one after the other.
+    pub fn forward(&self, rows: &[Row], caches: &mut [&mut KvCache]) -> Vec<f32> {
+        let width = self.parameters.hidden;
+        let mut hidden = vec![0.0; rows.len() * width];
+        for (row, into) in rows.iter().zip(hidden.chunks_exact_mut(width)) {
+            self.embedding.copy_row(row.token as usize, into);
+        }
+        let rotations = Rotations::new(&self.parameters, rows);
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.attend(index, rows, caches, (&rotations, &mut hidden));
+            self.feed_forward(layer, &mut hidden);
+        }
+        for row in rows {
+            caches[row.cache].length = row.position + 1;
+        }
+        self.logits(rows, &hidden)
+    }
+
+    fn attend(&self, index: usize, rows: &[Row], caches: &mut [&mut KvCache], (rotations, hidden): (&Rotations, &mut Vec<f32>)) {
+        let (p, layer) = (&self.parameters, &self.layers[index]);
+        let layout = PageLayout::new(p);
+        let normed = normalize(hidden, &layer.attention_norm, p.norm_epsilon);
+        let input = Activations::new(&normed, p.hidden, quantize([&layer.query, &layer.key, &layer.value]));
+        let mut query = vec![0.0; rows.len() * p.heads * p.head_width];
+        let mut key = vec![0.0; rows.len() * p.kv_heads * p.head_width];
+        let mut value = vec![0.0; key.len()];
+        layer.query.apply(&input, &mut query);
+        layer.key.apply(&input, &mut key);
+        layer.value.apply(&input, &mut value);
+        rotations.apply(&mut query);
+        rotations.apply(&mut key);
+        let kv_width = p.kv_heads * p.head_width;
+        for (row, (key, value)) in rows.iter().zip(key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width))) {
+            let place = Place { layer: index, side: Side::Keys, position: row.position };
+            caches[row.cache].write(layout, place, key);
+            caches[row.cache].write(layout, Place { side: Side::Values, ..place }, value);
+        }
+        let mixed = self.mix(index, rows, caches, &query);
+        let input = Activations::new(&mixed, p.heads * p.head_width, layer.output.weight.quantize());
+        let mut output = vec![0.0; hidden.len()];
+        layer.output.apply(&input, &mut output);
+        add(hidden, &output);
+    }
+
+    /// The attention of every row over its sequence's positions up to its own.
+    fn mix(&self, layer: usize, rows: &[Row], caches: &[&mut KvCache], query: &[f32]) -> Vec<f32> {
+        let p = &self.parameters;
+        let width = p.heads * p.head_width;
+        let mut mixed = vec![0.0; query.len()];
+        let products: usize = rows.iter().map(|row| (row.position + 1) * width).sum();
+        let task = |(index, into): (usize, &mut [f32])| {
+            let row = rows[index];
+            self.mix_row(layer, row.position + 1, caches[row.cache], (&query[index * width..][..width], into));
+        };
+        if products < PARALLEL_ATTENTION_MIN || rayon::current_thread_index().is_none() {
+            mixed.chunks_exact_mut(width).enumerate().for_each(task);
+        } else {
+            mixed.par_chunks_exact_mut(width).enumerate().for_each(task);
+        }
+        mixed
+    }
+
+    fn mix_row(&self, layer: usize, positions: usize, cache: &KvCache, (query, into): (&[f32], &mut [f32])) {
+        let p = &self.parameters;
+        let layout = PageLayout::new(p);
+        let scale = 1.0 / (p.head_width as f32).sqrt();
+        let group = p.heads / p.kv_heads;
+        let mut weights = Vec::with_capacity(positions.next_multiple_of(PAGE_POSITIONS));
+        for (head, (query, into)) in query.chunks_exact(p.head_width).zip(into.chunks_exact_mut(p.head_width)).enumerate() {
+            weights.clear();
+            for keys in cache.head(layout, layer, Side::Keys, head / group).take(positions.div_ceil(PAGE_POSITIONS)) {
+                for four in keys.chunks_exact(4 * p.head_width) {
+                    let rows: [&[f32]; 4] = std::array::from_fn(|i| &four[i * p.head_width..][..p.head_width]);
+                    weights.extend(kernel::dots(rows, [query]).map(|score| score[0] * scale));
+                }
+            }
+            weights.truncate(positions);
+            softmax(&mut weights);
+            let pages = cache.head(layout, layer, Side::Values, head / group);
+            for (values, weights) in pages.zip(weights.chunks(PAGE_POSITIONS)) {
+                for (values, weight) in values.chunks_exact(p.head_width).zip(weights) {
+                    kernel::accumulate(into, values, *weight);
+                }
+            }
+        }
+    }
+
+    fn feed_forward(&self, layer: &Layer, hidden: &mut [f32]) {
+        let p = &self.parameters;
+        let normed = normalize(hidden, &layer.feed_forward_norm, p.norm_epsilon);
+        let input = Activations::new(&normed, p.hidden, quantize([&layer.gate, &layer.up, &layer.up]));
+        let mut gate = vec![0.0; hidden.len() / p.hidden * p.intermediate];
+        let mut up = vec![0.0; gate.len()];
+        layer.gate.apply(&input, &mut gate);
+        layer.up.apply(&input, &mut up);
+        for (gate, up) in gate.iter_mut().zip(&up) {
+            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        }
+        let input = Activations::new(&gate, p.intermediate, layer.down.weight.quantize());
+        let mut output = vec![0.0; hidden.len()];
+        layer.down.apply(&input, &mut output);
+        add(hidden, &output);
+    }
+
+    fn logits(&self, rows: &[Row], hidden: &[f32]) -> Vec<f32> {
+        let p = &self.parameters;
+        let mut last = Vec::new();
+        for (row, hidden) in rows.iter().zip(hidden.chunks_exact(p.hidden)) {
+            if row.wants_logits {
+                last.extend_from_slice(hidden);
+            }
+        }
+        if last.is_empty() {
+            return last;
+        }
+        let normed = normalize(&last, &self.final_norm, p.norm_epsilon);
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        let mut logits = vec![0.0; last.len() / p.hidden * p.vocabulary];
+        head.multiply(&Activations::new(&normed, p.hidden, head.quantize()), &mut logits);
+        logits
+    }
+}
+
+fn quantize(users: [&Linear; 3]) -> Quantize {
+    if users.iter().any(|linear| linear.weight.quantize() == Quantize::Yes) { Quantize::Yes } else { Quantize::No }
+}
+
+fn add(into: &mut [f32], values: &[f32]) {
+    for (sum, value) in into.iter_mut().zip(values) {
+        *sum += value;
+    }
+}
+
+/// Root-mean-square normalization of each row.
+fn normalize(rows: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let mut normed = Vec::with_capacity(rows.len());
+    for row in rows.chunks_exact(weight.len()) {
+        let squares = kernel::dots([row], [row])[0][0];
+        let factor = 1.0 / (squares / weight.len() as f32 + epsilon).sqrt();
+        normed.extend(row.iter().zip(weight).map(|(value, weight)| value * factor * weight));
+    }
+    normed
+}
+
+/// Turns scores into weights that sum to one.
+fn softmax(scores: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = (*score - largest).exp();
+        sum += *score;
+    }
+    for score in scores {
+        *score /= sum;
+    }
+}
+
+/// Cosine and sine of each row's position, made once for all layers.
+struct Rotations {
+    layout: RopeLayout,
+    head_width: usize,
+    /// `head_width / 2` pairs of cosine and sine per row.
+    turns: Vec<(f32, f32)>,
+    rows: usize,
+}
+
+impl Rotations {
+    fn new(parameters: &Hyperparameters, rows: &[Row]) -> Self {
+        let rope = &parameters.rope;
+        let mut turns = Vec::with_capacity(rows.len() * rope.frequencies.len());
+        for row in rows {
+            turns.extend(rope.frequencies.iter().map(|frequency| {
+                let (sine, cosine) = (row.position as f64 * frequency).sin_cos();
+                (cosine as f32, sine as f32)
+            }));
+        }
+        Self { layout: rope.layout, head_width: parameters.head_width, turns, rows: rows.len() }
+    }
+
+    /// Rotates every head of every row.
+    fn apply(&self, values: &mut [f32]) {
+        let (row_width, half) = (values.len() / self.rows, self.head_width / 2);
+        for (row, turns) in values.chunks_exact_mut(row_width).zip(self.turns.chunks_exact(half)) {
+            for head in row.chunks_exact_mut(self.head_width) {
+                for (pair, (cosine, sine)) in turns.iter().enumerate() {
+                    let (first, second) = match self.layout {
+                        RopeLayout::Halves => (pair, pair + half),
+                        RopeLayout::Pairs => (2 * pair, 2 * pair + 1),
+                    };
+                    let (x, y) = (head[first], head[second]);
+                    head[first] = x * cosine - y * sine;
+                    head[second] = y * cosine + x * sine;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One generation as the scheduler sees it, and the stream its caller reads.
+//!
+//! Invariants: at most [`EVENTS_BUFFERED_MAX`] events wait in the channel and a handful in the
+//! outbox, however slow the reader; every stream ends with one terminal event, also when the
+//! engine's thread is gone.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use sublet_core::TokenCount;
+use sublet_core::engine::{Allowance, FinishReason, GenerationEvent};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::detokenize::{Piece, Pushed, TextAssembler};
+use crate::inbox::Inbox;
+use crate::kv::KvCache;
+use crate::sample::Choice;
+
+/// Events that wait for a reader before its sequence is parked.
+pub const EVENTS_BUFFERED_MAX: usize = 32;
+
+/// A generation.
+pub struct Sequence {
+    pub number: u64,
+    /// Prompt, then output.
+    pub tokens: Vec<u32>,
+    pub prompt_length: usize,
+    /// Output tokens at most: the request's maximum or what is left of the context.
+    pub output_max: usize,
+    pub cache: KvCache,
+    pub sampler: crate::sample::Sampler,
+    pub assembler: TextAssembler,
+    pub allowance: Arc<Allowance>,
+    pub outlet: Outlet,
+    pub finished: bool,
+    started: bool,
+}
+
+/// What a caller gave for a sequence.
+pub struct SequenceParts {
+    pub tokens: Vec<u32>,
+    pub output_max: usize,
+    pub sampler: crate::sample::Sampler,
+    pub assembler: TextAssembler,
+    pub allowance: Arc<Allowance>,
+}
+
+/// What a sequence can do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Readiness {
+    /// It may produce a token.
+    Ready,
+    /// It waits for its allowance or its reader.
+    Waits,
+    /// All its events are delivered, or nobody reads them.
+    Over,
+}
+
+impl Sequence {
+    pub fn new(number: u64, parts: SequenceParts, outlet: Outlet) -> Self {
+        Self {
+            number,
+            prompt_length: parts.tokens.len(),
+            tokens: parts.tokens,
+            output_max: parts.output_max,
+            cache: KvCache::default(),
+            sampler: parts.sampler,
+            assembler: parts.assembler,
+            allowance: parts.allowance,
+            outlet,
+            finished: false,
+            started: false,
+        }
+    }
+
+    /// Output tokens so far, delivered or not.
+    pub fn produced(&self) -> usize {
+        self.tokens.len() - self.prompt_length
+    }
+
+    /// Tokens that have to be computed before the next one can be chosen.
+    pub fn uncomputed(&self) -> usize {
+        self.tokens.len() - self.cache.length
+    }
+
+    /// Sends what can be sent, ends what has to end, and says what is next.
+    pub fn readiness(&mut self) -> Readiness {
+        if !self.finished {
+            if self.produced() >= self.output_max {
+                self.finish(FinishReason::Length);
+            } else if self.produced() as u64 >= self.allowance.tokens() {
+                // Closed is read before the total, so that a raise before the close is seen.
+                if self.allowance.is_closed() && self.produced() as u64 >= self.allowance.tokens() {
+                    self.finish(FinishReason::Allowance);
+                } else if self.produced() as u64 >= self.allowance.tokens() {
+                    return if self.outlet.flush() == Flushed::ReaderGone { Readiness::Over } else { Readiness::Waits };
+                }
+            }
+        }
+        match self.outlet.flush() {
+            Flushed::ReaderGone => Readiness::Over,
+            Flushed::Full => Readiness::Waits,
+            Flushed::Empty if self.finished => Readiness::Over,
+            Flushed::Empty => Readiness::Ready,
+        }
+    }
+
+    /// The prompt is computed.
+    pub fn report_started(&mut self) {
+        if !self.started {
+            self.started = true;
+            self.outlet.push(GenerationEvent::Started { input: count(self.prompt_length), cached_input: TokenCount::ZERO });
+        }
+    }
+
+    /// Takes the next token; `bytes` is its text.
+    pub fn accept(&mut self, choice: Choice, bytes: &[u8]) {
+        self.tokens.push(choice.token);
+        match self.assembler.push(bytes, choice.logprobs) {
+            Pushed::Open(piece) => {
+                self.report(piece);
+                if self.produced() >= self.output_max {
+                    self.finish(FinishReason::Length);
+                }
+            }
+            Pushed::Stopped(piece) => {
+                self.report(piece);
+                self.end(FinishReason::Stop);
+            }
+        }
+    }
+
+    /// Delivers what is held back and ends.
+    pub fn finish(&mut self, reason: FinishReason) {
+        let piece = self.assembler.finish();
+        self.report(piece);
+        self.end(reason);
+    }
+
+    fn report(&mut self, piece: Option<Piece>) {
+        if let Some(Piece { text, logprobs }) = piece {
+            let output = count_u64(self.assembler.delivered());
+            self.outlet.push(GenerationEvent::Delta { text, output, logprobs });
+        }
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        self.finished = true;
+        self.outlet.push(GenerationEvent::Finished { reason, output: count_u64(self.assembler.delivered()) });
+    }
+}
+
+fn count(tokens: usize) -> TokenCount {
+    count_u64(tokens as u64)
+}
+
+fn count_u64(tokens: u64) -> TokenCount {
+    TokenCount::new(i64::try_from(tokens).unwrap_or(i64::MAX))
+}
+
+/// The sending side of one stream.
+pub struct Outlet {
+    outbox: VecDeque<GenerationEvent>,
+    sender: mpsc::Sender<GenerationEvent>,
+    /// Set while the engine waits for the reader to make room.
+    stalled: Arc<AtomicBool>,
+}
+
+/// What became of the outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flushed {
+    Empty,
+    Full,
+    ReaderGone,
+}
+
+impl Outlet {
+    pub fn push(&mut self, event: GenerationEvent) {
+        self.outbox.push_back(event);
+    }
+
+    pub fn flush(&mut self) -> Flushed {
+        if self.sender.is_closed() {
+            return Flushed::ReaderGone;
+        }
+        while let Some(event) = self.outbox.pop_front() {
+            if let Err(event) = self.send(event) {
+                self.outbox.push_front(event);
+                return Flushed::Full;
+            }
+        }
+        Flushed::Empty
+    }
+
+    /// A reader that makes room between the two tries would not have seen the flag; one that
+    /// makes room after the second does.
+    fn send(&self, event: GenerationEvent) -> Result<(), GenerationEvent> {
+        let Err(TrySendError::Full(event)) = self.sender.try_send(event) else { return Ok(()) };
+        self.stalled.store(true, Ordering::SeqCst);
+        match self.sender.try_send(event) {
+            Err(TrySendError::Full(event)) => Err(event),
+            Ok(()) | Err(TrySendError::Closed(_)) => {
+                self.stalled.store(false, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Both ends of a stream.
+pub fn channel(inbox: Arc<Inbox>) -> (Outlet, EventStream) {
+    let (sender, receiver) = mpsc::channel(EVENTS_BUFFERED_MAX);
+    let stalled = Arc::new(AtomicBool::new(false));
+    let outlet = Outlet { outbox: VecDeque::new(), sender, stalled: Arc::clone(&stalled) };
+    (outlet, EventStream { receiver, stalled, inbox, ended: false })
+}
+
+/// The events of one generation; dropping it cancels the generation.
+pub struct EventStream {
+    receiver: mpsc::Receiver<GenerationEvent>,
+    stalled: Arc<AtomicBool>,
+    inbox: Arc<Inbox>,
+    ended: bool,
+}
+
+impl Stream for EventStream {
+    type Item = GenerationEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<GenerationEvent>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = match self.receiver.poll_recv(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(event) => event,
+        };
+        if self.stalled.swap(false, Ordering::SeqCst) {
+            self.inbox.wake();
+        }
+        let event = event.unwrap_or_else(|| GenerationEvent::Failed(self.inbox.end_error()));
+        self.ended = matches!(event, GenerationEvent::Finished { .. } | GenerationEvent::Failed(_));
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if !self.ended {
+            self.inbox.wake();
+        }
+    }
+}

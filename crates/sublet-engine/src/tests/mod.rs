@@ -1,0 +1,5 @@
+//! Behaviour of the engine as a whole, through its port.
+
+mod generation;
+mod harness;
+mod reference;
