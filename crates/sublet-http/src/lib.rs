@@ -1,1 +1,46 @@
-//! sublet-http
+//! The control plane over HTTP: one gate before every handler, one handler for every operation
+//! of the route table, and the console.
+//!
+//! A handler extracts, calls one use case, and maps the answer to wire types. The gate checks the
+//! key, its plane, and the size of the body before a handler sees anything, and turns errors into
+//! the error envelope after it.
+//!
+//! Invariants: routes come from `sublet_api::ROUTES` and nowhere else (but the console's own pages
+//! under `/console`); a route without a handler does not start; every answer carries `x-request-id`.
+//!
+//! Deliberately absent: SQL, decisions, listeners.
+
+pub mod answer;
+mod context;
+pub mod gate;
+mod handler;
+mod public;
+mod router;
+mod usage;
+mod why;
+mod wire;
+
+use std::sync::Arc;
+
+use sublet_api::health::HealthCheck;
+use sublet_cloud::Cloud;
+use sublet_core::BoxFuture;
+use sublet_core::engine::ModelEngine;
+
+pub use router::{DataPlane, router};
+
+/// What the process knows about itself; the binary implements it.
+pub trait Process: Send + Sync {
+    /// What has to work before work may be sent here.
+    fn checks(&self) -> BoxFuture<'_, Vec<HealthCheck>>;
+    /// Figures in Prometheus' text format.
+    fn metrics(&self) -> BoxFuture<'_, String>;
+}
+
+/// Everything handlers use. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub cloud: Cloud,
+    pub engine: Arc<dyn ModelEngine>,
+    pub process: Arc<dyn Process>,
+}
