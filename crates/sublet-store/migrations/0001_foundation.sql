@@ -130,49 +130,72 @@ CREATE TABLE holds (
 CREATE INDEX holds_state ON holds (state, id);
 CREATE INDEX holds_subject ON holds (subject);
 
-CREATE TABLE devices (
-    id TEXT PRIMARY KEY, node TEXT NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, uuid TEXT NOT NULL,
-    memory BIGINT NOT NULL, state TEXT NOT NULL, lease_id TEXT, generation BIGINT NOT NULL, created_at BIGINT NOT NULL
+CREATE TABLE nodes (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, runner TEXT NOT NULL, site TEXT NOT NULL, isolation TEXT NOT NULL, created_at BIGINT NOT NULL
 );
-CREATE UNIQUE INDEX devices_uuid ON devices (node, uuid);
+CREATE UNIQUE INDEX nodes_name ON nodes (name);
+
+-- lease_id is the one lease that has the device; promised_to the pending lease that gets it next.
+CREATE TABLE devices (
+    id TEXT PRIMARY KEY, node_id TEXT NOT NULL REFERENCES nodes (id), site TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
+    uuid TEXT NOT NULL, memory BIGINT NOT NULL, health TEXT NOT NULL, lease_id TEXT, promised_to TEXT, generation BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX devices_uuid ON devices (node_id, uuid);
 CREATE INDEX devices_lease ON devices (lease_id);
 
+-- What each device did and does: half-open spans without gaps or overlaps; one open span for each device.
+CREATE TABLE device_spans (
+    device_id TEXT NOT NULL REFERENCES devices (id), number BIGINT NOT NULL, class TEXT NOT NULL, lease_id TEXT, started_at BIGINT NOT NULL,
+    ended_at BIGINT, PRIMARY KEY (device_id, number)
+);
+CREATE UNIQUE INDEX device_spans_open ON device_spans (device_id) WHERE ended_at IS NULL;
+
 CREATE TABLE quotes (
-    id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, project_id TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL,
-    expires_at BIGINT NOT NULL, created_at BIGINT NOT NULL
+    id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, project_id TEXT NOT NULL, terms TEXT NOT NULL, state TEXT NOT NULL,
+    lease_id TEXT, expires_at BIGINT NOT NULL, created_at BIGINT NOT NULL, metadata TEXT NOT NULL
 );
 CREATE INDEX quotes_project ON quotes (project_id, id);
 
 CREATE TABLE leases (
     id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, project_id TEXT NOT NULL, quote_id TEXT NOT NULL, key_id TEXT,
-    sku TEXT NOT NULL, units BIGINT NOT NULL, notice TEXT NOT NULL, site TEXT NOT NULL, isolation TEXT NOT NULL,
-    price_version TEXT NOT NULL, max_cost BIGINT, starts_at BIGINT NOT NULL, ends_at BIGINT, ended_at BIGINT, state TEXT NOT NULL,
-    reason TEXT NOT NULL, generation BIGINT NOT NULL, created_at BIGINT NOT NULL, metadata TEXT NOT NULL
+    holder TEXT NOT NULL, sku TEXT NOT NULL, units BIGINT NOT NULL, notice TEXT NOT NULL, site TEXT NOT NULL, node_id TEXT NOT NULL,
+    isolation TEXT NOT NULL, devices TEXT NOT NULL, price_version TEXT NOT NULL, price BIGINT NOT NULL, currency TEXT NOT NULL,
+    max_cost BIGINT, cost BIGINT NOT NULL, starts_at BIGINT NOT NULL, ends_at BIGINT, ended_at BIGINT, state TEXT NOT NULL,
+    reason TEXT NOT NULL, deadline BIGINT, unused_since BIGINT, job_over BIGINT NOT NULL, hold_bound TEXT NOT NULL,
+    hold_refusal TEXT NOT NULL, generation BIGINT NOT NULL, created_at BIGINT NOT NULL, metadata TEXT NOT NULL
 );
 CREATE INDEX leases_project ON leases (project_id, id);
 CREATE INDEX leases_state ON leases (state, id);
 
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, project_id TEXT NOT NULL, lease_id TEXT NOT NULL, key_id TEXT,
-    spec TEXT NOT NULL, state TEXT NOT NULL, attempt_id TEXT, exit_code BIGINT, reason TEXT NOT NULL, generation BIGINT NOT NULL,
-    created_at BIGINT NOT NULL, started_at BIGINT, ended_at BIGINT, metadata TEXT NOT NULL
+    spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, attempt_id TEXT, exit TEXT,
+    generation BIGINT NOT NULL, created_at BIGINT NOT NULL, started_at BIGINT, ended_at BIGINT, metadata TEXT NOT NULL
 );
 CREATE INDEX jobs_project ON jobs (project_id, id);
+CREATE INDEX jobs_lease ON jobs (lease_id, id);
 CREATE INDEX jobs_state ON jobs (state, id);
 
--- The attempt-interval log: append-only truth about device use, half-open.
+CREATE TABLE job_files (
+    job_id TEXT NOT NULL REFERENCES jobs (id), path TEXT NOT NULL, content BYTEA NOT NULL, PRIMARY KEY (job_id, path)
+);
+
 CREATE TABLE attempts (
     id TEXT PRIMARY KEY, job_id TEXT NOT NULL, lease_id TEXT NOT NULL, organization_id TEXT NOT NULL, project_id TEXT NOT NULL,
-    number BIGINT NOT NULL, runner TEXT NOT NULL, state TEXT NOT NULL, placed_at BIGINT NOT NULL, started_at BIGINT,
-    alive_at BIGINT, ended_at BIGINT, settled_until BIGINT, exit TEXT NOT NULL, isolation TEXT NOT NULL, contained TEXT NOT NULL,
-    hold_id TEXT, generation BIGINT NOT NULL
+    number BIGINT NOT NULL, runner TEXT NOT NULL, devices TEXT NOT NULL, state TEXT NOT NULL, placed_at BIGINT NOT NULL,
+    started_at BIGINT, alive_at BIGINT, ended_at BIGINT, settled_until BIGINT, notified_for BIGINT, exit TEXT, isolation TEXT,
+    contained TEXT NOT NULL, cpu_time_ms BIGINT NOT NULL, peak_memory BIGINT NOT NULL, generation BIGINT NOT NULL
 );
-CREATE INDEX attempts_job ON attempts (job_id, number);
+CREATE UNIQUE INDEX attempts_job ON attempts (job_id, number);
+CREATE INDEX attempts_lease ON attempts (lease_id);
 CREATE INDEX attempts_state ON attempts (state, id);
 
+-- The attempt-interval log: append-only truth about device use, half-open.
 CREATE TABLE attempt_intervals (
     attempt_id TEXT NOT NULL, device_id TEXT NOT NULL, started_at BIGINT NOT NULL, ended_at BIGINT NOT NULL, close_reason TEXT NOT NULL,
-    source TEXT NOT NULL, source_sequence BIGINT NOT NULL, lease_id TEXT NOT NULL, PRIMARY KEY (attempt_id, device_id, started_at)
+    billed BIGINT NOT NULL, source TEXT NOT NULL, source_sequence BIGINT NOT NULL, lease_id TEXT NOT NULL,
+    PRIMARY KEY (attempt_id, device_id, started_at)
 );
 CREATE INDEX attempt_intervals_device ON attempt_intervals (device_id, started_at);
 

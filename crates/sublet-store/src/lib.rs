@@ -11,15 +11,19 @@
 //! Deliberately absent: decisions (they are pure code elsewhere) and authorization (`sublet-cloud`).
 #![deny(clippy::float_arithmetic)]
 
+pub mod attempt;
 pub mod audit;
 pub mod budget;
 pub mod charge;
 pub mod credit;
 pub mod database;
+pub mod device;
 pub mod hold;
 pub mod idempotency;
 pub mod invoice;
+pub mod job;
 pub mod key;
+pub mod lease;
 pub mod ledger;
 pub mod limit;
 pub mod migration;
@@ -28,6 +32,7 @@ pub mod outbox;
 pub mod page;
 pub mod price;
 pub mod project;
+pub mod quote;
 pub mod row;
 pub mod setting;
 pub mod slice;
