@@ -15,6 +15,7 @@ pub const CURSOR_BYTES_MAX: usize = 128;
 
 /// One page of objects.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub struct List<T> {
     pub object: ListTag,
     pub data: Vec<T>,

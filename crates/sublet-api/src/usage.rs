@@ -58,6 +58,7 @@ pub struct UsageQuery {
 
 /// Buckets of time, in OpenAI's shape.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub struct BucketPage<T> {
     pub object: PageTag,
     pub data: Vec<Bucket<T>>,
@@ -68,6 +69,7 @@ pub struct BucketPage<T> {
 
 /// One bucket: `start_time` included, `end_time` excluded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}Bucket")]
 pub struct Bucket<T> {
     pub object: BucketTag,
     pub start_time: UnixSeconds,
