@@ -141,10 +141,11 @@ impl Writer {
     /// Returns when everything submitted before has been answered.
     pub async fn barrier(&self) {
         let (reply, done) = oneshot::channel();
-        let mut queue = self.shared.queue();
-        let accepted = queue.accepted;
-        queue.barriers.push((accepted, reply));
-        drop(queue);
+        {
+            let mut queue = self.shared.queue();
+            let accepted = queue.accepted;
+            queue.barriers.push((accepted, reply));
+        }
         self.shared.work.notify_one();
         // A writer that has ended answers by dropping the sender.
         let _ended = done.await;

@@ -1,0 +1,302 @@
+//! A cloud with one limit per organization, which checks the money rules at every step.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use sublet_core::admission::{
+    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices,
+};
+use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
+use sublet_core::key::Secret;
+use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
+use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp};
+
+/// Nano-units per token in the fake price list.
+pub const INPUT: i64 = 10;
+pub const CACHED: i64 = 1;
+pub const OUTPUT: i64 = 100;
+
+#[derive(Debug)]
+struct Slice {
+    key: KeyId,
+    organization: OrganizationId,
+    granted: i64,
+    charged: i64,
+    records: i64,
+    window: Timestamp,
+}
+
+#[derive(Default)]
+pub struct Books {
+    limits: HashMap<OrganizationId, i64>,
+    settled: HashMap<OrganizationId, i64>,
+    slices: BTreeMap<SliceId, Slice>,
+    records: BTreeMap<(RequestId, u32), UsageRecord>,
+    /// Tokens per priced line, for cumulative rounding.
+    lines: HashMap<(OrganizationId, &'static str), i64>,
+    access: HashMap<String, Arc<Access>>,
+    next: u64,
+}
+
+pub struct Cloud {
+    pub books: Mutex<Books>,
+    pub prices: Mutex<TokenPrices>,
+    pub epoch: AtomicU64,
+    pub unreachable: AtomicBool,
+    pub grants: AtomicU64,
+    pub refusals: AtomicU64,
+    pub authentications: AtomicU64,
+    /// Slices end at this instant.
+    pub window_ends_at: Mutex<Option<Timestamp>>,
+}
+
+pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
+    TokenPrices { version: PriceVersion(Arc::from("v1")), currency: Currency::EUR, input, cached_input: cached, output }
+}
+
+pub fn per_token(nanos: i64) -> Rate {
+    Rate::new(Nanos::new(nanos), 1).unwrap()
+}
+
+impl Cloud {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            books: Mutex::default(),
+            prices: Mutex::new(prices(per_token(INPUT), per_token(CACHED), per_token(OUTPUT))),
+            epoch: AtomicU64::new(1),
+            unreachable: AtomicBool::new(false),
+            grants: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            authentications: AtomicU64::new(0),
+            window_ends_at: Mutex::default(),
+        })
+    }
+
+    /// A key of an organization; the secret is made from the number.
+    pub fn add_key(&self, number: u32, organization: &str, rates: RateLimits) -> String {
+        let text = secret(number);
+        let access = Access {
+            key: KeyId::from_trusted(Arc::from(format!("key_{number}"))),
+            project: ProjectId::from_trusted(Arc::from(format!("proj_{organization}"))),
+            organization: organization_id(organization),
+            currency: Currency::EUR,
+            models: ModelAccess::All,
+            rates,
+            expires_at: None,
+        };
+        self.books.lock().unwrap().access.insert(text.clone(), Arc::new(access));
+        text
+    }
+
+    pub fn change_key(&self, secret: &str, change: impl FnOnce(&mut Access)) {
+        let mut books = self.books.lock().unwrap();
+        let mut access = Access::clone(&books.access[secret]);
+        change(&mut access);
+        books.access.insert(secret.to_owned(), Arc::new(access));
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn revoke(&self, secret: &str) {
+        self.books.lock().unwrap().access.remove(secret);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn limit(&self, organization: &str, nanos: i64) {
+        self.books.lock().unwrap().limits.insert(organization_id(organization), nanos);
+    }
+
+    pub fn settled(&self, organization: &str) -> i64 {
+        self.books.lock().unwrap().settled.get(&organization_id(organization)).copied().unwrap_or(0)
+    }
+
+    /// Granted and not charged.
+    pub fn sliced(&self, organization: &str) -> i64 {
+        self.books.lock().unwrap().sliced(&organization_id(organization))
+    }
+
+    pub fn open_slices(&self) -> usize {
+        self.books.lock().unwrap().slices.len()
+    }
+
+    pub fn records(&self) -> Vec<UsageRecord> {
+        self.books.lock().unwrap().records.values().cloned().collect()
+    }
+
+    fn check_reachable(&self) -> Result<()> {
+        if self.unreachable.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorCode::StoreUnavailable, "the store is away"));
+        }
+        Ok(())
+    }
+}
+
+pub fn secret(number: u32) -> String {
+    format!("sk-sub-{number:064x}")
+}
+
+pub fn organization_id(name: &str) -> OrganizationId {
+    OrganizationId::from_trusted(Arc::from(format!("org_{name}")))
+}
+
+impl Books {
+    fn sliced(&self, organization: &OrganizationId) -> i64 {
+        self.slices.values().filter(|slice| slice.organization == *organization).map(|slice| slice.granted - slice.charged).sum()
+    }
+
+    fn check(&self) {
+        for (organization, limit) in &self.limits {
+            let settled = self.settled.get(organization).copied().unwrap_or(0);
+            let sliced = self.sliced(organization);
+            assert!(settled + sliced <= *limit, "settled {settled} + sliced {sliced} > {limit}");
+        }
+        for (id, slice) in &self.slices {
+            assert!(slice.charged <= slice.granted, "{id}: {slice:?}");
+        }
+    }
+
+    fn grant(&mut self, request: &SliceRequest, window: Option<Timestamp>) -> Result<SliceGrant> {
+        let found = self.access.values().find(|access| access.key == request.key);
+        let organization =
+            found.map(|access| access.organization.clone()).ok_or_else(|| Error::new(ErrorCode::NotFound, "no key"))?;
+        let limit = self.limits.get(&organization).copied().unwrap_or(i64::MAX / 2);
+        let settled = self.settled.get(&organization).copied().unwrap_or(0);
+        let available = limit - settled - self.sliced(&organization);
+        assert!(request.least <= request.wanted && !request.least.is_negative(), "{request:?}");
+        if available < request.least.get() {
+            let message = format!("the organization's limit of {limit} leaves {available}, {} are needed", request.least.get());
+            return Err(Error::new(ErrorCode::InsufficientQuota, message));
+        }
+        let added = request.wanted.get().min(available);
+        let id = match &request.extend {
+            Some(id) if self.slices.contains_key(id) => id.clone(),
+            Some(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
+            None => {
+                self.next += 1;
+                let id = SliceId::from_trusted(Arc::from(format!("slice_{:04}", self.next)));
+                let slice = Slice {
+                    key: request.key.clone(),
+                    organization,
+                    granted: 0,
+                    charged: 0,
+                    records: 0,
+                    window: window.unwrap_or(Timestamp::EPOCH),
+                };
+                self.slices.insert(id.clone(), slice);
+                id
+            }
+        };
+        let slice = self.slices.get_mut(&id).unwrap();
+        assert_eq!(slice.key, request.key);
+        slice.granted += added;
+        let granted = Nanos::new(slice.granted);
+        let window_ends_at = Some(slice.window).filter(|at| *at != Timestamp::EPOCH);
+        self.check();
+        Ok(SliceGrant {
+            slice: id,
+            added: Nanos::new(added),
+            granted,
+            window_ends_at,
+            available: Some(Nanos::new(available - added)),
+        })
+    }
+
+    fn settle(&mut self, record: &UsageRecord, prices: &TokenPrices) -> bool {
+        let identity = (record.request.clone(), record.attempt);
+        if let Some(known) = self.records.get(&identity) {
+            assert_eq!(known, record, "the same identity with another body");
+            return false;
+        }
+        assert!(record.tokens.output.get() > 0, "a record without output: {record:?}");
+        let mut cost = 0;
+        for (name, rate, tokens) in [
+            ("input", prices.input, record.tokens.input),
+            ("cached", prices.cached_input, record.tokens.cached_input),
+            ("output", prices.output, record.tokens.output),
+        ] {
+            let line = self.lines.entry((record.organization.clone(), name)).or_default();
+            let before = rate.cost_half_even(*line).unwrap().get();
+            *line += tokens.get();
+            cost += rate.cost_half_even(*line).unwrap().get() - before;
+        }
+        let slice = self.slices.get_mut(&record.slice).expect("the record's slice is open until its records are settled");
+        assert_eq!(slice.key, record.key);
+        slice.charged += cost;
+        slice.records += 1;
+        *self.settled.entry(record.organization.clone()).or_default() += cost;
+        self.records.insert(identity, record.clone());
+        self.check();
+        true
+    }
+}
+
+impl Admission for Cloud {
+    fn authenticate<'a>(&'a self, secret: &'a Secret) -> BoxFuture<'a, Result<Arc<Access>>> {
+        Box::pin(async move {
+            self.authentications.fetch_add(1, Ordering::SeqCst);
+            let books = self.books.lock().unwrap();
+            books.access.get(secret.reveal()).cloned().ok_or_else(|| Error::new(ErrorCode::InvalidApiKey, "the key is unknown"))
+        })
+    }
+    fn access_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+    fn prices(&self, _: &Access, model: &str) -> Result<Arc<TokenPrices>> {
+        if model == "unpriced" {
+            return Err(Error::new(ErrorCode::UnknownPrice, "no price for unpriced"));
+        }
+        Ok(Arc::new(self.prices.lock().unwrap().clone()))
+    }
+    fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
+        Box::pin(async move {
+            // Others run while the store works.
+            tokio::task::yield_now().await;
+            self.check_reachable()?;
+            self.grants.fetch_add(1, Ordering::SeqCst);
+            let window = *self.window_ends_at.lock().unwrap();
+            let answer = self.books.lock().unwrap().grant(&request, window);
+            tokio::task::yield_now().await;
+            if answer.is_err() {
+                self.refusals.fetch_add(1, Ordering::SeqCst);
+            }
+            answer
+        })
+    }
+    fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            let mut books = self.books.lock().unwrap();
+            let Some(slice) = books.slices.get(&request.slice) else {
+                return Err(Error::new(ErrorCode::NotFound, "no such slice"));
+            };
+            assert!(slice.records <= request.records, "more was settled than the gateway recorded");
+            if slice.records < request.records {
+                return Ok(SliceClosed::Waiting);
+            }
+            let left = slice.granted - slice.charged;
+            books.slices.remove(&request.slice);
+            Ok(SliceClosed::Released(Nanos::new(left)))
+        })
+    }
+}
+
+impl UsageSink for Cloud {
+    fn settle<'a>(&'a self, batch: &'a [UsageRecord]) -> BoxFuture<'a, Result<SettleReport>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.check_reachable()?;
+            assert!(batch.len() <= 500);
+            let prices = self.prices.lock().unwrap().clone();
+            let mut books = self.books.lock().unwrap();
+            let mut report = SettleReport::default();
+            for record in batch {
+                if books.settle(record, &prices) {
+                    report.settled += 1;
+                } else {
+                    report.duplicate += 1;
+                }
+            }
+            Ok(report)
+        })
+    }
+}
