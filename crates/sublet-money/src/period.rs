@@ -9,9 +9,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
@@ -21,6 +22,9 @@ pub const YEAR_MIN: i16 = 1900;
 pub const YEAR_MAX: i16 = 2200;
 /// Most periods that one interval may be split over.
 pub const SPLIT_MAX_PERIODS: usize = 4_000;
+
+/// The bundled database, whatever else the process or another crate's features would prefer.
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 /// How long a period is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -121,7 +125,7 @@ pub struct BillingCalendar {
 impl BillingCalendar {
     /// `zone` is an IANA name such as `Europe/Berlin`.
     pub fn new(zone: &str) -> Result<Self> {
-        let found = jiff::tz::db().get(zone).map_err(|_| {
+        let found = ZONES.get(zone).ok().filter(|found| !found.is_unknown()).ok_or_else(|| {
             let shown: String = zone.chars().take(60).collect();
             Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is not an IANA time zone"))
                 .alternative("use a name such as Europe/Berlin or UTC")

@@ -22,7 +22,7 @@ fn shifted(at: Timestamp, micros: i64) -> Timestamp {
     Timestamp::from_micros(at.micros() + micros)
 }
 fn all_zones() -> Vec<String> {
-    jiff::tz::db().available().map(|name| name.to_string()).collect()
+    ZONES.available().map(|name| name.to_string()).collect()
 }
 fn months_of(year: i16) -> impl Iterator<Item = PeriodKey> {
     (1..=12).map(move |month| PeriodKey { year, month })
@@ -213,7 +213,7 @@ fn an_interval_is_split_at_every_boundary_and_nothing_is_lost() {
 
 #[test]
 fn zones_and_periods_that_do_not_exist_are_refused() {
-    for zone in ["", "Mars/Olympus", "Europe/berlin/x", "+02:00"] {
+    for zone in ["", "Etc/Unknown", "Mars/Olympus", "Europe/berlin/x", "+02:00"] {
         assert!(BillingCalendar::new(zone).is_err(), "{zone}");
     }
     for key in ["2026-13", "2026-00", "2026-3", "26-03", "1899-12", "2201-01", "2026-03-01", "٢٠٢٦-٠٣"] {

@@ -51,13 +51,14 @@ impl CreditSplit {
     }
 
     /// What goes back of this split after `spent` of it was spent: credit is spent in the order in
-    /// which it was burned, promotional first, so paid credit comes back first.
+    /// which it was burned, promotional first, so paid credit comes back first. Where a falling
+    /// volume price gave back more than was charged, `spent` is negative and the surplus is paid credit.
     pub fn unspent(self, spent: Nanos) -> Result<Self> {
         let total = self.total()?;
-        if spent.is_negative() || spent > total {
+        if spent > total {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("{spent} was spent of {total}")));
         }
-        let promotional_spent = self.promotional.min(spent);
+        let promotional_spent = self.promotional.min(spent).max(Nanos::ZERO);
         Ok(Self {
             promotional: self.promotional.checked_sub(promotional_spent)?,
             paid: self.paid.checked_sub(spent.checked_sub(promotional_spent)?)?,

@@ -26,8 +26,8 @@ pub const VERSIONS_MAX: usize = 10_000;
 pub const CANONICAL_MAX_BYTES: usize = 16 << 20;
 /// Names the meaning of the canonical form; a change of meaning is a new name.
 const SCHEMA: &str = "sublet-price-list/1";
-/// Integers in canonical JSON stay within what every reader of JSON keeps exactly (2⁵³).
-const INTEGER_MAX: i64 = 1 << 53;
+/// Latest and earliest `effective_at` in microseconds: what every reader of JSON keeps exactly (2⁵³).
+const EFFECTIVE_AT_MAX_MICROS: i64 = 1 << 53;
 
 /// The price of one sku.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ impl PriceListVersion {
         if draft.entries.is_empty() || draft.entries.len() > ENTRIES_MAX {
             return Err(invalid(format!("a price list has 1 to {ENTRIES_MAX} prices, not {}", draft.entries.len())));
         }
-        if !(-INTEGER_MAX..=INTEGER_MAX).contains(&draft.effective_at.micros()) {
+        if !(-EFFECTIVE_AT_MAX_MICROS..=EFFECTIVE_AT_MAX_MICROS).contains(&draft.effective_at.micros()) {
             return Err(invalid(format!("{} is outside the years that prices are kept for", draft.effective_at)));
         }
         for entry in draft.entries {

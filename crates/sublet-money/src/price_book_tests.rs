@@ -97,6 +97,7 @@ fn bad_price_lists_are_refused_with_the_reason() {
         (tiered(&[(Some(10), 1), (Some(10), 1), (None, 1)], false), "not above 10"),
         (tiered(&[(None, 1), (None, 1)], false), "only the last"),
         (tiered(&[(Some(10), 1), (None, 2)], true), "rises"),
+        (tiered(&[(Some(i64::MAX), 1), (None, 1)], false), "at most"),
         (vec![PriceEntry { model: package, ..entry("tokens/input/m", 1) }], "cannot be sold in packages"),
         (with(PriceEntry { model: empty_package, ..entry("device/n0/cpu", 1) }), "at least one unit"),
     ];

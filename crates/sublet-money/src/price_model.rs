@@ -19,6 +19,9 @@ use crate::sku::{PricingUnit, Quantity};
 /// Most tiers of one price.
 pub const TIERS_MAX: usize = 64;
 
+/// Largest bound of a tier or size of a package, in base units: what every reader of JSON keeps exactly (2⁵³).
+pub const BOUND_MAX: i64 = 1 << 53;
+
 /// One tier: everything above the tier before, up to and including `up_to`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,8 +111,11 @@ impl PriceModel {
                 }
             }
             Self::Package { size, price } => {
-                if size.is_zero() {
-                    return Err(Error::new(ErrorCode::InvalidPrice, "a package holds at least one unit"));
+                if size.is_zero() || size.get() > BOUND_MAX {
+                    return Err(Error::new(
+                        ErrorCode::InvalidPrice,
+                        format!("a package holds at least one unit and at most {BOUND_MAX}"),
+                    ));
                 }
                 check_price(*price)
             }
@@ -208,6 +214,7 @@ fn check_tiers(tiers: &[Tier]) -> Result<()> {
     let mut reached = Quantity::ZERO;
     for tier in bounded {
         match tier.up_to {
+            Some(bound) if bound.get() > BOUND_MAX => return refuse(format!("a tier ends at {BOUND_MAX} at most, not at {bound}")),
             Some(bound) if bound > reached => reached = bound,
             Some(bound) => return refuse(format!("a tier ends at {bound}, which is not above {reached} where it begins")),
             None => return refuse("only the last tier is without an upper bound".to_owned()),
