@@ -5,6 +5,7 @@
 //! until the document ends or the next one is served (it must become ready, and end with status 0
 //! when told to stop); `sh stopped` first stops what is served; `sh no-run` is not run and counts in the ratchet. Every other block is an illustration.
 //!
+//! What is served listens on a free port; examples find it in `credentials.json`.
 //! `cargo run --release -- …` starts the binary that was built already, so that a document is
 //! tested in seconds; the release build itself is tested by `cargo xtask full`.
 
@@ -140,6 +141,8 @@ fn run_document(stage: &Stage, document: &str, snippets: &[Snippet]) -> Result<(
         .current_dir(&work)
         .env("PATH", &stage.path)
         .env("HOME", &stage.directory)
+        // A cloud that somebody runs on this machine keeps its port.
+        .env("SUBLET_LISTEN", "127.0.0.1:0")
         .stdin(std::process::Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
