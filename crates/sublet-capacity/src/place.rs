@@ -4,6 +4,7 @@ use sublet_core::device::DeviceKind;
 use sublet_core::id::{DeviceId, NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 
 use crate::refusal::{Alternative, Refusal, RefusalReason};
 use crate::reserve::{KindFigures, figures, largest_idle};
@@ -18,6 +19,15 @@ pub struct Request {
     pub holder: Holder,
     /// A hard constraint; `None` is anywhere.
     pub site: Option<SiteId>,
+    /// A hard constraint: the weakest separation that is good enough.
+    pub isolation: IsolationLevel,
+}
+
+impl Request {
+    /// Whether the hard constraints allow this device, free or not.
+    pub(crate) fn accepts(&self, device: &DeviceView) -> bool {
+        device.kind == self.kind && device.isolation >= self.isolation && self.site.as_ref().is_none_or(|site| device.site == *site)
+    }
 }
 
 /// Where a request goes.
@@ -42,7 +52,7 @@ pub struct Availability {
 /// The largest request of this kind, notice, holder and site that would be placed; `units` is ignored.
 pub fn available(snapshot: &Snapshot, request: &Request) -> Availability {
     let figures = figures(snapshot, &request.kind);
-    let largest = largest_idle(snapshot, &request.kind, request.site.as_ref());
+    let largest = largest_idle(snapshot, request);
     Availability { units: largest.min(figures.sellable(request.holder, request.notice)), figures }
 }
 
@@ -64,7 +74,7 @@ fn try_place(snapshot: &Snapshot, request: &Request, figures: &KindFigures) -> R
     if request.units > sellable {
         return Err(refused_by_rule(request, figures, sellable));
     }
-    let nodes = snapshot.idle_by_node(&request.kind, request.site.as_ref());
+    let nodes = snapshot.idle_by_node(request);
     let largest = nodes.values().map(|devices| count(devices.len())).max().unwrap_or(0);
     // The machine that is left with the fewest free units keeps larger gaps whole elsewhere.
     let best =
@@ -94,6 +104,10 @@ pub(crate) fn check_possible(snapshot: &Snapshot, request: &Request, figures: &K
         if !known.contains(site) {
             return Err(RefusalReason::UnknownSite { known });
         }
+    }
+    let best = snapshot.devices_of(&request.kind).map(|device| device.isolation).max();
+    if let Some(achieved) = best.filter(|best| *best < request.isolation) {
+        return Err(RefusalReason::Isolation { required: request.isolation, achieved });
     }
     if request.units > figures.healthy {
         return Err(RefusalReason::AboveHealthy { healthy: figures.healthy });

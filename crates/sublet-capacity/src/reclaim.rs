@@ -81,11 +81,8 @@ struct Machine<'a> {
 fn machines<'a>(snapshot: &'a Snapshot, request: &Request, now: Timestamp) -> BTreeMap<&'a NodeId, Machine<'a>> {
     let mut machines: BTreeMap<&NodeId, Machine<'a>> = BTreeMap::new();
     for device in &snapshot.devices {
-        let wanted = device.kind == request.kind
-            && device.health == DeviceHealth::Healthy
-            && device.promised_to.is_none()
-            && request.site.as_ref().is_none_or(|site| device.site == *site);
-        if !wanted {
+        let usable = device.health == DeviceHealth::Healthy && device.promised_to.is_none();
+        if !usable || !request.accepts(device) {
             continue;
         }
         let machine = machines.entry(&device.node).or_insert_with(|| Machine {

@@ -5,6 +5,7 @@ use std::fmt;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 
 use crate::reserve::KindFigures;
 
@@ -19,6 +20,11 @@ pub enum RefusalReason {
     },
     UnknownSite {
         known: Vec<SiteId>,
+    },
+    /// No machine with this kind separates workloads well enough.
+    Isolation {
+        required: IsolationLevel,
+        achieved: IsolationLevel,
     },
     /// More than there is, whoever uses it.
     AboveHealthy {
@@ -58,6 +64,7 @@ impl RefusalReason {
             Self::NoUnits => "no_units",
             Self::UnknownKind { .. } => "unknown_kind",
             Self::UnknownSite { .. } => "unknown_site",
+            Self::Isolation { .. } => "isolation",
             Self::AboveHealthy { .. } => "above_healthy",
             Self::NotIdle { .. } => "not_idle",
             Self::Reserved { .. } => "reserved",
@@ -74,6 +81,12 @@ impl fmt::Display for RefusalReason {
             Self::NoUnits => f.write_str("at least one unit must be asked for"),
             Self::UnknownKind { known } => write!(f, "there is no device of this kind; there are: {}", list(known)),
             Self::UnknownSite { known } => write!(f, "there is no such site with devices of this kind; there are: {}", list(known)),
+            Self::Isolation { required, achieved } => write!(
+                f,
+                "this work needs the isolation '{}', and the machines with this kind achieve '{}'",
+                required.as_str(),
+                achieved.as_str()
+            ),
             Self::AboveHealthy { healthy } => write!(f, "there are only {healthy} healthy units of this kind"),
             Self::NotIdle { idle } => write!(f, "only {idle} units are free"),
             Self::Reserved { idle, kept, sellable } => {

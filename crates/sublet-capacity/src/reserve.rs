@@ -4,6 +4,7 @@ use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
+use crate::place::Request;
 use crate::snapshot::{LeaseView, Snapshot, count};
 
 /// The owner keeps, per kind of device, the larger of a number of units and a share of what is
@@ -95,7 +96,7 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     figures
 }
 
-/// The most idle units on one machine.
-pub(crate) fn largest_idle(snapshot: &Snapshot, kind: &DeviceKind, site: Option<&sublet_core::id::SiteId>) -> u32 {
-    snapshot.idle_by_node(kind, site).values().map(|devices| count(devices.len())).max().unwrap_or(0)
+/// The most idle units on one machine that the request may be placed on.
+pub(crate) fn largest_idle(snapshot: &Snapshot, request: &Request) -> u32 {
+    snapshot.idle_by_node(request).values().map(|devices| count(devices.len())).max().unwrap_or(0)
 }

@@ -6,8 +6,10 @@ use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{DurationMs, Timestamp};
 
+use crate::place::Request;
 use crate::reserve::ReserveRule;
 
 /// One device.
@@ -17,6 +19,8 @@ pub struct DeviceView {
     pub kind: DeviceKind,
     pub site: SiteId,
     pub node: NodeId,
+    /// The strictest separation its machine achieves.
+    pub isolation: IsolationLevel,
     pub health: DeviceHealth,
     /// The lease that has it.
     pub used_by: Option<LeaseId>,
@@ -138,15 +142,11 @@ impl Snapshot {
         kinds.dedup();
         kinds
     }
-    /// Idle devices of a kind by machine, all in order.
-    pub(crate) fn idle_by_node<'a>(
-        &'a self,
-        kind: &DeviceKind,
-        site: Option<&SiteId>,
-    ) -> BTreeMap<&'a NodeId, Vec<&'a DeviceView>> {
+    /// Idle devices that a request may be placed on, by machine, all in order.
+    pub(crate) fn idle_by_node<'a>(&'a self, request: &Request) -> BTreeMap<&'a NodeId, Vec<&'a DeviceView>> {
         let mut nodes: BTreeMap<&NodeId, Vec<&DeviceView>> = BTreeMap::new();
         for device in &self.devices {
-            if device.kind == *kind && device.is_idle() && site.is_none_or(|site| device.site == *site) {
+            if device.is_idle() && request.accepts(device) {
                 nodes.entry(&device.node).or_default().push(device);
             }
         }

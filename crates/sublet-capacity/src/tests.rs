@@ -7,6 +7,7 @@ use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{DurationMs, Timestamp};
 
 use super::*;
@@ -39,6 +40,7 @@ fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
                 kind: kind(kind_name),
                 site: format!("site_{}", node / 2).parse::<SiteId>().unwrap(),
                 node: format!("node_{node:02}").parse::<NodeId>().unwrap(),
+                isolation: IsolationLevel::Sandbox,
                 health: DeviceHealth::Healthy,
                 used_by: None,
                 promised_to: None,
@@ -49,7 +51,7 @@ fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
 }
 
 fn request(units: u32, notice: NoticeClass, holder: Holder) -> Request {
-    Request { kind: kind("cpu"), units, notice, holder, site: None }
+    Request { kind: kind("cpu"), units, notice, holder, site: None, isolation: IsolationLevel::Process }
 }
 
 fn external(units: u32) -> Request {
@@ -174,6 +176,19 @@ fn refusals_name_what_is_wrong_and_what_works() {
         alternatives,
         vec![Alternative::FewerUnits { units: 2 }, Alternative::OtherSite { site }, Alternative::OtherKind { kind: other_kind },]
     );
+}
+
+#[test]
+fn weakly_separated_machines_are_neither_shown_nor_taken() {
+    let mut snapshot = fleet("cpu", &[3, 2]);
+    snapshot.devices.iter_mut().take(3).for_each(|device| device.isolation = IsolationLevel::Process);
+    let sandboxed = |units| Request { isolation: IsolationLevel::Sandbox, ..external(units) };
+    assert_eq!(available(&snapshot, &external(1)).units, 3);
+    assert_eq!(available(&snapshot, &sandboxed(1)).units, 2);
+    assert_eq!(place(&snapshot, &sandboxed(2)).unwrap().node.as_str(), "node_01");
+    snapshot.devices.truncate(3);
+    let (required, achieved) = (IsolationLevel::Sandbox, IsolationLevel::Process);
+    assert_eq!(place(&snapshot, &sandboxed(1)).unwrap_err().reason, RefusalReason::Isolation { required, achieved });
 }
 
 #[test]

@@ -199,6 +199,7 @@ impl StopReason {
                 EndReason::Unused => "its lease was not used for too long",
                 EndReason::Reclaimed => "the owner took the capacity back with the notice that was sold",
                 EndReason::DeviceLost => "a device of its lease was lost",
+                EndReason::ShutDown => "the cloud is stopping",
             },
         }
     }

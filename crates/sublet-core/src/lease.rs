@@ -90,10 +90,12 @@ pub enum EndReason {
     Reclaimed,
     /// A device was lost.
     DeviceLost,
+    /// The cloud is stopping.
+    ShutDown,
 }
 
 impl EndReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Released,
         Self::JobEnded,
         Self::WindowOver,
@@ -102,6 +104,7 @@ impl EndReason {
         Self::Unused,
         Self::Reclaimed,
         Self::DeviceLost,
+        Self::ShutDown,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -114,6 +117,7 @@ impl EndReason {
             Self::Unused => "unused",
             Self::Reclaimed => "reclaimed",
             Self::DeviceLost => "device_lost",
+            Self::ShutDown => "shut_down",
         }
     }
     /// One sentence for the holder.
@@ -127,6 +131,7 @@ impl EndReason {
             Self::Unused => "nothing ran on it for too long",
             Self::Reclaimed => "the owner took the capacity back with the notice that was sold",
             Self::DeviceLost => "a device of it was lost",
+            Self::ShutDown => "the cloud is stopping",
         }
     }
 }
