@@ -191,17 +191,17 @@ mod portable {
                 add_group(block, row, (group, range.first_group + group), sums);
             }
         }
-        const { assert!(BLOCK % GROUP == 0 && GROUP == 2 * SUBGROUP) }
+        const { assert!(BLOCK.is_multiple_of(GROUP) && GROUP == 2 * SUBGROUP) }
     }
 
     fn add_group(block: &UnpackedBlock, row: &QuantizedRow, (here, there): (usize, usize), sums: &mut [f32; LANES]) {
-        for lane in 0..LANES {
+        for (lane, sum) in sums.iter_mut().enumerate() {
             let mut product = 0_i32;
             for byte in lane * 4..lane * 4 + 4 {
                 product += i32::from(block.quants[here * GROUP + byte]) * i32::from(row.quants[there * GROUP + byte]);
             }
             let scale = block.scales[here * 2 + lane / 4] * row.scales[there];
-            sums[lane] += product as f32 * scale;
+            *sum += product as f32 * scale;
         }
         if block.has_offsets {
             sums[0] += block.offsets[here * 2] * row.sums[there * 2];

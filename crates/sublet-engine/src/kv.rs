@@ -111,10 +111,6 @@ impl KvPool {
         Self { layout, pages_free: Vec::new(), pages_unmade: (bytes_max / page_bytes).max(context_pages) }
     }
 
-    pub fn layout(&self) -> PageLayout {
-        self.layout
-    }
-
     /// Pages that can be handed out now.
     pub fn pages_available(&self) -> usize {
         self.pages_free.len() + self.pages_unmade
@@ -183,9 +179,9 @@ mod tests {
         let mut cache = KvCache::default();
         assert!(pool.grow(&mut cache, 20));
         let values: Vec<f32> = (0..8).map(|v| v as f32).collect();
-        cache.write(pool.layout(), Place { layer: 1, side: Side::Values, position: 17 }, &values);
-        let pages: Vec<&[f32]> = cache.head(pool.layout(), 1, Side::Values, 1).collect();
+        cache.write(PageLayout::new(&parameters()), Place { layer: 1, side: Side::Values, position: 17 }, &values);
+        let pages: Vec<&[f32]> = cache.head(PageLayout::new(&parameters()), 1, Side::Values, 1).collect();
         assert_eq!(&pages[1][4..8], &[4.0, 5.0, 6.0, 7.0]);
-        assert!(cache.head(pool.layout(), 1, Side::Keys, 1).flatten().all(|v| *v == 0.0));
+        assert!(cache.head(PageLayout::new(&parameters()), 1, Side::Keys, 1).flatten().all(|v| *v == 0.0));
     }
 }

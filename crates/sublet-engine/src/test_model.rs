@@ -156,3 +156,225 @@ pub fn write_directory(model: &TinyModel, directory: &std::path::Path) {
         std::fs::write(directory.join(name), bytes).expect("the temporary directory can be written");
     }
 }
+
+/// How the matrices of a GGUF file are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GgufKind {
+    F32,
+    F16,
+    Q8_0,
+}
+
+/// A GGUF file in the making.
+#[derive(Default)]
+struct GgufWriter {
+    values: Vec<u8>,
+    value_count: u64,
+    tensors: Vec<u8>,
+    tensor_count: u64,
+    data: Vec<u8>,
+}
+
+impl GgufWriter {
+    fn text(into: &mut Vec<u8>, text: &str) {
+        into.extend((text.len() as u64).to_le_bytes());
+        into.extend(text.as_bytes());
+    }
+
+    fn value(&mut self, key: &str, kind: u32, bytes: &[u8]) {
+        Self::text(&mut self.values, key);
+        self.values.extend(kind.to_le_bytes());
+        self.values.extend(bytes);
+        self.value_count += 1;
+    }
+
+    fn u32(&mut self, key: &str, value: usize) {
+        self.value(key, 4, &(value as u32).to_le_bytes());
+    }
+
+    fn string(&mut self, key: &str, value: &str) {
+        let mut bytes = Vec::new();
+        Self::text(&mut bytes, value);
+        self.value(key, 8, &bytes);
+    }
+
+    fn list(&mut self, key: &str, kind: u32, elements: &[Vec<u8>]) {
+        let mut bytes = kind.to_le_bytes().to_vec();
+        bytes.extend((elements.len() as u64).to_le_bytes());
+        bytes.extend(elements.concat());
+        self.value(key, 9, &bytes);
+    }
+
+    fn strings(&mut self, key: &str, texts: &[String]) {
+        let elements: Vec<Vec<u8>> = texts
+            .iter()
+            .map(|text| {
+                let mut bytes = Vec::new();
+                Self::text(&mut bytes, text);
+                bytes
+            })
+            .collect();
+        self.list(key, 8, &elements);
+    }
+
+    fn tensor(&mut self, name: &str, tensor: &Tensor, kind: GgufKind) {
+        let kind = if tensor.shape.len() == 1 { GgufKind::F32 } else { kind };
+        Self::text(&mut self.tensors, name);
+        self.tensors.extend((tensor.shape.len() as u32).to_le_bytes());
+        self.tensors.extend(tensor.shape.iter().rev().flat_map(|size| (*size as u64).to_le_bytes()));
+        let (code, bytes): (u32, Vec<u8>) = match kind {
+            GgufKind::F32 => (0, tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            GgufKind::F16 => (1, tensor.values.iter().flat_map(|value| half_bits(*value).to_le_bytes()).collect()),
+            GgufKind::Q8_0 => (8, tensor.values.chunks(32).flat_map(q8_block).collect()),
+        };
+        self.tensors.extend(code.to_le_bytes());
+        self.tensors.extend((self.data.len() as u64).to_le_bytes());
+        self.tensor_count += 1;
+        self.data.extend(bytes);
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3_u32.to_le_bytes());
+        file.extend(self.tensor_count.to_le_bytes());
+        file.extend(self.value_count.to_le_bytes());
+        file.extend(self.values);
+        file.extend(self.tensors);
+        file.resize(file.len().next_multiple_of(32), 0);
+        file.extend(self.data);
+        file
+    }
+}
+
+/// Rounds a normal number to half precision.
+fn half_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let magnitude = (bits & 0x7fff_ffff) + 0x1000;
+    if magnitude < 0x3880_0000 {
+        return (bits >> 16 & 0x8000) as u16;
+    }
+    ((bits >> 16) & 0x8000) as u16 | ((magnitude - 0x3800_0000) >> 13) as u16
+}
+
+fn q8_block(values: &[f32]) -> Vec<u8> {
+    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let scale = crate::quant::half_to_f32(half_bits(largest / 127.0));
+    let quants = values.iter().map(|value| (value / scale).round().clamp(-127.0, 127.0) as i8 as u8);
+    half_bits(largest / 127.0).to_le_bytes().into_iter().chain(quants).collect()
+}
+
+/// GGUF files of the llama architecture hold rotated pairs side by side.
+fn permuted(tensor: &Tensor, heads: usize) -> Tensor {
+    let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+    let width = rows / heads;
+    let source = |row: usize| {
+        let (head, within) = (row / width, row % width);
+        head * width + within % 2 * (width / 2) + within / 2
+    };
+    let values = (0..rows).flat_map(|row| tensor.values[source(row) * columns..][..columns].to_vec()).collect();
+    Tensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values }
+}
+
+fn gguf_name(name: &str) -> String {
+    let mut name = name.to_owned();
+    for (from, to) in [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers", "blk"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ] {
+        name = name.replace(from, to);
+    }
+    name
+}
+
+impl GgufWriter {
+    fn model(&mut self, model: &TinyModel, kind: GgufKind) {
+        self.string("general.architecture", "llama");
+        for (key, value) in [
+            ("block_count", model.layers),
+            ("context_length", model.context),
+            ("embedding_length", model.hidden),
+            ("feed_forward_length", model.intermediate),
+            ("attention.head_count", model.heads),
+            ("attention.head_count_kv", model.kv_heads),
+            ("rope.dimension_count", model.hidden / model.heads),
+        ] {
+            self.u32(&format!("llama.{key}"), value);
+        }
+        self.value("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+        for tensor in model.tensors() {
+            let name = gguf_name(&tensor.name);
+            let tensor = if name.ends_with("attn_q.weight") {
+                permuted(&tensor, model.heads)
+            } else if name.ends_with("attn_k.weight") {
+                permuted(&tensor, model.kv_heads)
+            } else {
+                tensor
+            };
+            self.tensor(&name, &tensor, kind);
+        }
+    }
+
+    fn ends(&mut self) {
+        self.u32("tokenizer.ggml.bos_token_id", 0);
+        self.u32("tokenizer.ggml.eos_token_id", END_TOKEN as usize);
+        self.value("tokenizer.ggml.add_bos_token", 7, &[1]);
+    }
+}
+
+/// A whole model in one GGUF file, with the byte vocabulary inside.
+pub fn gguf(model: &TinyModel, kind: GgufKind) -> Vec<u8> {
+    let mut writer = GgufWriter::default();
+    writer.model(model, kind);
+    let mut tokens = vec!["<s>".to_owned(), "<m>".to_owned(), "</s>".to_owned()];
+    let mut bytes: Vec<(u8, char)> = byte_table().into_iter().map(|(character, byte)| (byte, character)).collect();
+    bytes.sort_unstable();
+    tokens.extend(bytes.into_iter().map(|(_, character)| character.to_string()));
+    let types: Vec<Vec<u8>> = (0..VOCABULARY).map(|id| if id < 3 { 3_i32 } else { 1 }.to_le_bytes().to_vec()).collect();
+    writer.string("tokenizer.ggml.model", "gpt2");
+    writer.string("tokenizer.ggml.pre", "gpt-2");
+    writer.strings("tokenizer.ggml.tokens", &tokens);
+    writer.strings("tokenizer.ggml.merges", &[]);
+    writer.list("tokenizer.ggml.token_type", 5, &types);
+    writer.string("tokenizer.chat_template", CHAT_TEMPLATE);
+    writer.ends();
+    writer.finish()
+}
+
+/// The same model with a small SentencePiece vocabulary.
+pub fn sentence_piece_gguf(model: &TinyModel) -> Vec<u8> {
+    let mut writer = GgufWriter::default();
+    writer.model(model, GgufKind::F32);
+    let mut tokens: Vec<String> = ["<s>", "<unk>", "</s>"].map(ToOwned::to_owned).to_vec();
+    tokens.extend((0..240).map(|byte| format!("<0x{byte:02X}>")));
+    // The best-scored pieces come first; scores fall with the id.
+    tokens.extend(["ab", "\u{2581}ab", "bc", "\u{2581}", "a", "b", "c", "x"].map(ToOwned::to_owned));
+    let kind = |id: usize| -> i32 {
+        match id {
+            0 | 2 => 3,
+            1 => 2,
+            3..243 => 6,
+            _ => 1,
+        }
+    };
+    let types: Vec<Vec<u8>> = (0..tokens.len()).map(|id| kind(id).to_le_bytes().to_vec()).collect();
+    let scores: Vec<Vec<u8>> = (0..tokens.len()).map(|id| (-(id as f32)).to_le_bytes().to_vec()).collect();
+    writer.string("tokenizer.ggml.model", "llama");
+    writer.strings("tokenizer.ggml.tokens", &tokens);
+    writer.list("tokenizer.ggml.scores", 6, &scores);
+    writer.list("tokenizer.ggml.token_type", 5, &types);
+    writer.u32("tokenizer.ggml.unknown_token_id", 1);
+    writer.ends();
+    writer.finish()
+}

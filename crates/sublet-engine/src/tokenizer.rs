@@ -108,6 +108,11 @@ impl ModelTokenizer {
         &self.bytes[start..*end]
     }
 
+    /// One more than the largest token id.
+    pub fn token_count(&self) -> usize {
+        self.ends.len()
+    }
+
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

@@ -105,6 +105,14 @@ impl Tensors {
         }
     }
 
+    /// Rows of a matrix where the format says so without being asked for a shape.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        match self {
+            Self::Safetensors(_) => None,
+            Self::Gguf(file) => file.rows(name),
+        }
+    }
+
     fn read(&self, name: &str, shape: &[usize]) -> Result<Storage> {
         match self {
             Self::Safetensors(files) => {

@@ -158,7 +158,7 @@ fn load_files(files: Files) -> Result<LoadedModel> {
     // A tied head may still be stored; either way it is the same matrix.
     let options = Options { tied_head: config.tie_word_embeddings, biases };
     let decoder = tensors.assemble(parameters, options)?;
-    Ok(LoadedModel { decoder, tokenizer, template, end_tokens })
+    LoadedModel { decoder, tokenizer, template, end_tokens }.check_vocabulary(files.tokenizer.name())
 }
 
 fn hyperparameters(config: &Config) -> Result<(Hyperparameters, Biases)> {

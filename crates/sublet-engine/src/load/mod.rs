@@ -79,6 +79,18 @@ pub struct LoadedModel {
     pub end_tokens: Vec<u32>,
 }
 
+impl LoadedModel {
+    /// Every token that the tokenizer can make must have a row in the embedding.
+    fn check_vocabulary(self, tokenizer_file: &str) -> Result<Self> {
+        let (tokens, rows) = (self.tokenizer.token_count(), self.decoder.parameters.vocabulary);
+        if tokens > rows {
+            let problem = format!("has token ids up to {}, the model's vocabulary has {rows}", tokens - 1);
+            return Err(invalid(tokenizer_file, problem));
+        }
+        Ok(self)
+    }
+}
+
 /// Loads a model.
 pub fn load(source: ModelSource) -> Result<LoadedModel> {
     let name = match &source {

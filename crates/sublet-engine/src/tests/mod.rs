@@ -1,5 +1,8 @@
 //! Behaviour of the engine as a whole, through its port.
 
+mod batching;
+mod formats;
 mod generation;
 mod harness;
+mod hostile;
 mod reference;
