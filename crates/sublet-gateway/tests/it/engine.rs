@@ -110,6 +110,8 @@ struct Generation {
     delivered: u64,
     started: bool,
     finished: bool,
+    /// Others ran since the last token.
+    waited: bool,
 }
 
 impl Generation {
@@ -182,6 +184,11 @@ impl Stream for Generation {
             if this.produced >= this.shared.pace.load(Ordering::SeqCst) {
                 return this.park(context);
             }
+            if !std::mem::replace(&mut this.waited, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.waited = false;
             this.allowance.set_parked(false);
             this.produced += 1;
             this.shared.produced.fetch_add(1, Ordering::SeqCst);
@@ -235,6 +242,7 @@ impl ModelEngine for Engine {
             delivered: 0,
             started: false,
             finished: false,
+            waited: false,
         }))
     }
     fn wake(&self) {

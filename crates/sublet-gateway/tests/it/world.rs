@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sublet_core::admission::RateLimits;
 use sublet_core::id::{GatewayId, Identifier};
 use sublet_core::{Clock, DurationMs, IdMint, Rng, Timestamp};
-use sublet_gateway::{Gateway, GatewayConfig, GatewayPorts, handlers};
+use sublet_gateway::{Gateway, GatewayConfig, GatewayPorts, JournalDirectory, handlers};
 use tower::ServiceExt;
 
 use crate::cloud::Cloud;
@@ -64,6 +64,7 @@ pub fn config() -> GatewayConfig {
     let mut config = GatewayConfig::new(GatewayId::from_trusted(Arc::from("gw_1")), 1);
     config.output_step = sublet_core::TokenCount::new(8);
     config.tight_output_step = sublet_core::TokenCount::new(2);
+    config.quiet_extension = DurationMs::from_millis(1);
     config.journal.settle_interval = DurationMs::from_millis(1);
     config.journal.settle_backoff_first = DurationMs::from_millis(1);
     config
@@ -94,6 +95,11 @@ impl World {
 
     /// A gateway on a cloud and a disk that may have a past.
     pub async fn over(config: GatewayConfig, cloud: Arc<Cloud>, disk: Disk, key: String) -> Self {
+        let world = Self::on(config, cloud, Arc::new(disk.clone()), key).await;
+        Self { disk, ..world }
+    }
+
+    pub async fn on(config: GatewayConfig, cloud: Arc<Cloud>, journal: Arc<dyn JournalDirectory>, key: String) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(START.micros())));
         let session = u64::try_from(config.fence).unwrap() << 32;
         let ids = IdMint::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(TestRng(AtomicU64::new(session))));
@@ -103,12 +109,12 @@ impl World {
             sink: Arc::clone(&cloud) as _,
             engine: Arc::clone(&engine) as _,
             ids: ids.clone(),
-            journal: Arc::new(disk.clone()),
+            journal,
         };
         let (gateway, _) = Gateway::open(config, ports).unwrap();
         gateway.recover().await.unwrap();
         let router = router(&gateway);
-        Self { cloud, engine, disk, clock, gateway, key, router, ids }
+        Self { cloud, engine, disk: Disk::default(), clock, gateway, key, router, ids }
     }
 
     pub fn ids(&self) -> &IdMint {
