@@ -164,8 +164,9 @@ impl Cloud {
             .map(|kind| kind.parse::<DeviceKind>().map(StarterDevice::at_list_price))
             .collect::<Result<Vec<_>>>()?;
         let list: PriceListId = self.ids.mint();
-        let draft = starter_price_list(list, start.currency, self.now(), &models, &devices)?;
-        self.publish_prices(&Actor::system(), "list", draft).await.map(|_| ())
+        let now = self.now();
+        let draft = starter_price_list(list, start.currency, now, &models, &devices)?;
+        self.publish_prices_at(&Actor::system(), "list", draft, now).await.map(|_| ())
     }
 }
 

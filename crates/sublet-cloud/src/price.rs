@@ -81,8 +81,18 @@ impl PriceBook {
 impl Cloud {
     /// Publishes a version. It takes over at its `effective_at`; what was admitted before keeps its price.
     pub async fn publish_prices(&self, actor: &Actor, name: &str, draft: PriceListDraft) -> Result<Arc<PriceListVersion>> {
+        self.publish_prices_at(actor, name, draft, self.now()).await
+    }
+
+    /// As [`Self::publish_prices`], for a draft that takes effect at the very instant `now`.
+    pub async fn publish_prices_at(
+        &self,
+        actor: &Actor,
+        name: &str,
+        draft: PriceListDraft,
+        now: Timestamp,
+    ) -> Result<Arc<PriceListVersion>> {
         actor.require(Action::ManagePrices)?;
-        let now = self.now();
         let version = Arc::new(PriceListVersion::new(draft)?);
         let lists = self.prices.snapshot();
         let known = lists.get(version.list());

@@ -1,2 +1,182 @@
 //! The binary: configuration, roles, wiring, life cycle.
-fn main() {}
+//!
+//! This crate alone reads the environment and the command line and makes real time and
+//! randomness; everything else is given what it needs.
+
+mod data_directory;
+mod listen;
+mod models;
+mod process;
+mod real;
+mod up;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sublet_cli::{Context, Global, Style};
+use sublet_core::{Currency, Error, ErrorCode, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::real::SystemRng;
+use crate::up::{RunningCloud, UpOptions};
+
+/// Sell the AI infrastructure you are not using right now, and take it back the moment you need it.
+#[derive(Parser)]
+#[command(name = "sublet", version, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: AnyCommand,
+}
+
+#[derive(Subcommand)]
+enum AnyCommand {
+    /// Run the whole cloud in this process
+    Up(UpArguments),
+    #[command(flatten)]
+    Client(sublet_cli::Command),
+}
+
+#[derive(Args)]
+struct UpArguments {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8080", env = "SUBLET_LISTEN")]
+    listen: SocketAddr,
+    /// PostgreSQL instead of SQLite in the data directory: postgres://user:password@host/database
+    #[arg(long, env = "SUBLET_DATABASE")]
+    database: Option<String>,
+    /// Currency of the first organizations
+    #[arg(long, default_value = "EUR")]
+    currency: Currency,
+    /// Time zone of the first organizations
+    #[arg(long, default_value = "UTC")]
+    time_zone: String,
+}
+
+/// Where data is when nothing else is said.
+const DEFAULT_DATA_DIR: &str = "sublet-data";
+
+fn main() -> ExitCode {
+    sublet_runner::shim::main_if_requested();
+    let arguments = Arguments::parse();
+    let data_dir = arguments.global.data_dir.clone().or_else(|| environment("SUBLET_DATA_DIR").map(PathBuf::from));
+    let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    match arguments.command {
+        AnyCommand::Up(up) => {
+            let options =
+                UpOptions { data_dir, listen: up.listen, database: up.database, currency: up.currency, time_zone: up.time_zone };
+            finish(serve(&options))
+        }
+        AnyCommand::Client(command) => client(&arguments.global, data_dir, command),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn client(global: &Global, data_dir: PathBuf, command: sublet_cli::Command) -> ExitCode {
+    let from_environment = ["SUBLET_API_KEY", "SUBLET_ADMIN_KEY", "SUBLET_OPERATOR_KEY"].into_iter().filter_map(environment);
+    let texts = from_environment.chain(global.key.iter().cloned());
+    let keys = match sublet_cli::credentials::keys_by_plane(texts) {
+        Ok(keys) => keys,
+        Err(error) => return finish(Err(error)),
+    };
+    let stdout = std::io::stdout();
+    let coloured = stdout.is_terminal() && environment("NO_COLOR").is_none();
+    let status = sublet_cli::run_to_status(
+        command,
+        &mut Context {
+            url: global.url.clone().or_else(|| environment("SUBLET_URL")),
+            keys,
+            data_dir,
+            json: global.json,
+            style: Style { color: coloured, interactive: std::io::stdin().is_terminal() },
+            input: &mut std::io::stdin().lock(),
+            out: &mut stdout.lock(),
+            err: &mut std::io::stderr(),
+            rng: &SystemRng,
+            pause: &std::thread::sleep,
+        },
+    );
+    ExitCode::from(status.0)
+}
+
+/// Prints an error with what would work, and gives its exit status.
+fn finish(outcome: Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let mut text = format!("error: {} ({})\n", error.message(), error.code());
+    for alternative in error.alternatives() {
+        text.push_str(&format!("  try: {alternative}\n"));
+    }
+    if error.code() == ErrorCode::Internal {
+        text.push_str(&format!("  {}\n", error.private_context().join("; ")));
+    }
+    // When standard error takes no text, the exit status has to do.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(error.code().exit_status())
+}
+
+fn serve(options: &UpOptions) -> Result<()> {
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal(format!("the runtime could not start: {error}")))?;
+    runtime.block_on(async {
+        let running = RunningCloud::start(options).await?;
+        greet(&running, options);
+        wait_for_signal().await?;
+        tracing::info!("stopping: streams finish, usage is settled");
+        running.shutdown().await;
+        Ok(())
+    })
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn wait_for_signal() -> Result<()> {
+    let failed = |error: std::io::Error| Error::internal(format!("signals cannot be watched: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn start_logging() {
+    let filter = environment("SUBLET_LOG").unwrap_or_else(|| "info,sqlx=warn".to_owned());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second start in one process keeps the first logger.
+    let _ =
+        if environment("SUBLET_LOG_FORMAT").as_deref() == Some("json") { builder.json().try_init() } else { builder.try_init() };
+}
+
+/// Says where everything is and what to do next.
+fn greet(running: &RunningCloud, options: &UpOptions) {
+    let base = format!("http://{}", running.address);
+    let directory = options.data_dir.display();
+    let mut text = format!("\n  Sublet serves at {base}\n");
+    if let Some(credentials) = &running.credentials {
+        text.push_str(&format!(
+            "  keys and addresses   {directory}/credentials.json\n  console              {}\n",
+            credentials.console_url
+        ));
+        text.push_str(&format!(
+            "\n  try:\n    curl {base}/v1/chat/completions -H \"authorization: Bearer {}\" \\\n      -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n",
+            if running.is_new { credentials.project_key.as_str() } else { "$PROJECT_KEY" },
+            credentials.model
+        ));
+    }
+    text.push_str(&format!("    sublet chat --data-dir {directory}\n    sublet run --data-dir {directory} -- echo hello\n\n"));
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

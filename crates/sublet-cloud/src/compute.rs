@@ -1,0 +1,306 @@
+//! Compute: what the use cases and the reconciler share — the runner, the owner's settings, the
+//! snapshot that decisions are made from, and what time on devices costs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Terms};
+use sublet_core::device::DeviceKind;
+use sublet_core::id::{LeaseId, NodeId, SiteId};
+use sublet_core::lease::{Holder, LeaseState};
+use sublet_core::money::Rate;
+use sublet_core::notice::NoticeClass;
+use sublet_core::runner::{IsolationLevel, Runner};
+use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Timestamp};
+use sublet_money::price_book::{PriceEntry, PriceListVersion};
+use sublet_money::rating::{LineState, hold_for};
+use sublet_money::sku::{PricingUnit, Quantity, SkuName};
+use sublet_store::attempt::{self, Attempt};
+use sublet_store::lease::{self, HoldBound, Lease};
+use sublet_store::page::Order;
+use sublet_store::{PageRequest, Tx, Updated, device, hold, setting};
+use tokio::sync::Notify;
+
+use crate::Cloud;
+use crate::compute_reconciler::Told;
+
+/// The owner's settings of compute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ComputeSettings {
+    /// What this machine is called in records; it is found again by it.
+    pub node_name: String,
+    pub site: SiteId,
+    /// While one interval runs, the next is held.
+    pub hold_interval: DurationMs,
+    /// From SIGTERM until everything of a workload is killed.
+    pub grace: DurationMs,
+    /// What is held beyond the grace, for the time between decision and effect.
+    pub slack: DurationMs,
+    /// The longest notice of an end that is not a reclaim. Part of every hold.
+    pub stop_notice_max: DurationMs,
+    /// How long a lease may have nothing to run.
+    pub unused_max: DurationMs,
+    /// How long a quote binds.
+    pub quote_life: DurationMs,
+    /// The notice before a job's own time limit.
+    pub time_limit_notice: DurationMs,
+    /// How long a start is tried that the runner cannot do at the moment.
+    pub start_patience: DurationMs,
+    /// How long logs are kept after the end.
+    pub log_retention: DurationMs,
+    /// How often the reconciler looks without being woken.
+    pub period: DurationMs,
+    /// The weakest separation for work of customers; the owner's teams may run with less.
+    pub external_isolation: IsolationLevel,
+    /// What a job gets for each device if it asks for no less.
+    pub disk_per_device: Bytes,
+    pub log_per_job: Bytes,
+    pub processes_per_device: u32,
+    pub open_files: u32,
+    /// CPU time per wall time in thousandths, for each device.
+    pub cpu_millis_per_device: u32,
+}
+
+impl ComputeSettings {
+    /// The settings of a new cloud on one machine.
+    pub fn new(node_name: &str) -> Result<Self> {
+        Ok(Self {
+            node_name: node_name.to_owned(),
+            site: "site_local".parse()?,
+            hold_interval: DurationMs::from_seconds(60),
+            grace: DurationMs::from_seconds(10),
+            slack: DurationMs::from_seconds(5),
+            stop_notice_max: DurationMs::from_seconds(15 * 60),
+            unused_max: DurationMs::from_seconds(5 * 60),
+            quote_life: DurationMs::from_seconds(10 * 60),
+            time_limit_notice: DurationMs::from_seconds(10),
+            start_patience: DurationMs::from_seconds(60),
+            log_retention: DurationMs::from_hours(7 * 24),
+            period: DurationMs::from_millis(500),
+            external_isolation: IsolationLevel::Sandbox,
+            disk_per_device: Bytes::new(1 << 30),
+            log_per_job: Bytes::new(16 << 20),
+            processes_per_device: 256,
+            open_files: 1_024,
+            cpu_millis_per_device: 1_000,
+        })
+    }
+
+    /// The weakest separation that work of this holder may run with.
+    pub const fn required_isolation(&self, holder: Holder) -> IsolationLevel {
+        match holder {
+            Holder::Internal => IsolationLevel::Process,
+            Holder::External => self.external_isolation,
+        }
+    }
+
+    pub(crate) fn terms(&self, reserve: ReserveRule) -> Terms {
+        Terms {
+            reserve,
+            grace: self.grace,
+            slack: self.slack,
+            stop_notice_max: self.stop_notice_max,
+            unused_max: self.unused_max,
+        }
+    }
+
+    /// What must stay covered at every moment to be able to stop: the notice, the grace, the slack.
+    pub(crate) fn stop_span(&self, notice: NoticeClass) -> DurationMs {
+        let told = self.terms(ReserveRule::default()).stop_notice(notice);
+        sum([told, self.grace, self.slack])
+    }
+
+    /// What the first hold covers: an interval and the stop, but not more than the whole window.
+    pub(crate) fn first_cover(&self, notice: NoticeClass, window: Option<DurationMs>) -> DurationMs {
+        let open_end = sum([self.hold_interval, self.stop_span(notice)]);
+        window.map_or(open_end, |window| open_end.min(sum([window, self.grace, self.slack])))
+    }
+}
+
+pub(crate) fn sum<const N: usize>(parts: [DurationMs; N]) -> DurationMs {
+    DurationMs::from_millis(parts.iter().fold(0, |sum, part| sum.saturating_add(part.millis())))
+}
+
+/// The use cases of compute over one runner. Cheap to clone.
+#[derive(Clone)]
+pub struct Compute {
+    pub(crate) cloud: Cloud,
+    pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) settings: Arc<ComputeSettings>,
+    pub(crate) told: Arc<Told>,
+    wake: Arc<Notify>,
+}
+
+const RESERVE_SETTING: &str = "compute.reserve";
+
+impl Compute {
+    pub fn new(cloud: Cloud, runner: Arc<dyn Runner>, settings: ComputeSettings) -> Self {
+        Self { cloud, runner, settings: Arc::new(settings), told: Arc::default(), wake: Arc::default() }
+    }
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+    pub fn settings(&self) -> &ComputeSettings {
+        &self.settings
+    }
+    /// Lets the reconciler look now. Losing a wake costs one period.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+    /// Waits for a wake.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+    pub(crate) fn now(&self) -> Timestamp {
+        self.cloud.now()
+    }
+
+    /// The fleet and its leases as they are in this transaction.
+    pub(crate) async fn snapshot(&self, tx: &mut Tx) -> Result<Snapshot> {
+        let page = PageRequest { limit: Some(100), order: Order::Ascending, after: None };
+        let nodes = device::list_nodes(tx, &page).await?;
+        if nodes.has_more {
+            return Err(Error::internal("there are more machines than one plan looks at"));
+        }
+        let isolation = |id: &NodeId| {
+            let node = nodes.items.iter().find(|node| node.id == *id);
+            node.map_or(IsolationLevel::Process, |node| node.isolation.level())
+        };
+        let devices = device::list_all(tx).await?.into_iter().map(|device| DeviceView {
+            isolation: isolation(&device.node),
+            id: device.id,
+            kind: device.kind,
+            site: device.site,
+            node: device.node,
+            health: device.health,
+            used_by: device.lease,
+            promised_to: device.promised_to,
+        });
+        let devices = devices.collect();
+        let live: BTreeMap<LeaseId, Attempt> =
+            attempt::list_live(tx).await?.into_iter().map(|attempt| (attempt.lease.clone(), attempt)).collect();
+        let mut leases = BTreeMap::new();
+        for lease in lease::list_open(tx).await? {
+            if let Some(view) = self.view(tx, &lease, live.get(&lease.id)).await? {
+                leases.insert(lease.id, view);
+            }
+        }
+        let reserve = reserve_rule(tx).await?;
+        Ok(Snapshot { devices, leases, terms: self.settings.terms(reserve) })
+    }
+
+    async fn view(&self, tx: &mut Tx, lease: &Lease, live: Option<&Attempt>) -> Result<Option<LeaseView>> {
+        let stage = match lease.state {
+            LeaseState::Pending => LeaseStage::Pending,
+            LeaseState::Active => LeaseStage::Active,
+            LeaseState::Ending { reason, deadline } => LeaseStage::Ending { reason, deadline },
+            LeaseState::Ended { .. } => return Ok(None),
+        };
+        let cover = match live {
+            Some(attempt) => self.cover(tx, lease, attempt).await?,
+            None => None,
+        };
+        Ok(Some(LeaseView {
+            id: lease.id.clone(),
+            generation: lease.generation,
+            holder: lease.holder,
+            kind: device_of(&lease.sku)?.clone(),
+            units: lease.units,
+            notice: lease.notice,
+            stage,
+            starts_at: lease.starts_at,
+            ends_at: lease.ends_at,
+            busy: live.is_some(),
+            unused_since: lease.unused_since,
+            job_over: lease.job_over,
+            cover,
+        }))
+    }
+
+    /// How long what is held pays for a running attempt, its stop included. `None` before it runs.
+    pub(crate) async fn cover(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt) -> Result<Option<Cover>> {
+        let Some(from) = attempt.settled_until.or(attempt.started_at) else { return Ok(None) };
+        let left = match hold::find_open(tx, lease.id.as_str()).await? {
+            Some(hold) => hold.uncaptured()?.total()?,
+            None => Nanos::ZERO,
+        };
+        let until = from.plus(Tariff::of(&self.cloud, lease)?.affordable(left)?);
+        let bound = match lease.hold_bound {
+            HoldBound::Open => CoverBound::Open,
+            HoldBound::Budget { .. } => CoverBound::Budget,
+            HoldBound::MaximumCost => CoverBound::MaximumCost,
+        };
+        Ok(Some(Cover { until, bound }))
+    }
+}
+
+/// The device kind of a device sku.
+pub(crate) fn device_of(sku: &SkuName) -> Result<&DeviceKind> {
+    match sku {
+        SkuName::Device { device, .. } => Ok(device),
+        SkuName::Tokens { .. } => Err(Error::internal(format!("{sku} is not device time"))),
+    }
+}
+
+/// The owner's reserve rule; nothing is kept until it is set.
+pub(crate) async fn reserve_rule(tx: &mut Tx) -> Result<ReserveRule> {
+    let Some(text) = setting::find(tx, RESERVE_SETTING).await? else { return Ok(ReserveRule::default()) };
+    let parsed = text.split_once(' ').and_then(|(units, share)| Some((units.parse().ok()?, share.parse().ok()?)));
+    let (minimum_units, fraction_thousandths) =
+        parsed.ok_or_else(|| Error::internal(format!("'{text}' is not a stored reserve rule")))?;
+    Ok(ReserveRule { minimum_units, fraction_thousandths })
+}
+
+pub(crate) async fn set_reserve_rule(tx: &mut Tx, rule: ReserveRule) -> Result<()> {
+    setting::set(tx, RESERVE_SETTING, &format!("{} {}", rule.minimum_units, rule.fraction_thousandths)).await
+}
+
+/// Turns the answer of a conditional update into an error unless it was done.
+pub(crate) fn done(updated: Updated, what: &str) -> Result<()> {
+    match updated {
+        Updated::Done => Ok(()),
+        Updated::Stale => Err(Error::new(sublet_core::ErrorCode::Conflict, format!("{what} changed meanwhile"))),
+        Updated::NotFound => Err(Error::internal(format!("{what} is gone"))),
+    }
+}
+
+/// What time on the devices of a lease costs, at its pinned price.
+pub(crate) struct Tariff {
+    pub version: Arc<PriceListVersion>,
+    pub sku: SkuName,
+    rate: Rate,
+    units: i64,
+}
+
+impl Tariff {
+    pub fn new(version: Arc<PriceListVersion>, sku: SkuName, units: u32) -> Result<Self> {
+        let SkuName::Device { notice, device } = &sku else {
+            return Err(Error::internal(format!("{sku} is not device time")));
+        };
+        let rate = version.device_rate(device, *notice)?;
+        Ok(Self { version, sku, rate, units: i64::from(units.max(1)) })
+    }
+    pub fn of(cloud: &Cloud, lease: &Lease) -> Result<Self> {
+        Self::new(cloud.prices.get(&lease.price_version)?, lease.sku.clone(), lease.units)
+    }
+    fn entry(&self) -> Result<&PriceEntry> {
+        self.version.get(&self.sku)
+    }
+    /// Device-milliseconds of all devices together.
+    pub fn quantity(&self, span: DurationMs) -> Result<Quantity> {
+        Quantity::new(span.millis().saturating_mul(self.units).max(0))
+    }
+    /// What to hold for a span on all devices.
+    pub fn hold_for(&self, span: DurationMs) -> Result<Nanos> {
+        hold_for(LineState::default(), self.entry()?, self.quantity(span)?)
+    }
+    /// How long an amount pays for all devices, whatever the rounding of their line.
+    pub fn affordable(&self, amount: Nanos) -> Result<DurationMs> {
+        let safe = amount.checked_sub(sublet_core::admission::ROUNDING_SLACK)?;
+        Ok(DurationMs::from_millis(self.rate.affordable(safe).div_euclid(self.units)))
+    }
+    /// The price of one device for an hour.
+    pub fn per_hour(&self) -> Result<Nanos> {
+        self.rate.cost_half_even(PricingUnit::DeviceHour.base_units())
+    }
+}

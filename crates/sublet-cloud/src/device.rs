@@ -1,0 +1,353 @@
+//! The fleet: machines and devices, what is available now, and the owner's reserve.
+
+use std::collections::BTreeSet;
+
+use sublet_capacity::{KindFigures, Request, ReserveRule, available, figures};
+use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
+use sublet_core::id::{DeviceId, NodeId};
+use sublet_core::lease::{Holder, LeaseState};
+use sublet_core::notice::NoticeClass;
+use sublet_core::runner::DeviceInfo;
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::sku::SkuName;
+use sublet_store::device::{self, Device, DeviceSpan, Node};
+use sublet_store::lease::{self, Lease};
+use sublet_store::{Page, PageRequest, Tx, organization};
+
+use crate::audit::Deed;
+use crate::compute::{Compute, Tariff, reserve_rule, set_reserve_rule};
+use crate::{Action, Actor};
+
+/// A device sku with what could be leased of it now. What is shown can be placed as shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SkuAvailability {
+    pub sku: SkuName,
+    pub kind: DeviceKind,
+    pub notice: NoticeClass,
+    /// Per device and hour.
+    pub price_per_hour: Nanos,
+    pub currency: Currency,
+    /// The largest request that would be placed now.
+    pub available_units: u32,
+    pub figures: KindFigures,
+    pub as_of: Timestamp,
+}
+
+/// Where the devices of one kind are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KindCapacity {
+    pub kind: DeviceKind,
+    pub figures: KindFigures,
+    pub cordoned: u32,
+    pub lost: u32,
+    pub as_of: Timestamp,
+}
+
+impl Compute {
+    /// Takes note of this machine and its devices. Devices are found again by their hardware's own
+    /// identifier; what the runner no longer reports is lost. Call it at every start.
+    pub async fn register_devices(&self) -> Result<Node> {
+        let now = self.now();
+        let reported = self.runner.devices();
+        let node = Node {
+            id: self.cloud.ids.mint(),
+            name: self.settings.node_name.clone(),
+            runner: self.runner.name().to_owned(),
+            site: self.settings.site.clone(),
+            isolation: self.runner.isolation(),
+            created_at: now,
+        };
+        self.cloud
+            .store
+            .write((self, &reported, &node), move |(compute, reported, node), tx| {
+                Box::pin(async move {
+                    let node = device::register_node(tx, node).await?;
+                    compute.register_in(tx, &node, reported, now).await?;
+                    Ok(node)
+                })
+            })
+            .await
+    }
+
+    async fn register_in(&self, tx: &mut Tx, node: &Node, reported: &[DeviceInfo], now: Timestamp) -> Result<()> {
+        let known: Vec<Device> = device::list_all(tx).await?.into_iter().filter(|device| device.node == node.id).collect();
+        let uuids: BTreeSet<&str> = reported.iter().map(|info| info.uuid.as_str()).collect();
+        for info in reported {
+            match known.iter().find(|device| device.uuid == info.uuid) {
+                Some(found) => {
+                    let health = if found.health == DeviceHealth::Lost { DeviceHealth::Healthy } else { found.health };
+                    let changed = Device { name: info.name.clone(), memory: info.memory, health, ..found.clone() };
+                    self.change_device(tx, found, &changed, now).await?;
+                }
+                None => self.insert_device(tx, node, info, now).await?,
+            }
+        }
+        for gone in known.iter().filter(|device| !uuids.contains(device.uuid.as_str())) {
+            let changed = Device { health: DeviceHealth::Lost, ..gone.clone() };
+            self.change_device(tx, gone, &changed, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn insert_device(&self, tx: &mut Tx, node: &Node, info: &DeviceInfo, now: Timestamp) -> Result<()> {
+        let device = Device {
+            id: self.cloud.ids.mint(),
+            node: node.id.clone(),
+            site: node.site.clone(),
+            name: info.name.clone(),
+            kind: info.kind.parse()?,
+            uuid: info.uuid.clone(),
+            memory: info.memory,
+            health: DeviceHealth::Healthy,
+            lease: None,
+            promised_to: None,
+            generation: 1,
+            created_at: now,
+        };
+        device::insert(tx, &device).await?;
+        device::switch_class(tx, &device.id, DeviceClass::Idle, None, now).await?;
+        let detail = format!("{} {} of {}", device.kind, device.name, node.name);
+        let deed = Deed { organization: None, action: "device.register", target: device.id.as_str(), detail };
+        self.cloud.record(tx, &Actor::system(), deed, now).await
+    }
+
+    async fn change_device(&self, tx: &mut Tx, found: &Device, changed: &Device, now: Timestamp) -> Result<()> {
+        if found == changed {
+            return Ok(());
+        }
+        device::update(tx, changed).await?;
+        if found.health == changed.health {
+            return Ok(());
+        }
+        if changed.lease.is_none() {
+            let (class, lease) = class_when_free(changed);
+            device::switch_class(tx, &changed.id, class, lease, now).await?;
+        }
+        let detail = format!("{} to {}", found.health, changed.health);
+        let deed = Deed { organization: None, action: "device.health", target: changed.id.as_str(), detail };
+        self.cloud.record(tx, &Actor::system(), deed, now).await
+    }
+
+    /// Keeps a device out of sale. What runs there may end in its own time.
+    pub async fn cordon_device(&self, actor: &Actor, id: &DeviceId) -> Result<Device> {
+        self.set_health(actor, id, DeviceHealth::Cordoned).await
+    }
+
+    /// Lets a cordoned device be sold again.
+    pub async fn uncordon_device(&self, actor: &Actor, id: &DeviceId) -> Result<Device> {
+        self.set_health(actor, id, DeviceHealth::Healthy).await
+    }
+
+    async fn set_health(&self, actor: &Actor, id: &DeviceId, health: DeviceHealth) -> Result<Device> {
+        actor.require(Action::ManageFleet)?;
+        let now = self.now();
+        let changed = self
+            .cloud
+            .store
+            .write((self, actor, id), move |(compute, actor, id), tx| {
+                Box::pin(async move {
+                    let found = device::get(tx, id).await?;
+                    if found.health == DeviceHealth::Lost {
+                        return Err(Error::new(ErrorCode::Conflict, format!("device '{id}' is lost; its runner must report it first")));
+                    }
+                    compute.change_device(tx, &found, &Device { health, ..found.clone() }, now).await?;
+                    let deed = Deed { organization: None, action: "device.cordon", target: id.as_str(), detail: health.to_string() };
+                    compute.cloud.record(tx, actor, deed, now).await?;
+                    device::get(tx, id).await
+                })
+            })
+            .await?;
+        self.wake();
+        Ok(changed)
+    }
+
+    pub async fn list_nodes(&self, actor: &Actor, page: &PageRequest) -> Result<Page<(Node, i64)>> {
+        actor.require(Action::ManageFleet)?;
+        self.cloud
+            .store
+            .read(page, |page, tx| {
+                Box::pin(async move {
+                    let nodes = device::list_nodes(tx, page).await?;
+                    let mut counted = Vec::with_capacity(nodes.items.len());
+                    for node in nodes.items {
+                        let devices = device::count_of_node(tx, &node.id).await?;
+                        counted.push((node, devices));
+                    }
+                    Ok(Page { items: counted, has_more: nodes.has_more })
+                })
+            })
+            .await
+    }
+
+    /// Devices with the lease that has each.
+    pub async fn list_devices(
+        &self,
+        actor: &Actor,
+        node: Option<&NodeId>,
+        page: &PageRequest,
+    ) -> Result<Page<(Device, Option<Lease>)>> {
+        actor.require(Action::ManageFleet)?;
+        self.cloud
+            .store
+            .read((node, page), |(node, page), tx| {
+                Box::pin(async move {
+                    let devices = device::list(tx, *node, page).await?;
+                    let mut items = Vec::with_capacity(devices.items.len());
+                    for device in devices.items {
+                        let lease = match &device.lease {
+                            Some(id) => lease::find(tx, &Scope::Operator, id).await?,
+                            None => None,
+                        };
+                        items.push((device, lease));
+                    }
+                    Ok(Page { items, has_more: devices.has_more })
+                })
+            })
+            .await
+    }
+
+    /// What a device did: spans after a number, oldest first.
+    pub async fn list_device_spans(&self, actor: &Actor, id: &DeviceId, after: i64) -> Result<Vec<DeviceSpan>> {
+        actor.require(Action::ManageFleet)?;
+        self.cloud.store.read(id, move |id, tx| Box::pin(device::list_spans(tx, id, after))).await
+    }
+
+    /// Device-milliseconds of the fleet by class in a window. The classes add up to its capacity.
+    pub async fn device_time(&self, actor: &Actor, from: Timestamp, until: Timestamp) -> Result<Vec<(DeviceClass, i64)>> {
+        actor.require(Action::ManageFleet)?;
+        self.cloud.store.read((), move |(), tx| Box::pin(device::time_by_class(tx, from, until))).await
+    }
+
+    /// Every priced device sku there are devices for, with what the actor could lease of it now.
+    pub async fn list_availability(&self, actor: &Actor) -> Result<Vec<SkuAvailability>> {
+        actor.require(Action::ReadCatalogue)?;
+        let now = self.now();
+        self.cloud
+            .store
+            .read((self, actor), move |(compute, actor), tx| Box::pin(compute.availability_in(tx, actor, now)))
+            .await
+    }
+
+    async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
+        let (holder, currency) = match actor.scope.organization() {
+            Some(id) => {
+                let organization = organization::get(tx, &actor.scope, id).await?;
+                (Holder::from(organization.class), organization.currency)
+            }
+            None => {
+                let lists = self.cloud.prices.snapshot();
+                let first = lists.values().next().map(|list| list.currency);
+                (Holder::External, first.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, "there is no price list"))?)
+            }
+        };
+        let version = self.cloud.prices.in_force(currency, now)?;
+        let snapshot = self.snapshot(tx).await?;
+        let mut rows = Vec::new();
+        for kind in snapshot.kinds() {
+            for notice in NoticeClass::ALL {
+                let sku = SkuName::Device { notice, device: kind.clone() };
+                if version.find(&sku).is_none() {
+                    continue;
+                }
+                let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour()?;
+                let isolation = self.settings.required_isolation(holder);
+                let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
+                let shown = available(&snapshot, &request);
+                rows.push(SkuAvailability {
+                    sku,
+                    kind: kind.clone(),
+                    notice,
+                    price_per_hour,
+                    currency,
+                    available_units: shown.units,
+                    figures: shown.figures,
+                    as_of: now,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Where the fleet's devices are now.
+    pub async fn capacity(&self, actor: &Actor) -> Result<Vec<KindCapacity>> {
+        actor.require(Action::ManageFleet)?;
+        let as_of = self.now();
+        self.cloud
+            .store
+            .read(self, move |compute, tx| {
+                Box::pin(async move {
+                    let snapshot = compute.snapshot(tx).await?;
+                    let count = |kind: &DeviceKind, health: DeviceHealth| {
+                        let counted = snapshot.devices.iter().filter(|device| device.kind == *kind && device.health == health);
+                        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+                    };
+                    let kinds = snapshot.kinds().into_iter().map(|kind| KindCapacity {
+                        kind: kind.clone(),
+                        figures: figures(&snapshot, kind),
+                        cordoned: count(kind, DeviceHealth::Cordoned),
+                        lost: count(kind, DeviceHealth::Lost),
+                        as_of,
+                    });
+                    Ok(kinds.collect())
+                })
+            })
+            .await
+    }
+
+    /// The owner's reserve rule.
+    pub async fn reserve(&self, actor: &Actor) -> Result<ReserveRule> {
+        actor.require(Action::ManageFleet)?;
+        self.cloud.store.read((), |(), tx| Box::pin(reserve_rule(tx))).await
+    }
+
+    /// Sets the owner's reserve rule. Leases that run stay; it holds for what is sold from now on.
+    pub async fn set_reserve(&self, actor: &Actor, rule: ReserveRule) -> Result<ReserveRule> {
+        actor.require(Action::ManageFleet)?;
+        if rule.fraction_thousandths > 1_000 {
+            return Err(Error::new(ErrorCode::InvalidRequest, "a share of the capacity is at most 1000 thousandths")
+                .param("fraction_thousandths"));
+        }
+        let now = self.now();
+        self.cloud
+            .store
+            .write((self, actor), move |(compute, actor), tx| {
+                Box::pin(async move {
+                    set_reserve_rule(tx, rule).await?;
+                    let detail = format!("{} units or {} thousandths", rule.minimum_units, rule.fraction_thousandths);
+                    let deed = Deed { organization: None, action: "reserve.set", target: "reserve", detail };
+                    compute.cloud.record(tx, actor, deed, now).await?;
+                    Ok(rule)
+                })
+            })
+            .await
+    }
+}
+
+/// What a device does that no lease has.
+pub(crate) fn class_when_free(device: &Device) -> (DeviceClass, Option<&sublet_core::id::LeaseId>) {
+    match (device.health, &device.promised_to) {
+        (DeviceHealth::Cordoned | DeviceHealth::Lost, _) => (DeviceClass::Unhealthy, None),
+        (DeviceHealth::Healthy, Some(next)) => (DeviceClass::Held, Some(next)),
+        (DeviceHealth::Healthy, None) => (DeviceClass::Idle, None),
+    }
+}
+
+/// What a device does that a lease has.
+pub(crate) const fn class_when_leased(lease: &Lease, running: bool) -> DeviceClass {
+    match (running, lease.holder, lease.notice, lease.state) {
+        (true, Holder::Internal, ..) => DeviceClass::Internal,
+        (true, Holder::External, NoticeClass::N0, _) => DeviceClass::Spot,
+        (true, Holder::External, ..) => DeviceClass::Lease,
+        (false, _, _, LeaseState::Ending { .. } | LeaseState::Ended { .. }) => DeviceClass::Drain,
+        (false, _, _, LeaseState::Pending | LeaseState::Active) => DeviceClass::Held,
+    }
+}
+
+/// Notes that all devices of a lease do something else from `at` on.
+pub(crate) async fn switch_lease(tx: &mut Tx, lease: &Lease, running: bool, at: Timestamp) -> Result<()> {
+    let class = class_when_leased(lease, running);
+    for device in device::list_of_lease(tx, &lease.id).await? {
+        device::switch_class(tx, &device.id, class, Some(&lease.id), at).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! Quotes: what capacity costs and where it would go, binding for a while.
+//!
+//! A quote pins the price and proves that the request can be placed as asked. The placement is
+//! proven again when it is taken: capacity is not kept free for quotes.
+
+use std::collections::BTreeMap;
+
+use sublet_capacity::{KindFigures, Refusal, RefusalReason, Request, Snapshot, available, place, place_with_reclaim};
+use sublet_core::device::DeviceKind;
+use sublet_core::id::{NodeId, QuoteId, SiteId};
+use sublet_core::lease::Holder;
+use sublet_core::notice::NoticeClass;
+use sublet_core::quote::{PlacementFigures, QuoteState, QuoteTerms};
+use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::sku::SkuName;
+use sublet_store::organization::{self, Organization};
+use sublet_store::quote::{self, Quote};
+use sublet_store::{Page, PageRequest, Tx, project};
+
+use crate::audit::Deed;
+use crate::compute::{Compute, Tariff};
+use crate::idempotency::{Answer, Call, Render};
+use crate::why::{Explanation, Fact};
+use crate::{Action, Actor, Cloud};
+
+/// Most units in one request.
+pub const UNITS_MAX: u32 = 10_000;
+/// Longest window of a lease.
+pub const WINDOW_MAX: DurationMs = DurationMs::from_hours(24 * 366 * 3);
+/// Most entries of metadata, and the bytes of one key or value.
+pub const METADATA_ENTRIES_MAX: usize = 16;
+pub const METADATA_BYTES_MAX: usize = 512;
+
+/// What somebody wants to lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewQuote {
+    pub kind: DeviceKind,
+    pub units: u32,
+    pub notice: NoticeClass,
+    /// A hard constraint; `None` is anywhere.
+    pub site: Option<SiteId>,
+    /// The lease ends by itself after this.
+    pub max_duration: Option<DurationMs>,
+    /// The lease ends before it costs more.
+    pub max_cost: Option<Nanos>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Where a request would go.
+struct Place {
+    site: SiteId,
+    node: NodeId,
+    figures: PlacementFigures,
+}
+
+impl Compute {
+    /// Makes a binding offer, or says why there is none and what would work.
+    pub async fn create_quote(&self, call: &Call, new: &NewQuote, render: &Render<Quote>) -> Result<Answer<Quote>> {
+        call.actor.require(Action::UseCompute)?;
+        let now = self.now();
+        self.cloud
+            .once(call, render, (self, &call.actor, new), move |(compute, actor, new), tx| {
+                Box::pin(compute.quote_in(tx, actor, new, now))
+            })
+            .await
+    }
+
+    pub async fn get_quote(&self, actor: &Actor, id: &QuoteId) -> Result<Quote> {
+        actor.require(Action::UseCompute)?;
+        self.cloud.store.read((actor, id), |(actor, id), tx| Box::pin(quote::get(tx, &actor.scope, id))).await
+    }
+
+    pub async fn list_quotes(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Quote>> {
+        actor.require(Action::UseCompute)?;
+        self.cloud.store.read((actor, page), |(actor, page), tx| Box::pin(quote::list(tx, &actor.scope, page))).await
+    }
+
+    pub(crate) async fn quote_in(&self, tx: &mut Tx, actor: &Actor, new: &NewQuote, now: Timestamp) -> Result<Quote> {
+        check_new(new)?;
+        let (organization_id, project_id) = actor.project()?;
+        if project::get(tx, &actor.scope, project_id).await?.archived {
+            return Err(Error::new(ErrorCode::Conflict, format!("project '{project_id}' is archived")));
+        }
+        let organization = organization::get(tx, &actor.scope, organization_id).await?;
+        let terms = self.terms_in(tx, &organization, new, now).await?;
+        let expires_at = now.plus(self.settings.quote_life);
+        let quote = Quote {
+            id: self.cloud.ids.mint(),
+            organization: organization_id.clone(),
+            project: project_id.clone(),
+            terms,
+            state: QuoteState::Open { expires_at },
+            lease: None,
+            expires_at,
+            created_at: now,
+            metadata: new.metadata.clone(),
+        };
+        quote::insert(tx, &quote).await?;
+        let detail = format!("{} {} at {}", new.units, new.kind, new.notice);
+        let deed = Deed { organization: Some(organization_id), action: "quote.create", target: quote.id.as_str(), detail };
+        self.cloud.record(tx, actor, deed, now).await?;
+        Ok(quote)
+    }
+
+    async fn terms_in(&self, tx: &mut Tx, organization: &Organization, new: &NewQuote, now: Timestamp) -> Result<QuoteTerms> {
+        let holder = Holder::from(organization.class);
+        let snapshot = self.snapshot(tx).await?;
+        let isolation = self.settings.required_isolation(holder);
+        let request = Request {
+            kind: new.kind.clone(),
+            units: new.units,
+            notice: new.notice,
+            holder,
+            site: new.site.clone(),
+            isolation,
+        };
+        let place = find_place(&snapshot, &request, now)?;
+        let version = self.cloud.prices.in_force(organization.currency, now)?;
+        let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
+        let tariff = Tariff::new(version, sku, new.units)?;
+        let hold = tariff.hold_for(self.settings.first_cover(new.notice, new.max_duration))?;
+        if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
+            return Err(self.too_dear(new, &tariff, hold, max_cost)?);
+        }
+        Ok(QuoteTerms {
+            kind: new.kind.clone(),
+            units: new.units,
+            notice: new.notice,
+            holder,
+            site: place.site,
+            node: place.node,
+            isolation,
+            price_version: tariff.version.version().clone(),
+            currency: organization.currency,
+            price_per_hour: tariff.per_hour()?,
+            hold,
+            max_duration: new.max_duration,
+            max_cost: new.max_cost,
+            seen: place.figures,
+        })
+    }
+
+    /// The refusal that says what the shortest lease needs, and which notice would fit the maximum.
+    fn too_dear(&self, new: &NewQuote, tariff: &Tariff, hold: Nanos, max_cost: Nanos) -> Result<Error> {
+        let currency = tariff.version.currency();
+        let mut error = Error::new(
+            ErrorCode::PriceAboveMaximum,
+            format!(
+                "{} {} at notice {} needs {hold} {currency} set aside for its first interval with notice and grace, \
+                 and the maximum cost is {max_cost} {currency}",
+                new.units, new.kind, new.notice
+            ),
+        )
+        .param("maximum_cost")
+        .alternative(format!("give a maximum cost of at least {hold} {currency}"));
+        for notice in NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < new.notice) {
+            let sku = SkuName::Device { notice, device: new.kind.clone() };
+            let Ok(shorter) = Tariff::new(tariff.version.clone(), sku, new.units) else { continue };
+            if shorter.hold_for(self.settings.first_cover(notice, new.max_duration))? <= max_cost {
+                error = error.alternative(format!("ask for notice {notice}"));
+                break;
+            }
+        }
+        Ok(error)
+    }
+}
+
+fn check_new(new: &NewQuote) -> Result<()> {
+    let refuse = |param: &str, reason: String| Err(Error::new(ErrorCode::InvalidRequest, reason).param(param));
+    if new.units == 0 || new.units > UNITS_MAX {
+        return refuse("units", format!("a lease has between 1 and {UNITS_MAX} units"));
+    }
+    if new.max_cost.is_some_and(|cost| cost <= Nanos::ZERO) {
+        return refuse("maximum_cost", "a maximum cost is positive".to_owned());
+    }
+    check_metadata(&new.metadata)?;
+    let term = new.notice.minimum_term();
+    match new.max_duration {
+        Some(window) if window <= DurationMs::ZERO || window > WINDOW_MAX => {
+            refuse("maximum_seconds", format!("a window has between 1 and {} seconds", WINDOW_MAX.seconds_ceil()))
+        }
+        Some(window) if window < term => {
+            let fitting = NoticeClass::ALL.into_iter().rev().find(|class| class.minimum_term() <= window);
+            Err(Error::new(
+                ErrorCode::InvalidRequest,
+                format!("a lease at notice {} lives at least {} seconds", new.notice, term.seconds_ceil()),
+            )
+            .param("maximum_seconds")
+            .alternative(format!("ask for notice {}", fitting.unwrap_or(NoticeClass::N0))))
+        }
+        None if new.notice == NoticeClass::Firm => refuse(
+            "maximum_seconds",
+            format!("a firm lease is promised for a window: name one of at least {} seconds", term.seconds_ceil()),
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
+    let too_long = metadata.iter().any(|(key, value)| key.len() > METADATA_BYTES_MAX || value.len() > METADATA_BYTES_MAX);
+    if metadata.len() > METADATA_ENTRIES_MAX || too_long {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!("metadata has at most {METADATA_ENTRIES_MAX} entries of at most {METADATA_BYTES_MAX} bytes"),
+        )
+        .param("metadata"));
+    }
+    Ok(())
+}
+
+fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<Place> {
+    let (site, node) = match request.holder {
+        Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node)),
+        Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node)),
+    }
+    .map_err(refused)?;
+    let shown = available(snapshot, request);
+    let sellable = shown.figures.sellable(request.holder, request.notice);
+    Ok(Place { site, node, figures: placement_figures(&shown.figures, sellable, shown.units) })
+}
+
+const fn placement_figures(figures: &KindFigures, sellable: u32, largest: u32) -> PlacementFigures {
+    PlacementFigures { healthy: figures.healthy, idle: figures.idle, kept: figures.kept, sellable, largest }
+}
+
+/// A refusal as the caller sees it: the rule, the numbers, the nearest things that work.
+pub(crate) fn refused(refusal: Refusal) -> Error {
+    let (code, param) = match &refusal.reason {
+        RefusalReason::NoUnits => (ErrorCode::InvalidRequest, "units"),
+        RefusalReason::UnknownKind { .. } => (ErrorCode::InvalidRequest, "sku"),
+        RefusalReason::UnknownSite { .. } => (ErrorCode::PolicyRefused, "site"),
+        RefusalReason::Isolation { .. } => (ErrorCode::PolicyRefused, "isolation"),
+        RefusalReason::AboveHealthy { .. }
+        | RefusalReason::NotIdle { .. }
+        | RefusalReason::Reserved { .. }
+        | RefusalReason::FirmSoldOut { .. }
+        | RefusalReason::Fragmented { .. }
+        | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
+    };
+    let mut error = Error::new(code, refusal.reason.to_string()).param(param);
+    for alternative in &refusal.alternatives {
+        error = error.alternative(alternative.to_string());
+    }
+    error
+}
+
+impl Cloud {
+    pub(crate) async fn why_quote(&self, actor: &Actor, id: &QuoteId) -> Result<Explanation> {
+        let quote = self.store.read((actor, id), |(actor, id), tx| Box::pin(quote::get(tx, &actor.scope, id))).await?;
+        let (terms, state) = (&quote.terms, quote.state.at(self.now()));
+        let money = |amount: Nanos| format!("{amount} {}", terms.currency);
+        let mut facts = vec![
+            Fact::new("price per device-hour", money(terms.price_per_hour)),
+            Fact::new("price version", &terms.price_version.0),
+            Fact::new("hold needed", money(terms.hold)),
+            Fact::new("placed on", format!("{} at {}", terms.node, terms.site)).made_of(vec![
+                Fact::new("healthy units", terms.seen.healthy),
+                Fact::new("idle units", terms.seen.idle),
+                Fact::new("kept for the owner's teams", terms.seen.kept),
+                Fact::new("could be leased at this notice", terms.seen.sellable),
+                Fact::new("largest request that could be placed", terms.seen.largest),
+            ]),
+            Fact::new("isolation required", terms.isolation.as_str()),
+            Fact::new("expires at", quote.expires_at),
+        ];
+        facts.extend(terms.max_cost.map(|cost| Fact::new("maximum cost", money(cost))));
+        Ok(Explanation {
+            id: id.to_string(),
+            summary: format!("{} {} at notice {}; the quote is {}", terms.units, terms.kind, terms.notice, state.as_str()),
+            rule: "a request is placed whole on one machine, from the idle units less what the owner keeps for its own teams; \
+                   the price is that of the list in force when the quote was made"
+                .to_owned(),
+            facts,
+            related: quote.lease.iter().map(ToString::to_string).collect(),
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! What the process knows of itself: readiness and figures.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use sublet_api::health::HealthCheck;
+use sublet_cloud::Cloud;
+use sublet_core::engine::ModelEngine;
+use sublet_core::{BoxFuture, Result};
+use sublet_engine::Engine;
+use sublet_gateway::Gateway;
+use sublet_gateway::metrics::FIRST_TOKEN_BOUNDS_MS;
+use sublet_http::Process;
+
+/// The parts that are looked at.
+pub struct CloudProcess {
+    pub cloud: Cloud,
+    pub gateway: Arc<Gateway>,
+    pub engine: Arc<Engine>,
+}
+
+impl Process for CloudProcess {
+    fn checks(&self) -> BoxFuture<'_, Vec<HealthCheck>> {
+        Box::pin(async move {
+            let store = self.cloud.store().ping().await;
+            let models = self.engine.models();
+            vec![
+                check("store", store.map(|()| self.cloud.store().engine_name().to_owned())),
+                check("gateway", self.gateway.ready().map(|()| "serving".to_owned())),
+                HealthCheck { name: "models".to_owned(), ok: !models.is_empty(), detail: format!("{} loaded", models.len()) },
+            ]
+        })
+    }
+
+    fn metrics(&self) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            let mut page = Page::default();
+            self.gateway_figures(&mut page);
+            self.engine_figures(&mut page);
+            let available = self.cloud.store().ping().await;
+            page.gauge("sublet_store_up", "1 if the database answers", i64::from(available.is_ok()));
+            page.0
+        })
+    }
+}
+
+fn check(name: &str, outcome: Result<String>) -> HealthCheck {
+    let ok = outcome.is_ok();
+    let detail = outcome.unwrap_or_else(|error| error.to_string());
+    HealthCheck { name: name.to_owned(), ok, detail }
+}
+
+impl CloudProcess {
+    fn gateway_figures(&self, page: &mut Page) {
+        let figures = self.gateway.metrics();
+        page.head("sublet_requests_total", "requests with a usage record, by how they ended", "counter");
+        for (outcome, count) in &figures.requests {
+            page.sample("sublet_requests_total", &format!("{{outcome=\"{}\"}}", outcome.as_str()), count);
+        }
+        page.counter("sublet_requests_refused_total", "requests refused before anything was generated", figures.refused);
+        page.counter("sublet_requests_void_total", "requests that ended without a charge after money was held", figures.voided);
+        page.head("sublet_tokens_total", "tokens by price kind", "counter");
+        for (kind, count) in
+            [("input", figures.tokens.input), ("cached_input", figures.tokens.cached_input), ("output", figures.tokens.output)]
+        {
+            page.sample("sublet_tokens_total", &format!("{{kind=\"{kind}\"}}"), count);
+        }
+        page.gauge("sublet_requests_in_flight", "requests in flight", figures.in_flight);
+        page.gauge("sublet_held_nanos", "money held by requests in flight, in nano-units", figures.held.get());
+        page.counter("sublet_journal_records_total", "usage records made durable", figures.journal_records);
+        page.counter("sublet_journal_syncs_total", "sync calls of the usage journal", figures.journal_syncs);
+        page.counter("sublet_journal_sync_microseconds_total", "time spent in sync calls", figures.journal_sync_micros);
+        page.gauge("sublet_journal_unsettled_records", "durable records that are not settled yet", figures.journal_unsettled);
+        page.gauge("sublet_journal_bytes", "size of the segments that are kept", figures.journal_bytes);
+        self.first_token(page, &figures);
+    }
+
+    fn first_token(&self, page: &mut Page, figures: &sublet_gateway::MetricsSnapshot) {
+        let name = "sublet_time_to_first_token_milliseconds";
+        page.head(name, "from admission to the first token", "histogram");
+        let mut cumulative = 0;
+        for (position, count) in figures.first_token.iter().enumerate() {
+            cumulative += count;
+            let bound = FIRST_TOKEN_BOUNDS_MS.get(position).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+            page.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), cumulative);
+        }
+        page.sample(&format!("{name}_sum"), "", figures.first_token_sum.millis());
+        page.sample(&format!("{name}_count"), "", cumulative);
+    }
+
+    fn engine_figures(&self, page: &mut Page) {
+        let load = self.engine.load();
+        page.gauge("sublet_engine_running_sequences", "sequences computed together now", load.running);
+        page.gauge("sublet_engine_parked_sequences", "sequences that wait for money or a slow reader", load.parked);
+        page.gauge("sublet_engine_queued_sequences", "sequences that wait for a place", load.queued);
+        page.counter("sublet_engine_steps_total", "decode steps", load.steps);
+        page.counter("sublet_engine_tokens_total", "output tokens produced, delivered or not", load.produced);
+    }
+}
+
+/// A page in Prometheus' text format.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+    fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, help, "counter");
+        self.sample(name, "", value);
+    }
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, help, "gauge");
+        self.sample(name, "", value);
+    }
+}
