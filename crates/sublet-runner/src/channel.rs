@@ -67,7 +67,7 @@ pub enum Order {
     Go,
     /// Send SIGTERM to the job's process group.
     Terminate,
-    /// A notice was written: send SIGUSR1 to processes that catch it.
+    /// A notice was written: send SIGUSR1 to the job's first process if it catches it.
     Notice,
 }
 

@@ -51,7 +51,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let strict = arguments.get(1).is_none_or(|level| level != IsolationLevel::Process.as_str());
     let level = if strict { IsolationLevel::Sandbox } else { IsolationLevel::Process };
     let (wake, woken): (SyncSender<()>, Receiver<()>) = sync_channel(1);
-    let clock = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = LocalRunnerConfig {
         state_dir: PathBuf::from(state_dir),
         shim: std::env::current_exe().map_err(|error| Error::internal(error.to_string()))?,
@@ -59,7 +59,7 @@ fn run(arguments: &[String]) -> Result<()> {
         extra_toolchain: Vec::new(),
         configured_devices: Vec::new(),
         heartbeat: DurationMs::from_millis(100),
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        clock: Arc::clone(&clock),
         on_event: Arc::new(move || {
             // One waiting signal is enough: the reader takes all events.
             let _ = wake.try_send(());

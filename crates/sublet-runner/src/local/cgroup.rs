@@ -101,7 +101,7 @@ impl Hierarchies {
 
     fn add_unified(&mut self, base: &Path, instance: &str) {
         let directory = base.join(TOP).join(instance);
-        if fs::create_dir_all(&directory).is_err() {
+        if !make_branch(&directory) {
             return;
         }
         for level in [base, &base.join(TOP), &directory] {
@@ -129,7 +129,7 @@ impl Hierarchies {
                 _ => continue,
             };
             let directory = base.join(TOP).join(instance);
-            if fs::create_dir_all(&directory).is_ok() {
+            if make_branch(&directory) {
                 *slot = Some(Branch { version: Version::One, directory });
             }
         }
@@ -154,6 +154,13 @@ impl Hierarchies {
         }
     }
 
+    /// Removes our branches if nothing lives in them; they are made again when needed.
+    pub fn remove_empty(&self) {
+        for branch in self.branches() {
+            let _ = fs::remove_dir(branch);
+        }
+    }
+
     /// Makes the groups of one attempt and sets its limits.
     pub fn create_leaf(&self, name: &str, limits: &AttemptLimits) -> io::Result<Leaf> {
         let mut leaf = Leaf::default();
@@ -175,6 +182,11 @@ impl Hierarchies {
         }
         Ok(leaf)
     }
+}
+
+/// Makes a directory that groups can be made in; one that somebody else made there will not do.
+fn make_branch(directory: &Path) -> bool {
+    fs::create_dir_all(directory).is_ok() && rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 fn limit_memory(version: Version, directory: &Path, limit: Bytes) -> bool {

@@ -4,13 +4,14 @@
 //! needs root, loop devices and `mkfs.ext4`. Everywhere else the work directory is a `tmpfs` of the same size: just as
 //! hard a limit, but what is written counts as memory and is gone when the runner's process is.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use sublet_core::quantity::Bytes;
 
 use crate::sys::{LoopAccess, attach_loop};
@@ -23,22 +24,26 @@ const BLOCK_BYTES: i64 = 4_096;
 const OVERHEAD_BYTES: i64 = 1024 * 1024;
 const OVERHEAD_DIVISOR: i64 = 50;
 
+/// Sizes of which an empty image is kept; each takes about as much as the file system's own tables.
+const TEMPLATES_MAX: usize = 32;
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 64 * 1024;
+
 /// How work directories are limited on this host.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Disks {
-    /// Images made by this formatter.
-    Image {
-        formatter: PathBuf,
-    },
+    Image(ImageMaker),
     Memory,
 }
 
 impl Disks {
-    pub fn find(root: bool) -> Self {
+    pub fn find(root: bool, templates: PathBuf) -> io::Result<Self> {
         let formatter = FORMATTERS.iter().map(PathBuf::from).find(|path| path.exists());
         match formatter {
-            Some(formatter) if root && Path::new("/dev/loop-control").exists() => Self::Image { formatter },
-            _ => Self::Memory,
+            Some(formatter) if root && Path::new("/dev/loop-control").exists() => {
+                fs::create_dir_all(&templates)?;
+                Ok(Self::Image(ImageMaker { formatter, templates }))
+            }
+            _ => Ok(Self::Memory),
         }
     }
 }
@@ -50,27 +55,77 @@ fn image_bytes(usable: Bytes) -> i64 {
     wanted.saturating_add(BLOCK_BYTES - 1).div_euclid(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
-/// Reserves the space and makes an empty file system in it.
-pub fn format_image(formatter: &Path, image: &Path, usable: Bytes) -> io::Result<()> {
-    let size = u64::try_from(image_bytes(usable)).map_err(io::Error::other)?;
-    let file = File::options().write(true).create_new(true).open(image)?;
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+/// Makes images, and remembers empty ones: copying the little that is in them is faster than formatting.
+pub struct ImageMaker {
+    pub formatter: PathBuf,
+    /// Where empty images are kept, one for each size.
+    pub templates: PathBuf,
+}
+
+impl ImageMaker {
+    /// Makes an image with an empty file system at `image`, and reserves all of its space.
+    pub fn make(&self, image: &Path, usable: Bytes) -> io::Result<()> {
+        let size = u64::try_from(image_bytes(usable)).map_err(io::Error::other)?;
+        let template = self.templates.join(size.to_string());
+        if !template.exists() {
+            let beside = image.with_extension("template");
+            self.format(&beside, size)?;
+            if fs::read_dir(&self.templates)?.count() < TEMPLATES_MAX {
+                fs::rename(&beside, &template)?;
+            } else {
+                return fs::rename(&beside, image).and_then(|()| reserve(&File::options().write(true).open(image)?, size));
+            }
+        }
+        let to = File::options().write(true).create_new(true).open(image)?;
+        reserve(&to, size)?;
+        copy_data(&File::open(&template)?, &to)
+    }
+
+    fn format(&self, image: &Path, size: u64) -> io::Result<()> {
+        File::options().write(true).create(true).truncate(true).open(image)?.set_len(size)?;
+        let output = Command::new(&self.formatter)
+            .args(["-q", "-F", "-m", "0", "-b", "4096", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"])
+            .arg(image)
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let reason: String = String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
+        Err(io::Error::other(format!("formatting ended with {}: {reason}", output.status)))
+    }
+}
+
+/// Sets space aside, so that a job that was sold a disk never meets a full host.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         // Not every file system can reserve; the limit on the job holds all the same.
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(size)?,
-        other => other?,
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(size),
+        other => Ok(other?),
     }
-    drop(file);
-    let output = Command::new(formatter)
-        .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"])
-        .arg(image)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()?;
-    if output.status.success() {
-        return Ok(());
+}
+
+/// Copies the parts of a file that are not holes.
+fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    let mut offset = 0;
+    loop {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        offset = start;
+        let mut buffer = vec![0; COPY_BYTES];
+        while offset < end {
+            let wanted = usize::try_from(end - offset).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            from.read_exact_at(part, offset)?;
+            to.write_all_at(part, offset)?;
+            offset += u64::try_from(wanted).map_err(io::Error::other)?;
+        }
     }
-    let reason: String = String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
-    Err(io::Error::other(format!("formatting ended with {}: {reason}", output.status)))
 }
 
 /// Mounts an ended attempt's image read-only in no namespace at all: only the returned descriptor reaches it.
@@ -93,6 +148,21 @@ pub fn open_image(image: &Path) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_has_the_data_and_the_length_of_its_original() {
+        let directory = tempfile::tempdir().unwrap();
+        let from = File::options().read(true).write(true).create_new(true).open(directory.path().join("from")).unwrap();
+        from.set_len(40_000_000).unwrap();
+        for (offset, text) in [(0, "first"), (5_000_000, "middle"), (39_999_990, "last")] {
+            from.write_all_at(text.as_bytes(), offset).unwrap();
+        }
+        let path = directory.path().join("to");
+        let to = File::options().write(true).create_new(true).open(&path).unwrap();
+        reserve(&to, 40_000_000).unwrap();
+        copy_data(&from, &to).unwrap();
+        assert!(fs::read(path).unwrap() == fs::read(directory.path().join("from")).unwrap());
+    }
 
     #[test]
     fn an_image_is_whole_blocks_and_larger_than_what_is_usable() {

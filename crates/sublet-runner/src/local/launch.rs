@@ -15,7 +15,7 @@ use sublet_core::runner::{AttemptSpec, Isolation};
 
 use super::attempt::Attempt;
 use super::cgroup::{Hierarchies, Leaf};
-use super::disk::{self, Disks};
+use super::disk::Disks;
 use super::inventory::Device;
 use super::specification;
 use crate::channel::{Channel, Launch, Order, Report, pack_launch, retry};
@@ -63,9 +63,9 @@ impl Host {
     pub fn prepare(&self, attempt: &Attempt, spec: &AttemptSpec, devices: &[Device]) -> Result<Prepared> {
         make_directories(attempt).map_err(|error| failed("make the attempt's directory", &error))?;
         let image = match &self.disks {
-            Disks::Image { formatter } => {
+            Disks::Image(maker) => {
                 let image = attempt.image_path();
-                disk::format_image(formatter, &image, spec.limits.disk).map_err(|error| failed("make the work disk", &error))?;
+                maker.make(&image, spec.limits.disk).map_err(|error| failed("make the work disk", &error))?;
                 Some(image)
             }
             Disks::Memory => None,

@@ -8,6 +8,7 @@ mod inventory;
 mod journal;
 mod launch;
 mod runner;
+mod shared;
 mod specification;
 mod watch;
 

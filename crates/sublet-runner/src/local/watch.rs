@@ -16,7 +16,7 @@ use sublet_core::time::{DurationMs, Timestamp};
 
 use super::attempt::{Attempt, Ending, Phase, Verdict};
 use super::journal::Durability;
-use super::runner::Inner;
+use super::shared::Shared;
 use crate::channel::{Channel, Report, retry};
 
 /// Output moved at a time, in bytes.
@@ -32,7 +32,7 @@ pub const LOG_LIMIT: &str = "log limit";
 
 /// Everything one attempt's thread owns.
 pub struct Watch {
-    pub inner: Arc<Inner>,
+    pub shared: Arc<Shared>,
     pub attempt: Arc<Attempt>,
     pub child: Child,
     /// Until init is gone.
@@ -123,7 +123,7 @@ impl Watch {
             self.log.left = self.log.left.saturating_sub(Bytes::new(kept.len().try_into().unwrap_or(i64::MAX)));
         }
         if count > kept.len() {
-            self.inner.contain(&self.attempt, LOG_LIMIT);
+            self.shared.contain(&self.attempt, LOG_LIMIT);
         }
     }
 
@@ -146,15 +146,15 @@ impl Watch {
         };
         progress.verdict = progress.verdict.take().or(verdict);
         if progress.ended_at.is_none() {
-            progress.ended_at = Some(self.inner.clock.now());
+            progress.ended_at = Some(self.shared.clock.now());
             self.attempt.rearm(TEARDOWN_MAX);
         }
     }
 
     fn started(&self, progress: &mut Progress) {
-        let at = self.inner.clock.now();
+        let at = self.shared.clock.now();
         let event = AttemptEvent::Started { at, isolation: self.isolation.clone() };
-        match self.inner.record(&self.attempt, event, Durability::Synced) {
+        match self.shared.record(&self.attempt, event, Durability::Synced) {
             Ok(()) => {
                 let mut state = self.attempt.state();
                 state.started_at = Some(at);
@@ -167,7 +167,7 @@ impl Watch {
                 self.attempt.rearm(DurationMs::ZERO);
             }
         }
-        self.inner.wake();
+        self.shared.wake();
     }
 
     /// The timer expired: the grace is over, or the remains do not vanish by themselves.
@@ -178,7 +178,7 @@ impl Watch {
             state.leaf.kill();
             drop(state);
             self.attempt.rearm(TEARDOWN_MAX);
-            progress.ended_at = Some(self.inner.clock.now());
+            progress.ended_at = Some(self.shared.clock.now());
         } else {
             progress.given_up = true;
         }
@@ -191,7 +191,7 @@ impl Watch {
         let _ = self.child.wait();
         let leaf = self.attempt.state().leaf.clone();
         leaf.kill();
-        self.inner.check_limits(&self.attempt);
+        self.shared.check_limits(&self.attempt);
         let counters = leaf.counters();
         leaf.remove();
         let mut state = self.attempt.state();
@@ -205,9 +205,9 @@ impl Watch {
         state.phase = Phase::Ended;
         state.control = None;
         drop(state);
-        let at = progress.ended_at.unwrap_or_else(|| self.inner.clock.now());
+        let at = progress.ended_at.unwrap_or_else(|| self.shared.clock.now());
         let (cpu_time, peak_memory) = (counters.cpu_time, counters.peak_memory);
         let event = AttemptEvent::Exited { at, exit: ending.exit(), cpu_time, peak_memory };
-        self.inner.record_end(&self.attempt, event);
+        self.shared.record_end(&self.attempt, event);
     }
 }

@@ -19,16 +19,13 @@ const LOCKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The kernel numbers capabilities from 0; today it knows 41.
 const CAPABILITIES_MAX: u32 = 64;
 
-/// Sets the limits that the kernel keeps per process.
+/// Sets the limits that the kernel keeps per process. The size of a file is not among them: the disk is limited as a whole,
+/// and a program can handle a full disk but not the signal that a file limit sends.
 pub fn limit_resources(launch: &Launch) -> io::Result<()> {
     let limits = &launch.limits;
     let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
-    let mut wanted = vec![
-        (Resource::Core, 0),
-        (Resource::Nofile, u64::from(limits.open_files)),
-        (Resource::Fsize, bytes(limits.disk.get())),
-        (Resource::Memlock, LOCKED_BYTES_MAX),
-    ];
+    let mut wanted =
+        vec![(Resource::Core, 0), (Resource::Nofile, u64::from(limits.open_files)), (Resource::Memlock, LOCKED_BYTES_MAX)];
     if !launch.cgroup_pids {
         wanted.push((Resource::Nproc, u64::from(limits.processes)));
     }

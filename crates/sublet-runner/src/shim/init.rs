@@ -34,9 +34,8 @@ fn start(control: &Channel, launch: &Launch, files: File) -> Step<Option<Pid>> {
     let entrances: io::Result<Vec<File>> =
         launch.cgroup_entrances.iter().map(|path| File::options().write(true).open(path)).collect();
     let entrances = entrances.during("open the control groups")?;
-    rustix::system::sethostname(b"sandbox").during("name the host")?;
-    let work = root::build(launch, files)?;
     let (to_job, to_init) = Channel::pair().during("open a channel")?;
+    // The job joins its control groups, which takes the kernel some ten milliseconds, while init builds the root.
     let job = match sys::fork().during("start the job")? {
         Forked::Parent(job) => job,
         Forked::Child => {
@@ -47,6 +46,9 @@ fn start(control: &Channel, launch: &Launch, files: File) -> Step<Option<Pid>> {
     };
     drop(to_init);
     drop(entrances);
+    rustix::system::sethostname(b"sandbox").during("name the host")?;
+    let work = root::build(launch, files)?;
+    to_job.send(&Order::Prepare).during("let the job confine itself")?;
     drop_privileges(launch)?;
     let confinement = match hear(&to_job).during("hear from the job")? {
         Some(Word::Confined(confinement)) => confinement,
@@ -137,22 +139,19 @@ fn obey(orders: &Channel, job: Pid) {
             Order::Terminate => {
                 let _ = rustix::process::kill_process_group(job, Signal::TERM);
             }
-            Order::Notice => warn_listeners(),
+            Order::Notice => warn_listener(job),
             Order::Prepare | Order::Go => {}
         }
     }
     end(0)
 }
 
-/// Sends SIGUSR1 to each process that catches it. The signal would kill any other.
-fn warn_listeners() {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if !pid.is_init() && catches_usr1(&status) {
-            let _ = rustix::process::kill_process(pid, Signal::USR1);
-        }
+/// Sends SIGUSR1 to the job's first process if it catches it; the signal would kill it otherwise. Its children are left
+/// alone: one that was seen with a handler may have become another program, without it, when the signal arrives.
+fn warn_listener(job: Pid) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", job.as_raw_pid())).unwrap_or_default();
+    if catches_usr1(&status) {
+        let _ = rustix::process::kill_process(job, Signal::USR1);
     }
 }
 

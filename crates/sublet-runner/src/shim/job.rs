@@ -43,7 +43,11 @@ pub struct Confinement {
 
 /// Runs in the child that init forked. Returns only if the program did not start.
 pub fn run(to_init: &Channel, launch: &Launch, entrances: Vec<File>) {
-    match confine_self(launch, entrances) {
+    let confined = join_groups(entrances).and_then(|()| match hear(to_init) {
+        Some(Order::Prepare) => confine_self(launch),
+        _ => Err(Failure { step: "wait for the root", cause: "init is gone".to_owned() }),
+    });
+    match confined {
         Err(failure) => {
             let _ = to_init.send(&Word::Failed { step: failure.step.to_owned(), cause: failure.cause });
         }
@@ -51,8 +55,7 @@ pub fn run(to_init: &Channel, launch: &Launch, entrances: Vec<File>) {
             if to_init.send(&Word::Confined(confinement)).is_err() {
                 return;
             }
-            let go = to_init.receive::<Order>().ok().flatten();
-            if go.is_some_and(|order| order.message == Order::Go) {
+            if hear(to_init) == Some(Order::Go) {
                 let reason = execute(launch);
                 let _ = to_init.send(&Word::NotExecuted { reason });
             }
@@ -60,11 +63,20 @@ pub fn run(to_init: &Channel, launch: &Launch, entrances: Vec<File>) {
     }
 }
 
-fn confine_self(launch: &Launch, entrances: Vec<File>) -> Step<Confinement> {
+fn hear(to_init: &Channel) -> Option<Order> {
+    to_init.receive::<Order>().ok().flatten().map(|received| received.message)
+}
+
+fn join_groups(entrances: Vec<File>) -> Step<()> {
     for mut entrance in entrances {
         // "0" is the writer itself.
         entrance.write_all(b"0").during("join the control groups")?;
     }
+    Ok(())
+}
+
+/// Runs when the new root is in place; changing the root moved this process there too.
+fn confine_self(launch: &Launch) -> Step<Confinement> {
     sys::unshare(UnshareFlags::NEWCGROUP).during("enter a control group namespace")?;
     rustix::process::setsid().during("start a session")?;
     let _ = fs::write("/proc/self/oom_score_adj", OUT_OF_MEMORY_SCORE);

@@ -75,7 +75,7 @@ pub fn build(launch: &Launch, mut files: File) -> Step<OwnedFd> {
     add_notices(root, &launch.notices).during("add /run")?;
     let work = rustix::fs::open(root.join("work"), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during("open /work")?;
     for directory in ["home", "root", "sys", "var"] {
-        fs::create_dir(root.join(directory)).during("finish the root")?;
+        fs::create_dir_all(root.join(directory)).during("finish the root")?;
     }
     symlink("/tmp", root.join("var/tmp")).during("finish the root")?;
     enter(root).during("enter the root")?;
