@@ -126,12 +126,20 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     ];
     let cloud = Cloud::start(root, binary, "suites")?;
     let mut checks = 0;
+    let mut failures = Vec::new();
     for suite in &suites {
-        let passed = run_suite(root, suite, &cloud.credentials)?;
-        println!("      {}: {passed} checks passed", suite.name);
-        checks += passed;
+        match run_suite(root, suite, &cloud.credentials) {
+            Ok(passed) => {
+                println!("      {}: {passed} checks passed", suite.name);
+                checks += passed;
+            }
+            Err(error) => failures.push(format!("{error:#}")),
+        }
     }
     cloud.stop()?;
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
     Ok(format!("{checks} checks in {} suites", suites.len()))
 }
 
