@@ -194,7 +194,7 @@ pub fn milliseconds(count: u64) -> String {
     duration(DurationMs::from_millis(i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
-/// `64.0 MiB`.
+/// `64.0 MiB`, rounded down.
 pub fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
@@ -283,7 +283,8 @@ mod tests {
         for (millis, text) in [(0, "0.000 s"), (1_234, "1.234 s"), (62_000, "1m 02s"), (3_723_999, "1h 02m 03s")] {
             assert_eq!(duration(DurationMs::from_millis(millis)), text);
         }
-        for (count, text) in [(0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (u64::MAX, "16384.0 PiB")] {
+        for (count, text) in [(0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (u64::MAX, "16383.9 PiB")]
+        {
             assert_eq!(bytes(count), text);
         }
     }
@@ -296,7 +297,8 @@ mod tests {
 
     #[test]
     fn colours_do_not_move_columns() {
-        let table = Table::new(["id", "n"], "").rows([[Cell::state("failed"), Cell::number(7)], [Cell::text("x"), Cell::number(12)]]);
+        let table =
+            Table::new(["id", "n"], "").rows([[Cell::state("failed"), Cell::number(7)], [Cell::text("x"), Cell::number(12)]]);
         let plain_text = table.render(Style::default());
         let mut coloured = table.render(Style { color: true, ..Style::default() });
         for code in ["\u{1b}[1m", "\u{1b}[31m", "\u{1b}[0m"] {

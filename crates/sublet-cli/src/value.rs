@@ -19,10 +19,9 @@ impl MoneyArgument {
     /// Adds the account's currency where none was typed; a different one is refused.
     pub fn in_currency(self, account: Currency) -> Result<Money> {
         match self.currency {
-            Some(typed) if typed != account => Err(Error::new(
-                ErrorCode::CurrencyMismatch,
-                format!("the account is kept in {account}, the amount is in {typed}"),
-            )),
+            Some(typed) if typed != account => {
+                Err(Error::new(ErrorCode::CurrencyMismatch, format!("the account is kept in {account}, the amount is in {typed}")))
+            }
             Some(_) | None => Ok(Money::new(self.amount, account)),
         }
     }

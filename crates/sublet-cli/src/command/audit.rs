@@ -32,8 +32,7 @@ impl AuditCommand {
         let client = context.client()?;
         let Self::List { action, target, all, page } = self;
         let order = page.order();
-        let query =
-            AuditListQuery { action, target, limit: page.limit, after: page.after, order, ..AuditListQuery::default() };
+        let query = AuditListQuery { action, target, limit: page.limit, after: page.after, order, ..AuditListQuery::default() };
         let list = if all { client.whole_audit_log(&query)? } else { client.audit_log(&query)? };
         show_page(context, &list, table)
     }

@@ -7,6 +7,7 @@ use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
 use sublet_core::id::InvoiceId;
 
+use super::price::rate;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -85,7 +86,7 @@ fn line(line: &InvoiceLine) -> [Cell; 8] {
         Cell::text(line.meter.as_str()),
         Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
         Cell::number(quantity(line.meter, line.quantity)),
-        Cell::number(format!("{} / {}", render::money(&unit), quantity(line.meter, line.unit_per))),
+        Cell::number(rate(&unit, line.meter, line.unit_per)),
         Cell::number(line.charges),
         Cell::number(render::money(&line.amount)),
     ]

@@ -184,8 +184,11 @@ fn table(jobs: &[Job]) -> Table {
             Cell::text(shorten(&job.command.join(" "))),
         ]
     });
-    Table::new(["job", "status", "device time", "cost", "created", "command"], "no jobs yet; start one with 'sublet run -- COMMAND'")
-        .rows(rows)
+    Table::new(
+        ["job", "status", "device time", "cost", "created", "command"],
+        "no jobs yet; start one with 'sublet run -- COMMAND'",
+    )
+    .rows(rows)
 }
 
 /// Longest command shown in a table, in characters.

@@ -50,8 +50,7 @@ impl LedgerCommand {
             }
             Self::Accounts { organization, page } => {
                 let order = page.order();
-                let query =
-                    LedgerAccountListQuery { organization, limit: page.limit, after: page.after, before: None, order };
+                let query = LedgerAccountListQuery { organization, limit: page.limit, after: page.after, before: None, order };
                 let list = client.ledger_accounts(&query)?;
                 show_page(context, &list, table)
             }

@@ -101,6 +101,9 @@ fn table(limits: &[SpendLimit]) -> Table {
             Cell::text(render::rfc3339(limit.resets_at)),
         ]
     });
-    Table::new(["of", "window", "limit", "spent", "set aside", "left", "resets"], "no limits here; the credit alone bounds spending")
-        .rows(rows)
+    Table::new(
+        ["of", "window", "limit", "spent", "set aside", "left", "resets"],
+        "no limits here; the credit alone bounds spending",
+    )
+    .rows(rows)
 }

@@ -107,5 +107,6 @@ fn table(organizations: &[Organization]) -> Table {
             Cell::text(&organization.time_zone),
         ]
     });
-    Table::new(["organization", "name", "class", "state", "credit limit", "isolation", "time zone"], "no organizations yet").rows(rows)
+    Table::new(["organization", "name", "class", "state", "credit limit", "isolation", "time zone"], "no organizations yet")
+        .rows(rows)
 }

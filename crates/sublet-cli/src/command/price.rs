@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use sublet_api::list::ListQuery;
 use sublet_api::money::Money;
-use sublet_api::price::{Meter, Price, PriceList, PublishPriceList};
+use sublet_api::price::{Meter, PriceList, PublishPriceList};
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use super::{PageArgs, show_page};
@@ -73,7 +73,7 @@ fn text(list: &PriceList, style: Style) -> String {
             Cell::text(price.subject.name()),
             Cell::text(price.meter.as_str()),
             Cell::text(price.notice.map_or(NOTHING, |notice| notice.as_str())),
-            Cell::number(rate(list, price)),
+            Cell::number(rate(&Money { amount: price.amount, currency: list.currency }, price.meter, price.per)),
         ]
     });
     let table = Table::new(["what", "meter", "notice", "price"], "the list is empty").rows(rows).render(style);
@@ -85,9 +85,10 @@ fn text(list: &PriceList, style: Style) -> String {
     format!("{}\n{table}", head.render(style))
 }
 
-fn rate(list: &PriceList, price: &Price) -> String {
-    let money = render::money(&Money { amount: price.amount, currency: list.currency });
-    let per = match (price.meter, price.per) {
+/// A price as people say it: so much for so many.
+pub(super) fn rate(amount: &Money, meter: Meter, per: u64) -> String {
+    let money = render::money(amount);
+    let per = match (meter, per) {
         (Meter::DeviceMilliseconds, 3_600_000) => "device-hour".to_owned(),
         (Meter::DeviceMilliseconds, 1_000) => "device-second".to_owned(),
         (Meter::DeviceMilliseconds, per) => format!("{per} device-milliseconds"),

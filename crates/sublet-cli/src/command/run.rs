@@ -114,7 +114,9 @@ impl RunArgs {
 fn start(client: &Client, context: &mut Context<'_>, lease: &Lease, body: &CreateJob) -> Result<Job> {
     client.create_job(body, &context.fresh_key()).map_err(|error| match client.cancel_lease(&lease.id) {
         Ok(_) => error,
-        Err(second) => error.alternative(format!("end the lease, which could not be ended ({second}): sublet leases cancel {}", lease.id)),
+        Err(second) => {
+            error.alternative(format!("end the lease, which could not be ended ({second}): sublet leases cancel {}", lease.id))
+        }
     })
 }
 
@@ -184,9 +186,8 @@ fn read_files(arguments: &[FileArgument]) -> Result<Vec<JobFile>> {
     let mut total = 0_u64;
     let mut files = Vec::new();
     for argument in arguments {
-        let unusable = |why: String| {
-            Error::new(ErrorCode::Usage, format!("{} cannot be sent: {why}", argument.path.display())).param("file")
-        };
+        let unusable =
+            |why: String| Error::new(ErrorCode::Usage, format!("{} cannot be sent: {why}", argument.path.display())).param("file");
         let size = std::fs::metadata(&argument.path).map_err(|error| unusable(error.to_string()))?;
         if !size.is_file() {
             return Err(unusable("it is not a plain file".to_owned()).alternative("pack a directory into one file with tar"));

@@ -1,0 +1,16 @@
+//! The commands against a server of scripted answers on the loopback interface.
+
+#[cfg(test)]
+mod cloud;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod object;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod tables;
+#[cfg(test)]
+mod terminal;

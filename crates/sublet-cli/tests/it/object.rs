@@ -1,0 +1,117 @@
+//! Wire objects as a server would send them.
+
+use serde_json::{Value, json};
+
+pub fn eur(amount: &str) -> Value {
+    json!({"amount": amount, "currency": "EUR"})
+}
+
+pub fn list(data: Vec<Value>) -> Value {
+    let (first, last) = (data.first().map(|o| o["id"].clone()), data.last().map(|o| o["id"].clone()));
+    json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})
+}
+
+pub fn sku(name: &str) -> Value {
+    json!({"object": "sku", "id": "sku_1", "name": name, "description": "one CPU core", "device_kind": "cpu",
+        "device_memory_bytes": 2_147_483_648_u64, "created_at": 1_772_323_200,
+        "prices": [{"notice": "n0", "price": eur("0.02")}, {"notice": "n15m", "price": eur("0.05")}]})
+}
+
+pub fn account() -> Value {
+    json!({"object": "account", "organization": "org_1", "organization_name": "Acme", "class": "external",
+        "project": "proj_1", "project_name": "vision", "key": "key_1", "key_expires_at": null, "models": null,
+        "rate_limits": {}, "currency": "EUR", "time_zone": "Europe/Berlin", "credit_available": eur("42.5"),
+        "limits": [], "spendable": eur("20")})
+}
+
+pub fn quote() -> Value {
+    json!({"object": "quote", "id": "quote_1", "project": "proj_1", "status": "open", "sku": "cpu", "units": 2,
+        "notice": "n0", "price": eur("0.02"), "price_version": "abc", "minimum_seconds": 0, "maximum_seconds": null,
+        "minimum_cost": eur("0"), "maximum_cost": eur("5"), "hold": eur("0.001"), "lease": null,
+        "created_at": 1_772_323_200, "expires_at": "2026-03-01T00:01:00Z", "metadata": {}})
+}
+
+pub fn lease() -> Value {
+    json!({"object": "lease", "id": "lease_1", "organization": "org_1", "project": "proj_1", "quote": "quote_1",
+        "status": "active", "sku": "cpu", "units": 2, "notice": "n0", "devices": ["dev_1", "dev_2"],
+        "price": eur("0.02"), "price_version": "abc", "maximum_cost": eur("5"), "cost": eur("0.000011"),
+        "held": eur("0.001"), "starts_at": "2026-03-01T00:00:00Z", "ends_at": null, "ended_at": null,
+        "end_reason": null, "generation": 1, "created_at": 1_772_323_200, "metadata": {}})
+}
+
+pub fn job(status: &str, exit: Value) -> Value {
+    let ended = if exit.is_null() { Value::Null } else { json!("2026-03-01T00:00:03.250Z") };
+    json!({"object": "job", "id": "job_1", "organization": "org_1", "project": "proj_1", "lease": "lease_1",
+        "status": status, "command": ["python3", "train.py"], "exit": exit,
+        "isolation": {"level": "sandbox", "mechanisms": ["pid_namespace", "seccomp"]}, "contained": [],
+        "created_at": 1_772_323_200, "started_at": "2026-03-01T00:00:01Z", "ended_at": ended,
+        "device_milliseconds": 4_500, "cpu_milliseconds": 2_100, "peak_memory_bytes": 67_108_864,
+        "cost": eur("0.000025"), "charges": ["chg_1"], "metadata": {}})
+}
+
+pub fn invoice() -> Value {
+    json!({"object": "invoice", "id": "inv_1", "number": null, "organization": "org_1", "status": "draft",
+        "period_start": "2026-02-28T23:00:00Z", "period_end": "2026-03-31T22:00:00Z", "time_zone": "Europe/Berlin",
+        "lines": [
+            {"project": "proj_1", "subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens",
+             "price_version": "abc", "unit_amount": "0.6", "unit_per": 1_000_000, "quantity": 123_456, "charges": 40,
+             "amount": eur("0.0740736")},
+            {"project": "proj_1", "subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0",
+             "price_version": "abc", "unit_amount": "0.02", "unit_per": 3_600_000, "quantity": 4_500, "charges": 1,
+             "amount": eur("0.000025")},
+        ],
+        "subtotal": eur("0.0740986"), "carried": eur("0"), "rounding": eur("-0.0040986"), "total": eur("0.07"),
+        "created_at": 1_772_323_200, "issued_at": null})
+}
+
+pub fn verification(balanced: bool) -> Value {
+    let findings = if balanced { vec![] } else { vec!["acct_1: balance 2 but its postings sum to 3"] };
+    json!({"object": "ledger.verification", "balanced": balanced, "as_of": "2026-03-01T00:00:00Z", "accounts": 12,
+        "transfers": 345, "charges": 41, "currencies": [{"currency": "EUR", "debits": "100.5", "credits": "100.5"}],
+        "findings": findings})
+}
+
+pub fn balance() -> Value {
+    json!({"object": "credit_balance", "organization": "org_1", "deposited": eur("50"), "credit_limit": eur("0"),
+        "available": eur("42.5"), "sliced": eur("1"), "held": eur("0.5"), "captured": eur("6"), "suspense": eur("0"),
+        "expired": eur("0"), "refunded": eur("0")})
+}
+
+pub fn key() -> Value {
+    json!({"object": "organization.project.api_key", "id": "key_1", "name": "ci", "plane": "project",
+        "redacted_value": "sk-sub-…ab12", "project": "proj_1", "models": ["tiny"], "rate_limits": {},
+        "created_at": 1_772_323_200, "expires_at": null, "revoked_at": null, "last_used_at": 1_772_323_260, "metadata": {}})
+}
+
+pub fn organization() -> Value {
+    json!({"object": "organization", "id": "org_1", "name": "Acme", "class": "external", "status": "active",
+        "currency": "EUR", "time_zone": "Europe/Berlin", "credit_limit": eur("0"), "isolation": "sandbox",
+        "created_at": 1_772_323_200, "metadata": {}})
+}
+
+pub fn limit() -> Value {
+    json!({"object": "spend_limit", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "amount": eur("20"),
+        "spent": eur("12.34"), "held": eur("0.5"), "remaining": eur("7.16"), "resets_at": "2026-03-31T22:00:00Z",
+        "created_at": 1_772_323_200})
+}
+
+pub fn price_list() -> Value {
+    json!({"object": "price_list", "id": "plist_1", "name": "standard", "version": "abc", "number": 1, "currency": "EUR",
+    "effective_at": "2026-03-01T00:00:00Z", "created_at": 1_772_323_200, "prices": [
+        {"subject": {"kind": "model", "name": "tiny"}, "meter": "input_tokens", "amount": "0.2", "per": 1_000_000},
+        {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "amount": "0.02", "per": 3_600_000},
+    ]})
+}
+
+pub fn why() -> Value {
+    json!({"object": "why", "id": "job_1", "summary": "the job was stopped at its memory limit",
+        "rule": "a job may use the memory its lease gives it",
+        "facts": [
+            {"label": "memory", "value": "512 MiB", "parts": [
+                {"label": "share of the device", "value": "2 GiB"}, {"label": "asked for", "value": "512 MiB"}]},
+            {"label": "cost", "value": "0.000025 EUR", "parts": [
+                {"label": "device time", "value": "4500 ms"},
+                {"label": "rate", "value": "0.02 EUR / 3600000 ms", "parts": [{"label": "price list", "value": "abc"}]}]},
+        ],
+        "related": ["lease_1", "chg_1"]})
+}

@@ -1,0 +1,164 @@
+//! What every read prints, for people and as JSON.
+
+use serde_json::{Value, json};
+use sublet_api::time::Rfc3339;
+use sublet_cli::ExitStatus;
+
+use crate::cloud::Cloud;
+use crate::object;
+use crate::terminal::Terminal;
+
+/// Command, route that answers, answer.
+fn reads() -> Vec<(&'static str, &'static str, Value)> {
+    let mut reads = project_reads();
+    reads.extend(organization_reads());
+    reads.extend(operator_reads());
+    reads
+}
+
+fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
+    let finished = || object::job("failed", json!({"kind": "out_of_memory"}));
+    let usage = json!({"object": "usage", "start_time": "2026-02-28T23:00:00Z", "end_time": "2026-03-31T22:00:00Z",
+        "lines": [{"project": "proj_1", "subject": {"kind": "model", "name": "tiny"}, "meter": "input_tokens",
+            "quantity": 1_234, "charges": 12, "cost": object::eur("0.0002468")}],
+        "total": object::eur("0.0002468"), "held": object::eur("0.001")});
+    let model = json!({"id": "tiny", "object": "model", "created": 1, "owned_by": "sublet", "context_window": 512,
+        "pricing": {"version": "abc", "input": {"price": object::eur("0.2"), "per_tokens": 1_000_000},
+            "cached_input": {"price": object::eur("0.05"), "per_tokens": 1_000_000},
+            "output": {"price": object::eur("0.6"), "per_tokens": 1_000_000}}});
+    let availability = json!({"object": "availability", "sku": "cpu", "notice": "n0", "available_units": 3,
+        "total_units": 4, "price": object::eur("0.02"), "as_of": "2026-03-01T00:00:00Z"});
+    vec![
+        ("jobs list", "GET /v1/jobs", object::list(vec![finished(), object::job("queued", Value::Null)])),
+        ("jobs show job_1", "GET /v1/jobs/job_1", finished()),
+        ("leases list", "GET /v1/leases", object::list(vec![object::lease()])),
+        ("leases show lease_1", "GET /v1/leases/lease_1", object::lease()),
+        ("quotes list", "GET /v1/quotes", object::list(vec![object::quote()])),
+        ("quotes show quote_1", "GET /v1/quotes/quote_1", object::quote()),
+        ("skus", "GET /v1/skus", object::list(vec![object::sku("cpu")])),
+        ("availability", "GET /v1/availability", object::list(vec![availability])),
+        ("prices", "GET /v1/prices", object::price_list()),
+        ("usage", "GET /v1/usage", usage),
+        (
+            "models list",
+            "GET /v1/models",
+            json!({"object": "list", "data": [model], "first_id": "tiny", "last_id": "tiny", "has_more": false}),
+        ),
+        ("why job_1", "GET /v1/why/job_1", object::why()),
+    ]
+}
+
+fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
+    let project = json!({"object": "organization.project", "id": "proj_1", "name": "vision", "status": "active",
+        "created_at": 1_772_323_200, "archived_at": null, "metadata": {}});
+    let charge = json!({"object": "charge", "id": "chg_1", "project": "proj_1", "meter_event": "mtr_1", "request": "req_1",
+        "subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "quantity": 17, "amount": object::eur("0.0000102"),
+        "price_version": "abc", "used_at": "2026-03-01T00:00:00Z", "created_at": 1_772_323_200});
+    let entry = json!({"object": "organization.audit_log", "id": "aud_1", "type": "api_key.created", "effective_at": 1_772_323_200,
+        "actor": {"kind": "key", "id": "key_9"}, "address": "127.0.0.1", "target": "key_1", "organization": "org_1",
+        "request_id": "req_1", "result": "ok", "detail": null});
+    vec![
+        ("projects list", "GET /v1/organization/projects", object::list(vec![project])),
+        ("keys list --project proj_1", "GET /v1/organization/projects/proj_1/api_keys", object::list(vec![object::key()])),
+        ("audit list", "GET /v1/organization/audit_logs", object::list(vec![entry])),
+        ("billing limits list", "GET /v1/organization/spend_limits", object::list(vec![object::limit()])),
+        ("billing charges", "GET /v1/organization/billing/charges", object::list(vec![charge])),
+        ("billing invoices list", "GET /v1/organization/billing/invoices", object::list(vec![object::invoice()])),
+        ("billing invoices draft", "POST /v1/organization/billing/invoices", object::invoice()),
+        ("billing invoices show inv_1", "GET /v1/organization/billing/invoices/inv_1", object::invoice()),
+    ]
+}
+
+fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
+    let capacity = json!({"object": "capacity", "device_kind": "cpu", "total": 8, "idle": 5, "sold": 2, "internal": 1,
+        "cordoned": 0, "lost": 0, "as_of": "2026-03-01T00:00:00Z"});
+    let device = json!({"object": "device", "id": "dev_1", "node": "node_1", "name": "cpu-0", "kind": "cpu", "uuid": "cpu-slot-0",
+        "memory_bytes": 2_147_483_648_u64, "status": "sold", "lease": "lease_1", "organization": "org_1", "cordoned": true,
+        "created_at": 1_772_323_200});
+    let account = json!({"object": "ledger.account", "id": "acct_1", "name": "liabilities:credit:paid", "organization": "org_1",
+        "currency": "EUR", "debits_posted": "6", "credits_posted": "50", "debits_pending": "1.5", "credits_pending": "0",
+        "created_at": 1_772_323_200});
+    vec![
+        ("orgs list", "GET /operator/v1/organizations", object::list(vec![object::organization()])),
+        ("billing credits show org_1", "GET /operator/v1/organizations/org_1/credits", object::balance()),
+        ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
+        ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
+        ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
+        ("ledger verify", "GET /operator/v1/ledger/verify", object::verification(true)),
+        ("ledger accounts", "GET /operator/v1/ledger/accounts", object::list(vec![account])),
+    ]
+}
+
+#[test]
+fn tables_for_people() {
+    let mut shown = String::new();
+    for (command, route, answer) in reads() {
+        let cloud = Cloud::start();
+        cloud.gives(route, answer);
+        let printed = Terminal::at(cloud.url()).run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!((printed.status, printed.err.as_str()), (ExitStatus::OK, ""), "{command}");
+        shown.push_str(&format!("$ sublet {command}\n{}\n", printed.out));
+    }
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn every_read_prints_the_whole_object_as_json() {
+    for (command, route, answer) in reads() {
+        let cloud = Cloud::start();
+        cloud.gives(route, answer.clone());
+        let words: Vec<&str> = command.split(' ').chain(["--json"]).collect();
+        let printed = Terminal::at(cloud.url()).run(&words);
+        let object: Value =
+            serde_json::from_str(&printed.out).unwrap_or_else(|error| panic!("{command}: {error}\n{}", printed.out));
+        assert_eq!(canonical(object), canonical(answer), "{command}");
+    }
+}
+
+/// The same object with every instant written the same way.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.parse::<Rfc3339>() {
+            Ok(at) => json!(at),
+            Err(_) => Value::String(text),
+        },
+        Value::Array(items) => items.into_iter().map(canonical).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, field)| (name, canonical(field))).collect(),
+        plain => plain,
+    }
+}
+
+#[test]
+fn credit_is_listed_with_where_the_money_is() {
+    let cloud = Cloud::start();
+    cloud
+        .gives("GET /v1/organization/billing/credit_grants", object::list(vec![]))
+        .gives("GET /v1/organization/billing/credits", object::balance());
+    insta::assert_snapshot!(Terminal::at(cloud.url()).run(&["billing", "credits", "list"]).out);
+}
+
+#[test]
+fn the_state_of_the_cloud() {
+    let cloud = Cloud::start();
+    let ready = json!({"object": "health", "status": "ok", "version": "0.1.0", "checks": [{"name": "store", "ok": true, "detail": "sqlite"}]});
+    cloud.gives("GET /readyz", ready).gives("GET /v1/account", object::account());
+    let printed = Terminal::at(cloud.url()).run(&["status"]);
+    insta::assert_snapshot!(printed.out.replace(&cloud.url(), "URL"));
+
+    let unready = json!({"object": "health", "status": "unready", "version": "0.1.0", "checks": [{"name": "store", "ok": false, "detail": "gone"}]});
+    let cloud = Cloud::start();
+    cloud.answers("GET /readyz", crate::cloud::Answer::Json(503, unready));
+    let printed = Terminal::at(cloud.url()).run(&["status"]);
+    assert_eq!(printed.status, ExitStatus(9));
+    assert!(printed.out.contains("failed: store (gone)"), "{}", printed.out);
+}
+
+#[test]
+fn an_export_is_passed_on_as_it_comes() {
+    let cloud = Cloud::start();
+    let chunks = vec!["2026-03-01 open Assets:Cash EUR\n", "; end\n"];
+    cloud.answers("GET /operator/v1/ledger/export", crate::cloud::Answer::Text { chunks, cut: false });
+    let printed = Terminal::at(cloud.url()).run(&["ledger", "export", "--format", "hledger"]);
+    assert_eq!(printed.out, "2026-03-01 open Assets:Cash EUR\n; end\n");
+    assert_eq!(cloud.lines(), ["GET /operator/v1/ledger/export?format=hledger"]);
+}
