@@ -8,7 +8,7 @@ use sublet_core::engine::ModelEngine;
 use sublet_core::id::OrganizationId;
 use sublet_core::usage::UsageSink;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::auth::AccessCache;
@@ -20,6 +20,8 @@ use crate::keys::Keys;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::purse::Bank;
 
+/// Large bodies being read at once: with the bound on a body's size, a bound on their memory.
+const LARGE_BODIES_MAX: usize = 32;
 /// How long stopped streams have to write their end.
 const STOP_GRACE: DurationMs = DurationMs::from_seconds(2);
 /// How long a shutdown tries to settle the journal and to return slices.
@@ -72,6 +74,8 @@ pub struct Gateway {
     pub(crate) journal: Journal,
     pub(crate) idempotency: Idempotency,
     pub(crate) metrics: Metrics,
+    /// Turns for bodies that are large, or do not say how large they are.
+    pub(crate) large_bodies: Semaphore,
     in_flight: Arc<Entrance>,
     phase: watch::Sender<Phase>,
     /// Here until recovery hands it to its task.
@@ -120,6 +124,7 @@ impl Gateway {
             clock,
             journal,
             metrics: Metrics::default(),
+            large_bodies: Semaphore::new(LARGE_BODIES_MAX),
             in_flight: Arc::default(),
             phase: watch::channel(Phase::Starting).0,
             settled: settler.watch_settled(),

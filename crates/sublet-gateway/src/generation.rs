@@ -66,14 +66,18 @@ pub(crate) struct Delta {
     pub logprobs: Vec<PositionLogprobs>,
 }
 
-/// Guards that end with the request.
+/// What ends with the request.
 pub(crate) struct Guards {
-    #[expect(dead_code, reason = "it acts when it is dropped")]
-    pub entered: Entered,
-    #[expect(dead_code, reason = "it acts when it is dropped")]
-    pub in_flight: InFlight,
-    pub rate: Arc<KeyRate>,
-    pub claim: Option<Claim>,
+    /// Act when they are dropped.
+    _counted: (Entered, InFlight),
+    rate: Arc<KeyRate>,
+    claim: Option<Claim>,
+}
+
+impl Guards {
+    pub fn new(entered: Entered, in_flight: InFlight, rate: Arc<KeyRate>, claim: Option<Claim>) -> Self {
+        Self { _counted: (entered, in_flight), rate, claim }
+    }
 }
 
 pub(crate) struct Generation {
@@ -126,7 +130,7 @@ impl Ended {
 
 impl Generation {
     pub fn new(gateway: Arc<Gateway>, facts: Facts, guards: Guards, paid: (Money, SliceId), branches: Vec<Branch>) -> Self {
-        let now = Instant::now();
+        let now = monotonic();
         Self {
             phase: gateway.watch_phase(),
             timer: Box::pin(tokio::time::sleep_until(now + gateway.config.heartbeat_after.to_std())),
@@ -236,7 +240,7 @@ impl Generation {
             Extended::Now => self.spend_covered(step),
             Extended::Wait(answer) => {
                 self.pending = Some(answer);
-                self.pending_until = Instant::now() + self.gateway.config.money_wait_max.to_std();
+                self.pending_until = monotonic() + self.gateway.config.money_wait_max.to_std();
                 Ok(())
             }
         }
@@ -297,7 +301,7 @@ impl Generation {
     }
 
     fn on_event(&mut self, choice: usize, event: Option<GenerationEvent>) -> Option<Step> {
-        self.last_event = Instant::now();
+        self.last_event = monotonic();
         let streamed = self.facts.streamed;
         let branch = &mut self.branches[choice];
         branch.quiet = false;
@@ -363,7 +367,7 @@ impl Generation {
     }
 
     fn on_timer(&mut self) -> Option<Step> {
-        let now = Instant::now();
+        let now = monotonic();
         let config = &self.gateway.config;
         if self.pending.is_some() && now >= self.pending_until {
             // Nobody released money in time. An answer on its way goes back by its own drop.
@@ -494,6 +498,11 @@ impl Drop for Generation {
             self.end(outcome, output, Vec::new());
         }
     }
+}
+
+/// Time for waits on this machine; what is recorded comes from the clock port.
+fn monotonic() -> Instant {
+    Instant::now()
 }
 
 async fn stopping(phase: &mut watch::Receiver<Phase>) {

@@ -3,7 +3,7 @@
 //! Purses that are closed to new requests wait in a list until nothing is held of them, and are then
 //! given back until the cloud says that their slice is closed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sublet_core::admission::{Access, SliceClosed};
@@ -42,6 +42,8 @@ pub(crate) struct Keys {
     me: Weak<Self>,
     shards: Vec<Mutex<HashMap<KeyId, Arc<KeyState>>>>,
     keys_max: usize,
+    /// The keys of each organization, so that one in need looks at its own only.
+    members: Mutex<HashMap<OrganizationId, HashSet<KeyId>>>,
     /// Purses on their way back.
     returning: Mutex<Vec<Arc<Purse>>>,
 }
@@ -53,6 +55,7 @@ impl Keys {
             me: Weak::clone(me),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             keys_max,
+            members: Mutex::default(),
             returning: Mutex::default(),
         })
     }
@@ -84,6 +87,8 @@ impl Keys {
             organization: access.organization.clone(),
         });
         shard.insert(access.key.clone(), Arc::clone(&state));
+        drop(shard);
+        self.members().entry(access.organization.clone()).or_default().insert(access.key.clone());
         Ok(state)
     }
 
@@ -100,6 +105,10 @@ impl Keys {
         self.returning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn members(&self) -> MutexGuard<'_, HashMap<OrganizationId, HashSet<KeyId>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn all(&self) -> Vec<(KeyId, Arc<KeyState>)> {
         let mut all = Vec::new();
         for shard in &self.shards {
@@ -109,12 +118,16 @@ impl Keys {
         all
     }
 
+    fn all_of(&self, organization: &OrganizationId) -> Vec<(KeyId, Arc<KeyState>)> {
+        let keys: Vec<KeyId> = self.members().get(organization).into_iter().flatten().cloned().collect();
+        let state = |key: KeyId| self.shard(&key).get(&key).cloned().map(|state| (key.clone(), state));
+        keys.into_iter().filter_map(state).collect()
+    }
+
     /// Closes the purses nobody used since `before`, of one organization or of all, and begins to return them.
     pub fn retire_unused(&self, organization: Option<&OrganizationId>, before: Timestamp) {
-        for (key, state) in self.all() {
-            if organization.is_some_and(|organization| *organization != state.organization) {
-                continue;
-            }
+        let states = organization.map_or_else(|| self.all(), |organization| self.all_of(organization));
+        for (key, state) in states {
             let purse = state.current();
             if purse.slice().is_some() && purse.retire_if_unused_since(before) {
                 self.rotate(&key, &state, &purse);
@@ -124,49 +137,62 @@ impl Keys {
 
     /// Forgets keys whose state says nothing.
     pub fn forget_idle(&self, now: Timestamp) {
+        let mut forgotten = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, state| {
-                let in_use = Arc::strong_count(state) > 1 || state.current().slice().is_some() || !state.rate.is_idle(now);
-                in_use || state.current().is_used()
+            shard.retain(|key, state| {
+                let purse = state.current();
+                let shared = Arc::strong_count(state) > 1;
+                let needed = shared || purse.slice().is_some() || purse.is_used() || !state.rate.is_idle(now);
+                if !needed {
+                    forgotten.push((state.organization.clone(), key.clone()));
+                }
+                needed
             });
+        }
+        let mut members = self.members();
+        for (organization, key) in forgotten {
+            // A key that came back meanwhile is entered again by its next request.
+            let emptied = members.get_mut(&organization).is_some_and(|keys| keys.remove(&key) && keys.is_empty());
+            if emptied {
+                members.remove(&organization);
+            }
         }
     }
 
     /// Offers the closed purses of one organization, or all, once; answers what became available.
     /// An unreachable cloud is no error here: the purses stay in the list.
     pub async fn give_back(&self, organization: Option<&OrganizationId>) -> Nanos {
-        let mine = |purse: &Arc<Purse>| organization.is_none_or(|organization| organization == purse.organization());
-        let offered: Vec<_> = self.returning().extract_if(.., |purse| mine(purse)).collect();
+        let mine = |purse: &&Arc<Purse>| organization.is_none_or(|organization| organization == purse.organization());
+        let offered: Vec<_> = self.returning().iter().filter(mine).cloned().collect();
         let mut released = Nanos::ZERO;
         for purse in offered {
-            match self.give_back_one(&purse).await {
-                Some(amount) => released = released.checked_add(amount).unwrap_or(released),
-                None => self.returning().push(purse),
+            if let Some(amount) = self.give_back_one(&purse).await {
+                self.returning().retain(|other| !Arc::ptr_eq(other, &purse));
+                released = released.checked_add(amount).unwrap_or(released);
             }
         }
         released
     }
 
     /// `None`: not yet.
-    async fn give_back_one(&self, purse: &Purse) -> Option<Nanos> {
-        let Some(give) = purse.closing().ok()? else { return Some(Nanos::ZERO) };
-        match self.bank.admission.return_slice(give.clone()).await {
-            Ok(SliceClosed::Released(amount)) => {
-                purse.closed();
-                Some(amount)
-            }
-            Ok(SliceClosed::Waiting) => None,
+    async fn give_back_one(&self, purse: &Arc<Purse>) -> Option<Nanos> {
+        let offer = purse.begin_return().ok()?;
+        let Some(give) = offer.slice.clone() else { return Some(Nanos::ZERO) };
+        let released = match self.bank.admission.return_slice(give.clone()).await {
+            Ok(SliceClosed::Released(amount)) => amount,
+            Ok(SliceClosed::Waiting) => return None,
             Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Conflict) => {
                 tracing::warn!(slice = %give.slice, ?error, "the cloud does not take this slice back; it is dropped here");
-                purse.closed();
-                Some(Nanos::ZERO)
+                Nanos::ZERO
             }
             Err(error) => {
                 tracing::warn!(slice = %give.slice, ?error, "a slice could not be returned yet");
-                None
+                return None;
             }
-        }
+        };
+        offer.closed();
+        Some(released)
     }
 
     /// Purses that are not back yet.

@@ -69,6 +69,8 @@ struct State {
     waiters: VecDeque<Waiter>,
     refilling: bool,
     retired: bool,
+    /// A return is under way.
+    offered: bool,
     tight_until: Timestamp,
     used_at: Timestamp,
     available: Option<Nanos>,
@@ -215,26 +217,19 @@ impl Purse {
         state.retired
     }
 
-    /// What to give back, once nothing is held or unanswered. `Ok(None)`: there never was a slice.
-    pub fn closing(&self) -> Result<Option<SliceReturn>, StillInUse> {
+    /// What to give back, once nothing is held or unanswered and nobody else offers it.
+    pub fn begin_return(self: &Arc<Self>) -> Result<Offer, StillInUse> {
         if self.is_used() {
             return Err(StillInUse);
         }
-        let state = self.lock();
-        if !state.retired {
+        let mut state = self.lock();
+        if !state.retired || state.offered {
             return Err(StillInUse);
         }
+        state.offered = true;
         let fence = self.bank.fence;
-        Ok(state.slice.as_ref().map(|slice| SliceReturn { slice: slice.id.clone(), fence, records: state.records }))
-    }
-
-    /// The slice was given back; there is nothing more to return.
-    pub fn closed(&self) {
-        let mut state = self.lock();
-        state.slice = None;
-        state.granted = Nanos::ZERO;
-        state.captured = Nanos::ZERO;
-        state.check();
+        let slice = state.slice.as_ref().map(|slice| SliceReturn { slice: slice.id.clone(), fence, records: state.records });
+        Ok(Offer { purse: Arc::clone(self), slice })
     }
 
     fn release(self: &Arc<Self>, amount: Nanos, main: bool) {
@@ -254,6 +249,32 @@ impl Purse {
 /// Something still holds money of the purse.
 #[derive(Debug)]
 pub(crate) struct StillInUse;
+
+/// A closed purse on its way back; dropped without [`Offer::closed`] it may be offered again.
+pub(crate) struct Offer {
+    purse: Arc<Purse>,
+    /// `None`: there never was a slice.
+    pub slice: Option<SliceReturn>,
+}
+
+impl Offer {
+    /// The slice was given back; there is nothing more to return.
+    pub fn closed(self) {
+        let mut state = self.purse.lock();
+        state.slice = None;
+        state.granted = Nanos::ZERO;
+        state.captured = Nanos::ZERO;
+        state.check();
+        // The offer's own drop locks again.
+        drop(state);
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        self.purse.lock().offered = false;
+    }
+}
 
 fn expect(amount: Result<Nanos>) -> Nanos {
     amount.expect("amounts inside one slice stay in the range of the slice's grant")

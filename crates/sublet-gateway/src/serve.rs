@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use sublet_core::admission::{Access, TokenPrices};
-use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt};
+use sublet_core::admission::Access;
+use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::SliceId;
-use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
+use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 
 use crate::answer::{self, Form};
 use crate::branch::{Branch, BranchSizes};
@@ -27,6 +27,8 @@ use crate::reply::Head;
 
 /// Larger bodies are parsed and tokenized off the request threads.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1_024;
+/// How long a body may take to arrive.
+const BODY_WAIT: DurationMs = DurationMs::from_seconds(30);
 /// How long a new request waits for a slice.
 const GRANT_WAIT: DurationMs = DurationMs::from_seconds(10);
 /// Purses that may close under one request before it gives up.
@@ -51,17 +53,17 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let (parts, body) = request.into_parts();
     let access = gateway.access.authenticate(&parts.headers).await?;
     let state = gateway.keys.get(&access)?;
-    let body = read_body(body, &parts.headers, gateway.config.body_max.get()).await?;
     let now = gateway.clock.now();
     let in_flight = state.rate.enter(access.rates, now);
     head.rate = state.rate.report(now);
     let in_flight = in_flight?;
+    let body = read_body(gateway, body, &parts.headers).await?;
     let attempt = Attempt { project: &access.project, route: endpoint.route(), body: &body, request: &head.request };
     let claim = gateway.idempotency.claim(&parts.headers, &attempt)?;
-    let (call, prepared) = prepare(gateway, &access, endpoint, body).await?;
-    let prompt: TokenCount = prepared.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()));
-    state.rate.spend_tokens(prompt, now);
+    let prepared = prepare(gateway, &access, endpoint, body).await?;
+    state.rate.spend_tokens(prepared.prompt(), now);
     head.rate = state.rate.report(now);
+    let call = &prepared.call;
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),
@@ -72,9 +74,9 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         client_retry: client_retry(&parts.headers),
         streamed: call.stream,
     };
-    let guards = Guards { entered, in_flight, rate: Arc::clone(&state.rate), claim };
+    let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
     let form = Form { endpoint, include_usage: call.include_usage, logprobs: call.sampling.logprobs.is_some() };
-    let generation = start(gateway, &state, (facts, guards), (call, prepared)).await?;
+    let generation = start(gateway, &state, (facts, guards), prepared).await?;
     answer::answer(head.clone(), form, generation).await
 }
 
@@ -82,16 +84,28 @@ fn client_retry(headers: &HeaderMap) -> u32 {
     headers.get("x-stainless-retry-count").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// Reads a body up to the bound.
-async fn read_body(body: Body, headers: &HeaderMap, bytes_max: i64) -> Result<bytes::Bytes> {
+/// Reads a body up to its bounds in bytes and time. Large ones wait for each other.
+async fn read_body(gateway: &Gateway, body: Body, headers: &HeaderMap) -> Result<bytes::Bytes> {
     check_content_type(headers)?;
+    let bytes_max = gateway.config.body_max.get();
+    let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let limit = usize::try_from(bytes_max).unwrap_or(0);
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Error::new(ErrorCode::BodyTooLarge, format!("the body is larger than {bytes_max} bytes")))
+    let too_large = || Error::new(ErrorCode::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"));
+    if announced.is_some_and(|announced| announced > limit) {
+        return Err(too_large());
+    }
+    let read = async {
+        let small = announced.is_some_and(|announced| announced <= INLINE_BODY_BYTES_MAX);
+        let _turn = if small { None } else { gateway.large_bodies.acquire().await.ok() };
+        Limited::new(body, limit).collect().await
+    };
+    match tokio::time::timeout(BODY_WAIT.to_std(), read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Error::new(ErrorCode::InvalidRequest, "the body ended early").context(error.to_string())),
+        Err(_) => {
+            Err(Error::new(ErrorCode::InvalidRequest, format!("the body did not arrive within {} s", BODY_WAIT.seconds_ceil())))
         }
-        Err(error) => Err(Error::new(ErrorCode::InvalidRequest, "the body ended early").context(error.to_string())),
     }
 }
 
@@ -107,13 +121,30 @@ fn check_content_type(headers: &HeaderMap) -> Result<()> {
     Err(Error::new(ErrorCode::UnsupportedMediaType, "this route reads JSON").alternative("send Content-Type: application/json"))
 }
 
+/// A request that could be generated.
+struct Prepared {
+    call: Call,
+    prompts: Vec<PreparedPrompt>,
+    model: ModelInfo,
+}
+
+impl Prepared {
+    /// Tokens of all prompts.
+    fn prompt(&self) -> TokenCount {
+        self.prompts.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()))
+    }
+    /// Output tokens of each answer to a prompt that the request, the model and the context allow.
+    fn cap(&self, prompt: &PreparedPrompt) -> TokenCount {
+        let room = self.model.context_window.saturating_sub(prompt.count());
+        self.call.output_max.map_or(room, |max| max.min(room))
+    }
+    fn answers(&self) -> usize {
+        self.prompts.len() * self.call.answers
+    }
+}
+
 /// Checks the fields, finds the model, and tokenizes.
-async fn prepare(
-    gateway: &Arc<Gateway>,
-    access: &Arc<Access>,
-    endpoint: Endpoint,
-    body: bytes::Bytes,
-) -> Result<(Call, Vec<PreparedPrompt>)> {
+async fn prepare(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: Endpoint, body: bytes::Bytes) -> Result<Prepared> {
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || {
@@ -125,7 +156,7 @@ async fn prepare(
         for prompt in &prepared {
             check_context(prompt, &model)?;
         }
-        Ok((call, prepared))
+        Ok(Prepared { call, prompts: prepared, model })
     };
     if inline {
         return work();
@@ -183,41 +214,39 @@ async fn start(
     gateway: &Arc<Gateway>,
     state: &KeyState,
     (facts, guards): (Facts, Guards),
-    (call, prepared): (Call, Vec<PreparedPrompt>),
+    prepared: Prepared,
 ) -> Result<Generation> {
-    let model = find_model(gateway, &facts.access, &call.model)?;
-    let caps: Vec<TokenCount> = prepared.iter().map(|prompt| cap(&call, prompt, &model)).collect();
-    let (money, slice) = hold(gateway, state, &facts, &sizes(&call, &prepared, &caps)).await?;
-    let mut spare = covered(&facts.prices, &prepared, money.amount())?;
-    let mut branches = Vec::with_capacity(prepared.len() * call.answers);
-    for (prompt, cap) in prepared.iter().zip(&caps) {
-        for answer in 0..call.answers {
-            let left = i64::try_from(prepared.len() * call.answers - branches.len()).unwrap_or(i64::MAX);
-            let paid = first_step(gateway, state, *cap).min(spare / left);
-            spare -= paid;
-            let allowance = Arc::new(Allowance::new(TokenCount::new(paid)));
-            let mut sampling = call.sampling.clone();
-            // Answers to one prompt differ, and each can be repeated.
-            let nth = u64::try_from(answer).unwrap_or(0);
-            sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(nth));
+    let (money, slice) = hold(gateway, state, &facts, &prepared).await?;
+    let for_output = money.amount().checked_sub(prompt_hold(&facts.prices, prepared.prompt())?)?;
+    let mut spare = output_covered(&facts.prices, for_output).get();
+    let mut branches = Vec::with_capacity(prepared.answers());
+    for prompt in &prepared.prompts {
+        let cap = prepared.cap(prompt);
+        for answer in 0..prepared.call.answers {
+            let left = i64::try_from(prepared.answers() - branches.len()).unwrap_or(i64::MAX);
+            // Rounded down; what remains is for the last ones.
+            let paid = TokenCount::new(first_step(gateway, state, cap).min(spare / left));
+            spare -= paid.get();
+            let allowance = Arc::new(Allowance::new(paid));
             let events = gateway.engine.generate(GenerateRequest {
                 prompt: prompt.clone(),
-                sampling,
-                stop: call.stop.clone(),
-                max_output: Some(*cap),
+                sampling: sampling(&prepared.call, answer),
+                stop: prepared.call.stop.clone(),
+                max_output: Some(cap),
                 allowance: Arc::clone(&allowance),
             })?;
             let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };
-            branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap: *cap, paid: TokenCount::new(paid) }));
+            branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap, paid }));
         }
     }
     Ok(Generation::new(Arc::clone(gateway), facts, guards, (money, slice), branches))
 }
 
-/// Output tokens that the request, the model and the context allow.
-fn cap(call: &Call, prompt: &PreparedPrompt, model: &ModelInfo) -> TokenCount {
-    let room = model.context_window.saturating_sub(prompt.count());
-    call.output_max.map_or(room, |max| max.min(room))
+/// Answers to one prompt differ, and each can be repeated.
+fn sampling(call: &Call, answer: usize) -> Sampling {
+    let nth = u64::try_from(answer).unwrap_or(0);
+    let seed = call.sampling.seed.map(|seed| seed.wrapping_add(nth));
+    Sampling { seed, ..call.sampling.clone() }
 }
 
 fn first_step(gateway: &Gateway, state: &KeyState, cap: TokenCount) -> i64 {
@@ -226,30 +255,14 @@ fn first_step(gateway: &Gateway, state: &KeyState, cap: TokenCount) -> i64 {
     step.min(cap).get().max(1)
 }
 
-struct Sizes {
-    prompt: TokenCount,
-    caps: Vec<TokenCount>,
-}
-
-fn sizes(call: &Call, prepared: &[PreparedPrompt], caps: &[TokenCount]) -> Sizes {
-    let prompt = prepared.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()));
-    let caps = caps.iter().flat_map(|cap| std::iter::repeat_n(*cap, call.answers)).collect();
-    Sizes { prompt, caps }
-}
-
-/// Output tokens that the first hold covers beside the prompts.
-fn covered(prices: &TokenPrices, prepared: &[PreparedPrompt], money: Nanos) -> Result<i64> {
-    let prompt = prepared.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()));
-    Ok(output_covered(prices, money.checked_sub(prompt_hold(prices, prompt)?)?).get())
-}
-
 /// Money for the prompts and a first step of each answer; at least for one token of each.
-async fn hold(gateway: &Gateway, state: &KeyState, facts: &Facts, sizes: &Sizes) -> Result<(Money, SliceId)> {
-    let answers = TokenCount::new(i64::try_from(sizes.caps.len()).unwrap_or(i64::MAX));
-    let wanted: i64 = sizes.caps.iter().map(|cap| first_step(gateway, state, *cap)).sum();
+async fn hold(gateway: &Gateway, state: &KeyState, facts: &Facts, prepared: &Prepared) -> Result<(Money, SliceId)> {
+    let each = i64::try_from(prepared.call.answers).unwrap_or(1);
+    let answers = TokenCount::new(i64::try_from(prepared.answers()).unwrap_or(i64::MAX));
+    let wanted: i64 = prepared.prompts.iter().map(|prompt| each * first_step(gateway, state, prepared.cap(prompt))).sum();
     let ask = Ask {
-        least: hold_for(&facts.prices, sizes.prompt, answers)?,
-        wanted: hold_for(&facts.prices, sizes.prompt, TokenCount::new(wanted))?,
+        least: hold_for(&facts.prices, prepared.prompt(), answers)?,
+        wanted: hold_for(&facts.prices, prepared.prompt(), TokenCount::new(wanted))?,
     };
     for _ in 0..PURSES_MAX {
         let purse = state.current();

@@ -1,13 +1,24 @@
 //! The gateway over fakes: money, streams, journal, input.
 
+#[cfg(test)]
 mod cloud;
+#[cfg(test)]
 mod disk;
+#[cfg(test)]
 mod engine;
+#[cfg(test)]
 mod input;
+#[cfg(test)]
 mod journal;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
 mod money;
+#[cfg(test)]
 mod race;
+#[cfg(test)]
 mod stream;
+#[cfg(test)]
 mod world;

@@ -57,7 +57,6 @@ pub struct World {
     pub gateway: Arc<Gateway>,
     pub key: String,
     router: Router,
-    ids: IdMint,
 }
 
 pub fn config() -> GatewayConfig {
@@ -72,13 +71,8 @@ pub fn config() -> GatewayConfig {
 
 pub fn router(gateway: &Arc<Gateway>) -> Router {
     handlers(gateway).into_iter().fold(Router::new(), |router, (operation, handler)| {
-        operation.route().paths().into_iter().fold(router, |router, path| register(router, &path, handler.clone()))
+        operation.route().paths().into_iter().fold(router, |router, path| router.route_service(&path, handler.clone()))
     })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the paths come from the one table of routes")]
-fn register(router: Router, path: &str, handler: axum::routing::MethodRouter) -> Router {
-    router.route(path, handler)
 }
 
 impl World {
@@ -102,23 +96,13 @@ impl World {
     pub async fn on(config: GatewayConfig, cloud: Arc<Cloud>, journal: Arc<dyn JournalDirectory>, key: String) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(START.micros())));
         let session = u64::try_from(config.fence).unwrap() << 32;
-        let ids = IdMint::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(TestRng(AtomicU64::new(session))));
+        let ids = IdMint::new(clock.clone(), Arc::new(TestRng(AtomicU64::new(session))));
         let engine = Engine::new();
-        let ports = GatewayPorts {
-            admission: Arc::clone(&cloud) as _,
-            sink: Arc::clone(&cloud) as _,
-            engine: Arc::clone(&engine) as _,
-            ids: ids.clone(),
-            journal,
-        };
+        let ports = GatewayPorts { admission: cloud.clone(), sink: cloud.clone(), engine: engine.clone(), ids, journal };
         let (gateway, _) = Gateway::open(config, ports).unwrap();
         gateway.recover().await.unwrap();
         let router = router(&gateway);
-        Self { cloud, engine, disk: Disk::default(), clock, gateway, key, router, ids }
-    }
-
-    pub fn ids(&self) -> &IdMint {
-        &self.ids
+        Self { cloud, engine, disk: Disk::default(), clock, gateway, key, router }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Response {
