@@ -74,6 +74,7 @@ fn mode(info: &str) -> Option<Mode> {
 /// Runs the snippets of all documents; `binary` is the built `sublet`.
 pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     let (mut documents, mut snippets) = (0, 0);
+    let mut failures = Vec::new();
     for document in documents_of(root)? {
         let parsed = parse(&std::fs::read_to_string(root.join(&document))?);
         let runnable: Vec<Snippet> = parsed.into_iter().filter(|snippet| snippet.mode != Mode::NoRun).collect();
@@ -82,8 +83,13 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
         }
         documents += 1;
         snippets += runnable.len();
-        run_document(&Stage::prepare(root, binary, &document)?, &document, &runnable)?;
-        println!("  {document}: {} snippets", runnable.len());
+        match run_document(&Stage::prepare(root, binary, &document)?, &document, &runnable) {
+            Ok(()) => println!("      {document}: {} snippets", runnable.len()),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n\n"));
     }
     if snippets == 0 {
         bail!("no document has a snippet to run: the convention or the documents are broken");
