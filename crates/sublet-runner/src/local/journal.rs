@@ -180,8 +180,10 @@ impl Journal {
             self.next_sequence += 1;
             self.apply(sequence, record);
         }
-        if self.length > COMPACT_BYTES_MIN.max(self.length_after_compaction.saturating_mul(2)) {
-            self.compact()?;
+        let long = self.length > COMPACT_BYTES_MIN.max(self.length_after_compaction.saturating_mul(2));
+        if long && let Err(error) = self.compact() {
+            // The records are safe in the long file; the next append tries again.
+            tracing::warn!(%error, "the interval log could not be compacted");
         }
         Ok(())
     }

@@ -130,7 +130,10 @@ impl Host {
 fn request(control: &Channel, launch: &Launch, spec: &AttemptSpec) -> Result<(Isolation, Option<OwnedFd>)> {
     let memory = pack_launch(launch, spec.files.values().map(Vec::as_slice));
     let memory = memory.map_err(|error| failed("describe the sandbox", &error))?;
-    control.send_with(&Order::Prepare, memory.as_fd()).map_err(|error| failed("describe the sandbox", &error))?;
+    control.send_with(&Order::Prepare, memory.as_fd()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => died(),
+        _ => failed("describe the sandbox", &error),
+    })?;
     let mut waiting = [PollFd::new(control, PollFlags::IN)];
     let ready = retry(|| poll(&mut waiting, Some(&PREPARE_MAX))).map_err(|error| failed("wait for the sandbox", &error.into()))?;
     if ready == 0 {
@@ -141,8 +144,12 @@ fn request(control: &Channel, launch: &Launch, spec: &AttemptSpec) -> Result<(Is
         Some((Report::Ready { isolation }, work)) => Ok((isolation, work)),
         Some((Report::Failed { step, cause }, _)) => Err(not_built(&step, &cause)),
         Some(_) => Err(Error::internal("the sandbox spoke out of turn")),
-        None => Err(Error::internal("the sandbox died while it was built; does the binary call shim::main_if_requested first?")),
+        None => Err(died()),
     }
+}
+
+fn died() -> Error {
+    Error::internal("the sandbox died while it was built; does the binary call shim::main_if_requested first?")
 }
 
 fn not_built(step: &str, cause: &str) -> Error {

@@ -104,7 +104,7 @@ impl LocalRunner {
             ended: Condvar::new(),
             closing: AtomicBool::new(false),
             quit: rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Error::internal(error.to_string()))?,
-            _directory_lock: lock,
+            directory_lock: lock,
         });
         shared.recover().map_err(internal("close what was left open"))?;
         let runner = Self { heartbeat: Mutex::new(Some(start_heartbeat(&shared, config.heartbeat)?)), shared };
@@ -153,6 +153,8 @@ impl LocalRunner {
 impl Drop for LocalRunner {
     fn drop(&mut self) {
         self.shutdown(DurationMs::ZERO);
+        // Said aloud: a child that is just being started still holds a copy of the descriptor.
+        let _ = rustix::fs::flock(&self.shared.directory_lock, rustix::fs::FlockOperation::Unlock);
     }
 }
 
@@ -223,8 +225,9 @@ impl Runner for LocalRunner {
         let Some((attempt, devices)) = self.shared.admit(spec)? else { return Ok(()) };
         let outcome = self.shared.launch(&attempt, spec, &devices);
         if outcome.is_err() {
-            lock(&self.shared.attempts).remove(&spec.attempt);
             attempt.state().phase = Phase::Ended;
+            lock(&self.shared.attempts).remove(&spec.attempt);
+            self.shared.ended.notify_all();
             let _ = remove_directory(&attempt.directory);
         }
         outcome

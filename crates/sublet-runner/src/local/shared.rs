@@ -48,7 +48,7 @@ pub struct Shared {
     /// Readable when the heartbeat shall end.
     pub quit: OwnedFd,
     /// Held while this runner uses the directory.
-    pub _directory_lock: File,
+    pub directory_lock: File,
 }
 
 impl Shared {
@@ -102,7 +102,9 @@ impl Shared {
         }
         if counters.memory_kills > 0 {
             self.contain(attempt, MEMORY_LIMIT);
-            leaf.kill();
+            if !leaf.kill() {
+                attempt.arm(DurationMs::ZERO);
+            }
         }
     }
 
@@ -273,7 +275,27 @@ impl Shared {
         drop(state);
         drop(control);
         let thread = std::thread::Builder::new().name("attempt".to_owned());
-        thread.spawn(move || watch.run()).map(drop).map_err(|error| Error::internal(format!("start the attempt's thread: {error}")))
+        if let Err(error) = thread.spawn(move || watch.run()) {
+            // The placement is written down, so its end must be too. Dropping the conversation ends the sandbox.
+            tracing::error!(attempt = %attempt.id, %error, "an attempt's thread could not be started");
+            self.abandon(attempt);
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt that nobody watches.
+    fn abandon(&self, attempt: &Attempt) {
+        let leaf = {
+            let mut state = attempt.state();
+            state.control = None;
+            state.phase = Phase::Ended;
+            state.leaf.clone()
+        };
+        leaf.kill();
+        leaf.remove();
+        let exit = Exit::NotStarted { reason: "the machine could not run another job".to_owned() };
+        let event = AttemptEvent::Exited { at: self.clock.now(), exit, cpu_time: DurationMs::ZERO, peak_memory: Bytes::ZERO };
+        self.record_end(attempt, event);
     }
 
     pub fn with_work<T>(&self, id: &AttemptId, read: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {

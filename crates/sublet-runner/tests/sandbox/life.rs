@@ -270,3 +270,17 @@ fn a_job_that_cannot_be_built_leaves_nothing_and_may_be_tried_again() {
     spec.limits.disk = Bytes::new(8 * 1024 * 1024);
     assert_eq!(lab.run(&spec), (Exit::Code { code: 0 }, "4194304\n".into()));
 }
+
+#[test]
+fn a_binary_that_is_no_sandbox_runs_nothing_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut wrong, _woken) = config(directory.path(), Setup::default());
+    wrong.shim = "/bin/true".into();
+    let runner = LocalRunner::open(wrong).unwrap();
+    assert_eq!(runner.isolation().level(), IsolationLevel::Process, "nothing is promised");
+    let error = runner.place(&shell("nowhere", "true")).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Internal);
+    assert!(error.private_context()[0].contains("main_if_requested"), "{error:?}");
+    assert_eq!(runner.snapshot(), []);
+    assert_eq!(std::fs::read_dir(directory.path().join("attempts")).unwrap().count(), 0);
+}
