@@ -36,6 +36,8 @@ pub struct ReclaimPlan {
     pub devices: Vec<DeviceId>,
     /// Empty if the request fits without taking anything back.
     pub victims: Vec<Victim>,
+    /// All devices are free at this moment.
+    pub free_now: bool,
     /// When the last of the devices is free at the latest, without the grace.
     pub ready_at: Timestamp,
 }
@@ -48,7 +50,7 @@ pub fn place_with_reclaim(snapshot: &Snapshot, request: &Request, now: Timestamp
     let refusal = match place(snapshot, request) {
         Ok(placement) => {
             let (site, node, devices) = (placement.site, placement.node, placement.devices);
-            return Ok(ReclaimPlan { site, node, devices, victims: Vec::new(), ready_at: now });
+            return Ok(ReclaimPlan { site, node, devices, victims: Vec::new(), free_now: true, ready_at: now });
         }
         Err(refusal) => refusal,
     };
@@ -137,6 +139,7 @@ impl<'a> Machine<'a> {
             return None;
         }
         let units = usize::try_from(units).ok()?;
+        let free_now = self.idle.len() >= units;
         let needed = units.saturating_sub(self.idle.len() + self.leaving.len());
         let mut chosen: Vec<&(&LeaseView, Timestamp, Vec<&DeviceView>)> = Vec::new();
         let mut freed = 0;
@@ -171,6 +174,6 @@ impl<'a> Machine<'a> {
                 deadline: *deadline,
             })
             .collect();
-        Some(ReclaimPlan { site: self.site.clone(), node: node.clone(), devices, victims, ready_at })
+        Some(ReclaimPlan { site: self.site.clone(), node: node.clone(), devices, victims, free_now, ready_at })
     }
 }

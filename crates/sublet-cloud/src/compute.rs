@@ -17,8 +17,7 @@ use sublet_money::rating::{LineState, hold_for};
 use sublet_money::sku::{PricingUnit, Quantity, SkuName};
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::lease::{self, HoldBound, Lease};
-use sublet_store::page::Order;
-use sublet_store::{PageRequest, Tx, Updated, device, hold, setting};
+use sublet_store::{Tx, Updated, device, hold, setting};
 use tokio::sync::Notify;
 
 use crate::Cloud;
@@ -95,13 +94,7 @@ impl ComputeSettings {
     }
 
     pub(crate) fn terms(&self, reserve: ReserveRule) -> Terms {
-        Terms {
-            reserve,
-            grace: self.grace,
-            slack: self.slack,
-            stop_notice_max: self.stop_notice_max,
-            unused_max: self.unused_max,
-        }
+        Terms { reserve, grace: self.grace, slack: self.slack, stop_notice_max: self.stop_notice_max, unused_max: self.unused_max }
     }
 
     /// What must stay covered at every moment to be able to stop: the notice, the grace, the slack.
@@ -157,15 +150,9 @@ impl Compute {
 
     /// The fleet and its leases as they are in this transaction.
     pub(crate) async fn snapshot(&self, tx: &mut Tx) -> Result<Snapshot> {
-        let page = PageRequest { limit: Some(100), order: Order::Ascending, after: None };
-        let nodes = device::list_nodes(tx, &page).await?;
-        if nodes.has_more {
-            return Err(Error::internal("there are more machines than one plan looks at"));
-        }
-        let isolation = |id: &NodeId| {
-            let node = nodes.items.iter().find(|node| node.id == *id);
-            node.map_or(IsolationLevel::Process, |node| node.isolation.level())
-        };
+        let nodes: BTreeMap<NodeId, IsolationLevel> =
+            device::list_all_nodes(tx).await?.into_iter().map(|node| (node.id, node.isolation.level())).collect();
+        let isolation = |id: &NodeId| nodes.get(id).copied().unwrap_or(IsolationLevel::Process);
         let devices = device::list_all(tx).await?.into_iter().map(|device| DeviceView {
             isolation: isolation(&device.node),
             id: device.id,

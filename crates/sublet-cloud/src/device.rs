@@ -148,10 +148,14 @@ impl Compute {
                 Box::pin(async move {
                     let found = device::get(tx, id).await?;
                     if found.health == DeviceHealth::Lost {
-                        return Err(Error::new(ErrorCode::Conflict, format!("device '{id}' is lost; its runner must report it first")));
+                        return Err(Error::new(
+                            ErrorCode::Conflict,
+                            format!("device '{id}' is lost; its runner must report it first"),
+                        ));
                     }
                     compute.change_device(tx, &found, &Device { health, ..found.clone() }, now).await?;
-                    let deed = Deed { organization: None, action: "device.cordon", target: id.as_str(), detail: health.to_string() };
+                    let deed =
+                        Deed { organization: None, action: "device.cordon", target: id.as_str(), detail: health.to_string() };
                     compute.cloud.record(tx, actor, deed, now).await?;
                     device::get(tx, id).await
                 })
@@ -222,10 +226,7 @@ impl Compute {
     pub async fn list_availability(&self, actor: &Actor) -> Result<Vec<SkuAvailability>> {
         actor.require(Action::ReadCatalogue)?;
         let now = self.now();
-        self.cloud
-            .store
-            .read((self, actor), move |(compute, actor), tx| Box::pin(compute.availability_in(tx, actor, now)))
-            .await
+        self.cloud.store.read((self, actor), move |(compute, actor), tx| Box::pin(compute.availability_in(tx, actor, now))).await
     }
 
     async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {

@@ -8,24 +8,56 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod actor;
+pub mod attempt;
 pub mod audit;
 pub mod bootstrap;
 pub mod budget;
+pub mod compute;
+pub mod compute_reconciler;
 pub mod credit;
+pub mod device;
 pub mod hold;
 pub mod idempotency;
 pub mod invoice;
+pub mod job;
 pub mod key;
+pub mod lease;
 pub mod ledger;
 pub mod limit;
 pub mod organization;
 pub mod price;
 pub mod project;
+pub mod quote;
 pub mod settlement;
 pub mod slice;
 pub mod usage;
 pub mod user;
 pub mod why;
+
+/// Plain data of the layers below that use cases take and give, for callers that know only this crate.
+pub mod data {
+    pub use sublet_money::account::{CreditKind, LedgerAccount};
+    pub use sublet_money::export::JournalFormat;
+    pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState};
+    pub use sublet_money::invoice_text;
+    pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
+    pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
+    pub use sublet_money::price_model::PriceModel;
+    pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, SkuName, TokenKind};
+    pub use sublet_store::audit::AuditEntry;
+    pub use sublet_store::budget::{Budget, BudgetWindow};
+    pub use sublet_store::charge::{Charge, ChargeSummary};
+    pub use sublet_store::credit::CreditGrant;
+    pub use sublet_store::key::Key;
+    pub use sublet_store::ledger::StoredAccount;
+    pub use sublet_store::limit::SpendLimit;
+    pub use sublet_store::organization::Organization;
+    pub use sublet_store::page::Order;
+    pub use sublet_store::project::Project;
+    pub use sublet_store::usage::UsageEvent;
+    pub use sublet_store::user::User;
+    pub use sublet_store::{Page, PageRequest};
+}
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

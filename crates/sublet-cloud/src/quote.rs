@@ -106,14 +106,8 @@ impl Compute {
         let holder = Holder::from(organization.class);
         let snapshot = self.snapshot(tx).await?;
         let isolation = self.settings.required_isolation(holder);
-        let request = Request {
-            kind: new.kind.clone(),
-            units: new.units,
-            notice: new.notice,
-            holder,
-            site: new.site.clone(),
-            isolation,
-        };
+        let request =
+            Request { kind: new.kind.clone(), units: new.units, notice: new.notice, holder, site: new.site.clone(), isolation };
         let place = find_place(&snapshot, &request, now)?;
         let version = self.cloud.prices.in_force(organization.currency, now)?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
@@ -238,6 +232,9 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
         | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
     };
     let mut error = Error::new(code, refusal.reason.to_string()).param(param);
+    if let RefusalReason::Isolation { .. } = refusal.reason {
+        error = error.alternative("the operator enables namespaces, seccomp and control groups on a machine");
+    }
     for alternative in &refusal.alternatives {
         error = error.alternative(alternative.to_string());
     }

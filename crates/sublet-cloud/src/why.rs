@@ -46,6 +46,9 @@ impl Cloud {
     pub async fn why(&self, actor: &Actor, id: &str) -> Result<Explanation> {
         match sublet_core::id::prefix_of(id) {
             Some("req") => self.why_request(actor, &id.parse()?).await,
+            Some("job") => self.why_job(actor, &id.parse()?).await,
+            Some("lease") => self.why_lease(actor, &id.parse()?).await,
+            Some("quote") => self.why_quote(actor, &id.parse()?).await,
             Some("chg") => self.why_charge(actor, &id.parse()?).await,
             Some("inv") => self.why_invoice(actor, &id.parse()?).await,
             _ => Err(Error::new(ErrorCode::InvalidId, "why explains requests, jobs, leases, quotes, charges and invoices")

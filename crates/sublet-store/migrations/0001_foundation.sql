@@ -185,7 +185,7 @@ CREATE TABLE attempts (
     id TEXT PRIMARY KEY, job_id TEXT NOT NULL, lease_id TEXT NOT NULL, organization_id TEXT NOT NULL, project_id TEXT NOT NULL,
     number BIGINT NOT NULL, runner TEXT NOT NULL, devices TEXT NOT NULL, state TEXT NOT NULL, placed_at BIGINT NOT NULL,
     started_at BIGINT, alive_at BIGINT, ended_at BIGINT, settled_until BIGINT, notified_for BIGINT, exit TEXT, isolation TEXT,
-    contained TEXT NOT NULL, cpu_time_ms BIGINT NOT NULL, peak_memory BIGINT NOT NULL, generation BIGINT NOT NULL
+    contained TEXT NOT NULL, cpu_time_ms BIGINT NOT NULL, peak_memory BIGINT NOT NULL, kept TEXT NOT NULL, generation BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX attempts_job ON attempts (job_id, number);
 CREATE INDEX attempts_lease ON attempts (lease_id);
@@ -194,7 +194,7 @@ CREATE INDEX attempts_state ON attempts (state, id);
 -- The attempt-interval log: append-only truth about device use, half-open.
 CREATE TABLE attempt_intervals (
     attempt_id TEXT NOT NULL, device_id TEXT NOT NULL, started_at BIGINT NOT NULL, ended_at BIGINT NOT NULL, close_reason TEXT NOT NULL,
-    billed BIGINT NOT NULL, source TEXT NOT NULL, source_sequence BIGINT NOT NULL, lease_id TEXT NOT NULL,
+    source TEXT NOT NULL, source_sequence BIGINT NOT NULL, lease_id TEXT NOT NULL,
     PRIMARY KEY (attempt_id, device_id, started_at)
 );
 CREATE INDEX attempt_intervals_device ON attempt_intervals (device_id, started_at);

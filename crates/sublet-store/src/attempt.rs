@@ -99,7 +99,7 @@ fn from_row(row: &Row) -> Result<Attempt> {
 pub async fn insert(tx: &mut Tx, attempt: &Attempt) -> Result<()> {
     tx.execute(
         "INSERT INTO attempts (id, job_id, lease_id, organization_id, project_id, number, runner, devices, state, placed_at, contained,
-             cpu_time_ms, peak_memory, generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '[]', 0, 0, $11)",
+             cpu_time_ms, peak_memory, kept, generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '[]', 0, 0, 'all', $11)",
         params![
             attempt.id.as_str(),
             attempt.job.as_str(),
@@ -176,6 +176,43 @@ pub async fn find_live_of(tx: &mut Tx, lease: &LeaseId) -> Result<Option<Attempt
     row.as_ref().map(from_row).transpose()
 }
 
+/// What a runner still keeps of an ended attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// Its work directory and its log.
+    All,
+    /// Its log.
+    Log,
+    Nothing,
+}
+
+impl Kept {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Log => "log",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// Ended attempts of a runner of which it keeps `kept`, ended before an instant, oldest first.
+pub async fn list_ended(tx: &mut Tx, runner: &str, kept: Kept, before: Timestamp, limit: i64) -> Result<Vec<AttemptId>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id FROM attempts WHERE state = 'ended' AND kept = $1 AND runner = $2 AND ended_at <= $3 ORDER BY id LIMIT $4",
+            params![kept.as_str(), runner, before, limit],
+        )
+        .await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}
+
+/// Takes note of what the runner keeps now.
+pub async fn set_kept(tx: &mut Tx, id: &AttemptId, kept: Kept) -> Result<()> {
+    tx.execute("UPDATE attempts SET kept = $2 WHERE id = $1", params![id.as_str(), kept.as_str()]).await?;
+    Ok(())
+}
+
 /// A piece of one device's time that an attempt used. Half-open; never changed once written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttemptInterval {
@@ -184,8 +221,6 @@ pub struct AttemptInterval {
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
     pub close_reason: CloseReason,
-    /// False for time beyond what was held: it ran, and nobody pays for it but us.
-    pub billed: bool,
     /// The runner whose events it was made from, and up to which event.
     pub source: String,
     pub source_sequence: u64,
@@ -196,6 +231,13 @@ impl AttemptInterval {
     /// Whole milliseconds, rounded down: what one device is charged for.
     pub fn millis(&self) -> i64 {
         self.ended_at.since(self.started_at).millis()
+    }
+    /// False for time beyond what was held: it ran, and nobody pays for it but us.
+    pub const fn is_billed(&self) -> bool {
+        match self.close_reason {
+            CloseReason::Settled | CloseReason::Period | CloseReason::Exited | CloseReason::Lost | CloseReason::HoldUsedUp => true,
+            CloseReason::Unpaid => false,
+        }
     }
 }
 
@@ -210,7 +252,9 @@ pub enum CloseReason {
     Exited,
     /// The machine died; this was the last proof of life.
     Lost,
-    /// The money that was held ended before the program did.
+    /// The money that was held is used up here, and the program ran on.
+    HoldUsedUp,
+    /// It began where the hold was used up.
     Unpaid,
 }
 
@@ -221,6 +265,7 @@ impl CloseReason {
             Self::Period => "period",
             Self::Exited => "exited",
             Self::Lost => "lost",
+            Self::HoldUsedUp => "hold_used_up",
             Self::Unpaid => "unpaid",
         }
     }
@@ -229,7 +274,7 @@ impl CloseReason {
 impl std::str::FromStr for CloseReason {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Settled, Self::Period, Self::Exited, Self::Lost, Self::Unpaid]
+        [Self::Settled, Self::Period, Self::Exited, Self::Lost, Self::HoldUsedUp, Self::Unpaid]
             .into_iter()
             .find(|reason| reason.as_str() == text)
             .ok_or_else(|| Error::internal(format!("'{text}' is not a reason why an interval ends")))
@@ -239,15 +284,14 @@ impl std::str::FromStr for CloseReason {
 /// Appends to the log. The same piece twice is an error of the caller and fails.
 pub async fn append_interval(tx: &mut Tx, interval: &AttemptInterval) -> Result<()> {
     tx.execute(
-        "INSERT INTO attempt_intervals (attempt_id, device_id, started_at, ended_at, close_reason, billed, source, source_sequence,
-             lease_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO attempt_intervals (attempt_id, device_id, started_at, ended_at, close_reason, source, source_sequence,
+             lease_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         params![
             interval.attempt.as_str(),
             interval.device.as_str(),
             interval.started_at,
             interval.ended_at,
             interval.close_reason.as_str(),
-            i64::from(interval.billed),
             interval.source.as_str(),
             sequence_to_i64(interval.source_sequence)?,
             interval.lease.as_str()
@@ -265,7 +309,6 @@ fn interval_from_row(row: &Row) -> Result<AttemptInterval> {
         started_at: row.time()?,
         ended_at: row.time()?,
         close_reason: row.parse()?,
-        billed: row.int()? == 1,
         source: row.string()?,
         source_sequence: u64::try_from(row.int()?).map_err(|_| Error::internal("a sequence number is negative"))?,
         lease: row.parse()?,
@@ -276,7 +319,7 @@ fn interval_from_row(row: &Row) -> Result<AttemptInterval> {
 pub async fn list_intervals(tx: &mut Tx, attempt: &AttemptId) -> Result<Vec<AttemptInterval>> {
     let rows = tx
         .fetch_all(
-            "SELECT attempt_id, device_id, started_at, ended_at, close_reason, billed, source, source_sequence, lease_id
+            "SELECT attempt_id, device_id, started_at, ended_at, close_reason, source, source_sequence, lease_id
              FROM attempt_intervals WHERE attempt_id = $1 ORDER BY device_id, started_at LIMIT $2",
             params![attempt.as_str(), INTERVALS_MAX],
         )
@@ -288,7 +331,7 @@ pub async fn list_intervals(tx: &mut Tx, attempt: &AttemptId) -> Result<Vec<Atte
 pub async fn list_intervals_of_device(tx: &mut Tx, device: &DeviceId) -> Result<Vec<AttemptInterval>> {
     let rows = tx
         .fetch_all(
-            "SELECT attempt_id, device_id, started_at, ended_at, close_reason, billed, source, source_sequence, lease_id
+            "SELECT attempt_id, device_id, started_at, ended_at, close_reason, source, source_sequence, lease_id
              FROM attempt_intervals WHERE device_id = $1 ORDER BY started_at, attempt_id LIMIT $2",
             params![device.as_str(), INTERVALS_MAX],
         )

@@ -16,6 +16,9 @@ use crate::{list_sql, params};
 /// Most devices that one plan looks at.
 pub const DEVICES_MAX: i64 = 100_000;
 
+/// Most machines that one plan looks at.
+pub const NODES_MAX: i64 = 20_000;
+
 /// A machine with what runs workloads there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
@@ -108,6 +111,23 @@ pub async fn list_nodes(tx: &mut Tx, page: &PageRequest) -> Result<Page<Node>> {
     );
     let rows = tx.fetch_all(sql, &["".into(), key, limit]).await?;
     page.page(&rows, node_from_row)
+}
+
+/// All machines, in order, at most [`NODES_MAX`].
+pub async fn list_all_nodes(tx: &mut Tx) -> Result<Vec<Node>> {
+    let rows = tx
+        .fetch_all("SELECT id, name, runner, site, isolation, created_at FROM nodes ORDER BY id LIMIT $1", params![NODES_MAX])
+        .await?;
+    rows.iter().map(node_from_row).collect()
+}
+
+/// The machine of this id.
+pub async fn get_node(tx: &mut Tx, id: &NodeId) -> Result<Node> {
+    let row = tx
+        .fetch_optional("SELECT id, name, runner, site, isolation, created_at FROM nodes WHERE id = $1", params![id.as_str()])
+        .await?;
+    let row = row.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no node '{id}'")))?;
+    node_from_row(&row)
 }
 
 /// Devices of a node, for counting.

@@ -1,0 +1,323 @@
+//! Attempts: the effects of a runner's events, and what device time costs.
+//!
+//! Metering begins with the event that the program can use its devices and ends with its exit. A
+//! piece of time is appended to the interval log and charged in the same transaction, at most what
+//! the hold covers: what ran beyond it is in the log, too, and nobody pays for it but us.
+
+use sublet_core::id::AttemptId;
+use sublet_core::job::AttemptState;
+use sublet_core::lease::LeaseState;
+use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
+use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::BillingCalendar;
+use sublet_money::rating::{LineKey, RatedLine, rate_line};
+use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
+use sublet_store::charge::{self, Charge};
+use sublet_store::hold::{self, Hold};
+use sublet_store::job::{self, Job};
+use sublet_store::lease::{self, Lease};
+use sublet_store::{Tx, organization};
+
+use crate::compute::{Compute, Tariff, done};
+use crate::device::switch_lease;
+
+/// Most contained events that are kept of one attempt.
+const CONTAINED_MAX: usize = 100;
+/// Most billing periods that one settlement may span.
+const PERIODS_MAX: usize = 60;
+
+/// Up to where device time is settled, and why there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub until: Timestamp,
+    pub reason: CloseReason,
+    /// The runner's last event that this is made from.
+    pub sequence: u64,
+}
+
+/// What an attempt used when it ended.
+struct Ending {
+    at: Timestamp,
+    exit: Exit,
+    cpu_time: DurationMs,
+    peak_memory: Bytes,
+}
+
+/// Everything a settlement works on.
+struct Meter {
+    tariff: Tariff,
+    calendar: BillingCalendar,
+    hold: Option<Hold>,
+    /// What the hold still has.
+    left: Nanos,
+}
+
+impl Compute {
+    /// The effects of one event. Events of unknown or ended attempts have none.
+    pub(crate) async fn apply_event(&self, tx: &mut Tx, sequenced: &SequencedEvent) -> Result<()> {
+        let Some(attempt) = attempt::find(tx, &sequenced.attempt).await? else { return Ok(()) };
+        if attempt.state == AttemptState::Ended {
+            return Ok(());
+        }
+        match &sequenced.event {
+            AttemptEvent::Started { at, isolation } => {
+                let started = Attempt {
+                    state: AttemptState::Running,
+                    started_at: Some(*at),
+                    alive_at: Some(*at),
+                    isolation: Some(isolation.clone()),
+                    ..attempt
+                };
+                self.started(tx, &started, *at).await
+            }
+            AttemptEvent::Alive { at } => {
+                let alive = Attempt { alive_at: attempt.alive_at.max(Some(*at)), ..attempt };
+                done(attempt::save(tx, &alive).await?, alive.id.as_str())
+            }
+            AttemptEvent::Contained { at, what } => {
+                let mut contained = attempt;
+                if contained.contained.len() < CONTAINED_MAX {
+                    contained.contained.push(Contained { at: *at, what: what.clone() });
+                }
+                done(attempt::save(tx, &contained).await?, contained.id.as_str())
+            }
+            AttemptEvent::Exited { at, exit, cpu_time, peak_memory } => {
+                let ending = Ending { at: *at, exit: exit.clone(), cpu_time: *cpu_time, peak_memory: *peak_memory };
+                self.ended(tx, attempt, ending, sequenced.sequence).await
+            }
+        }
+    }
+
+    async fn started(&self, tx: &mut Tx, attempt: &Attempt, at: Timestamp) -> Result<()> {
+        let found = attempt::find(tx, &attempt.id).await?;
+        if found.is_some_and(|found| found.state != AttemptState::Placed) {
+            return Ok(());
+        }
+        done(attempt::save(tx, attempt).await?, attempt.id.as_str())?;
+        let job = job::get(tx, &Scope::Operator, &attempt.job).await?;
+        let running = Job { state: job.state.run()?, started_at: Some(at), ..job };
+        done(job::save(tx, &running).await?, running.id.as_str())?;
+        let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
+        switch_lease(tx, &lease, true, at).await
+    }
+
+    async fn ended(&self, tx: &mut Tx, mut attempt: Attempt, ending: Ending, sequence: u64) -> Result<()> {
+        let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
+        // A clock that was set back does not make time run backwards.
+        let at = attempt.started_at.map_or(ending.at, |started_at| started_at.max(ending.at));
+        if attempt.started_at.is_some() {
+            let reason = if ending.exit == Exit::Lost { CloseReason::Lost } else { CloseReason::Exited };
+            self.settle(tx, &lease, &mut attempt, Closing { until: at, reason, sequence }).await?;
+        }
+        let closed = Attempt {
+            state: AttemptState::Ended,
+            ended_at: Some(at),
+            exit: Some(ending.exit.clone()),
+            cpu_time: ending.cpu_time,
+            peak_memory: ending.peak_memory,
+            ..attempt
+        };
+        done(attempt::save(tx, &closed).await?, closed.id.as_str())?;
+        if closed.started_at.is_some() {
+            switch_lease(tx, &lease, false, at).await?;
+        }
+        let job = job::get(tx, &Scope::Operator, &closed.job).await?;
+        let message = message_of(&ending.exit);
+        let over = Job { state: job.state.exit(&ending.exit)?, exit: Some(ending.exit), message, ended_at: Some(at), ..job };
+        done(job::save(tx, &over).await?, over.id.as_str())?;
+        self.job_ended(tx, &over, at).await
+    }
+
+    /// A running attempt that its runner does not know any more ended at its last proof of life.
+    pub(crate) async fn close_lost(&self, tx: &mut Tx, id: &AttemptId) -> Result<()> {
+        let Some(attempt) = attempt::find(tx, id).await? else { return Ok(()) };
+        if attempt.state != AttemptState::Running {
+            return Ok(());
+        }
+        let at = attempt.alive_at.or(attempt.started_at).unwrap_or(attempt.placed_at);
+        let (cpu_time, peak_memory) = (attempt.cpu_time, attempt.peak_memory);
+        let sequence = attempt::find_cursor(tx, &attempt.runner).await?;
+        self.ended(tx, attempt, Ending { at, exit: Exit::Lost, cpu_time, peak_memory }, sequence).await
+    }
+
+    /// The runner will not start it: nothing ran and nothing is charged.
+    pub(crate) async fn refuse_attempt(&self, tx: &mut Tx, id: &AttemptId, refusal: &Error) -> Result<()> {
+        let now = self.now();
+        let Some(attempt) = attempt::find(tx, id).await? else { return Ok(()) };
+        if attempt.state != AttemptState::Placed {
+            return Ok(());
+        }
+        let reason = refusal.message().to_owned();
+        let exit = Exit::NotStarted { reason: reason.clone() };
+        let closed = Attempt { state: AttemptState::Ended, ended_at: Some(now), exit: Some(exit.clone()), ..attempt };
+        done(attempt::save(tx, &closed).await?, closed.id.as_str())?;
+        let job = job::get(tx, &Scope::Operator, &closed.job).await?;
+        let refused = Job { state: job.state.refuse_start()?, exit: Some(exit), message: reason, ended_at: Some(now), ..job };
+        done(job::save(tx, &refused).await?, refused.id.as_str())?;
+        self.job_ended(tx, &refused, now).await
+    }
+
+    /// Settles a running attempt up to its last proof of life, in whole milliseconds.
+    pub(crate) async fn settle_running(&self, tx: &mut Tx, id: &AttemptId) -> Result<()> {
+        let Some(mut attempt) = attempt::find(tx, id).await? else { return Ok(()) };
+        let (Some(alive_at), Some(from)) = (attempt.alive_at, attempt.settled_until.or(attempt.started_at)) else {
+            return Ok(());
+        };
+        if attempt.state != AttemptState::Running {
+            return Ok(());
+        }
+        let until = from.plus(alive_at.since(from));
+        let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
+        let sequence = attempt::find_cursor(tx, &attempt.runner).await?;
+        self.settle(tx, &lease, &mut attempt, Closing { until, reason: CloseReason::Settled, sequence }).await?;
+        done(attempt::save(tx, &attempt).await?, attempt.id.as_str())
+    }
+
+    /// Appends and charges an attempt's device time up to an instant. The caller saves the attempt.
+    async fn settle(&self, tx: &mut Tx, lease: &Lease, attempt: &mut Attempt, closing: Closing) -> Result<()> {
+        let Some(from) = attempt.settled_until.or(attempt.started_at) else { return Ok(()) };
+        if closing.until <= from {
+            return Ok(());
+        }
+        let organization = organization::get(tx, &Scope::Operator, &lease.organization).await?;
+        let hold = hold::find_open(tx, lease.id.as_str()).await?;
+        let left = match &hold {
+            Some(hold) => hold.uncaptured()?.total()?,
+            None => Nanos::ZERO,
+        };
+        let calendar = BillingCalendar::new(&organization.time_zone)?;
+        let mut meter = Meter { tariff: Tariff::of(&self.cloud, lease)?, calendar, hold, left };
+        let mut at = from;
+        for _ in 0..PERIODS_MAX {
+            let period = meter.calendar.period_at(at)?;
+            let end = period.interval.ends_at.min(closing.until);
+            let reason = if end < closing.until { CloseReason::Period } else { closing.reason };
+            let piece = Piece { from: at, closing: Closing { until: end, reason, ..closing } };
+            self.settle_piece(tx, lease, attempt, (&mut meter, piece)).await?;
+            at = end;
+            if at >= closing.until {
+                attempt.settled_until = Some(closing.until);
+                return Ok(());
+            }
+        }
+        Err(Error::internal(format!("{} spans more than {PERIODS_MAX} billing periods", attempt.id)))
+    }
+
+    /// One piece within one billing period.
+    async fn settle_piece(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt, (meter, piece): (&mut Meter, Piece)) -> Result<()> {
+        let span = piece.closing.until.since(piece.from);
+        let rated = self.rate_piece(tx, lease, meter, (piece.from, span)).await?;
+        let (rated, paid) = if rated.amount <= meter.left {
+            (rated, span)
+        } else {
+            let paid = meter.tariff.affordable(meter.left)?.min(span);
+            (self.rate_piece(tx, lease, meter, (piece.from, paid)).await?, paid)
+        };
+        let paid_until = if paid == span { piece.closing.until } else { piece.from.plus(paid) };
+        if paid_until > piece.from {
+            let reason = if paid == span { piece.closing.reason } else { CloseReason::HoldUsedUp };
+            append(tx, attempt, piece.from, Closing { until: paid_until, reason, ..piece.closing }).await?;
+        }
+        if piece.closing.until > paid_until {
+            append(tx, attempt, paid_until, Closing { reason: CloseReason::Unpaid, ..piece.closing }).await?;
+        }
+        if rated.quantity.is_zero() {
+            return Ok(());
+        }
+        meter.left = meter.left.checked_sub(rated.amount)?;
+        self.charge(tx, lease, attempt, (meter, &rated, piece.from)).await
+    }
+
+    async fn rate_piece(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        meter: &Meter,
+        (from, span): (Timestamp, DurationMs),
+    ) -> Result<RatedLine> {
+        let key = LineKey {
+            organization: lease.organization.clone(),
+            project: lease.project.clone(),
+            period: meter.calendar.period_at(from)?.key,
+            price_version: lease.price_version.clone(),
+            sku: lease.sku.clone(),
+        };
+        let state = charge::line_state(tx, &key).await?;
+        rate_line(key, state, &meter.tariff.version, meter.tariff.quantity(span)?)
+    }
+
+    async fn charge(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        attempt: &Attempt,
+        (meter, rated, from): (&Meter, &RatedLine, Timestamp),
+    ) -> Result<()> {
+        let now = self.now();
+        let hold = meter.hold.as_ref().ok_or_else(|| Error::internal(format!("{} runs without a hold", lease.id)))?;
+        self.cloud.capture_hold(tx, hold, rated.amount, now).await?;
+        charge::set_line_state(tx, &rated.key, rated.after).await?;
+        let charge = Charge {
+            id: self.cloud.ids.mint(),
+            organization: lease.organization.clone(),
+            project: lease.project.clone(),
+            key: lease.key.clone(),
+            source: attempt.job.to_string(),
+            sku: rated.key.sku.clone(),
+            quantity: rated.quantity,
+            amount: rated.amount,
+            currency: lease.currency,
+            price_version: lease.price_version.clone(),
+            period: rated.key.period,
+            before: rated.before,
+            occurred_at: from,
+            posted_at: now,
+        };
+        charge::insert(tx, &charge).await?;
+        lease::add_cost(tx, &lease.id, rated.amount).await
+    }
+}
+
+/// Device time within one billing period.
+struct Piece {
+    from: Timestamp,
+    closing: Closing,
+}
+
+async fn append(tx: &mut Tx, attempt: &Attempt, from: Timestamp, closing: Closing) -> Result<()> {
+    for device in &attempt.devices {
+        let interval = AttemptInterval {
+            attempt: attempt.id.clone(),
+            device: device.clone(),
+            started_at: from,
+            ended_at: closing.until,
+            close_reason: closing.reason,
+            source: attempt.runner.clone(),
+            source_sequence: closing.sequence,
+            lease: attempt.lease.clone(),
+        };
+        attempt::append_interval(tx, &interval).await?;
+    }
+    Ok(())
+}
+
+/// What a job's owner should read first.
+fn message_of(exit: &Exit) -> String {
+    match exit {
+        Exit::Code { .. } => String::new(),
+        Exit::Signal { signal } => format!("ended by signal {signal}"),
+        Exit::OutOfMemory => "it needed more memory than its limit".to_owned(),
+        Exit::Stopped { forced: false } => "it was stopped".to_owned(),
+        Exit::Stopped { forced: true } => "it did not end in its grace and was killed".to_owned(),
+        Exit::NotStarted { reason } => reason.clone(),
+        Exit::Lost => "its machine died; it is charged up to the last proof of life".to_owned(),
+    }
+}
+
+/// Whether a lease may start something.
+pub(crate) const fn may_start(lease: &Lease) -> bool {
+    match lease.state {
+        LeaseState::Active => true,
+        LeaseState::Pending | LeaseState::Ending { .. } | LeaseState::Ended { .. } => false,
+    }
+}

@@ -1,0 +1,652 @@
+//! The reconciler of compute: it takes no input and converges what is to what should be.
+//!
+//! One pass reads the runner's events, grows holds, settles, applies the plan, starts what waits
+//! and gives the runner its orders. Each step is a transaction of its own or a call that may be
+//! repeated, so a pass may be cut anywhere and begun anew by anybody: attempts are written before
+//! they are placed and placed under their own id; the cursor of the events moves in the
+//! transaction of their effects. What fails is reported and tried again in the next pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use sublet_capacity::{Action as PlanAction, ActionKind, plan};
+use sublet_core::id::{AttemptId, JobId, LeaseId};
+use sublet_core::job::{AttemptState, JobState, StopReason};
+use sublet_core::lease::{EndReason, LeaseState};
+use sublet_core::runner::{AttemptEvent, AttemptSpec, Notice, SequencedEvent};
+use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_store::attempt::{self, Attempt, Kept};
+use sublet_store::hold::{self, Hold};
+use sublet_store::job::{self, Job};
+use sublet_store::lease::{self, HoldBound, Lease};
+use sublet_store::{Tx, Updated, device, organization};
+
+use crate::Actor;
+use crate::attempt::may_start;
+use crate::audit::Deed;
+use crate::budget::periods_at;
+use crate::compute::{Compute, Tariff, done, sum};
+use crate::hold::HoldOwner;
+use crate::lease::End;
+
+/// Events that one transaction takes in.
+const EVENTS_PER_BATCH: usize = 500;
+/// Batches of one pass.
+const BATCHES_MAX: usize = 200;
+/// How often one pass plans again after its own changes: a lease can begin to end, stop, be released and make room.
+const ROUNDS_MAX: usize = 8;
+/// Ended attempts that one pass cleans up after.
+const CLEAN_PER_PASS: i64 = 100;
+
+/// What this process told its runner already. Forgetting it is harmless: orders are told again.
+#[derive(Default)]
+pub struct Told {
+    placed: Mutex<BTreeSet<AttemptId>>,
+    stopped: Mutex<BTreeSet<AttemptId>>,
+}
+
+fn first_time(set: &Mutex<BTreeSet<AttemptId>>, id: &AttemptId) -> bool {
+    set.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+}
+
+fn forget(set: &Mutex<BTreeSet<AttemptId>>, id: &AttemptId) {
+    set.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+}
+
+fn keep_live(set: &Mutex<BTreeSet<AttemptId>>, live: &BTreeSet<&AttemptId>) {
+    set.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| live.contains(id));
+}
+
+/// What one pass did.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ComputeReport {
+    pub events: usize,
+    pub started: usize,
+    pub planned: usize,
+    pub lost: usize,
+    /// What failed and is tried again. Each was logged.
+    pub errors: Vec<Error>,
+}
+
+impl ComputeReport {
+    fn note<T: Default>(&mut self, what: &str, result: Result<T>) -> T {
+        result.unwrap_or_else(|error| {
+            tracing::warn!(%error, private = ?error, "compute: {what} failed and is tried again");
+            self.errors.push(error);
+            T::default()
+        })
+    }
+}
+
+impl Compute {
+    /// Runs passes until `stop` says so: when woken, and every period.
+    pub async fn run_reconciler(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            self.reconcile().await;
+            tokio::select! {
+                () = self.woken() => {}
+                () = tokio::time::sleep(self.settings.period.to_std()) => {}
+                changed = stop.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One pass.
+    pub async fn reconcile(&self) -> ComputeReport {
+        let mut report = ComputeReport::default();
+        self.observe(&mut report).await;
+        self.pay(&mut report).await;
+        for _ in 0..ROUNDS_MAX {
+            let planned = self.follow_plan(&mut report).await;
+            let started = self.start_queued(&mut report).await;
+            report.planned += planned;
+            report.started += started;
+            if planned + started == 0 {
+                break;
+            }
+        }
+        self.instruct(&mut report).await;
+        self.clean_up(&mut report).await;
+        report
+    }
+
+    /// Ends everything with notice because the cloud stops. Call [`Self::reconcile`] until nothing is live.
+    pub async fn drain(&self, notice: DurationMs) -> Result<()> {
+        let end = End { reason: EndReason::ShutDown, deadline: self.now().plus(notice) };
+        self.cloud
+            .store
+            .write(self, move |compute, tx| {
+                Box::pin(async move {
+                    for lease in lease::list_open(tx).await? {
+                        compute.begin_ending(tx, &Actor::system(), &lease, end).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// How many attempts exist at runners.
+    pub async fn live_attempts(&self) -> Result<usize> {
+        self.cloud.store.read((), |(), tx| Box::pin(async move { Ok(attempt::list_live(tx).await?.len()) })).await
+    }
+
+    // What happened.
+
+    /// Takes in the runner's events; then closes what ran and is unknown to the runner.
+    async fn observe(&self, report: &mut ComputeReport) {
+        let runner = self.runner.name();
+        let running = self.cloud.store.read(runner, |runner, tx| Box::pin(running_at(tx, runner))).await;
+        let running = report.note("reading what runs", running);
+        // Whatever ran before this look and is not in it has its end in the log by now.
+        let at_runner: BTreeSet<AttemptId> = self.runner.snapshot().into_iter().map(|live| live.attempt).collect();
+        let read_all = match self.take_events(report).await {
+            Ok(read_all) => read_all,
+            Err(error) => return report.note("reading events", Err(error)),
+        };
+        if !read_all {
+            return;
+        }
+        for id in running.iter().filter(|id| !at_runner.contains(id)) {
+            let closed = self.cloud.store.write((self, id), |(compute, id), tx| {
+                Box::pin(async move {
+                    let still = attempt::find(tx, id).await?.is_some_and(|attempt| attempt.state == AttemptState::Running);
+                    compute.close_lost(tx, id).await?;
+                    Ok(usize::from(still))
+                })
+            });
+            report.lost += report.note("closing a lost attempt", closed.await);
+        }
+    }
+
+    /// True if the log was read to its end.
+    async fn take_events(&self, report: &mut ComputeReport) -> Result<bool> {
+        let runner = self.runner.name();
+        for _ in 0..BATCHES_MAX {
+            let cursor = self.cloud.store.read(runner, |runner, tx| Box::pin(attempt::find_cursor(tx, runner))).await?;
+            let events = self.runner.events_after(cursor, EVENTS_PER_BATCH)?;
+            if events.is_empty() {
+                return Ok(true);
+            }
+            report.events += events.len();
+            if let Err(error) = self.take_batch(cursor, &events).await {
+                if is_passing(&error) {
+                    return Err(error);
+                }
+                self.take_singly(cursor, &events, report).await?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// All effects of a batch and the cursor, in one transaction.
+    async fn take_batch(&self, cursor: u64, events: &[SequencedEvent]) -> Result<()> {
+        let Some(last) = events.last().map(|event| event.sequence) else { return Ok(()) };
+        let events = without_superseded(events);
+        self.cloud
+            .store
+            .write((self, &events), move |(compute, events), tx| {
+                Box::pin(async move {
+                    // Somebody else who took these events in moved the cursor; then there is nothing to do.
+                    match attempt::move_cursor(tx, compute.runner.name(), cursor, last).await? {
+                        Updated::Done => {}
+                        Updated::Stale | Updated::NotFound => return Ok(()),
+                    }
+                    for event in events.iter() {
+                        compute.apply_event(tx, event).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// One event that cannot be taken in must not hold up all that follow: it is put on record and passed over.
+    async fn take_singly(&self, mut cursor: u64, events: &[SequencedEvent], report: &mut ComputeReport) -> Result<()> {
+        for event in events {
+            if let Err(error) = self.take_batch(cursor, std::slice::from_ref(event)).await {
+                if is_passing(&error) {
+                    return Err(error);
+                }
+                self.pass_over(cursor, event, &error).await?;
+                report.note("taking in an event", Err::<(), _>(error));
+            }
+            cursor = event.sequence;
+        }
+        Ok(())
+    }
+
+    async fn pass_over(&self, cursor: u64, event: &SequencedEvent, error: &Error) -> Result<()> {
+        let now = self.now();
+        self.cloud
+            .store
+            .write((self, event, error), move |(compute, event, error), tx| {
+                Box::pin(async move {
+                    attempt::move_cursor(tx, compute.runner.name(), cursor, event.sequence).await?;
+                    let detail = format!("event {} passed over: {error:?}", event.sequence);
+                    let deed = Deed { organization: None, action: "attempt.event", target: event.attempt.as_str(), detail };
+                    compute.cloud.record(tx, &Actor::system(), deed, now).await
+                })
+            })
+            .await
+    }
+
+    // Money.
+
+    /// Grows the holds of what runs and settles what is due.
+    async fn pay(&self, report: &mut ComputeReport) {
+        let live = self.cloud.store.read((), |(), tx| Box::pin(attempt::list_live(tx))).await;
+        for attempt in report.note("reading what runs", live) {
+            if attempt.state != AttemptState::Running {
+                continue;
+            }
+            let extended = self.extend_cover(&attempt.lease).await;
+            report.note("extending a hold", extended);
+            let settled_until = attempt.settled_until.or(attempt.started_at).unwrap_or(attempt.placed_at);
+            let unsettled = attempt.alive_at.map_or(DurationMs::ZERO, |alive_at| alive_at.since(settled_until));
+            if unsettled >= self.settings.hold_interval {
+                let id = &attempt.id;
+                let settled =
+                    self.cloud.store.write((self, id), |(compute, id), tx| Box::pin(compute.settle_running(tx, id))).await;
+                report.note("settling an attempt", settled);
+            }
+        }
+    }
+
+    /// Holds the next interval while the present one runs. A refusal is kept on the lease: the plan
+    /// then ends it within what is held.
+    async fn extend_cover(&self, id: &LeaseId) -> Result<()> {
+        let extended = self.cloud.store.write((self, id), |(compute, id), tx| Box::pin(compute.extend_in(tx, id))).await;
+        match extended {
+            Err(error) if error.code() == ErrorCode::InsufficientQuota => {
+                let bound = HoldBound::Budget { refusal: error.to_string() };
+                self.cloud.store.write((id, &bound), |(id, bound), tx| Box::pin(set_bound(tx, id, bound))).await
+            }
+            other => other,
+        }
+    }
+
+    async fn extend_in(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
+        let now = self.now();
+        let lease = lease::get(tx, &Scope::Operator, id).await?;
+        if lease.state != LeaseState::Active || lease.hold_bound == HoldBound::MaximumCost {
+            return Ok(());
+        }
+        let (Some(attempt), Some(hold)) = (attempt::find_live_of(tx, id).await?, hold::find_open(tx, id.as_str()).await?) else {
+            return Ok(());
+        };
+        let Some(cover) = self.cover(tx, &lease, &attempt).await? else { return Ok(()) };
+        let stop = self.settings.stop_span(lease.notice);
+        let half_an_interval = DurationMs::from_millis(self.settings.hold_interval.millis().div_euclid(2));
+        let renewed = self.renew_if_window_over(tx, &lease, &attempt, (&hold, now)).await?;
+        if !renewed && cover.until >= now.plus(sum([stop, half_an_interval])) {
+            return Ok(());
+        }
+        let window_end = lease.ends_at.map(|ends_at| ends_at.plus(sum([self.settings.grace, self.settings.slack])));
+        let open_end = now.plus(sum([self.settings.hold_interval, stop]));
+        let target = window_end.map_or(open_end, |window_end| window_end.min(open_end));
+        let missing = target.since(cover.until);
+        if missing <= DurationMs::ZERO {
+            return Ok(());
+        }
+        let wanted = Tariff::of(&self.cloud, &lease)?.hold_for(missing)?;
+        self.grow_hold(tx, &lease, wanted, now).await
+    }
+
+    /// Adds to a lease's hold, within its maximum cost.
+    async fn grow_hold(&self, tx: &mut Tx, lease: &Lease, wanted: Nanos, now: Timestamp) -> Result<()> {
+        let Some(hold) = hold::find_open(tx, lease.id.as_str()).await? else { return Ok(()) };
+        let held = hold.uncaptured()?.total()?;
+        let lease = lease::get(tx, &Scope::Operator, &lease.id).await?;
+        let room = match lease.max_cost {
+            Some(max_cost) => max_cost.checked_sub(lease.cost)?.checked_sub(held)?.max(Nanos::ZERO),
+            None => Nanos::MAX,
+        };
+        let amount = wanted.min(room);
+        if amount > Nanos::ZERO {
+            self.cloud.extend_hold(tx, &hold, amount, now).await?;
+        }
+        let bound = if amount < wanted { HoldBound::MaximumCost } else { HoldBound::Open };
+        set_bound(tx, &lease.id, &bound).await
+    }
+
+    /// A hold counts towards the days and months in which it was placed. When one is over, what ran
+    /// is settled in it and the rest is held anew, in the window that runs now.
+    async fn renew_if_window_over(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        attempt: &Attempt,
+        (hold, now): (&Hold, Timestamp),
+    ) -> Result<bool> {
+        use sublet_store::budget::BudgetWindow;
+        let organization = organization::get(tx, &Scope::Operator, &lease.organization).await?;
+        let periods = periods_at(&organization.time_zone, now)?;
+        let is_over = hold.budgets.iter().any(|budget| match budget.window {
+            BudgetWindow::Total => false,
+            BudgetWindow::Day => budget.starts_at != periods.day.0,
+            BudgetWindow::Month => budget.starts_at != periods.month.0,
+        });
+        if !is_over {
+            return Ok(false);
+        }
+        self.settle_running(tx, &attempt.id).await?;
+        let settled = hold::find_open(tx, lease.id.as_str()).await?.ok_or_else(|| Error::internal("a hold vanished"))?;
+        let left = settled.uncaptured()?.total()?;
+        self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
+        let owner = HoldOwner {
+            organization: lease.organization.clone(),
+            project: lease.project.clone(),
+            key: lease.key.clone(),
+            subject: lease.id.to_string(),
+        };
+        self.cloud.place_hold(tx, &owner, left, now).await?;
+        Ok(true)
+    }
+
+    // What has to be done.
+
+    /// Applies the plan; says how many steps it took.
+    async fn follow_plan(&self, report: &mut ComputeReport) -> usize {
+        let now = self.now();
+        let snapshot = self.cloud.store.read(self, |compute, tx| Box::pin(async move { Ok(Some(compute.snapshot(tx).await?)) }));
+        let Some(snapshot) = report.note("looking at the fleet", snapshot.await) else { return 0 };
+        let mut taken = 0;
+        for action in plan(&snapshot, now) {
+            let applied =
+                self.cloud.store.write((self, &action), |(compute, action), tx| Box::pin(compute.apply_action(tx, action))).await;
+            taken += usize::from(report.note("a step of the plan", applied));
+        }
+        taken + report.note("stopping at a time limit", self.stop_at_time_limits(now).await)
+    }
+
+    /// One step, unless the lease has moved on since the plan was made.
+    async fn apply_action(&self, tx: &mut Tx, action: &PlanAction) -> Result<bool> {
+        let lease = lease::get(tx, &Scope::Operator, &action.lease).await?;
+        if lease.generation != action.generation {
+            return Ok(false);
+        }
+        match action.kind {
+            ActionKind::Activate => self.activate(tx, &lease).await.map(|()| true),
+            ActionKind::BeginEnding { reason, deadline } => {
+                self.begin_ending(tx, &Actor::system(), &lease, End { reason, deadline }).await
+            }
+            ActionKind::Stop => self.stop_jobs_of(tx, &lease).await,
+            ActionKind::Release => self.release(tx, &lease).await.map(|()| true),
+        }
+    }
+
+    async fn stop_jobs_of(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        let now = self.now();
+        let reason = StopReason::LeaseEnds(lease.state.reason().unwrap_or(EndReason::Released));
+        let mut stopped = false;
+        for job in job::list_open_of(tx, &lease.id).await? {
+            stopped |= self.stop_job(tx, &job, reason, now).await?;
+        }
+        Ok(stopped)
+    }
+
+    async fn stop_at_time_limits(&self, now: Timestamp) -> Result<usize> {
+        self.cloud
+            .store
+            .write(self, move |compute, tx| {
+                Box::pin(async move {
+                    let mut stopped = 0;
+                    for job in job::list_open(tx).await? {
+                        if time_limit_at(&job).is_some_and(|limit| now >= limit) {
+                            stopped += usize::from(compute.stop_job(tx, &job, StopReason::TimeLimit, now).await?);
+                        }
+                    }
+                    Ok(stopped)
+                })
+            })
+            .await
+    }
+
+    /// Gives the oldest waiting job of each free lease an attempt; says how many.
+    async fn start_queued(&self, report: &mut ComputeReport) -> usize {
+        let open = self.cloud.store.read((), |(), tx| Box::pin(job::list_open(tx))).await;
+        let mut seen = BTreeSet::new();
+        let mut started = 0;
+        for job in report.note("reading jobs", open) {
+            // Jobs come oldest first: only the first of a lease may start.
+            if !seen.insert(job.lease.clone()) || job.state != JobState::Queued {
+                continue;
+            }
+            let id = &job.id;
+            let begun = self.cloud.store.write((self, id), |(compute, id), tx| Box::pin(compute.start_in(tx, id))).await;
+            started += usize::from(report.note("starting a job", begun));
+        }
+        started
+    }
+
+    async fn start_in(&self, tx: &mut Tx, id: &JobId) -> Result<bool> {
+        let job = job::get(tx, &Scope::Operator, id).await?;
+        let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
+        let busy = attempt::find_live_of(tx, &lease.id).await?.is_some();
+        if job.state != JobState::Queued || !may_start(&lease) || busy {
+            return Ok(false);
+        }
+        let number = i64::try_from(attempt::list_of(tx, id).await?.len()).unwrap_or(i64::MAX).saturating_add(1);
+        let placed = Attempt {
+            id: self.cloud.ids.mint(),
+            job: job.id.clone(),
+            lease: lease.id.clone(),
+            organization: job.organization.clone(),
+            project: job.project.clone(),
+            number,
+            runner: self.runner.name().to_owned(),
+            devices: lease.devices.clone(),
+            state: AttemptState::Placed,
+            placed_at: self.now(),
+            started_at: None,
+            alive_at: None,
+            ended_at: None,
+            settled_until: None,
+            notified_for: None,
+            exit: None,
+            isolation: None,
+            contained: Vec::new(),
+            cpu_time: DurationMs::ZERO,
+            peak_memory: sublet_core::Bytes::ZERO,
+            generation: 1,
+        };
+        attempt::insert(tx, &placed).await?;
+        let starting = Job { state: job.state.start()?, attempt: Some(placed.id.clone()), ..job };
+        done(job::save(tx, &starting).await?, id.as_str())?;
+        Ok(true)
+    }
+
+    // Orders to the runner.
+
+    async fn instruct(&self, report: &mut ComputeReport) {
+        let live = self.cloud.store.read(self, |compute, tx| Box::pin(compute.live_work(tx))).await;
+        let live = report.note("reading what is live", live);
+        let ids: BTreeSet<&AttemptId> = live.iter().map(|(attempt, ..)| &attempt.id).collect();
+        keep_live(&self.told.placed, &ids);
+        keep_live(&self.told.stopped, &ids);
+        for (attempt, job, lease) in &live {
+            if attempt.state == AttemptState::Placed && first_time(&self.told.placed, &attempt.id) {
+                let placed = self.place_attempt(attempt, job, lease).await;
+                report.note("placing an attempt", placed);
+            }
+            let told = self.warn(attempt, job, lease).await;
+            report.note("giving notice", told);
+            if matches!(job.state, JobState::Stopping { .. }) && first_time(&self.told.stopped, &attempt.id) {
+                let stopped = self.runner.stop(&attempt.id, self.settings.grace);
+                if stopped.is_err() {
+                    forget(&self.told.stopped, &attempt.id);
+                }
+                report.note("stopping an attempt", stopped);
+            }
+        }
+    }
+
+    async fn live_work(&self, tx: &mut Tx) -> Result<Vec<(Attempt, Job, Lease)>> {
+        let mut work = Vec::new();
+        for attempt in attempt::list_live(tx).await? {
+            if attempt.runner != self.runner.name() {
+                continue;
+            }
+            let job = job::get(tx, &Scope::Operator, &attempt.job).await?;
+            let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
+            work.push((attempt, job, lease));
+        }
+        Ok(work)
+    }
+
+    async fn place_attempt(&self, attempt: &Attempt, job: &Job, lease: &Lease) -> Result<()> {
+        let context = (self, attempt, job, lease);
+        let spec = self
+            .cloud
+            .store
+            .read(context, |(compute, attempt, job, lease), tx| Box::pin(compute.spec_of(tx, attempt, job, lease)))
+            .await;
+        let refusal = match spec.and_then(|spec| self.runner.place(&spec)) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        forget(&self.told.placed, &attempt.id);
+        let patient_until = attempt.placed_at.plus(self.settings.start_patience);
+        if may_pass(&refusal) && self.now() < patient_until {
+            return Err(refusal);
+        }
+        let context = (self, &attempt.id, &refusal);
+        self.cloud.store.write(context, |(compute, id, refusal), tx| Box::pin(compute.refuse_attempt(tx, id, refusal))).await
+    }
+
+    async fn spec_of(&self, tx: &mut Tx, attempt: &Attempt, job: &Job, lease: &Lease) -> Result<AttemptSpec> {
+        let mut device_names = Vec::with_capacity(attempt.devices.len());
+        for id in &attempt.devices {
+            device_names.push(device::get(tx, id).await?.name);
+        }
+        Ok(AttemptSpec {
+            attempt: attempt.id.clone(),
+            job: job.id.clone(),
+            lease: lease.id.clone(),
+            organization: job.organization.clone(),
+            command: job.spec.command.clone(),
+            environment: job.spec.environment.clone(),
+            files: job::list_files(tx, &job.id).await?,
+            devices: attempt.devices.clone(),
+            device_names,
+            limits: self.limits(tx, lease, &job.spec).await?,
+            isolation_required: lease.isolation,
+        })
+    }
+
+    /// Tells a workload once about each deadline that is set for it.
+    async fn warn(&self, attempt: &Attempt, job: &Job, lease: &Lease) -> Result<()> {
+        let now = self.now();
+        let limit = time_limit_at(job).filter(|limit| now.plus(self.settings.time_limit_notice) >= *limit);
+        let of_limit = limit.map(|deadline| (deadline, StopReason::TimeLimit));
+        let of_lease = match lease.state {
+            LeaseState::Ending { reason, deadline } => Some((deadline, StopReason::LeaseEnds(reason))),
+            LeaseState::Pending | LeaseState::Active | LeaseState::Ended { .. } => None,
+        };
+        let soonest = [of_limit, of_lease].into_iter().flatten().min_by_key(|(deadline, _)| *deadline);
+        let Some((deadline, reason)) = soonest else { return Ok(()) };
+        if attempt.state != AttemptState::Running || attempt.notified_for == Some(deadline) {
+            return Ok(());
+        }
+        let notice = Notice { reason: reason.explanation().to_owned(), deadline };
+        match self.runner.notify(&attempt.id, &notice) {
+            // It ended meanwhile.
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(()),
+            told => told?,
+        }
+        self.cloud
+            .store
+            .write(&attempt.id, move |id, tx| {
+                Box::pin(async move {
+                    let Some(attempt) = attempt::find(tx, id).await? else { return Ok(()) };
+                    let told = Attempt { notified_for: Some(deadline), ..attempt };
+                    done(attempt::save(tx, &told).await?, id.as_str())
+                })
+            })
+            .await
+    }
+
+    /// Deletes work directories of what ended, and logs that were kept long enough.
+    async fn clean_up(&self, report: &mut ComputeReport) {
+        let now = self.now();
+        let forgotten = now.minus(self.settings.log_retention);
+        for (kept, before, then) in [(Kept::All, now, Kept::Log), (Kept::Log, forgotten, Kept::Nothing)] {
+            let runner = self.runner.name();
+            let ended = self
+                .cloud
+                .store
+                .read(runner, move |runner, tx| Box::pin(attempt::list_ended(tx, runner, kept, before, CLEAN_PER_PASS)));
+            for id in report.note("reading what ended", ended.await) {
+                let cleaned = match then {
+                    Kept::Log => self.runner.clean(&id),
+                    Kept::Nothing => self.runner.forget(&id),
+                    Kept::All => Ok(()),
+                };
+                let noted = match cleaned {
+                    Ok(()) => self.cloud.store.write(&id, move |id, tx| Box::pin(attempt::set_kept(tx, id, then))).await,
+                    Err(error) => Err(error),
+                };
+                report.note("cleaning up", noted);
+            }
+        }
+    }
+}
+
+async fn running_at(tx: &mut Tx, runner: &str) -> Result<Vec<AttemptId>> {
+    let live = attempt::list_live(tx).await?.into_iter();
+    Ok(live
+        .filter(|attempt| attempt.state == AttemptState::Running && attempt.runner == runner)
+        .map(|attempt| attempt.id)
+        .collect())
+}
+
+async fn set_bound(tx: &mut Tx, id: &LeaseId, bound: &HoldBound) -> Result<()> {
+    let lease = lease::get(tx, &Scope::Operator, id).await?;
+    if lease.hold_bound == *bound || lease.state.is_final() {
+        return Ok(());
+    }
+    let bounded = Lease { hold_bound: bound.clone(), ..lease };
+    done(lease::save(tx, &bounded).await?, id.as_str())
+}
+
+/// When a running job reaches its own time limit.
+fn time_limit_at(job: &Job) -> Option<Timestamp> {
+    Some(job.started_at?.plus(job.spec.limits.time?))
+}
+
+/// Of an attempt's proofs of life in one batch only the last one matters.
+fn without_superseded(events: &[SequencedEvent]) -> Vec<SequencedEvent> {
+    let mut last: BTreeMap<&AttemptId, u64> = BTreeMap::new();
+    for event in events {
+        if matches!(event.event, AttemptEvent::Alive { .. }) {
+            last.insert(&event.attempt, event.sequence);
+        }
+    }
+    let matters = |event: &&SequencedEvent| match event.event {
+        AttemptEvent::Alive { .. } => last.get(&event.attempt) == Some(&event.sequence),
+        AttemptEvent::Started { .. } | AttemptEvent::Contained { .. } | AttemptEvent::Exited { .. } => true,
+    };
+    events.iter().filter(matters).cloned().collect()
+}
+
+/// Failures of the store that have nothing to do with what was written.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::StorageFull)
+}
+
+/// Refusals of the runner that may be gone in a moment.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        ErrorCode::Internal
+            | ErrorCode::StorageFull
+            | ErrorCode::StoreUnavailable
+            | ErrorCode::CapacityUnavailable
+            | ErrorCode::ShuttingDown
+    )
+}
