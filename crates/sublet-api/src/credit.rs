@@ -44,7 +44,6 @@ pub struct CreditGrant {
     pub organization: OrganizationId,
     pub kind: CreditKind,
     pub amount: Money,
-    pub remaining: Money,
     /// Its own record elsewhere, such as a bank transfer's reference.
     pub reference: Option<String>,
     pub expires_at: Option<Rfc3339>,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, MeterEventId, OrganizationId, ProjectId, RequestId};
+use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId};
 use sublet_core::notice::NoticeClass;
 
 use crate::list::list_query;
@@ -97,8 +97,6 @@ pub struct Charge {
     pub id: ChargeId,
     #[schemars(with = "IdText<ProjectId>")]
     pub project: ProjectId,
-    #[schemars(with = "IdText<MeterEventId>")]
-    pub meter_event: MeterEventId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IdText<RequestId>>")]
     pub request: Option<RequestId>,

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::{AccountId, OrganizationId};
+use sublet_core::id::OrganizationId;
 use sublet_core::money::Currency;
 
 use crate::list::{Cursor, list_query};
@@ -40,9 +40,7 @@ pub struct CurrencyTotals {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerAccount {
     pub object: LedgerAccountTag,
-    #[schemars(with = "IdText<AccountId>")]
-    pub id: AccountId,
-    /// Readable and hierarchical, such as `liabilities:credit:paid`.
+    /// Its identity: readable and hierarchical, such as `liabilities:customers:org_…:available:paid`.
     pub name: String,
     /// Whose it is; null for the house's own.
     #[schemars(with = "Option<IdText<OrganizationId>>")]
@@ -51,9 +49,6 @@ pub struct LedgerAccount {
     pub currency: Currency,
     pub debits_posted: Amount,
     pub credits_posted: Amount,
-    pub debits_pending: Amount,
-    pub credits_pending: Amount,
-    pub created_at: UnixSeconds,
 }
 
 list_query! {

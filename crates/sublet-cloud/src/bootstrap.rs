@@ -13,6 +13,7 @@ use sublet_store::organization::Organization;
 use sublet_store::project::Project;
 use sublet_store::{Tx, project, setting};
 
+use crate::idempotency::Call;
 use crate::key::{CreatedKey, KeyOwner, NewKey};
 use crate::{Actor, Cloud};
 
@@ -166,7 +167,7 @@ impl Cloud {
         let list: PriceListId = self.ids.mint();
         let now = self.now();
         let draft = starter_price_list(list, start.currency, now, &models, &devices)?;
-        self.publish_prices_at(&Actor::system(), "list", draft, now).await.map(|_| ())
+        self.publish_prices(&Call::once(Actor::system()), "list", draft, now).await.map(|_| ())
     }
 }
 

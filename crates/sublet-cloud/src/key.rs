@@ -10,6 +10,7 @@ use sublet_store::key::{self, Key};
 use sublet_store::{Page, PageRequest, Tx, organization, project};
 
 use crate::audit::Deed;
+use crate::idempotency::{Answer, Call};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
 
@@ -60,24 +61,30 @@ impl KeyOwner {
 }
 
 impl Cloud {
-    /// Creates a key for a project of the actor's organization.
-    pub async fn create_project_key(&self, actor: &Actor, project: &ProjectId, new: &NewKey) -> Result<CreatedKey> {
+    /// Creates a key for a project of the actor's organization. A repeat of the call gets the id of
+    /// the key, never its secret again.
+    pub async fn create_project_key(&self, call: &Call, project: &ProjectId, new: &NewKey) -> Result<Answer<CreatedKey>> {
+        let actor = &call.actor;
         actor.require(Action::ManageKeys)?;
         self.check_new_key(new)?;
         let organization = actor.organization()?.clone();
         let created = self.new_key(&KeyOwner::Project { organization, project: project.clone() }, new)?;
-        self.store
-            .write((self, actor, &created, project), |(cloud, actor, created, project), tx| {
+        self.once(
+            call,
+            &|created: &CreatedKey| Ok(created.key.id.to_string()),
+            (self, actor, created, project),
+            |(cloud, actor, created, project), tx| {
                 Box::pin(async move {
                     let found = project::get(tx, &actor.scope, project).await?;
                     if found.archived {
                         return Err(Error::new(ErrorCode::Conflict, format!("project '{project}' is archived")));
                     }
-                    cloud.insert_key(tx, actor, created).await
+                    cloud.insert_key(tx, actor, created).await?;
+                    Ok(created.clone())
                 })
-            })
-            .await?;
-        Ok(created)
+            },
+        )
+        .await
     }
 
     fn check_new_key(&self, new: &NewKey) -> Result<()> {
@@ -168,6 +175,28 @@ impl Cloud {
             .await?;
         self.access_changed();
         Ok(revoked)
+    }
+
+    /// A key of one project, named below that project.
+    pub async fn get_project_key(&self, actor: &Actor, project: &ProjectId, id: &KeyId) -> Result<Key> {
+        actor.require(Action::ManageKeys)?;
+        let found = self.store.read((actor, id), |(actor, id), tx| Box::pin(key::find(tx, &actor.scope, id))).await?;
+        found
+            .filter(|key| key.project.as_ref() == Some(project))
+            .ok_or_else(|| Error::new(ErrorCode::NotFound, format!("project '{project}' has no key '{id}'")))
+    }
+
+    /// As [`Self::revoke_key`], for a key that is named below its project.
+    pub async fn revoke_project_key(&self, actor: &Actor, project: &ProjectId, id: &KeyId) -> Result<Key> {
+        self.get_project_key(actor, project, id).await?;
+        self.revoke_key(actor, id).await
+    }
+
+    /// The key that the actor called with.
+    pub async fn get_own_key(&self, actor: &Actor) -> Result<Key> {
+        let id = actor.key.clone().ok_or_else(|| Error::internal("the cloud's own work has no key"))?;
+        let found = self.store.read((actor, id), |(actor, id), tx| Box::pin(key::find(tx, &actor.scope, id))).await?;
+        found.ok_or_else(|| Error::new(ErrorCode::NotFound, "the key is gone"))
     }
 
     /// Who holds this key? Fails for unknown, expired and revoked ones.

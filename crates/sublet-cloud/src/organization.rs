@@ -1,5 +1,6 @@
 //! Organizations: created by the operator, each with its own ledger accounts and calendar.
 
+use sublet_core::admission::{ModelAccess, RateLimits};
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
@@ -8,7 +9,8 @@ use sublet_store::organization::{self, Organization};
 use sublet_store::{Page, PageRequest, Tx, ledger};
 
 use crate::audit::Deed;
-use crate::idempotency::{Answer, Call, Render};
+use crate::idempotency::{Answer, Call};
+use crate::key::{CreatedKey, KeyOwner, NewKey};
 use crate::{Action, Actor, Cloud};
 
 /// Longest name of anything, in characters.
@@ -36,12 +38,9 @@ pub fn checked_name(name: &str) -> Result<String> {
 }
 
 impl Cloud {
-    pub async fn create_organization(
-        &self,
-        call: &Call,
-        new: &NewOrganization,
-        render: &Render<Organization>,
-    ) -> Result<Answer<Organization>> {
+    /// Creates an organization with its first admin key. A repeat of the call gets the organization's id,
+    /// never the secret again.
+    pub async fn create_organization(&self, call: &Call, new: &NewOrganization) -> Result<Answer<(Organization, CreatedKey)>> {
         call.actor.require(Action::ManageOrganizations)?;
         let name = checked_name(&new.name)?;
         let calendar = BillingCalendar::new(&new.time_zone).map_err(|error| error.param("time_zone"))?;
@@ -58,12 +57,21 @@ impl Cloud {
             generation: 1,
             created_at: self.now(),
         };
-        self.once(call, render, (self, &call.actor, organization), |(cloud, actor, organization), tx| {
-            Box::pin(async move {
-                cloud.insert_organization(tx, actor, organization).await?;
-                Ok(organization.clone())
-            })
-        })
+        let admin = NewKey { name: "admin".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
+        let key = self.new_key(&KeyOwner::Organization(organization.id.clone()), &admin)?;
+        let context = (self, &call.actor, organization, key);
+        self.once(
+            call,
+            &|(organization, _): &(Organization, CreatedKey)| Ok(organization.id.to_string()),
+            context,
+            |(cloud, actor, organization, key), tx| {
+                Box::pin(async move {
+                    cloud.insert_organization(tx, actor, organization).await?;
+                    cloud.insert_key(tx, actor, key).await?;
+                    Ok((organization.clone(), key.clone()))
+                })
+            },
+        )
         .await
     }
 

@@ -12,7 +12,8 @@ use sublet_store::Store;
 use sublet_store::price::StoredPriceVersion;
 
 use crate::audit::Deed;
-use crate::{Action, Actor, Cloud};
+use crate::idempotency::{Answer, Call};
+use crate::{Action, Cloud};
 
 /// Published price lists. One list per currency is the public one: the first published in it.
 #[derive(Default)]
@@ -79,21 +80,37 @@ impl PriceBook {
 }
 
 impl Cloud {
-    /// Publishes a version. It takes over at its `effective_at`; what was admitted before keeps its price.
-    pub async fn publish_prices(&self, actor: &Actor, name: &str, draft: PriceListDraft) -> Result<Arc<PriceListVersion>> {
-        self.publish_prices_at(actor, name, draft, self.now()).await
-    }
-
-    /// As [`Self::publish_prices`], for a draft that takes effect at the very instant `now`.
-    pub async fn publish_prices_at(
+    /// Publishes a version. It takes over at its `effective_at`, which `now` may be the very instant of;
+    /// what was admitted before keeps its price. A repeat of the call gets the hash of the version.
+    pub async fn publish_prices(
         &self,
-        actor: &Actor,
+        call: &Call,
         name: &str,
         draft: PriceListDraft,
         now: Timestamp,
-    ) -> Result<Arc<PriceListVersion>> {
-        actor.require(Action::ManagePrices)?;
+    ) -> Result<Answer<Arc<PriceListVersion>>> {
+        call.actor.require(Action::ManagePrices)?;
         let version = Arc::new(PriceListVersion::new(draft)?);
+        let stored = self.next_version(name, &version, now)?;
+        let render = |version: &Arc<PriceListVersion>| Ok(version.version().0.to_string());
+        let answer = self
+            .once(call, &render, (self, &call.actor, stored, version), move |(cloud, actor, stored, version), tx| {
+                Box::pin(async move {
+                    sublet_store::price::insert(tx, stored).await?;
+                    let detail =
+                        format!("version {} number {} effective at {}", stored.version, stored.number, stored.effective_at);
+                    let deed = Deed { organization: None, action: "price_list.publish", target: stored.list.as_str(), detail };
+                    cloud.record(tx, actor, deed, now).await?;
+                    Ok(version.clone())
+                })
+            })
+            .await?;
+        self.prices.reload(&self.store).await?;
+        Ok(answer)
+    }
+
+    /// Checks a version against the list it continues and numbers it.
+    fn next_version(&self, name: &str, version: &Arc<PriceListVersion>, now: Timestamp) -> Result<StoredPriceVersion> {
         let lists = self.prices.snapshot();
         let known = lists.get(version.list());
         let mut list =
@@ -103,29 +120,15 @@ impl Cloud {
                 .alternative("publish a new version of that list"));
         }
         list.publish(version.clone(), now)?;
-        let number = i64::try_from(list.versions().len()).unwrap_or(i64::MAX);
-        let stored = StoredPriceVersion {
+        Ok(StoredPriceVersion {
             list: version.list().clone(),
-            number,
+            number: i64::try_from(list.versions().len()).unwrap_or(i64::MAX),
             name: list.name.clone(),
             currency: version.currency().to_string(),
             version: version.version().0.to_string(),
             effective_at: version.effective_at(),
             body: version.canonical().to_owned(),
             created_at: now,
-        };
-        self.store
-            .write((self, actor, &stored), move |(cloud, actor, stored), tx| {
-                Box::pin(async move {
-                    sublet_store::price::insert(tx, stored).await?;
-                    let detail =
-                        format!("version {} number {} effective at {}", stored.version, stored.number, stored.effective_at);
-                    let deed = Deed { organization: None, action: "price_list.publish", target: stored.list.as_str(), detail };
-                    cloud.record(tx, actor, deed, now).await
-                })
-            })
-            .await?;
-        self.prices.reload(&self.store).await?;
-        Ok(version)
+        })
     }
 }

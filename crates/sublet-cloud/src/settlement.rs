@@ -94,13 +94,20 @@ impl Cloud {
             return Ok(Some(format!("price-list version {} is not known", record.price_version.0)));
         };
         let (_, calendar) = accounts.get(tx, &record.organization).await?;
-        let period = calendar.period_at(record.admitted_at)?.key;
+        // Whatever is wrong with the record itself must not keep its batch from being settled.
+        let dated = calendar.period_at(record.admitted_at).and_then(|period| Ok((period.key, usage_lines(record, period.key)?)));
+        let (period, lines) = match dated {
+            Ok(dated) => dated,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
         let mut rated = Vec::new();
-        for (key, quantity) in usage_lines(record, period)? {
+        for (key, quantity) in lines {
             let state = charge::line_state(tx, &key).await?;
             match rate_line(key, state, &version, quantity) {
                 Ok(line) => rated.push(line),
-                Err(error) if error.code() == ErrorCode::UnknownPrice => return Ok(Some(error.to_string())),
+                Err(error) if matches!(error.code(), ErrorCode::UnknownPrice | ErrorCode::AmountOverflow) => {
+                    return Ok(Some(error.to_string()));
+                }
                 Err(error) => return Err(error),
             }
         }

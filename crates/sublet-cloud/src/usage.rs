@@ -81,6 +81,21 @@ impl Cloud {
             .await
     }
 
+    /// Charges of the actor's organization, or of one request or job of it.
+    pub async fn list_charges(&self, actor: &Actor, source: Option<&str>, page: &PageRequest) -> Result<Page<Charge>> {
+        actor.require(Action::ReadUsage)?;
+        self.store
+            .read((actor, source, page), |(actor, source, page), tx| {
+                Box::pin(async move {
+                    let Some(source) = source else { return charge::list(tx, &actor.scope, page).await };
+                    let mut items = charge::list_of(tx, source, CHARGES_OF_REQUEST_MAX).await?;
+                    items.retain(|charge| sublet_store::project::is_visible(&actor.scope, &charge.organization, &charge.project));
+                    Ok(Page { items, has_more: false })
+                })
+            })
+            .await
+    }
+
     /// Requests of the actor's project, newest first.
     pub async fn list_requests(&self, actor: &Actor, page: &PageRequest) -> Result<Page<UsageEvent>> {
         actor.require(Action::ReadUsage)?;

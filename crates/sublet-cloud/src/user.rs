@@ -11,7 +11,7 @@ use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
 
 /// The roles a person can have.
-pub const ROLES: [&str; 5] = ["owner", "admin", "member", "billing", "reader"];
+pub const ROLES: [&str; 4] = ["owner", "developer", "billing", "reader"];
 const EMAIL_MAX_BYTES: usize = 254;
 
 #[derive(Clone, PartialEq, Eq, Debug)]

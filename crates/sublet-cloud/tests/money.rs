@@ -234,7 +234,7 @@ on_both_databases! {
         let project = actor(&cloud.cloud, &cloud.keys.project).await;
         let (_, project_id) = project.project().expect("a project");
         let new = NewKey { name: "second".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
-        let created = cloud.cloud.create_project_key(&admin, project_id, &new).await.expect("a key");
+        let created = created(cloud.cloud.create_project_key(&Call::once(admin.clone()), project_id, &new).await);
         let session = Session::start(&cloud.cloud, &created.secret, "gw_1").await;
         let epoch = session.port.access_epoch();
         cloud.cloud.revoke_key(&admin, &created.key.id).await.expect("revoked");

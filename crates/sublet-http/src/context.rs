@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use sublet_api::Operation;
 use sublet_api::list;
 use sublet_cloud::Actor;
+use sublet_cloud::data::Order;
+use sublet_cloud::data::{Page, PageRequest};
 use sublet_cloud::idempotency::{Answer as Once, Call};
 use sublet_core::id::RequestId;
 use sublet_core::{Error, ErrorCode, Result};
-use sublet_store::page::Order;
-use sublet_store::{Page, PageRequest};
 
 use crate::answer::{Answer, text_of};
 

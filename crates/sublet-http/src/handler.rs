@@ -5,7 +5,7 @@ use sublet_core::{BoxFuture, Result};
 
 use crate::answer::Answer;
 use crate::context::Context;
-use crate::{App, public, usage, why};
+use crate::{App, account, audit, credit, invoice, key, ledger, limit, organization, price, project, public, usage, user, why};
 
 /// Extracts, calls one use case, maps.
 pub type Handler = fn(App, Context) -> BoxFuture<'static, Result<Answer>>;
@@ -25,6 +25,44 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::GetOpenApi => to!(public::open_api),
         Operation::GetLlmsText => to!(public::llms_text),
         Operation::GetErrorPage => to!(public::error_page),
+        Operation::GetPrices => to!(price::public),
+        Operation::GetAccount => to!(account::get),
+        Operation::GetOrganization => to!(organization::get_own),
+        Operation::ListUsers => to!(user::list),
+        Operation::CreateUser => to!(user::create),
+        Operation::DeleteUser => to!(user::delete),
+        Operation::ListProjects => to!(project::list),
+        Operation::CreateProject => to!(project::create),
+        Operation::GetProject => to!(project::get),
+        Operation::ArchiveProject => to!(project::archive),
+        Operation::ListKeys => to!(key::list),
+        Operation::CreateKey => to!(key::create),
+        Operation::DeleteKey => to!(key::delete),
+        Operation::ListOrganizationLimits | Operation::ListProjectLimits | Operation::ListKeyLimits => to!(limit::list),
+        Operation::SetOrganizationLimit | Operation::SetProjectLimit | Operation::SetKeyLimit => to!(limit::set),
+        Operation::DeleteOrganizationLimit | Operation::DeleteProjectLimit | Operation::DeleteKeyLimit => to!(limit::delete),
+        Operation::GetCompletionsUsage => to!(usage::completions),
+        Operation::GetCosts => to!(usage::costs),
+        Operation::ListAuditLogs | Operation::OperatorListAuditLogs => to!(audit::list),
+        Operation::GetCredits => to!(credit::get_own),
+        Operation::ListCreditGrants => to!(credit::list),
+        Operation::ListCharges => to!(invoice::list_charges),
+        Operation::ListInvoices => to!(invoice::list),
+        Operation::DraftInvoice => to!(invoice::draft),
+        Operation::GetInvoice => to!(invoice::get),
+        Operation::ListOrganizations => to!(organization::list),
+        Operation::CreateOrganization => to!(organization::create),
+        Operation::OperatorGetOrganization => to!(organization::get),
+        Operation::GrantCredit => to!(credit::grant),
+        Operation::OperatorGetCredits => to!(credit::get),
+        Operation::ListPriceLists => to!(price::list),
+        Operation::PublishPriceList => to!(price::publish),
+        Operation::GetPriceList => to!(price::get),
+        Operation::VerifyLedger => to!(ledger::verify),
+        Operation::ListLedgerAccounts => to!(ledger::list_accounts),
+        Operation::ExportLedger => to!(ledger::export),
+        Operation::GetEarnings => to!(ledger::earnings),
+        Operation::ListQuarantine => to!(ledger::quarantine),
         Operation::GetRequest => to!(usage::get_request),
         Operation::GetUsage | Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetWhy | Operation::GetOrganizationWhy | Operation::OperatorGetWhy => to!(why::explain),

@@ -10,13 +10,24 @@
 //!
 //! Deliberately absent: SQL, decisions, listeners.
 
+mod account;
 pub mod answer;
+mod audit;
 mod context;
+mod credit;
 pub mod gate;
 mod handler;
+mod invoice;
+mod key;
+mod ledger;
+mod limit;
+mod organization;
+mod price;
+mod project;
 mod public;
 mod router;
 mod usage;
+mod user;
 mod why;
 mod wire;
 

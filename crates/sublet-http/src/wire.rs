@@ -2,9 +2,9 @@
 
 use sublet_api::Money;
 use sublet_api::price::{Meter, Subject};
+use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Currency, Error, Nanos, Result};
-use sublet_money::sku::{SkuName, TokenKind};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
 
 /// A sku as the API names it: what is used, how it is counted, at which notice.
 pub fn sku_parts(sku: &SkuName) -> (Subject, Meter, Option<NoticeClass>) {
@@ -28,4 +28,20 @@ pub const fn money(amount: Nanos, currency: Currency) -> Money {
 /// A count that cannot be negative.
 pub fn count(value: i64) -> Result<u64> {
     u64::try_from(value).map_err(|_| Error::internal(format!("a count is negative: {value}")))
+}
+
+/// Metadata is stored with jobs and leases only: elsewhere it is refused rather than dropped.
+pub fn no_metadata(metadata: &sublet_api::object::Metadata) -> Result<()> {
+    if metadata.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::UnsupportedField, "metadata is not kept with this object yet")
+        .param("metadata")
+        .alternative("leave metadata out"))
+}
+
+/// The answer to a repeat of a call whose first answer held a secret.
+pub fn shown_before(id: &str) -> Error {
+    Error::new(ErrorCode::AlreadyServed, format!("this call created {id}; its secret was shown in the first answer only"))
+        .alternative("revoke it and create another under a new Idempotency-Key")
 }

@@ -148,12 +148,11 @@ fn grants(grants: &[CreditGrant]) -> Table {
             Cell::text(grant.id.as_str()),
             Cell::text(grant.kind.as_str()),
             Cell::number(render::money(&grant.amount)),
-            Cell::number(render::money(&grant.remaining)),
             Cell::text(render::rfc3339(grant.expires_at)),
             Cell::optional(grant.reference.as_ref()),
         ]
     });
-    Table::new(["grant", "kind", "amount", "left", "expires", "reference"], "no credit was ever granted").rows(rows)
+    Table::new(["grant", "kind", "amount", "expires", "reference"], "no credit was ever granted").rows(rows)
 }
 
 /// The two sides of the identity that holds at every instant, one term a line.

@@ -102,10 +102,7 @@ fn table(accounts: &[LedgerAccount]) -> Table {
             Cell::text(account.currency.as_str()),
             Cell::number(account.debits_posted.0),
             Cell::number(account.credits_posted.0),
-            Cell::number(account.debits_pending.0),
-            Cell::number(account.credits_pending.0),
-            Cell::text(account.id.as_str()),
         ]
     });
-    Table::new(["account", "in", "debits", "credits", "pending debits", "pending credits", "id"], "the books are empty").rows(rows)
+    Table::new(["account", "in", "debits", "credits"], "the books are empty").rows(rows)
 }

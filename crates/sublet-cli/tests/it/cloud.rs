@@ -33,6 +33,8 @@ pub enum Answer {
         chunks: Vec<&'static str>,
         cut: bool,
     },
+    /// Somewhere else.
+    Redirect(String),
     /// Anything else, with its status.
     Raw(u16, &'static str),
 }
@@ -150,6 +152,11 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
 fn write_answer(mut connection: TcpStream, answer: &Answer) {
     let (status, kind, body) = match answer {
         Answer::Json(status, value) => (*status, "application/json", value.to_string()),
+        Answer::Redirect(to) => {
+            let text = format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = connection.write_all(text.as_bytes());
+            return;
+        }
         Answer::Raw(status, text) => (*status, "text/html", (*text).to_owned()),
         Answer::Text { chunks, cut } => {
             let mut text = String::from("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");

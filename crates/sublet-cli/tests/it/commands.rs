@@ -195,7 +195,7 @@ fn a_limit_is_set_in_the_account_s_currency() {
 fn a_grant_travels_with_everything_that_was_said() {
     let cloud = Cloud::start();
     let grant = json!({"object": "credit_grant", "id": "grant_1", "organization": "org_1", "kind": "promotional",
-        "amount": object::eur("50"), "remaining": object::eur("50"), "reference": "hello", "expires_at": null,
+        "amount": object::eur("50"), "reference": "hello", "expires_at": null,
         "created_at": 1, "metadata": {}});
     cloud
         .gives("GET /operator/v1/organizations/org_1/credits", object::balance())

@@ -46,6 +46,15 @@ fn an_answer_of_something_else_is_shown_and_mapped_by_status() {
 }
 
 #[test]
+fn a_key_does_not_follow_a_redirect() {
+    let (elsewhere, cloud) = (Cloud::start(), Cloud::start());
+    cloud.answers("GET /v1/jobs", Answer::Redirect(format!("{}/v1/jobs", elsewhere.url())));
+    let printed = Terminal::at(cloud.url()).run(&["jobs", "list"]);
+    assert_eq!(printed.status, ExitStatus(1), "{}", printed.err);
+    assert!(elsewhere.lines().is_empty());
+}
+
+#[test]
 fn an_object_of_another_shape_is_an_error_not_a_panic() {
     let cloud = Cloud::start();
     cloud.gives("GET /v1/jobs", serde_json::json!({"object": "list", "data": [{"object": "lease"}]}));

@@ -75,9 +75,8 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
     let device = json!({"object": "device", "id": "dev_1", "node": "node_1", "name": "cpu-0", "kind": "cpu", "uuid": "cpu-slot-0",
         "memory_bytes": 2_147_483_648_u64, "status": "sold", "lease": "lease_1", "organization": "org_1", "cordoned": true,
         "created_at": 1_772_323_200});
-    let account = json!({"object": "ledger.account", "id": "acct_1", "name": "liabilities:credit:paid", "organization": "org_1",
-        "currency": "EUR", "debits_posted": "6", "credits_posted": "50", "debits_pending": "1.5", "credits_pending": "0",
-        "created_at": 1_772_323_200});
+    let account = json!({"object": "ledger.account", "name": "liabilities:customers:org_1:available:paid",
+        "organization": "org_1", "currency": "EUR", "debits_posted": "6", "credits_posted": "50"});
     vec![
         ("orgs list", "GET /operator/v1/organizations", object::list(vec![object::organization()])),
         ("billing credits show org_1", "GET /operator/v1/organizations/org_1/credits", object::balance()),

@@ -1,0 +1,81 @@
+//! Credit: balances and grants.
+
+use sublet_api::credit as wire;
+use sublet_api::list::ListQuery;
+use sublet_api::object::{CreditBalanceTag, CreditGrantTag, Metadata};
+use sublet_cloud::credit::{CreditBalance, NewCredit};
+use sublet_cloud::data::CreditGrant;
+use sublet_cloud::data::CreditKind;
+use sublet_core::id::OrganizationId;
+use sublet_core::{Nanos, Result};
+
+use crate::App;
+use crate::answer::{Answer, json, text_of};
+use crate::context::{Context, once, page_answer, page_request};
+use crate::wire::{money, no_metadata};
+
+fn balance_to_wire(balance: &CreditBalance) -> wire::CreditBalance {
+    let funds = &balance.funds;
+    let money = |amount: Nanos| money(amount, balance.currency);
+    wire::CreditBalance {
+        object: CreditBalanceTag,
+        organization: balance.organization.clone(),
+        deposited: money(funds.deposited),
+        credit_limit: money(funds.credit_limit),
+        available: money(funds.available),
+        sliced: money(funds.sliced),
+        held: money(funds.held),
+        captured: money(funds.captured),
+        suspense: money(funds.suspense),
+        expired: money(funds.expired),
+        refunded: money(funds.refunded),
+    }
+}
+
+fn grant_to_wire(grant: &CreditGrant) -> wire::CreditGrant {
+    wire::CreditGrant {
+        object: CreditGrantTag,
+        id: grant.id.clone(),
+        organization: grant.organization.clone(),
+        kind: if grant.kind == CreditKind::Paid.as_str() { wire::CreditKind::Paid } else { wire::CreditKind::Promotional },
+        amount: money(grant.amount, grant.currency),
+        reference: Some(grant.reference.clone()).filter(|reference| !reference.is_empty()),
+        expires_at: grant.expires_at.map(Into::into),
+        created_at: grant.created_at.into(),
+        metadata: Metadata::default(),
+    }
+}
+
+pub async fn get_own(app: App, context: Context) -> Result<Answer> {
+    let organization = context.actor.organization()?;
+    json(&balance_to_wire(&app.cloud.credit_balance(&context.actor, organization).await?))
+}
+
+pub async fn get(app: App, context: Context) -> Result<Answer> {
+    let organization: OrganizationId = context.path("id")?;
+    json(&balance_to_wire(&app.cloud.credit_balance(&context.actor, &organization).await?))
+}
+
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    let asked = context.query::<ListQuery>()?.page();
+    let page = app.cloud.list_credit(&context.actor, context.actor.organization()?, &page_request(&asked)?).await?;
+    page_answer(&asked, page, |grant| grant_to_wire(&grant), |wire| wire.id.to_string())
+}
+
+pub async fn grant(app: App, context: Context) -> Result<Answer> {
+    let body: wire::CreateCreditGrant = context.body()?;
+    no_metadata(&body.metadata)?;
+    let new = NewCredit {
+        organization: context.path("id")?,
+        kind: match body.kind {
+            wire::CreditKind::Paid => CreditKind::Paid,
+            wire::CreditKind::Promotional => CreditKind::Promotional,
+        },
+        amount: body.amount.nanos(),
+        currency: Some(body.amount.currency),
+        reference: body.reference.unwrap_or_default(),
+        expires_at: body.expires_at.map(|at| at.0),
+    };
+    let outcome = app.cloud.grant_credit(&context.call()?, &new, &|grant| text_of(&grant_to_wire(grant))).await?;
+    once(outcome, grant_to_wire)
+}

@@ -1,0 +1,138 @@
+//! Invoices and the charges they add up.
+
+use sublet_api::invoice as wire;
+use sublet_api::money::Amount;
+use sublet_api::object::{ChargeTag, InvoiceTag};
+use sublet_cloud::data::{BillingCalendar, Charge, Invoice, InvoiceState, PriceModel};
+use sublet_core::id::InvoiceId;
+use sublet_core::{Error, ErrorCode, Nanos, Result};
+
+use crate::App;
+use crate::answer::{Answer, json};
+use crate::context::{Context, page_request};
+use crate::wire::{count, money, sku_parts};
+
+fn to_wire(app: &App, invoice: &Invoice) -> Result<wire::Invoice> {
+    let content = &invoice.content;
+    let currency = content.account.currency;
+    let (status, issued_at) = match invoice.state {
+        InvoiceState::Draft => (wire::InvoiceStatus::Draft, None),
+        InvoiceState::Issued { issued_at } => (wire::InvoiceStatus::Issued, Some(issued_at)),
+        InvoiceState::Paid { issued_at, .. } => (wire::InvoiceStatus::Paid, Some(issued_at)),
+        InvoiceState::Void { issued_at, .. } => (wire::InvoiceStatus::Void, Some(issued_at)),
+    };
+    let lines = content.lines.iter().map(|line| line_to_wire(app, line, currency)).collect::<Result<_>>()?;
+    let exact = content.subtotal.checked_sub(content.carry_before)?;
+    Ok(wire::Invoice {
+        object: InvoiceTag,
+        id: invoice.id.clone(),
+        number: None,
+        organization: content.account.organization.clone(),
+        status,
+        period_start: content.period.interval.starts_at.into(),
+        period_end: content.period.interval.ends_at.into(),
+        time_zone: content.account.zone.clone(),
+        lines,
+        subtotal: money(content.subtotal, currency),
+        rounding: money(content.total.checked_sub(exact)?, currency),
+        carried: money(content.carry_before.checked_neg()?, currency),
+        total: money(content.total, currency),
+        created_at: content.period.interval.starts_at.into(),
+        issued_at: issued_at.map(Into::into),
+    })
+}
+
+fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sublet_core::Currency) -> Result<wire::InvoiceLine> {
+    let (subject, meter, notice) = sku_parts(&line.sku);
+    let version = app.cloud.prices().get(&line.price_version)?;
+    let entry = version.get(&line.sku)?;
+    let unit_amount = match &entry.model {
+        PriceModel::PerUnit { price } => *price,
+        // Tiers have no one price; the line's text says what they are.
+        PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } => Nanos::ZERO,
+    };
+    Ok(wire::InvoiceLine {
+        project: line.project.clone(),
+        subject,
+        meter,
+        notice,
+        price_version: line.price_version.clone(),
+        unit_amount: Amount(unit_amount),
+        unit_per: count(entry.unit.base_units())?,
+        quantity: count(line.quantity.get())?,
+        charges: line.charges.count,
+        amount: money(line.charges.amount, currency),
+    })
+}
+
+/// Drafts the invoice of the period that holds the given instant.
+pub async fn draft(app: App, context: Context) -> Result<Answer> {
+    let body: wire::DraftInvoice = if context.body.is_empty() { wire::DraftInvoice::default() } else { context.body()? };
+    let organization = context.actor.organization()?;
+    let account = app.cloud.get_organization(&context.actor, organization).await?;
+    let period = match body.at {
+        Some(at) => Some(BillingCalendar::new(&account.time_zone)?.period_at(at.0)?.key),
+        None => None,
+    };
+    json(&to_wire(&app, &app.cloud.draft_invoice(&context.actor, organization, period).await?)?)
+}
+
+pub async fn get(app: App, context: Context) -> Result<Answer> {
+    let id: InvoiceId = context.path("id")?;
+    json(&to_wire(&app, &app.cloud.get_invoice(&context.actor, &id).await?)?)
+}
+
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    let query: wire::InvoiceListQuery = context.query()?;
+    if query.status.is_some_and(|status| status != wire::InvoiceStatus::Draft) {
+        // Nothing is issued yet, so every other filter has an empty answer.
+        return json(&sublet_api::List::<wire::Invoice>::whole(Vec::new()));
+    }
+    let asked = query.page();
+    let page = app.cloud.list_invoices(&context.actor, &page_request(&asked)?).await?;
+    let mut invoices = page.items.iter().map(|invoice| to_wire(&app, invoice)).collect::<Result<Vec<_>>>()?;
+    if asked.before.is_some() {
+        invoices.reverse();
+    }
+    json(&sublet_api::List::page(invoices, page.has_more, |invoice| invoice.id.to_string()))
+}
+
+pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
+    let (subject, meter, notice) = sku_parts(&charge.sku);
+    Ok(wire::Charge {
+        object: ChargeTag,
+        id: charge.id.clone(),
+        project: charge.project.clone(),
+        request: charge.source.parse().ok(),
+        job: charge.source.parse().ok(),
+        lease: charge.source.parse().ok(),
+        subject,
+        meter,
+        notice,
+        quantity: count(charge.quantity.get())?,
+        amount: money(charge.amount, charge.currency),
+        price_version: charge.price_version.clone(),
+        used_at: charge.occurred_at.into(),
+        created_at: charge.posted_at.into(),
+    })
+}
+
+pub async fn list_charges(app: App, context: Context) -> Result<Answer> {
+    let query: wire::ChargeListQuery = context.query()?;
+    let filters = [query.project.is_some(), query.start_time.is_some(), query.end_time.is_some()];
+    if filters.contains(&true) {
+        return Err(Error::new(
+            ErrorCode::UnsupportedField,
+            "charges can be filtered by request and job; not yet by project or time",
+        )
+        .alternative("use /v1/organization/costs for sums over time"));
+    }
+    let source = query.request.as_ref().map(|id| id.as_str()).or(query.job.as_ref().map(|id| id.as_str()));
+    let asked = query.page();
+    let page = app.cloud.list_charges(&context.actor, source, &page_request(&asked)?).await?;
+    let mut charges = page.items.iter().map(charge_to_wire).collect::<Result<Vec<_>>>()?;
+    if asked.before.is_some() {
+        charges.reverse();
+    }
+    json(&sublet_api::List::page(charges, page.has_more, |charge| charge.id.to_string()))
+}
