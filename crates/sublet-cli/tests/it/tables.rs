@@ -51,7 +51,7 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
 fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
     let project = json!({"object": "organization.project", "id": "proj_1", "name": "vision", "status": "active",
         "created_at": 1_772_323_200, "archived_at": null, "metadata": {}});
-    let charge = json!({"object": "charge", "id": "chg_1", "project": "proj_1", "meter_event": "mtr_1", "request": "req_1",
+    let charge = json!({"object": "charge", "id": "chg_1", "project": "proj_1", "request": "req_1",
         "subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "quantity": 17, "amount": object::eur("0.0000102"),
         "price_version": "abc", "used_at": "2026-03-01T00:00:00Z", "created_at": 1_772_323_200});
     let entry = json!({"object": "organization.audit_log", "id": "aud_1", "type": "api_key.created", "effective_at": 1_772_323_200,
