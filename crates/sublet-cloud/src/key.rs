@@ -221,7 +221,10 @@ impl Cloud {
 
     /// What the gateway may let this key do.
     pub(crate) async fn access_of(&self, secret: &Secret) -> Result<Arc<Access>> {
-        let key = self.live_key(secret).await?;
+        let key = match self.redeem_ticket(secret).await? {
+            Some(key) => key,
+            None => self.live_key(secret).await?,
+        };
         let (Some(organization), Some(project)) = (key.organization, key.project) else {
             return Err(Error::new(
                 ErrorCode::WrongKeyPlane,

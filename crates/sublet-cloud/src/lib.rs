@@ -30,12 +30,15 @@ pub mod project;
 pub mod quote;
 pub mod settlement;
 pub mod slice;
+pub mod spend;
+mod ticket;
 pub mod usage;
 pub mod user;
 pub mod why;
 
 /// Plain data of the layers below that use cases take and give, for callers that know only this crate.
 pub mod data {
+    pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState};
@@ -44,11 +47,15 @@ pub mod data {
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
     pub use sublet_money::price_model::PriceModel;
     pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, SkuName, TokenKind};
+    pub use sublet_store::attempt::Attempt;
     pub use sublet_store::audit::AuditEntry;
     pub use sublet_store::budget::{Budget, BudgetWindow};
     pub use sublet_store::charge::{Charge, ChargeSummary};
     pub use sublet_store::credit::CreditGrant;
+    pub use sublet_store::device::{Device, DeviceSpan, Node};
+    pub use sublet_store::job::{Job, JobFilter};
     pub use sublet_store::key::Key;
+    pub use sublet_store::lease::{HoldBound, Lease};
     pub use sublet_store::ledger::StoredAccount;
     pub use sublet_store::limit::SpendLimit;
     pub use sublet_store::organization::Organization;
@@ -76,13 +83,14 @@ pub struct Cloud {
     pub(crate) ids: IdMint,
     pub(crate) prices: Arc<PriceBook>,
     access_epoch: Arc<AtomicU64>,
+    pub(crate) tickets: Arc<ticket::Tickets>,
 }
 
 impl Cloud {
     /// Reads what has to be in memory: the price lists.
     pub async fn open(store: Store, ids: IdMint) -> sublet_core::Result<Self> {
         let prices = Arc::new(PriceBook::load(&store).await?);
-        Ok(Self { store, ids, prices, access_epoch: Arc::new(AtomicU64::new(1)) })
+        Ok(Self { store, ids, prices, access_epoch: Arc::new(AtomicU64::new(1)), tickets: Arc::default() })
     }
     pub fn store(&self) -> &Store {
         &self.store
