@@ -104,7 +104,7 @@ impl Compute {
     async fn ended(&self, tx: &mut Tx, mut attempt: Attempt, ending: Ending, sequence: u64) -> Result<()> {
         let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
         // A clock that was set back does not make time run backwards.
-        let at = attempt.started_at.map_or(ending.at, |started_at| started_at.max(ending.at));
+        let at = attempt.started_at.unwrap_or(attempt.placed_at).max(ending.at);
         if attempt.started_at.is_some() {
             let reason = if ending.exit == Exit::Lost { CloseReason::Lost } else { CloseReason::Exited };
             self.settle(tx, &lease, &mut attempt, Closing { until: at, reason, sequence }).await?;

@@ -8,7 +8,7 @@ use sublet_core::id::{DeviceId, NodeId};
 use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::DeviceInfo;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuName;
 use sublet_store::device::{self, Device, DeviceSpan, Node};
 use sublet_store::lease::{self, Lease};
@@ -220,6 +220,12 @@ impl Compute {
     pub async fn device_time(&self, actor: &Actor, from: Timestamp, until: Timestamp) -> Result<Vec<(DeviceClass, i64)>> {
         actor.require(Action::ManageFleet)?;
         self.cloud.store.read((), move |(), tx| Box::pin(device::time_by_class(tx, from, until))).await
+    }
+
+    /// The memory of one device of a kind, as the runner reports it; zero if there is none.
+    pub fn device_memory(&self, kind: &DeviceKind) -> Bytes {
+        let devices = self.runner.devices();
+        devices.iter().find(|device| device.kind == kind.as_str()).map_or(Bytes::ZERO, |device| device.memory)
     }
 
     /// Every priced device sku there are devices for, with what the actor could lease of it now.

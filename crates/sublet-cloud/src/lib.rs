@@ -61,6 +61,7 @@ pub mod data {
     pub use sublet_store::organization::Organization;
     pub use sublet_store::page::Order;
     pub use sublet_store::project::Project;
+    pub use sublet_store::quote::Quote;
     pub use sublet_store::usage::UsageEvent;
     pub use sublet_store::user::User;
     pub use sublet_store::{Page, PageRequest};

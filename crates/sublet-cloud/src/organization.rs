@@ -3,7 +3,7 @@
 use sublet_core::admission::{ModelAccess, RateLimits};
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::period::BillingCalendar;
 use sublet_store::organization::{self, Organization};
 use sublet_store::{Page, PageRequest, Tx, ledger};
@@ -86,6 +86,24 @@ impl Cloud {
 
     pub async fn get_organization(&self, actor: &Actor, id: &OrganizationId) -> Result<Organization> {
         self.store.read((actor, id), |(actor, id), tx| Box::pin(organization::get(tx, &actor.scope, id))).await
+    }
+
+    /// The organization the actor belongs to, whatever its plane.
+    pub async fn account_of(&self, actor: &Actor) -> Result<Organization> {
+        let id = actor.organization()?;
+        let own = Scope::Organization(id.clone());
+        self.store.read((own, id), |(own, id), tx| Box::pin(organization::get(tx, own, id))).await
+    }
+
+    /// Records that an operator had a model imported.
+    pub async fn record_import(&self, actor: &Actor, model: &str) -> Result<()> {
+        let now = self.now();
+        self.store
+            .write((self, actor, model), move |(cloud, actor, model), tx| {
+                let deed = Deed { organization: None, action: "model.import", target: model, detail: String::new() };
+                Box::pin(cloud.record(tx, actor, deed, now))
+            })
+            .await
     }
 
     pub async fn list_organizations(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Organization>> {

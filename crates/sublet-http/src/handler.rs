@@ -5,7 +5,10 @@ use sublet_core::{BoxFuture, Result};
 
 use crate::answer::Answer;
 use crate::context::Context;
-use crate::{App, account, audit, credit, invoice, key, ledger, limit, organization, price, project, public, usage, user, why};
+use crate::{
+    App, account, audit, credit, device, invoice, job, key, lease, ledger, limit, model, organization, price, project, public,
+    quote, sku, usage, user, why,
+};
 
 /// Extracts, calls one use case, maps.
 pub type Handler = fn(App, Context) -> BoxFuture<'static, Result<Answer>>;
@@ -66,6 +69,28 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::GetRequest => to!(usage::get_request),
         Operation::GetUsage | Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetWhy | Operation::GetOrganizationWhy | Operation::OperatorGetWhy => to!(why::explain),
-        _ => None,
+        Operation::ListSkus => to!(sku::list),
+        Operation::ListAvailability => to!(sku::availability),
+        Operation::CreateQuote => to!(quote::create),
+        Operation::ListQuotes => to!(quote::list),
+        Operation::GetQuote => to!(quote::get),
+        Operation::CreateLease => to!(lease::create),
+        Operation::ListLeases | Operation::OperatorListLeases => to!(lease::list),
+        Operation::GetLease => to!(lease::get),
+        Operation::CancelLease => to!(lease::cancel),
+        Operation::CreateJob => to!(job::create),
+        Operation::ListJobs | Operation::OperatorListJobs => to!(job::list),
+        Operation::GetJob => to!(job::get),
+        Operation::CancelJob => to!(job::cancel),
+        Operation::GetJobLogs => to!(job::logs),
+        Operation::ListNodes => to!(device::list_nodes),
+        Operation::ListDevices => to!(device::list),
+        Operation::CordonDevice => to!(device::cordon),
+        Operation::UncordonDevice => to!(device::uncordon),
+        Operation::ListCapacity => to!(device::capacity),
+        Operation::ListServedModels => to!(model::list),
+        Operation::ImportModel => to!(model::import),
+        // The data plane's own.
+        Operation::CreateChatCompletion | Operation::CreateCompletion | Operation::ListModels | Operation::GetModel => None,
     }
 }

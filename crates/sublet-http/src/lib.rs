@@ -15,17 +15,23 @@ pub mod answer;
 mod audit;
 mod context;
 mod credit;
+mod device;
 pub mod gate;
 mod handler;
 mod invoice;
+mod job;
 mod key;
+mod lease;
 mod ledger;
 mod limit;
+mod model;
 mod organization;
 mod price;
 mod project;
 mod public;
+mod quote;
 mod router;
+mod sku;
 mod usage;
 mod user;
 mod why;
@@ -35,8 +41,9 @@ use std::sync::Arc;
 
 use sublet_api::health::HealthCheck;
 use sublet_cloud::Cloud;
+use sublet_cloud::compute::Compute;
 use sublet_core::BoxFuture;
-use sublet_core::engine::ModelEngine;
+use sublet_core::engine::{ModelEngine, ModelInfo};
 
 pub use router::{DataPlane, router};
 
@@ -46,12 +53,15 @@ pub trait Process: Send + Sync {
     fn checks(&self) -> BoxFuture<'_, Vec<HealthCheck>>;
     /// Figures in Prometheus' text format.
     fn metrics(&self) -> BoxFuture<'_, String>;
+    /// Takes a model's files from a path on this machine and serves them.
+    fn import_model(&self, path: String, name: Option<String>) -> BoxFuture<'_, sublet_core::Result<ModelInfo>>;
 }
 
 /// Everything handlers use. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub cloud: Cloud,
+    pub compute: Compute,
     pub engine: Arc<dyn ModelEngine>,
     pub process: Arc<dyn Process>,
 }

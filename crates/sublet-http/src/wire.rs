@@ -45,3 +45,8 @@ pub fn shown_before(id: &str) -> Error {
     Error::new(ErrorCode::AlreadyServed, format!("this call created {id}; its secret was shown in the first answer only"))
         .alternative("revoke it and create another under a new Idempotency-Key")
 }
+
+/// Stored metadata on the wire.
+pub fn metadata(pairs: &std::collections::BTreeMap<String, String>) -> Result<sublet_api::object::Metadata> {
+    pairs.clone().try_into()
+}

@@ -1,0 +1,82 @@
+//! Leases.
+
+use sublet_api::lease as wire;
+use sublet_api::object::LeaseTag;
+use sublet_api::sku::SkuName;
+use sublet_cloud::lease::LeaseStatement;
+use sublet_core::id::LeaseId;
+use sublet_core::lease::LeaseState;
+use sublet_core::{Error, ErrorCode, Result};
+
+use crate::App;
+use crate::answer::{Answer, json, text_of};
+use crate::context::{Context, once, page_answer, page_request};
+use crate::sku::name_of;
+use crate::wire::{count, metadata, money};
+
+fn to_wire(statement: &LeaseStatement) -> Result<wire::Lease> {
+    let lease = &statement.lease;
+    Ok(wire::Lease {
+        object: LeaseTag,
+        id: lease.id.clone(),
+        organization: lease.organization.clone(),
+        project: lease.project.clone(),
+        quote: lease.quote.clone(),
+        status: match lease.state {
+            LeaseState::Pending | LeaseState::Active => wire::LeaseStatus::Active,
+            LeaseState::Ending { .. } => wire::LeaseStatus::Ending,
+            LeaseState::Ended { .. } => wire::LeaseStatus::Ended,
+        },
+        sku: SkuName(name_of(&lease.sku)),
+        units: lease.units,
+        notice: lease.notice,
+        devices: lease.devices.clone(),
+        price: money(lease.price, lease.currency),
+        price_version: lease.price_version.clone(),
+        maximum_cost: lease.max_cost.map(|most| money(most, lease.currency)),
+        cost: money(lease.cost, lease.currency),
+        held: money(statement.held, lease.currency),
+        starts_at: lease.starts_at.into(),
+        ends_at: lease.ends_at.map(Into::into),
+        ended_at: lease.ended_at.map(Into::into),
+        end_reason: lease.state.reason().map(|reason| reason.explanation().to_owned()),
+        generation: count(lease.generation)?,
+        created_at: lease.created_at.into(),
+        metadata: metadata(&lease.metadata)?,
+    })
+}
+
+pub async fn create(app: App, context: Context) -> Result<Answer> {
+    let body: wire::CreateLease = context.body()?;
+    let pairs = body.metadata.pairs();
+    let outcome =
+        app.compute.accept_quote(&context.call()?, &body.quote, pairs, &|statement| text_of(&to_wire(statement)?)).await?;
+    once(outcome, |statement| to_wire(statement).ok())
+}
+
+pub async fn get(app: App, context: Context) -> Result<Answer> {
+    let id: LeaseId = context.path("id")?;
+    json(&to_wire(&app.compute.get_lease(&context.actor, &id).await?)?)
+}
+
+/// Leases of the caller's scope: a project's own, or all for the operator.
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    let query: wire::LeaseListQuery = context.query()?;
+    let asked = query.page();
+    let status = query.status.map(wire::LeaseStatus::as_str);
+    let page = app.compute.list_leases(&context.actor, status, &page_request(&asked)?).await?;
+    let items = page.items.iter().map(to_wire).collect::<Result<Vec<_>>>()?;
+    page_answer(&asked, sublet_cloud::data::Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
+}
+
+pub async fn cancel(app: App, context: Context) -> Result<Answer> {
+    let id: LeaseId = context.path("id")?;
+    let generation = match context.headers.get(http::header::IF_MATCH) {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().unwrap_or("").trim_matches('"');
+            Some(text.parse::<i64>().map_err(|_| Error::new(ErrorCode::InvalidRequest, "If-Match carries a lease's generation"))?)
+        }
+    };
+    json(&to_wire(&app.compute.end_lease(&context.actor, &id, generation).await?)?)
+}

@@ -1,0 +1,45 @@
+//! The models this cloud serves: for the operator.
+
+use sublet_api::model as wire;
+use sublet_api::object::ServedModelTag;
+use sublet_cloud::Action;
+use sublet_core::engine::ModelInfo;
+use sublet_core::{Currency, Result};
+
+use crate::App;
+use crate::answer::{Answer, json};
+use crate::context::Context;
+use crate::wire::count;
+
+fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {
+    let now = app.cloud.clock().now();
+    let mut currencies: Vec<Currency> = app.cloud.prices().snapshot().values().map(|list| list.currency).collect();
+    currencies.dedup();
+    let priced = currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, &model.name, now).is_ok());
+    Ok(wire::ServedModel {
+        object: ServedModelTag,
+        id: model.name.clone(),
+        owned_by: model.owned_by.clone(),
+        context_window: count(model.context_window.get())?,
+        vocabulary: count(model.vocabulary.get())?,
+        has_chat_template: model.has_chat_template,
+        priced,
+        created_at: model.created_at.into(),
+    })
+}
+
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    context.actor.require(Action::ManageFleet)?;
+    let models = app.engine.models();
+    let data = models.iter().map(|model| to_wire(&app, model)).collect::<Result<Vec<_>>>()?;
+    json(&sublet_api::List::whole(data))
+}
+
+/// Copies a model's files into the data directory and serves them.
+pub async fn import(app: App, context: Context) -> Result<Answer> {
+    context.actor.require(Action::ManageFleet)?;
+    let body: wire::ImportModel = context.body()?;
+    let imported = app.process.import_model(body.path, body.name).await?;
+    app.cloud.record_import(&context.actor, &imported.name).await?;
+    json(&to_wire(&app, &imported)?)
+}

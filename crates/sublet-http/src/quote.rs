@@ -1,0 +1,108 @@
+//! Quotes.
+
+use sublet_api::Money;
+use sublet_api::object::QuoteTag;
+use sublet_api::quote as wire;
+use sublet_api::sku::SkuName;
+use sublet_cloud::data::Quote;
+use sublet_cloud::quote::NewQuote;
+use sublet_core::id::QuoteId;
+use sublet_core::money::divide_ceil;
+use sublet_core::quote::{QuoteState, QuoteTerms};
+use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+
+use crate::App;
+use crate::answer::{Answer, json, text_of};
+use crate::context::{Context, once, page_answer, page_request};
+use crate::sku::device_kind;
+use crate::wire::{count, metadata, money};
+
+fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
+    let terms = &quote.terms;
+    Ok(wire::Quote {
+        object: QuoteTag,
+        id: quote.id.clone(),
+        project: quote.project.clone(),
+        status: match quote.state.at(now) {
+            QuoteState::Open { .. } => wire::QuoteStatus::Open,
+            QuoteState::Accepted => wire::QuoteStatus::Accepted,
+            QuoteState::Expired => wire::QuoteStatus::Expired,
+        },
+        sku: SkuName(terms.kind.to_string()),
+        units: terms.units,
+        notice: terms.notice,
+        price: money(terms.price_per_hour, terms.currency),
+        price_version: terms.price_version.clone(),
+        // Only time on devices is charged, so a lease that is ended at once costs nothing.
+        minimum_seconds: 0,
+        maximum_seconds: terms.max_duration.map(|span| count(span.seconds_ceil())).transpose()?,
+        minimum_cost: money(Nanos::ZERO, terms.currency),
+        maximum_cost: most(terms)?,
+        hold: money(terms.hold, terms.currency),
+        lease: quote.lease.clone(),
+        created_at: quote.created_at.into(),
+        expires_at: quote.expires_at.into(),
+        metadata: metadata(&quote.metadata)?,
+    })
+}
+
+/// The most a lease can cost: its own maximum, or all its units over its whole window.
+fn most(terms: &QuoteTerms) -> Result<Option<Money>> {
+    const HOUR_MS: i128 = 3_600_000;
+    let whole_window = terms
+        .max_duration
+        .map(|span| {
+            let exact = i128::from(terms.price_per_hour.get()) * i128::from(terms.units) * i128::from(span.millis());
+            i64::try_from(divide_ceil(exact, HOUR_MS))
+                .map(Nanos::new)
+                .map_err(|_| Error::new(ErrorCode::AmountOverflow, "the window costs too much to be held"))
+        })
+        .transpose()?;
+    let most = match (whole_window, terms.max_cost) {
+        (Some(window), Some(maximum)) => Some(window.min(maximum)),
+        (window, maximum) => window.or(maximum),
+    };
+    Ok(most.map(|most| money(most, terms.currency)))
+}
+
+pub async fn create(app: App, context: Context) -> Result<Answer> {
+    let body: wire::CreateQuote = context.body()?;
+    let organization = app.cloud.account_of(&context.actor).await?;
+    if body.maximum_cost.is_some_and(|most| most.currency != organization.currency) {
+        return Err(Error::new(ErrorCode::CurrencyMismatch, format!("the account is kept in {}", organization.currency))
+            .param("maximum_cost"));
+    }
+    let seconds = body.maximum_seconds.map(i64::try_from).transpose();
+    let seconds = seconds
+        .map_err(|_| Error::new(ErrorCode::InvalidRequest, "a window this long cannot be leased").param("maximum_seconds"))?;
+    let new = NewQuote {
+        kind: device_kind(&app, &context.actor, body.sku.as_str()).await?,
+        units: body.units,
+        notice: body.notice,
+        site: None,
+        max_duration: seconds.map(DurationMs::from_seconds),
+        max_cost: body.maximum_cost.map(|most| most.nanos()),
+        metadata: body.metadata.pairs().clone(),
+    };
+    let now = app.cloud.clock().now();
+    let outcome = app.compute.create_quote(&context.call()?, &new, &move |quote| text_of(&to_wire(quote, now)?)).await?;
+    once(outcome, |quote| to_wire(quote, now).ok())
+}
+
+pub async fn get(app: App, context: Context) -> Result<Answer> {
+    let id: QuoteId = context.path("id")?;
+    json(&to_wire(&app.compute.get_quote(&context.actor, &id).await?, app.cloud.clock().now())?)
+}
+
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    let query: wire::QuoteListQuery = context.query()?;
+    if query.status.is_some() {
+        return Err(Error::new(ErrorCode::UnsupportedField, "quotes cannot be filtered by status yet").param("status"));
+    }
+    let asked = query.page();
+    let now = app.cloud.clock().now();
+    let page = app.compute.list_quotes(&context.actor, &page_request(&asked)?).await?;
+    let quotes = page.items.iter().map(|quote| to_wire(quote, now)).collect::<Result<Vec<_>>>()?;
+    let page = sublet_cloud::data::Page { items: quotes, has_more: page.has_more };
+    page_answer(&asked, page, |wire| wire, |wire| wire.id.to_string())
+}
