@@ -80,7 +80,8 @@ on_both_databases! {
         world.pass().await;
         world.live(5, 5).await;
         let time = world.compute.device_time(&Actor::system(), Timestamp::EPOCH, world.now()).await.expect("time");
-        assert_eq!(time, vec![(DeviceClass::Idle, 50_000), (DeviceClass::Spot, 20_000)]);
+        let some: Vec<_> = time.into_iter().filter(|(_, millis)| *millis > 0).collect();
+        assert_eq!(some, vec![(DeviceClass::Idle, 50_000), (DeviceClass::Spot, 20_000)]);
         world.assert_all_over().await;
     }
 
@@ -177,6 +178,7 @@ on_both_databases! {
         let limited = world.job(&run.job.job.id).await;
         assert_eq!(limited.job.state, JobState::Interrupted { reason: StopReason::TimeLimit });
         assert_eq!(limited.device_time.get(), 30_000);
+        world.pass().await;
         assert_eq!(world.job(&second.id).await.job.state, JobState::Running);
         world.runner.exit(&world.attempt(&second.id).await, Exit::Code { code: 3 });
         world.pass().await;
@@ -240,8 +242,9 @@ on_both_databases! {
         world.live(200, 20).await;
         let one = world.run_as(&world.team, wanted(1, NoticeClass::N0), command("own")).await.expect("own");
         assert_eq!(one.lease.lease.state, LeaseState::Pending);
-        world.pass().await;
-        world.pass().await;
+        for _ in 0..3 {
+            world.pass().await;
+        }
         let reclaimed = StopReason::LeaseEnds(EndReason::Reclaimed);
         assert_eq!(world.job(&spot.job.job.id).await.job.state, JobState::Interrupted { reason: reclaimed });
         assert_eq!(world.job(&one.job.job.id).await.job.state, JobState::Running);
@@ -253,6 +256,7 @@ on_both_databases! {
         world.live(119, 1).await;
         assert_eq!(world.job(&noticed.job.job.id).await.job.state, JobState::Running, "the notice is kept");
         world.live(3, 1).await;
+        world.pass().await;
         assert_eq!(world.job(&noticed.job.job.id).await.job.state, JobState::Interrupted { reason: reclaimed });
         assert_eq!(world.job(&two.job.job.id).await.job.state, JobState::Running);
         let victim = world.runner.attempts().into_iter().find(|attempt| attempt.spec.job == noticed.job.job.id).expect("it ran");

@@ -59,10 +59,13 @@ on_both_databases! {
         for _ in 0..4 {
             tokio::join!(world.compute.reconcile(), other.reconcile());
         }
+        let mut total = 0;
         for job in &jobs {
             let over = world.job(job).await;
-            assert_eq!((over.job.state, over.cost), (JobState::Succeeded, cost(NoticeClass::N0, 2 * 130_000)));
+            assert_eq!((over.job.state, over.device_time.get()), (JobState::Succeeded, 2 * 130_000));
+            total += over.cost.get();
         }
+        assert_eq!(total, cost(NoticeClass::N0, 3 * 2 * 130_000).get(), "the line is rounded once");
         world.assert_all_over().await;
     }
 

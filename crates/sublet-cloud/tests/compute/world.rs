@@ -25,7 +25,7 @@ use sublet_testkit::tenant::{actor, created};
 pub const UNIT: i64 = 1_000_000_000;
 /// Per device-millisecond in nano-units, as a fraction: 0.06 EUR an hour at firm, less for shorter notice.
 pub fn cost(notice: NoticeClass, device_millis: i64) -> Nanos {
-    let percent = match notice {
+    let percent: i64 = match notice {
         NoticeClass::N0 => 25,
         NoticeClass::N2m => 40,
         NoticeClass::N15m => 55,
