@@ -329,6 +329,9 @@ async fn e_a_new_window_gets_a_new_slice_and_the_old_one_goes_back() {
     world.clock.advance(DurationMs::from_seconds(10));
     *world.cloud.window_ends_at.lock().unwrap() = Some(crate::world::START.plus(DurationMs::from_hours(24)));
     text(world.chat("please say 5").await).await;
+    world.gateway.flush(crate::world::SOON).await.unwrap();
+    world.gateway.release_idle_slices_of(&crate::cloud::organization_id("a")).await;
+    assert_eq!(world.cloud.open_slices(), 1, "the new one lay idle, the old one is in use");
     assert!(read(old).await.contains("[DONE]"), "what was admitted in the old window goes on in its slice");
     world.at_rest().await;
     let slices: std::collections::BTreeSet<_> = world.cloud.records().into_iter().map(|record| record.slice).collect();
