@@ -4,6 +4,7 @@
 //! randomness; everything else is given what it needs.
 
 mod data_directory;
+mod demo;
 mod listen;
 mod models;
 mod process;
@@ -37,6 +38,8 @@ struct Arguments {
 enum AnyCommand {
     /// Run the whole cloud in this process
     Up(UpArguments),
+    /// Play the whole story: idle capacity, tokens, a job, charges, an invoice that adds up
+    Demo(DemoArguments),
     #[command(flatten)]
     Client(sublet_cli::Command),
 }
@@ -57,6 +60,16 @@ struct UpArguments {
     time_zone: String,
 }
 
+#[derive(Args)]
+struct DemoArguments {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8080", env = "SUBLET_LISTEN")]
+    listen: SocketAddr,
+    /// End after the story instead of serving on
+    #[arg(long)]
+    exit: bool,
+}
+
 /// Where data is when nothing else is said.
 const DEFAULT_DATA_DIR: &str = "sublet-data";
 
@@ -69,7 +82,12 @@ fn main() -> ExitCode {
         AnyCommand::Up(up) => {
             let options =
                 UpOptions { data_dir, listen: up.listen, database: up.database, currency: up.currency, time_zone: up.time_zone };
-            finish(serve(&options))
+            finish(serve(&options, &After::Serve))
+        }
+        AnyCommand::Demo(demo) => {
+            let options =
+                UpOptions { data_dir, listen: demo.listen, database: None, currency: Currency::EUR, time_zone: "UTC".to_owned() };
+            finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(command) => client(&arguments.global, data_dir, command),
     }
@@ -122,20 +140,49 @@ fn finish(outcome: Result<()>) -> ExitCode {
     ExitCode::from(error.code().exit_status())
 }
 
-fn serve(options: &UpOptions) -> Result<()> {
-    start_logging();
+/// What to do once the cloud serves.
+enum After {
+    Serve,
+    TellAndServe,
+    TellAndExit,
+}
+
+fn serve(options: &UpOptions, after: &After) -> Result<()> {
+    start_logging(if matches!(after, After::Serve) { "info,sqlx=warn" } else { "warn" });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::internal(format!("the runtime could not start: {error}")))?;
     runtime.block_on(async {
         let running = RunningCloud::start(options).await?;
-        greet(&running, options);
-        wait_for_signal().await?;
+        let outcome = match after {
+            After::Serve => {
+                greet(&running, options);
+                wait_for_signal().await
+            }
+            After::TellAndExit => tell(&running).await,
+            After::TellAndServe => match tell(&running).await {
+                Ok(()) => {
+                    greet(&running, options);
+                    wait_for_signal().await
+                }
+                Err(error) => Err(error),
+            },
+        };
         tracing::info!("stopping: streams finish, usage is settled");
         running.shutdown().await;
-        Ok(())
+        outcome
     })
+}
+
+/// Plays the demo against the running cloud, as an outside client.
+async fn tell(running: &RunningCloud) -> Result<()> {
+    let credentials = running.credentials.clone().ok_or_else(|| {
+        Error::new(ErrorCode::Usage, "this data directory has no credentials.json to play the demo with")
+            .alternative("choose a new directory with --data-dir")
+    })?;
+    let story = move || demo::Story::new(&credentials, &mut std::io::stdout()).and_then(demo::Story::tell);
+    tokio::task::spawn_blocking(story).await.map_err(|error| Error::internal(format!("the demo failed: {error}")))?
 }
 
 /// Waits for SIGTERM or Ctrl-C.
@@ -150,8 +197,8 @@ async fn wait_for_signal() -> Result<()> {
     Ok(())
 }
 
-fn start_logging() {
-    let filter = environment("SUBLET_LOG").unwrap_or_else(|| "info,sqlx=warn".to_owned());
+fn start_logging(default: &str) {
+    let filter = environment("SUBLET_LOG").unwrap_or_else(|| default.to_owned());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)

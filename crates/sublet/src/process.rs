@@ -1,22 +1,27 @@
 //! What the process knows of itself: readiness and figures.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sublet_api::health::HealthCheck;
 use sublet_cloud::Cloud;
-use sublet_core::engine::ModelEngine;
+use sublet_core::engine::{ModelEngine, ModelInfo};
 use sublet_core::{BoxFuture, Result};
 use sublet_engine::Engine;
 use sublet_gateway::Gateway;
 use sublet_gateway::metrics::FIRST_TOKEN_BOUNDS_MS;
 use sublet_http::Process;
 
+use crate::models;
+
 /// The parts that are looked at.
 pub struct CloudProcess {
     pub cloud: Cloud,
     pub gateway: Arc<Gateway>,
     pub engine: Arc<Engine>,
+    /// Where imported models are kept.
+    pub models: PathBuf,
 }
 
 impl Process for CloudProcess {
@@ -29,6 +34,15 @@ impl Process for CloudProcess {
                 check("gateway", self.gateway.ready().map(|()| "serving".to_owned())),
                 HealthCheck { name: "models".to_owned(), ok: !models.is_empty(), detail: format!("{} loaded", models.len()) },
             ]
+        })
+    }
+
+    fn import_model(&self, path: String, name: Option<String>) -> BoxFuture<'_, Result<ModelInfo>> {
+        let (engine, directory) = (Arc::clone(&self.engine), self.models.clone());
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || models::import(&engine, &directory, Path::new(&path), name.as_deref()))
+                .await
+                .map_err(|error| sublet_core::Error::internal(format!("the import failed: {error}")))?
         })
     }
 

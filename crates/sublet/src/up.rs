@@ -1,17 +1,21 @@
 //! `sublet up`: the whole cloud in one process with one data directory.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sublet_cloud::Cloud;
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
+use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
+use sublet_core::runner::Runner;
 use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts};
 use sublet_http::{App, router};
+use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_store::{Store, StoreConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,6 +27,15 @@ use crate::{listen, models};
 
 /// How long a drain lets streams finish.
 const DRAIN_DEADLINE: DurationMs = DurationMs::from_seconds(20);
+/// The notice that jobs get when the cloud stops.
+const JOB_NOTICE: DurationMs = DurationMs::from_seconds(5);
+/// How often a drain looks whether jobs have ended, [`DRAIN_PAUSE`] apart: thirty seconds.
+const DRAIN_LOOKS_MAX: u32 = 300;
+const DRAIN_PAUSE: DurationMs = DurationMs::from_millis(100);
+/// How often a proof of life of every attempt is written.
+const HEARTBEAT: DurationMs = DurationMs::from_seconds(1);
+/// From SIGTERM to the end of what is still there when the runner closes.
+const RUNNER_GRACE: DurationMs = DurationMs::from_seconds(2);
 
 /// What `sublet up` was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,8 +51,9 @@ pub struct UpOptions {
 /// A running cloud.
 pub struct RunningCloud {
     pub cloud: Cloud,
-    pub gateway: Arc<Gateway>,
-    pub engine: Arc<Engine>,
+    gateway: Arc<Gateway>,
+    compute: Compute,
+    runner: Arc<LocalRunner>,
     pub address: SocketAddr,
     /// The secrets, if this start or an earlier one of this data directory made them.
     pub credentials: Option<Credentials>,
@@ -47,6 +61,7 @@ pub struct RunningCloud {
     pub is_new: bool,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
+    reconciler: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -64,31 +79,94 @@ impl RunningCloud {
             None => StoreConfig::Sqlite(data.join("sublet.db")),
         };
         let cloud = Cloud::open(Store::open(&config).await?, ids.clone()).await?;
-        let engine = load_engine(&data, clock, rng).await?;
-        let is_new = first_start(&cloud, &data, options, address, &engine).await?;
+        let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
+        let (runner, compute) = open_compute(&cloud, &data, clock).await?;
+        let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
+        compute.register_devices().await?;
         let gateway = open_gateway(&cloud, &data, &ids, Arc::clone(&engine)).await?;
+        let process = CloudProcess {
+            cloud: cloud.clone(),
+            gateway: Arc::clone(&gateway),
+            engine: Arc::clone(&engine),
+            models: data.directory("models")?,
+        };
         let app = App {
             cloud: cloud.clone(),
-            engine: Arc::clone(&engine) as Arc<dyn ModelEngine>,
-            process: Arc::new(CloudProcess { cloud: cloud.clone(), gateway: Arc::clone(&gateway), engine: Arc::clone(&engine) }),
+            compute: compute.clone(),
+            engine: engine as Arc<dyn ModelEngine>,
+            process: Arc::new(process),
         };
         let router = router(&app, sublet_gateway::handlers(&gateway))?;
         let (stop, stopped) = watch::channel(false);
-        let listener = tokio::spawn(listen::serve(listener, router, stopped));
+        let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
+        let reconciling = compute.clone();
+        let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let credentials = data.credentials();
-        Ok(Self { cloud, gateway, engine, address, credentials, is_new, stop, listener, _data: data })
+        Ok(Self { cloud, gateway, compute, runner, address, credentials, is_new, stop, listener, reconciler, _data: data })
     }
 
-    /// Drains: streams finish or are settled, then everything stops.
+    /// Drains: streams finish or are settled, jobs get their notice, then everything stops.
     pub async fn shutdown(self) {
-        let report = self.gateway.shutdown(DRAIN_DEADLINE).await;
+        let (report, ()) = tokio::join!(self.gateway.shutdown(DRAIN_DEADLINE), self.drain_jobs());
         tracing::info!(?report, "the gateway has drained");
         self.stop.send_replace(true);
-        if let Err(error) = self.listener.await {
-            tracing::error!(%error, "the listener failed");
+        for (name, task) in [("listener", self.listener), ("reconciler", self.reconciler)] {
+            if let Err(error) = task.await {
+                tracing::error!(name, %error, "a task failed");
+            }
         }
+        let runner = self.runner;
+        if let Err(error) = tokio::task::spawn_blocking(move || runner.shutdown(RUNNER_GRACE)).await {
+            tracing::error!(%error, "the runner did not close");
+        }
+        self.compute.reconcile().await;
         self.cloud.store().close().await;
     }
+
+    async fn drain_jobs(&self) {
+        if let Err(error) = self.compute.drain(JOB_NOTICE).await {
+            tracing::error!(?error, "jobs could not be told");
+            return;
+        }
+        for _ in 0..DRAIN_LOOKS_MAX {
+            self.compute.wake();
+            if matches!(self.compute.live_attempts().await, Ok(0)) {
+                return;
+            }
+            tokio::time::sleep(DRAIN_PAUSE.to_std()).await;
+        }
+        tracing::warn!("jobs were still running when the cloud stopped; they are settled at the next start");
+    }
+}
+
+/// Opens the sandbox of this machine, and compute over it.
+async fn open_compute(cloud: &Cloud, data: &DataDirectory, clock: Arc<dyn Clock>) -> Result<(Arc<LocalRunner>, Compute)> {
+    let shim = std::env::current_exe().map_err(|error| Error::internal(format!("this program cannot find itself: {error}")))?;
+    let later: Arc<OnceLock<Compute>> = Arc::default();
+    let woken = Arc::clone(&later);
+    let config = LocalRunnerConfig {
+        state_dir: data.directory("runner")?,
+        shim,
+        cpu_slots: None,
+        extra_toolchain: Vec::new(),
+        configured_devices: Vec::new(),
+        heartbeat: HEARTBEAT,
+        clock,
+        on_event: Arc::new(move || {
+            if let Some(compute) = woken.get() {
+                compute.wake();
+            }
+        }),
+    };
+    let runner = tokio::task::spawn_blocking(move || LocalRunner::open(config))
+        .await
+        .map_err(|error| Error::internal(format!("opening the runner failed: {error}")))??;
+    let runner = Arc::new(runner);
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
+    let compute = Compute::new(cloud.clone(), Arc::clone(&runner) as Arc<dyn Runner>, ComputeSettings::new(name.trim())?);
+    // Set once, here: nobody else has this cell.
+    let _ = later.set(compute.clone());
+    Ok((runner, compute))
 }
 
 async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Result<Arc<Engine>> {
@@ -101,37 +179,56 @@ async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn R
     Ok(engine)
 }
 
-/// Creates the cloud's first tenants, keys and prices if that was not done before.
-async fn first_start(
-    cloud: &Cloud,
-    data: &DataDirectory,
-    options: &UpOptions,
+/// What a new cloud sells, and where.
+struct Offered<'a> {
     address: SocketAddr,
-    engine: &Engine,
-) -> Result<bool> {
+    engine: &'a Engine,
+    runner: &'a LocalRunner,
+}
+
+/// Creates the cloud's first tenants, keys and prices if that was not done before.
+async fn first_start(cloud: &Cloud, data: &DataDirectory, options: &UpOptions, offered: &Offered<'_>) -> Result<bool> {
+    let kinds: BTreeSet<String> = offered.runner.devices().into_iter().map(|device| device.kind).collect();
     let start = FirstStart {
         currency: options.currency,
         time_zone: options.time_zone.clone(),
-        models: engine.models().into_iter().map(|model| model.name).collect(),
-        device_kinds: vec!["cpu".to_owned()],
+        models: offered.engine.models().into_iter().map(|model| model.name).collect(),
+        device_kinds: kinds.into_iter().collect(),
     };
     let plan = cloud.plan_first_start(&start).await?;
     let mut is_new = false;
     if let Some(plan) = plan {
         // The secrets are on disk before they are in the database, so that a crash in between loses none.
-        data.prepare_credentials(&credentials(&plan.keys(), address))?;
+        data.prepare_credentials(&credentials(&plan.keys(), offered.address))?;
         is_new = cloud.apply_first_start(&plan).await?;
     }
     data.publish_credentials()?;
+    readdress(data, offered.address)?;
     cloud.ensure_prices(&start).await?;
     Ok(is_new)
 }
 
+/// A later start may listen elsewhere: the file says where.
+fn readdress(data: &DataDirectory, address: SocketAddr) -> Result<()> {
+    let Some(known) = data.credentials() else { return Ok(()) };
+    let (api_base, console_url) = addresses(address);
+    if known.api_base == api_base {
+        return Ok(());
+    }
+    data.prepare_credentials(&Credentials { api_base, console_url, ..known })?;
+    data.publish_credentials()
+}
+
+/// The API's base address and the console's.
+fn addresses(address: SocketAddr) -> (String, String) {
+    (format!("http://{address}/v1"), format!("http://{address}/console"))
+}
+
 fn credentials(keys: &FirstKeys, address: SocketAddr) -> Credentials {
-    let base = format!("http://{address}");
+    let (api_base, console_url) = addresses(address);
     Credentials {
-        api_base: format!("{base}/v1"),
-        console_url: format!("{base}/console"),
+        api_base,
+        console_url,
         operator_key: keys.operator.reveal().to_owned(),
         admin_key: keys.admin.reveal().to_owned(),
         project_key: keys.project.reveal().to_owned(),
