@@ -1,6 +1,6 @@
 //! Which handler serves which operation.
 
-use sublet_api::Operation;
+use sublet_api::{Operation, Plane};
 use sublet_core::{BoxFuture, Result};
 
 use crate::answer::Answer;
@@ -19,8 +19,17 @@ macro_rules! to {
     };
 }
 
-/// The handler of an operation; `None` for those of the data plane.
+/// The handler of an operation; `None` for those of the data plane. A test enumerates the table.
 pub fn find(operation: Operation) -> Option<Handler> {
+    match operation.route().plane {
+        Plane::Public => everybodys(operation),
+        Plane::Project => projects(operation),
+        Plane::Admin => organizations(operation),
+        Plane::Operator => operators(operation),
+    }
+}
+
+fn everybodys(operation: Operation) -> Option<Handler> {
     match operation {
         Operation::GetHealth | Operation::GetHealthAlias => to!(public::health),
         Operation::GetReadiness => to!(public::readiness),
@@ -29,7 +38,36 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::GetLlmsText => to!(public::llms_text),
         Operation::GetErrorPage => to!(public::error_page),
         Operation::GetPrices => to!(price::public),
+        _ => None,
+    }
+}
+
+fn projects(operation: Operation) -> Option<Handler> {
+    match operation {
         Operation::GetAccount => to!(account::get),
+        Operation::GetRequest => to!(usage::get_request),
+        Operation::GetUsage => to!(usage::summary),
+        Operation::GetWhy => to!(why::explain),
+        Operation::ListSkus => to!(sku::list),
+        Operation::ListAvailability => to!(sku::availability),
+        Operation::CreateQuote => to!(quote::create),
+        Operation::ListQuotes => to!(quote::list),
+        Operation::GetQuote => to!(quote::get),
+        Operation::CreateLease => to!(lease::create),
+        Operation::ListLeases => to!(lease::list),
+        Operation::GetLease => to!(lease::get),
+        Operation::CancelLease => to!(lease::cancel),
+        Operation::CreateJob => to!(job::create),
+        Operation::ListJobs => to!(job::list),
+        Operation::GetJob => to!(job::get),
+        Operation::CancelJob => to!(job::cancel),
+        Operation::GetJobLogs => to!(job::logs),
+        _ => None,
+    }
+}
+
+fn organizations(operation: Operation) -> Option<Handler> {
+    match operation {
         Operation::GetOrganization => to!(organization::get_own),
         Operation::ListUsers => to!(user::list),
         Operation::CreateUser => to!(user::create),
@@ -46,13 +84,22 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::DeleteOrganizationLimit | Operation::DeleteProjectLimit | Operation::DeleteKeyLimit => to!(limit::delete),
         Operation::GetCompletionsUsage => to!(usage::completions),
         Operation::GetCosts => to!(usage::costs),
-        Operation::ListAuditLogs | Operation::OperatorListAuditLogs => to!(audit::list),
+        Operation::ListAuditLogs => to!(audit::list),
         Operation::GetCredits => to!(credit::get_own),
         Operation::ListCreditGrants => to!(credit::list),
         Operation::ListCharges => to!(invoice::list_charges),
         Operation::ListInvoices => to!(invoice::list),
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
+        Operation::GetOrganizationUsage => to!(usage::summary),
+        Operation::GetOrganizationWhy => to!(why::explain),
+        _ => None,
+    }
+}
+
+fn operators(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::OperatorListAuditLogs => to!(audit::list),
         Operation::ListOrganizations => to!(organization::list),
         Operation::CreateOrganization => to!(organization::create),
         Operation::OperatorGetOrganization => to!(organization::get),
@@ -66,23 +113,9 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::ExportLedger => to!(ledger::export),
         Operation::GetEarnings => to!(ledger::earnings),
         Operation::ListQuarantine => to!(ledger::quarantine),
-        Operation::GetRequest => to!(usage::get_request),
-        Operation::GetUsage | Operation::GetOrganizationUsage => to!(usage::summary),
-        Operation::GetWhy | Operation::GetOrganizationWhy | Operation::OperatorGetWhy => to!(why::explain),
-        Operation::ListSkus => to!(sku::list),
-        Operation::ListAvailability => to!(sku::availability),
-        Operation::CreateQuote => to!(quote::create),
-        Operation::ListQuotes => to!(quote::list),
-        Operation::GetQuote => to!(quote::get),
-        Operation::CreateLease => to!(lease::create),
-        Operation::ListLeases | Operation::OperatorListLeases => to!(lease::list),
-        Operation::GetLease => to!(lease::get),
-        Operation::CancelLease => to!(lease::cancel),
-        Operation::CreateJob => to!(job::create),
-        Operation::ListJobs | Operation::OperatorListJobs => to!(job::list),
-        Operation::GetJob => to!(job::get),
-        Operation::CancelJob => to!(job::cancel),
-        Operation::GetJobLogs => to!(job::logs),
+        Operation::OperatorGetWhy => to!(why::explain),
+        Operation::OperatorListLeases => to!(lease::list),
+        Operation::OperatorListJobs => to!(job::list),
         Operation::ListNodes => to!(device::list_nodes),
         Operation::ListDevices => to!(device::list),
         Operation::CordonDevice => to!(device::cordon),
@@ -90,7 +123,19 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Operation::ListCapacity => to!(device::capacity),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
-        // The data plane's own.
-        Operation::CreateChatCompletion | Operation::CreateCompletion | Operation::ListModels | Operation::GetModel => None,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_api::ROUTES;
+
+    #[test]
+    fn every_route_but_those_of_the_data_plane_has_a_handler() {
+        let without: Vec<&str> =
+            ROUTES.iter().filter(|route| find(route.operation).is_none()).map(|route| route.operation.name()).collect();
+        assert_eq!(without, ["CreateChatCompletion", "CreateCompletion", "ListModels", "GetModel"]);
     }
 }
