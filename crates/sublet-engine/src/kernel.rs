@@ -132,11 +132,9 @@ pub struct GroupRange {
 }
 
 /// Adds the products of one unpacked block and the same range of each of `N` rows to `sums`.
-pub fn add_block<const N: usize>(block: &UnpackedBlock, rows: [&QuantizedRow; N], range: GroupRange, sums: &mut [[f32; LANES]; N]) {
-    add_block_with(instructions(), block, rows, range, sums);
-}
-
-fn add_block_with<const N: usize>(
+/// `with` is what [`instructions`] or [`specialized`] gave.
+#[inline(always)]
+pub fn add_block<const N: usize>(
     with: Instructions,
     block: &UnpackedBlock,
     rows: [&QuantizedRow; N],
@@ -151,6 +149,22 @@ fn add_block_with<const N: usize>(
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => unsafe { avx2::add_block(block, rows, range, sums) },
         Instructions::Portable => portable::add_block(block, rows, range, sums),
+    }
+}
+
+/// A loop to be compiled for the detected instructions. [`Work::run`] must be `inline(always)`,
+/// and so must what it calls: only inlined code uses the instructions.
+pub trait Work {
+    fn run(self, with: Instructions);
+}
+
+/// Runs `work` with the detected instructions.
+pub fn specialized(work: impl Work) {
+    match instructions() {
+        // SAFETY: the variant exists only after both features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => unsafe { avx2::run(work) },
+        Instructions::Portable => work.run(Instructions::Portable),
     }
 }
 
@@ -204,19 +218,20 @@ mod portable {
             *sum += product as f32 * scale;
         }
         if block.has_offsets {
-            sums[0] += block.offsets[here * 2] * row.sums[there * 2];
-            sums[4] += block.offsets[here * 2 + 1] * row.sums[there * 2 + 1];
+            for subgroup in 0..2 {
+                sums[(here * 2 + subgroup) % LANES] += block.offsets[here * 2 + subgroup] * row.sums[there * 2 + subgroup];
+            }
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{GROUP, GroupRange, LANES, QuantizedRow, UnpackedBlock, reduce};
+    use super::{GROUP, GroupRange, Instructions, LANES, QuantizedRow, UnpackedBlock, Work, reduce};
     use std::arch::x86_64::{
-        __m256, __m256i, _mm_set_ps, _mm_set1_ps, _mm256_abs_epi8, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set_m128,
-        _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8, _mm256_storeu_ps,
+        __m256, __m256i, _mm_set1_ps, _mm256_abs_epi8, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set_m128, _mm256_set1_epi16, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_sign_epi8, _mm256_storeu_ps,
     };
 
     #[target_feature(enable = "avx2,fma")]
@@ -257,6 +272,11 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
+    pub fn run(work: impl Work) {
+        work.run(Instructions::Avx2);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
     pub fn accumulate(into: &mut [f32], values: &[f32], factor: f32) {
         for (sum, value) in into.iter_mut().zip(values) {
             *sum = factor.mul_add(*value, *sum);
@@ -292,19 +312,30 @@ mod avx2 {
                 let scale = _mm256_mul_ps(scales, _mm256_set1_ps(rows[n].scales[there]));
                 totals[n] = _mm256_fmadd_ps(products(weights, activations), scale, totals[n]);
             }
-            if block.has_offsets {
-                let (low, high) = (block.offsets[here * 2], block.offsets[here * 2 + 1]);
-                for n in 0..N {
-                    let (first, second) = (rows[n].sums[there * 2], rows[n].sums[there * 2 + 1]);
-                    let zero = 0.0;
-                    let added =
-                        _mm256_set_m128(_mm_set_ps(zero, zero, zero, high * second), _mm_set_ps(zero, zero, zero, low * first));
-                    totals[n] = _mm256_add_ps(totals[n], added);
-                }
-            }
         }
         for n in 0..N {
             sums[n] = store(totals[n]);
+        }
+        if block.has_offsets {
+            add_offsets(block, rows, range, sums);
+        }
+    }
+
+    /// Lane `i` takes subgroups `i` and `i + 8`.
+    #[target_feature(enable = "avx2,fma")]
+    fn add_offsets<const N: usize>(
+        block: &UnpackedBlock,
+        rows: [&QuantizedRow; N],
+        range: GroupRange,
+        sums: &mut [[f32; LANES]; N],
+    ) {
+        for (row, sums) in rows.iter().zip(sums) {
+            let row_sums = &row.sums[range.first_group * 2..][..range.groups * 2];
+            for (offsets, row_sums) in block.offsets.chunks_exact(LANES).zip(row_sums.chunks(LANES)) {
+                for (sum, (offset, row_sum)) in sums.iter_mut().zip(offsets.iter().zip(row_sums)) {
+                    *sum = offset.mul_add(*row_sum, *sum);
+                }
+            }
         }
     }
 }
@@ -360,8 +391,8 @@ mod tests {
         row.assign(&values(512, 9));
         let range = GroupRange { first_group: 4, groups: 8 };
         let (mut one, mut two) = ([[0.5; LANES]; 1], [[0.5; LANES]; 1]);
-        add_block_with(Instructions::Portable, &block, [&row], range, &mut one);
-        add_block(&block, [&row], range, &mut two);
+        add_block(Instructions::Portable, &block, [&row], range, &mut one);
+        add_block(instructions(), &block, [&row], range, &mut two);
         assert!((reduce(one[0]) - reduce(two[0])).abs() < 1e-3, "{one:?} {two:?}");
         let expected: f32 = (0..BLOCK)
             .map(|i| {

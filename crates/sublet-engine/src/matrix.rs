@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{self, BLOCK, GROUP, GroupRange, LANES, QuantizedRow, UnpackedBlock};
+use crate::kernel::{self, BLOCK, GROUP, GroupRange, Instructions, LANES, QuantizedRow, UnpackedBlock, Work};
 use crate::quant::{BlockFormat, bfloat_to_f32, half_to_f32};
 
 /// Weight rows computed together.
@@ -21,6 +21,8 @@ const QUANTIZED_TILE_COLUMNS: usize = 4;
 const ACTIVATION_VALUES_CACHED: usize = 64 * 1024;
 /// Multiplications below which a second thread costs more than it saves.
 const PARALLEL_PRODUCTS_MIN: usize = 1 << 20;
+/// Weight rows turned at a time.
+const TRANSPOSED_ROWS: usize = 16;
 /// Weight rows handed to a thread at a time.
 const ROWS_PER_TASK: usize = 32;
 
@@ -166,9 +168,12 @@ impl Matrix {
         }
         let mut transposed = vec![0.0; output.len()];
         self.multiply_transposed(input, &mut transposed);
-        for (row, values) in transposed.chunks_exact(count).enumerate() {
-            for (column, value) in values.iter().enumerate() {
-                output[column * self.rows + row] = *value;
+        // Blocks of rows keep what is read and written in the cache.
+        for (index, rows) in transposed.chunks(TRANSPOSED_ROWS * count).enumerate() {
+            for (column, output) in output.chunks_exact_mut(self.rows).enumerate() {
+                for (value, row) in output[index * TRANSPOSED_ROWS..].iter_mut().zip(rows.chunks_exact(count)) {
+                    *value = row[column];
+                }
             }
         }
     }
@@ -201,19 +206,32 @@ impl Matrix {
                 multiply_f32(&wide, input, output);
             }
             Storage::Blocks(format, bytes) => {
-                let row = self.row_bytes(*format);
-                for (weights, sums) in bytes[first * row..][..rows * row].chunks_exact(row).zip(output.chunks_exact_mut(count)) {
-                    multiply_quantized_row(*format, weights, &input.quantized, sums);
-                }
+                let row_bytes = self.row_bytes(*format);
+                let weights = &bytes[first * row_bytes..][..rows * row_bytes];
+                kernel::specialized(QuantizedProduct { format: *format, weights, row_bytes, rows: &input.quantized, output });
             }
         }
     }
 }
 
-fn widen(from: &[u16], convert: impl Fn(u16) -> f32, into: &mut [f32]) {
-    for (target, source) in into.iter_mut().zip(from) {
-        *target = convert(*source);
+/// 16-bit weights to f32.
+struct Widening<'a, F> {
+    from: &'a [u16],
+    convert: F,
+    into: &'a mut [f32],
+}
+
+impl<F: Fn(u16) -> f32> Work for Widening<'_, F> {
+    #[inline(always)]
+    fn run(self, _: Instructions) {
+        for (target, source) in self.into.iter_mut().zip(self.from) {
+            *target = (self.convert)(*source);
+        }
     }
+}
+
+fn widen(from: &[u16], convert: impl Fn(u16) -> f32, into: &mut [f32]) {
+    kernel::specialized(Widening { from, convert, into });
 }
 
 /// `output[r][n]` for whole rows of f32 `weights`.
@@ -252,25 +270,39 @@ fn tile_rows<const M: usize>(weights: &[f32], input: &Activations<'_>, columns: 
     }
 }
 
-/// One weight row against every activation row.
-fn multiply_quantized_row(format: BlockFormat, weights: &[u8], rows: &[QuantizedRow], output: &mut [f32]) {
-    let mut sums = vec![[0.0_f32; LANES]; rows.len()];
-    let mut block = UnpackedBlock::new();
-    let mut first_group = 0;
-    for part in weights.chunks(BLOCK / format.weights() * format.bytes()) {
-        let groups = format.unpack(part, &mut block) / GROUP;
-        let range = GroupRange { first_group, groups };
-        let (row_tiles, row_rest) = rows.as_chunks::<QUANTIZED_TILE_COLUMNS>();
-        let (sum_tiles, sum_rest) = sums.as_chunks_mut::<QUANTIZED_TILE_COLUMNS>();
-        for (rows, sums) in row_tiles.iter().zip(sum_tiles) {
-            kernel::add_block(&block, rows.each_ref(), range, sums);
+/// `output[r][n]` for whole rows of quantized `weights`.
+struct QuantizedProduct<'a> {
+    format: BlockFormat,
+    weights: &'a [u8],
+    row_bytes: usize,
+    rows: &'a [QuantizedRow],
+    output: &'a mut [f32],
+}
+
+impl Work for QuantizedProduct<'_> {
+    #[inline(always)]
+    fn run(self, with: Instructions) {
+        let mut sums = vec![[0.0_f32; LANES]; self.rows.len()];
+        let mut block = UnpackedBlock::new();
+        let (row_tiles, row_rest) = self.rows.as_chunks::<QUANTIZED_TILE_COLUMNS>();
+        for (weights, output) in self.weights.chunks_exact(self.row_bytes).zip(self.output.chunks_exact_mut(self.rows.len())) {
+            sums.fill([0.0; LANES]);
+            let mut first_group = 0;
+            for part in weights.chunks(BLOCK / self.format.weights() * self.format.bytes()) {
+                let groups = self.format.unpack(part, &mut block) / GROUP;
+                let range = GroupRange { first_group, groups };
+                let (sum_tiles, sum_rest) = sums.as_chunks_mut::<QUANTIZED_TILE_COLUMNS>();
+                for (rows, sums) in row_tiles.iter().zip(sum_tiles) {
+                    kernel::add_block(with, &block, rows.each_ref(), range, sums);
+                }
+                for (row, sums) in row_rest.iter().zip(sum_rest) {
+                    kernel::add_block(with, &block, [row], range, std::array::from_mut(sums));
+                }
+                first_group += groups;
+            }
+            for (output, sums) in output.iter_mut().zip(&sums) {
+                *output = kernel::reduce(*sums);
+            }
         }
-        for (row, sums) in row_rest.iter().zip(sum_rest) {
-            kernel::add_block(&block, [row], range, std::array::from_mut(sums));
-        }
-        first_group += groups;
-    }
-    for (output, sums) in output.iter_mut().zip(sums) {
-        *output = kernel::reduce(sums);
     }
 }

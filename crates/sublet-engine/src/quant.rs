@@ -6,6 +6,9 @@
 //! Invariants: weights stay in memory as they are in the file; unpacking is exact (integers,
 //! one scale and one offset per 16 weights, both formed in f32).
 //!
+//! Unpacking is inlined into the loop that uses it, which is compiled for the processor's
+//! instructions ([`crate::kernel::specialized`]).
+//!
 //! Deliberately absent: quantizing weights, importance-matrix formats (IQ*), ternary formats.
 
 use crate::kernel::{BLOCK, GROUP, SUBGROUP, UnpackedBlock};
@@ -51,6 +54,7 @@ impl BlockFormat {
     }
 
     /// Unpacks up to [`BLOCK`] weights from whole blocks and returns how many.
+    #[inline(always)]
     pub fn unpack(self, blocks: &[u8], into: &mut UnpackedBlock) -> usize {
         into.has_offsets = matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K);
         match self {
@@ -64,6 +68,7 @@ impl BlockFormat {
         BLOCK
     }
 
+    #[inline(always)]
     fn unpack_groups(self, blocks: &[u8], into: &mut UnpackedBlock) -> usize {
         let mut unpacked = 0;
         for (index, block) in blocks.chunks_exact(self.bytes()).take(BLOCK / GROUP).enumerate() {
@@ -83,9 +88,8 @@ impl BlockFormat {
                     unpack_nibbles(&block[8..24], word_at(block, 4), 0, quants);
                 }
                 Self::Q8_0 | Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => {
-                    for (quant, byte) in quants.iter_mut().zip(&block[2..34]) {
-                        *quant = *byte as i8;
-                    }
+                    let bytes: [u8; GROUP] = block[2..34].try_into().expect("a slice of 32 is an array of 32");
+                    *quants = each(|at| bytes[at]);
                 }
             }
             into.scales[index * 2..index * 2 + 2].fill(scale);
@@ -97,6 +101,7 @@ impl BlockFormat {
 }
 
 /// The f32 value of an IEEE half.
+#[inline(always)]
 pub fn half_to_f32(half: u16) -> f32 {
     let magnitude = u32::from(half & 0x7fff) << 13;
     let sign = u32::from(half & 0x8000) << 16;
@@ -107,25 +112,38 @@ pub fn half_to_f32(half: u16) -> f32 {
 }
 
 /// The f32 value of a bfloat16.
+#[inline(always)]
 pub fn bfloat_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
+#[inline(always)]
 fn half_at(bytes: &[u8], at: usize) -> f32 {
     half_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
+#[inline(always)]
 fn word_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Low nibbles first, then high ones; `fifth` holds one more bit per weight.
-fn unpack_nibbles(bytes: &[u8], fifth: u32, minus: i8, into: &mut [i8; GROUP]) {
-    let (low, high) = into.split_at_mut(SUBGROUP);
-    for (byte, (low, high)) in bytes.iter().zip(low.iter_mut().zip(high.iter_mut())) {
-        *low = (byte & 15) as i8 - minus;
-        *high = (byte >> 4) as i8 - minus;
+/// Computes in a local array, which the compiler knows to be apart from what is read.
+#[inline(always)]
+fn each<const N: usize>(value: impl Fn(usize) -> u8) -> [i8; N] {
+    let mut values = [0; N];
+    for (at, slot) in values.iter_mut().enumerate() {
+        *slot = value(at) as i8;
     }
+    values
+}
+
+/// Low nibbles first, then high ones; `fifth` holds one more bit per weight.
+#[inline(always)]
+fn unpack_nibbles(bytes: &[u8], fifth: u32, minus: u8, into: &mut [i8; GROUP]) {
+    let bytes: [u8; SUBGROUP] = bytes.try_into().expect("16 bytes hold 32 nibbles");
+    let (low, high) = into.split_at_mut(SUBGROUP);
+    low.copy_from_slice(&each::<SUBGROUP>(|at| (bytes[at] & 15).wrapping_sub(minus)));
+    high.copy_from_slice(&each::<SUBGROUP>(|at| (bytes[at] >> 4).wrapping_sub(minus)));
     if fifth != 0 {
         for (index, quant) in into.iter_mut().enumerate() {
             *quant += (((fifth >> index) & 1) << 4) as i8;
@@ -133,6 +151,7 @@ fn unpack_nibbles(bytes: &[u8], fifth: u32, minus: i8, into: &mut [i8; GROUP]) {
     }
 }
 
+#[inline(always)]
 fn unpack_q2k(block: &[u8], into: &mut UnpackedBlock) {
     let (scales, quants) = (&block[..16], &block[16..80]);
     let (scale, minimum) = (half_at(block, 80), half_at(block, 82));
@@ -146,6 +165,7 @@ fn unpack_q2k(block: &[u8], into: &mut UnpackedBlock) {
     }
 }
 
+#[inline(always)]
 fn unpack_q3k(block: &[u8], into: &mut UnpackedBlock) {
     let (high, quants, packed) = (&block[..32], &block[32..96], &block[96..108]);
     let scale = half_at(block, 108);
@@ -163,62 +183,69 @@ fn unpack_q3k(block: &[u8], into: &mut UnpackedBlock) {
     }
 }
 
-/// The eight 6-bit scales and minima of Q4_K and Q5_K, each for 32 weights.
+/// The eight 6-bit scales and minima of Q4_K and Q5_K, each for 32 weights: four bytes at a
+/// time, the low six bits of the first eight, then four bits of the last four with the top two
+/// of the first eight.
+#[inline(always)]
 fn unpack_six_bit_scales(block: &[u8], into: &mut UnpackedBlock) {
-    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    let packed = &block[4..16];
-    for index in 0..8 {
-        let (six_scale, six_minimum) = if index < 4 {
-            (packed[index] & 63, packed[index + 4] & 63)
-        } else {
-            ((packed[index + 4] & 15) | ((packed[index - 4] >> 6) << 4), (packed[index + 4] >> 4) | ((packed[index] >> 6) << 4))
-        };
-        into.scales[index * 2..index * 2 + 2].fill(scale * f32::from(six_scale));
-        into.offsets[index * 2..index * 2 + 2].fill(-(minimum * f32::from(six_minimum)));
-    }
+    let (first, second, third) = (word_at(block, 4), word_at(block, 8), word_at(block, 12));
+    let (low_six, low_four, low_two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x0303_0303);
+    let scales = [first & low_six, (third & low_four) | ((first >> 6) & low_two) << 4];
+    let minima = [second & low_six, ((third >> 4) & low_four) | ((second >> 6) & low_two) << 4];
+    into.scales = spread(scales, half_at(block, 0));
+    into.offsets = spread(minima, -half_at(block, 2));
 }
 
+/// Eight bytes times a factor, each twice.
+#[inline(always)]
+fn spread(words: [u32; 2], factor: f32) -> [f32; BLOCK / SUBGROUP] {
+    let [low, high] = words.map(u32::to_le_bytes);
+    let mut values = [0.0; BLOCK / SUBGROUP];
+    for (pair, byte) in values.as_chunks_mut::<2>().0.iter_mut().zip(low.into_iter().chain(high)) {
+        *pair = [factor * f32::from(byte); 2];
+    }
+    values
+}
+
+#[inline(always)]
 fn unpack_q4k(block: &[u8], into: &mut UnpackedBlock) {
     unpack_six_bit_scales(block, into);
     let (bytes, _) = block[16..144].as_chunks::<32>();
-    let (targets, _) = into.quants.as_chunks_mut::<64>();
-    for (bytes, target) in bytes.iter().zip(targets) {
-        for at in 0..32 {
-            target[at] = (bytes[at] & 15) as i8;
-            target[at + 32] = (bytes[at] >> 4) as i8;
-        }
+    let (targets, _) = into.quants.as_chunks_mut::<32>();
+    for (bytes, target) in bytes.iter().zip(targets.as_chunks_mut::<2>().0) {
+        let bytes = *bytes;
+        target[0] = each(|at| bytes[at] & 15);
+        target[1] = each(|at| bytes[at] >> 4);
     }
 }
 
+#[inline(always)]
 fn unpack_q5k(block: &[u8], into: &mut UnpackedBlock) {
     unpack_six_bit_scales(block, into);
-    let high = &block[16..48];
+    let high: [u8; 32] = block[16..48].try_into().expect("a slice of 32 is an array of 32");
     let (bytes, _) = block[48..176].as_chunks::<32>();
-    let (targets, _) = into.quants.as_chunks_mut::<64>();
-    for (index, (bytes, target)) in bytes.iter().zip(targets).enumerate() {
-        for at in 0..32 {
-            let bits = high[at] >> (2 * index);
-            target[at] = ((bytes[at] & 15) | ((bits & 1) << 4)) as i8;
-            target[at + 32] = ((bytes[at] >> 4) | ((bits & 2) << 3)) as i8;
-        }
+    let (targets, _) = into.quants.as_chunks_mut::<32>();
+    for (index, (bytes, target)) in bytes.iter().zip(targets.as_chunks_mut::<2>().0).enumerate() {
+        let bytes = *bytes;
+        target[0] = each(|at| (bytes[at] & 15) | (((high[at] >> (2 * index)) & 1) << 4));
+        target[1] = each(|at| (bytes[at] >> 4) | (((high[at] >> (2 * index)) & 2) << 3));
     }
 }
 
+#[inline(always)]
 fn unpack_q6k(block: &[u8], into: &mut UnpackedBlock) {
-    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let (low, high, scales) = (block[..128].as_chunks::<32>().0, block[128..192].as_chunks::<32>().0, &block[192..208]);
     let scale = half_at(block, 208);
     for (target, packed) in into.scales.iter_mut().zip(scales) {
         *target = scale * f32::from(*packed as i8);
     }
     into.offsets.fill(0.0);
-    let (targets, _) = into.quants.as_chunks_mut::<128>();
-    for ((target, low), high) in targets.iter_mut().zip(low.chunks_exact(64)).zip(high.chunks_exact(32)) {
-        for at in 0..32 {
-            let bits = high[at];
-            target[at] = ((low[at] & 15) | ((bits & 3) << 4)) as i8 - 32;
-            target[at + 32] = ((low[at + 32] & 15) | (((bits >> 2) & 3) << 4)) as i8 - 32;
-            target[at + 64] = ((low[at] >> 4) | (((bits >> 4) & 3) << 4)) as i8 - 32;
-            target[at + 96] = ((low[at + 32] >> 4) | ((bits >> 6) << 4)) as i8 - 32;
-        }
+    let (targets, _) = into.quants.as_chunks_mut::<32>();
+    for ((target, low), high) in targets.as_chunks_mut::<4>().0.iter_mut().zip(low.as_chunks::<2>().0).zip(high) {
+        let ([first, second], high) = (*low, *high);
+        target[0] = each(|at| ((first[at] & 15) | ((high[at] & 3) << 4)).wrapping_sub(32));
+        target[1] = each(|at| ((second[at] & 15) | (((high[at] >> 2) & 3) << 4)).wrapping_sub(32));
+        target[2] = each(|at| ((first[at] >> 4) | (((high[at] >> 4) & 3) << 4)).wrapping_sub(32));
+        target[3] = each(|at| ((second[at] >> 4) | ((high[at] >> 6) << 4)).wrapping_sub(32));
     }
 }

@@ -256,3 +256,44 @@ impl Drop for EventStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_core::ErrorCode;
+
+    fn next(stream: &mut EventStream) -> Option<GenerationEvent> {
+        match Pin::new(stream).poll_next(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(event) => event,
+            Poll::Pending => panic!("an event or the end was due"),
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_engine_is_gone_fails_once_and_ends() {
+        let (mut outlet, mut stream) = channel(Arc::new(Inbox::default()));
+        outlet.push(GenerationEvent::Started { input: TokenCount::new(1), cached_input: TokenCount::ZERO });
+        assert_eq!(outlet.flush(), Flushed::Empty);
+        drop(outlet);
+        assert!(matches!(next(&mut stream), Some(GenerationEvent::Started { .. })));
+        let failure = next(&mut stream);
+        assert!(matches!(failure, Some(GenerationEvent::Failed(error)) if error.code() == ErrorCode::Internal));
+        assert_eq!(next(&mut stream), None);
+    }
+
+    #[test]
+    fn a_full_channel_keeps_events_in_order_until_there_is_room() {
+        let (mut outlet, mut stream) = channel(Arc::new(Inbox::default()));
+        let event = |number| GenerationEvent::Delta { text: "x".to_owned(), output: count(number), logprobs: Vec::new() };
+        for number in 0..EVENTS_BUFFERED_MAX + 2 {
+            outlet.push(event(number));
+        }
+        assert_eq!(outlet.flush(), Flushed::Full);
+        for number in 0..EVENTS_BUFFERED_MAX + 2 {
+            assert_eq!(next(&mut stream), Some(event(number)));
+            assert_ne!(outlet.flush(), Flushed::ReaderGone);
+        }
+        drop(stream);
+        assert_eq!(outlet.flush(), Flushed::ReaderGone);
+    }
+}

@@ -130,6 +130,24 @@ fn a_full_queue_refuses_with_a_measured_hint() {
 }
 
 #[test]
+fn the_hint_follows_the_measured_time_between_two_ends() {
+    // The clock advances a millisecond per look, and it is looked at once per end: one
+    // millisecond between two ends, which the hint rounds up to its least value of ten.
+    let config = EngineConfig { running_max: 1, queue_max: 3, ..EngineConfig::default() };
+    let engine = engine_with(config, &TinyModel::default());
+    let streams: Vec<_> = (0..3).map(|_| start(&engine, &ask("x"))).collect();
+    for stream in streams {
+        assert_eq!(collect(stream).output, 20);
+    }
+    let penniless = || Ask { allowance: Arc::new(Allowance::new(TokenCount::ZERO)), ..ask("x") };
+    let waiting: Vec<_> = (0..3).map(|_| start(&engine, &penniless())).collect();
+    wait_for(&engine, |load| load.parked == 3);
+    let error = ask("y").start(&engine).err().expect("the queue is full");
+    assert_eq!(error.retry_after_hint().map(|after| after.millis()), Some(10));
+    drop(waiting);
+}
+
+#[test]
 fn a_removed_model_ends_its_streams_and_is_gone() {
     let engine = engine();
     let parked = start(&engine, &Ask { allowance: Arc::new(Allowance::new(TokenCount::new(1))), ..ask("x") });
