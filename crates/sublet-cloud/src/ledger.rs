@@ -61,7 +61,7 @@ impl Cloud {
         add_totals(&journal, &mut verification)?;
         let mut page = PageRequest { limit: Some(100), ..PageRequest::default() };
         loop {
-            let organizations = organization::list(tx, &page).await?;
+            let organizations = organization::list(tx, None, &page).await?;
             for organization in &organizations.items {
                 self.verify_organization(tx, organization, &mut verification).await?;
             }

@@ -106,8 +106,14 @@ impl Cloud {
             .await
     }
 
-    pub async fn list_organizations(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Organization>> {
+    /// Every organization, or those of one class.
+    pub async fn list_organizations(
+        &self,
+        actor: &Actor,
+        class: Option<OrganizationClass>,
+        page: &PageRequest,
+    ) -> Result<Page<Organization>> {
         actor.require(Action::ManageOrganizations)?;
-        self.store.read(page, |page, tx| Box::pin(organization::list(tx, page))).await
+        self.store.read(page, move |page, tx| Box::pin(organization::list(tx, class, page))).await
     }
 }

@@ -51,11 +51,8 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::OrganizationListQuery = context.query()?;
-    if query.class.is_some() {
-        return Err(Error::new(ErrorCode::UnsupportedField, "organizations cannot be filtered by class yet").param("class"));
-    }
     let asked = query.page();
-    let page = app.cloud.list_organizations(&context.actor, &page_request(&asked)?).await?;
+    let page = app.cloud.list_organizations(&context.actor, query.class, &page_request(&asked)?).await?;
     page_answer(&asked, page, |organization| to_wire(&organization), |wire| wire.id.to_string())
 }
 

@@ -75,16 +75,17 @@ pub async fn get(tx: &mut Tx, scope: &Scope, id: &OrganizationId) -> Result<Orga
     find(tx, scope, id).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no organization '{id}'")))
 }
 
-/// All organizations: for the operator only.
-pub async fn list(tx: &mut Tx, page: &PageRequest) -> Result<Page<Organization>> {
+/// All organizations, or those of one class: for the operator only.
+pub async fn list(tx: &mut Tx, class: Option<OrganizationClass>, page: &PageRequest) -> Result<Page<Organization>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, name, class, currency, time_zone, credit_limit, generation, created_at FROM organizations WHERE state = 'active'",
+        "SELECT id, name, class, currency, time_zone, credit_limit, generation, created_at FROM organizations
+         WHERE state = 'active' AND ($3 = '' OR class = $3)",
         "id",
         "1",
         "2"
     );
-    let rows = tx.fetch_all(sql, &[key, limit]).await?;
+    let rows = tx.fetch_all(sql, &[key, limit, class.map_or("", OrganizationClass::as_str).into()]).await?;
     page.page(&rows, from_row)
 }

@@ -21,8 +21,8 @@ use sublet_core::{Error, ErrorCode, Nanos, Result};
 
 use crate::data_directory::Credentials;
 
-/// Looks at something that is about to happen, [`LOOK_PAUSE`] apart: ten seconds.
-const LOOKS_MAX: u32 = 100;
+/// Looks at something that is about to happen, [`LOOK_PAUSE`] apart: one minute.
+const LOOKS_MAX: u32 = 600;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Pages of charges that are added up.
 const CHARGE_PAGES_MAX: u32 = 1_000;

@@ -153,26 +153,30 @@ fn serve(options: &UpOptions, after: &After) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::internal(format!("the runtime could not start: {error}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let running = RunningCloud::start(options).await?;
-        let outcome = match after {
-            After::Serve => {
-                greet(&running, options);
-                wait_for_signal().await
-            }
-            After::TellAndExit => tell(&running).await,
-            After::TellAndServe => match tell(&running).await {
-                Ok(()) => {
-                    greet(&running, options);
-                    wait_for_signal().await
-                }
-                Err(error) => Err(error),
-            },
+        let outcome = tokio::select! {
+            outcome = act(&running, options, after) => outcome,
+            signalled = wait_for_signal() => signalled,
         };
-        tracing::info!("stopping: streams finish, usage is settled");
+        tracing::info!("stopping: streams finish, jobs get their notice, usage is settled");
         running.shutdown().await;
         outcome
-    })
+    });
+    // A story that was interrupted may still hold its thread.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Does what was asked for; serving on ends with a signal only.
+async fn act(running: &RunningCloud, options: &UpOptions, after: &After) -> Result<()> {
+    match after {
+        After::TellAndExit => return tell(running).await,
+        After::TellAndServe => tell(running).await?,
+        After::Serve => {}
+    }
+    greet(running, options);
+    std::future::pending().await
 }
 
 /// Plays the demo against the running cloud, as an outside client.
