@@ -14,7 +14,7 @@ pub struct User {
     pub organization: OrganizationId,
     pub email: String,
     pub name: String,
-    /// `owner`, `admin`, `member`, `billing` or `reader`.
+    /// `owner`, `developer`, `billing` or `reader`.
     pub role: String,
     pub created_at: Timestamp,
 }
