@@ -135,11 +135,12 @@ impl Cloud {
             };
             charge::insert(tx, &charge).await?;
         }
-        self.book_usage(tx, record, &slice, total, now).await?;
+        self.book_usage(tx, record, &slice, total).await?;
         Ok(None)
     }
 
-    async fn book_usage(&self, tx: &mut Tx, record: &UsageRecord, slice: &Slice, total: Nanos, now: Timestamp) -> Result<()> {
+    async fn book_usage(&self, tx: &mut Tx, record: &UsageRecord, slice: &Slice, total: Nanos) -> Result<()> {
+        let now = self.now();
         budget::settle(tx, &slice.budgets, total).await?;
         let memo = format!("{} {} from {}", record.request, record.model, slice.id);
         let head = EntryHead { id: self.ids.mint(), at: now, currency: slice.currency, memo };
