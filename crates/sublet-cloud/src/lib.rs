@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod budget;
 pub mod compute;
 pub mod compute_reconciler;
+mod cover;
 pub mod credit;
 pub mod device;
 pub mod hold;
@@ -62,7 +63,7 @@ pub mod data {
     pub use sublet_store::page::Order;
     pub use sublet_store::project::Project;
     pub use sublet_store::quote::Quote;
-    pub use sublet_store::usage::UsageEvent;
+    pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
     pub use sublet_store::{Page, PageRequest};
 }

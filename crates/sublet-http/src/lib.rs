@@ -13,6 +13,7 @@
 mod account;
 pub mod answer;
 mod audit;
+pub mod console;
 mod context;
 mod credit;
 mod device;

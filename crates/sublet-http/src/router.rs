@@ -12,6 +12,7 @@ use sublet_core::id::RequestId;
 use sublet_core::{Error, ErrorCode, Result};
 
 use crate::answer::error_response;
+use crate::console::{self, Console, PAGES};
 use crate::{App, gate, handler};
 
 /// Handlers of the data plane, which checks keys and bodies itself.
@@ -21,6 +22,7 @@ pub type DataPlane = Vec<(Operation, MethodRouter)>;
 pub fn router(app: &App, data_plane: DataPlane) -> Result<Router> {
     let mut data_plane: BTreeMap<Operation, MethodRouter> = data_plane.into_iter().collect();
     let mut router = Router::new();
+    let chat = data_plane.get(&Operation::CreateChatCompletion).cloned();
     for route in ROUTES {
         let bound = match data_plane.remove(&route.operation) {
             Some(bound) => bound,
@@ -29,6 +31,11 @@ pub fn router(app: &App, data_plane: DataPlane) -> Result<Router> {
         for path in paths(route) {
             router = router.route(&path, bound.clone());
         }
+    }
+    let console = Console { app: app.clone(), chat };
+    for page in PAGES {
+        let console = console.clone();
+        router = router.route(page.path, on(filter(page.method), move |request| console::open(console.clone(), page, request)));
     }
     let (missing, wrong) = (app.clone(), app.clone());
     Ok(router

@@ -1,0 +1,76 @@
+//! Models that are served, with their prices in the account's currency.
+
+use askama::Template;
+use axum::body::Body;
+use http::Response;
+use sublet_cloud::Actor;
+use sublet_cloud::data::{SkuName, TokenKind};
+use sublet_core::key::KeyPlane;
+use sublet_core::{Currency, Result, Scope};
+
+use super::figure::Count;
+use super::shell::Shell;
+use super::visit::Visit;
+use super::{Console, shell};
+
+pub struct ModelRow {
+    pub name: String,
+    pub context_window: Count,
+    /// `0.15 EUR per 1M tokens`, or why there is none.
+    pub input: String,
+    pub cached_input: String,
+    pub output: String,
+    /// This key may use it.
+    pub allowed: bool,
+}
+
+/// The currency of the actor's account.
+pub async fn currency(console: &Console, actor: &Actor) -> Result<Currency> {
+    let id = actor.organization()?;
+    let own = Actor { scope: Scope::Organization(id.clone()), ..actor.clone() };
+    Ok(console.app.cloud.get_organization(&own, id).await?.currency)
+}
+
+/// Every model that is served, in the order of names.
+pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
+    let cloud = &console.app.cloud;
+    let currency = currency(console, actor).await?;
+    let prices = cloud.prices().in_force(currency, cloud.clock().now())?;
+    let allowed = match actor.plane {
+        KeyPlane::Project => Some(cloud.get_own_key(actor).await?.models),
+        KeyPlane::Admin | KeyPlane::Operator => None,
+    };
+    let price = |model: &str, kind: TokenKind| {
+        let sku = model.parse().map(|model| SkuName::Tokens { kind, model });
+        let entry = sku.ok().and_then(|sku| prices.find(&sku).map(|entry| entry.price_text(currency)));
+        entry.unwrap_or_else(|| "no price, not served".to_owned())
+    };
+    let mut models = console.app.engine.models();
+    models.sort_by(|a, b| a.name.cmp(&b.name));
+    let row = |model: sublet_core::engine::ModelInfo| ModelRow {
+        context_window: Count(model.context_window.get()),
+        input: price(&model.name, TokenKind::Input),
+        cached_input: price(&model.name, TokenKind::CachedInput),
+        output: price(&model.name, TokenKind::Output),
+        allowed: allowed.as_ref().is_none_or(|models| models.allows(&model.name)),
+        name: model.name,
+    };
+    Ok(models.into_iter().map(row).collect())
+}
+
+#[derive(Template)]
+#[template(path = "models.html")]
+struct ModelsPage {
+    shell: Shell,
+    models: Vec<ModelRow>,
+    is_project: bool,
+    /// How a program reaches the same models.
+    base_url: String,
+}
+
+pub async fn list(console: Console, visit: Visit) -> Result<Response<Body>> {
+    let shell = Shell::of(&console, &visit.actor, "Models", "/console/models").await?;
+    let models = rows(&console, &visit.actor).await?;
+    let is_project = visit.actor.plane == KeyPlane::Project;
+    shell::html(&ModelsPage { shell, models, is_project, base_url: visit.guest.base_url() })
+}
