@@ -10,23 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use sublet_capacity::{Action as PlanAction, ActionKind, plan};
-use sublet_core::id::{AttemptId, JobId, LeaseId};
+use sublet_core::id::{AttemptId, JobId};
 use sublet_core::job::{AttemptState, JobState, StopReason};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::runner::{AttemptEvent, AttemptSpec, Notice, SequencedEvent};
-use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_store::attempt::{self, Attempt, Kept};
-use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
-use sublet_store::lease::{self, HoldBound, Lease};
-use sublet_store::{Tx, Updated, device, organization};
+use sublet_store::lease::{self, Lease};
+use sublet_store::{Tx, Updated, device};
 
 use crate::Actor;
 use crate::attempt::may_start;
 use crate::audit::Deed;
-use crate::budget::periods_at;
-use crate::compute::{Compute, Tariff, done, sum};
-use crate::hold::HoldOwner;
+use crate::compute::{Compute, done};
 use crate::lease::End;
 
 /// Events that one transaction takes in.
@@ -69,7 +66,7 @@ pub struct ComputeReport {
 }
 
 impl ComputeReport {
-    fn note<T: Default>(&mut self, what: &str, result: Result<T>) -> T {
+    pub(crate) fn note<T: Default>(&mut self, what: &str, result: Result<T>) -> T {
         result.unwrap_or_else(|error| {
             tracing::warn!(%error, private = ?error, "compute: {what} failed and is tried again");
             self.errors.push(error);
@@ -111,6 +108,11 @@ impl Compute {
         }
         self.instruct(&mut report).await;
         self.clean_up(&mut report).await;
+        if report.errors.iter().any(|error| error.code() == ErrorCode::UnknownPrice) {
+            // Another process may have published the version that a lease is pinned to.
+            let reloaded = self.cloud.prices.reload(&self.cloud.store).await;
+            report.note("reading the price lists", reloaded);
+        }
         report
     }
 
@@ -235,119 +237,6 @@ impl Compute {
             .await
     }
 
-    // Money.
-
-    /// Grows the holds of what runs and settles what is due.
-    async fn pay(&self, report: &mut ComputeReport) {
-        let live = self.cloud.store.read((), |(), tx| Box::pin(attempt::list_live(tx))).await;
-        for attempt in report.note("reading what runs", live) {
-            if attempt.state != AttemptState::Running {
-                continue;
-            }
-            let extended = self.extend_cover(&attempt.lease).await;
-            report.note("extending a hold", extended);
-            let settled_until = attempt.settled_until.or(attempt.started_at).unwrap_or(attempt.placed_at);
-            let unsettled = attempt.alive_at.map_or(DurationMs::ZERO, |alive_at| alive_at.since(settled_until));
-            if unsettled >= self.settings.hold_interval {
-                let id = &attempt.id;
-                let settled =
-                    self.cloud.store.write((self, id), |(compute, id), tx| Box::pin(compute.settle_running(tx, id))).await;
-                report.note("settling an attempt", settled);
-            }
-        }
-    }
-
-    /// Holds the next interval while the present one runs. A refusal is kept on the lease: the plan
-    /// then ends it within what is held.
-    async fn extend_cover(&self, id: &LeaseId) -> Result<()> {
-        let extended = self.cloud.store.write((self, id), |(compute, id), tx| Box::pin(compute.extend_in(tx, id))).await;
-        match extended {
-            Err(error) if error.code() == ErrorCode::InsufficientQuota => {
-                let bound = HoldBound::Budget { refusal: error.to_string() };
-                self.cloud.store.write((id, &bound), |(id, bound), tx| Box::pin(set_bound(tx, id, bound))).await
-            }
-            other => other,
-        }
-    }
-
-    async fn extend_in(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
-        let now = self.now();
-        let lease = lease::get(tx, &Scope::Operator, id).await?;
-        if lease.state != LeaseState::Active || lease.hold_bound == HoldBound::MaximumCost {
-            return Ok(());
-        }
-        let (Some(attempt), Some(hold)) = (attempt::find_live_of(tx, id).await?, hold::find_open(tx, id.as_str()).await?) else {
-            return Ok(());
-        };
-        let Some(cover) = self.cover(tx, &lease, &attempt).await? else { return Ok(()) };
-        let stop = self.settings.stop_span(lease.notice);
-        let half_an_interval = DurationMs::from_millis(self.settings.hold_interval.millis().div_euclid(2));
-        let renewed = self.renew_if_window_over(tx, &lease, &attempt, (&hold, now)).await?;
-        if !renewed && cover.until >= now.plus(sum([stop, half_an_interval])) {
-            return Ok(());
-        }
-        let window_end = lease.ends_at.map(|ends_at| ends_at.plus(sum([self.settings.grace, self.settings.slack])));
-        let open_end = now.plus(sum([self.settings.hold_interval, stop]));
-        let target = window_end.map_or(open_end, |window_end| window_end.min(open_end));
-        let missing = target.since(cover.until);
-        if missing <= DurationMs::ZERO {
-            return Ok(());
-        }
-        let wanted = Tariff::of(&self.cloud, &lease)?.hold_for(missing)?;
-        self.grow_hold(tx, &lease, wanted, now).await
-    }
-
-    /// Adds to a lease's hold, within its maximum cost.
-    async fn grow_hold(&self, tx: &mut Tx, lease: &Lease, wanted: Nanos, now: Timestamp) -> Result<()> {
-        let Some(hold) = hold::find_open(tx, lease.id.as_str()).await? else { return Ok(()) };
-        let held = hold.uncaptured()?.total()?;
-        let lease = lease::get(tx, &Scope::Operator, &lease.id).await?;
-        let room = match lease.max_cost {
-            Some(max_cost) => max_cost.checked_sub(lease.cost)?.checked_sub(held)?.max(Nanos::ZERO),
-            None => Nanos::MAX,
-        };
-        let amount = wanted.min(room);
-        if amount > Nanos::ZERO {
-            self.cloud.extend_hold(tx, &hold, amount, now).await?;
-        }
-        let bound = if amount < wanted { HoldBound::MaximumCost } else { HoldBound::Open };
-        set_bound(tx, &lease.id, &bound).await
-    }
-
-    /// A hold counts towards the days and months in which it was placed. When one is over, what ran
-    /// is settled in it and the rest is held anew, in the window that runs now.
-    async fn renew_if_window_over(
-        &self,
-        tx: &mut Tx,
-        lease: &Lease,
-        attempt: &Attempt,
-        (hold, now): (&Hold, Timestamp),
-    ) -> Result<bool> {
-        use sublet_store::budget::BudgetWindow;
-        let organization = organization::get(tx, &Scope::Operator, &lease.organization).await?;
-        let periods = periods_at(&organization.time_zone, now)?;
-        let is_over = hold.budgets.iter().any(|budget| match budget.window {
-            BudgetWindow::Total => false,
-            BudgetWindow::Day => budget.starts_at != periods.day.0,
-            BudgetWindow::Month => budget.starts_at != periods.month.0,
-        });
-        if !is_over {
-            return Ok(false);
-        }
-        self.settle_running(tx, &attempt.id).await?;
-        let settled = hold::find_open(tx, lease.id.as_str()).await?.ok_or_else(|| Error::internal("a hold vanished"))?;
-        let left = settled.uncaptured()?.total()?;
-        self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
-        let owner = HoldOwner {
-            organization: lease.organization.clone(),
-            project: lease.project.clone(),
-            key: lease.key.clone(),
-            subject: lease.id.to_string(),
-        };
-        self.cloud.place_hold(tx, &owner, left, now).await?;
-        Ok(true)
-    }
-
     // What has to be done.
 
     /// Applies the plan; says how many steps it took.
@@ -391,20 +280,19 @@ impl Compute {
     }
 
     async fn stop_at_time_limits(&self, now: Timestamp) -> Result<usize> {
-        self.cloud
-            .store
-            .write(self, move |compute, tx| {
+        let open = self.cloud.store.read((), |(), tx| Box::pin(job::list_open(tx))).await?;
+        let mut stopped = 0;
+        for job in open.iter().filter(|job| is_past_time_limit(job, now)) {
+            let id = &job.id;
+            let told = self.cloud.store.write((self, id), move |(compute, id), tx| {
                 Box::pin(async move {
-                    let mut stopped = 0;
-                    for job in job::list_open(tx).await? {
-                        if time_limit_at(&job).is_some_and(|limit| now >= limit) {
-                            stopped += usize::from(compute.stop_job(tx, &job, StopReason::TimeLimit, now).await?);
-                        }
-                    }
-                    Ok(stopped)
+                    let job = job::get(tx, &Scope::Operator, id).await?;
+                    compute.stop_job(tx, &job, StopReason::TimeLimit, now).await
                 })
-            })
-            .await
+            });
+            stopped += usize::from(told.await?);
+        }
+        Ok(stopped)
     }
 
     /// Gives the oldest waiting job of each free lease an attempt; says how many.
@@ -472,7 +360,12 @@ impl Compute {
         for (attempt, job, lease) in &live {
             if attempt.state == AttemptState::Placed && first_time(&self.told.placed, &attempt.id) {
                 let placed = self.place_attempt(attempt, job, lease).await;
+                let is_placed = placed.is_ok();
                 report.note("placing an attempt", placed);
+                if !is_placed {
+                    // What the runner does not know yet cannot be stopped.
+                    continue;
+                }
             }
             let told = self.warn(attempt, job, lease).await;
             report.note("giving notice", told);
@@ -605,13 +498,9 @@ async fn running_at(tx: &mut Tx, runner: &str) -> Result<Vec<AttemptId>> {
         .collect())
 }
 
-async fn set_bound(tx: &mut Tx, id: &LeaseId, bound: &HoldBound) -> Result<()> {
-    let lease = lease::get(tx, &Scope::Operator, id).await?;
-    if lease.hold_bound == *bound || lease.state.is_final() {
-        return Ok(());
-    }
-    let bounded = Lease { hold_bound: bound.clone(), ..lease };
-    done(lease::save(tx, &bounded).await?, id.as_str())
+/// Runs longer than it asked for, and was not told to stop.
+fn is_past_time_limit(job: &Job, now: Timestamp) -> bool {
+    job.state == JobState::Running && time_limit_at(job).is_some_and(|limit| now >= limit)
 }
 
 /// When a running job reaches its own time limit.

@@ -19,8 +19,8 @@ use sublet_store::{Page, PageRequest, Tx, device, hold, job};
 
 use crate::audit::Deed;
 use crate::compute::{Compute, done};
+use crate::cover::owner_of;
 use crate::device::switch_lease;
-use crate::hold::HoldOwner;
 use crate::idempotency::{Answer, Call, Render};
 use crate::quote::{check_metadata, refused};
 use crate::why::{Explanation, Fact};
@@ -135,13 +135,7 @@ impl Compute {
             LeaseState::Pending => self.promise_devices(tx, actor, &lease, &plan).await?,
             LeaseState::Active | LeaseState::Ending { .. } | LeaseState::Ended { .. } => take_devices(tx, &lease).await?,
         }
-        let owner = HoldOwner {
-            organization: lease.organization.clone(),
-            project: lease.project.clone(),
-            key: lease.key.clone(),
-            subject: lease.id.to_string(),
-        };
-        self.cloud.place_hold(tx, &owner, quote.terms.hold, now).await?;
+        self.cloud.place_hold(tx, &owner_of(&lease), quote.terms.hold, now).await?;
         lease::insert(tx, &lease).await?;
         if !quote::accept(tx, &quote.id, &lease.id).await? {
             return Err(Error::new(ErrorCode::Conflict, format!("quote '{}' was taken meanwhile", quote.id)));

@@ -12,9 +12,9 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::runner::{Exit, Isolation};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Timestamp};
 use sublet_store::budget::BudgetWindow;
+use sublet_testkit::on_both_databases;
 use sublet_testkit::runner::{Manners, cpu_slots};
 use sublet_testkit::tenant::actor;
-use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::world::{UNIT, World, command, cost, kept, wanted};
 

@@ -153,7 +153,7 @@ impl<'a> World<'a> {
                     assert_eq!(job::list_open(tx).await?, Vec::new());
                     assert_eq!(attempt::list_live(tx).await?, Vec::new());
                     let page = sublet_store::PageRequest { limit: Some(100), ..Default::default() };
-                    for organization in sublet_store::organization::list(tx, &page).await?.items {
+                    for organization in sublet_store::organization::list(tx, None, &page).await?.items {
                         assert_eq!(sublet_store::hold::open_total(tx, &organization.id).await?, Nanos::ZERO);
                     }
                     Ok(())
