@@ -15,6 +15,8 @@ use sublet_core::{Clock, Error, ErrorCode, Result, Rng, Timestamp, TokenCount};
 use sublet_engine::{Engine, EngineConfig, ModelSource};
 
 const TOKENS_DEFAULT: i64 = 200;
+const TOKENS_MEASURED_MIN: i64 = 1_000;
+const ROUNDS_MAX: u64 = 50;
 const PROMPT: &str = "Once upon a time there was a small cloud that sold what it did not need.";
 
 struct SystemClock;
@@ -71,18 +73,20 @@ async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Resul
     Ok((output, first.unwrap_or_default()))
 }
 
+/// Rounds of `concurrent` generations until enough tokens came for a figure; models end early.
 async fn measure(engine: &Engine, model: &str, tokens: i64, concurrent: u64) -> Result<()> {
     let started = Instant::now();
-    let runs = join_all((0..concurrent).map(|seed| generate(engine, model, tokens, seed))).await;
-    let seconds = started.elapsed().as_secs_f64();
-    let runs: Vec<(i64, f64)> = runs.into_iter().collect::<Result<_>>()?;
-    let total: i64 = runs.iter().map(|(output, _)| output).sum();
-    let first = runs.iter().map(|(_, first)| *first).fold(0.0, f64::max);
-    println!(
-        "{concurrent:>5} concurrent: {total:>6} tokens, {:>8.1} tokens/s, first text after {:.1} ms",
-        total as f64 / seconds,
-        first * 1e3
-    );
+    let (mut total, mut first, mut seed) = (0, 0.0_f64, 0);
+    while total < TOKENS_MEASURED_MIN && seed < ROUNDS_MAX * concurrent {
+        for run in join_all((seed..seed + concurrent).map(|seed| generate(engine, model, tokens, seed))).await {
+            let (output, until_first) = run?;
+            total += output;
+            first = first.max(until_first);
+        }
+        seed += concurrent;
+    }
+    let rate = total as f64 / started.elapsed().as_secs_f64();
+    println!("{concurrent:>5} concurrent: {total:>6} tokens, {rate:>8.1} tokens/s, first text after {:.1} ms at most", first * 1e3);
     Ok(())
 }
 
