@@ -16,8 +16,6 @@ async fn a_full_disk_refuses_new_work_voids_what_cannot_be_recorded_and_recovers
     world.engine.set_pace(3);
     let mut running = world.stream("please say 9").await;
     read_deltas(&mut running, 3).await;
-    let mut later = world.stream("please say 7").await;
-    read_deltas(&mut later, 3).await;
     world.disk.set_capacity(Some(world.disk.used() + 100));
     world.engine.set_pace(u64::MAX);
     let (seen, done) = events(&read(running).await);
@@ -28,17 +26,35 @@ async fn a_full_disk_refuses_new_work_voids_what_cannot_be_recorded_and_recovers
     assert_eq!(world.gateway.ready().unwrap_err().code().as_str(), "storage_full");
 
     world.disk.set_capacity(None);
-    assert!(read(later).await.contains("[DONE]"), "space came back before its record");
-    let journal =
-        sublet_gateway::journal::Journal::open(Arc::new(world.disk.crashed(0, false)), config().journal, world.clock.clone());
-    assert_eq!(journal.unwrap().1.records, 2, "the refused record left nothing behind");
     while world.gateway.ready().is_err() {
         tokio::task::yield_now().await;
     }
     text(world.chat("please say 5").await).await;
     world.close().await;
     let records = world.cloud.records();
-    assert_eq!(records.iter().map(|record| record.tokens.output.get()).collect::<Vec<_>>(), [5, 7, 5]);
+    assert_eq!(records.iter().map(|record| record.tokens.output.get()).collect::<Vec<_>>(), [5, 5]);
+}
+
+#[tokio::test]
+async fn a_record_without_room_leaves_nothing_before_the_next_one() {
+    let world = World::new().await;
+    text(world.chat("please say 5").await).await;
+    world.engine.set_pace(3);
+    let mut bodies = [world.stream("please say 9").await, world.stream("please say 7").await];
+    for body in &mut bodies {
+        read_deltas(body, 3).await;
+    }
+    world.disk.set_capacity(Some(world.disk.used() + 100));
+    world.engine.set_pace(u64::MAX);
+    let [refused, later] = bodies;
+    assert!(read(refused).await.contains("storage_full"));
+    world.disk.set_capacity(None);
+    assert!(read(later).await.contains("[DONE]"), "space came back before its record");
+    let journal =
+        sublet_gateway::journal::Journal::open(Arc::new(world.disk.crashed(0, false)), config().journal, world.clock.clone());
+    assert_eq!(journal.unwrap().1.records, 2);
+    world.close().await;
+    assert_eq!(world.cloud.records().len(), 2);
 }
 
 #[tokio::test]
