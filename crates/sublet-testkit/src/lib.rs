@@ -7,6 +7,7 @@ pub mod clock;
 pub mod database;
 pub mod postgres;
 pub mod runner;
+pub mod simulation;
 pub mod tenant;
 
 pub use clock::{ManualClock, SeededRng, mint};

@@ -1,0 +1,281 @@
+//! What must hold whatever happened: after a step, now and then, and at the end.
+
+use std::collections::BTreeMap;
+
+use sublet_cloud::Actor;
+use sublet_cloud::credit::CreditBalance;
+use sublet_core::id::{AttemptId, DeviceId, LeaseId, RequestId};
+use sublet_core::lease::{EndReason, LeaseState};
+use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::PeriodKey;
+use sublet_store::lease::Lease;
+use sublet_store::{PageRequest, Tx, attempt, charge, device, hold, job, lease, slice, usage};
+
+use super::Simulation;
+
+/// Rows of one page of a check.
+const PAGE: i64 = 100;
+/// Most charges of one job.
+const CHARGES_MAX: i64 = 10_000;
+/// The longest notice that is sold here, and how long its end may take: until then capacity is back.
+const BACK_WITHIN: DurationMs = DurationMs::from_seconds(3_600 + 15);
+
+fn sum(amounts: impl IntoIterator<Item = Nanos>) -> Nanos {
+    Nanos::checked_sum(amounts).expect("simulated amounts are small")
+}
+
+impl Simulation {
+    /// Cheap: of one tenant, and what the runner knows.
+    pub(super) async fn check_step(&mut self) {
+        self.runner.assert_no_device_is_shared();
+        let tenant = self.below(self.tenants.len());
+        self.check_limits(tenant).await;
+        self.check_notice().await;
+    }
+
+    /// Everything that must hold at any time.
+    pub(super) async fn check_all(&mut self) {
+        self.read_prices().await;
+        for tenant in 0..self.tenants.len() {
+            self.check_limits(tenant).await;
+            self.check_money(tenant).await;
+        }
+        let cloud = self.processes[self.below(2)].cloud.clone();
+        let verification = cloud.verify_ledger(&Actor::system()).await.expect("the books can be read");
+        assert!(verification.balanced(), "the books do not balance: {:#?}", verification.findings);
+        self.check_usage().await;
+        let (now, expected_leases) = (self.now(), self.running_leases());
+        cloud
+            .store()
+            .read((now, expected_leases), |(now, running), tx| {
+                Box::pin(async move {
+                    check_spans(tx, *now).await?;
+                    check_running(tx, running).await?;
+                    check_metering(tx).await
+                })
+            })
+            .await
+            .expect("the fleet can be read");
+    }
+
+    /// Settled and reserved stay within each limit, unless it was set below what was used already.
+    async fn check_limits(&mut self, tenant: usize) {
+        let cloud = self.processes[self.below(2)].cloud.clone();
+        let limits = cloud.list_limits(&self.tenants[tenant].admin, None).await.expect("limits");
+        for (limit, budget) in limits {
+            let used = sum([budget.settled, budget.reserved]);
+            assert!(!budget.settled.is_negative() && !budget.reserved.is_negative(), "{budget:?}");
+            let key = (limit.subject.clone(), limit.window, budget.reference.starts_at);
+            let last = (limit.subject.clone(), limit.window, Timestamp::from_micros(i64::MAX));
+            let newest = self.expected.ceilings.range(..last).next_back().map(|(known, _)| known.clone());
+            // The clock was set back into a window whose limit stood otherwise.
+            if newest.is_some_and(|newest| newest.0 == key.0 && newest.1 == key.1 && newest.2 > key.2) {
+                continue;
+            }
+            let ceiling = self.expected.ceilings.get(&key).copied().unwrap_or(limit.amount);
+            assert!(used <= ceiling, "{} per {:?}: {used} used of {}, at most {ceiling} before", key.0, key.1, limit.amount);
+            self.expected.ceilings.insert(key, limit.amount.max(used));
+        }
+    }
+
+    /// Who is told to make room for the owner keeps the notice that was sold.
+    async fn check_notice(&mut self) {
+        let open = self.open_leases().await;
+        let now = self.now();
+        for lease in &open {
+            let LeaseState::Ending { reason: EndReason::Reclaimed, deadline } = lease.state else { continue };
+            if !self.expected.reclaimed.contains_key(&lease.id) {
+                let sold = lease.notice.notice().expect("a firm lease is never reclaimed");
+                assert!(deadline >= now.plus(sold), "{} was sold {sold:?} of notice and ends by {deadline}", lease.id);
+                self.expected.reclaimed.insert(lease.id.clone(), deadline);
+            }
+        }
+    }
+
+    async fn open_leases(&self) -> Vec<Lease> {
+        let store = self.processes[0].cloud.store();
+        store.read((), |(), tx| Box::pin(lease::list_open(tx))).await.expect("leases")
+    }
+
+    /// After a pass: the owner's teams have what was promised to them, once the notice is over.
+    pub(super) async fn check_guarantees(&mut self) {
+        let now = self.now();
+        for lease in self.open_leases().await {
+            let waits = lease.state == LeaseState::Pending && now > lease.created_at.plus(BACK_WITHIN);
+            assert!(!waits, "{} waits since {} for capacity that was to be given back", lease.id, lease.created_at);
+        }
+    }
+
+    async fn check_money(&mut self, tenant: usize) {
+        let (id, deposited) = (self.tenants[tenant].id.clone(), self.tenants[tenant].deposited);
+        let cloud = self.processes[0].cloud.clone();
+        let balance = cloud.credit_balance(&Actor::system(), &id).await.expect("a balance that verifies");
+        let CreditBalance { funds, .. } = balance;
+        assert_eq!(funds.deposited, deposited, "{id}: each payment is taken once");
+        let totals = cloud.store().read(&id, |id, tx| {
+            Box::pin(async move {
+                let charged = charge::organization_total(tx, id).await?.1;
+                Ok((charged, slice::open_total(tx, id).await?, hold::open_total(tx, id).await?))
+            })
+        });
+        let (charged, sliced, held) = totals.await.expect("totals");
+        assert_eq!(funds.captured, charged, "{id}: what was taken is what was charged");
+        assert_eq!((funds.sliced, funds.held), (sliced, held));
+        let periods: Vec<PeriodKey> = self.tenants[tenant].periods.iter().copied().collect();
+        let mut invoiced = Vec::new();
+        for period in periods {
+            invoiced.push(self.check_invoice(0, tenant, period).await);
+        }
+        assert_eq!(sum(invoiced), charged, "{id}: every charge is in exactly one invoice");
+    }
+
+    /// The invoice of a month is the sum of its charges.
+    pub(super) async fn check_invoice(&self, process: usize, tenant: usize, period: PeriodKey) -> Nanos {
+        let tenant = &self.tenants[tenant];
+        let cloud = &self.processes[process].cloud;
+        let invoice = cloud.draft_invoice(&tenant.admin, &tenant.id, Some(period)).await.expect("a draft");
+        let total =
+            cloud.store().read(&tenant.id, move |id, tx| Box::pin(charge::period_total(tx, id, period))).await.expect("a total");
+        assert_eq!(invoice.content.subtotal, total.1, "{} of {}", period, tenant.id);
+        invoice.content.subtotal
+    }
+
+    /// Every settled record is charged once and for its tokens; lost ones are not charged.
+    async fn check_usage(&self) {
+        let store = self.processes[0].cloud.store();
+        let none: Vec<_> =
+            store.read(PageRequest::default(), |page, tx| Box::pin(usage::list_quarantined(tx, page))).await.expect("a page").items;
+        assert!(none.is_empty(), "nothing that was served is in quarantine: {none:#?}");
+        let settled = &self.expected;
+        let checked = store.read(settled, |expected, tx| {
+            Box::pin(async move {
+                for request in &expected.settled {
+                    let record = expected.acknowledged.get(request).expect("what is settled was acknowledged");
+                    let events = usage::list_of_request(tx, &Scope::Operator, request).await?;
+                    assert!(events.len() == 1 && events[0].record == *record, "{request}: {events:#?}");
+                    check_charges(tx, request, &events[0]).await?;
+                }
+                for request in &expected.lost {
+                    assert!(usage::list_of_request(tx, &Scope::Operator, request).await?.is_empty(), "{request} was lost");
+                }
+                Ok(())
+            })
+        });
+        checked.await.expect("usage can be read");
+    }
+
+    fn running_leases(&self) -> BTreeMap<AttemptId, (LeaseId, Vec<DeviceId>)> {
+        let attempts = self.runner.attempts().into_iter().filter(|attempt| attempt.ended_at.is_none());
+        attempts.map(|attempt| (attempt.spec.attempt, (attempt.spec.lease, attempt.spec.devices))).collect()
+    }
+
+    /// What must hold once nothing runs any more.
+    pub(super) async fn check_drained(&mut self) {
+        assert_eq!(self.runner.live(), Vec::new(), "nothing runs");
+        let unsettled: Vec<&RequestId> =
+            self.expected.acknowledged.keys().filter(|request| !self.expected.settled.contains(*request)).collect();
+        assert!(unsettled.is_empty(), "acknowledged and never settled: {unsettled:?}");
+        let organizations: Vec<_> = self.tenants.iter().map(|tenant| tenant.id.clone()).collect();
+        let store = self.processes[0].cloud.store();
+        let checked = store.read(organizations, |organizations, tx| {
+            Box::pin(async move {
+                assert_eq!(lease::list_open(tx).await?, Vec::new());
+                assert_eq!(job::list_open(tx).await?, Vec::new());
+                assert_eq!(attempt::list_live(tx).await?, Vec::new());
+                for organization in organizations {
+                    let open = (slice::open_total(tx, organization).await?, hold::open_total(tx, organization).await?);
+                    assert_eq!(open, (Nanos::ZERO, Nanos::ZERO), "{organization} has open slices or holds");
+                }
+                for device in device::list_all(tx).await? {
+                    assert_eq!((device.lease, device.promised_to), (None, None), "{} is free", device.id);
+                }
+                Ok(())
+            })
+        });
+        checked.await.expect("what is open can be read");
+        for tenant in 0..self.tenants.len() {
+            let limits = self.processes[0].cloud.list_limits(&self.tenants[tenant].admin, None).await.expect("limits");
+            for (limit, budget) in limits {
+                assert_eq!(budget.reserved, Nanos::ZERO, "{} per {:?} still reserves", limit.subject, limit.window);
+            }
+        }
+    }
+}
+
+async fn check_charges(tx: &mut Tx, request: &RequestId, event: &usage::UsageEvent) -> Result<()> {
+    let charges = charge::list_of(tx, request.as_str(), CHARGES_MAX).await?;
+    assert_eq!(sum(charges.iter().map(|charge| charge.amount)), event.amount, "{request}");
+    let quantity: i64 = charges.iter().map(|charge| charge.quantity.get()).sum();
+    assert_eq!(quantity, event.record.tokens.total().get(), "{request} is charged for its tokens");
+    for charge in &charges {
+        assert_eq!(charge.price_version, event.record.price_version);
+    }
+    Ok(())
+}
+
+/// Each device is in exactly one class at every instant: its spans meet, and their times add up.
+async fn check_spans(tx: &mut Tx, now: Timestamp) -> Result<()> {
+    let mut capacity = 0;
+    for device in device::list_all(tx).await? {
+        let (mut after, mut end) = (0, device.created_at);
+        loop {
+            let spans = device::list_spans(tx, &device.id, after).await?;
+            let Some(last) = spans.last() else { break };
+            after = last.number;
+            for span in &spans {
+                assert_eq!(span.started_at, end, "{} has a gap or an overlap", device.id);
+                end = span.ended_at.unwrap_or(Timestamp::from_micros(i64::MAX));
+                assert!(end >= span.started_at, "{} has a span that ends before it begins", device.id);
+            }
+        }
+        assert_eq!(end, Timestamp::from_micros(i64::MAX), "{} does nothing now", device.id);
+        capacity += now.micros().saturating_sub(device.created_at.micros()).max(0);
+    }
+    let by_class = device::time_by_class(tx, Timestamp::EPOCH, now).await?;
+    let sum: i64 = by_class.iter().map(|(_, millis)| millis).sum();
+    let rounding = i64::try_from(by_class.len()).expect("a small count");
+    let capacity = capacity.div_euclid(1_000);
+    assert!((capacity - rounding..=capacity).contains(&sum), "{by_class:?} of {capacity}");
+    Ok(())
+}
+
+/// What runs has a lease, and that lease has its devices.
+async fn check_running(tx: &mut Tx, running: &BTreeMap<AttemptId, (LeaseId, Vec<DeviceId>)>) -> Result<()> {
+    for (attempt, (lease, devices)) in running {
+        for id in devices {
+            let device = device::get(tx, id).await?;
+            assert_eq!(device.lease.as_ref(), Some(lease), "{attempt} runs on {id}");
+        }
+        assert!(hold::find_open(tx, lease.as_str()).await?.is_some(), "{attempt} runs without a hold");
+    }
+    Ok(())
+}
+
+/// Intervals of a device never overlap, and every job is charged for exactly its billed intervals.
+async fn check_metering(tx: &mut Tx) -> Result<()> {
+    for device in device::list_all(tx).await? {
+        let intervals = attempt::list_intervals_of_device(tx, &device.id).await?;
+        for pair in intervals.windows(2) {
+            assert!(pair[0].ended_at <= pair[1].started_at, "{pair:?}");
+        }
+    }
+    let mut page = PageRequest { limit: Some(PAGE), ..PageRequest::default() };
+    loop {
+        let jobs = job::list(tx, &Scope::Operator, &job::JobFilter::default(), &page).await?;
+        for job in &jobs.items {
+            let mut billed = 0;
+            for attempt in attempt::list_of(tx, &job.id).await? {
+                let intervals = attempt::list_intervals(tx, &attempt.id).await?;
+                billed +=
+                    intervals.iter().filter(|interval| interval.is_billed()).map(attempt::AttemptInterval::millis).sum::<i64>();
+            }
+            let charges = charge::list_of(tx, job.id.as_str(), CHARGES_MAX).await?;
+            let charged: i64 = charges.iter().map(|charge| charge.quantity.get()).sum();
+            assert_eq!(charged, billed, "{} is charged for what it used", job.id);
+            let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
+            assert!(lease.max_cost.is_none_or(|max_cost| lease.cost <= max_cost), "{} costs more than its maximum", lease.id);
+        }
+        let Some(last) = jobs.items.last().filter(|_| jobs.has_more) else { return Ok(()) };
+        page.after = Some(last.id.to_string());
+    }
+}
