@@ -1,0 +1,27 @@
+//! The whole over real HTTP: the real binary, started by each test on a free port of the loopback
+//! address with a data directory of its own, on SQLite and on PostgreSQL.
+//!
+//! `SUBLET_FULL=1` runs the whole counts; the counts that were run are printed as `count: what = n`.
+
+mod http;
+mod server;
+mod streams;
+
+/// A scenario on both databases, each time with a fresh cloud.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident: $scenario:ident;)+) => {
+        $(
+            mod $name {
+                #[test]
+                fn sqlite() {
+                    super::$scenario($crate::server::Database::Sqlite);
+                }
+                #[test]
+                fn postgresql() {
+                    super::$scenario($crate::server::Database::Postgresql);
+                }
+            }
+        )+
+    };
+}
