@@ -45,6 +45,9 @@ pub struct ComputeSettings {
     pub time_limit_notice: DurationMs,
     /// How long a start is tried that the runner cannot do at the moment.
     pub start_patience: DurationMs,
+    /// How long an attempt may be unknown to its runner before it counts as lost: an end takes a
+    /// moment to be written down.
+    pub lost_patience: DurationMs,
     /// How long logs are kept after the end.
     pub log_retention: DurationMs,
     /// How often the reconciler looks without being woken.
@@ -74,6 +77,7 @@ impl ComputeSettings {
             quote_life: DurationMs::from_seconds(10 * 60),
             time_limit_notice: DurationMs::from_seconds(10),
             start_patience: DurationMs::from_seconds(60),
+            lost_patience: DurationMs::from_seconds(10),
             log_retention: DurationMs::from_hours(7 * 24),
             period: DurationMs::from_millis(500),
             external_isolation: IsolationLevel::Sandbox,

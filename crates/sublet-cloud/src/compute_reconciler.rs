@@ -40,6 +40,20 @@ const CLEAN_PER_PASS: i64 = 100;
 pub struct Told {
     placed: Mutex<BTreeSet<AttemptId>>,
     stopped: Mutex<BTreeSet<AttemptId>>,
+    /// Attempts that run and that the runner does not know, with when that was first seen.
+    missing: Mutex<BTreeMap<AttemptId, Timestamp>>,
+}
+
+impl Told {
+    /// Of the attempts that are missing now, those that have been for so long.
+    fn missing_for(&self, missing: &[&AttemptId], patience: DurationMs, now: Timestamp) -> Vec<AttemptId> {
+        let mut since = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        since.retain(|id, _| missing.contains(&id));
+        for id in missing {
+            since.entry((*id).clone()).or_insert(now);
+        }
+        since.iter().filter(|(_, first)| now >= first.plus(patience)).map(|(id, _)| id.clone()).collect()
+    }
 }
 
 fn first_time(set: &Mutex<BTreeSet<AttemptId>>, id: &AttemptId) -> bool {
@@ -144,7 +158,6 @@ impl Compute {
         let runner = self.runner.name();
         let running = self.cloud.store.read(runner, |runner, tx| Box::pin(running_at(tx, runner))).await;
         let running = report.note("reading what runs", running);
-        // Whatever ran before this look and is not in it has its end in the log by now.
         let at_runner: BTreeSet<AttemptId> = self.runner.snapshot().into_iter().map(|live| live.attempt).collect();
         let read_all = match self.take_events(report).await {
             Ok(read_all) => read_all,
@@ -153,7 +166,8 @@ impl Compute {
         if !read_all {
             return;
         }
-        for id in running.iter().filter(|id| !at_runner.contains(id)) {
+        let missing: Vec<&AttemptId> = running.iter().filter(|id| !at_runner.contains(id)).collect();
+        for id in &self.told.missing_for(&missing, self.settings.lost_patience, self.now()) {
             let closed = self.cloud.store.write((self, id), |(compute, id), tx| {
                 Box::pin(async move {
                     let still = attempt::find(tx, id).await?.is_some_and(|attempt| attempt.state == AttemptState::Running);

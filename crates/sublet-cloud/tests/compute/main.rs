@@ -1,6 +1,6 @@
 //! The life of leases and jobs on both databases, with workloads that do what the test says.
-#![allow(clippy::expect_used, reason = "test code fails loudly")]
 
+mod clock;
 mod life;
 mod recovery;
 mod simulation;

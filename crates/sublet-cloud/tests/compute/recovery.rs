@@ -111,7 +111,11 @@ on_both_databases! {
         world.pass().await;
         world.live(20, 10).await;
         world.runner.lose_memory();
-        cloud.clock.advance(DurationMs::from_seconds(30));
+        world.pass().await;
+        cloud.clock.advance(DurationMs::from_millis(9_999));
+        world.pass().await;
+        assert_eq!(world.job(&run.job.job.id).await.job.state, JobState::Running, "an end takes a moment to be written down");
+        cloud.clock.advance(DurationMs::from_millis(1));
         world.pass().await;
         let job = world.job(&run.job.job.id).await;
         assert_eq!((job.job.state, job.cost), (JobState::Interrupted { reason: StopReason::Lost }, cost(NoticeClass::N0, 20_000)));

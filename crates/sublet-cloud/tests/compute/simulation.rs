@@ -125,7 +125,7 @@ impl Simulation<'_> {
     /// Everything comes to its end.
     async fn finish(&self) {
         self.world.compute.drain(DurationMs::from_seconds(1)).await.expect("draining");
-        for _ in 0..6 {
+        for _ in 0..12 {
             self.world.cloud.clock.advance(DurationMs::from_seconds(2));
             let report = self.world.compute.reconcile().await;
             assert_eq!(report.errors, Vec::new());
