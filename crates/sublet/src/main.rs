@@ -8,16 +8,18 @@ mod demo;
 mod listen;
 mod models;
 mod process;
+mod pull;
 mod real;
 mod up;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sublet_cli::{Context, Global, Style};
+use sublet_cli::command::model::{ModelCommand, PullArgs};
+use sublet_cli::{Command, Context, Global, Style};
 use sublet_core::{Currency, Error, ErrorCode, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,7 +43,7 @@ enum AnyCommand {
     /// Play the whole story: idle capacity, tokens, a job, charges, an invoice that adds up
     Demo(DemoArguments),
     #[command(flatten)]
-    Client(sublet_cli::Command),
+    Client(Command),
 }
 
 #[derive(Args)]
@@ -89,6 +91,10 @@ fn main() -> ExitCode {
                 UpOptions { data_dir, listen: demo.listen, database: None, currency: Currency::EUR, time_zone: "UTC".to_owned() };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
+        AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {
+            Ok(pulled) => pulled.import(|import| client(&arguments.global, data_dir, Command::Models(import))),
+            Err(error) => finish(Err(error)),
+        },
         AnyCommand::Client(command) => client(&arguments.global, data_dir, command),
     }
 }
@@ -98,7 +104,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn client(global: &Global, data_dir: PathBuf, command: sublet_cli::Command) -> ExitCode {
+fn client(global: &Global, data_dir: PathBuf, command: Command) -> ExitCode {
     let from_environment = ["SUBLET_API_KEY", "SUBLET_ADMIN_KEY", "SUBLET_OPERATOR_KEY"].into_iter().filter_map(environment);
     let texts = from_environment.chain(global.key.iter().cloned());
     let keys = match sublet_cli::credentials::keys_by_plane(texts) {
@@ -123,6 +129,34 @@ fn client(global: &Global, data_dir: PathBuf, command: sublet_cli::Command) -> E
         },
     );
     ExitCode::from(status.0)
+}
+
+/// A model that has arrived and is not imported yet.
+struct Pulled {
+    staging: PathBuf,
+    path: PathBuf,
+    name: String,
+}
+
+impl Pulled {
+    /// Imports it; what was imported is not kept twice.
+    fn import(self, run: impl FnOnce(ModelCommand) -> ExitCode) -> ExitCode {
+        let status = run(ModelCommand::Import { path: self.path, name: Some(self.name) });
+        if status == ExitCode::SUCCESS {
+            // What is left of it costs disk, and nothing else.
+            let _ = std::fs::remove_dir_all(&self.staging);
+        }
+        status
+    }
+}
+
+fn pull(wanted: &PullArgs, data_dir: &Path) -> Result<Pulled> {
+    let model = pull::Wanted::parse(&wanted.source, wanted.revision.as_deref(), wanted.file.as_deref())?;
+    let hub = pull::Hub::new(environment("HF_ENDPOINT"), environment("HF_TOKEN"))?;
+    let staging = pull::staging(data_dir, &model);
+    let path = pull::fetch(&hub, &model, &staging, &mut std::io::stderr())?;
+    let name = wanted.name.clone().unwrap_or_else(|| model.name().to_owned());
+    Ok(Pulled { staging, path, name })
 }
 
 /// Prints an error with what would work, and gives its exit status.

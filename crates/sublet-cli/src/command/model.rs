@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use sublet_api::model::ImportModel;
 use sublet_api::openai::{Model, ModelList, TokenPrice};
 use sublet_core::error::{Error, ErrorCode, Result};
@@ -22,6 +22,26 @@ pub enum ModelCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Bring a model from a Hugging Face hub to this machine and import it (operator)
+    ///
+    /// The cloud must run on this machine. HF_ENDPOINT names another hub, HF_TOKEN opens private models.
+    Pull(PullArgs),
+}
+
+/// What to pull.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// The model, as hf:OWNER/NAME
+    pub source: String,
+    /// A branch, tag or commit; main if none is given
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// One .gguf file of the model, where it has several
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// The name callers will use; NAME if none is given
+    #[arg(long)]
+    pub name: Option<String>,
 }
 
 impl ModelCommand {
@@ -42,6 +62,9 @@ impl ModelCommand {
                 let model = client.import_model(&ImportModel { path, name }, &context.fresh_key())?;
                 context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))
             }
+            // The binary brings the files and imports them: the client commands talk to clouds only.
+            Self::Pull(_) => Err(Error::new(ErrorCode::Usage, "this program does not reach model hubs")
+                .alternative("copy the model's files and use 'sublet models import PATH'")),
         }
     }
 }
