@@ -16,7 +16,7 @@ use sublet_store::charge::{self, Charge};
 use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
-use sublet_store::{Tx, organization};
+use sublet_store::{Tx, device, organization};
 
 use crate::compute::{Compute, Tariff, done};
 use crate::device::switch_lease;
@@ -61,14 +61,15 @@ impl Compute {
         }
         match &sequenced.event {
             AttemptEvent::Started { at, isolation } => {
+                let at = not_before_its_devices(tx, &attempt, *at).await?;
                 let started = Attempt {
                     state: AttemptState::Running,
-                    started_at: Some(*at),
-                    alive_at: Some(*at),
+                    started_at: Some(at),
+                    alive_at: Some(at),
                     isolation: Some(isolation.clone()),
                     ..attempt
                 };
-                self.started(tx, &started, *at).await
+                self.started(tx, &started, at).await
             }
             AttemptEvent::Alive { at } => {
                 let alive = Attempt { alive_at: attempt.alive_at.max(Some(*at)), ..attempt };
@@ -276,6 +277,17 @@ impl Compute {
         charge::insert(tx, &charge).await?;
         lease::add_cost(tx, &lease.id, rated.amount).await
     }
+}
+
+/// When an attempt's devices were free for it: a clock that was set back between two attempts does
+/// not sell the same instant of a device twice.
+async fn not_before_its_devices(tx: &mut Tx, attempt: &Attempt, at: Timestamp) -> Result<Timestamp> {
+    let mut earliest = at;
+    for id in &attempt.devices {
+        let span = device::open_span(tx, id).await?;
+        earliest = span.map_or(earliest, |span| span.started_at.max(earliest));
+    }
+    Ok(earliest)
 }
 
 /// Device time within one billing period.
