@@ -3,7 +3,11 @@
 //!
 //! `SUBLET_FULL=1` runs the whole counts; the counts that were run are printed as `count: what = n`.
 
+mod chat;
 mod http;
+mod jobs;
+mod kill;
+mod routes;
 mod server;
 mod streams;
 
