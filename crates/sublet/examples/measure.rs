@@ -30,8 +30,8 @@ use sublet_testkit::database::{MODEL, first_start};
 const BATCH: usize = 64;
 /// What one slice is granted: one hundredth of a currency unit.
 const GRANT: Nanos = Nanos::new(10_000_000);
-/// The same text as in `bench/measure.py`.
-const PROMPT: &str = "Once upon a time there was a small cloud that sold what it did not need.";
+/// The short prompt of `bench/measure.py`.
+const PROMPT: &str = "Once";
 /// Bytes of one plain synchronized write: a page of SQLite's log.
 const PAGE_BYTES: usize = 4_096;
 
