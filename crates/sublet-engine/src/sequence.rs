@@ -98,10 +98,13 @@ impl Sequence {
                 if self.allowance.is_closed() && self.produced() as u64 >= self.allowance.tokens() {
                     self.finish(FinishReason::Allowance);
                 } else if self.produced() as u64 >= self.allowance.tokens() {
-                    return if self.outlet.flush() == Flushed::ReaderGone { Readiness::Over } else { Readiness::Waits };
+                    let gone = self.outlet.flush() == Flushed::ReaderGone;
+                    self.allowance.set_parked(!gone);
+                    return if gone { Readiness::Over } else { Readiness::Waits };
                 }
             }
         }
+        self.allowance.set_parked(false);
         match self.outlet.flush() {
             Flushed::ReaderGone => Readiness::Over,
             Flushed::Full => Readiness::Waits,
