@@ -4,7 +4,7 @@
 # Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. The programs
 # must also refuse journals that were changed by a nano-unit (ledger_judges.sh sees to that).
 # Reads SUBLET_API_BASE, SUBLET_OPERATOR_KEY; writes to SUBLET_OUT. The month is left in target/tmp
-# by the tests of sublet-money.
+# by the tests of sublet-money, the books of a simulated cloud by the simulation of sublet-cloud.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 judges=$here/crates/sublet-money/tests/outside/ledger_judges.sh
@@ -27,5 +27,7 @@ why=$(bash "$judges" "$SUBLET_OUT/journal.beancount" "$SUBLET_OUT/journal.hledge
 verdict 'bean-check and hledger accept the journal of a running cloud' $? "$why"
 why=$(bash "$judges" "$here/target/tmp/busy-month.beancount" "$here/target/tmp/busy-month.hledger" 2>&1)
 verdict 'bean-check and hledger accept a simulated month' $? "$why"
+why=$(bash "$judges" "$here/target/tmp/simulated-month.beancount" "$here/target/tmp/simulated-month.hledger" 2>&1)
+verdict 'bean-check and hledger accept the books of a simulated cloud' $? "$why"
 
 exit "$failed"

@@ -66,3 +66,11 @@ fn whatever_happens_the_books_balance_and_nothing_is_lost_or_doubled() {
         assert!(total.steps >= 10_000, "a run in CI has 10,000 steps");
     }
 }
+
+#[test]
+fn one_seed_is_one_exact_run() {
+    let plan = Plan { seed: 4, steps: 150 };
+    let first = run(plan, None);
+    assert_eq!(first, run(plan, None), "the same seed leaves the same books to the last character");
+    assert_ne!(first.fingerprint, run(Plan { seed: 5, ..plan }, None).fingerprint);
+}
