@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Column, Connection, Executor, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo, ValueRef};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
 
 use crate::migration;
@@ -183,6 +184,7 @@ async fn open_sqlite(path: &Path) -> Result<Backend> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_release(|connection, _| Box::pin(is_out_of_transaction(connection)))
         .connect_with(options.clone())
         .await
         .map_err(failure)?;
@@ -191,8 +193,19 @@ async fn open_sqlite(path: &Path) -> Result<Backend> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_release(|connection, _| Box::pin(is_out_of_transaction(connection)))
         .connect_lazy_with(options);
     Ok(Backend::Sqlite { writer, readers })
+}
+
+/// A full disk makes SQLite end a transaction by itself, and the driver goes on counting it as open.
+/// Such a connection could never begin another, so it is replaced instead of used again.
+async fn is_out_of_transaction(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if connection.is_in_transaction() {
+        // Carries out a roll-back that is still waiting.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 async fn open_postgres(url: &str) -> Result<Backend> {

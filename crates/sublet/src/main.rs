@@ -240,6 +240,8 @@ fn start_logging(default: &str) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        // Where standard error takes no text, as on a full disk, saying so there would end the task that logs.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A second start in one process keeps the first logger.
     let _ =

@@ -3,10 +3,12 @@
 //!
 //! `SUBLET_FULL=1` runs the whole counts; the counts that were run are printed as `count: what = n`.
 
+mod bad_input;
 mod chat;
 mod http;
 mod jobs;
 mod kill;
+mod lifecycle;
 mod routes;
 mod server;
 mod streams;

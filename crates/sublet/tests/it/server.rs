@@ -1,7 +1,7 @@
 //! The real binary on a free port, with a data directory of its own.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -284,13 +284,14 @@ const PAGES_MAX: u32 = 1_000;
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!("the server's last lines:");
+            eprintln!("the server's process is at {ended:?}; its last lines:");
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
     }
@@ -399,9 +400,4 @@ pub fn chat(model: &str, max_tokens: u32, extra: &Value) -> Value {
     });
     merge(&mut body, extra);
     body
-}
-
-/// Whether a path exists, for messages of tests.
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }
