@@ -129,9 +129,12 @@ fn is_plain(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// Where a pull keeps what arrived, under the data directory.
+/// Where a pull keeps what arrived, under the data directory. One file of a model has a place of
+/// its own: a directory with several cannot be imported.
 pub fn staging(data_dir: &Path, wanted: &Wanted) -> PathBuf {
-    data_dir.join("pull").join(format!("{}--{}", wanted.owner, wanted.name))
+    let parts = [Some(&wanted.owner), Some(&wanted.name), wanted.file.as_ref()];
+    let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+    data_dir.join("pull").join(parts.join("--"))
 }
 
 /// What the thread tells its watcher.
@@ -146,7 +149,7 @@ enum News {
     Done(Result<PathBuf>),
 }
 
-/// Brings the files into `staging` and returns what to import.
+/// Brings the files into `staging` and returns the directory to import.
 pub fn fetch(hub: &Hub, wanted: &Wanted, staging: &Path, progress: &mut dyn Write) -> Result<PathBuf> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -271,8 +274,7 @@ impl Worker {
             self.check(&path, sibling)?;
             directory = path.parent().map(Path::to_owned);
         }
-        let directory = directory.ok_or_else(|| Error::internal("no file was chosen"))?;
-        Ok(self.wanted.file.as_ref().map_or(directory.clone(), |file| directory.join(file)))
+        directory.ok_or_else(|| Error::internal("no file was chosen"))
     }
 
     fn listing(&self, api: &Api) -> Result<Listing> {

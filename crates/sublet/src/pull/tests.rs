@@ -194,8 +194,10 @@ fn one_gguf_file_is_a_model() {
     assert_eq!(error.code(), ErrorCode::ModelFileInvalid);
     assert_eq!(error.alternatives(), ["--file tiny-q4.gguf", "--file tiny-q8.gguf"]);
     let one = Wanted::parse("hf:acme/tiny", None, Some("tiny-q8.gguf")).unwrap();
-    let path = fetch(&mock.hub(), &one, temporary.path(), &mut Vec::new()).unwrap();
-    assert!(std::fs::read(path).unwrap() == served.files["tiny-q8.gguf"]);
+    let staging = staging(temporary.path(), &one);
+    assert_ne!(staging, super::staging(temporary.path(), &wanted()));
+    let directory = fetch(&mock.hub(), &one, &staging, &mut Vec::new()).unwrap();
+    assert!(contents(&directory) == BTreeMap::from([("tiny-q8.gguf".to_owned(), served.files["tiny-q8.gguf"].clone())]));
 }
 
 #[test]
