@@ -25,6 +25,21 @@ impl PostgresServer {
         SERVER.get_or_init(Self::start)
     }
 
+    /// Makes a database look as if a newer program had raised its schema.
+    pub fn pretend_newer_schema(&self, url: &str) {
+        self.statement(url, "INSERT INTO schema_versions (version, name) VALUES (1000000, 'future')");
+    }
+
+    /// Undoes [`Self::pretend_newer_schema`].
+    pub fn forget_newer_schema(&self, url: &str) {
+        self.statement(url, "DELETE FROM schema_versions WHERE version = 1000000");
+    }
+
+    fn statement(&self, url: &str, sql: &'static str) {
+        let done = Command::new(self.programs.join("psql")).args(["-q", "-d", url, "-c", sql]).status().expect("psql runs");
+        assert!(done.success(), "PostgreSQL did not carry out: {sql}");
+    }
+
     /// A new empty database; returns its URL.
     pub fn fresh_database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::SeqCst));

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use sublet_testkit::postgres::PostgresServer;
+
 use crate::on_both;
 use crate::server::{Database, Home, Server, chat, merge, nanos, never_end, sublet, text, wait_for};
 
@@ -65,6 +67,21 @@ fn a_busy_data_directory_is_named_and_goes_on_serving() {
     assert_eq!(status, Some(5), "{said}");
     assert!(said.contains("data_directory_busy") && said.contains("--data-dir"), "{said}");
     assert_eq!(server.get("/readyz", "").unwrap().status, 200);
+}
+
+#[test]
+fn a_schema_of_a_newer_program_is_left_as_it_is() {
+    let mut server = Home::new(Database::Postgresql).start();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let url = server.home.database_url.clone().unwrap();
+    PostgresServer::shared().pretend_newer_schema(&url);
+    let (status, said) = refused(&mut server.home.up("127.0.0.1:0"));
+    assert_eq!(status, Some(5), "{said}");
+    assert!(said.contains("newer") && said.contains("backup"), "{said}");
+    PostgresServer::shared().forget_newer_schema(&url);
+    server.restart();
+    server.see("/v1/account", &server.keys.project);
 }
 
 #[test]
@@ -160,6 +177,8 @@ fn a_full_disk_refuses_work_loses_nothing_and_heals() {
     let ask = |server: &Server| server.post("/v1/chat/completions", &server.keys.project, &body).unwrap();
     let mut acknowledged = vec![ask(&server).good()];
     server.wait_until_settled();
+    // Takes a slice, so that the first requests with the disk full meet the journal and later ones the database.
+    acknowledged.push(ask(&server).good());
 
     let ballast = disk.fill();
     let mut refusals = 0;
