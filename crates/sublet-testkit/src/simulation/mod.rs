@@ -117,6 +117,8 @@ struct Expected {
     ceilings: BTreeMap<(String, BudgetWindow, Timestamp), Nanos>,
     /// Leases that were told to make room, and until when they may run.
     reclaimed: BTreeMap<LeaseId, Timestamp>,
+    /// Passes that saw a lease wait longer than the longest notice.
+    overdue: BTreeMap<LeaseId, u32>,
 }
 
 struct Simulation {
