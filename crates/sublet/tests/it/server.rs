@@ -86,7 +86,6 @@ pub struct Credentials {
     pub operator: String,
     pub admin: String,
     pub project: String,
-    pub internal: String,
     pub model: String,
 }
 
@@ -131,7 +130,6 @@ impl Server {
             operator: field("operator_key"),
             admin: field("admin_key"),
             project: field("project_key"),
-            internal: field("internal_key"),
             model: field("model"),
         };
         true
