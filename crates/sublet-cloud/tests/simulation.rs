@@ -2,9 +2,8 @@
 //!
 //! A failure prints its seed and the command that replays it alone:
 //! `SUBLET_SEED=… cargo test -p sublet-cloud --test simulation -- --nocapture`.
-#![allow(clippy::expect_used, reason = "test code fails loudly")]
-#![allow(clippy::print_stdout, reason = "the extent of a run is printed for whoever reads its log")]
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +33,16 @@ fn run(plan: Plan, exports: Option<&Path>) -> Summary {
     runtime.block_on(simulate(plan, exports))
 }
 
+/// How far a run went, for whoever reads its log.
+fn report(total: &Summary) -> std::io::Result<()> {
+    let mut log = std::io::stdout().lock();
+    writeln!(log, "count: simulation steps = {}", total.steps)?;
+    for (effect, count) in &total.effects {
+        writeln!(log, "  {effect}: {count}")?;
+    }
+    writeln!(log, "  refusals: {:?}", total.refusals)
+}
+
 #[test]
 fn whatever_happens_the_books_balance_and_nothing_is_lost_or_doubled() {
     let (seeds, steps) = plan();
@@ -55,11 +64,7 @@ fn whatever_happens_the_books_balance_and_nothing_is_lost_or_doubled() {
         }
     });
     let total = total.into_inner().expect("no panic");
-    println!("count: simulation steps = {}", total.steps);
-    for (effect, count) in &total.effects {
-        println!("  {effect}: {count}");
-    }
-    println!("  refusals: {:?}", total.refusals);
+    report(&total).expect("the log can be written");
     let failed: Vec<u64> = failed.into_inner().expect("no panic");
     assert!(failed.is_empty(), "these seeds failed, each with its way back above: {failed:?}");
     if seeds.len() > 1 {

@@ -3,8 +3,8 @@
 use sublet_core::DurationMs;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
-use sublet_testkit::runner::Manners;
 use sublet_testkit::on_both_databases;
+use sublet_testkit::runner::Manners;
 
 use crate::world::{World, command, cost, wanted};
 
