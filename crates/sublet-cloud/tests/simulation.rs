@@ -1,7 +1,7 @@
 //! The whole, simulated from seeds: requests, jobs, payments, limits, prices, crashes, clock jumps.
 //!
 //! A failure prints its seed and the command that replays it alone:
-//! `SUBLET_SEED=… cargo test -p sublet-cloud --test simulation -- --nocapture`.
+//! `SUBLET_SEED=… SUBLET_STEPS=… cargo test -p sublet-cloud --test simulation -- --nocapture`.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,8 @@ const THREADS: usize = 2;
 /// The extent, from the environment of the build: cargo builds this test anew when it changes.
 fn plan() -> (Vec<u64>, u64) {
     let full = option_env!("SUBLET_FULL").is_some();
-    let steps = if full { STEPS_FULL } else { STEPS };
+    let given = option_env!("SUBLET_STEPS").map(|steps| steps.parse().expect("SUBLET_STEPS is a number"));
+    let steps = given.unwrap_or(if full { STEPS_FULL } else { STEPS });
     match option_env!("SUBLET_SEED") {
         Some(seed) => (vec![seed.parse().expect("SUBLET_SEED is a number")], steps),
         None => ((1..=if full { SEEDS_FULL } else { SEEDS }).collect(), steps),

@@ -148,8 +148,9 @@ impl Drop for Simulation {
                 eprintln!("  {line}");
             }
             eprintln!(
-                "step {} of seed {} failed; replay it: SUBLET_SEED={} cargo test -p sublet-cloud --test simulation -- --nocapture",
-                self.step, self.plan.seed, self.plan.seed
+                "step {} of seed {} failed; replay it: SUBLET_SEED={} SUBLET_STEPS={} \
+                 cargo test -p sublet-cloud --test simulation -- --nocapture",
+                self.step, self.plan.seed, self.plan.seed, self.plan.steps
             );
         }
     }
