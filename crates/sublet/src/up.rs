@@ -90,12 +90,8 @@ impl RunningCloud {
             engine: Arc::clone(&engine),
             models: data.directory("models")?,
         };
-        let app = App {
-            cloud: cloud.clone(),
-            compute: compute.clone(),
-            engine: engine as Arc<dyn ModelEngine>,
-            process: Arc::new(process),
-        };
+        let served: Arc<dyn ModelEngine> = engine;
+        let app = App { cloud: cloud.clone(), compute: compute.clone(), engine: served, process: Arc::new(process) };
         let router = router(&app, sublet_gateway::handlers(&gateway))?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
@@ -163,7 +159,8 @@ async fn open_compute(cloud: &Cloud, data: &DataDirectory, clock: Arc<dyn Clock>
         .map_err(|error| Error::internal(format!("opening the runner failed: {error}")))??;
     let runner = Arc::new(runner);
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
-    let compute = Compute::new(cloud.clone(), Arc::clone(&runner) as Arc<dyn Runner>, ComputeSettings::new(name.trim())?);
+    let shared: Arc<dyn Runner> = Arc::<LocalRunner>::clone(&runner);
+    let compute = Compute::new(cloud.clone(), shared, ComputeSettings::new(name.trim())?);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());
     Ok((runner, compute))
