@@ -40,7 +40,7 @@ const EVERYTHING: &[&str] = &[
 const HEAVY: &[(&str, &[&str])] = &[
     ("candle*", &["sublet-engine"]),
     ("tokenizers", &["sublet-engine"]),
-    ("hf-hub", &["sublet-engine"]),
+    ("hf-hub", &["sublet"]),
     ("sqlx*", &["sublet-store"]),
     ("rusqlite", &["sublet-store"]),
     ("libsqlite3-sys", &["sublet-store"]),

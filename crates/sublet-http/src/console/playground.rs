@@ -11,7 +11,7 @@ use axum::handler::Handler as _;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sublet_api::openai::{ChatCompletion, ChatMessage, ChatRequest, StreamOptions, Usage};
 use sublet_api::{ErrorBody, parse_body};
 use sublet_core::engine::Role;
@@ -30,14 +30,24 @@ const OUTPUT_TOKENS_DEFAULT: i64 = 256;
 /// Messages of one conversation.
 const MESSAGES_MAX: usize = 200;
 
-/// One message as the form carries it.
-#[derive(Clone, Serialize, Deserialize)]
+/// One message of the conversation.
+#[derive(Clone)]
 struct Turn {
     role: Role,
     content: String,
 }
 
+impl From<ChatMessage> for Turn {
+    fn from(message: ChatMessage) -> Self {
+        Self { role: message.role, content: message.content }
+    }
+}
+
 impl Turn {
+    /// The message as requests and the form's hidden field carry it.
+    fn message(&self) -> ChatMessage {
+        ChatMessage { role: self.role, content: self.content.clone() }
+    }
     fn is_user(&self) -> bool {
         self.role == Role::User
     }
@@ -151,18 +161,19 @@ fn parse_history(text: &str) -> Result<Vec<Turn>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let turns: Vec<Turn> = serde_json::from_str(text).map_err(|_| {
+    let turns: Vec<ChatMessage> = serde_json::from_str(text).map_err(|_| {
         Error::new(ErrorCode::InvalidRequest, "the conversation in the form cannot be read").alternative("begin a new one")
     })?;
     if turns.len() >= MESSAGES_MAX {
         return Err(Error::new(ErrorCode::InvalidRequest, format!("a conversation has at most {MESSAGES_MAX} messages"))
             .alternative("begin a new one"));
     }
-    Ok(turns)
+    Ok(turns.into_iter().map(Turn::from).collect())
 }
 
 fn history_text(turns: &[Turn]) -> Result<String> {
-    serde_json::to_string(turns).map_err(|error| Error::internal(format!("cannot encode a conversation: {error}")))
+    let messages: Vec<ChatMessage> = turns.iter().map(Turn::message).collect();
+    serde_json::to_string(&messages).map_err(|error| Error::internal(format!("cannot encode a conversation: {error}")))
 }
 
 /// Calls the data plane as the session's key.
@@ -173,7 +184,7 @@ async fn call(
     (turns, max_tokens, stream): (&[Turn], i64, bool),
 ) -> Result<Response<Body>> {
     let chat = console.chat.clone().ok_or_else(|| Error::new(ErrorCode::NotFound, "this process serves no models"))?;
-    let messages = turns.iter().map(|turn| ChatMessage { role: turn.role, content: turn.content.clone() }).collect();
+    let messages = turns.iter().map(Turn::message).collect();
     let request = ChatRequest {
         model: model.to_owned(),
         messages,
