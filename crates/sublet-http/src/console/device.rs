@@ -127,7 +127,18 @@ pub fn time_parts(times: &[(DeviceClass, i64)]) -> Vec<Part> {
         };
         Part::new(colour, format!("{name}: {}", duration_text(sublet_core::DurationMs::from_millis(millis))), millis)
     };
-    times.iter().filter(|(_, millis)| *millis > 0).map(part).collect()
+    // Work first, then what waits, then what is idle.
+    const ORDER: [DeviceClass; 7] = [
+        DeviceClass::Lease,
+        DeviceClass::Spot,
+        DeviceClass::Internal,
+        DeviceClass::Held,
+        DeviceClass::Drain,
+        DeviceClass::Idle,
+        DeviceClass::Unhealthy,
+    ];
+    let in_order = ORDER.iter().filter_map(|class| times.iter().find(|(known, _)| known == class));
+    in_order.filter(|(_, millis)| *millis > 0).map(part).collect()
 }
 
 #[derive(Template)]

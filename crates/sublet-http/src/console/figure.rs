@@ -9,8 +9,11 @@ use askama::filters::HtmlSafe;
 use sublet_cloud::data::{Interval, SkuName};
 use sublet_core::{Bytes, Currency, DurationMs, Nanos, Timestamp};
 
-/// Decimals of an amount below one unit.
+/// Amounts below so many units keep decimals behind the smallest unit.
+const LARGE_UNITS: u64 = 1_000;
+/// Six decimals of an amount below one unit, four below [`LARGE_UNITS`].
 const SMALL_STEP: i64 = 1_000;
+const MIDDLE_STEP: i64 = 100_000;
 
 /// Money: rounded to what matters, exact in its title.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,11 +26,14 @@ impl Amount {
     pub const fn new(nanos: Nanos, currency: Currency) -> Self {
         Self { nanos, currency }
     }
-    /// Minor units from one unit on, six decimals below; what would round to nothing is shown whole.
+    /// The larger, the fewer decimals; what would round to nothing is shown whole.
     pub fn text(&self) -> String {
         let minor = self.currency.minor_unit().get();
-        let magnitude = self.nanos.get().unsigned_abs();
-        let step = if magnitude >= 1_000_000_000 || magnitude == 0 { minor } else { SMALL_STEP };
+        let step = match self.nanos.get().unsigned_abs() / 1_000_000_000 {
+            0 => SMALL_STEP,
+            units if units < LARGE_UNITS => MIDDLE_STEP,
+            _ => minor,
+        };
         let rounded = self.nanos.round_half_even(step).unwrap_or(self.nanos);
         let shown = if rounded.is_zero() { self.nanos } else { rounded };
         let text = shown.to_string();
@@ -161,7 +167,7 @@ pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
 pub fn sku_text(sku: &SkuName) -> String {
     match sku {
         SkuName::Tokens { kind, model } => format!("{model}, {} tokens", kind.as_str().replace('_', " ")),
-        SkuName::Device { notice, device } => format!("{device} devices, notice {notice}"),
+        SkuName::Device { notice, device } => format!("{device}, notice {notice}"),
     }
 }
 
@@ -184,6 +190,7 @@ mod tests {
             (1_234, "EUR", "0.000001"),
             (123_456_789, "EUR", "0.123457"),
             (-500_000_000, "EUR", "−0.50"),
+            (24_995_750_001, "EUR", "24.9958"),
             (1_234_567_890_123, "EUR", "1,234.57"),
             (2_000_000_000, "JPY", "2"),
         ] {

@@ -133,6 +133,8 @@ struct JobPage {
     started: Option<When>,
     ended: Option<When>,
     price_per_hour: Amount,
+    /// Since when it runs, while it does.
+    running_for: Option<String>,
     attempts: Vec<AttemptRow>,
     charges: Vec<(String, Amount)>,
     log: String,
@@ -147,7 +149,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     let compute = &console.app.compute;
     let statement = compute.get_job(&visit.actor, &id).await?;
     let log = compute.read_job_log(&visit.actor, &id, 0, LOG_ON_PAGE_BYTES_MAX).await?;
-    let (job, lease) = (&statement.job, &statement.lease);
+    let (job, lease, now) = (&statement.job, &statement.lease, console.app.cloud.clock().now());
     let page = JobPage {
         shell: Shell::of(&console, &visit.actor, format!("Job {id}"), "/console/jobs").await?,
         words: job.spec.command.clone(),
@@ -157,6 +159,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
         started: job.started_at.map(When),
         ended: job.ended_at.map(When),
         price_per_hour: Amount::new(lease.price, lease.currency),
+        running_for: job.started_at.filter(|_| job.ended_at.is_none()).map(|at| duration_text(now.since(at))),
         attempts: statement.attempts.iter().map(attempt_row).collect(),
         charges: statement
             .charges

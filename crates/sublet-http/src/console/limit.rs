@@ -20,7 +20,19 @@ pub struct LimitRow {
     pub meter: Svg,
 }
 
-fn row(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<LimitRow> {
+/// What a limit is on, as somebody calls it from their own place.
+fn subject_text(subject: &str, actor: &Actor) -> String {
+    let is_own_key = actor.key.as_ref().is_some_and(|key| key.as_str() == subject);
+    let is_own_project = actor.scope.project().is_some_and(|project| project.as_str() == subject);
+    match sublet_core::id::prefix_of(subject) {
+        Some("org") => "Organization".to_owned(),
+        Some("proj") if is_own_project => "This project".to_owned(),
+        Some("key") if is_own_key => "This key".to_owned(),
+        _ => subject.to_owned(),
+    }
+}
+
+fn row(limit: &SpendLimit, budget: &Budget, currency: Currency, actor: &Actor) -> Result<LimitRow> {
     let amount = |nanos| Amount::new(nanos, currency);
     let taken = budget.settled.checked_add(budget.reserved)?;
     let left = limit.amount.checked_sub(taken)?.max(Nanos::ZERO);
@@ -30,15 +42,10 @@ fn row(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<LimitR
         Part::new("held", format!("held {} {currency}", held.text()), budget.reserved.get()),
     ];
     let description = format!("{} of {} {currency} spent, {} held", settled.text(), whole.text(), held.text());
-    let (subject, window) = match sublet_core::id::prefix_of(&limit.subject) {
-        Some("org") => ("Organization", limit.window),
-        Some("proj") => ("Project", limit.window),
-        _ => ("Key", limit.window),
-    };
     Ok(LimitRow {
-        subject: subject.to_owned(),
+        subject: subject_text(&limit.subject, actor),
         id: limit.subject.clone(),
-        window: match window {
+        window: match limit.window {
             BudgetWindow::Total => "in total",
             BudgetWindow::Day => "per day",
             BudgetWindow::Month => "per month",
@@ -55,5 +62,5 @@ fn row(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<LimitR
 /// Every limit that binds the actor.
 pub async fn rows(cloud: &Cloud, actor: &Actor, currency: Currency) -> Result<Vec<LimitRow>> {
     let limits = cloud.list_limits(actor, None).await?;
-    limits.iter().map(|(limit, budget)| row(limit, budget, currency)).collect()
+    limits.iter().map(|(limit, budget)| row(limit, budget, currency, actor)).collect()
 }
