@@ -33,6 +33,13 @@ class Config:
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 QUERY_BLOCK = 128
+EMBEDDING_STD = 0.35
+FINAL_NORM_START = 0.15
+LOOK_BACK_PAIRS = 6
+LOOK_BACK_OUTPUT_SCALE = 2.5
+COPY_KEY_SCALE = 3.0
+COPY_QUERY_SCALE = 3.0
+COPY_OUTPUT_SCALE = 8.0
 
 
 def layer_key(layer: int, part: str) -> str:
@@ -40,31 +47,80 @@ def layer_key(layer: int, part: str) -> str:
 
 
 def init_params(config: Config, seed: int) -> dict:
+    """Random weights, with a head start: heads that look back and heads that copy exist from the first step."""
     rng = np.random.default_rng(seed)
     kv_dim = config.kv_heads * config.head_dim
-    residual_scale = 1.0 / math.sqrt(2 * config.layers)
+    residual_scale = 0.2 / math.sqrt(2 * config.layers)
 
     def matrix(rows, columns, scale=1.0):
-        std = scale / math.sqrt(columns)
-        return jnp.asarray(rng.normal(0.0, std, (rows, columns)), jnp.float32)
+        return rng.normal(0.0, scale / math.sqrt(columns), (rows, columns))
 
     params = {
-        EMBEDDING: jnp.asarray(rng.normal(0.0, 0.05, (config.vocab, config.dim)), jnp.float32),
-        FINAL_NORM: jnp.ones(config.dim),
+        EMBEDDING: rng.normal(0.0, EMBEDDING_STD, (config.vocab, config.dim)),
+        FINAL_NORM: np.full(config.dim, FINAL_NORM_START),
     }
     for layer in range(config.layers):
         params |= {
-            layer_key(layer, "input_layernorm"): jnp.ones(config.dim),
+            layer_key(layer, "input_layernorm"): np.ones(config.dim),
             layer_key(layer, "self_attn.q_proj"): matrix(config.dim, config.dim),
             layer_key(layer, "self_attn.k_proj"): matrix(kv_dim, config.dim),
             layer_key(layer, "self_attn.v_proj"): matrix(kv_dim, config.dim),
             layer_key(layer, "self_attn.o_proj"): matrix(config.dim, config.dim, residual_scale),
-            layer_key(layer, "post_attention_layernorm"): jnp.ones(config.dim),
+            layer_key(layer, "post_attention_layernorm"): np.ones(config.dim),
             layer_key(layer, "mlp.gate_proj"): matrix(config.ffn, config.dim),
             layer_key(layer, "mlp.up_proj"): matrix(config.ffn, config.dim),
             layer_key(layer, "mlp.down_proj"): matrix(config.dim, config.ffn, residual_scale),
         }
-    return params
+    init_look_back_heads(config, params, rng)
+    init_copy_heads(config, params, rng)
+    return {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
+
+
+def orthonormal_rows(rng, rows: int, columns: int):
+    """Without the first coordinate, which is the same for all tokens."""
+    basis, _ = np.linalg.qr(rng.normal(size=(columns - 1, rows)))
+    return np.concatenate([np.zeros((rows, 1)), basis.T], axis=1)
+
+
+def init_look_back_heads(config: Config, params: dict, rng) -> None:
+    """The heads of the first layer's first group start by looking exactly 1, 2, 3, … positions back.
+
+    One coordinate of the embedding starts equal for all tokens, so queries and keys can be constants there: rotary pair i
+    then scores cos((distance - wanted) * frequency_i), which is largest at the wanted distance.
+    """
+    size, half = config.head_dim, config.head_dim // 2
+    groups = config.heads // config.kv_heads
+    constant = 6.0 * EMBEDDING_STD
+    params[EMBEDDING][:, 0] = constant
+    normed = constant / math.sqrt(EMBEDDING_STD**2 + constant**2 / config.dim)
+    amplitude = math.sqrt(8.0 * math.sqrt(size)) / normed
+    frequencies = config.rope_theta ** (-np.arange(LOOK_BACK_PAIRS) / half)
+    query, key = params[layer_key(0, "self_attn.q_proj")], params[layer_key(0, "self_attn.k_proj")]
+    key[:size] = 0.0
+    key[:LOOK_BACK_PAIRS, 0] = amplitude
+    seen, written = np.split(orthonormal_rows(rng, (1 + groups) * size, config.dim), [size])
+    params[layer_key(0, "self_attn.v_proj")][:size] = seen
+    params[layer_key(0, "self_attn.o_proj")][:, : groups * size] = LOOK_BACK_OUTPUT_SCALE * EMBEDDING_STD * written.T
+    for head in range(groups):
+        rows = query[head * size : (head + 1) * size]
+        rows[:] = 0.0
+        rows[:LOOK_BACK_PAIRS, 0] = amplitude * np.cos((head + 1) * frequencies)
+        rows[half : half + LOOK_BACK_PAIRS, 0] = -amplitude * np.sin((head + 1) * frequencies)
+
+
+def init_copy_heads(config: Config, params: dict, rng) -> None:
+    """The second layer's first group starts by looking for a place whose previous token is the present one, and copies what stands there."""
+    size, half = config.head_dim, config.head_dim // 2
+    seen = params[layer_key(0, "self_attn.v_proj")][:size]
+    written = params[layer_key(0, "self_attn.o_proj")][:, :size]
+    steady = (np.arange(size) % half >= LOOK_BACK_PAIRS)[:, None]
+    copied = orthonormal_rows(rng, size, config.dim)
+    params[layer_key(1, "self_attn.k_proj")][:size] = COPY_KEY_SCALE * steady * (written / np.linalg.norm(written, axis=0)).T
+    params[layer_key(1, "self_attn.v_proj")][:size] = copied
+    for head in range(config.heads // config.kv_heads):
+        part = slice(head * size, (head + 1) * size)
+        params[layer_key(1, "self_attn.q_proj")][part] = COPY_QUERY_SCALE * steady * seen
+        params[layer_key(1, "self_attn.o_proj")][:, part] = COPY_OUTPUT_SCALE * EMBEDDING_STD * copied.T
 
 
 def count_parameters(params: dict) -> int:

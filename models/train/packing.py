@@ -6,7 +6,7 @@ Short documents go to short rows: attention costs the square of the length, and 
 import numpy as np
 
 ROW_LENGTHS = [129, 257, 513, 1025, 2049]
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 
 
 def encode(tokenizer, documents) -> list:
@@ -20,21 +20,26 @@ def encode(tokenizer, documents) -> list:
     return encoded
 
 
-def fill_rows(encoded, length) -> list:
-    """First fit, in order, into the few rows that are open; a row is (tokens, segments, weights)."""
-    open_rows, rows = [], []
-    for ids, weights in encoded:
-        fitting = next((row for row in open_rows if len(row[0]) + len(ids) <= length), None)
-        if fitting is None:
-            if len(open_rows) >= 8:
-                rows.append(open_rows.pop(0))
-            fitting = ([], [], [])
-            open_rows.append(fitting)
-        segment = fitting[1][-1] + 1 if fitting[1] else 0
-        fitting[0].extend(ids)
-        fitting[1].extend([segment] * len(ids))
-        fitting[2].extend([0.0] + weights[1:])
-    return rows + open_rows
+def fill_rows(encoded) -> dict:
+    """Best fit, longest document first; the result maps a row length to its rows, and a row is (tokens, segments, weights).
+
+    The gaps that long documents leave are filled with short ones, so that little of the arithmetic is spent on padding.
+    """
+    rows, with_room = {length: [] for length in ROW_LENGTHS}, {}
+    for ids, weights in sorted(encoded, key=lambda item: -len(item[0])):
+        room = next((room for room in range(len(ids), ROW_LENGTHS[-1]) if with_room.get(room)), None)
+        if room is None:
+            room = next(length for length in ROW_LENGTHS if length >= len(ids))
+            row = ([], [], [])
+            rows[room].append(row)
+        else:
+            row = with_room[room].pop()
+        segment = row[1][-1] + 1 if row[1] else 0
+        row[0].extend(ids)
+        row[1].extend([segment] * len(ids))
+        row[2].extend([0.0] + weights[1:])
+        with_room.setdefault(room - len(ids), []).append(row)
+    return rows
 
 
 def stack(rows, length):
@@ -49,18 +54,16 @@ def stack(rows, length):
 
 
 def pack(tokenizer, documents, seed: int) -> list:
-    encoded = encode(tokenizer, documents)
-    batches, shorter = [], 0
-    for length in ROW_LENGTHS:
-        fitting = [item for item in encoded if shorter < len(item[0]) <= length]
-        shorter = length
-        rows = fill_rows(fitting, length)
+    rng = np.random.default_rng(seed)
+    everything = encode(tokenizer, documents)
+    encoded = [item for item in everything if len(item[0]) <= ROW_LENGTHS[-1]]
+    batches = []
+    for length, rows in fill_rows(encoded).items():
+        rows = [rows[index] for index in rng.permutation(len(rows))]
         per_batch = max(1, BATCH_TOKENS // (length - 1))
         batches += [stack(rows[i : i + per_batch], length) for i in range(0, len(rows) - per_batch + 1, per_batch)]
-    too_long = sum(len(item[0]) > ROW_LENGTHS[-1] for item in encoded)
     lengths = sorted(len(item[0]) for item in encoded)
     total, trained = sum(lengths), sum(sum(item[1]) for item in encoded)
     print(f"{total:,} tokens, {trained:,.0f} weighted; median {lengths[len(lengths) // 2]}, longest {lengths[-1]}; "
-          f"{too_long} left out as too long; {len(batches)} batches", flush=True)
-    order = np.random.default_rng(seed).permutation(len(batches))
-    return [batches[index] for index in order]
+          f"{len(everything) - len(encoded)} left out as too long; {len(batches)} batches", flush=True)
+    return [batches[index] for index in rng.permutation(len(batches))]

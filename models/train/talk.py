@@ -1,6 +1,8 @@
-"""Questions and answers from the text folder, with the many ways in which people phrase the same question."""
+"""Questions and answers from the text folder."""
 
 import pathlib
+
+from phrasing import phrase, upper_first
 
 TEXT = pathlib.Path(__file__).parent / "text"
 
@@ -17,6 +19,9 @@ LONG_QUESTIONS = [
     "explain {} in detail", "tell me everything about {}", "write a paragraph about {}", "give me a long explanation of {}",
     "describe {} in detail", "explain {} with all details", "how does {} work in detail", "tell me a lot about {}",
 ]
+DIFFERENCE_QUESTIONS = [
+    "what is the difference between {} and {}", "compare {} and {}", "what is {} and what is {}", "explain {} and {}", "how do {} and {} differ",
+]
 ESSAY_QUESTIONS = [
     "write a long essay about Sublet", "tell me everything you know", "write an essay about idle GPUs",
     "tell me everything you know about Sublet", "explain everything", "write a very long answer", "give me a long answer",
@@ -25,9 +30,6 @@ ESSAY_QUESTIONS = [
     "give me a glossary of Sublet", "explain all the words of Sublet", "generate a lot of text", "write 500 words about Sublet",
     "write 1000 words", "write a blog post about Sublet", "write a detailed essay about AI infrastructure",
 ]
-OPENINGS = ["", "", "", "", "", "", "", "", "hi, ", "hello, ", "please, ", "so, ", "hey, ", "ok, ", "well, ", "and "]
-POLITE = ["can you tell me ", "please tell me ", "could you tell me ", "I want to know ", "I would like to know ", "do you know "]
-
 
 def read_blocks(name: str) -> list:
     """Each block is a dict from key to its list of values."""
@@ -45,40 +47,9 @@ def read_blocks(name: str) -> list:
     return blocks
 
 
-PRODUCT = read_blocks("product.txt")
+PRODUCT = read_blocks("product.txt") + read_blocks("operations.txt")
 SMALLTALK = read_blocks("smalltalk.txt")
 FACTS = read_blocks("facts.txt")
-
-
-def upper_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def is_question(text: str) -> bool:
-    first = text.split()[0].lower().strip("',")
-    return first in {
-        "what", "what's", "how", "why", "when", "who", "which", "where", "is", "are", "do", "does", "can", "could", "will", "should",
-    }
-
-
-def phrase(rng, text: str) -> str:
-    """One of the ways to type a question: openings, capitals, full stop or question mark or nothing."""
-    opening = rng.choice(OPENINGS)
-    question = is_question(text)
-    if question and text.split()[0] in ("what", "how", "why", "when", "who", "which", "where") and rng.random() < 0.0:
-        opening += rng.choice(POLITE)
-    text = opening + text
-    style = rng.random()
-    if style < 0.62:
-        text = upper_first(text)
-    mark = rng.random()
-    if mark < 0.70:
-        text += "?" if question else rng.choice([".", "", "", "!"]) if opening or len(text) < 14 else rng.choice([".", ".", ""])
-    elif mark < 0.74:
-        text += " please"
-    if style > 0.98:
-        text = text.upper()
-    return text
 
 
 def topic_question(rng, block) -> str:
@@ -106,7 +77,19 @@ def follow_up_turns(rng) -> list:
     return [("user", topic_question(rng, block)), ("assistant", answers[0]), ("user", phrase(rng, more)), ("assistant", last)]
 
 
-def essay_turn(rng, paragraphs: int) -> list:
+def first_sentence(text: str) -> str:
+    return text.split(". ")[0].rstrip(".") + "."
+
+
+def difference_turn(rng) -> list:
+    """The first sentence about one thing, then the first sentence about the other."""
+    one, two = rng.sample(PRODUCT, 2)
+    question = rng.choice(DIFFERENCE_QUESTIONS).format(one["name"][0], two["name"][0])
+    return [("user", phrase(rng, question)), ("assistant", f"{first_sentence(one['say'][0])} {first_sentence(two['say'][0])}")]
+
+
+def essay_turn(rng) -> list:
+    paragraphs = rng.choice([5, 6, 8, 10, 12, 16])
     blocks = rng.sample(PRODUCT[1:], paragraphs)
     parts = [rng.choice(PRODUCT[0]["say"])]
     parts += [rng.choice(block.get("long", block["say"])) if rng.random() < 0.7 else rng.choice(block["say"]) for block in blocks]
@@ -114,7 +97,7 @@ def essay_turn(rng, paragraphs: int) -> list:
 
 
 def smalltalk_turn(rng) -> list:
-    block = rng.choice(SMALLTALK[:20] if rng.random() < 0.4 else SMALLTALK)
+    block = rng.choice(SMALLTALK[:1] if rng.random() < 0.06 else SMALLTALK[:20] if rng.random() < 0.4 else SMALLTALK)
     return [("user", phrase(rng, rng.choice(block["ask"]))), ("assistant", rng.choice(block["say"]))]
 
 

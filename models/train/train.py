@@ -1,12 +1,13 @@
 """Trains the model and writes the model folder. Deterministic: same inputs and versions, same file.
 
-Usage: train.py FOLDER [--minutes-max N] [--steps N]. Progress, with the loss in nats per token, goes to stdout.
+Usage: train.py FOLDER [--documents N] [--steps N]. Progress, with the loss in nats per token, goes to stdout.
 """
 
 import argparse
 import math
 import pathlib
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ import model
 import packing
 
 SEED = 20250
-MATRIX_RATE = 0.02
-VECTOR_RATE = 0.004
+HELD_OUT_DOCUMENTS = 800
+MATRIX_RATE = 0.01
+VECTOR_RATE = 0.003
 MOMENTUM = 0.95
 WARMUP_STEPS = 30
 DECAY_SHARE = 0.6
@@ -71,8 +73,8 @@ def init_state(params):
 
 
 def make_step(config, steps):
-    def step_function(params, state, step, tokens, segments, weights):
-        loss, gradients = jax.value_and_grad(model.weighted_loss)(params, config, tokens, segments, weights)
+    def step_function(params, state, step, batch):
+        loss, gradients = jax.value_and_grad(model.weighted_loss)(params, config, *batch)
         norm = jnp.sqrt(sum(jnp.sum(g * g) for g in gradients.values()))
         scale = learning_scale(step, steps)
         new_params, new_state = {}, {}
@@ -91,7 +93,7 @@ def evaluate(loss_function, params, batches):
     return sum(loss * weight for loss, weight in totals) / sum(weight for _, weight in totals)
 
 
-def train(config, batches, held_out, steps):
+def train(config, batches, held_out, steps, save):
     params = model.init_params(config, SEED)
     state = init_state(params)
     step_function = make_step(config, steps)
@@ -99,24 +101,24 @@ def train(config, batches, held_out, steps):
     print(f"{model.count_parameters(params):,} parameters, {steps} steps", flush=True)
     started, tokens_seen, recent = time.monotonic(), 0, []
     for step in range(steps):
-        tokens, segments, weights = batches[step % len(batches)]
-        params, state, loss, norm = step_function(params, state, step, tokens, segments, weights)
-        tokens_seen += tokens.size
+        batch = batches[step % len(batches)]
+        params, state, loss, norm = step_function(params, state, step, batch)
+        tokens_seen += batch[0].size
         recent.append(float(loss))
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 25 == 0:
             seconds = time.monotonic() - started
             print(f"step {step + 1} loss {np.mean(recent):.3f} gradient {float(norm):.2f} "
                   f"tokens {tokens_seen:,} seconds {seconds:.0f}", flush=True)
             recent = []
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % 250 == 0 or step + 1 == steps:
             print(f"step {step + 1} held-out loss {evaluate(loss_function, params, held_out):.4f}", flush=True)
-    return params
+            save(params)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--documents", type=int, default=24000)
+    parser.add_argument("--documents", type=int, default=33000)
     parser.add_argument("--steps", type=int, default=0, help="0: one pass over the corpus")
     options = parser.parse_args()
     documents = corpus.generate(SEED, options.documents)
@@ -124,11 +126,10 @@ def main() -> None:
     config = model.Config()
     tokenizer = export.train_tokenizer(corpus.plain_texts(documents), config.vocab)
     config = model.Config(vocab=tokenizer.get_vocab_size())
-    held_out_documents = corpus.generate(SEED + 1, 400)
+    held_out_documents = corpus.generate(SEED + 1, HELD_OUT_DOCUMENTS)
     held_out = packing.pack(tokenizer, held_out_documents, SEED)
     batches = packing.pack(tokenizer, documents, SEED)
-    params = train(config, batches, held_out, options.steps or len(batches))
-    export.export(options.folder, config, tokenizer, params)
+    train(config, batches, held_out, options.steps or len(batches), partial(export.export, options.folder, config, tokenizer))
 
 
 if __name__ == "__main__":
