@@ -23,6 +23,7 @@ if (log) followLog(log);
 async function followLog(log) {
   const state = document.getElementById("log-state");
   state.textContent = "Following the log while the job runs.";
+  log.scrollTop = log.scrollHeight;
   for (let offset = log.dataset.offset, complete = false; !complete;) {
     await new Promise((resolve) => setTimeout(resolve, LOG_PAUSE_MS));
     let answer;

@@ -1,5 +1,7 @@
 //! The fleet: every device, what it does, and for whom.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::body::Body;
 use http::Response;
@@ -7,6 +9,7 @@ use sublet_cloud::data::{Device, KindFigures, Lease, PageRequest};
 use sublet_cloud::device::KindCapacity;
 use sublet_core::Result;
 use sublet_core::device::{DeviceClass, DeviceHealth};
+use sublet_core::id::OrganizationId;
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
@@ -68,10 +71,12 @@ pub struct DeviceRow {
     pub health: DeviceHealth,
     pub class: &'static str,
     pub does: &'static str,
+    /// Who has it.
+    pub holder: String,
     pub lease: Option<Lease>,
 }
 
-fn device_row((device, lease): (Device, Option<Lease>)) -> DeviceRow {
+fn device_row(device: Device, lease: Option<Lease>, holder: String) -> DeviceRow {
     let (class, does) = match (&lease, device.health, &device.promised_to) {
         (Some(lease), ..) => match lease.holder {
             Holder::Internal => ("internal", "our own team"),
@@ -90,6 +95,7 @@ fn device_row((device, lease): (Device, Option<Lease>)) -> DeviceRow {
         health: device.health,
         class,
         does,
+        holder,
         lease,
     }
 }
@@ -152,12 +158,35 @@ struct FleetPage {
     next: Option<String>,
 }
 
+/// An organization's name, looked up once for a page.
+async fn name_of(
+    console: &Console,
+    visit: &Visit,
+    names: &mut BTreeMap<OrganizationId, String>,
+    id: &OrganizationId,
+) -> Result<String> {
+    if let Some(name) = names.get(id) {
+        return Ok(name.clone());
+    }
+    let name = console.app.cloud.get_organization(&visit.actor, id).await?.name;
+    names.insert(id.clone(), name.clone());
+    Ok(name)
+}
+
 pub async fn list(console: Console, visit: Visit) -> Result<Response<Body>> {
     let after = visit.guest.query::<super::request::After>()?.after;
     let compute = &console.app.compute;
     let page = PageRequest { limit: Some(ROWS_ON_PAGE), after, ..PageRequest::default() };
     let found = compute.list_devices(&visit.actor, None, &page).await?;
-    let devices: Vec<DeviceRow> = found.items.into_iter().map(device_row).collect();
+    let mut names: BTreeMap<OrganizationId, String> = BTreeMap::new();
+    let mut devices = Vec::with_capacity(found.items.len());
+    for (device, lease) in found.items {
+        let holder = match lease.as_ref().map(|lease| &lease.organization) {
+            Some(id) => name_of(&console, &visit, &mut names, id).await?,
+            None => String::new(),
+        };
+        devices.push(device_row(device, lease, holder));
+    }
     let reserve = compute.reserve(&visit.actor).await?;
     let kinds = kinds(&compute.capacity(&visit.actor).await?);
     let next = devices.last().filter(|_| found.has_more).map(|last| last.id.clone());
