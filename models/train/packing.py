@@ -7,6 +7,8 @@ import numpy as np
 
 ROW_LENGTHS = [129, 257, 513, 1025, 2049]
 BATCH_TOKENS = 2048
+EDGE_TOKENS = 4
+EDGE_WEIGHT = 3.0
 
 
 def encode(tokenizer, documents) -> list:
@@ -16,8 +18,15 @@ def encode(tokenizer, documents) -> list:
     encoded = [([], []) for _ in documents]
     for (_, weight, index), encoding in zip(pieces, encodings):
         encoded[index][0].extend(encoding.ids)
-        encoded[index][1].extend([weight] * len(encoding.ids))
+        encoded[index][1].extend(token_weights(weight, len(encoding.ids)))
     return encoded
+
+
+def token_weights(weight: float, count: int) -> list:
+    """The first tokens of an answer choose what it is about, and the last ones decide to stop: those few count more."""
+    if weight < 1.0:
+        return [weight] * count
+    return [EDGE_WEIGHT if position < EDGE_TOKENS or position >= count - EDGE_TOKENS else weight for position in range(count)]
 
 
 def fill_rows(encoded) -> dict:

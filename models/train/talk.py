@@ -61,7 +61,7 @@ def topic_question(rng, block) -> str:
 
 
 def product_turn(rng) -> list:
-    block = PRODUCT[0] if rng.random() < 0.06 else rng.choice(PRODUCT)
+    block = PRODUCT[0] if rng.random() < 0.07 else rng.choice(PRODUCT)
     if "long" in block and rng.random() < 0.3:
         return [("user", phrase(rng, rng.choice(LONG_QUESTIONS).format(rng.choice(block["name"])))), ("assistant", block["long"][0])]
     return [("user", topic_question(rng, block)), ("assistant", rng.choice(block["say"]))]

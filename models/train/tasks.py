@@ -20,15 +20,15 @@ def join_numbers(rng, numbers, one_per_line: bool) -> str:
 
 def counting_turn(rng) -> list:
     kind = rng.random()
-    if kind < 0.45:
-        return count_from_one(rng, rng.choice([3, 5, 8, 10, 10, 12, 15, 16, 18, 20, 20, 20, 25, 30, 32, 40, 50, 60, 64, rng.randint(2, 80)]))
     if kind < 0.60:
-        first = rng.randint(0, 990)
-        return count_between(rng, first, first + rng.randint(3, 25))
-    if kind < 0.72:
-        first = rng.choice([5, 10, 10, 12, 20, 30, rng.randint(3, 60)])
+        return count_from_one(rng, rng.choice([3, 5, 8, 10, 10, 12, 15, 16, 18, 20, 20, 20, 25, 30, 32, 40, 50, rng.randint(2, 60)]))
+    if kind < 0.68:
+        first = rng.randint(0, 390)
+        return count_between(rng, first, first + rng.randint(3, 15))
+    if kind < 0.78:
+        first = rng.choice([5, 10, 10, 12, 20, 20, 30, rng.randint(3, 30)])
         return count_down(rng, first)
-    if kind < 0.84:
+    if kind < 0.86:
         return count_by(rng)
     if kind < 0.92:
         last = rng.choice([3, 5, 10, 10, 12, 15, 20])
@@ -89,17 +89,18 @@ def neighbours(rng) -> list:
 
 
 def sum_turn(rng) -> list:
+    """Sums whose numbers and results stay between 0 and 20."""
     kind = rng.random()
-    if kind < 0.45:
-        return addition(rng, rng.randint(0, 20), rng.randint(0, 20))
-    if kind < 0.70:
-        a = rng.randint(0, 30)
-        return subtraction(rng, a, rng.randint(0, min(a, 20)))
-    if kind < 0.85:
-        return product(rng, rng.randint(0, 12), rng.randint(0, 12))
+    if kind < 0.50:
+        total = rng.randint(0, 20)
+        a = rng.randint(0, total)
+        return addition(rng, a, total - a)
+    if kind < 0.80:
+        a = rng.randint(0, 20)
+        return subtraction(rng, a, rng.randint(0, a))
     if kind < 0.92:
-        return apples(rng)
-    return comparison(rng)
+        return product(rng, rng.randint(0, 5), rng.randint(0, 5))
+    return apples(rng)
 
 
 def addition(rng, a: int, b: int) -> list:
@@ -123,22 +124,13 @@ def product(rng, a: int, b: int) -> list:
 
 def apples(rng) -> list:
     thing = rng.choice(["apples", "books", "coins", "tokens", "GPUs", "pens", "leases", "eggs", "cups", "keys"])
-    a, b = rng.randint(2, 15), rng.randint(1, 10)
+    a, b = rng.randint(2, 10), rng.randint(1, 10)
     if rng.random() < 0.5 or b > a:
         verb = rng.choice(["get", "buy", "find"])
         question = f"I have {a} {thing} and {verb} {b} more. How many {thing} do I have"
         return turn(rng, question, f"You have {a} + {b} = {a + b} {thing}.")
     verb = rng.choice(["give away", "lose", "sell"])
     return turn(rng, f"I have {a} {thing} and {verb} {b}. How many {thing} are left", f"You have {a} - {b} = {a - b} {thing} left.")
-
-
-def comparison(rng) -> list:
-    a, b = rng.sample(range(0, 100), 2)
-    if rng.random() < 0.5:
-        questions = ["which is larger, {} or {}", "which number is larger, {} or {}", "what is more, {} or {}", "is {} larger than {}"]
-        return turn(rng, rng.choice(questions).format(a, b), f"{max(a, b)} is larger than {min(a, b)}.")
-    questions = ["which is smaller, {} or {}", "which number is smaller, {} or {}", "what is less, {} or {}"]
-    return turn(rng, rng.choice(questions).format(a, b), f"{min(a, b)} is smaller than {max(a, b)}.")
 
 
 def table_turn(rng) -> list:
@@ -332,7 +324,7 @@ def unknown_turn(rng) -> list:
         return turn(rng, rng.choice(tables.UNKNOWN_QUESTIONS), rng.choice(UNKNOWN_ANSWERS))
     if kind < 0.93:
         a, b = rng.randint(100, 9999), rng.randint(100, 999)
-        answer = "Those numbers are too large for me. I can only add, subtract and multiply small numbers."
+        answer = "Those numbers are too large for me. I can only add and subtract small numbers."
         return turn(rng, rng.choice(["what is {} * {}", "what is {} + {}", "how much is {} times {}", "what is {} divided by {}"]).format(a, b), answer)
     letters = "".join(rng.choice("asdfghjklqwertyuiop") for _ in range(rng.randint(4, 10)))
     return [("user", letters), ("assistant", "I do not understand that. Ask me about Sublet, or let me count or tell a story.")]

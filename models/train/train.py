@@ -6,6 +6,7 @@ Usage: train.py FOLDER [--documents N] [--steps N]. Progress, with the loss in n
 import argparse
 import math
 import pathlib
+import pickle
 import time
 from functools import partial
 
@@ -24,7 +25,7 @@ MATRIX_RATE = 0.01
 VECTOR_RATE = 0.003
 MOMENTUM = 0.95
 WARMUP_STEPS = 30
-DECAY_SHARE = 0.6
+DECAY_SHARE = 0.9
 WEIGHT_DECAY = 0.02
 
 
@@ -93,14 +94,30 @@ def evaluate(loss_function, params, batches):
     return sum(loss * weight for loss, weight in totals) / sum(weight for _, weight in totals)
 
 
-def train(config, batches, held_out, steps, save):
-    params = model.init_params(config, SEED)
-    state = init_state(params)
+def save_progress(path, step: int, params, state) -> None:
+    """So that a run that was interrupted can go on, with the same result."""
+    partial_path = path.with_suffix(".partial")
+    with partial_path.open("wb") as file:
+        pickle.dump((step, jax.device_get(params), jax.device_get(state)), file)
+    partial_path.rename(path)
+
+
+def load_progress(path, config) -> tuple:
+    if not path.exists():
+        params = model.init_params(config, SEED)
+        return 0, params, init_state(params)
+    with path.open("rb") as file:
+        return jax.tree.map(jnp.asarray, pickle.load(file))
+
+
+def train(config, batches, held_out, steps, progress, save):
+    first_step, params, state = load_progress(progress, config)
+    first_step = int(first_step)
     step_function = make_step(config, steps)
     loss_function = jax.jit(lambda p, t, s, w: model.weighted_loss(p, config, t, s, w))
-    print(f"{model.count_parameters(params):,} parameters, {steps} steps", flush=True)
+    print(f"{model.count_parameters(params):,} parameters, {steps} steps, the first is {first_step + 1}", flush=True)
     started, tokens_seen, recent = time.monotonic(), 0, []
-    for step in range(steps):
+    for step in range(first_step, steps):
         batch = batches[step % len(batches)]
         params, state, loss, norm = step_function(params, state, step, batch)
         tokens_seen += batch[0].size
@@ -110,6 +127,7 @@ def train(config, batches, held_out, steps, save):
             print(f"step {step + 1} loss {np.mean(recent):.3f} gradient {float(norm):.2f} "
                   f"tokens {tokens_seen:,} seconds {seconds:.0f}", flush=True)
             recent = []
+            save_progress(progress, step + 1, params, state)
         if (step + 1) % 250 == 0 or step + 1 == steps:
             print(f"step {step + 1} held-out loss {evaluate(loss_function, params, held_out):.4f}", flush=True)
             save(params)
@@ -120,16 +138,19 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--documents", type=int, default=33000)
     parser.add_argument("--steps", type=int, default=0, help="0: one pass over the corpus")
+    parser.add_argument("--progress", type=pathlib.Path, default=pathlib.Path("."), help="folder for the state of an interrupted run")
     options = parser.parse_args()
     documents = corpus.generate(SEED, options.documents)
-    print(f"corpus {len(documents)} documents, sha256 {corpus.digest(documents)}", flush=True)
+    digest = corpus.digest(documents)
+    print(f"corpus {len(documents)} documents, sha256 {digest}", flush=True)
     config = model.Config()
     tokenizer = export.train_tokenizer(corpus.plain_texts(documents), config.vocab)
     config = model.Config(vocab=tokenizer.get_vocab_size())
     held_out_documents = corpus.generate(SEED + 1, HELD_OUT_DOCUMENTS)
     held_out = packing.pack(tokenizer, held_out_documents, SEED)
     batches = packing.pack(tokenizer, documents, SEED)
-    train(config, batches, held_out, options.steps or len(batches), partial(export.export, options.folder, config, tokenizer))
+    progress = options.progress / f"sublet-mini-{digest[:12]}.progress"
+    train(config, batches, held_out, options.steps or len(batches), progress, partial(export.export, options.folder, config, tokenizer))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Browser {
     this.socket.close();
     this.child.kill();
     await new Promise((resolve) => this.child.once('exit', resolve));
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
 }
 

@@ -32,7 +32,7 @@ fn a_job_costs_its_device_time(database: Database) {
     let server = Home::new(database).start();
     let key = &server.keys.project;
     let lease = server.lease(key, "n2m", &json!({}));
-    let job = server.job(key, &lease, "echo out; echo err >&2; exit 7");
+    let job = server.job(key, &lease, "echo out; echo err >&2; sleep 0.2; exit 7");
     let log = log_of(&server, &job);
     assert!(log.contains("out") && log.contains("err"), "{log}");
     let ended = server.ended_job(key, &job["id"]);
