@@ -22,7 +22,8 @@ class Browser {
     const profile = mkdtempSync(join(tmpdir(), 'console-'));
     const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync', '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank'];
-    const child = spawn('chromium', flags, { stdio: 'ignore' });
+    // A process group of its own, so that the helpers which the browser starts end with it.
+    const child = spawn('chromium', flags, { stdio: 'ignore', detached: true });
     const portFile = join(profile, 'DevToolsActivePort');
     await until(() => existsSync(portFile) && readFileSync(portFile, 'utf8').includes('\n'), 'the browser to start');
     const [port] = readFileSync(portFile, 'utf8').split('\n');
@@ -76,10 +77,21 @@ class Browser {
   }
   async end() {
     this.socket.close();
-    this.child.kill();
-    await new Promise((resolve) => this.child.once('exit', resolve));
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    const ended = new Promise((resolve) => this.child.once('exit', resolve));
+    process.kill(-this.child.pid, 'SIGKILL');
+    await ended;
+    // A helper that is still ending may write once more, so the whole removal is repeated, not its last step.
+    await until(() => removed(this.profile), 'the profile folder to go');
   }
+}
+
+function removed(folder) {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch {
+    return false;
+  }
+  return true;
 }
 
 async function until(condition, what) {
