@@ -187,7 +187,7 @@ impl Compute {
             None => Nanos::ZERO,
         };
         let calendar = BillingCalendar::new(&organization.time_zone)?;
-        let mut meter = Meter { tariff: Tariff::of(&self.cloud, lease)?, calendar, hold, left };
+        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, calendar, hold, left };
         let mut at = from;
         for _ in 0..PERIODS_MAX {
             let period = meter.calendar.period_at(at)?;

@@ -215,7 +215,7 @@ impl Compute {
             Some(hold) => hold.uncaptured()?.total()?,
             None => Nanos::ZERO,
         };
-        let until = from.plus(Tariff::of(&self.cloud, lease)?.affordable(left)?);
+        let until = from.plus(Tariff::of(tx, &self.cloud, lease).await?.affordable(left)?);
         let bound = match lease.hold_bound {
             HoldBound::Open => CoverBound::Open,
             HoldBound::Budget { .. } => CoverBound::Budget,
@@ -271,8 +271,8 @@ impl Tariff {
         let rate = version.device_rate(device, *notice)?;
         Ok(Self { version, sku, rate, units: i64::from(units.max(1)) })
     }
-    pub fn of(cloud: &Cloud, lease: &Lease) -> Result<Self> {
-        Self::new(cloud.prices.get(&lease.price_version)?, lease.sku.clone(), lease.units)
+    pub async fn of(tx: &mut Tx, cloud: &Cloud, lease: &Lease) -> Result<Self> {
+        Self::new(cloud.price_version(tx, &lease.price_version).await?, lease.sku.clone(), lease.units)
     }
     fn entry(&self) -> Result<&PriceEntry> {
         self.version.get(&self.sku)

@@ -109,6 +109,7 @@ impl Compute {
     /// One pass.
     pub async fn reconcile(&self) -> ComputeReport {
         let mut report = ComputeReport::default();
+        report.note("following other processes", self.cloud.follow().await);
         self.observe(&mut report).await;
         self.pay(&mut report).await;
         for _ in 0..ROUNDS_MAX {
@@ -122,11 +123,6 @@ impl Compute {
         }
         self.instruct(&mut report).await;
         self.clean_up(&mut report).await;
-        if report.errors.iter().any(|error| error.code() == ErrorCode::UnknownPrice) {
-            // Another process may have published the version that a lease is pinned to.
-            let reloaded = self.cloud.prices.reload(&self.cloud.store).await;
-            report.note("reading the price lists", reloaded);
-        }
         report
     }
 

@@ -69,7 +69,7 @@ impl Compute {
             self.renew_hold(tx, &lease, &attempt, now).await?;
         }
         if growth.missing > DurationMs::ZERO {
-            let wanted = Tariff::of(&self.cloud, &lease)?.hold_for(growth.missing)?;
+            let wanted = Tariff::of(tx, &self.cloud, &lease).await?.hold_for(growth.missing)?;
             self.grow_hold(tx, &lease, wanted, now).await?;
         }
         Ok(())

@@ -236,6 +236,7 @@ impl Compute {
     }
 
     async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
+        self.cloud.follow_changes(tx).await?;
         let (holder, currency) = match actor.scope.organization() {
             Some(id) => {
                 let organization = organization::get(tx, &actor.scope, id).await?;

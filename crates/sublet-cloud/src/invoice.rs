@@ -50,7 +50,7 @@ impl Cloud {
         }
         let mut versions = Vec::new();
         for line in &lines {
-            versions.push(self.prices.get(&line.key.price_version)?);
+            versions.push(self.price_version(tx, &line.key.price_version).await?);
         }
         let versions: Vec<_> = versions.iter().map(AsRef::as_ref).collect();
         let invoiced = InvoiceAccount {

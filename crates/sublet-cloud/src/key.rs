@@ -6,6 +6,7 @@ use sublet_core::admission::{Access, ModelAccess, RateLimits};
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_store::change::{self, Subject};
 use sublet_store::key::{self, Key};
 use sublet_store::{Page, PageRequest, Tx, organization, project};
 
@@ -162,6 +163,7 @@ impl Cloud {
             .write((self, actor, id), move |(cloud, actor, id), tx| {
                 Box::pin(async move {
                     let key = key::revoke(tx, &actor.scope, id, now).await?;
+                    change::announce(tx, Subject::Access).await?;
                     let deed = Deed {
                         organization: key.organization.as_ref(),
                         action: "key.revoke",

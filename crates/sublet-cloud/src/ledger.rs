@@ -109,7 +109,7 @@ impl Cloud {
         let (_, charged) = charge::sum_of_line(tx, key).await?;
         verification
             .check(charged == state.charged, || format!("{key}: charges add up to {charged}, the line says {}", state.charged));
-        match self.prices.get(&key.price_version).and_then(|version| version.get(&key.sku).cloned()) {
+        match self.price_version(tx, &key.price_version).await.and_then(|version| version.get(&key.sku).cloned()) {
             Ok(price) => verification.note(verify_line(*state, &price)),
             Err(error) => verification.check(false, || format!("{key}: {error}")),
         }

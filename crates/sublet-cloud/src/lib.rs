@@ -69,10 +69,10 @@ pub mod data {
 }
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use sublet_core::{Clock, IdMint, Timestamp};
-use sublet_store::Store;
+use sublet_core::{Clock, IdMint, Result, Timestamp};
+use sublet_store::{Store, Tx, change};
 
 pub use actor::{Action, Actor};
 
@@ -85,15 +85,42 @@ pub struct Cloud {
     pub(crate) ids: IdMint,
     pub(crate) prices: Arc<PriceBook>,
     access_epoch: Arc<AtomicU64>,
+    /// How often access had changed when this process last looked.
+    access_changes: Arc<AtomicI64>,
     pub(crate) tickets: Arc<ticket::Tickets>,
 }
 
 impl Cloud {
     /// Reads what has to be in memory: the price lists.
-    pub async fn open(store: Store, ids: IdMint) -> sublet_core::Result<Self> {
-        let prices = Arc::new(PriceBook::load(&store).await?);
-        Ok(Self { store, ids, prices, access_epoch: Arc::new(AtomicU64::new(1)), tickets: Arc::default() })
+    pub async fn open(store: Store, ids: IdMint) -> Result<Self> {
+        let cloud = Self {
+            store,
+            ids,
+            prices: Arc::default(),
+            access_epoch: Arc::new(AtomicU64::new(1)),
+            access_changes: Arc::default(),
+            tickets: Arc::default(),
+        };
+        cloud.follow().await?;
+        Ok(cloud)
     }
+
+    /// Takes over what other processes of the deployment changed and this one keeps in memory: price lists, and who
+    /// has access. To be called all the time; it costs one read of two numbers.
+    pub async fn follow(&self) -> Result<()> {
+        self.store.read(self, |cloud, tx| Box::pin(cloud.follow_changes(tx))).await
+    }
+
+    /// As [`Self::follow`], before a transaction relies on it.
+    pub(crate) async fn follow_changes(&self, tx: &mut Tx) -> Result<()> {
+        let changes = change::read(tx).await?;
+        self.prices.follow(tx, changes.prices).await?;
+        if self.access_changes.fetch_max(changes.access, Ordering::AcqRel) < changes.access {
+            self.access_changed();
+        }
+        Ok(())
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }

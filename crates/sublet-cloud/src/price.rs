@@ -8,7 +8,8 @@ use sublet_core::id::PriceListId;
 use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
 use sublet_money::price_book::{PriceList, PriceListDraft, PriceListVersion};
 use sublet_money::sku::ModelName;
-use sublet_store::Store;
+use sublet_store::Tx;
+use sublet_store::change::{self, Subject};
 use sublet_store::price::StoredPriceVersion;
 
 use crate::audit::Deed;
@@ -18,19 +19,23 @@ use crate::{Action, Cloud};
 /// Published price lists. One list per currency is the public one: the first published in it.
 #[derive(Default)]
 pub struct PriceBook {
-    lists: RwLock<Arc<BTreeMap<PriceListId, PriceList>>>,
+    edition: RwLock<Edition>,
+}
+
+/// The lists as they were when prices had changed `number` times.
+#[derive(Clone, Default)]
+struct Edition {
+    number: i64,
+    lists: Arc<BTreeMap<PriceListId, PriceList>>,
 }
 
 impl PriceBook {
-    pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let book = Self::default();
-        book.reload(store).await?;
-        Ok(book)
-    }
-
-    /// Reads all versions again: another process may have published one.
-    pub async fn reload(&self, store: &Store) -> Result<()> {
-        let stored = store.read((), |(), tx| Box::pin(sublet_store::price::list(tx))).await?;
+    /// Reads all versions again if any were published since they were last read.
+    pub(crate) async fn follow(&self, tx: &mut Tx, number: i64) -> Result<()> {
+        if number <= self.edition().number {
+            return Ok(());
+        }
+        let stored = sublet_store::price::list(tx).await?;
         let mut versions: BTreeMap<PriceListId, (String, Currency, Vec<Arc<PriceListVersion>>)> = BTreeMap::new();
         for version in stored {
             let parsed = PriceListVersion::from_canonical(&version.body, &PriceVersion(version.version.as_str().into()))?;
@@ -42,13 +47,20 @@ impl PriceBook {
         for (id, (name, currency, versions)) in versions {
             lists.insert(id.clone(), PriceList::restore(id, name, currency, versions)?);
         }
-        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(lists);
+        let mut edition = self.edition.write().unwrap_or_else(PoisonError::into_inner);
+        if edition.number < number {
+            *edition = Edition { number, lists: Arc::new(lists) };
+        }
         Ok(())
+    }
+
+    fn edition(&self) -> Edition {
+        self.edition.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All lists as they are now.
     pub fn snapshot(&self) -> Arc<BTreeMap<PriceListId, PriceList>> {
-        self.lists.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.edition().lists
     }
 
     /// The version in force for accounts in a currency.
@@ -91,12 +103,14 @@ impl Cloud {
     ) -> Result<Answer<Arc<PriceListVersion>>> {
         call.actor.require(Action::ManagePrices)?;
         let version = Arc::new(PriceListVersion::new(draft)?);
-        let stored = self.next_version(name, &version, now)?;
         let render = |version: &Arc<PriceListVersion>| Ok(version.version().0.to_string());
         let answer = self
-            .once(call, &render, (self, &call.actor, stored, version), move |(cloud, actor, stored, version), tx| {
+            .once(call, &render, (self, &call.actor, name, version), move |(cloud, actor, name, version), tx| {
                 Box::pin(async move {
-                    sublet_store::price::insert(tx, stored).await?;
+                    cloud.follow_changes(tx).await?;
+                    let stored = cloud.next_version(name, version, now)?;
+                    sublet_store::price::insert(tx, &stored).await?;
+                    change::announce(tx, Subject::Prices).await?;
                     let detail =
                         format!("version {} number {} effective at {}", stored.version, stored.number, stored.effective_at);
                     let deed = Deed { organization: None, action: "price_list.publish", target: stored.list.as_str(), detail };
@@ -105,8 +119,17 @@ impl Cloud {
                 })
             })
             .await?;
-        self.prices.reload(&self.store).await?;
+        self.follow().await?;
         Ok(answer)
+    }
+
+    /// A version by its hash, even if another process published it a moment ago.
+    pub(crate) async fn price_version(&self, tx: &mut Tx, version: &PriceVersion) -> Result<Arc<PriceListVersion>> {
+        if let Ok(known) = self.prices.get(version) {
+            return Ok(known);
+        }
+        self.follow_changes(tx).await?;
+        self.prices.get(version)
     }
 
     /// Checks a version against the list it continues and numbers it.

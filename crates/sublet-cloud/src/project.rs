@@ -2,6 +2,7 @@
 
 use sublet_core::Result;
 use sublet_core::id::ProjectId;
+use sublet_store::change::{self, Subject};
 use sublet_store::project::{self, Project};
 use sublet_store::{Page, PageRequest};
 
@@ -56,6 +57,7 @@ impl Cloud {
             .write((self, actor, id), move |(cloud, actor, id), tx| {
                 Box::pin(async move {
                     let project = project::archive(tx, &actor.scope, id, now).await?;
+                    change::announce(tx, Subject::Access).await?;
                     let deed = Deed {
                         organization: Some(&project.organization),
                         action: "project.archive",

@@ -90,8 +90,10 @@ impl Cloud {
             }
             Some(slice) => slice,
         };
-        let Ok(version) = self.prices.get(&record.price_version) else {
-            return Ok(Some(format!("price-list version {} is not known", record.price_version.0)));
+        let version = match self.price_version(tx, &record.price_version).await {
+            Ok(version) => version,
+            Err(error) if error.code() == ErrorCode::UnknownPrice => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
         };
         let (_, calendar) = accounts.get(tx, &record.organization).await?;
         // Whatever is wrong with the record itself must not keep its batch from being settled.

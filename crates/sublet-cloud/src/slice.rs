@@ -106,6 +106,7 @@ impl Cloud {
         if slice::find_fence(tx, &request.gateway).await? != Some(request.fence) {
             return Err(Error::new(ErrorCode::Conflict, "another session of this gateway has taken over"));
         }
+        self.follow_changes(tx).await?;
         match &request.extend {
             Some(id) => self.extend_slice(tx, request, id).await,
             None => self.open_slice(tx, request).await,

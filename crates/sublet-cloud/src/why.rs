@@ -44,6 +44,7 @@ pub struct Explanation {
 impl Cloud {
     /// Explains what an id names, if the actor may see it.
     pub async fn why(&self, actor: &Actor, id: &str) -> Result<Explanation> {
+        self.follow().await?;
         match sublet_core::id::prefix_of(id) {
             Some("req") => self.why_request(actor, &id.parse()?).await,
             Some("job") => self.why_job(actor, &id.parse()?).await,

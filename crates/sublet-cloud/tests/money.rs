@@ -8,18 +8,20 @@ use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenUsage,
+    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenUsage,
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};
 use sublet_money::account::CreditKind;
+use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::PriceModel;
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created, pay_in};
-use sublet_testkit::{TestCloud, on_both_databases};
+use sublet_testkit::{ManualClock, TestCloud, on_both_databases};
 
 /// One gateway session over a cloud.
 struct Session {
@@ -84,6 +86,26 @@ const UNIT: i64 = 1_000_000_000;
 async fn set_limit(cloud: &TestCloud, subject: &LimitSubject, window: BudgetWindow, amount: i64) {
     let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
     cloud.cloud.set_limit(&admin, subject, window, Nanos::new(amount)).await.expect("the limit is set");
+}
+
+/// A version from now on in which everything of the version that this process knows costs twice as much.
+async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> PriceVersion {
+    clock.advance(DurationMs::from_seconds(1));
+    let lists = cloud.prices().snapshot();
+    let list = lists.values().next().expect("a list");
+    let entries = list.versions().last().expect("a version").entries().map(|entry| match entry.model {
+        PriceModel::PerUnit { price } => PriceEntry::per_unit(entry.sku.clone(), Nanos::new(price.get() * 2)),
+        _ => entry.clone(),
+    });
+    let draft = PriceListDraft {
+        list: list.id.clone(),
+        currency: list.currency,
+        effective_at: cloud.clock().now(),
+        entries: entries.collect(),
+    };
+    let call = Call::once(Actor::system());
+    let answer = cloud.publish_prices(&call, &list.name, draft, cloud.clock().now()).await;
+    created(answer).version().clone()
 }
 
 on_both_databases! {
@@ -242,6 +264,47 @@ on_both_databases! {
         let error = session.port.authenticate(&created.secret).await.expect_err("revoked");
         assert_eq!(error.code(), ErrorCode::InvalidApiKey);
         assert_eq!(session.grant(None, 1, 1).await.expect_err("revoked").code(), ErrorCode::InvalidApiKey);
+    }
+
+    async fn a_key_revoked_in_one_process_stops_in_the_others(cloud: &TestCloud) {
+        let other = cloud.another(2).await;
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let project = actor(&cloud.cloud, &cloud.keys.project).await;
+        let session = Session::start(&other, &cloud.keys.project, "gw_2").await;
+        let epoch = session.port.access_epoch();
+        other.follow().await.expect("followed");
+        assert_eq!(session.port.access_epoch(), epoch, "nothing has changed, so caches stay");
+        cloud.cloud.revoke_key(&admin, project.key.as_ref().expect("a key")).await.expect("revoked");
+        other.follow().await.expect("followed");
+        assert!(session.port.access_epoch() > epoch, "caches of access are told");
+        assert!(session.port.authenticate(&cloud.keys.project).await.is_err(), "the key is refused");
+    }
+
+    async fn prices_published_by_one_process_are_the_others_prices(cloud: &TestCloud) {
+        let other = cloud.another(2).await;
+        let session = Session::start(&other, &cloud.keys.project, "gw_2").await;
+        let old = session.port.prices(&session.access, MODEL).expect("a price").version.clone();
+        let version = publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        assert_eq!(session.port.prices(&session.access, MODEL).expect("a price").version, old, "it has not looked yet");
+        let slice = session.grant(None, 1, UNIT).await.expect("a slice").slice;
+        assert_eq!(session.port.prices(&session.access, MODEL).expect("a price").version, version, "it looks at each slice");
+        // A third process settles what was admitted under the new version, which it has not read yet.
+        let third = cloud.another(3).await;
+        let last = publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        other.follow().await.expect("followed");
+        let record = session.record(&slice, 10, 10);
+        assert_eq!(record.price_version, last);
+        let report = third.settle(&[record]).await.expect("settled");
+        assert_eq!((report.settled, report.quarantined), (1, 0));
+    }
+
+    async fn two_processes_that_publish_do_not_take_each_others_number(cloud: &TestCloud) {
+        let other = cloud.another(2).await;
+        publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        publish_at_double_price(&other, &cloud.clock).await;
+        publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        let lists = cloud.cloud.prices().snapshot();
+        assert_eq!(lists.values().map(|list| list.versions().len()).collect::<Vec<_>>(), [4]);
     }
 
     async fn a_top_up_repeated_under_its_key_credits_once(cloud: &TestCloud) {

@@ -47,6 +47,7 @@ fn price_to_wire(entry: &PriceEntry) -> Result<wire::Price> {
 pub async fn public(app: App, context: Context) -> Result<Answer> {
     let query: wire::PriceListQuery = context.query()?;
     let at = query.at.map_or_else(|| app.cloud.clock().now(), |at| at.0);
+    app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let list = lists.values().next().ok_or_else(|| Error::new(ErrorCode::NotFound, "no price list is published"))?;
     json(&to_wire(list, list.at(at)?)?)
@@ -54,6 +55,7 @@ pub async fn public(app: App, context: Context) -> Result<Answer> {
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     context.query::<ListQuery>()?;
+    app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let mut data = Vec::new();
     for list in lists.values() {
@@ -66,6 +68,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 
 pub async fn get(app: App, context: Context) -> Result<Answer> {
     let version = PriceVersion(context.path_text("version")?.into());
+    app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     for list in lists.values() {
         if let Some(found) = list.versions().iter().find(|known| *known.version() == version) {
@@ -79,6 +82,7 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 pub async fn publish(app: App, context: Context) -> Result<Answer> {
     let body: wire::PublishPriceList = context.body()?;
     let now = app.cloud.clock().now();
+    app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let known = lists.values().find(|list| list.currency == body.currency);
     let draft = PriceListDraft {

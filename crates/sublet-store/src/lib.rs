@@ -14,6 +14,7 @@
 pub mod attempt;
 pub mod audit;
 pub mod budget;
+pub mod change;
 pub mod charge;
 pub mod credit;
 pub mod database;

@@ -133,7 +133,6 @@ impl Simulation {
         // Another process published a later one, or the clock was set back behind the last.
         let allowed = [ErrorCode::InvalidPrice, ErrorCode::Conflict];
         if self.settle_for("publishing prices", result.map(|_| ()), &allowed).is_some() {
-            self.read_prices().await;
             self.did("prices are published");
         }
     }
@@ -142,13 +141,6 @@ impl Simulation {
         let PriceModel::PerUnit { price } = &entry.model else { return entry.clone() };
         let scaled = (price.get() * percent / 100).clamp(1_000, 20_000_000_000);
         PriceEntry::per_unit(entry.sku.clone(), Nanos::new(scaled))
-    }
-
-    /// Each process reads the price lists again.
-    pub(super) async fn read_prices(&mut self) {
-        for process in &self.processes {
-            process.cloud.prices().reload(process.cloud.store()).await.expect("the price lists");
-        }
     }
 
     pub(super) async fn create_key(&mut self) {
@@ -202,7 +194,6 @@ impl Simulation {
 
     pub(super) async fn draft_invoice(&mut self) {
         let (tenant, process) = (self.below(self.tenants.len()), self.below(2));
-        self.read_prices().await;
         let periods: Vec<_> = self.tenants[tenant].periods.iter().copied().collect();
         let period = *self.pick(&periods).expect("a month");
         self.check_invoice(process, tenant, period).await;

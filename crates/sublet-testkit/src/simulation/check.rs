@@ -38,7 +38,6 @@ impl Simulation {
 
     /// Everything that must hold at any time.
     pub(super) async fn check_all(&mut self) {
-        self.read_prices().await;
         for tenant in 0..self.tenants.len() {
             self.check_limits(tenant).await;
             self.check_money(tenant).await;

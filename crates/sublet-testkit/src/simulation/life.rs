@@ -216,7 +216,6 @@ impl Simulation {
     /// No new work; everything open comes to its end.
     pub(super) async fn drain(&mut self) {
         self.runner.refuse(None);
-        self.read_prices().await;
         for process in 0..2 {
             while !self.processes[process].gateway.requests.is_empty() {
                 self.processes[process].gateway.finish(0, Outcome::Completed);
