@@ -126,7 +126,8 @@ impl Compute {
         report
     }
 
-    /// Ends everything with notice because the cloud stops. Call [`Self::reconcile`] until nothing is live.
+    /// Ends everything at this process's runner, with notice, because it stops. Call [`Self::reconcile`] until nothing
+    /// is live.
     pub async fn drain(&self, notice: DurationMs) -> Result<()> {
         let end = End { reason: EndReason::ShutDown, deadline: self.now().plus(notice) };
         self.cloud
@@ -134,6 +135,9 @@ impl Compute {
             .write(self, move |compute, tx| {
                 Box::pin(async move {
                     for lease in lease::list_open(tx).await? {
+                        if !compute.runs(tx, &lease).await? {
+                            continue;
+                        }
                         compute.begin_ending(tx, &Actor::system(), &lease, end).await?;
                     }
                     Ok(())
@@ -142,9 +146,9 @@ impl Compute {
             .await
     }
 
-    /// How many attempts exist at runners.
+    /// How many attempts exist at this process's runner.
     pub async fn live_attempts(&self) -> Result<usize> {
-        self.cloud.store.read((), |(), tx| Box::pin(async move { Ok(attempt::list_live(tx).await?.len()) })).await
+        self.cloud.store.read(self, |compute, tx| Box::pin(async move { Ok(compute.live_work(tx).await?.len()) })).await
     }
 
     // What happened.
@@ -326,7 +330,7 @@ impl Compute {
         let job = job::get(tx, &Scope::Operator, id).await?;
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
         let busy = attempt::find_live_of(tx, &lease.id).await?.is_some();
-        if job.state != JobState::Queued || !may_start(&lease) || busy {
+        if job.state != JobState::Queued || !may_start(&lease) || busy || !self.runs(tx, &lease).await? {
             return Ok(false);
         }
         let number = i64::try_from(attempt::list_of(tx, id).await?.len()).unwrap_or(i64::MAX).saturating_add(1);
@@ -357,6 +361,11 @@ impl Compute {
         let starting = Job { state: job.state.start()?, attempt: Some(placed.id.clone()), ..job };
         done(job::save(tx, &starting).await?, id.as_str())?;
         Ok(true)
+    }
+
+    /// Are the devices of a lease this process's to instruct? Others belong to the runners of other processes.
+    async fn runs(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        Ok(device::get_node(tx, &lease.node).await?.runner == self.runner.name())
     }
 
     // Orders to the runner.

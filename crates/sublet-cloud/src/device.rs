@@ -43,9 +43,15 @@ pub struct KindCapacity {
     pub as_of: Timestamp,
 }
 
+fn taken(node: &Node) -> Error {
+    Error::new(ErrorCode::Conflict, format!("the devices of node '{}' are offered by the runner '{}'", node.name, node.runner))
+        .alternative("use the data directory of that runner, or give this machine another node name")
+}
+
 impl Compute {
     /// Takes note of this machine and its devices. Devices are found again by their hardware's own
-    /// identifier; what the runner no longer reports is lost. Call it at every start.
+    /// identifier; what the runner no longer reports is lost. Call it at every start. A machine that another runner
+    /// offers already is a conflict, so that no device is sold twice.
     pub async fn register_devices(&self) -> Result<Node> {
         let now = self.now();
         let reported = self.runner.devices();
@@ -61,7 +67,11 @@ impl Compute {
             .store
             .write((self, &reported, &node), move |(compute, reported, node), tx| {
                 Box::pin(async move {
+                    let asked = &node.runner;
                     let node = device::register_node(tx, node).await?;
+                    if node.runner != *asked {
+                        return Err(taken(&node));
+                    }
                     compute.register_in(tx, &node, reported, now).await?;
                     Ok(node)
                 })

@@ -124,8 +124,8 @@ struct Reading {
 pub async fn logs(app: App, context: Context) -> Result<Answer> {
     let id: JobId = context.path("id")?;
     let query: wire::JobLogQuery = context.query()?;
-    // Whoever may not see the job is refused before the first byte.
-    app.compute.get_job(&context.actor, &id).await?;
+    // Whoever may not see the job, or asks where its log is not, is refused before the first byte.
+    app.compute.read_job_log(&context.actor, &id, 0, 1).await?;
     let follow = query.follow == Some(true);
     let reading = Reading {
         app,

@@ -45,6 +45,7 @@ fn measure() -> Result<()> {
     let directory = tempfile::tempdir().map_err(|error| Error::internal(error.to_string()))?;
     let (wake, woken) = sync_channel(1);
     let runner = LocalRunner::open(LocalRunnerConfig {
+        name: "local".to_owned(),
         state_dir: directory.path().to_owned(),
         shim: std::env::current_exe().map_err(|error| Error::internal(error.to_string()))?,
         cpu_slots: None,

@@ -79,12 +79,12 @@ fn from_row(row: &Row) -> Result<Device> {
     })
 }
 
-/// Takes note of a machine and returns it as known: the first id given to a name stays.
+/// Takes note of a machine and returns it as known: the first id given to a name stays, and so does its runner.
 pub async fn register_node(tx: &mut Tx, node: &Node) -> Result<Node> {
     let row = tx
         .fetch_one(
             "INSERT INTO nodes (id, name, runner, site, isolation, created_at) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (name) DO UPDATE SET runner = excluded.runner, isolation = excluded.isolation
+             ON CONFLICT (name) DO UPDATE SET isolation = CASE WHEN nodes.runner = excluded.runner THEN excluded.isolation ELSE nodes.isolation END
              RETURNING id, name, runner, site, isolation, created_at",
             params![
                 node.id.as_str(),

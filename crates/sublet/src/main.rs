@@ -60,6 +60,9 @@ struct UpArguments {
     /// Time zone of the first organizations
     #[arg(long, default_value = "UTC")]
     time_zone: String,
+    /// What this machine is called among the nodes, instead of its host name
+    #[arg(long, value_name = "NAME", env = "SUBLET_NODE_NAME")]
+    node_name: Option<String>,
 }
 
 #[derive(Args)]
@@ -82,13 +85,13 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
-            let options =
-                UpOptions { data_dir, listen: up.listen, database: up.database, currency: up.currency, time_zone: up.time_zone };
+            let UpArguments { listen, database, currency, time_zone, node_name } = up;
+            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name };
             finish(serve(&options, &After::Serve))
         }
         AnyCommand::Demo(demo) => {
-            let options =
-                UpOptions { data_dir, listen: demo.listen, database: None, currency: Currency::EUR, time_zone: "UTC".to_owned() };
+            let (currency, time_zone) = (Currency::EUR, "UTC".to_owned());
+            let options = UpOptions { data_dir, listen: demo.listen, database: None, currency, time_zone, node_name: None };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {
@@ -265,5 +268,10 @@ fn greet(running: &RunningCloud, options: &UpOptions) {
         ));
     }
     text.push_str(&format!("    sublet chat --data-dir {directory}\n    sublet run --data-dir {directory} -- echo hello\n\n"));
+    if let Some(error) = &running.without_devices {
+        text.push_str(&format!(
+            "  No devices are offered from here: {error}.\n  Start with --node-name NAME to offer them beside the others.\n\n"
+        ));
+    }
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -10,8 +10,9 @@ use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
+use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
-use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
+use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts};
 use sublet_http::{App, router};
@@ -46,6 +47,8 @@ pub struct UpOptions {
     pub database: Option<String>,
     pub currency: Currency,
     pub time_zone: String,
+    /// What this machine is called among the nodes; `None` is its host name.
+    pub node_name: Option<String>,
 }
 
 /// A running cloud.
@@ -59,6 +62,8 @@ pub struct RunningCloud {
     pub credentials: Option<Credentials>,
     /// True if this start created the cloud.
     pub is_new: bool,
+    /// Why this process offers no devices, if it does not.
+    pub without_devices: Option<Error>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
     reconciler: JoinHandle<()>,
@@ -80,10 +85,11 @@ impl RunningCloud {
         };
         let cloud = Cloud::open(Store::open(&config).await?, ids.clone()).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
-        let (runner, compute) = open_compute(&cloud, &data, clock).await?;
+        let gateway_id = data.gateway_id(&ids)?;
+        let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
-        compute.register_devices().await?;
-        let gateway = open_gateway(&cloud, &data, &ids, Arc::clone(&engine)).await?;
+        let without_devices = register_devices(&compute).await?;
+        let gateway = open_gateway(&cloud, gateway_id, &data, Arc::clone(&engine)).await?;
         let process = CloudProcess {
             cloud: cloud.clone(),
             gateway: Arc::clone(&gateway),
@@ -98,7 +104,20 @@ impl RunningCloud {
         let reconciling = compute.clone();
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let credentials = data.credentials();
-        Ok(Self { cloud, gateway, compute, runner, address, credentials, is_new, stop, listener, reconciler, _data: data })
+        Ok(Self {
+            cloud,
+            gateway,
+            compute,
+            runner,
+            address,
+            credentials,
+            is_new,
+            without_devices,
+            stop,
+            listener,
+            reconciler,
+            _data: data,
+        })
     }
 
     /// Drains: streams finish or are settled, jobs get their notice, then everything stops.
@@ -136,11 +155,19 @@ impl RunningCloud {
 }
 
 /// Opens the sandbox of this machine, and compute over it.
-async fn open_compute(cloud: &Cloud, data: &DataDirectory, clock: Arc<dyn Clock>) -> Result<(Arc<LocalRunner>, Compute)> {
+async fn open_compute(
+    cloud: &Cloud,
+    data: &DataDirectory,
+    gateway: &GatewayId,
+    options: &UpOptions,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<LocalRunner>, Compute)> {
     let shim = std::env::current_exe().map_err(|error| Error::internal(format!("this program cannot find itself: {error}")))?;
     let later: Arc<OnceLock<Compute>> = Arc::default();
     let woken = Arc::clone(&later);
     let config = LocalRunnerConfig {
+        // One runner per data directory, like the gateway.
+        name: format!("local:{gateway}"),
         state_dir: data.directory("runner")?,
         shim,
         cpu_slots: None,
@@ -158,12 +185,26 @@ async fn open_compute(cloud: &Cloud, data: &DataDirectory, clock: Arc<dyn Clock>
         .await
         .map_err(|error| Error::internal(format!("opening the runner failed: {error}")))??;
     let runner = Arc::new(runner);
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
+    let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
+    let name = options.node_name.clone().unwrap_or_else(host_name);
     let shared: Arc<dyn Runner> = Arc::<LocalRunner>::clone(&runner);
     let compute = Compute::new(cloud.clone(), shared, ComputeSettings::new(name.trim())?);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());
     Ok((runner, compute))
+}
+
+/// Offers this machine's devices. If another process on the same database offers them already, says so: this one then
+/// serves everything else.
+async fn register_devices(compute: &Compute) -> Result<Option<Error>> {
+    match compute.register_devices().await {
+        Ok(_) => Ok(None),
+        Err(error) if error.code() == ErrorCode::Conflict => {
+            tracing::warn!(%error, "this process offers no devices");
+            Ok(Some(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Result<Arc<Engine>> {
@@ -235,8 +276,7 @@ fn credentials(keys: &FirstKeys, address: SocketAddr) -> Credentials {
 }
 
 /// Opens this machine's gateway, settles what its last life left, and frees what it held.
-async fn open_gateway(cloud: &Cloud, data: &DataDirectory, ids: &IdMint, engine: Arc<Engine>) -> Result<Arc<Gateway>> {
-    let id = data.gateway_id(ids)?;
+async fn open_gateway(cloud: &Cloud, id: GatewayId, data: &DataDirectory, engine: Arc<Engine>) -> Result<Arc<Gateway>> {
     let fence = cloud.start_gateway(&id).await?;
     let path = data.directory("journal")?;
     let journal = FileDirectory::open(path.clone()).map_err(|error| data_directory::failure(&path, &error))?;
@@ -244,7 +284,7 @@ async fn open_gateway(cloud: &Cloud, data: &DataDirectory, ids: &IdMint, engine:
         admission: Arc::new(GatewayPort::new(cloud.clone(), id.clone())),
         sink: Arc::new(cloud.clone()),
         engine,
-        ids: ids.clone(),
+        ids: cloud.ids().clone(),
         journal: Arc::new(journal),
     };
     let (gateway, report) = Gateway::open(GatewayConfig::new(id.clone(), fence), ports)?;

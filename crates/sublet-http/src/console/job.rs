@@ -11,8 +11,8 @@ use sublet_cloud::job::JobStatement;
 use sublet_core::id::JobId;
 use sublet_core::job::JobState;
 use sublet_core::key::KeyPlane;
-use sublet_core::runner::Exit;
-use sublet_core::{DurationMs, Result};
+use sublet_core::runner::{Exit, LogChunk};
+use sublet_core::{DurationMs, ErrorCode, Result};
 
 use super::figure::{Amount, When, bytes_text, duration_text, sku_text};
 use super::request::After;
@@ -148,7 +148,13 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     let id: JobId = visit.guest.path("id")?;
     let compute = &console.app.compute;
     let statement = compute.get_job(&visit.actor, &id).await?;
-    let log = compute.read_job_log(&visit.actor, &id, 0, LOG_ON_PAGE_BYTES_MAX).await?;
+    let log = match compute.read_job_log(&visit.actor, &id, 0, LOG_ON_PAGE_BYTES_MAX).await {
+        // The rest of the page is known here all the same.
+        Err(error) if error.code() == ErrorCode::Unreachable => {
+            LogChunk { bytes: error.to_string().into_bytes(), next_offset: 0, complete: true }
+        }
+        read => read?,
+    };
     let (job, lease, now) = (&statement.job, &statement.lease, console.app.cloud.clock().now());
     let page = JobPage {
         shell: Shell::of(&console, &visit.actor, format!("Job {id}"), "/console/jobs").await?,

@@ -53,6 +53,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let (wake, woken): (SyncSender<()>, Receiver<()>) = sync_channel(1);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = LocalRunnerConfig {
+        name: "local".to_owned(),
         state_dir: PathBuf::from(state_dir),
         shim: std::env::current_exe().map_err(|error| Error::internal(error.to_string()))?,
         cpu_slots: None,

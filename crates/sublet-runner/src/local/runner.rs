@@ -42,6 +42,8 @@ const OWN_DIRECTORIES: [&str; 9] = ["..", "dev", "etc", "proc", "run", "sys", "t
 
 /// What a local runner needs.
 pub struct LocalRunnerConfig {
+    /// What attempts know it by: the same over restarts, another for every state directory.
+    pub name: String,
     /// Where logs, work disks and the interval log live. Made if missing; used by one runner at a time.
     pub state_dir: PathBuf,
     /// A binary whose `main` begins with [`crate::shim::main_if_requested`]; usually the running one.
@@ -92,6 +94,7 @@ impl LocalRunner {
         let journal = Journal::open(&state_dir.join("intervals.log")).map_err(internal("read the interval log"))?;
         let cores = std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()).unwrap_or(1);
         let shared = Arc::new(Shared {
+            name: config.name,
             clock: config.clock,
             on_event: config.on_event,
             attempts_dir,
@@ -209,7 +212,7 @@ fn start_heartbeat(shared: &Arc<Shared>, interval: DurationMs) -> Result<JoinHan
 
 impl Runner for LocalRunner {
     fn name(&self) -> &str {
-        "local"
+        &self.shared.name
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

@@ -32,6 +32,7 @@ const DISK_FULL_BYTES: u64 = 16 * 1024;
 
 /// What the runner's threads share.
 pub struct Shared {
+    pub name: String,
     pub clock: Arc<dyn Clock>,
     pub on_event: Arc<dyn Fn() + Send + Sync>,
     pub attempts_dir: PathBuf,

@@ -51,6 +51,7 @@ pub struct Setup {
 pub fn config(state_dir: &Path, setup: Setup) -> (LocalRunnerConfig, Receiver<()>) {
     let (wake, woken) = sync_channel(1);
     let config = LocalRunnerConfig {
+        name: "local".to_owned(),
         state_dir: state_dir.to_owned(),
         shim: PathBuf::from(env!("CARGO_BIN_EXE_sublet-sandbox")),
         cpu_slots: Some(4),

@@ -13,6 +13,7 @@ mod lifecycle;
 mod routes;
 mod server;
 mod streams;
+mod two;
 
 /// A scenario on both databases, each time with a fresh cloud.
 #[macro_export]
