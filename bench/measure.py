@@ -43,7 +43,7 @@ def main():
         with Cloud(arguments.binary, scratch / "serving") as cloud:
             measure_memory(table, cloud)
             measure_speed(table, cloud, rounds)
-            measure_processor(table, cloud, arguments.measure, scratch, rounds)
+            measure_processor(table, cloud, scratch, rounds)
         table.print()
 
 
@@ -63,7 +63,7 @@ class Rounds:
         self.starts = 3 if quick else 9
         self.ledger = 200 if quick else 1000
         self.blocks = 3 if quick else 7
-        self.requests_per_block = 100 if quick else 300
+        self.requests_per_block = 320 if quick else 960
         self.proxied_per_block = 1000 if quick else 3000
         self.speed = 2 if quick else 5
 
@@ -110,12 +110,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def processor_seconds(pid):
-    """User and system time of a process and all its threads."""
-    fields = read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def memory_megabytes(pid, field):
@@ -204,7 +198,7 @@ def spread(values, form):
 def measure_ledger(table, measure, scratch, rounds):
     directory = scratch / "ledger"
     directory.mkdir()
-    found = json.loads(subprocess.run([measure, "money", str(directory), str(rounds.ledger)], capture_output=True, text=True, timeout=600, check=True).stdout)
+    found = json.loads(subprocess.run([measure, str(directory), str(rounds.ledger)], capture_output=True, text=True, timeout=600, check=True).stdout)
     targets = {"grant_and_settle": "≤ 1 ms"}
     names = {
         "grant_and_settle": "hold and settle, SQLite: one grant and one settled record, two commits",
@@ -265,50 +259,67 @@ def tokens_per_second(cloud, concurrent):
     return sum(counts) / (time.perf_counter() - started)
 
 
-def processor_per_call(pid, call, count):
-    before = processor_seconds(pid)
-    for _ in range(count):
-        call()
-    return (processor_seconds(pid) - before) * 1e6 / count
+# Where a thread's time goes, by the beginning of its name. What is not named is HTTP, the gateway and the use cases.
+PARTS = {"sublet-model": "engine", "sublet-math": "engine", "sqlx-sqlite": "database", "usage-journal": "journal"}
+# What is done after an answer, such as settling, has ended by then.
+AFTERWARDS_SECONDS = 0.5
+
+
+def processor_seconds_by_part(pid):
+    found = dict.fromkeys(["requests", *PARTS.values()], 0.0)
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name, fields = re.match(r"\d+ \((.*)\) (.*)", (task / "stat").read_text()).groups()
+            part = next((part for start, part in PARTS.items() if name.startswith(start)), "requests")
+            found[part] += sum(map(int, fields.split()[11:13])) / TICKS_PER_SECOND
+    return found
+
+
+def processor_per_call(pid, port, headers, call, count, concurrent):
+    """Microseconds of each part for one call, of so many at once."""
+    def caller():
+        own = Caller(port, headers)
+        for _ in range(count // concurrent):
+            call(own)
+
+    threads = [threading.Thread(target=caller) for _ in range(concurrent)]
+    before = processor_seconds_by_part(pid)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    time.sleep(AFTERWARDS_SECONDS)
+    after = processor_seconds_by_part(pid)
+    return {part: (after[part] - before[part]) * 1e6 / (count // concurrent * concurrent) for part in after}
 
 
 def blocks(rounds, one):
     return [one() for _ in range(rounds.blocks)]
 
 
-def measure_processor(table, cloud, measure, scratch, rounds):
-    """Processor time for one request: the whole, the engine alone, and a bare proxy."""
+def measure_processor(table, cloud, scratch, rounds):
+    """Processor time for one request, by the part of the server that spends it, beside a bare proxy."""
     form = lambda value: f"{value:.0f} µs"
-    caller = Caller(cloud.port, cloud.headers)
+    row = lambda name, values: table.row(name, form(statistics.median(values)), spread(values, form), "")
+    complete = lambda caller: caller.complete(1, SHORT_PROMPT)
+    warm = Caller(cloud.port, cloud.headers)
     for _ in range(20):
-        answer = caller.complete(1, SHORT_PROMPT)
-    count = rounds.requests_per_block
-    whole = blocks(rounds, lambda: processor_per_call(cloud.pid, lambda: caller.complete(1, SHORT_PROMPT), count))
-    models = blocks(rounds, lambda: processor_per_call(cloud.pid, lambda: caller.get("/v1/models"), count))
-    health = blocks(rounds, lambda: processor_per_call(cloud.pid, lambda: caller.get("/healthz"), count))
-    table.row("processor time of a completion of 1 token, all of the server", form(statistics.median(whole)), spread(whole, form), "")
-    table.row("processor time of GET /v1/models (key checked, no ledger)", form(statistics.median(models)), spread(models, form), "")
-    table.row("processor time of GET /healthz (HTTP alone)", form(statistics.median(health)), spread(health, form), "")
-    added = measure_added(table, measure, whole, count) if measure else []
-    if shutil.which("nginx") is None:
-        table.notes.append("nginx is not installed: no comparison with a bare proxy")
-        return
-    proxied = measure_nginx(scratch, answer, rounds)
-    table.row("processor time of nginx passing the same request and answer on", form(statistics.median(proxied)), spread(proxied, form), "")
-    if added:
-        ratio = statistics.median(added) / max(statistics.median(proxied), 1)
-        table.row("ratio of what the gateway adds to nginx", f"{ratio:.1f}", "", "")
-
-
-def measure_added(table, measure, whole, count):
-    """What is left of a request when the engine's share is taken away."""
-    form = lambda value: f"{value:.0f} µs"
-    command = [measure, "engine", "models/sublet-mini", str(count)]
-    alone = [json.loads(subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout)["cpu_micros"] for _ in whole]
-    added = [all_of_it - statistics.median(alone) for all_of_it in whole]
-    table.row("the same generation in the engine alone", form(statistics.median(alone)), spread(alone, form), "")
-    table.row("**difference: what the gateway adds**", form(statistics.median(added)), spread(added, form), "")
-    return added
+        answer = complete(warm)
+    own = lambda call, concurrent: blocks(rounds, lambda: processor_per_call(cloud.pid, cloud.port, cloud.headers, call, rounds.requests_per_block, concurrent))
+    for path, what in (("/healthz", "HTTP alone"), ("/v1/models", "key checked, no ledger")):
+        row(f"processor time of GET {path} ({what})", [sum(parts.values()) for parts in own(lambda caller: caller.get(path), 1)])
+    for concurrent in (1, 16):
+        parts = own(complete, concurrent)
+        added = [sum(of_it.values()) - of_it["engine"] for of_it in parts]
+        row(f"**processor time of a completion, without the engine, {concurrent} at once**", added)
+        for part, what in (("requests", "HTTP, admission and settling"), ("database", "SQLite"), ("journal", "the journal and its syncs")):
+            row(f"of it {what}", [of_it[part] for of_it in parts])
+        if shutil.which("nginx") is None:
+            table.notes.append("nginx is not installed: no comparison with a bare proxy")
+            continue
+        proxied = measure_nginx(scratch / f"nginx-{concurrent}", answer, rounds, concurrent)
+        row(f"processor time of nginx passing the same request and answer on, {concurrent} at once", proxied)
+        table.row("ratio to nginx", f"{statistics.median(added) / max(statistics.median(proxied), 1):.1f}", "", "")
 
 
 NGINX = """
@@ -328,8 +339,7 @@ http {{
 """
 
 
-def measure_nginx(scratch, answer, rounds):
-    directory = scratch / "nginx"
+def measure_nginx(directory, answer, rounds, concurrent):
     directory.mkdir()
     directory.chmod(0o755)
     upstream, port = Upstream(answer), free_port()
@@ -339,10 +349,10 @@ def measure_nginx(scratch, answer, rounds):
     try:
         wait_for_port(port)
         worker = int(output(["pgrep", "-P", str(program.process.pid)]).split()[0])
-        caller = Caller(port, {"authorization": "Bearer " + "k" * 40, "content-type": "application/json"})
-        for _ in range(20):
-            caller.complete(1, SHORT_PROMPT)
-        return blocks(rounds, lambda: processor_per_call(worker, lambda: caller.complete(1, SHORT_PROMPT), rounds.proxied_per_block))
+        headers = {"authorization": "Bearer " + "k" * 40, "content-type": "application/json"}
+        complete = lambda caller: caller.complete(1, SHORT_PROMPT)
+        one = lambda: processor_per_call(worker, port, headers, complete, rounds.proxied_per_block, concurrent)
+        return [sum(parts.values()) for parts in blocks(rounds, one)]
     finally:
         program.stop()
         upstream.stop()

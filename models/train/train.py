@@ -136,7 +136,7 @@ def train(config, batches, held_out, steps, progress, save):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--documents", type=int, default=33000)
+    parser.add_argument("--documents", type=int, default=100000)
     parser.add_argument("--steps", type=int, default=0, help="0: one pass over the corpus")
     parser.add_argument("--progress", type=pathlib.Path, default=pathlib.Path("."), help="folder for the state of an interrupted run")
     options = parser.parse_args()

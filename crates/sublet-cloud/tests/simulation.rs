@@ -12,7 +12,7 @@ use sublet_testkit::simulation::{Plan, Summary, simulate};
 
 /// Seeds and steps of one run in every test of the workspace, and in a full one.
 const SEEDS: u64 = 28;
-const SEEDS_FULL: u64 = 1_000;
+const SEEDS_FULL: u64 = 100;
 const STEPS: u64 = 400;
 const STEPS_FULL: u64 = 1_000;
 /// Runs at once.

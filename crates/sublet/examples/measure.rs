@@ -1,27 +1,22 @@
-//! What `bench/run.sh` cannot measure from outside: the ledger's calls and the engine alone.
+//! What `bench/run.sh` cannot measure from outside: the ledger's calls.
 //!
-//! `measure money DIRECTORY ROUNDS` times grant, settlement and return on a new SQLite database
-//! in DIRECTORY, beside plain synchronized writes to the same disk. `measure engine MODEL-DIRECTORY
-//! ROUNDS` tells the processor time of generations of one token without a gateway. One JSON
-//! object each, in microseconds.
+//! `measure DIRECTORY ROUNDS` times grant, settlement and return on a new SQLite database in
+//! DIRECTORY, beside plain synchronized writes to the same disk. One JSON object, in microseconds.
 // A measuring tool is a binary: it has the real clock, and prints.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::expect_used, reason = "a tool that fails loudly")]
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
-use sublet_core::engine::{Allowance, GenerateRequest, GenerationEvent, ModelEngine, Prompt, Sampling};
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{Clock, IdMint, Nanos, Rng, Timestamp, TokenCount};
-use sublet_engine::{Engine, EngineConfig, ModelSource};
 use sublet_store::{Store, StoreConfig};
 use sublet_testkit::SeededRng;
 use sublet_testkit::database::{MODEL, first_start};
@@ -30,8 +25,6 @@ use sublet_testkit::database::{MODEL, first_start};
 const BATCH: usize = 64;
 /// What one slice is granted: one hundredth of a currency unit.
 const GRANT: Nanos = Nanos::new(10_000_000);
-/// The short prompt of `bench/measure.py`.
-const PROMPT: &str = "Once";
 /// Bytes of one plain synchronized write: a page of SQLite's log.
 const PAGE_BYTES: usize = 4_096;
 
@@ -47,11 +40,8 @@ impl Clock for SystemClock {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["money", directory, rounds] => runtime.block_on(money(Path::new(directory), rounds.parse().expect("a number"))),
-        ["engine", model, rounds] => runtime.block_on(engine(PathBuf::from(model), rounds.parse().expect("a number"))),
-        _ => panic!("measure money DIRECTORY ROUNDS | measure engine MODEL-DIRECTORY ROUNDS"),
-    };
+    let [directory, rounds] = arguments.as_slice() else { panic!("measure DIRECTORY ROUNDS") };
+    let result = runtime.block_on(money(Path::new(directory), rounds.parse().expect("a number")));
     println!("{result}");
 }
 
@@ -176,43 +166,4 @@ fn plain_syncs(directory: &Path, rounds: usize) -> Vec<Duration> {
             started.elapsed()
         })
         .collect()
-}
-
-async fn generate_one(engine: &Engine) {
-    let request = GenerateRequest {
-        prompt: engine.prepare(MODEL, &Prompt::Text(PROMPT.to_owned())).expect("a prompt"),
-        sampling: Sampling { seed: Some(1), ..Sampling::default() },
-        stop: Vec::new(),
-        max_output: Some(TokenCount::new(1)),
-        allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
-    };
-    let mut stream = engine.generate(request).expect("a generation");
-    while let Some(event) = stream.next().await {
-        if let GenerationEvent::Failed(error) = event {
-            panic!("{error:?}");
-        }
-    }
-}
-
-/// The processor time of this process, user and system, in microseconds.
-fn processor_micros() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/stat").expect("the process's figures");
-    let (_, rest) = text.rsplit_once(')').expect("a name in brackets");
-    let ticks: u64 = rest.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
-    // Linux reports hundredths of a second here.
-    ticks * 10_000
-}
-
-async fn engine(model: PathBuf, rounds: u64) -> Value {
-    let engine = Engine::new(EngineConfig::default(), Arc::new(SystemClock), Arc::new(SeededRng::new(1)));
-    engine.add_model(MODEL, ModelSource::from_path(&model).expect("a model")).expect("a model that loads");
-    for _ in 0..20 {
-        generate_one(&engine).await;
-    }
-    let (before, started) = (processor_micros(), Instant::now());
-    for _ in 0..rounds {
-        generate_one(&engine).await;
-    }
-    let (used, passed) = (processor_micros() - before, started.elapsed());
-    json!({ "cpu_micros": used / rounds, "wall_micros": passed.as_micros() / u128::from(rounds), "rounds": rounds })
 }
