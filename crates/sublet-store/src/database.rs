@@ -4,29 +4,24 @@
 //! readers. PostgreSQL: SERIALIZABLE for writes, REPEATABLE READ for reads. Writes that fail
 //! with a serialization failure or a deadlock are run again, up to [`WRITE_ATTEMPTS_MAX`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, Column, Connection, Executor, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Transaction, TypeInfo};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
 
 use crate::migration;
 use crate::row::{Row, Value};
+use crate::sqlite::{Sqlite, SqliteTx};
 
 /// How often one write is tried before its serialization failure is reported.
 pub const WRITE_ATTEMPTS_MAX: u32 = 40;
 const RETRY_BASE_MS: u64 = 1;
 const RETRY_CEILING_MS: u64 = 64;
-const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const STATEMENT_CACHE: usize = 256;
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const STATEMENT_CACHE: usize = 256;
 
 /// Where the data is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +40,7 @@ pub struct Store {
 
 #[derive(Clone)]
 enum Backend {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite(Sqlite),
     Postgres(PgPool),
 }
 
@@ -53,7 +48,7 @@ enum Backend {
 pub struct Tx(Engine);
 
 enum Engine {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteTx),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -61,7 +56,7 @@ impl Store {
     /// Connects and brings the schema up to date. A newer schema is refused unchanged.
     pub async fn open(config: &StoreConfig) -> Result<Self> {
         let backend = match config {
-            StoreConfig::Sqlite(path) => open_sqlite(path).await?,
+            StoreConfig::Sqlite(path) => Backend::Sqlite(Sqlite::open(path)?),
             StoreConfig::Postgres(url) => open_postgres(url).await?,
         };
         let store = Self { backend };
@@ -129,10 +124,7 @@ impl Store {
     /// Waits until all connections are closed.
     pub async fn close(&self) {
         match &self.backend {
-            Backend::Sqlite { writer, readers } => {
-                readers.close().await;
-                writer.close().await;
-            }
+            Backend::Sqlite(sqlite) => sqlite.close().await,
             Backend::Postgres(pool) => pool.close().await,
         }
     }
@@ -140,19 +132,14 @@ impl Store {
     /// What the engine is called in records and metrics.
     pub fn engine_name(&self) -> &'static str {
         match &self.backend {
-            Backend::Sqlite { .. } => "sqlite",
+            Backend::Sqlite(_) => "sqlite",
             Backend::Postgres(_) => "postgresql",
         }
     }
 
     async fn begin(&self, access: Access) -> Result<Tx> {
         let engine = match (&self.backend, access) {
-            (Backend::Sqlite { writer, .. }, Access::Write) => {
-                Engine::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?)
-            }
-            (Backend::Sqlite { readers, .. }, Access::Read) => {
-                Engine::Sqlite(readers.begin_with("BEGIN DEFERRED").await.map_err(failure)?)
-            }
+            (Backend::Sqlite(sqlite), access) => Engine::Sqlite(sqlite.begin(access).await?),
             (Backend::Postgres(pool), Access::Write) => {
                 Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(failure)?)
             }
@@ -165,47 +152,9 @@ impl Store {
 }
 
 #[derive(Clone, Copy)]
-enum Access {
+pub(crate) enum Access {
     Read,
     Write,
-}
-
-async fn open_sqlite(path: &Path) -> Result<Backend> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .statement_cache_capacity(STATEMENT_CACHE);
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .after_release(|connection, _| Box::pin(is_out_of_transaction(connection)))
-        .connect_with(options.clone())
-        .await
-        .map_err(failure)?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(SQLITE_READERS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .after_release(|connection, _| Box::pin(is_out_of_transaction(connection)))
-        .connect_lazy_with(options);
-    Ok(Backend::Sqlite { writer, readers })
-}
-
-/// A full disk makes SQLite end a transaction by itself, and the driver goes on counting it as open.
-/// Such a connection could never begin another, so it is replaced instead of used again.
-async fn is_out_of_transaction(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
-    if connection.is_in_transaction() {
-        // Carries out a roll-back that is still waiting.
-        connection.ping().await?;
-    }
-    Ok(!connection.is_in_transaction())
 }
 
 async fn open_postgres(url: &str) -> Result<Backend> {
@@ -231,10 +180,7 @@ impl Tx {
     /// Runs a query and returns all its rows: the statement itself must bound them.
     pub async fn fetch_all(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<Vec<Row>> {
         match &mut self.0 {
-            Engine::Sqlite(tx) => {
-                let rows = sqlx::query_with(sql, sqlite_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
-                rows.iter().map(sqlite_row).collect()
-            }
+            Engine::Sqlite(tx) => tx.fetch_all(sql, params).await,
             Engine::Postgres(tx) => {
                 let rows = sqlx::query_with(sql, postgres_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
                 rows.iter().map(postgres_row).collect()
@@ -279,17 +225,14 @@ impl Tx {
     /// Runs a script of several statements without parameters: migrations only.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
         match &mut self.0 {
-            Engine::Sqlite(tx) => tx.execute(sqlx::raw_sql(sql)).await.map(|_| ()).map_err(failure),
+            Engine::Sqlite(tx) => tx.script(sql),
             Engine::Postgres(tx) => tx.execute(sqlx::raw_sql(sql)).await.map(|_| ()).map_err(failure),
         }
     }
 
     async fn execute_text(&mut self, sql: impl SqlSafeStr, params: &[Value<'_>]) -> Result<u64> {
         match &mut self.0 {
-            Engine::Sqlite(tx) => {
-                let done = sqlx::query_with(sql, sqlite_arguments(params)?).execute(&mut **tx).await.map_err(failure)?;
-                Ok(done.rows_affected())
-            }
+            Engine::Sqlite(tx) => tx.execute(sql.into_sql_str().as_str(), params),
             Engine::Postgres(tx) => {
                 let done = sqlx::query_with(sql, postgres_arguments(params)?).execute(&mut **tx).await.map_err(failure)?;
                 Ok(done.rows_affected())
@@ -299,14 +242,15 @@ impl Tx {
 
     async fn commit(self) -> Result<()> {
         match self.0 {
-            Engine::Sqlite(tx) => tx.commit().await.map_err(failure),
+            Engine::Sqlite(tx) => tx.commit(),
             Engine::Postgres(tx) => tx.commit().await.map_err(failure),
         }
     }
 
     async fn rollback(self) -> Result<()> {
         match self.0 {
-            Engine::Sqlite(tx) => tx.rollback().await.map_err(failure),
+            // Dropped is rolled back.
+            Engine::Sqlite(_) => Ok(()),
             Engine::Postgres(tx) => tx.rollback().await.map_err(failure),
         }
     }
@@ -314,20 +258,6 @@ impl Tx {
 
 /// Rows of one multi-row insert; with at most 30 columns this stays below SQLite's 32,766 parameters.
 pub const INSERT_ROWS_MAX: usize = 500;
-
-fn sqlite_arguments(params: &[Value<'_>]) -> Result<SqliteArguments> {
-    use sqlx::Arguments;
-    let mut arguments = SqliteArguments::default();
-    for param in params {
-        let added = match param {
-            Value::Int(value) => arguments.add(*value),
-            Value::Text(value) => arguments.add(value.as_ref().map(|text| text.to_string())),
-            Value::Bytes(value) => arguments.add(value.as_ref().map(|bytes| bytes.to_vec())),
-        };
-        added.map_err(|error| Error::internal(format!("parameter: {error}")))?;
-    }
-    Ok(arguments)
-}
 
 fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
     use sqlx::Arguments;
@@ -341,26 +271,6 @@ fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
         added.map_err(|error| Error::internal(format!("parameter: {error}")))?;
     }
     Ok(arguments)
-}
-
-fn sqlite_row(row: &SqliteRow) -> Result<Row> {
-    let columns = 0..row.columns().len();
-    columns
-        .map(|index| {
-            let raw = row.try_get_raw(index).map_err(failure)?;
-            if raw.is_null() {
-                return Ok(Value::Int(None));
-            }
-            let kind = raw.type_info().name().to_owned();
-            match kind.as_str() {
-                "INTEGER" | "INT8" | "BIGINT" | "INT4" | "BOOLEAN" => row.try_get(index).map(Value::Int).map_err(failure),
-                "TEXT" => row.try_get::<String, _>(index).map(Value::from).map_err(failure),
-                "BLOB" => row.try_get::<Vec<u8>, _>(index).map(|bytes| Value::Bytes(Some(bytes.into()))).map_err(failure),
-                other => Err(Error::internal(format!("column {index} has the unexpected type {other}"))),
-            }
-        })
-        .collect::<Result<_>>()
-        .map(Row)
 }
 
 fn postgres_row(row: &PgRow) -> Result<Row> {
@@ -379,7 +289,7 @@ fn postgres_row(row: &PgRow) -> Result<Row> {
 }
 
 /// Marks errors after which the whole transaction may be tried again.
-const RETRYABLE: &str = "retryable";
+pub(crate) const RETRYABLE: &str = "retryable";
 
 fn is_retryable(error: &Error) -> bool {
     error.private_context().iter().any(|context| context == RETRYABLE)
@@ -405,25 +315,21 @@ fn failure(error: sqlx::Error) -> Error {
 }
 
 fn database_failure(code: &str, unique: bool, text: String) -> Error {
-    // PostgreSQL: 40001 serialization failure, 40P01 deadlock, 53100 disk full, 57P01-57P03 shutting down or starting.
-    // SQLite: 5 busy, 6 locked (and their extended codes), 13 full, 10 input/output error.
-    let sqlite_primary = code.parse::<i64>().ok().filter(|number| code.len() < 5 && *number > 0).map(|number| number & 0xff);
     if unique {
         return Error::new(ErrorCode::Conflict, "an object with this identity exists already").context(text);
     }
-    if matches!(code, "40001" | "40P01") || matches!(sqlite_primary, Some(5 | 6)) {
-        return Error::new(ErrorCode::StoreUnavailable, "the database is too busy")
+    // 40001 serialization failure, 40P01 deadlock, 53100 disk full, 57P01-57P03 shutting down or starting.
+    match code {
+        "40001" | "40P01" => Error::new(ErrorCode::StoreUnavailable, "the database is too busy")
             .retry_after(DurationMs::from_seconds(1))
             .context(text)
-            .context(RETRYABLE);
+            .context(RETRYABLE),
+        "53100" => Error::new(ErrorCode::StorageFull, "the disk of the database is full").context(text),
+        code if code.starts_with("57P") || code.starts_with("08") => {
+            Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached")
+                .retry_after(DurationMs::from_seconds(2))
+                .context(text)
+        }
+        _ => Error::internal(text),
     }
-    if code == "53100" || matches!(sqlite_primary, Some(13)) || text.contains("disk is full") {
-        return Error::new(ErrorCode::StorageFull, "the disk of the database is full").context(text);
-    }
-    if code.starts_with("57P") || code.starts_with("08") || matches!(sqlite_primary, Some(10)) {
-        return Error::new(ErrorCode::StoreUnavailable, "the database cannot be reached")
-            .retry_after(DurationMs::from_seconds(2))
-            .context(text);
-    }
-    Error::internal(text)
 }

@@ -37,6 +37,7 @@ pub mod quote;
 pub mod row;
 pub mod setting;
 pub mod slice;
+mod sqlite;
 pub mod usage;
 pub mod user;
 
