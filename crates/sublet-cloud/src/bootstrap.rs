@@ -4,7 +4,7 @@ use sublet_core::admission::{ModelAccess, RateLimits};
 use sublet_core::id::{OrganizationId, PriceListId};
 use sublet_core::key::Secret;
 use sublet_core::organization::OrganizationClass;
-use sublet_core::{Currency, Nanos, Result};
+use sublet_core::{Currency, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::sku::{DeviceKind, ModelName};
 use sublet_money::starter::{StarterDevice, starter_price_list};
@@ -106,7 +106,17 @@ impl Cloud {
 
     /// Publishes the starter price list if there is no list at all.
     pub async fn ensure_prices(&self, start: &FirstStart) -> Result<()> {
-        if self.prices.snapshot().is_empty() { self.publish_starter_prices(start).await } else { Ok(()) }
+        if !self.prices.snapshot().is_empty() {
+            return Ok(());
+        }
+        match self.publish_starter_prices(start).await {
+            // Another process that started at the same time was first.
+            Err(error) if error.code() == ErrorCode::Conflict => {
+                self.follow().await?;
+                if self.prices.snapshot().is_empty() { Err(error) } else { Ok(()) }
+            }
+            published => published,
+        }
     }
 
     fn new_tenant(&self, start: &FirstStart, name: &str, class: OrganizationClass) -> Result<Tenant> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Terms};
 use sublet_core::device::DeviceKind;
@@ -125,6 +126,8 @@ pub struct Compute {
     pub(crate) runner: Arc<dyn Runner>,
     pub(crate) settings: Arc<ComputeSettings>,
     pub(crate) told: Arc<Told>,
+    /// Set once: this process starts nothing any more.
+    pub(crate) draining: Arc<AtomicBool>,
     wake: Arc<Notify>,
 }
 
@@ -132,7 +135,7 @@ const RESERVE_SETTING: &str = "compute.reserve";
 
 impl Compute {
     pub fn new(cloud: Cloud, runner: Arc<dyn Runner>, settings: ComputeSettings) -> Self {
-        Self { cloud, runner, settings: Arc::new(settings), told: Arc::default(), wake: Arc::default() }
+        Self { cloud, runner, settings: Arc::new(settings), told: Arc::default(), draining: Arc::default(), wake: Arc::default() }
     }
     pub fn cloud(&self) -> &Cloud {
         &self.cloud

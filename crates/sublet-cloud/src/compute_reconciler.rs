@@ -7,6 +7,7 @@
 //! transaction of their effects. What fails is reported and tried again in the next pass.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use sublet_capacity::{Action as PlanAction, ActionKind, plan};
@@ -109,7 +110,6 @@ impl Compute {
     /// One pass.
     pub async fn reconcile(&self) -> ComputeReport {
         let mut report = ComputeReport::default();
-        report.note("following other processes", self.cloud.follow().await);
         self.observe(&mut report).await;
         self.pay(&mut report).await;
         for _ in 0..ROUNDS_MAX {
@@ -129,6 +129,7 @@ impl Compute {
     /// Ends everything at this process's runner, with notice, because it stops. Call [`Self::reconcile`] until nothing
     /// is live.
     pub async fn drain(&self, notice: DurationMs) -> Result<()> {
+        self.draining.store(true, Ordering::Release);
         let end = End { reason: EndReason::ShutDown, deadline: self.now().plus(notice) };
         self.cloud
             .store
@@ -314,6 +315,9 @@ impl Compute {
         let open = self.cloud.store.read((), |(), tx| Box::pin(job::list_open(tx))).await;
         let mut seen = BTreeSet::new();
         let mut started = 0;
+        if self.draining.load(Ordering::Acquire) {
+            return started;
+        }
         for job in report.note("reading jobs", open) {
             // Jobs come oldest first: only the first of a lease may start.
             if !seen.insert(job.lease.clone()) || job.state != JobState::Queued {

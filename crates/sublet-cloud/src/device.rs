@@ -43,16 +43,20 @@ pub struct KindCapacity {
     pub as_of: Timestamp,
 }
 
-fn taken(node: &Node) -> Error {
-    Error::new(ErrorCode::Conflict, format!("the devices of node '{}' are offered by the runner '{}'", node.name, node.runner))
-        .alternative("use the data directory of that runner, or give this machine another node name")
+/// Who offers this machine's devices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Registration {
+    /// This process.
+    Offered(Node),
+    /// The runner of another process, which was first.
+    Taken(Node),
 }
 
 impl Compute {
     /// Takes note of this machine and its devices. Devices are found again by their hardware's own
     /// identifier; what the runner no longer reports is lost. Call it at every start. A machine that another runner
-    /// offers already is a conflict, so that no device is sold twice.
-    pub async fn register_devices(&self) -> Result<Node> {
+    /// offers already stays with that runner, so that no device is sold twice.
+    pub async fn register_devices(&self) -> Result<Registration> {
         let now = self.now();
         let reported = self.runner.devices();
         let node = Node {
@@ -68,12 +72,35 @@ impl Compute {
             .write((self, &reported, &node), move |(compute, reported, node), tx| {
                 Box::pin(async move {
                     let asked = &node.runner;
+                    device::rename_node_of(tx, asked, &node.name).await?;
                     let node = device::register_node(tx, node).await?;
                     if node.runner != *asked {
-                        return Err(taken(&node));
+                        return Ok(Registration::Taken(node));
                     }
                     compute.register_in(tx, &node, reported, now).await?;
-                    Ok(node)
+                    Ok(Registration::Offered(node))
+                })
+            })
+            .await
+    }
+
+    /// Takes this process's devices out of sale because it stops: nobody would run what is sold on them. They are back
+    /// with [`Self::register_devices`].
+    pub async fn retire_devices(&self) -> Result<()> {
+        let now = self.now();
+        self.cloud
+            .store
+            .write(self, move |compute, tx| {
+                Box::pin(async move {
+                    let nodes = device::list_all_nodes(tx).await?;
+                    let own = |id: &NodeId| nodes.iter().any(|node| node.id == *id && node.runner == compute.runner.name());
+                    for found in device::list_all(tx).await? {
+                        if found.health == DeviceHealth::Healthy && own(&found.node) {
+                            let changed = Device { health: DeviceHealth::Lost, ..found.clone() };
+                            compute.change_device(tx, &found, &changed, now).await?;
+                        }
+                    }
+                    Ok(())
                 })
             })
             .await

@@ -225,27 +225,25 @@ impl Compute {
 
     /// Part of a job's output: standard output and error as they came.
     pub async fn read_job_log(&self, actor: &Actor, id: &JobId, offset: u64, max_bytes: usize) -> Result<LogChunk> {
-        let (job, attempt) = self
+        let (job, runner) = self
             .cloud
             .store
             .read((actor, id), |(actor, id), tx| {
                 Box::pin(async move {
                     let job = job::get(tx, &actor.scope, id).await?;
-                    let attempt = match &job.attempt {
-                        Some(attempt) => attempt::find(tx, attempt).await?,
-                        None => None,
-                    };
-                    Ok((job, attempt))
+                    let lease = lease::get(tx, &actor.scope, &job.lease).await?;
+                    let runner = device::get_node(tx, &lease.node).await?.runner;
+                    Ok((job, runner))
                 })
             })
             .await?;
         let nothing = LogChunk { bytes: Vec::new(), next_offset: offset, complete: job.state.is_final() };
-        let Some(attempt) = attempt else { return Ok(nothing) };
-        if attempt.runner != self.runner.name() {
-            let message = format!("the log of {id} is kept by another process of this cloud, at the runner '{}'", attempt.runner);
+        if runner != self.runner.name() {
+            let message = format!("the log of {id} is kept by another process of this cloud, at the runner '{runner}'");
             return Err(Error::new(ErrorCode::Unreachable, message).alternative("ask at the address of that process"));
         }
-        match self.runner.read_log(&attempt.id, offset, max_bytes.min(LOG_CHUNK_MAX_BYTES)) {
+        let Some(attempt) = &job.attempt else { return Ok(nothing) };
+        match self.runner.read_log(attempt, offset, max_bytes.min(LOG_CHUNK_MAX_BYTES)) {
             // Not yet begun, or no longer kept.
             Err(error) if error.code() == ErrorCode::NotFound => Ok(nothing),
             other => other,

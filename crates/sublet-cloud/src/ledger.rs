@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
 use sublet_money::balance::TrialBalance;
 use sublet_money::export::{JournalFormat, JournalWriter};
@@ -111,7 +111,8 @@ impl Cloud {
             .check(charged == state.charged, || format!("{key}: charges add up to {charged}, the line says {}", state.charged));
         match self.price_version(tx, &key.price_version).await.and_then(|version| version.get(&key.sku).cloned()) {
             Ok(price) => verification.note(verify_line(*state, &price)),
-            Err(error) => verification.check(false, || format!("{key}: {error}")),
+            Err(error) if error.code() == ErrorCode::UnknownPrice => verification.check(false, || format!("{key}: {error}")),
+            Err(error) => return Err(error),
         }
         Ok(())
     }

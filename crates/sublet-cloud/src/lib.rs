@@ -71,12 +71,15 @@ pub mod data {
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use sublet_core::{Clock, IdMint, Result, Timestamp};
+use sublet_core::{Clock, DurationMs, IdMint, Result, Timestamp};
 use sublet_store::{Store, Tx, change};
 
 pub use actor::{Action, Actor};
 
 use crate::price::PriceBook;
+
+/// How soon a process knows what another changed, at the latest.
+const FOLLOW_PERIOD: DurationMs = DurationMs::from_millis(500);
 
 /// The cloud's state machine over one store. Cheap to clone; every process of a deployment has its own.
 #[derive(Clone)]
@@ -111,14 +114,30 @@ impl Cloud {
         self.store.read(self, |cloud, tx| Box::pin(cloud.follow_changes(tx))).await
     }
 
+    /// Follows until `stop` says so, whatever else this process is busy with.
+    pub async fn run_follower(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            if let Err(error) = self.follow().await {
+                tracing::warn!(%error, private = ?error, "what other processes changed could not be read; it is tried again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW_PERIOD.to_std()) => {}
+                changed = stop.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// As [`Self::follow`], before a transaction relies on it.
     pub(crate) async fn follow_changes(&self, tx: &mut Tx) -> Result<()> {
         let changes = change::read(tx).await?;
-        self.prices.follow(tx, changes.prices).await?;
         if self.access_changes.fetch_max(changes.access, Ordering::AcqRel) < changes.access {
             self.access_changed();
         }
-        Ok(())
+        self.prices.follow(tx, changes.prices).await
     }
 
     pub fn store(&self) -> &Store {

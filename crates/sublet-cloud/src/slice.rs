@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices};
-use sublet_core::id::{GatewayId, SliceId};
+use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
@@ -115,11 +115,7 @@ impl Cloud {
 
     async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
         let now = self.now();
-        let found = key::find(tx, &Scope::Operator, &request.key).await?;
-        let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
-        let Some((owner, project)) = live.and_then(|key| key.organization.zip(key.project)) else {
-            return Err(Error::new(ErrorCode::InvalidApiKey, "the key was revoked or has expired"));
-        };
+        let (owner, project) = live_owner(tx, &request.key, now).await?;
         let organization = organization::get(tx, &Scope::Operator, &owner).await?;
         let periods = periods_at(&organization.time_zone, now)?;
         let budgets = budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &periods).await?;
@@ -162,6 +158,7 @@ impl Cloud {
         let Some(slice) = found.filter(|slice| slice.open && slice.fence == request.fence && slice.key == request.key) else {
             return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
         };
+        live_owner(tx, &request.key, now).await?;
         let organization = organization::get(tx, &Scope::Operator, &slice.organization).await?;
         let mut budgets = Vec::with_capacity(slice.budgets.len());
         for reference in &slice.budgets {
@@ -233,4 +230,12 @@ impl Cloud {
         let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: format!("{} of {}", slice.id, slice.key) };
         ledger::post(tx, &post(head, &slice.organization, fact)?).await.map(|_| ())
     }
+}
+
+/// Whose key it is; an error if it works no more.
+async fn live_owner(tx: &mut Tx, key: &KeyId, now: Timestamp) -> Result<(OrganizationId, ProjectId)> {
+    let found = key::find(tx, &Scope::Operator, key).await?;
+    let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
+    live.and_then(|key| key.organization.zip(key.project))
+        .ok_or_else(|| Error::new(ErrorCode::InvalidApiKey, "the key was revoked or has expired"))
 }

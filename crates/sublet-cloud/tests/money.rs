@@ -258,12 +258,15 @@ on_both_databases! {
         let new = NewKey { name: "second".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
         let created = created(cloud.cloud.create_project_key(&Call::once(admin.clone()), project_id, &new).await);
         let session = Session::start(&cloud.cloud, &created.secret, "gw_1").await;
+        let slice = session.grant(None, 1, 1).await.expect("a slice").slice;
         let epoch = session.port.access_epoch();
         cloud.cloud.revoke_key(&admin, &created.key.id).await.expect("revoked");
         assert!(session.port.access_epoch() > epoch, "caches of access are told");
         let error = session.port.authenticate(&created.secret).await.expect_err("revoked");
         assert_eq!(error.code(), ErrorCode::InvalidApiKey);
         assert_eq!(session.grant(None, 1, 1).await.expect_err("revoked").code(), ErrorCode::InvalidApiKey);
+        assert_eq!(session.grant(Some(&slice), 1, 1).await.expect_err("revoked").code(), ErrorCode::InvalidApiKey);
+        session.give_back(&slice, 0).await.expect("given back");
     }
 
     async fn a_key_revoked_in_one_process_stops_in_the_others(cloud: &TestCloud) {

@@ -99,6 +99,16 @@ pub async fn register_node(tx: &mut Tx, node: &Node) -> Result<Node> {
     node_from_row(&row)
 }
 
+/// The machine of a runner, under whatever name it was known.
+pub async fn rename_node_of(tx: &mut Tx, runner: &str, name: &str) -> Result<()> {
+    tx.execute(
+        "UPDATE nodes SET name = $2 WHERE runner = $1 AND name <> $2 AND NOT EXISTS (SELECT 1 FROM nodes AS other WHERE other.name = $2)",
+        params![runner, name],
+    )
+    .await?;
+    Ok(())
+}
+
 /// All machines: the fleet is the owner's, not a tenant's.
 pub async fn list_nodes(tx: &mut Tx, page: &PageRequest) -> Result<Page<Node>> {
     let (key, limit) = page.keyset();
@@ -206,12 +216,13 @@ pub async fn get(tx: &mut Tx, id: &DeviceId) -> Result<Device> {
     from_row(&row)
 }
 
-/// Gives a device to a lease: it is free, healthy, and promised to nobody else. False otherwise.
+/// Gives a device to a lease: it is free, and healthy or promised to this lease before it was cordoned. False otherwise.
 pub async fn lease(tx: &mut Tx, id: &DeviceId, lease: &LeaseId) -> Result<bool> {
     let changed = tx
         .execute(
             "UPDATE devices SET lease_id = $2, promised_to = NULL, generation = generation + 1
-             WHERE id = $1 AND lease_id IS NULL AND health = 'healthy' AND (promised_to IS NULL OR promised_to = $2)",
+             WHERE id = $1 AND lease_id IS NULL
+             AND (promised_to IS NULL AND health = 'healthy' OR promised_to = $2 AND health <> 'lost')",
             params![id.as_str(), lease.as_str()],
         )
         .await?;

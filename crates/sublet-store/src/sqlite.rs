@@ -41,11 +41,11 @@ impl Lane {
     }
 
     fn connect(&self) -> Result<Connection> {
-        let connection = Connection::open(&self.path).map_err(failure)?;
+        let connection = blocking(|| Connection::open(&self.path)).map_err(failure)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failure)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
-        connection.execute_batch(settings).map_err(failure)?;
+        blocking(|| connection.execute_batch(settings)).map_err(failure)?;
         Ok(connection)
     }
 
@@ -84,7 +84,10 @@ impl Sqlite {
         let permit = permit.map_err(|_| unavailable("the database is closed"))?;
         let connection = lane.take().map_or_else(|| lane.connect(), Ok)?;
         let tx = SqliteTx { connection: Some(connection), lane: Arc::clone(lane), access, _permit: permit };
-        tx.connection()?.execute_batch(begin).map_err(failure)?;
+        match access {
+            Access::Write => blocking(|| tx.script(begin))?,
+            Access::Read => tx.script(begin)?,
+        }
         Ok(tx)
     }
 
@@ -92,6 +95,14 @@ impl Sqlite {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// Tells the runtime that this thread will wait: for the disk, or for another process.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -133,16 +144,16 @@ impl SqliteTx {
     }
 
     pub fn commit(self) -> Result<()> {
-        let connection = self.connection()?;
-        let commit = || connection.execute_batch("COMMIT").map_err(failure);
-        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(commit),
-            _ => commit(),
-        }
+        blocking(|| self.script("COMMIT"))
     }
 
     fn each_row(&self, sql: &str, params: &[Value<'_>], mut take: impl FnMut(Row) -> Result<()>) -> Result<()> {
-        let mut statement = self.connection()?.prepare_cached(sql).map_err(failure)?;
+        let connection = self.connection()?;
+        if connection.is_autocommit() {
+            // A full disk, say: what came now would be committed by itself.
+            return Err(unavailable("SQLite has ended the transaction"));
+        }
+        let mut statement = connection.prepare_cached(sql).map_err(failure)?;
         for index in 1..=statement.parameter_count() {
             // SQLite numbers `$7` by its first place in the text, not by its name.
             let number = statement.parameter_name(index).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());

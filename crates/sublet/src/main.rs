@@ -268,9 +268,11 @@ fn greet(running: &RunningCloud, options: &UpOptions) {
         ));
     }
     text.push_str(&format!("    sublet chat --data-dir {directory}\n    sublet run --data-dir {directory} -- echo hello\n\n"));
-    if let Some(error) = &running.without_devices {
+    if let Some(node) = &running.without_devices {
         text.push_str(&format!(
-            "  No devices are offered from here: {error}.\n  Start with --node-name NAME to offer them beside the others.\n\n"
+            "  No devices are offered from here: those of node '{}' are offered by the process with the runner '{}'.\n  \
+             If that is another machine of the same name, start with --node-name NAME.\n\n",
+            node.name, node.runner
         ));
     }
     let _ = std::io::stderr().write_all(text.as_bytes());

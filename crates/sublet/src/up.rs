@@ -8,11 +8,13 @@ use std::sync::{Arc, OnceLock};
 use sublet_cloud::Cloud;
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::compute::{Compute, ComputeSettings};
+use sublet_cloud::data::Node;
+use sublet_cloud::device::Registration;
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
-use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
+use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts};
 use sublet_http::{App, router};
@@ -62,11 +64,12 @@ pub struct RunningCloud {
     pub credentials: Option<Credentials>,
     /// True if this start created the cloud.
     pub is_new: bool,
-    /// Why this process offers no devices, if it does not.
-    pub without_devices: Option<Error>,
+    /// The node as another process offers it, if this one therefore offers no devices.
+    pub without_devices: Option<Node>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
     reconciler: JoinHandle<()>,
+    follower: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -103,6 +106,8 @@ impl RunningCloud {
         let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
         let reconciling = compute.clone();
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
+        let (following, stopped) = (cloud.clone(), stop.subscribe());
+        let follower = tokio::spawn(async move { following.run_follower(stopped).await });
         let credentials = data.credentials();
         Ok(Self {
             cloud,
@@ -116,6 +121,7 @@ impl RunningCloud {
             stop,
             listener,
             reconciler,
+            follower,
             _data: data,
         })
     }
@@ -125,7 +131,7 @@ impl RunningCloud {
         let (report, ()) = tokio::join!(self.gateway.shutdown(DRAIN_DEADLINE), self.drain_jobs());
         tracing::info!(?report, "the gateway has drained");
         self.stop.send_replace(true);
-        for (name, task) in [("listener", self.listener), ("reconciler", self.reconciler)] {
+        for (name, task) in [("listener", self.listener), ("reconciler", self.reconciler), ("follower", self.follower)] {
             if let Err(error) = task.await {
                 tracing::error!(name, %error, "a task failed");
             }
@@ -135,6 +141,9 @@ impl RunningCloud {
             tracing::error!(%error, "the runner did not close");
         }
         self.compute.reconcile().await;
+        if let Err(error) = self.compute.retire_devices().await {
+            tracing::error!(?error, "the devices stay on sale though nobody runs them");
+        }
         self.cloud.store().close().await;
     }
 
@@ -196,14 +205,13 @@ async fn open_compute(
 
 /// Offers this machine's devices. If another process on the same database offers them already, says so: this one then
 /// serves everything else.
-async fn register_devices(compute: &Compute) -> Result<Option<Error>> {
-    match compute.register_devices().await {
-        Ok(_) => Ok(None),
-        Err(error) if error.code() == ErrorCode::Conflict => {
-            tracing::warn!(%error, "this process offers no devices");
-            Ok(Some(error))
+async fn register_devices(compute: &Compute) -> Result<Option<Node>> {
+    match compute.register_devices().await? {
+        Registration::Offered(_) => Ok(None),
+        Registration::Taken(node) => {
+            tracing::warn!(node = node.name, runner = node.runner, "this process offers no devices: another one offers them");
+            Ok(Some(node))
         }
-        Err(error) => Err(error),
     }
 }
 

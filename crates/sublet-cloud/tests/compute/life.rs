@@ -384,6 +384,35 @@ on_both_databases! {
         assert!(world.compute.list_availability(&world.customer).await.expect("rows").iter().all(|row| row.available_units == 3));
     }
 
+    async fn what_was_promised_before_a_cordon_is_kept(cloud: &TestCloud) {
+        let world = World::start(cloud, 1, Manners::Prompt).await;
+        world.run(wanted(1, NoticeClass::N0), command("spot")).await.expect("spot");
+        world.pass().await;
+        let own = world.run_as(&world.team, wanted(1, NoticeClass::N0), command("own")).await.expect("own");
+        assert_eq!(own.lease.lease.state, LeaseState::Pending);
+        world.compute.cordon_device(&Actor::system(), &own.lease.lease.devices[0]).await.expect("cordoned");
+        for _ in 0..3 {
+            world.pass().await;
+        }
+        assert_eq!(world.job(&own.job.job.id).await.job.state, JobState::Running);
+        let error = world.quote(&wanted(1, NoticeClass::N0)).await.expect_err("cordoned");
+        assert_eq!(error.code(), ErrorCode::CapacityUnavailable);
+    }
+
+    async fn a_process_that_has_stopped_leaves_nothing_to_sell(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let page = sublet_store::PageRequest::default();
+        let devices = world.compute.list_devices(&Actor::system(), None, &page).await.expect("devices").items;
+        world.compute.cordon_device(&Actor::system(), &devices[0].0.id).await.expect("cordoned");
+        world.compute.drain(DurationMs::from_seconds(3)).await.expect("draining");
+        world.compute.retire_devices().await.expect("retired");
+        let error = world.quote(&wanted(1, NoticeClass::N0)).await.expect_err("nobody would run it");
+        assert_eq!(error.code(), ErrorCode::CapacityUnavailable);
+        world.compute.register_devices().await.expect("registered");
+        world.quote(&wanted(1, NoticeClass::N0)).await.expect("it is back");
+        world.quote(&wanted(2, NoticeClass::N0)).await.expect_err("the cordoned one is not");
+    }
+
     async fn a_stopping_cloud_gives_its_jobs_notice(cloud: &TestCloud) {
         let world = World::start(cloud, 1, Manners::Prompt).await;
         let run = world.run(wanted(1, NoticeClass::N15m), command("x")).await.expect("a run");

@@ -48,9 +48,9 @@ fn a_job_runs_once_whoever_is_asked_and_outlives_the_other_process() {
     assert!(nodes.windows(2).all(|pair| pair[0] == pair[1]), "no device is offered twice: {devices}");
     let lease = second.lease(key, "n0", &json!({}));
     let job = second.job(key, &lease, "sleep 600");
-    wait_for("the job to run", || (status(&first, &job) == json!("running")).then_some(()));
-    let refused = second.get(&format!("/v1/jobs/{}/logs", text(&job["id"])), key).unwrap();
+    let refused = second.get(&format!("/v1/jobs/{}/logs?follow=true", text(&job["id"])), key).unwrap();
     assert_eq!((refused.status, refused.code().as_str()), (503, "unreachable"), "its log is at the first process");
+    wait_for("the job to run", || (status(&first, &job) == json!("running")).then_some(()));
     second.terminate();
     assert!(second.wait().success());
     assert_eq!(status(&first, &job), json!("running"), "the end of one process is not the end of the other's work");
