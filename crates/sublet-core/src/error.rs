@@ -39,7 +39,8 @@ impl Error {
     }
     /// An internal failure: the caller sees a neutral message, the log sees `context`.
     pub fn internal(context: impl Into<String>) -> Self {
-        Self::new(ErrorCode::Internal, "something failed on our side; nothing was charged for it").context(context)
+        Self::new(ErrorCode::Internal, "something failed on our side; only what was delivered before it is charged")
+            .context(context)
     }
     /// Names the request field at fault.
     #[must_use]
@@ -224,7 +225,7 @@ error_codes! {
     Usage = "usage", 400, "invalid_request_error", 2,
         "The command line was not understood. 'sublet help' lists the commands.";
     Internal = "internal_error", 500, "server_error", 1,
-        "A failure on our side. It is in the log under the request id; nothing is charged for it.";
+        "A failure on our side. It is in the log under the request id; only what was delivered before it is charged.";
 }
 
 impl fmt::Display for ErrorCode {

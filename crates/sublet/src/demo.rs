@@ -17,9 +17,10 @@ use sublet_api::sku::{AvailabilityQuery, SkuName};
 use sublet_api::usage::UsageQuery;
 use sublet_core::engine::Role;
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Error, ErrorCode, Nanos, Result};
+use sublet_core::{Clock, Error, ErrorCode, Nanos, Result};
 
 use crate::data_directory::Credentials;
+use crate::real::SystemClock;
 
 /// Looks at something that is about to happen, [`LOOK_PAUSE`] apart: one minute.
 const LOOKS_MAX: u32 = 600;
@@ -37,6 +38,8 @@ pub struct Story<'a> {
     model: String,
     out: &'a mut dyn Write,
     step: u32,
+    /// What this telling's calls are known by, so that none is taken for one of an earlier telling.
+    telling: String,
 }
 
 impl<'a> Story<'a> {
@@ -47,7 +50,9 @@ impl<'a> Story<'a> {
             admin: secret(&credentials.admin_key),
             operator: secret(&credentials.operator_key),
         };
-        Ok(Self { client: Client::new(&credentials.api_base, keys)?, model: credentials.model.clone(), out, step: 0 })
+        let client = Client::new(&credentials.api_base, keys)?;
+        let telling = format!("demo-{}", SystemClock.now().micros());
+        Ok(Self { client, model: credentials.model.clone(), out, step: 0, telling })
     }
 
     /// Every step; the first that does not hold ends the story with its reason.
@@ -70,6 +75,10 @@ impl<'a> Story<'a> {
     fn say(&mut self, text: &str) -> Result<()> {
         let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
         written.map_err(|error| Error::internal(format!("the story cannot be printed: {error}")))
+    }
+
+    fn key(&self, call: &str) -> IdempotencyKey {
+        IdempotencyKey(format!("{}-{call}", self.telling))
     }
 
     fn see_idle_capacity(&mut self) -> Result<()> {
@@ -144,12 +153,11 @@ impl<'a> Story<'a> {
             maximum_cost: None,
             metadata: Metadata::default(),
         };
-        let quote = self.client.create_quote(&asked, &key(&format!("quote-{}", sku.id)))?;
+        let quote = self.client.create_quote(&asked, &self.key("quote"))?;
         self.say(&format!("   quote {}: {} {} per device-hour\n", quote.id, quote.price.nanos(), quote.price.currency))?;
-        let lease = self.client.create_lease(
-            &CreateLease { quote: quote.id.clone(), metadata: Metadata::default() },
-            &key(&format!("lease-{}", quote.id)),
-        )?;
+        let lease = self
+            .client
+            .create_lease(&CreateLease { quote: quote.id.clone(), metadata: Metadata::default() }, &self.key("lease"))?;
         let body = CreateJob {
             lease: lease.id.clone(),
             command: ["sh", "-c", PROGRAM].map(str::to_owned).to_vec(),
@@ -160,7 +168,7 @@ impl<'a> Story<'a> {
             on_end: OnEnd::EndLease,
             metadata: Metadata::default(),
         };
-        let job = self.client.create_job(&body, &key(&format!("job-{}", lease.id)))?;
+        let job = self.client.create_job(&body, &self.key("job"))?;
         self.say(&format!("   {} on {}\n", job.id, lease.id))?;
         let mut log = String::new();
         let follow = JobLogQuery { offset: None, follow: Some(true) };
@@ -206,8 +214,7 @@ impl<'a> Story<'a> {
 
     fn check_invoice(&mut self) -> Result<String> {
         self.head("The invoice, and whether it adds up")?;
-        let instant = self.client.readiness()?.version;
-        let invoice = self.client.draft_invoice(&DraftInvoice::default(), &key(&format!("invoice-{instant}-{}", self.step)))?;
+        let invoice = self.client.draft_invoice(&DraftInvoice::default(), &self.key("invoice"))?;
         for line in &invoice.lines {
             let text = format!(
                 "   {:<12} {:<22} {:>9} × {} / {} = {}\n",
@@ -220,7 +227,7 @@ impl<'a> Story<'a> {
             );
             self.say(&text)?;
         }
-        let (count, charged) = self.add_up_charges()?;
+        let (count, charged, ever) = self.add_up_charges(&invoice)?;
         let currency = invoice.total.currency;
         self.say(&format!("   {count} charges add up to {charged} {currency}\n"))?;
         self.say(&format!(
@@ -230,20 +237,29 @@ impl<'a> Story<'a> {
             invoice.total.nanos()
         ))?;
         check_sums(&invoice, charged)?;
+        let captured = self.client.credits()?.captured.nanos();
+        if captured != ever {
+            return Err(mismatch(format!("all charges add up to {ever}, the ledger says {captured}")));
+        }
+        self.say(&format!("   the ledger has captured {captured} {currency} in all\n"))?;
         Ok(invoice.id.to_string())
     }
 
-    fn add_up_charges(&mut self) -> Result<(u64, Nanos)> {
+    /// Number and sum of the charges of an invoice's period, and the sum of all there ever were.
+    fn add_up_charges(&mut self, invoice: &Invoice) -> Result<(u64, Nanos, Nanos)> {
         let mut query = ChargeListQuery { limit: Some(PageLimit::MAX), ..ChargeListQuery::default() };
-        let (mut count, mut sum) = (0, Nanos::ZERO);
+        let (mut count, mut sum, mut ever) = (0, Nanos::ZERO, Nanos::ZERO);
         for _ in 0..CHARGE_PAGES_MAX {
             let page = self.client.charges(&query)?;
             for charge in &page.data {
-                sum = sum.checked_add(charge.amount.nanos())?;
-                count += 1;
+                ever = ever.checked_add(charge.amount.nanos())?;
+                if charge.used_at >= invoice.period_start && charge.used_at < invoice.period_end {
+                    sum = sum.checked_add(charge.amount.nanos())?;
+                    count += 1;
+                }
             }
             if !page.has_more {
-                return Ok((count, sum));
+                return Ok((count, sum, ever));
             }
             query.after = page.last_id;
         }
@@ -294,20 +310,22 @@ impl<'a> Story<'a> {
     }
 }
 
-/// The invoice's exact sum is that of its charges, and its lines add up to it.
+/// The invoice's exact sum is that of its charges, its lines add up to it, and its total is it, rounded as it says.
 fn check_sums(invoice: &Invoice, charged: Nanos) -> Result<()> {
+    let (subtotal, total) = (invoice.subtotal.nanos(), invoice.total.nanos());
     let lines = Nanos::checked_sum(invoice.lines.iter().map(|line| line.amount.nanos()))?;
-    if charged == invoice.subtotal.nanos() && lines == charged {
-        return Ok(());
+    if charged != subtotal || lines != charged {
+        return Err(mismatch(format!("the charges add up to {charged}, the lines to {lines}, the invoice says {subtotal}")));
     }
-    Err(Error::new(
-        ErrorCode::LedgerMismatch,
-        format!("the charges add up to {charged}, the lines to {lines}, the invoice says {}", invoice.subtotal.nanos()),
-    ))
+    let explained = subtotal.checked_add(invoice.carried.nanos())?.checked_add(invoice.rounding.nanos())?;
+    if total != explained {
+        return Err(mismatch(format!("the total is {total}, its parts add up to {explained}")));
+    }
+    Ok(())
 }
 
-fn key(text: &str) -> IdempotencyKey {
-    IdempotencyKey(text.to_owned())
+fn mismatch(what: String) -> Error {
+    Error::new(ErrorCode::LedgerMismatch, what)
 }
 
 fn broken(what: &str) -> Error {

@@ -60,7 +60,13 @@ impl ModelCommand {
                     Error::new(ErrorCode::Usage, format!("{} is not valid UTF-8, which the API needs", whole.display()))
                 })?;
                 let model = client.import_model(&ImportModel { path, name }, &context.fresh_key())?;
-                context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))
+                context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))?;
+                if !model.priced {
+                    context.note(
+                        "it has no price yet and cannot be called: add it to the price list with 'sublet prices publish FILE'",
+                    )?;
+                }
+                Ok(())
             }
             // The binary brings the files and imports them: the client commands talk to clouds only.
             Self::Pull(_) => Err(Error::new(ErrorCode::Usage, "this program does not reach model hubs")

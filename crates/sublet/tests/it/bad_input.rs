@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, chat, merge};
+use crate::on_both;
+use crate::server::{Database, Home, Server, chat, merge};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -22,24 +23,29 @@ const RAW: &[(&str, &[u8], u16, &str)] = &[
     ("/v1/jobs", b"nope", 400, "invalid_json"),
 ];
 
-#[test]
-fn bodies_that_are_no_json_object_are_named_so() {
-    let server = Server::sqlite();
-    for (path, body, status, code) in RAW {
+on_both! {
+    bodies_that_are_no_json_object_are_named_so: raw_bodies;
+    chat_fields_that_cannot_be_used_are_named: chat_fields;
+    fields_of_platform_and_organization_bodies_are_checked: platform_fields;
+}
+
+fn raw_bodies(database: Database) {
+    let server = Home::new(database).start();
+    let nested = [b"{\"messages\":".as_slice(), &b"[".repeat(50_000), &b"]".repeat(50_000), b"}"].concat();
+    let nested = (CHAT, nested.as_slice(), 400, "invalid_request");
+    for (path, body, status, code) in RAW.iter().chain([&nested]) {
         let asked = server.ask("POST", path).key(&server.keys.project).header("content-type", "application/json".to_owned());
         let answer = asked.bytes(body).send().unwrap();
-        let shown = String::from_utf8_lossy(body);
+        let shown = String::from_utf8_lossy(body.get(..80).unwrap_or(body));
         assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{path} {shown}: {}", answer.text());
         assert!(answer.json()["error"]["message"].as_str().is_some_and(|message| message.len() > 10));
     }
     assert_nothing_was_done(&server);
 }
 
-#[test]
-fn chat_fields_that_cannot_be_used_are_named() {
-    let server = Server::sqlite();
+fn chat_fields(database: Database) {
+    let server = Home::new(database).start();
     let long = "word ".repeat(4_000);
-    let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
     let table: Vec<(Value, u16, &str, &str)> = vec![
         (json!({ "model": "gpt-4" }), 404, "model_not_found", "model"),
         (json!({ "model": 7 }), 400, "invalid_request", "model"),
@@ -60,7 +66,6 @@ fn chat_fields_that_cannot_be_used_are_named() {
         (json!({ "stop": 5 }), 400, "invalid_request", "stop"),
         (json!({ "logit_bias": { "99999999": 1 } }), 400, "invalid_request", "logit_bias"),
         (json!({ "seed": "one" }), 400, "invalid_request", "seed"),
-        (json!({ "metadata": deep }), 200, "", ""),
     ];
     for (change, status, code, param) in table {
         let mut body = chat(&server.keys.model, 2, &json!({}));
@@ -68,25 +73,21 @@ fn chat_fields_that_cannot_be_used_are_named() {
         let answer = server.post(CHAT, &server.keys.project, &body).unwrap();
         let shown: String = change.to_string().chars().take(80).collect();
         let error = answer.json()["error"].clone();
-        if status == 200 {
-            assert!(matches!(answer.status, 200 | 400), "{shown}: {}", answer.text());
-            continue;
-        }
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{shown}: {}", answer.text());
         assert!(error["param"].as_str().is_some_and(|named| named.starts_with(param)), "{shown}: {error}");
         assert!(error["request_id"].as_str().is_some_and(|id| id.starts_with("req_")), "{shown}: {error}");
     }
 }
 
-#[test]
-fn fields_of_platform_and_organization_bodies_are_checked() {
-    let server = Server::sqlite();
+fn platform_fields(database: Database) {
+    let server = Home::new(database).start();
     let keys = &server.keys;
     let table: Vec<(&str, &str, Value, &[u16])> = vec![
         ("/v1/quotes", &keys.project, json!({}), &[400]),
         ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "units": 0 }), &[400]),
-        ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "units": 1_000_000 }), &[409, 429, 400, 503]),
-        ("/v1/quotes", &keys.project, json!({ "sku": "nothing" }), &[400, 404]),
+        ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "units": 1_000_000 }), &[400]),
+        ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "units": 900 }), &[409]),
+        ("/v1/quotes", &keys.project, json!({ "sku": "nothing" }), &[404]),
         ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "notice": "n3m" }), &[400]),
         ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "unknown": 1 }), &[400]),
         ("/v1/quotes", &keys.project, json!({ "sku": "cpu", "maximum_cost": { "amount": 5, "currency": "EUR" } }), &[400]),
@@ -100,7 +101,7 @@ fn fields_of_platform_and_organization_bodies_are_checked() {
         ("/v1/organization/billing/invoices", &keys.admin, json!({ "period": "yesterday" }), &[400]),
         ("/operator/v1/organizations", &keys.operator, json!({ "name": "a", "class": "odd", "currency": "EUR" }), &[400]),
         ("/operator/v1/organizations", &keys.operator, json!({ "name": "a", "class": "external", "currency": "eur" }), &[400]),
-        ("/operator/v1/models", &keys.operator, json!({ "path": "/nowhere/at/all" }), &[400, 404]),
+        ("/operator/v1/models", &keys.operator, json!({ "path": "/nowhere/at/all" }), &[400]),
         ("/operator/v1/price_lists", &keys.operator, json!({ "currency": "EUR", "prices": [{ "amount": "-1" }] }), &[400]),
     ];
     for (path, key, body, statuses) in table {

@@ -112,6 +112,56 @@ fn a_data_directory_that_is_a_file_is_a_usage_error() {
 }
 
 #[test]
+fn the_demo_tells_its_story_again_and_again() {
+    let home = Home::new(Database::Sqlite);
+    for telling in 1..=2 {
+        let mut demo = sublet();
+        demo.args(["demo", "--exit", "--listen", "127.0.0.1:0"]).arg("--data-dir").arg(&home.data_dir);
+        let told = demo.output().unwrap();
+        let (story, said) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        assert_eq!(told.status.code(), Some(0), "{story}{said}");
+        // A request has two charges and a job has one, in each telling anew.
+        let charges = format!("{} charges add up to", telling * 3);
+        assert!(story.contains(&charges) && story.contains("the ledger has captured"), "{charges}? {story}{said}");
+    }
+}
+
+#[test]
+fn an_imported_model_is_served_once_it_has_a_price() {
+    let server = Server::sqlite();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sublet-mini");
+    let import = |name: &str| {
+        let mut command = sublet();
+        command.args(["models", "import", "--name", name]).arg(&shipped).arg("--data-dir").arg(&server.home.data_dir);
+        command.output().unwrap()
+    };
+    let imported = import("second");
+    assert_eq!(imported.status.code(), Some(0), "{}", String::from_utf8_lossy(&imported.stderr));
+    assert!(String::from_utf8_lossy(&imported.stderr).contains("sublet prices publish"), "it says what is missing");
+    let body = chat("second", 4, &json!({}));
+    let refused = server.post("/v1/chat/completions", &server.keys.project, &body).unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (409, "unknown_price"), "{}", refused.text());
+    let list = server.see("/v1/prices", &server.keys.project);
+    let mut prices = list["prices"].as_array().unwrap().clone();
+    for price in list["prices"].as_array().unwrap().iter().filter(|price| price["subject"]["name"] == json!("sublet-mini")) {
+        let mut second = price.clone();
+        second["subject"]["name"] = json!("second");
+        prices.push(second);
+    }
+    let file = server.home.data_dir.join("prices.json");
+    let published = json!({ "name": list["name"], "currency": list["currency"], "prices": prices });
+    std::fs::write(&file, published.to_string()).unwrap();
+    let mut publish = sublet();
+    let publish = publish.args(["prices", "publish"]).arg(&file).arg("--data-dir").arg(&server.home.data_dir).output().unwrap();
+    assert_eq!(publish.status.code(), Some(0), "{}", String::from_utf8_lossy(&publish.stderr));
+    let answer = server.make("/v1/chat/completions", &server.keys.project, &body);
+    assert_eq!(answer["model"], json!("second"), "{answer}");
+    server.wait_until_settled();
+    let charged = server.charges();
+    assert!(!charged.is_empty() && charged.iter().all(|charge| charge["subject"]["name"] == json!("second")), "{charged:?}");
+}
+
+#[test]
 fn a_corrupt_model_is_refused_and_nothing_of_it_is_kept() {
     let server = Server::sqlite();
     let temporary = tempfile::tempdir().unwrap();

@@ -237,7 +237,6 @@ fn billable_routes_need_money(database: Database) {
     for route in ROUTES.iter().filter(|route| route.billable) {
         let body: Value = match route.operation {
             Operation::CreateLease => json!({ "quote": quote["id"] }),
-            // A job runs on a lease alone, and the lease is what is refused above.
             Operation::CreateJob => json!({ "lease": "lease_00000000000000000000000000", "command": ["true"] }),
             Operation::CreateCompletion => json!({ "model": server.keys.model, "prompt": "Hello", "max_tokens": 4 }),
             _ => chat(&server.keys.model, 4, &json!({})),

@@ -1,0 +1,208 @@
+//! What both databases have to do alike, whatever use case is on top.
+#![allow(clippy::expect_used, reason = "test code fails loudly")]
+
+use std::time::Duration;
+
+use sublet_core::id::OutboxId;
+use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
+use sublet_store::change::{self, Subject};
+use sublet_store::database::INSERT_ROWS_MAX;
+use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
+use sublet_store::outbox::{self, OutboxJob};
+use sublet_store::row::Value;
+use sublet_store::{Store, Tx, params, setting};
+use sublet_testkit::{TestCloud, on_both_databases};
+
+/// Writers at once, and what each adds.
+const WRITERS: i64 = 8;
+const ADDITIONS: i64 = 10;
+
+async fn set(store: &Store, name: &str, value: &str) -> Result<()> {
+    store.write((name, value), |(name, value), tx| Box::pin(setting::set(tx, name, value))).await
+}
+
+async fn find(store: &Store, name: &str) -> Option<String> {
+    store.read(name, |name, tx| Box::pin(setting::find(tx, name))).await.expect("a setting")
+}
+
+async fn add_one(tx: &mut Tx) -> Result<()> {
+    let sum: i64 = setting::find(tx, "sum").await?.map_or(0, |text| text.parse().expect("a number"));
+    setting::set(tx, "sum", &(sum + 1).to_string()).await
+}
+
+fn effect(cloud: &TestCloud, key: &str) -> OutboxJob {
+    let id = cloud.cloud.ids().mint::<OutboxId>();
+    OutboxJob { id, kind: "mail".to_owned(), dedup_key: key.to_owned(), payload: "{}".to_owned(), attempts: 0 }
+}
+
+async fn claim(store: &Store, now: Timestamp) -> Option<OutboxJob> {
+    let lease = DurationMs::from_seconds(10);
+    store.write((), move |(), tx| Box::pin(outbox::claim(tx, "worker", now, lease))).await.expect("a claim")
+}
+
+on_both_databases! {
+    async fn a_failed_transaction_leaves_nothing(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let failed: Result<()> = store
+            .write((), |(), tx| Box::pin(async move {
+                setting::set(tx, "half", "done").await?;
+                Err(sublet_core::Error::new(ErrorCode::Conflict, "no"))
+            }))
+            .await;
+        assert_eq!(failed.expect_err("it failed").code(), ErrorCode::Conflict);
+        assert_eq!(find(store, "half").await, None);
+    }
+
+    async fn an_abandoned_transaction_leaves_nothing_and_holds_nobody_up(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let forever = store.write((), |(), tx| Box::pin(async move {
+            setting::set(tx, "half", "done").await?;
+            std::future::pending::<Result<()>>().await
+        }));
+        assert!(tokio::time::timeout(Duration::from_millis(100), forever).await.is_err(), "it never ends by itself");
+        set(store, "next", "written").await.expect("the lock is free");
+        assert_eq!((find(store, "half").await, find(store, "next").await), (None, Some("written".to_owned())));
+    }
+
+    async fn a_reading_sees_one_state_to_its_end(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        set(store, "x", "old").await.expect("written");
+        store
+            .read(store, |store, tx| Box::pin(async move {
+                let before = setting::find(tx, "x").await?;
+                set(store, "x", "new").await?;
+                assert_eq!((before.as_deref(), setting::find(tx, "x").await?.as_deref()), (Some("old"), Some("old")));
+                Ok(())
+            }))
+            .await
+            .expect("read");
+        assert_eq!(find(store, "x").await.as_deref(), Some("new"));
+    }
+
+    async fn writers_at_once_lose_no_addition(cloud: &TestCloud) {
+        let tasks: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let store = cloud.cloud.store().clone();
+                tokio::spawn(async move {
+                    for _ in 0..ADDITIONS {
+                        store.write((), |(), tx| Box::pin(add_one(tx))).await.expect("added");
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert_eq!(find(cloud.cloud.store(), "sum").await, Some((WRITERS * ADDITIONS).to_string()));
+    }
+
+    async fn what_exists_already_is_a_conflict(cloud: &TestCloud) {
+        let call = IdempotentCall { scope: "s".to_owned(), key: "k".to_owned(), request_hash: "h".to_owned() };
+        let answer = StoredAnswer { status: 200, response: "{}".to_owned() };
+        let now = cloud.now();
+        let insert = || cloud.cloud.store().write((&call, &answer), move |(call, answer), tx| {
+            Box::pin(idempotency::insert(tx, call, answer, now))
+        });
+        insert().await.expect("the first");
+        assert_eq!(insert().await.expect_err("the second").code(), ErrorCode::Conflict);
+        let deleted = cloud.cloud.store().write((), move |(), tx| {
+            Box::pin(idempotency::delete_before(tx, now.plus(DurationMs::from_seconds(1))))
+        });
+        assert_eq!(deleted.await.expect("deleted"), 1);
+        insert().await.expect("it is forgotten");
+    }
+
+    async fn every_value_comes_back_as_it_went_in(cloud: &TestCloud) {
+        let text = "ä 中 \u{1F600} '\" $1".to_owned();
+        let row = cloud
+            .cloud
+            .store()
+            .read(&text, |text, tx| Box::pin(async move {
+                // The third parameter comes first: numbers name parameters, places do not.
+                let sql = "SELECT CAST($3 AS BIGINT), CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($1 AS TEXT), CAST($4 AS TEXT)";
+                tx.fetch_one(sql, params![text.as_str(), i64::MIN, i64::MAX, None::<String>]).await
+            }))
+            .await
+            .expect("a row");
+        let mut row = row.reader();
+        assert_eq!((row.int().expect("a number"), row.string().expect("text")), (i64::MAX, text.clone()));
+        assert_eq!((row.int().expect("a number"), row.string().expect("text")), (i64::MIN, text.clone()));
+        assert_eq!(row.optional_text().expect("a column"), None);
+        assert!(row.int().is_err(), "there is no sixth column");
+    }
+
+    async fn many_rows_are_inserted_in_pieces(cloud: &TestCloud) {
+        let count = INSERT_ROWS_MAX * 2 + 3;
+        let inserted = cloud
+            .cloud
+            .store()
+            .write(count, |count, tx| Box::pin(async move {
+                let rows: Vec<Vec<Value<'_>>> =
+                    (0..*count).map(|number| vec![Value::from(format!("many {number}")), Value::from(number.to_string())]).collect();
+                let prefix = "INSERT INTO settings (name, value) VALUES ";
+                let first = tx.insert_many(prefix, "", &rows).await?;
+                let again = tx.insert_many(prefix, "ON CONFLICT (name) DO NOTHING", &rows).await?;
+                Ok((first, again))
+            }))
+            .await
+            .expect("inserted");
+        assert_eq!(inserted, (u64::try_from(count).expect("a small number"), 0));
+        assert_eq!(find(cloud.cloud.store(), &format!("many {}", count - 1)).await, Some((count - 1).to_string()));
+    }
+
+    async fn an_effect_is_queued_once_and_done_once(cloud: &TestCloud) {
+        let (store, now) = (cloud.cloud.store(), cloud.now());
+        let (job, twin) = (effect(cloud, "a"), effect(cloud, "a"));
+        for job in [&job, &twin] {
+            store.write(job, move |job, tx| Box::pin(outbox::enqueue(tx, job, now))).await.expect("queued");
+        }
+        let claimed = claim(store, now).await.expect("it is due");
+        assert_eq!((&claimed.id, claimed.attempts), (&job.id, 1));
+        assert_eq!(claim(store, now).await, None, "a worker has it");
+        let later = now.plus(DurationMs::from_seconds(11));
+        assert_eq!(claim(store, later).await.map(|job| job.attempts), Some(2), "that worker did not come back");
+        let again = later.plus(DurationMs::from_seconds(60));
+        store.write(&job.id, move |id, tx| Box::pin(outbox::fail(tx, id, "down", Some(again)))).await.expect("put back");
+        assert_eq!(claim(store, later).await, None, "its time has not come");
+        assert_eq!(claim(store, again).await.map(|job| job.attempts), Some(3));
+        store.write(&job.id, |id, tx| Box::pin(outbox::complete(tx, id))).await.expect("done");
+        store.write(&twin, move |job, tx| Box::pin(outbox::enqueue(tx, job, now))).await.expect("ignored");
+        assert_eq!(claim(store, again.plus(DurationMs::from_hours(1))).await, None, "once for ever");
+    }
+
+    async fn an_effect_of_a_failed_transaction_is_not_queued(cloud: &TestCloud) {
+        let (store, now) = (cloud.cloud.store(), cloud.now());
+        let failed: Result<()> = store
+            .write(effect(cloud, "b"), move |job, tx| Box::pin(async move {
+                outbox::enqueue(tx, job, now).await?;
+                Err(sublet_core::Error::new(ErrorCode::Conflict, "its cause did not happen"))
+            }))
+            .await;
+        failed.expect_err("it failed");
+        assert_eq!(claim(store, now).await, None);
+    }
+
+    async fn changes_are_counted_by_subject(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let numbers = || async { store.read((), |(), tx| Box::pin(change::read(tx))).await.expect("numbers") };
+        let before = numbers().await;
+        store.write((), |(), tx| Box::pin(change::announce(tx, Subject::Access))).await.expect("announced");
+        let after = numbers().await;
+        assert_eq!((after.access, after.prices), (before.access + 1, before.prices));
+    }
+
+    async fn a_newer_schema_is_refused_and_left_as_it_is(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let set_version = |version: i64| store.write(version, |version, tx| Box::pin(async move {
+            tx.execute("INSERT INTO schema_versions (version, name) VALUES ($1, 'future')", params![*version]).await
+        }));
+        set_version(9_999).await.expect("a version of the future");
+        let refused = Store::open(&cloud.database.config).await.err().expect("it is refused");
+        assert_eq!(refused.code(), ErrorCode::DataDirectoryNewer);
+        store
+            .write((), |(), tx| Box::pin(async move { tx.execute("DELETE FROM schema_versions WHERE version = 9999", &[]).await }))
+            .await
+            .expect("back");
+        Store::open(&cloud.database.config).await.expect("nothing else was changed").close().await;
+    }
+}
