@@ -1,5 +1,5 @@
 //! The money path on both databases: slices, limits, settlement, holds, invoices, books.
-#![allow(clippy::expect_used, reason = "test code fails loudly")]
+#![cfg(test)]
 
 use sublet_cloud::hold::HoldOwner;
 use sublet_cloud::idempotency::{Answer, Call};

@@ -1,5 +1,5 @@
 //! What both databases have to do alike, whatever use case is on top.
-#![allow(clippy::expect_used, reason = "test code fails loudly")]
+#![cfg(test)]
 
 use std::time::Duration;
 

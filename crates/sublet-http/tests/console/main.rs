@@ -1,5 +1,5 @@
 //! The console over the real use cases: every page of the table, for every plane.
-#![allow(clippy::expect_used, reason = "test code fails loudly")]
+#![cfg(test)]
 
 mod world;
 

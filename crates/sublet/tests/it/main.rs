@@ -2,7 +2,7 @@
 //! address with a data directory of its own, on SQLite and on PostgreSQL.
 //!
 //! `SUBLET_FULL=1` runs the whole counts; the counts that were run are printed as `count: what = n`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code fails loudly")]
+#![cfg(test)]
 
 mod bad_input;
 mod chat;
