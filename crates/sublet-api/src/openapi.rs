@@ -149,7 +149,7 @@ impl Builder {
         }
         let idempotency = match route.idempotency {
             Idempotency::Ignored => return parameters,
-            Idempotency::Stored => "The same key and body give the same answer; another body is refused.",
+            Idempotency::Stored => "The same key and body give the same answer for 24 hours; another body is refused.",
             Idempotency::OutcomeOnly => {
                 "A repeat of a finished request is refused with its id and is never charged; outputs are not stored."
             }

@@ -1,4 +1,4 @@
-//! Who acts, and what their key lets them do: roles × actions as one table.
+//! Who acts, and what the plane of their key lets them do: planes × actions as one table.
 
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::key::KeyPlane;

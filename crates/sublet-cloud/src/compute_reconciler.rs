@@ -19,12 +19,13 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_store::attempt::{self, Attempt, Kept};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
-use sublet_store::{Tx, Updated, device};
+use sublet_store::{Tx, Updated, device, idempotency};
 
 use crate::Actor;
 use crate::attempt::may_start;
 use crate::audit::Deed;
 use crate::compute::{Compute, done};
+use crate::idempotency::IDEMPOTENCY_RETENTION;
 use crate::lease::End;
 
 /// Events that one transaction takes in.
@@ -35,6 +36,8 @@ const BATCHES_MAX: usize = 200;
 const ROUNDS_MAX: usize = 8;
 /// Ended attempts that one pass cleans up after.
 const CLEAN_PER_PASS: i64 = 100;
+/// How often the answers of old calls are forgotten.
+const SWEEP_PERIOD: DurationMs = DurationMs::from_seconds(3_600);
 
 /// What this process told its runner already. Forgetting it is harmless: orders are told again.
 #[derive(Default)]
@@ -43,9 +46,20 @@ pub struct Told {
     stopped: Mutex<BTreeSet<AttemptId>>,
     /// Attempts that run and that the runner does not know, with when that was first seen.
     missing: Mutex<BTreeMap<AttemptId, Timestamp>>,
+    /// When old answers were last forgotten.
+    swept: Mutex<Option<Timestamp>>,
 }
 
 impl Told {
+    /// Whether old answers are due to be forgotten; the next time is [`SWEEP_PERIOD`] later.
+    fn is_sweep_due(&self, now: Timestamp) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = swept.is_none_or(|last| now >= last.plus(SWEEP_PERIOD));
+        if is_due {
+            *swept = Some(now);
+        }
+        is_due
+    }
     /// Of the attempts that are missing now, those that have been for so long.
     fn missing_for(&self, missing: &[&AttemptId], patience: DurationMs, now: Timestamp) -> Vec<AttemptId> {
         let mut since = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -509,6 +523,11 @@ impl Compute {
                 };
                 report.note("cleaning up", noted);
             }
+        }
+        if self.told.is_sweep_due(now) {
+            let old = now.minus(IDEMPOTENCY_RETENTION);
+            let swept = self.cloud.store.write((), move |(), tx| Box::pin(idempotency::delete_before(tx, old))).await;
+            report.note("forgetting old answers", swept);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Calls that happen once: the answer is stored with the effect, under the caller's key.
 
-use sublet_core::{BoxFuture, Error, ErrorCode, Result};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
 use sublet_store::Tx;
 use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
 
@@ -8,6 +8,9 @@ use crate::{Actor, Cloud};
 
 /// Longest Idempotency-Key, in bytes.
 pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
+
+/// How long an answer is kept for repeats of its call.
+pub const IDEMPOTENCY_RETENTION: DurationMs = DurationMs::from_seconds(24 * 3_600);
 
 /// A call that may be repeated by its caller.
 #[derive(Clone, Debug)]

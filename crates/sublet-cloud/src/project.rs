@@ -42,10 +42,12 @@ impl Cloud {
         self.store.read((actor, id), |(actor, id), tx| Box::pin(project::get(tx, &actor.scope, id))).await
     }
 
-    pub async fn list_projects(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Project>> {
+    pub async fn list_projects(&self, actor: &Actor, archived: bool, page: &PageRequest) -> Result<Page<Project>> {
         actor.require(Action::ManageProjects)?;
         let organization = actor.organization()?;
-        self.store.read((organization, page), |(organization, page), tx| Box::pin(project::list(tx, organization, page))).await
+        self.store
+            .read((organization, page), move |(organization, page), tx| Box::pin(project::list(tx, organization, archived, page)))
+            .await
     }
 
     /// Archives a project: nothing can be started in it any more, its keys stop working at once.

@@ -127,6 +127,13 @@ macro_rules! error_codes {
     };
 }
 
+impl ErrorCode {
+    /// Whether clients that repeat refused calls by themselves are told not to.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::InsufficientQuota | Self::StorageFull | Self::AlreadyServed | Self::ContextLengthExceeded)
+    }
+}
+
 error_codes! {
     InvalidRequest = "invalid_request", 400, "invalid_request_error", 2,
         "A field has a value that this endpoint cannot use. The message names the field and the values that work.";

@@ -71,13 +71,12 @@ pub(crate) fn log(request: &RequestId, error: &Error) {
 }
 
 fn write_retry(headers: &mut HeaderMap, error: &Error) {
-    let never = matches!(error.code(), ErrorCode::InsufficientQuota | ErrorCode::ContextLengthExceeded);
     let wait = error.retry_after_hint();
     if let Some(wait) = wait {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.seconds_ceil()));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.millis().max(0)));
     }
-    if never || wait.is_some_and(|wait| wait > RETRY_WAIT_MAX) {
+    if error.code().is_final() || wait.is_some_and(|wait| wait > RETRY_WAIT_MAX) {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if error.code().status() == 401 {

@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use sublet_api::ErrorBody;
 use sublet_core::id::RequestId;
-use sublet_core::{Error, ErrorCode, Result};
+use sublet_core::{Error, Result};
 
 /// What a handler gives back.
 pub enum Answer {
@@ -73,7 +73,7 @@ pub fn error_response(error: &Error, request: &RequestId) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.seconds_ceil()));
         set(headers, "retry-after-ms", &after.millis().max(0).to_string());
     }
-    if matches!(code, ErrorCode::InsufficientQuota | ErrorCode::StorageFull | ErrorCode::AlreadyServed) {
+    if code.is_final() {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     response

@@ -5,7 +5,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use sublet_api::Route;
+use sublet_api::{Method, Route};
 use sublet_cloud::Actor;
 use sublet_core::id::RequestId;
 use sublet_core::key::Secret;
@@ -55,6 +55,13 @@ async fn admit(app: &App, route: &'static Route, id: RequestId, request: Request
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let body = read_body(body, route.body_bytes_max).await?;
     let query = parts.uri.query().unwrap_or("").to_owned();
+    if route.method != Method::Get && !query.is_empty() {
+        let name = query.split(['=', '&']).next().unwrap_or_default();
+        let message = format!("{} {} takes no query, '{name}' was given", route.method, route.path);
+        return Err(Error::new(ErrorCode::InvalidRequest, message)
+            .param(name)
+            .alternative("put what the call needs into its body"));
+    }
     Ok(Context { request: id, operation: route.operation, actor, path, query, headers: parts.headers, body })
 }
 

@@ -33,10 +33,8 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::ProjectListQuery = context.query()?;
     let asked = query.page();
-    let mut page = app.cloud.list_projects(&context.actor, &page_request(&asked)?).await?;
-    if query.include_archived != Some(true) {
-        page.items.retain(|project| !project.archived);
-    }
+    let archived = query.include_archived == Some(true);
+    let page = app.cloud.list_projects(&context.actor, archived, &page_request(&asked)?).await?;
     page_answer(&asked, page, |project| to_wire(&project), |wire| wire.id.to_string())
 }
 

@@ -59,16 +59,17 @@ pub async fn get(tx: &mut Tx, scope: &Scope, id: &ProjectId) -> Result<Project> 
     find(tx, scope, id).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no project '{id}'")))
 }
 
-pub async fn list(tx: &mut Tx, organization: &OrganizationId, page: &PageRequest) -> Result<Page<Project>> {
+/// The projects of an organization; the archived ones only if `archived` says so.
+pub async fn list(tx: &mut Tx, organization: &OrganizationId, archived: bool, page: &PageRequest) -> Result<Page<Project>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, organization_id, name, state, generation, created_at FROM projects WHERE organization_id = $1",
+        "SELECT id, organization_id, name, state, generation, created_at FROM projects WHERE organization_id = $1 AND (state = 'active' OR $2 = 1)",
         "id",
-        "2",
-        "3"
+        "3",
+        "4"
     );
-    let rows = tx.fetch_all(sql, &[organization.as_str().into(), key, limit]).await?;
+    let rows = tx.fetch_all(sql, &[organization.as_str().into(), i64::from(archived).into(), key, limit]).await?;
     page.page(&rows, from_row)
 }
 

@@ -90,7 +90,22 @@ impl DataDirectory {
     /// Keeps new secrets beside the old file until [`Self::publish_credentials`].
     pub fn prepare_credentials(&self, credentials: &Credentials) -> Result<()> {
         let text = serde_json::to_string_pretty(credentials).map_err(|error| Error::internal(error.to_string()))?;
-        write_owner_only(&self.path.join("credentials.json.new"), &text)
+        write_owner_only(&self.path.join("credentials.json.new"), &text)?;
+        self.sync()
+    }
+
+    /// Forgets prepared secrets that came to nothing.
+    pub fn discard_credentials(&self) -> Result<()> {
+        let path = self.path.join("credentials.json.new");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure(&path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names in the directory outlive a loss of power.
+    fn sync(&self) -> Result<()> {
+        std::fs::File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(|error| failure(&self.path, &error))
     }
 
     /// Puts prepared secrets in place. Nothing prepared is fine.
@@ -98,7 +113,7 @@ impl DataDirectory {
         let (from, to) = (self.path.join("credentials.json.new"), self.path.join("credentials.json"));
         match std::fs::rename(&from, &to) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure(&to, &error)),
-            _ => Ok(()),
+            _ => self.sync(),
         }
     }
 }

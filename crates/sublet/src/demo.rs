@@ -214,7 +214,7 @@ impl<'a> Story<'a> {
 
     fn check_invoice(&mut self) -> Result<String> {
         self.head("The invoice, and whether it adds up")?;
-        let invoice = self.client.draft_invoice(&DraftInvoice::default(), &self.key("invoice"))?;
+        let invoice = self.client.draft_invoice(&DraftInvoice::default())?;
         for line in &invoice.lines {
             let text = format!(
                 "   {:<12} {:<22} {:>9} × {} / {} = {}\n",

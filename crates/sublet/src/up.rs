@@ -247,6 +247,10 @@ async fn first_start(cloud: &Cloud, data: &DataDirectory, options: &UpOptions, o
         // The secrets are on disk before they are in the database, so that a crash in between loses none.
         data.prepare_credentials(&credentials(&plan.keys(), offered.address))?;
         is_new = cloud.apply_first_start(&plan).await?;
+        if !is_new {
+            // Another process was first: these secrets open nothing.
+            data.discard_credentials()?;
+        }
     }
     data.publish_credentials()?;
     readdress(data, offered.address)?;

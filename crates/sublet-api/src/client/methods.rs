@@ -185,8 +185,8 @@ impl Client {
     pub fn invoices(&self, query: &InvoiceListQuery) -> Result<List<Invoice>> {
         self.call(Operation::ListInvoices, &[]).query(query).json()
     }
-    pub fn draft_invoice(&self, body: &DraftInvoice, key: &IdempotencyKey) -> Result<Invoice> {
-        self.call(Operation::DraftInvoice, &[]).body(body).idempotency_key(key).json()
+    pub fn draft_invoice(&self, body: &DraftInvoice) -> Result<Invoice> {
+        self.call(Operation::DraftInvoice, &[]).body(body).json()
     }
     pub fn invoice(&self, id: &InvoiceId) -> Result<Invoice> {
         self.call(Operation::GetInvoice, &[id.as_str()]).json()
@@ -239,8 +239,8 @@ impl Client {
     pub fn served_models(&self) -> Result<List<ServedModel>> {
         self.call(Operation::ListServedModels, &[]).json()
     }
-    pub fn import_model(&self, body: &ImportModel, key: &IdempotencyKey) -> Result<ServedModel> {
-        self.call(Operation::ImportModel, &[]).body(body).idempotency_key(key).json()
+    pub fn import_model(&self, body: &ImportModel) -> Result<ServedModel> {
+        self.call(Operation::ImportModel, &[]).body(body).json()
     }
     pub fn all_jobs(&self, query: &JobListQuery) -> Result<List<Job>> {
         self.call(Operation::OperatorListJobs, &[]).query(query).json()

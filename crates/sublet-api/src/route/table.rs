@@ -118,7 +118,7 @@ routes! {
     ListCreditGrants     = Get  "/v1/organization/billing/credit_grants" .open(Admin, "The credit the organization was given.").query::<ListQuery>().gives::<List<CreditGrant>>();
     ListCharges          = Get  "/v1/organization/billing/charges"       .open(Admin, "Single charges: what invoices add up.").query::<ChargeListQuery>().gives::<List<Charge>>();
     ListInvoices         = Get  "/v1/organization/billing/invoices"      .open(Admin, "The organization's invoices.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
-    DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").creates().takes::<DraftInvoice>().gives::<Invoice>();
+    DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").takes::<DraftInvoice>().gives::<Invoice>();
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
@@ -137,7 +137,7 @@ routes! {
     PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
     ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
-    ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").creates().takes::<ImportModel>().gives::<ServedModel>();
+    ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").takes::<ImportModel>().gives::<ServedModel>();
     OperatorListJobs   = Get  "/operator/v1/jobs"                       .open(Operator, "Every job.").query::<JobListQuery>().gives::<List<Job>>();
     OperatorListLeases = Get  "/operator/v1/leases"                     .open(Operator, "Every lease.").query::<LeaseListQuery>().gives::<List<Lease>>();
     VerifyLedger       = Get  "/operator/v1/ledger/verify"              .open(Operator, "Adds everything up again.").gives::<LedgerVerification>();

@@ -41,7 +41,7 @@ impl InvoiceCommand {
         let client = context.client()?;
         match self {
             Self::Draft { at } => {
-                let invoice = client.draft_invoice(&DraftInvoice { at }, &context.fresh_key())?;
+                let invoice = client.draft_invoice(&DraftInvoice { at })?;
                 context.show_text(&invoice, text)
             }
             Self::Show { id } => {

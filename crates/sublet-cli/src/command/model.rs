@@ -59,7 +59,7 @@ impl ModelCommand {
                 let path = whole.to_str().map(str::to_owned).ok_or_else(|| {
                     Error::new(ErrorCode::Usage, format!("{} is not valid UTF-8, which the API needs", whole.display()))
                 })?;
-                let model = client.import_model(&ImportModel { path, name }, &context.fresh_key())?;
+                let model = client.import_model(&ImportModel { path, name })?;
                 context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))?;
                 if !model.priced {
                     context.note(

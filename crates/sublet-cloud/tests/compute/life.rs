@@ -29,6 +29,25 @@ const fn seconds(count: i64) -> Option<DurationMs> {
 }
 
 on_both_databases! {
+    async fn an_answer_is_repeated_for_a_day(cloud: &TestCloud) {
+        let world = World::start(cloud, 4, Manners::Prompt).await;
+        let call = Call::under_key(world.customer.clone(), "create_quote", "k-1", "body").expect("a call");
+        let quote = async || {
+            let new = wanted(1, NoticeClass::N2m);
+            world.compute.create_quote(&call, &new, &|quote| Ok(quote.id.to_string())).await.expect("an answer")
+        };
+        let Answer::New(first) = quote().await else { panic!("nothing was answered before") };
+        for hours in [0, 1, 22] {
+            cloud.clock.advance(DurationMs::from_seconds(hours * 3_600));
+            world.pass().await;
+            assert_eq!(quote().await, Answer::Replayed(first.id.to_string()), "after {hours} more hours");
+        }
+        cloud.clock.advance(DurationMs::from_seconds(2 * 3_600));
+        world.pass().await;
+        let Answer::New(second) = quote().await else { panic!("a day is over") };
+        assert_ne!(first.id, second.id);
+    }
+
     async fn a_job_runs_on_its_lease_and_costs_its_seconds(cloud: &TestCloud) {
         let world = World::start(cloud, 4, Manners::Prompt).await;
         let quote = world.quote(&wanted(2, NoticeClass::N2m)).await.expect("a quote");

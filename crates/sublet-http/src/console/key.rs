@@ -51,7 +51,7 @@ fn row(key: Key, project: &str) -> KeyRow {
 
 async fn projects(cloud: &Cloud, actor: &Actor) -> Result<Vec<Project>> {
     let page = PageRequest { limit: Some(ROWS_MAX), ..PageRequest::default() };
-    Ok(cloud.list_projects(actor, &page).await?.items)
+    Ok(cloud.list_projects(actor, true, &page).await?.items)
 }
 
 /// The organization's keys, those that work first.

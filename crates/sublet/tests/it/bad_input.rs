@@ -169,6 +169,8 @@ fn ids_queries_and_sizes_are_checked() {
             server.ask("PUT", "/v1/organization/spend_limits/day").key(admin).json(&json!({ "amount": amount })).send().unwrap();
         assert_eq!(limit.status, 400, "{amount}: {}", limit.text());
     }
+    let dry = server.ask("POST", "/v1/quotes?dry_run=true").key(project).json(&json!({ "sku": "cpu" })).send().unwrap();
+    assert_eq!((dry.status, &dry.json()["error"]["param"]), (400, &json!("dry_run")), "{}", dry.text());
     let large = vec![b' '; 9 * 1024 * 1024];
     for path in [CHAT, "/v1/quotes"] {
         let answer = server.ask("POST", path).key(project).bytes(&large).send().unwrap();
