@@ -149,6 +149,40 @@ def a_text_is_continued():
 
 
 @check
+def a_response_says_the_same_whole_and_streamed():
+    settings = {"model": MODEL, "input": "Name three colours.", "max_output_tokens": 24, "temperature": 0}
+    whole = client.responses.create(**settings)
+    same((whole.object, whole.store, whole.model), ("response", False, MODEL), "the response")
+    assert whole.output_text and whole.status in ("completed", "incomplete"), whole
+    with client.responses.stream(**settings) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    same(final.output_text, whole.output_text, "the text")
+    same("".join(event.delta for event in events if event.type == "response.output_text.delta"), whole.output_text, "deltas")
+    same([event.sequence_number for event in events], list(range(len(events))), "numbers")
+    counts = lambda usage: (usage.input_tokens, usage.output_tokens, usage.total_tokens)
+    same(counts(final.usage), counts(whole.usage), "usage")
+    chat = ask(messages=[{"role": "user", "content": "Name three colours."}], temperature=0)
+    same(chat.choices[0].message.content, whole.output_text, "the same answer in chat")
+
+
+@check
+def a_conversation_goes_on_without_a_store():
+    first = client.responses.create(model=MODEL, input="Hello", instructions="You are brief.", max_output_tokens=8, store=False)
+    items = [{"role": "user", "content": "Hello"}, *first.output, {"role": "user", "content": "And now?"}]
+    assert client.responses.create(model=MODEL, input=items, max_output_tokens=8).output_text
+    follow = lambda: client.responses.create(model=MODEL, input="More", previous_response_id=first.id)
+    raises(openai.BadRequestError, follow, param="previous_response_id")
+    raises(openai.BadRequestError, lambda: client.responses.create(model=MODEL, input="Keep", store=True), param="store")
+
+
+@check
+def input_tokens_are_counted_as_they_are_charged():
+    counted = client.responses.input_tokens.count(model=MODEL, input="Name three colours.").input_tokens
+    same(client.responses.create(model=MODEL, input="Name three colours.", max_output_tokens=4).usage.input_tokens, counted, "tokens")
+
+
+@check
 def wrong_requests_are_refused_by_class_and_field():
     stranger = openai.OpenAI(api_key="sk-sub-unknown", base_url=BASE, max_retries=0)
     raises(openai.AuthenticationError, lambda: stranger.models.list(), code="invalid_api_key")

@@ -119,8 +119,10 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     let bash = PathBuf::from("bash");
     let suites = [
         Suite { name: "curl", program: bash.clone(), script: "tests/clients/curl.sh" },
-        Suite { name: "openai for Python", program: python, script: "tests/clients/openai_python.py" },
+        Suite { name: "openai for Python", program: python.clone(), script: "tests/clients/openai_python.py" },
         Suite { name: "openai for Node", program: node.clone(), script: "tests/clients/openai_node.mjs" },
+        Suite { name: "anthropic for Python", program: python, script: "tests/clients/anthropic_python.py" },
+        Suite { name: "anthropic for Node", program: node.clone(), script: "tests/clients/anthropic_node.mjs" },
         Suite { name: "accounting programs", program: bash, script: "tests/outside/journal.sh" },
         Suite { name: "browser", program: node, script: "tests/outside/console.mjs" },
     ];

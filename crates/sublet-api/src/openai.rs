@@ -12,17 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sublet_core::engine::{Millionths, Role};
 
+use crate::fields::raw_fields;
 use crate::money::Money;
-
-macro_rules! raw_fields {
-    ($(#[$doc:meta])* $name:ident { $($field:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Deserialize, Default, Debug)]
-        pub struct $name<'a> {
-            $(#[serde(borrow, default)] pub $field: Option<&'a RawValue>,)+
-        }
-    };
-}
 
 raw_fields! {
     /// Every top-level field of a chat or text completion that the gateway looks at. JSON `null` reads as absent.

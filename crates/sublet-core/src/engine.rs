@@ -170,8 +170,10 @@ impl Allowance {
 /// Why a generation ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FinishReason {
-    /// End-of-sequence token or a stop string.
+    /// End-of-sequence token.
     Stop,
+    /// A stop string, by its place in the request.
+    StopString(u8),
     /// `max_output` or the end of the context.
     Length,
     /// The allowance was closed.

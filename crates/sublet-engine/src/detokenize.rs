@@ -10,7 +10,8 @@ use sublet_core::engine::PositionLogprobs;
 
 /// Assembles one sequence's text.
 pub struct TextAssembler {
-    stops: Vec<Vec<u8>>,
+    /// Each with its place in the request.
+    stops: Vec<(u8, Vec<u8>)>,
     pending: Vec<u8>,
     tokens: VecDeque<PendingToken>,
     delivered: u64,
@@ -34,14 +35,15 @@ pub struct Piece {
 pub enum Pushed {
     /// Go on; `None` if nothing can be delivered yet.
     Open(Option<Piece>),
-    /// A stop string is complete; the piece is the last text.
-    Stopped(Option<Piece>),
+    /// The stop string of this place is complete; the piece is the last text.
+    Stopped(u8, Option<Piece>),
 }
 
 impl TextAssembler {
     /// Empty stop strings are ignored.
     pub fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.as_bytes().to_vec()).collect();
+        let places = (0..u8::MAX).zip(stops);
+        let stops = places.filter(|(_, stop)| !stop.is_empty()).map(|(place, stop)| (place, stop.as_bytes().to_vec())).collect();
         Self { stops, pending: Vec::new(), tokens: VecDeque::new(), delivered: 0 }
     }
 
@@ -54,9 +56,9 @@ impl TextAssembler {
     pub fn push(&mut self, bytes: &[u8], logprobs: Option<PositionLogprobs>) -> Pushed {
         self.pending.extend_from_slice(bytes);
         self.tokens.push_back(PendingToken { end: self.pending.len(), logprobs });
-        if let Some(start) = self.find_stop() {
+        if let Some((start, place)) = self.find_stop() {
             self.pending.truncate(start);
-            return Pushed::Stopped(self.deliver_before_stop());
+            return Pushed::Stopped(place, self.deliver_before_stop());
         }
         let safe = self.pending.len() - self.held_for_stop();
         let boundary = self
@@ -73,13 +75,17 @@ impl TextAssembler {
         self.deliver(self.pending.len())
     }
 
-    fn find_stop(&self) -> Option<usize> {
-        self.stops.iter().filter_map(|stop| self.pending.windows(stop.len()).position(|window| window == stop)).min()
+    /// Where the first stop string begins, and its place.
+    fn find_stop(&self) -> Option<(usize, u8)> {
+        let found = |(place, stop): &(u8, Vec<u8>)| {
+            self.pending.windows(stop.len()).position(|window| window == stop).map(|start| (start, *place))
+        };
+        self.stops.iter().filter_map(found).min()
     }
 
     /// Bytes at the end that may begin a stop string.
     fn held_for_stop(&self) -> usize {
-        let held = |stop: &Vec<u8>| {
+        let held = |(_, stop): &(u8, Vec<u8>)| {
             let longest = (stop.len() - 1).min(self.pending.len());
             (1..=longest).rev().find(|length| self.pending.ends_with(&stop[..*length])).unwrap_or(0)
         };
@@ -143,7 +149,7 @@ mod tests {
         for token in tokens {
             let (piece, stopped) = match assembler.push(token, None) {
                 Pushed::Open(piece) => (piece, false),
-                Pushed::Stopped(piece) => (piece, true),
+                Pushed::Stopped(_, piece) => (piece, true),
             };
             pieces.extend(piece.map(|piece| (piece.text, assembler.delivered())));
             if stopped {
@@ -187,6 +193,15 @@ mod tests {
         ];
         for (stops, tokens, pieces, stopped) in cases {
             assert_eq!(run(stops, tokens), (owned(pieces), *stopped), "{stops:?} {tokens:?}");
+        }
+    }
+
+    #[test]
+    fn the_stop_string_that_begins_first_is_named_by_its_place() {
+        for (stops, expected) in [(["x", "", "bc"], 2), (["c", "bc", ""], 1), (["", "b", "bc"], 1)] {
+            let mut assembler = TextAssembler::new(&stops.map(str::to_owned));
+            let Pushed::Stopped(place, piece) = assembler.push(b"abcd", None) else { panic!("{stops:?} ends it") };
+            assert_eq!((place, piece.map(|piece| piece.text)), (expected, Some("a".to_owned())), "{stops:?}");
         }
     }
 

@@ -131,9 +131,9 @@ impl Sequence {
                     self.finish(FinishReason::Length);
                 }
             }
-            Pushed::Stopped(piece) => {
+            Pushed::Stopped(place, piece) => {
                 self.report(piece);
-                self.end(FinishReason::Stop);
+                self.end(FinishReason::StopString(place));
             }
         }
     }

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use sublet_core::engine::{Allowance, FinishReason, GenerationEvent, GenerationStream};
 use sublet_core::{Error, Result, TokenCount};
 
-use crate::parse::STOP_BYTES_MAX;
+use crate::dialect::STOP_BYTES_MAX;
 
 /// One answer being generated.
 pub(crate) struct Branch {

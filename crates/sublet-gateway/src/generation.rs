@@ -109,6 +109,7 @@ pub(crate) struct Ended {
     pub finishes: Vec<FinishReason>,
     pub cost: Nanos,
     pub remaining: Option<Nanos>,
+    pub at: Timestamp,
     /// Resolves when the record is durable; `None` if there is nothing to record.
     durable: Option<oneshot::Receiver<Written>>,
 }
@@ -394,7 +395,8 @@ impl Generation {
         None
     }
 
-    fn usage(&self, output: TokenCount) -> TokenUsage {
+    /// What the request used so far, with so much output.
+    pub fn usage(&self, output: TokenCount) -> TokenUsage {
         let prompt: i64 = self.branches.iter().map(|branch| branch.prompt.get()).sum();
         let cached: i64 = self.branches.iter().map(|branch| branch.cached).sum();
         TokenUsage { input: TokenCount::new(prompt - cached), cached_input: TokenCount::new(cached), output }
@@ -428,7 +430,7 @@ impl Generation {
     fn end(&mut self, outcome: Outcome, output: TokenCount, finishes: Vec<FinishReason>) -> Ended {
         let tokens = self.usage(output);
         self.guards.rate.spend_tokens(output, self.gateway.clock.now());
-        let mut ended = Ended { tokens, finishes, cost: Nanos::ZERO, remaining: None, durable: None };
+        let mut ended = Ended { tokens, finishes, cost: Nanos::ZERO, remaining: None, at: self.gateway.clock.now(), durable: None };
         let Some(money) = self.money.take() else { return ended };
         self.pending = None;
         let purse = Arc::clone(money.purse());

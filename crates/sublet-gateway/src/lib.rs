@@ -18,8 +18,7 @@ mod answer;
 mod auth;
 mod branch;
 pub mod config;
-mod field;
-mod frames;
+mod dialect;
 mod gateway;
 mod generation;
 mod idempotency;
@@ -27,8 +26,6 @@ pub mod journal;
 mod keys;
 pub mod metrics;
 mod models;
-mod number;
-mod parse;
 mod pricing;
 mod purse;
 mod rate;
@@ -48,7 +45,7 @@ use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, Request};
 use sublet_api::Operation;
 
-use parse::Endpoint;
+use dialect::Endpoint;
 
 /// The handlers of the data plane's operations, to be registered at every path of their routes.
 pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
@@ -56,10 +53,18 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
         let gateway = Arc::clone(gateway);
         post(move |request: Request<Body>| serve::serve(Arc::clone(&gateway), endpoint, request))
     };
+    let count = |endpoint: Endpoint| {
+        let gateway = Arc::clone(gateway);
+        post(move |request: Request<Body>| serve::count(Arc::clone(&gateway), endpoint, request))
+    };
     let (listing, getting) = (Arc::clone(gateway), Arc::clone(gateway));
     vec![
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
+        (Operation::CreateResponse, bind(Endpoint::Response)),
+        (Operation::CountResponseTokens, count(Endpoint::Response)),
+        (Operation::CreateMessage, bind(Endpoint::Message)),
+        (Operation::CountMessageTokens, count(Endpoint::Message)),
         (Operation::ListModels, get(move |headers: HeaderMap| models::list(Arc::clone(&listing), headers))),
         (
             Operation::GetModel,

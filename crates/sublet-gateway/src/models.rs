@@ -5,16 +5,21 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use sublet_api::messages::{MessageModel, MessageModelList};
 use sublet_api::openai::{Model, ModelList, ModelPricing, TokenPrice};
 use sublet_core::admission::{Access, TokenPrices};
 use sublet_core::engine::ModelInfo;
 use sublet_core::{Currency, Rate, Result};
 
+use crate::dialect::Envelope;
 use crate::gateway::Gateway;
 use crate::reply::Head;
 use crate::serve::find_model;
 
 pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
+    if Envelope::of(&headers) == Envelope::Anthropic {
+        return list_for_anthropic(&gateway, &headers).await;
+    }
     respond(&gateway, &headers, |gateway, access| {
         let served = gateway.engine.models();
         let data: Vec<Model> =
@@ -30,7 +35,33 @@ pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response 
     .await
 }
 
+async fn list_for_anthropic(gateway: &Gateway, headers: &HeaderMap) -> Response {
+    respond(gateway, headers, |gateway, access| {
+        let served = gateway.engine.models();
+        let data: Vec<MessageModel> = served.iter().filter(|model| access.models.allows(&model.name)).map(message_model).collect();
+        Ok(MessageModelList {
+            first_id: data.first().map(|model| model.id.clone()),
+            last_id: data.last().map(|model| model.id.clone()),
+            data,
+            has_more: false,
+        })
+    })
+    .await
+}
+
+fn message_model(info: &ModelInfo) -> MessageModel {
+    MessageModel {
+        r#type: "model".to_owned(),
+        id: info.name.clone(),
+        display_name: info.name.clone(),
+        created_at: info.created_at.to_string(),
+    }
+}
+
 pub(crate) async fn get(gateway: Arc<Gateway>, headers: HeaderMap, id: String) -> Response {
+    if Envelope::of(&headers) == Envelope::Anthropic {
+        return respond(&gateway, &headers, |gateway, access| Ok(message_model(&find_model(gateway, access, &id)?))).await;
+    }
     respond(&gateway, &headers, |gateway, access| Ok(model(gateway, access, &find_model(gateway, access, &id)?))).await
 }
 
@@ -39,7 +70,7 @@ async fn respond<T: Serialize>(
     headers: &HeaderMap,
     make: impl FnOnce(&Gateway, &Access) -> Result<T>,
 ) -> Response {
-    let head = Head::new(gateway.ids.mint());
+    let head = Head::new(gateway.ids.mint(), Envelope::of(headers));
     let made = match gateway.access.authenticate(headers).await {
         Ok(access) => make(gateway, &access),
         Err(error) => Err(error),

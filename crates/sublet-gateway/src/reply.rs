@@ -4,13 +4,15 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sublet_api::ErrorBody;
 use sublet_core::id::RequestId;
 use sublet_core::{DurationMs, Error, ErrorCode, Money};
 
+use crate::dialect::Envelope;
 use crate::rate::RateReport;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What Anthropic's clients read into their errors.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const COST: HeaderName = HeaderName::from_static("x-sublet-cost");
@@ -23,15 +25,19 @@ const RETRY_WAIT_MAX: DurationMs = DurationMs::from_seconds(60);
 pub(crate) struct Head {
     pub request: RequestId,
     pub rate: RateReport,
+    pub envelope: Envelope,
 }
 
 impl Head {
-    pub fn new(request: RequestId) -> Self {
-        Self { request, rate: RateReport::default() }
+    pub fn new(request: RequestId, envelope: Envelope) -> Self {
+        Self { request, rate: RateReport::default(), envelope }
     }
 
     pub fn write(&self, headers: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::from_str(self.request.as_str()) {
+            if self.envelope == Envelope::Anthropic {
+                headers.insert(ANTHROPIC_REQUEST_ID, value.clone());
+            }
             headers.insert(REQUEST_ID, value);
         }
         self.rate.write(headers);
@@ -49,16 +55,11 @@ impl Head {
     /// An error answer; logs it if it is ours.
     pub fn error(&self, error: &Error) -> Response {
         log(&self.request, error);
-        let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = self.json(status, error_body(&self.request, error));
+        let status = StatusCode::from_u16(self.envelope.status(error)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = self.json(status, self.envelope.body(&self.request, error));
         write_retry(response.headers_mut(), error);
         response
     }
-}
-
-/// The envelope, as it is sent in a body or in a stream's last event.
-pub(crate) fn error_body(request: &RequestId, error: &Error) -> Vec<u8> {
-    serde_json::to_vec(&ErrorBody::new(error, Some(request))).expect("an error body has only JSON's own types")
 }
 
 /// Errors on our side are logged once, here, with what the caller does not see.

@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sublet_core::admission::Access;
 use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::SliceId;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 
-use crate::answer::{self, Form};
+use crate::answer;
 use crate::branch::{Branch, BranchSizes};
+use crate::dialect::{Call, Endpoint, Form};
 use crate::gateway::Gateway;
 use crate::generation::{Facts, Generation, Guards};
 use crate::idempotency::Attempt;
 use crate::keys::KeyState;
-use crate::parse::{Call, Endpoint, parse};
 use crate::pricing::{hold_for, output_covered, prompt_hold};
 use crate::purse::{Ask, Held, Money};
 use crate::reply::Head;
@@ -36,9 +36,37 @@ const PURSES_MAX: usize = 4;
 /// Names listed as alternatives to an unknown model.
 const ALTERNATIVES_MAX: usize = 20;
 
+/// Counts the tokens of a request: everything that serving it would check before its money.
+pub(crate) async fn count(gateway: Arc<Gateway>, endpoint: Endpoint, request: Request<Body>) -> Response {
+    let mut head = Head::new(gateway.ids.mint(), endpoint.envelope());
+    match admit_and_count(&gateway, endpoint, request, &mut head).await {
+        Ok(tokens) => head.json(StatusCode::OK, endpoint.count(tokens)),
+        Err(error) => head.error(&error),
+    }
+}
+
+async fn admit_and_count(
+    gateway: &Arc<Gateway>,
+    endpoint: Endpoint,
+    request: Request<Body>,
+    head: &mut Head,
+) -> Result<TokenCount> {
+    let _entered = gateway.enter()?;
+    let (parts, body) = request.into_parts();
+    let access = gateway.access.authenticate(&parts.headers).await?;
+    let state = gateway.keys.get(&access)?;
+    let now = gateway.clock.now();
+    let in_flight = state.rate.enter(access.rates, now);
+    head.rate = state.rate.report(now);
+    let _in_flight = in_flight?;
+    let body = read_body(gateway, body, &parts.headers).await?;
+    let prepared = prepare(gateway, &access, move |body| endpoint.read_to_count(body), body).await?;
+    Ok(prepared.prompt())
+}
+
 /// Serves one billable request.
 pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: Endpoint, request: Request<Body>) -> Response {
-    let mut head = Head::new(gateway.ids.mint());
+    let mut head = Head::new(gateway.ids.mint(), endpoint.envelope());
     match admit_and_answer(&gateway, endpoint, request, &mut head).await {
         Ok(response) => response,
         Err(error) => {
@@ -60,7 +88,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let body = read_body(gateway, body, &parts.headers).await?;
     let attempt = Attempt { project: &access.project, route: endpoint.route(), body: &body, request: &head.request };
     let claim = gateway.idempotency.claim(&parts.headers, &attempt)?;
-    let prepared = prepare(gateway, &access, endpoint, body).await?;
+    let prepared = prepare(gateway, &access, move |body| endpoint.read(body), body).await?;
     state.rate.spend_tokens(prepared.prompt(), now);
     head.rate = state.rate.report(now);
     let call = &prepared.call;
@@ -75,8 +103,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         streamed: call.stream,
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
-    let form = Form { endpoint, include_usage: call.include_usage, logprobs: call.sampling.logprobs.is_some() };
-    let generation = start(gateway, &state, (facts, guards), prepared).await?;
+    let (generation, form) = start(gateway, &state, (facts, guards), prepared).await?;
     answer::answer(head.clone(), form, generation).await
 }
 
@@ -144,11 +171,16 @@ impl Prepared {
 }
 
 /// Checks the fields, finds the model, and tokenizes.
-async fn prepare(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: Endpoint, body: bytes::Bytes) -> Result<Prepared> {
+async fn prepare(
+    gateway: &Arc<Gateway>,
+    access: &Arc<Access>,
+    read: impl FnOnce(&[u8]) -> Result<Call> + Send + 'static,
+    body: bytes::Bytes,
+) -> Result<Prepared> {
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || {
-        let call = parse(endpoint, &body)?;
+        let call = read(&body)?;
         let model = find_model(&gateway, &access, &call.model)?;
         check_vocabulary(&call, &model)?;
         let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
@@ -215,7 +247,7 @@ async fn start(
     state: &KeyState,
     (facts, guards): (Facts, Guards),
     prepared: Prepared,
-) -> Result<Generation> {
+) -> Result<(Generation, Form)> {
     let (money, slice) = hold(gateway, state, &facts, &prepared).await?;
     let for_output = money.amount().checked_sub(prompt_hold(&facts.prices, prepared.prompt())?)?;
     let mut spare = output_covered(&facts.prices, for_output).get();
@@ -239,7 +271,7 @@ async fn start(
             branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap, paid }));
         }
     }
-    Ok(Generation::new(Arc::clone(gateway), facts, guards, (money, slice), branches))
+    Ok((Generation::new(Arc::clone(gateway), facts, guards, (money, slice), branches), prepared.call.form))
 }
 
 /// Answers to one prompt differ, and each can be repeated.

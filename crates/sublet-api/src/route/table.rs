@@ -15,6 +15,7 @@ use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
 use crate::limit::{SetSpendLimit, SpendLimit};
 use crate::list::{List, ListQuery};
+use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
 use crate::openai;
@@ -22,6 +23,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::responses::{CountInput, CountedInput, Response, ResponseEvent, ResponseRequest};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
@@ -64,6 +66,14 @@ routes! {
         .inference().takes::<openai::ChatRequest>().gives_or_streams::<openai::ChatCompletion, openai::ChatChunk>();
     CreateCompletion     = Post "/v1/completions"      .open(Project, "Continues a text.")
         .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
+    CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; nothing of it is stored.")
+        .inference().takes::<ResponseRequest>().gives_or_streams::<Response, ResponseEvent>();
+    CountResponseTokens  = Post "/v1/responses/input_tokens" .open(Project, "Counts an input's tokens, free of charge.")
+        .counts().takes::<CountInput>().gives::<CountedInput>();
+    CreateMessage        = Post "/v1/messages"         .open(Project, "Answers a conversation in Anthropic's shape.")
+        .inference().takes::<MessageRequest>().gives_or_streams::<Message, MessageEvent>();
+    CountMessageTokens   = Post "/v1/messages/count_tokens" .open(Project, "Counts a conversation's tokens, free of charge.")
+        .counts().takes::<CountTokens>().gives::<CountedTokens>();
     ListModels           = Get  "/v1/models"           .open(Project, "The models this key may call.").aliased().gives::<openai::ModelList>();
     GetModel             = Get  "/v1/models/{*id}"     .open(Project, "One model by name; names may hold slashes.").aliased().gives::<openai::Model>();
     GetRequest           = Get  "/v1/requests/{id}"    .open(Project, "What one request used and cost; never its content.").gives::<Request>();

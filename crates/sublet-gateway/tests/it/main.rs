@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cloud;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod engine;

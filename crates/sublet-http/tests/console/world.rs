@@ -342,8 +342,16 @@ fn routes(cloud: &Cloud, compute: &Compute, chat: &Chat) -> Router {
     let chat = chat.clone();
     let chat = post(move |request: Request<Body>| chat.answer(request));
     let elsewhere = post(|| async { StatusCode::NOT_IMPLEMENTED });
-    let others = [Operation::CreateCompletion, Operation::ListModels, Operation::GetModel];
     let mut data_plane = vec![(Operation::CreateChatCompletion, chat)];
+    let others = [
+        Operation::CreateCompletion,
+        Operation::CreateResponse,
+        Operation::CountResponseTokens,
+        Operation::CreateMessage,
+        Operation::CountMessageTokens,
+        Operation::ListModels,
+        Operation::GetModel,
+    ];
     data_plane.extend(others.into_iter().map(|operation| (operation, elsewhere.clone())));
     router(&app, data_plane).expect("every route has a handler")
 }

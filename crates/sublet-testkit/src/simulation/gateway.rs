@@ -17,6 +17,14 @@ use sublet_core::{ErrorCode, Nanos, Result, Timestamp, TokenCount};
 
 use crate::database::MODEL;
 
+/// What became of a request that wanted more output.
+pub enum Generated {
+    More,
+    OutOfMoney,
+    /// Its key was revoked.
+    KeyGone(KeyId),
+}
+
 /// A grant asks for this many times what is missing.
 const GROWTH: i64 = 4;
 /// Records of one settlement when a journal is replayed.
@@ -191,8 +199,8 @@ impl ModelGateway {
         Ok(grant.slice)
     }
 
-    /// The engine makes output; the hold grows ahead of it. False: the budget stopped it, and it has ended.
-    pub async fn generate(&mut self, index: usize, output: i64) -> Result<bool> {
+    /// The engine makes output; the hold grows ahead of it. A request that is stopped has ended.
+    pub async fn generate(&mut self, index: usize, output: i64) -> Result<Generated> {
         let request = &self.requests[index];
         let (slice, key) = (request.slice.clone(), request.access.key.clone());
         let grown = TokenUsage { output: request.tokens.output.saturating_add(TokenCount::new(output)), ..request.tokens };
@@ -204,7 +212,11 @@ impl ModelGateway {
                 Ok(_) => {}
                 Err(error) if error.code() == ErrorCode::InsufficientQuota => {
                     self.finish(index, Outcome::BudgetStopped);
-                    return Ok(false);
+                    return Ok(Generated::OutOfMoney);
+                }
+                Err(error) if error.code() == ErrorCode::InvalidApiKey => {
+                    self.finish(index, Outcome::ServerStopped);
+                    return Ok(Generated::KeyGone(key));
                 }
                 Err(error) => return Err(error),
             }
@@ -215,7 +227,7 @@ impl ModelGateway {
         let request = &mut self.requests[index];
         request.hold = plus(request.hold, missing);
         request.tokens = grown;
-        Ok(true)
+        Ok(Generated::More)
     }
 
     /// The request's record is written; it counts once it is synced.

@@ -1,12 +1,12 @@
 //! Steps of the data plane: requests come, grow and end; journals are synced, settled, offered again.
 
 use sublet_core::admission::TokenUsage;
-use sublet_core::id::RequestId;
+use sublet_core::id::{KeyId, RequestId};
 use sublet_core::usage::{Outcome, UsageRecord, UsageSink};
 use sublet_core::{ErrorCode, TokenCount};
 
 use super::Simulation;
-use super::gateway::Prompt;
+use super::gateway::{Generated, Prompt};
 
 /// Requests that one gateway has open at once.
 const OPEN_MAX: usize = 40;
@@ -46,12 +46,22 @@ impl Simulation {
         if open == 0 { None } else { Some((process, self.below(open))) }
     }
 
+    fn is_revoked(&self, id: &KeyId) -> bool {
+        self.tenants.iter().flat_map(|tenant| &tenant.keys).any(|key| &key.id == id && key.revoked)
+    }
+
     pub(super) async fn generate(&mut self) {
         let Some((process, request)) = self.some_request() else { return self.admit().await };
         let output = self.number(1, 300) * if self.chance(15) { 10_000 } else { 1 };
         let result = self.processes[process].gateway.generate(request, output).await;
-        let going_on = result.expect("an extension is granted or refused for money");
-        self.did(if going_on { "a request goes on" } else { "a request is stopped by its budget" });
+        self.did(match result.expect("an extension is granted or refused for money or its key") {
+            Generated::More => "a request goes on",
+            Generated::OutOfMoney => "a request is stopped by its budget",
+            Generated::KeyGone(key) => {
+                assert!(self.is_revoked(&key), "{key} works and was refused");
+                "a request is stopped with its key"
+            }
+        });
     }
 
     pub(super) async fn end_request(&mut self) {

@@ -239,13 +239,19 @@ fn billable_routes_need_money(database: Database) {
             Operation::CreateLease => json!({ "quote": quote["id"] }),
             Operation::CreateJob => json!({ "lease": "lease_00000000000000000000000000", "command": ["true"] }),
             Operation::CreateCompletion => json!({ "model": server.keys.model, "prompt": "Hello", "max_tokens": 4 }),
+            Operation::CreateResponse => json!({ "model": server.keys.model, "input": "Hello", "max_output_tokens": 4 }),
             _ => chat(&server.keys.model, 4, &json!({})),
         };
         for path in route.paths() {
             let refused = server.post(&path, &poor.project, &body).unwrap();
-            let expected = if route.operation == Operation::CreateJob { 404 } else { 429 };
+            let expected = match route.operation {
+                Operation::CreateJob => 404,
+                // Anthropic's clients know the status for an exhausted budget.
+                Operation::CreateMessage => 402,
+                _ => 429,
+            };
             assert_eq!(refused.status, expected, "{route:?}: {}", refused.text());
-            if expected == 429 {
+            if expected != 404 {
                 assert_eq!(refused.code(), "insufficient_quota", "{route:?}");
                 assert_eq!(refused.header("x-should-retry"), Some("false"), "{route:?}");
             }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sublet_core::engine::Millionths;
 use sublet_core::{Error, ErrorCode, Result};
 
-use crate::number::millionths;
+use super::number::millionths;
 
 /// Longest JSON text that is looked at to see whether a field is neutral.
 const NEUTRAL_CHARS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! From a request body to what the engine understands. Everything is checked here, before money or memory is used.
+//! Reads chat completions and completions.
 //!
 //! Unknown harmless fields are ignored; fields that would change the answer are refused by name.
 
@@ -6,102 +6,57 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use sublet_api::openai::{GenerationFields, MessageFields, PartFields, StreamOptionFields};
-use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, STOP_STRINGS_MAX, Sampling};
-use sublet_core::{Error, ErrorCode, Result, TokenCount};
+use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, Sampling};
+use sublet_core::{Result, TokenCount};
 
-use crate::field::{Bounded, Field, field, invalid, unsupported};
+use super::Kind;
+use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, stop_strings, top_k, top_p};
+use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
+use crate::dialect::{CHOICES_MAX, Call, Form};
 
-/// Answers one request can have: prompts multiplied by `n`.
-pub(crate) const CHOICES_MAX: usize = 8;
 const MESSAGES_MAX: usize = 8_192;
 const PARTS_MAX: usize = 1_024;
 const PROMPT_TOKENS_MAX: usize = 2_097_152;
 const LOGIT_BIAS_MAX: usize = 1_024;
-const NAME_BYTES_MAX: usize = 256;
-/// A stop string bounds how many tokens the engine may have to keep back.
-pub(crate) const STOP_BYTES_MAX: usize = 256;
 const TOP_LOGPROBS_MAX: i64 = 20;
 const COMPLETION_LOGPROBS_MAX: i64 = 5;
-const UNIT: i64 = 1_000_000;
-
-/// Which endpoint was called.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Endpoint {
-    Chat,
-    Completion,
-}
-
-impl Endpoint {
-    /// The route as records and metrics name it.
-    pub const fn route(self) -> &'static str {
-        match self {
-            Self::Chat => "/v1/chat/completions",
-            Self::Completion => "/v1/completions",
-        }
-    }
-}
-
-/// One checked request.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub model: String,
-    pub prompts: Vec<Prompt>,
-    /// Answers per prompt.
-    pub answers: usize,
-    pub sampling: Sampling,
-    pub stop: Vec<String>,
-    pub output_max: Option<TokenCount>,
-    pub stream: bool,
-    pub include_usage: bool,
-}
+/// Every tier name is understood; all are served, and charged, as `default`.
+const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
 
 /// Reads a body.
-pub(crate) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Call> {
-    let fields = json_object(body)?;
-    refuse_unsupported(endpoint, &fields)?;
-    service_tier(&fields)?;
-    let model = field("model", fields.model).ok_or_else(|| invalid("model", "'model' is missing"))?.text(NAME_BYTES_MAX)?;
+pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
+    let fields: GenerationFields<'_> = json_object(body)?;
+    refuse_unsupported(kind, &fields)?;
+    service_tier(fields.service_tier, &TIERS)?;
     let answers = match field("n", fields.n) {
         Some(n) => n.integer(1..=i64::try_from(CHOICES_MAX).unwrap_or(1))?,
         None => 1,
     };
     let answers = usize::try_from(answers).unwrap_or(1);
-    let prompts = match endpoint {
-        Endpoint::Chat => vec![Prompt::Chat(messages(&fields)?)],
-        Endpoint::Completion => text_prompts(&fields)?,
+    let prompts = match kind {
+        Kind::Chat => vec![Prompt::Chat(messages(&fields)?)],
+        Kind::Completion => text_prompts(&fields)?,
     };
     if prompts.len() * answers > CHOICES_MAX {
         return Err(invalid("n", format!("a request has at most {CHOICES_MAX} answers: prompts multiplied by n")));
     }
     best_of(&fields, answers)?;
-    let stream = field("stream", fields.stream).map_or(Ok(false), |stream| stream.boolean())?;
+    let sampling = sampling(kind, &fields)?;
+    let form = super::Form { kind, include_usage: include_usage(&fields)?, logprobs: sampling.logprobs.is_some() };
     Ok(Call {
-        model,
+        model: model_name(fields.model)?,
         prompts,
         answers,
-        sampling: sampling(endpoint, &fields)?,
-        stop: stop_strings(&fields)?,
+        sampling,
+        stop: stop_strings(field("stop", fields.stop))?,
         output_max: output_max(&fields)?,
-        stream,
-        include_usage: include_usage(&fields)?,
+        stream: boolean("stream", fields.stream)?,
+        form: Form::OpenAi(form),
     })
 }
 
-fn json_object(body: &[u8]) -> Result<GenerationFields<'_>> {
-    let invalid_json = |message: String| {
-        Error::new(ErrorCode::InvalidJson, message).alternative("send one JSON object with Content-Type: application/json")
-    };
-    let text =
-        std::str::from_utf8(body).map_err(|e| invalid_json(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
-    match text.trim_start().as_bytes().first() {
-        Some(b'{') => serde_json::from_str(text).map_err(|e| invalid_json(format!("the body is not valid JSON: {e}"))),
-        Some(_) => Err(invalid_json("the body is not a JSON object".to_owned())),
-        None => Err(invalid_json("the body is empty".to_owned())),
-    }
-}
-
 /// Fields with the JSON values that mean the same as leaving them out.
-fn refuse_unsupported(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<()> {
+fn refuse_unsupported(kind: Kind, fields: &GenerationFields<'_>) -> Result<()> {
     const OFF: &[&str] = &["false"];
     let table: [(&'static str, Option<&RawValue>, &[&str]); 22] = [
         ("tools", fields.tools, &["[]"]),
@@ -132,9 +87,9 @@ fn refuse_unsupported(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Resu
             field.refuse_unless_neutral(neutral)?;
         }
     }
-    match (endpoint, field("best_of", fields.best_of)) {
-        (Endpoint::Chat, Some(best_of)) => best_of.refuse_unless_neutral(&["1"]),
-        (Endpoint::Chat | Endpoint::Completion, _) => Ok(()),
+    match (kind, field("best_of", fields.best_of)) {
+        (Kind::Chat, Some(best_of)) => best_of.refuse_unless_neutral(&["1"]),
+        (Kind::Chat | Kind::Completion, _) => Ok(()),
     }
 }
 
@@ -146,17 +101,6 @@ fn best_of(fields: &GenerationFields<'_>, answers: usize) -> Result<()> {
         return Ok(());
     }
     Err(unsupported("best_of", "other than n is not supported"))
-}
-
-/// Every tier name is understood; all are served, and charged, as `default`.
-fn service_tier(fields: &GenerationFields<'_>) -> Result<()> {
-    const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
-    let Some(field) = field("service_tier", fields.service_tier) else { return Ok(()) };
-    let tier = field.text(NAME_BYTES_MAX)?;
-    if TIERS.contains(&tier.as_str()) {
-        return Ok(());
-    }
-    Err(TIERS.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
 }
 
 fn messages(fields: &GenerationFields<'_>) -> Result<Vec<ChatMessage>> {
@@ -244,27 +188,17 @@ fn text_prompts(fields: &GenerationFields<'_>) -> Result<Vec<Prompt>> {
     Ok(prompts)
 }
 
-fn sampling(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<Sampling> {
-    let decimal = |field: Option<Field<'_>>, default: i64, range: std::ops::RangeInclusive<i64>, expected: &str| match field {
-        Some(field) => field.decimal(range, expected),
-        None => Ok(Millionths(default)),
-    };
-    let penalty = |field| decimal(field, 0, -2 * UNIT..=2 * UNIT, "a number from -2 to 2");
-    let temperature = decimal(field("temperature", fields.temperature), UNIT, 0..=2 * UNIT, "a number from 0 to 2")?;
-    let top_p = decimal(field("top_p", fields.top_p), UNIT, 1..=UNIT, "a number above 0 and at most 1")?;
-    let top_k = match field("top_k", fields.top_k) {
-        Some(field) => u32::try_from(field.integer(-1..=i64::from(u32::MAX))?).ok(),
-        None => None,
-    };
+fn sampling(kind: Kind, fields: &GenerationFields<'_>) -> Result<Sampling> {
+    let penalty = |name, raw| decimal(field(name, raw), 0, -2 * UNIT..=2 * UNIT, "a number from -2 to 2");
     Ok(Sampling {
-        temperature,
-        top_p,
-        top_k,
-        presence_penalty: penalty(field("presence_penalty", fields.presence_penalty))?,
-        frequency_penalty: penalty(field("frequency_penalty", fields.frequency_penalty))?,
+        temperature: decimal(field("temperature", fields.temperature), UNIT, 0..=2 * UNIT, "a number from 0 to 2")?,
+        top_p: top_p(fields.top_p)?,
+        top_k: top_k(fields.top_k)?,
+        presence_penalty: penalty("presence_penalty", fields.presence_penalty)?,
+        frequency_penalty: penalty("frequency_penalty", fields.frequency_penalty)?,
         seed: seed(fields)?,
         logit_bias: logit_bias(fields)?,
-        logprobs: logprobs(endpoint, fields)?,
+        logprobs: logprobs(kind, fields)?,
     })
 }
 
@@ -292,9 +226,9 @@ fn logit_bias(fields: &GenerationFields<'_>) -> Result<Vec<(u32, Millionths)>> {
     map.iter().map(entry).collect()
 }
 
-fn logprobs(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<Option<u8>> {
-    let count = match endpoint {
-        Endpoint::Chat => {
+fn logprobs(kind: Kind, fields: &GenerationFields<'_>) -> Result<Option<u8>> {
+    let count = match kind {
+        Kind::Chat => {
             let on = field("logprobs", fields.logprobs).map_or(Ok(false), |field| field.boolean())?;
             let top = field("top_logprobs", fields.top_logprobs).map(|field| field.integer(0..=TOP_LOGPROBS_MAX)).transpose()?;
             if !on && top.is_some_and(|top| top > 0) {
@@ -302,25 +236,11 @@ fn logprobs(endpoint: Endpoint, fields: &GenerationFields<'_>) -> Result<Option<
             }
             on.then(|| top.unwrap_or(0))
         }
-        Endpoint::Completion => {
+        Kind::Completion => {
             field("logprobs", fields.logprobs).map(|field| field.integer(0..=COMPLETION_LOGPROBS_MAX)).transpose()?
         }
     };
     Ok(count.and_then(|count| u8::try_from(count).ok()))
-}
-
-fn stop_strings(fields: &GenerationFields<'_>) -> Result<Vec<String>> {
-    let Some(field) = field("stop", fields.stop) else { return Ok(Vec::new()) };
-    let expected = format!("a string or a list of at most {STOP_STRINGS_MAX} strings, each of 1 to {STOP_BYTES_MAX} bytes");
-    let strings = if field.raw.get().starts_with('"') {
-        vec![field.parse::<String>(&expected)?]
-    } else {
-        field.parse::<Bounded<String, STOP_STRINGS_MAX>>(&expected)?.0
-    };
-    if strings.iter().any(|text| text.is_empty() || text.len() > STOP_BYTES_MAX) {
-        return Err(invalid("stop", format!("'stop' must be {expected}")));
-    }
-    Ok(strings)
 }
 
 /// The smaller of both fields: neither may be exceeded.

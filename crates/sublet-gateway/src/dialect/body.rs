@@ -1,0 +1,79 @@
+//! What every dialect reads alike: the JSON object, the model's name, and how the next token is chosen.
+
+use std::ops::RangeInclusive;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sublet_core::engine::{Millionths, STOP_STRINGS_MAX};
+use sublet_core::{Error, ErrorCode, Result};
+
+use super::STOP_BYTES_MAX;
+use super::field::{Bounded, Field, field, invalid};
+
+/// One, in the engine's millionths.
+pub(crate) const UNIT: i64 = 1_000_000;
+/// Longest name of a model or of a value.
+const NAME_BYTES_MAX: usize = 256;
+
+/// The body as one object of raw fields.
+pub(crate) fn json_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    let invalid_json = |message: String| {
+        Error::new(ErrorCode::InvalidJson, message).alternative("send one JSON object with Content-Type: application/json")
+    };
+    let text =
+        std::str::from_utf8(body).map_err(|e| invalid_json(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
+    match text.trim_start().as_bytes().first() {
+        Some(b'{') => serde_json::from_str(text).map_err(|e| invalid_json(format!("the body is not valid JSON: {e}"))),
+        Some(_) => Err(invalid_json("the body is not a JSON object".to_owned())),
+        None => Err(invalid_json("the body is empty".to_owned())),
+    }
+}
+
+pub(crate) fn model_name(raw: Option<&RawValue>) -> Result<String> {
+    field("model", raw).ok_or_else(|| invalid("model", "'model' is missing"))?.text(NAME_BYTES_MAX)
+}
+
+/// A switch that is off unless it is turned on.
+pub(crate) fn boolean(name: &'static str, raw: Option<&RawValue>) -> Result<bool> {
+    field(name, raw).map_or(Ok(false), |field| field.boolean())
+}
+
+/// A number in millionths; `expected` says the range in words.
+pub(crate) fn decimal(field: Option<Field<'_>>, default: i64, range: RangeInclusive<i64>, expected: &str) -> Result<Millionths> {
+    field.map_or(Ok(Millionths(default)), |field| field.decimal(range, expected))
+}
+
+pub(crate) fn top_p(raw: Option<&RawValue>) -> Result<Millionths> {
+    decimal(field("top_p", raw), UNIT, 1..=UNIT, "a number above 0 and at most 1")
+}
+
+/// -1 and 0 mean all tokens.
+pub(crate) fn top_k(raw: Option<&RawValue>) -> Result<Option<u32>> {
+    let Some(field) = field("top_k", raw) else { return Ok(None) };
+    Ok(u32::try_from(field.integer(-1..=i64::from(u32::MAX))?).ok())
+}
+
+/// Checks the name of a tier. All are served, and charged, as the default one.
+pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[&str]) -> Result<()> {
+    let Some(field) = field("service_tier", raw) else { return Ok(()) };
+    let tier = field.text(NAME_BYTES_MAX)?;
+    if tiers.contains(&tier.as_str()) {
+        return Ok(());
+    }
+    Err(tiers.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
+}
+
+/// One string or a list of them.
+pub(crate) fn stop_strings(field: Option<Field<'_>>) -> Result<Vec<String>> {
+    let Some(field) = field else { return Ok(Vec::new()) };
+    let expected = format!("a string or a list of at most {STOP_STRINGS_MAX} strings, each of 1 to {STOP_BYTES_MAX} bytes");
+    let strings = if field.raw.get().starts_with('"') {
+        vec![field.parse::<String>(&expected)?]
+    } else {
+        field.parse::<Bounded<String, STOP_STRINGS_MAX>>(&expected)?.0
+    };
+    if strings.iter().any(|text| text.is_empty() || text.len() > STOP_BYTES_MAX) {
+        return Err(invalid(field.name, format!("'{}' must be {expected}", field.name)));
+    }
+    Ok(strings)
+}

@@ -1,0 +1,233 @@
+//! The APIs this gateway speaks: each reads a body into a [`Call`] and writes an answer in its own form.
+//!
+//! Everything of a request is checked while it is read, before money or memory is used. A dialect knows
+//! nothing of admission and metering, and sees money only as the finished amount that it shows.
+
+mod body;
+mod field;
+mod messages;
+mod number;
+mod openai;
+mod responses;
+
+use http::HeaderMap;
+use serde::Serialize;
+use sublet_api::ErrorBody;
+use sublet_api::messages::{MessageError, status_and_type};
+use sublet_api::openai::CostNote;
+use sublet_core::admission::TokenUsage;
+use sublet_core::engine::{FinishReason, PositionLogprobs, Prompt, Sampling};
+use sublet_core::id::RequestId;
+use sublet_core::{Error, Result, Timestamp, TokenCount};
+
+use crate::generation::Delta;
+
+/// Answers one request can have: prompts multiplied by `n`.
+pub(crate) const CHOICES_MAX: usize = 8;
+/// A stop string bounds how many tokens the engine may have to keep back.
+pub(crate) const STOP_BYTES_MAX: usize = 256;
+
+/// Which endpoint was called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Endpoint {
+    Chat,
+    Completion,
+    Response,
+    Message,
+}
+
+impl Endpoint {
+    /// The route as records and metrics name it.
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completion => "/v1/completions",
+            Self::Response => "/v1/responses",
+            Self::Message => "/v1/messages",
+        }
+    }
+
+    /// The shape its errors have.
+    pub const fn envelope(self) -> Envelope {
+        match self {
+            Self::Chat | Self::Completion | Self::Response => Envelope::OpenAi,
+            Self::Message => Envelope::Anthropic,
+        }
+    }
+
+    /// Reads a body of which an answer is wanted.
+    pub fn read(self, body: &[u8]) -> Result<Call> {
+        match self {
+            Self::Chat => openai::read(openai::Kind::Chat, body),
+            Self::Completion => openai::read(openai::Kind::Completion, body),
+            Self::Response => responses::read(body),
+            Self::Message => messages::read(body, messages::Purpose::Answer),
+        }
+    }
+
+    /// Reads a body of which only the tokens are to be counted.
+    pub fn read_to_count(self, body: &[u8]) -> Result<Call> {
+        match self {
+            Self::Message => messages::read(body, messages::Purpose::Count),
+            Self::Chat | Self::Completion | Self::Response => self.read(body),
+        }
+    }
+
+    /// The answer to a request to count.
+    pub fn count(self, tokens: TokenCount) -> Vec<u8> {
+        match self {
+            Self::Message => messages::count(tokens),
+            Self::Chat | Self::Completion | Self::Response => responses::count(tokens),
+        }
+    }
+}
+
+/// The shape of errors.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Envelope {
+    #[default]
+    OpenAi,
+    Anthropic,
+}
+
+impl Envelope {
+    /// What the caller of a route that serves both reads.
+    pub fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key("anthropic-version") { Self::Anthropic } else { Self::OpenAi }
+    }
+
+    pub fn status(self, error: &Error) -> u16 {
+        match self {
+            Self::OpenAi => error.code().status(),
+            Self::Anthropic => status_and_type(error.code()).0,
+        }
+    }
+
+    /// The body of an error answer.
+    pub fn body(self, request: &RequestId, error: &Error) -> Vec<u8> {
+        match self {
+            Self::OpenAi => json(&ErrorBody::new(error, Some(request))),
+            Self::Anthropic => json(&MessageError::new(error, Some(request))),
+        }
+    }
+}
+
+/// One checked request.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub model: String,
+    pub prompts: Vec<Prompt>,
+    /// Answers per prompt.
+    pub answers: usize,
+    pub sampling: Sampling,
+    pub stop: Vec<String>,
+    pub output_max: Option<TokenCount>,
+    pub stream: bool,
+    pub form: Form,
+}
+
+/// What the form of an answer depends on.
+#[derive(Debug)]
+pub(crate) enum Form {
+    OpenAi(openai::Form),
+    Response(Box<responses::Form>),
+    Message(messages::Form),
+}
+
+impl Form {
+    /// Writes the answer of this form.
+    pub fn writer(self, subject: Subject<'_>) -> Box<dyn Writer> {
+        match self {
+            Self::OpenAi(form) => Box::new(openai::Frames::new(form, subject)),
+            Self::Response(form) => Box::new(responses::Events::new(*form, subject)),
+            Self::Message(form) => Box::new(messages::Events::new(form, subject)),
+        }
+    }
+}
+
+/// Which answer, of which model, since when.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub request: &'a RequestId,
+    pub model: &'a str,
+    pub created: Timestamp,
+    /// Answers it has.
+    pub choices: usize,
+}
+
+impl Subject<'_> {
+    /// The request's id under another prefix: ids of one request differ in nothing else.
+    fn id(&self, prefix: &str) -> String {
+        let id = self.request.as_str();
+        format!("{prefix}_{}", id.split_once('_').map_or(id, |(_, body)| body))
+    }
+}
+
+/// The text of one answer so far.
+#[derive(Default, Debug)]
+pub(crate) struct Text {
+    pub text: String,
+    pub logprobs: Vec<PositionLogprobs>,
+}
+
+/// How a request ended well.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    pub tokens: &'a TokenUsage,
+    /// One per answer.
+    pub finishes: &'a [FinishReason],
+    pub cost: &'a CostNote,
+    pub at: Timestamp,
+}
+
+impl End<'_> {
+    /// Our word for an end that clients have none for.
+    fn stop(&self) -> Option<String> {
+        self.finishes.iter().find_map(|reason| stop_text(*reason)).map(str::to_owned)
+    }
+}
+
+/// Our word for an end that clients have none for.
+fn stop_text(reason: FinishReason) -> Option<&'static str> {
+    match reason {
+        FinishReason::Allowance => Some("budget"),
+        FinishReason::Stop | FinishReason::StopString(_) | FinishReason::Length => None,
+    }
+}
+
+/// Writes one answer: either [`Writer::whole`], or events in this order: `begin`, any `delta`, and
+/// `end` or `failure`.
+pub(crate) trait Writer: Send {
+    /// The events before any text; `prompt` is what is known of the input's tokens.
+    fn begin(&mut self, out: &mut Vec<u8>, prompt: &TokenUsage);
+    fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta);
+    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>);
+    /// The last event when something failed, after which the stream just ends.
+    fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error);
+    /// What is sent in a long silence.
+    fn heartbeat(&self) -> &'static [u8] {
+        // A comment: parsers that know the format skip it.
+        b": still working\n\n"
+    }
+    /// The answer as one object.
+    fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8>;
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_json(&mut out, value);
+    out
+}
+
+fn push_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("writing JSON's own types to memory cannot fail");
+}
+
+/// One event of a stream whose events have names.
+fn push_event<T: Serialize>(out: &mut Vec<u8>, name: &str, event: &T) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    push_json(out, event);
+    out.extend_from_slice(b"\n\n");
+}

@@ -1,0 +1,253 @@
+//! Writes chat completions and completions. Events are text: a prefix made once per stream, then only what changes.
+
+use sublet_api::openai::{
+    AnswerMessage, ChatChoice, ChatCompletion, ChatLogprobs, ChatTokenLogprob, ChatTopLogprob, Completion, CompletionChoice,
+    CompletionLogprobs, CompletionTokensDetails, Logprob, PromptTokensDetails, Usage,
+};
+use sublet_core::admission::TokenUsage;
+use sublet_core::engine::{FinishReason, PositionLogprobs};
+use sublet_core::id::RequestId;
+use sublet_core::{Error, Timestamp};
+
+use super::{Form, Kind};
+use crate::dialect::{End, Envelope, Subject, Text, Writer, json, push_json, stop_text};
+use crate::generation::Delta;
+
+/// Bytes of one event beside its prefix and its text, to allocate once.
+const EVENT_BYTES: usize = 96;
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// What all events of one stream say.
+pub(crate) struct Frames {
+    form: Form,
+    id: String,
+    model: String,
+    created: Timestamp,
+    /// Made with the first event.
+    prefix: Vec<u8>,
+    /// Characters sent per answer.
+    offsets: Vec<usize>,
+}
+
+impl Frames {
+    pub fn new(form: Form, subject: Subject<'_>) -> Self {
+        Self {
+            form,
+            id: subject.request.to_string(),
+            model: subject.model.to_owned(),
+            created: subject.created,
+            prefix: Vec::new(),
+            offsets: vec![0; subject.choices],
+        }
+    }
+
+    fn make_prefix(&self) -> Vec<u8> {
+        let object = match self.form.kind {
+            Kind::Chat => "chat.completion.chunk",
+            Kind::Completion => "text_completion",
+        };
+        let mut prefix = b"data: {\"id\":".to_vec();
+        push_json(&mut prefix, self.id.as_str());
+        prefix.extend_from_slice(b",\"object\":\"");
+        prefix.extend_from_slice(object.as_bytes());
+        prefix.extend_from_slice(b"\",\"created\":");
+        push_json(&mut prefix, &self.created.seconds());
+        prefix.extend_from_slice(b",\"model\":");
+        push_json(&mut prefix, self.model.as_str());
+        prefix.extend_from_slice(b",\"service_tier\":\"default\",\"choices\":[");
+        prefix
+    }
+
+    fn open(&self, out: &mut Vec<u8>, choice: usize) {
+        out.reserve(self.prefix.len() + EVENT_BYTES);
+        out.extend_from_slice(&self.prefix);
+        out.extend_from_slice(b"{\"index\":");
+        push_json(out, &choice);
+    }
+
+    fn close(&self, out: &mut Vec<u8>, stop: Option<&str>) {
+        out.extend_from_slice(b"}]");
+        if self.form.include_usage {
+            // `usage` is announced as null on every event but the last one.
+            out.extend_from_slice(b",\"usage\":null");
+        }
+        if let Some(stop) = stop {
+            out.extend_from_slice(b",\"sublet_stop\":");
+            push_json(out, stop);
+        }
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    /// The last event of one answer.
+    fn finish(&self, out: &mut Vec<u8>, choice: usize, reason: FinishReason) {
+        self.open(out, choice);
+        out.extend_from_slice(match self.form.kind {
+            Kind::Chat => br#","delta":{},"logprobs":null,"finish_reason":"#.as_slice(),
+            Kind::Completion => br#","text":"","logprobs":null,"finish_reason":"#.as_slice(),
+        });
+        push_json(out, reason_text(reason));
+        self.close(out, stop_text(reason));
+    }
+
+    /// The extra event with the counts and no answers.
+    fn counts(&self, out: &mut Vec<u8>, end: &End<'_>) {
+        if !self.form.include_usage {
+            return;
+        }
+        out.extend_from_slice(&self.prefix);
+        out.extend_from_slice(b"],\"usage\":");
+        push_json(out, &usage(end.tokens));
+        out.extend_from_slice(b",\"sublet\":");
+        push_json(out, end.cost);
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    fn chat(&self, texts: Vec<Text>, end: &End<'_>) -> ChatCompletion {
+        let choice = |(index, (text, reason)): (usize, (Text, &FinishReason))| ChatChoice {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            logprobs: self.form.logprobs.then(|| chat_logprobs(&text.logprobs)),
+            message: AnswerMessage { role: "assistant".to_owned(), content: Some(text.text), refusal: None },
+            finish_reason: Some(reason_text(*reason).to_owned()),
+        };
+        ChatCompletion {
+            id: self.id.clone(),
+            object: "chat.completion".to_owned(),
+            created: self.created.seconds(),
+            model: self.model.clone(),
+            choices: texts.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
+            usage: usage(end.tokens),
+            service_tier: "default".to_owned(),
+            sublet_stop: end.stop(),
+        }
+    }
+
+    fn completion(&self, texts: Vec<Text>, end: &End<'_>) -> Completion {
+        let choice = |(index, (text, reason)): (usize, (Text, &FinishReason))| CompletionChoice {
+            logprobs: self.form.logprobs.then(|| completion_logprobs(&text.logprobs, 0)),
+            text: text.text,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            finish_reason: Some(reason_text(*reason).to_owned()),
+        };
+        Completion {
+            id: self.id.clone(),
+            object: "text_completion".to_owned(),
+            created: self.created.seconds(),
+            model: self.model.clone(),
+            choices: texts.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
+            usage: usage(end.tokens),
+            sublet_stop: end.stop(),
+        }
+    }
+}
+
+impl Writer for Frames {
+    /// The role of each answer of a chat. Text completions have none.
+    fn begin(&mut self, out: &mut Vec<u8>, _prompt: &TokenUsage) {
+        self.prefix = self.make_prefix();
+        if self.form.kind == Kind::Completion {
+            return;
+        }
+        for choice in 0..self.offsets.len() {
+            self.open(out, choice);
+            out.extend_from_slice(br#","delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null"#);
+            self.close(out, None);
+        }
+    }
+
+    fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta) {
+        // Where the text starts in its answer, in characters.
+        let offset = self.offsets[delta.choice];
+        self.offsets[delta.choice] = offset + delta.text.chars().count();
+        let logprobs = self.form.logprobs.then_some(delta.logprobs.as_slice());
+        self.open(out, delta.choice);
+        match self.form.kind {
+            Kind::Chat => {
+                out.extend_from_slice(b",\"delta\":{\"content\":");
+                push_json(out, delta.text.as_str());
+                out.extend_from_slice(b"},\"logprobs\":");
+                push_json(out, &logprobs.map(chat_logprobs));
+            }
+            Kind::Completion => {
+                out.extend_from_slice(b",\"text\":");
+                push_json(out, delta.text.as_str());
+                out.extend_from_slice(b",\"logprobs\":");
+                push_json(out, &logprobs.map(|positions| completion_logprobs(positions, offset)));
+            }
+        }
+        out.extend_from_slice(b",\"finish_reason\":null");
+        self.close(out, None);
+    }
+
+    /// The end of every answer, the counts, and `[DONE]`.
+    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+        for (choice, reason) in end.finishes.iter().enumerate() {
+            self.finish(out, choice, *reason);
+        }
+        self.counts(out, end);
+        out.extend_from_slice(DONE);
+    }
+
+    /// One event, and no `[DONE]`.
+    fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&Envelope::OpenAi.body(request, error));
+        out.extend_from_slice(b"\n\n");
+    }
+
+    fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {
+        match self.form.kind {
+            Kind::Chat => json(&self.chat(texts, end)),
+            Kind::Completion => json(&self.completion(texts, end)),
+        }
+    }
+}
+
+fn usage(tokens: &TokenUsage) -> Usage {
+    Usage {
+        prompt_tokens: tokens.prompt().get(),
+        completion_tokens: tokens.output.get(),
+        total_tokens: tokens.total().get(),
+        prompt_tokens_details: PromptTokensDetails { cached_tokens: tokens.cached_input.get() },
+        completion_tokens_details: CompletionTokensDetails::default(),
+    }
+}
+
+/// OpenAI's word for an end.
+fn reason_text(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop | FinishReason::StopString(_) => "stop",
+        FinishReason::Length | FinishReason::Allowance => "length",
+    }
+}
+
+pub(crate) fn chat_logprobs(positions: &[PositionLogprobs]) -> ChatLogprobs {
+    let top = |position: &PositionLogprobs| {
+        let entry = |top: &sublet_core::engine::TokenLogprob| ChatTopLogprob {
+            token: top.token.clone(),
+            logprob: Logprob::from(top.logprob),
+            bytes: top.bytes.clone(),
+        };
+        position.top.iter().map(entry).collect()
+    };
+    let content = positions.iter().map(|position| ChatTokenLogprob {
+        token: position.chosen.token.clone(),
+        logprob: Logprob::from(position.chosen.logprob),
+        bytes: position.chosen.bytes.clone(),
+        top_logprobs: top(position),
+    });
+    ChatLogprobs { content: content.collect() }
+}
+
+/// `offset` is where the first of these tokens starts, in characters.
+fn completion_logprobs(positions: &[PositionLogprobs], mut offset: usize) -> CompletionLogprobs {
+    let mut logprobs = CompletionLogprobs::default();
+    for position in positions {
+        logprobs.text_offset.push(offset);
+        offset += position.chosen.token.chars().count();
+        logprobs.tokens.push(position.chosen.token.clone());
+        logprobs.token_logprobs.push(Logprob::from(position.chosen.logprob));
+        let top = position.top.iter().map(|top| (top.token.clone(), Logprob::from(top.logprob)));
+        logprobs.top_logprobs.push(top.collect());
+    }
+    logprobs
+}

@@ -1,0 +1,310 @@
+//! Reads response requests.
+
+use serde_json::value::RawValue;
+use sublet_api::openai::PartFields;
+use sublet_api::responses::{InputItemFields, RequestEcho, ResponseRequestFields, TextFields, Verbatim};
+use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling};
+use sublet_core::{Result, TokenCount};
+
+use super::Form;
+use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, top_p};
+use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
+use crate::dialect::{self, Call};
+
+const ITEMS_MAX: usize = 8_192;
+const PARTS_MAX: usize = 1_024;
+const INCLUDES_MAX: usize = 32;
+const TOOLS_MAX: usize = 1_024;
+const TOP_LOGPROBS_MAX: i64 = 20;
+/// Longest text that is repeated to whoever sent it, beside instructions.
+const ECHO_BYTES_MAX: usize = 16 * 1_024;
+const LABEL_BYTES_MAX: usize = 1_024;
+const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// Reads a body.
+pub(crate) fn read(body: &[u8]) -> Result<Call> {
+    let fields: ResponseRequestFields<'_> = json_object(body)?;
+    refuse_unsupported(&fields)?;
+    service_tier(fields.service_tier, &TIERS)?;
+    let model = model_name(fields.model)?;
+    let instructions = field("instructions", fields.instructions).map(|field| field.parse::<String>("a string")).transpose()?;
+    let mut messages = input(&fields)?;
+    if let Some(instructions) = &instructions {
+        messages.insert(0, ChatMessage { role: Role::System, content: instructions.clone(), name: None });
+    }
+    let logprobs = logprobs(&fields)?;
+    let output_max =
+        field("max_output_tokens", fields.max_output_tokens).map(|field| field.integer(1..=i64::from(i32::MAX))).transpose()?;
+    let sampling = Sampling {
+        temperature: decimal(field("temperature", fields.temperature), UNIT, 0..=2 * UNIT, "a number from 0 to 2")?,
+        top_p: top_p(fields.top_p)?,
+        logprobs,
+        ..Sampling::default()
+    };
+    let echo = RequestEcho {
+        model: model.clone(),
+        instructions,
+        max_output_tokens: output_max,
+        metadata: metadata(&fields)?,
+        parallel_tool_calls: field("parallel_tool_calls", fields.parallel_tool_calls).map_or(Ok(true), |field| field.boolean())?,
+        temperature: repeated(fields.temperature, "1.0"),
+        top_p: repeated(fields.top_p, "1.0"),
+        top_logprobs: logprobs.unwrap_or(0),
+        reasoning: object("reasoning", fields.reasoning, r#"{"effort":null,"summary":null}"#)?,
+        text: object("text", fields.text, r#"{"format":{"type":"text"}}"#)?,
+        tool_choice: repeated(fields.tool_choice, "\"auto\""),
+        tools: Vec::new(),
+        truncation: "disabled".to_owned(),
+        store: false,
+        background: false,
+        previous_response_id: None,
+        prompt_cache_key: label("prompt_cache_key", fields.prompt_cache_key)?,
+        safety_identifier: label("safety_identifier", fields.safety_identifier)?,
+        user: label("user", fields.user)?,
+    };
+    Ok(Call {
+        model,
+        prompts: vec![Prompt::Chat(messages)],
+        answers: 1,
+        sampling,
+        stop: Vec::new(),
+        output_max: output_max.map(TokenCount::new),
+        stream: boolean("stream", fields.stream)?,
+        form: dialect::Form::Response(Box::new(Form { echo, logprobs: logprobs.is_some() })),
+    })
+}
+
+/// Fields with the JSON values that mean the same as leaving them out.
+fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
+    const OFF: &[&str] = &["false"];
+    if let Some(store) = field("store", fields.store)
+        && store.boolean()?
+    {
+        return Err(unsupported("store", "is not offered: nothing of a response is kept here").alternative("send 'store': false"));
+    }
+    tools(fields)?;
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 7] = [
+        ("tool_choice", fields.tool_choice, &["\"none\"", "\"auto\""]),
+        ("previous_response_id", fields.previous_response_id, &[]),
+        ("conversation", fields.conversation, &[]),
+        ("background", fields.background, OFF),
+        ("prompt", fields.prompt, &[]),
+        ("context_management", fields.context_management, &["[]"]),
+        ("truncation", fields.truncation, &["\"disabled\""]),
+    ];
+    for (name, raw, neutral) in table {
+        if let Some(field) = field(name, raw) {
+            field.refuse_unless_neutral(neutral)?;
+        }
+    }
+    let Some(text) = field("text", fields.text) else { return Ok(()) };
+    let text: TextFields<'_> = text.parse("an object")?;
+    field("text.format", text.format).map_or(Ok(()), |format| format.refuse_unless_neutral(&[r#"{"type":"text"}"#]))
+}
+
+/// Functions would be called and are refused; tools of other kinds, which clients offer to whoever can use them, are skipped.
+fn tools(fields: &ResponseRequestFields<'_>) -> Result<()> {
+    let Some(tools) = field("tools", fields.tools) else { return Ok(()) };
+    let Bounded(tools) = tools.parse::<Bounded<InputItemFields<'_>, TOOLS_MAX>>(&format!("a list of at most {TOOLS_MAX} tools"))?;
+    let kind = |tool: &InputItemFields<'_>| tool.r#type.is_some_and(|raw| raw.get() == "\"function\"");
+    match tools.iter().position(kind) {
+        Some(index) => Err(unsupported(&format!("tools[{index}]"), "is a function, which the models served here cannot call")),
+        None => Ok(()),
+    }
+}
+
+fn repeated(raw: Option<&RawValue>, default: &str) -> Verbatim {
+    Verbatim(raw.map_or_else(|| constant(default), RawValue::to_owned))
+}
+
+fn constant(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).expect("the constant is JSON")
+}
+
+/// An object that is repeated as it came.
+fn object(name: &'static str, raw: Option<&RawValue>, default: &str) -> Result<Verbatim> {
+    if let Some(raw) = raw
+        && (!raw.get().starts_with('{') || raw.get().len() > ECHO_BYTES_MAX)
+    {
+        return Err(invalid(name, format!("'{name}' must be an object of at most {ECHO_BYTES_MAX} bytes")));
+    }
+    Ok(repeated(raw, default))
+}
+
+/// At most 16 names, each with a text.
+fn metadata(fields: &ResponseRequestFields<'_>) -> Result<Verbatim> {
+    const EXPECTED: &str = "an object of at most 16 names of 64 bytes with texts of 512 bytes";
+    if let Some(field) = field("metadata", fields.metadata) {
+        let map: std::collections::BTreeMap<String, String> = field.parse(EXPECTED)?;
+        if map.len() > 16 || map.iter().any(|(name, text)| name.len() > 64 || text.len() > 512) {
+            return Err(invalid("metadata", format!("'metadata' must be {EXPECTED}")));
+        }
+    }
+    object("metadata", fields.metadata, "{}")
+}
+
+fn label(name: &'static str, raw: Option<&RawValue>) -> Result<Option<String>> {
+    field(name, raw).map(|field| field.text(LABEL_BYTES_MAX)).transpose()
+}
+
+/// Log-probabilities are reported if they are included.
+fn logprobs(fields: &ResponseRequestFields<'_>) -> Result<Option<u8>> {
+    let top = field("top_logprobs", fields.top_logprobs).map(|field| field.integer(0..=TOP_LOGPROBS_MAX)).transpose()?;
+    let Some(include) = field("include", fields.include) else { return Ok(None) };
+    let Bounded(include) = include.parse::<Bounded<String, INCLUDES_MAX>>(&format!("a list of at most {INCLUDES_MAX} names"))?;
+    let is_on = include.iter().any(|name| name == LOGPROBS);
+    Ok(is_on.then(|| u8::try_from(top.unwrap_or(0)).unwrap_or(0)))
+}
+
+fn input(fields: &ResponseRequestFields<'_>) -> Result<Vec<ChatMessage>> {
+    let field = field("input", fields.input).ok_or_else(|| invalid("input", "'input' is missing"))?;
+    if field.raw.get().starts_with('"') {
+        return Ok(vec![ChatMessage { role: Role::User, content: field.parse("a string")?, name: None }]);
+    }
+    let messages = items(&field)?;
+    if messages.is_empty() {
+        return Err(invalid("input", "'input' must have at least one message"));
+    }
+    Ok(messages)
+}
+
+fn items(field: &Field<'_>) -> Result<Vec<ChatMessage>> {
+    let expected = format!("a string or a list of at most {ITEMS_MAX} items");
+    let Bounded(items) = field.parse::<Bounded<InputItemFields<'_>, ITEMS_MAX>>(&expected)?;
+    let mut messages = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let kind = item.r#type.map_or(Some("message"), |raw| serde_json::from_str::<&str>(raw.get()).ok());
+        match kind {
+            Some("message") => messages.push(message(index, item)?),
+            // What a model thought before is not part of what it reads.
+            Some("reasoning") => {}
+            Some(_) => {
+                let param = format!("input[{index}].type");
+                return Err(unsupported(&param, "other than message is not supported by the models served here"));
+            }
+            None => return Err(invalid(&format!("input[{index}].type"), "an item's type must be a string")),
+        }
+    }
+    Ok(messages)
+}
+
+fn message(index: usize, item: &InputItemFields<'_>) -> Result<ChatMessage> {
+    let param = |name: &str| format!("input[{index}].{name}");
+    let role = match item.role.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
+        Some("system") => Role::System,
+        Some("developer") => Role::Developer,
+        Some("user") => Role::User,
+        Some("assistant") => Role::Assistant,
+        _ => return Err(invalid(&param("role"), format!("'{}' must be system, developer, user or assistant", param("role")))),
+    };
+    let content = item.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
+    Ok(ChatMessage { role, content: text(&param("content"), content)?, name: None })
+}
+
+/// A string, or parts of text.
+fn text(param: &str, raw: &RawValue) -> Result<String> {
+    let wrong = || invalid(param, format!("'{param}' must be a string or a list of at most {PARTS_MAX} text parts"));
+    if raw.get().starts_with('"') {
+        return serde_json::from_str(raw.get()).map_err(|_| wrong());
+    }
+    let Bounded(parts) = serde_json::from_str::<Bounded<PartFields<'_>, PARTS_MAX>>(raw.get()).map_err(|_| wrong())?;
+    let mut whole = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        let kind = part.r#type.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()).ok_or_else(wrong)?;
+        let value = match kind {
+            "input_text" | "output_text" | "text" => part.text,
+            "refusal" => part.refusal,
+            _ => {
+                let param = format!("{param}[{index}].type");
+                return Err(unsupported(&param, "other than text is not supported by the models served here"));
+            }
+        };
+        let value: String = value.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?;
+        whole.push_str(&value);
+    }
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read_with(change: &Value) -> Result<Call> {
+        let mut body = json!({ "model": "m", "input": "hi" });
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        read(body.to_string().as_bytes())
+    }
+
+    fn prompt(call: &Call) -> Vec<(Role, String)> {
+        let Prompt::Chat(messages) = &call.prompts[0] else { panic!("a chat") };
+        messages.iter().map(|message| (message.role, message.content.clone())).collect()
+    }
+
+    #[test]
+    fn what_an_agent_replays_is_understood() {
+        let asked = json!({
+            "instructions": "be brief",
+            "input": [
+                { "type": "message", "role": "user", "content": [{ "type": "input_text", "text": "a" }] },
+                { "type": "reasoning", "summary": [], "encrypted_content": "x" },
+                { "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "b" }] },
+                { "role": "developer", "content": "c" },
+                { "role": "user", "content": "d" },
+            ],
+            "store": false, "include": ["reasoning.encrypted_content"], "parallel_tool_calls": false, "tool_choice": "auto",
+            "tools": [{ "type": "web_search" }, { "type": "namespace", "name": "n" }],
+            "prompt_cache_key": "k", "client_metadata": { "a": "b" }, "reasoning": { "effort": "low" },
+        });
+        let call = read_with(&asked).unwrap();
+        let expected =
+            [(Role::System, "be brief"), (Role::User, "a"), (Role::Assistant, "b"), (Role::Developer, "c"), (Role::User, "d")];
+        assert_eq!(prompt(&call), expected.map(|(role, text)| (role, text.to_owned())));
+        let dialect::Form::Response(form) = call.form else { panic!("a response") };
+        let echo = serde_json::to_value(&form.echo).unwrap();
+        assert_eq!((&echo["store"], &echo["reasoning"]["effort"], &echo["tools"]), (&json!(false), &json!("low"), &json!([])));
+        assert_eq!((&echo["parallel_tool_calls"], &echo["prompt_cache_key"]), (&json!(false), &json!("k")));
+        assert!(!form.logprobs);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let many: serde_json::Map<String, Value> = (0..17).map(|n| (n.to_string(), json!("x"))).collect();
+        let table = [
+            (json!({ "input": null }), "input"),
+            (json!({ "input": [] }), "input"),
+            (json!({ "input": 7 }), "input"),
+            (json!({ "input": [{ "role": "tool", "content": "x" }] }), "input[0].role"),
+            (json!({ "input": [{ "role": "user" }] }), "input[0].content"),
+            (json!({ "input": [{ "role": "user", "content": [{ "type": "input_image" }] }] }), "input[0].content[0].type"),
+            (json!({ "input": [{ "type": "function_call_output" }] }), "input[0].type"),
+            (json!({ "instructions": 5 }), "instructions"),
+            (json!({ "max_output_tokens": 0 }), "max_output_tokens"),
+            (json!({ "temperature": 3 }), "temperature"),
+            (json!({ "store": true }), "store"),
+            (json!({ "previous_response_id": "resp_1" }), "previous_response_id"),
+            (json!({ "background": true }), "background"),
+            (json!({ "truncation": "auto" }), "truncation"),
+            (json!({ "tools": [{ "type": "web_search" }, { "type": "function", "name": "f" }] }), "tools[1]"),
+            (json!({ "text": { "format": { "type": "json_object" } } }), "text.format"),
+            (json!({ "metadata": many }), "metadata"),
+            (json!({ "top_logprobs": 21 }), "top_logprobs"),
+            (json!({ "stream": "yes" }), "stream"),
+        ];
+        for (change, param) in table {
+            let error = read_with(&change).unwrap_err();
+            assert_eq!(error.param_name(), Some(param), "{change}: {error}");
+        }
+    }
+
+    #[test]
+    fn log_probabilities_are_reported_if_they_are_included() {
+        let asked = json!({ "include": [LOGPROBS], "top_logprobs": 3 });
+        assert_eq!(read_with(&asked).unwrap().sampling.logprobs, Some(3));
+        assert_eq!(read_with(&json!({ "include": [LOGPROBS] })).unwrap().sampling.logprobs, Some(0));
+        assert_eq!(read_with(&json!({ "top_logprobs": 3 })).unwrap().sampling.logprobs, None);
+    }
+}

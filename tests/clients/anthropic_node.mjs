@@ -1,0 +1,89 @@
+// The unmodified Anthropic package for Node against a running cloud.
+//
+// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads
+// SUBLET_API_BASE, SUBLET_PROJECT_KEY, SUBLET_MODEL, and SUBLET_NODE_MODULES: where it is installed.
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+const { Anthropic } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('@anthropic-ai/sdk');
+
+const baseURL = process.env.SUBLET_API_BASE.replace(/\/v1$/, '');
+const apiKey = process.env.SUBLET_PROJECT_KEY;
+const model = process.env.SUBLET_MODEL;
+const messages = [{ role: 'user', content: 'Name three colours.' }];
+// Without retries a failure is seen as it is.
+const client = new Anthropic({ apiKey, baseURL, maxRetries: 0, timeout: 60_000 });
+const ask = (settings) => client.messages.create({ model, messages, max_tokens: 24, ...settings });
+
+async function refused(kind, type, code, call) {
+  const error = await call().then(() => assert.fail(`no error, want ${kind.name}`), (reason) => reason);
+  assert.ok(error instanceof kind, `got ${error.constructor.name} (${error.message}), want ${kind.name}`);
+  assert.match(error.requestID ?? '', /^req_/);
+  assert.deepEqual([error.error.type, error.error.error.type, error.error.error.code], ['error', type, code]);
+}
+
+const checks = {
+  async 'a message has text, usage and a request id'() {
+    const answer = await ask({ temperature: 0 });
+    assert.deepEqual([answer.type, answer.role, answer.model], ['message', 'assistant', model]);
+    assert.ok(answer.content[0].text);
+    assert.ok(answer.usage.input_tokens > 0 && answer.usage.output_tokens > 0 && answer.usage.output_tokens <= 24);
+    assert.match(answer._request_id, /^req_/);
+  },
+
+  async 'a stream says the same as a whole answer'() {
+    const whole = await ask({ temperature: 0 });
+    const stream = client.messages.stream({ model, messages, max_tokens: 24, temperature: 0 });
+    let text = '';
+    stream.on('text', (more) => { text += more; });
+    const final = await stream.finalMessage();
+    assert.equal(text, whole.content[0].text);
+    assert.equal(final.content[0].text, text);
+    assert.equal(final.stop_reason, whole.stop_reason);
+    const counts = (usage) => [usage.input_tokens, usage.output_tokens];
+    assert.deepEqual(counts(final.usage), counts(whole.usage));
+  },
+
+  async 'tokens are counted as they are charged'() {
+    const counted = await client.messages.countTokens({ model, messages });
+    assert.equal((await ask({})).usage.input_tokens, counted.input_tokens);
+  },
+
+  async 'wrong requests are refused by class and type'() {
+    const stranger = new Anthropic({ apiKey: 'sk-sub-unknown', baseURL, maxRetries: 0 });
+    const create = () => stranger.messages.create({ model, messages, max_tokens: 4 });
+    await refused(Anthropic.AuthenticationError, 'authentication_error', 'invalid_api_key', create);
+    await refused(Anthropic.NotFoundError, 'not_found_error', 'model_not_found', () => ask({ model: 'none' }));
+    await refused(Anthropic.NotFoundError, 'not_found_error', 'model_not_found', () => ask({ model: 'none', stream: true }));
+    await refused(Anthropic.BadRequestError, 'invalid_request_error', 'invalid_request', () => ask({ messages: [] }));
+    const tools = [{ name: 'f', input_schema: { type: 'object', properties: {} } }];
+    await refused(Anthropic.BadRequestError, 'invalid_request_error', 'unsupported_field', () => ask({ tools }));
+  },
+
+  async 'a stream can be left'() {
+    const stream = client.messages.stream({ model, messages, max_tokens: 400, temperature: 1 });
+    await new Promise((resolve) => stream.once('text', resolve));
+    stream.abort();
+    await assert.rejects(stream.finalMessage(), Anthropic.APIUserAbortError);
+  },
+
+  async 'models are listed in the shape of the package'() {
+    const names = [];
+    for await (const one of client.models.list()) names.push(one.id);
+    assert.ok(names.includes(model), `${model} is not among ${names}`);
+    assert.equal((await client.models.retrieve(model)).type, 'model');
+  },
+};
+
+let failed = 0;
+for (const [name, run] of Object.entries(checks)) {
+  try {
+    await run();
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL ${name}: ${error.stack ?? error}`.replaceAll('\n', ' | '));
+  }
+}
+process.exit(failed ? 1 : 0);

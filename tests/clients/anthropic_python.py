@@ -1,0 +1,186 @@
+"""The unmodified anthropic package against a running cloud.
+
+Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed.
+Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
+"""
+
+import os
+import sys
+import time
+
+import anthropic
+
+BASE = os.environ["SUBLET_API_BASE"].removesuffix("/v1")
+KEY = os.environ["SUBLET_PROJECT_KEY"]
+MODEL = os.environ["SUBLET_MODEL"]
+QUESTION = [{"role": "user", "content": "Name three colours."}]
+
+# Without retries a failure is seen as it is.
+client = anthropic.Anthropic(api_key=KEY, base_url=BASE, max_retries=0, timeout=60)
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+def same(got, want, what):
+    assert got == want, f"{what}: got {got!r}, want {want!r}"
+
+
+# The package has no argument for it any more; the wire has.
+GREEDY = {"temperature": 0}
+
+
+def ask(**settings):
+    settings = {"model": MODEL, "messages": QUESTION, "max_tokens": 24, "extra_body": GREEDY, **settings}
+    return client.messages.create(**settings)
+
+
+def raises(kind, call, error_type, **fields):
+    """Expects an error of a class, with this type and these fields, and a request id."""
+    try:
+        call()
+    except anthropic.APIStatusError as error:
+        assert type(error) is kind, f"got {type(error).__name__} ({error}), want {kind.__name__}"
+        assert error.request_id and error.request_id.startswith("req_"), f"request id {error.request_id!r}"
+        same(error.body["type"], "error", "type of the body")
+        same(error.body["error"]["type"], error_type, "type of the error")
+        for name, value in fields.items():
+            same(error.body["error"].get(name), value, f"error.{name}")
+        return
+    raise AssertionError(f"no error, want {kind.__name__}")
+
+
+@check
+def a_message_has_text_usage_and_a_request_id():
+    answer = ask()
+    same((answer.type, answer.role, answer.model), ("message", "assistant", MODEL), "the message")
+    same([block.type for block in answer.content], ["text"], "blocks")
+    assert answer.content[0].text and answer.stop_reason in ("end_turn", "max_tokens"), answer
+    assert answer.usage.input_tokens > 0 and 0 < answer.usage.output_tokens <= 24, answer.usage
+    assert answer._request_id.startswith("req_"), answer._request_id
+
+
+@check
+def a_stream_says_the_same_as_a_whole_answer():
+    whole = ask()
+    with client.messages.stream(model=MODEL, messages=QUESTION, max_tokens=24, extra_body=GREEDY) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    same(text, whole.content[0].text, "the text")
+    same(final.content[0].text, text, "the accumulated text")
+    counts = lambda usage: (usage.input_tokens, usage.output_tokens)
+    same((final.stop_reason, counts(final.usage)), (whole.stop_reason, counts(whole.usage)), "the end")
+
+
+@check
+def events_come_in_their_order():
+    kinds = [event.type for event in ask(stream=True)]
+    same(kinds[:2], ["message_start", "content_block_start"], "the beginning")
+    same(kinds[-3:], ["content_block_stop", "message_delta", "message_stop"], "the end")
+    same(set(kinds[2:-3]), {"content_block_delta"}, "between")
+
+
+@check
+def tokens_are_counted_as_they_are_charged():
+    settings = {"model": MODEL, "system": "You are brief.", "messages": QUESTION}
+    counted = client.messages.count_tokens(**settings).input_tokens
+    same(ask(system="You are brief.").usage.input_tokens, counted, "input tokens")
+    same(client.beta.messages.count_tokens(**settings).input_tokens, counted, "the beta's count")
+
+
+@check
+def a_stop_sequence_ends_the_text_and_is_named():
+    whole = ask().content[0].text
+    stop = whole[len(whole) // 2:][:3]
+    answer = ask(stop_sequences=["never said before", stop])
+    same((answer.stop_reason, answer.stop_sequence), ("stop_sequence", stop), "the end")
+    same("".join(block.text for block in answer.content), whole[: whole.index(stop)], "the text")
+
+
+@check
+def a_conversation_with_blocks_goes_on():
+    first = ask()
+    text = lambda words: [{"type": "text", "text": words, "cache_control": {"type": "ephemeral"}}]
+    turns = [*QUESTION, {"role": "assistant", "content": first.content}, {"role": "user", "content": text("And one more?")}]
+    assert ask(messages=turns, system=text("You are brief."), metadata={"user_id": "u"}).content
+
+
+@check
+def the_maximum_is_kept_exactly():
+    answer = ask(max_tokens=5)
+    assert answer.usage.output_tokens == 5 if answer.stop_reason == "max_tokens" else answer.usage.output_tokens <= 5, answer
+
+
+@check
+def wrong_requests_are_refused_by_class_and_type():
+    stranger = anthropic.Anthropic(api_key="sk-sub-unknown", base_url=BASE, max_retries=0)
+    create = lambda client, **more: client.messages.create(model=MODEL, messages=QUESTION, max_tokens=4, **more)
+    raises(anthropic.AuthenticationError, lambda: create(stranger), "authentication_error", code="invalid_api_key")
+    raises(anthropic.NotFoundError, lambda: ask(model="no-such-model"), "not_found_error", code="model_not_found")
+    raises(anthropic.NotFoundError, lambda: list(ask(model="none", stream=True)), "not_found_error", code="model_not_found")
+    raises(anthropic.BadRequestError, lambda: ask(messages=[]), "invalid_request_error", param="messages")
+    raises(anthropic.BadRequestError, lambda: ask(extra_body={"temperature": 7}), "invalid_request_error", param="temperature")
+    raises(anthropic.BadRequestError, lambda: ask(extra_body={"max_tokens": 0}), "invalid_request_error", param="max_tokens")
+    long = [{"role": "user", "content": "word " * 50_000}]
+    raises(anthropic.BadRequestError, lambda: ask(messages=long), "invalid_request_error", code="context_length_exceeded")
+    tools = [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
+    raises(anthropic.BadRequestError, lambda: ask(tools=tools), "invalid_request_error", param="tools")
+
+
+@check
+def a_bearer_token_opens_the_same_door():
+    bearer = anthropic.Anthropic(auth_token=KEY, api_key=None, base_url=BASE, max_retries=0)
+    assert bearer.messages.create(model=MODEL, messages=QUESTION, max_tokens=4).content
+
+
+@check
+def models_are_listed_in_the_shape_of_the_package():
+    models = list(client.models.list())
+    assert MODEL in [model.id for model in models], models
+    model = client.models.retrieve(MODEL)
+    same((model.id, model.type), (MODEL, "model"), "the model")
+    assert model.created_at.year >= 2026, model
+
+
+@check
+def a_stream_that_is_left_is_charged_for_what_was_delivered():
+    for _ in range(10):
+        with client.messages.stream(model=MODEL, messages=QUESTION, max_tokens=400, extra_body={"temperature": 1}) as stream:
+            request = stream.response.headers["request-id"]
+            for count, _ in enumerate(stream.text_stream, 1):
+                if count == 3:
+                    break
+        record = settled_request(request)
+        if record["outcome"] == "client_cancelled":
+            assert 3 <= record["usage"]["output_tokens"] < 200, record
+            return
+    raise AssertionError("ten answers were over before they could be left")
+
+
+def settled_request(request):
+    """The usage of a request as soon as it is settled."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return client.get(f"/v1/requests/{request}", cast_to=object)
+        except anthropic.NotFoundError:
+            assert time.monotonic() < deadline, f"{request} is not settled after 20 s"
+            time.sleep(0.1)
+
+
+def main():
+    failed = 0
+    for function in CHECKS:
+        try:
+            function()
+            print(f"ok {function.__name__}", flush=True)
+        except Exception as error:  # one failing check must not hide the others
+            failed += 1
+            print(f"FAIL {function.__name__}: {type(error).__name__}: {error}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+main()
