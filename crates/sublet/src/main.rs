@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
 use sublet_core::{Currency, Error, ErrorCode, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::real::SystemRng;
 use crate::up::{RunningCloud, UpOptions};
@@ -191,10 +191,18 @@ fn serve(options: &UpOptions, after: &After) -> Result<()> {
         .build()
         .map_err(|error| Error::internal(format!("the runtime could not start: {error}")))?;
     let outcome = runtime.block_on(async {
-        let running = RunningCloud::start(options).await?;
+        // Before anything answers: whoever sees the cloud ready may tell it to stop.
+        let mut signals = Signals::watch()?;
+        let running = tokio::select! {
+            running = RunningCloud::start(options) => running?,
+            () = signals.received() => {
+                tracing::info!("stopped while starting; the next start goes on from here");
+                return Ok(());
+            }
+        };
         let outcome = tokio::select! {
             outcome = act(&running, options, after) => outcome,
-            signalled = wait_for_signal() => signalled,
+            () = signals.received() => Ok(()),
         };
         tracing::info!("stopping: streams finish, jobs get their notice, usage is settled");
         running.shutdown().await;
@@ -226,16 +234,27 @@ async fn tell(running: &RunningCloud) -> Result<()> {
     tokio::task::spawn_blocking(story).await.map_err(|error| Error::internal(format!("the demo failed: {error}")))?
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-async fn wait_for_signal() -> Result<()> {
-    let failed = |error: std::io::Error| Error::internal(format!("signals cannot be watched: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and Ctrl-C. From when they are watched, they end nothing by themselves.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self> {
+        let failed = |error: std::io::Error| Error::internal(format!("signals cannot be watched: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
     }
-    Ok(())
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn start_logging(default: &str) {

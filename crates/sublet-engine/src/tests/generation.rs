@@ -44,7 +44,7 @@ fn a_stop_string_ends_the_text_before_itself() {
     assert_eq!(request.run(&engine).text, "x".repeat(20));
     request.stop = vec!["xxx".to_owned()];
     let outcome = request.run(&engine);
-    assert_eq!((outcome.text.as_str(), outcome.output, outcome.reason), ("", 0, Some(FinishReason::Stop)));
+    assert_eq!((outcome.text.as_str(), outcome.output, outcome.reason), ("", 0, Some(FinishReason::StopString(0))));
     request.stop = vec!["xy".to_owned()];
     let outcome = request.run(&engine);
     assert_eq!((outcome.text.len(), outcome.output, outcome.reason), (20, 20, Some(FinishReason::Length)));

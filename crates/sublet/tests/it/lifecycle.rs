@@ -127,6 +127,17 @@ fn the_demo_tells_its_story_again_and_again() {
 }
 
 #[test]
+fn a_process_may_be_told_to_stop_as_soon_as_it_is_ready() {
+    let mut server = Server::sqlite();
+    for start in 0..5 {
+        server.terminate();
+        assert_eq!(server.wait().code(), Some(0), "start {start}: {}", server.log());
+        server.restart();
+    }
+    server.assert_books();
+}
+
+#[test]
 fn an_imported_model_is_served_once_it_has_a_price() {
     let server = Server::sqlite();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sublet-mini");
