@@ -10,6 +10,7 @@ mod http;
 mod jobs;
 mod kill;
 mod lifecycle;
+mod privacy;
 mod routes;
 mod server;
 mod streams;

@@ -14,6 +14,8 @@ use crate::http::{Answer, Ask};
 /// How often something awaited is looked at, [`LOOK_PAUSE`] apart: sixty seconds.
 pub const LOOKS_MAX: u32 = 3_000;
 pub const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// What servers log unless a test says otherwise.
+const LOG_FILTER: &str = "info,sqlx=warn";
 
 /// Which database a scenario runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,8 @@ pub struct Home {
     _temporary: Option<TempDir>,
     pub data_dir: PathBuf,
     pub database_url: Option<String>,
+    /// What is logged.
+    pub log_filter: &'static str,
 }
 
 impl Home {
@@ -37,12 +41,12 @@ impl Home {
             Database::Sqlite => None,
             Database::Postgresql => Some(PostgresServer::shared().fresh_database()),
         };
-        Self { _temporary: Some(temporary), data_dir, database_url }
+        Self { _temporary: Some(temporary), data_dir, database_url, log_filter: LOG_FILTER }
     }
 
     /// A directory that somebody else owns.
     pub fn at(data_dir: PathBuf) -> Self {
-        Self { _temporary: None, data_dir, database_url: None }
+        Self { _temporary: None, data_dir, database_url: None, log_filter: LOG_FILTER }
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -52,7 +56,7 @@ impl Home {
     /// `sublet up` for this home.
     pub fn up(&self, listen: &str) -> Command {
         let mut command = sublet();
-        command.arg("up").arg("--data-dir").arg(&self.data_dir).args(["--listen", listen]);
+        command.arg("up").arg("--data-dir").arg(&self.data_dir).args(["--listen", listen]).env("SUBLET_LOG", self.log_filter);
         if let Some(url) = &self.database_url {
             command.args(["--database", url]);
         }
@@ -71,7 +75,7 @@ pub fn sublet() -> Command {
     for name in ["SUBLET_LISTEN", "SUBLET_DATABASE", "SUBLET_DATA_DIR", "SUBLET_URL", "SUBLET_LOG_FORMAT"] {
         command.env_remove(name);
     }
-    command.env("SUBLET_LOG", "info,sqlx=warn").stdin(Stdio::null());
+    command.env("SUBLET_LOG", LOG_FILTER).stdin(Stdio::null());
     command
 }
 
