@@ -257,7 +257,7 @@ impl Compute {
         let now = self.now();
         let hold = meter.hold.as_ref().ok_or_else(|| Error::internal(format!("{} runs without a hold", lease.id)))?;
         self.cloud.capture_hold(tx, hold, rated.amount, now).await?;
-        charge::set_line_state(tx, &rated.key, rated.after).await?;
+        charge::set_line_states(tx, &[(&rated.key, rated.after)]).await?;
         let charge = Charge {
             id: self.cloud.ids.mint(),
             organization: lease.organization.clone(),
@@ -274,7 +274,7 @@ impl Compute {
             occurred_at: from,
             posted_at: now,
         };
-        charge::insert(tx, &charge).await?;
+        charge::insert(tx, &[charge]).await?;
         lease::add_cost(tx, &lease.id, rated.amount).await
     }
 }

@@ -1,21 +1,26 @@
 //! Settlement: usage records become events, charges and postings in one transaction.
 //!
+//! A batch is folded: what its records refer to is read once, moved on in memory record by record in
+//! their order, and written once. The result is what settling one by one would give, but that the
+//! ledger has one entry for each organization of a batch.
+//!
 //! Settling again changes nothing. What cannot be charged is quarantined and visible, never
 //! dropped and never zero.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{GatewayId, OrganizationId, RequestId, SliceId};
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::BillingCalendar;
 use sublet_money::posting::{EntryHead, Fact, post};
-use sublet_money::rating::{rate_line, usage_lines};
+use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, usage_lines};
 use sublet_money::sku::SkuFamily;
+use sublet_store::budget::BudgetRef;
 use sublet_store::charge::{self, Charge};
-use sublet_store::organization::Organization;
 use sublet_store::slice::{self, Slice};
-use sublet_store::usage::{self, Offered, UsageEvent};
+use sublet_store::usage::{self, Encoded, NewEvent};
 use sublet_store::{Tx, budget, ledger, organization};
 
 use crate::audit::Deed;
@@ -27,100 +32,106 @@ impl UsageSink for Cloud {
     }
 }
 
-/// Accounts looked up once per batch.
-#[derive(Default)]
-struct Accounts(BTreeMap<OrganizationId, (Organization, BillingCalendar)>);
+/// A slice, and what a batch takes of it.
+struct Drawn {
+    slice: Slice,
+    total: Nanos,
+    records: i64,
+}
 
-impl Accounts {
-    async fn get(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&(Organization, BillingCalendar)> {
-        if !self.0.contains_key(id) {
-            let found = organization::get(tx, &Scope::Operator, id).await?;
-            let calendar = BillingCalendar::new(&found.time_zone)?;
-            self.0.insert(id.clone(), (found, calendar));
-        }
-        self.0.get(id).ok_or_else(|| sublet_core::Error::internal("an account vanished from the batch"))
+impl Drawn {
+    fn left(&self) -> Result<Nanos> {
+        self.slice.granted.total()?.checked_sub(self.slice.spent)?.checked_sub(self.total)
     }
 }
 
-impl Cloud {
-    async fn settle_batch(&self, tx: &mut Tx, batch: &[UsageRecord]) -> Result<SettleReport> {
-        let now = self.now();
-        let mut report = SettleReport::default();
-        let mut accounts = Accounts::default();
-        for record in batch {
-            match usage::offer(tx, record).await {
-                Ok(Offered::Duplicate) => report.duplicate += 1,
-                Ok(Offered::New) => match self.settle_one(tx, record, &mut accounts, now).await? {
-                    None => report.settled += 1,
-                    Some(reason) => {
-                        self.quarantine(tx, record, reason, now).await?;
-                        report.quarantined += 1;
-                    }
-                },
-                Err(error) if error.code() == ErrorCode::IdempotencyMismatch => {
-                    let deed = Deed {
-                        organization: Some(&record.organization),
-                        action: "usage.conflict",
-                        target: record.request.as_str(),
-                        detail: error.to_string(),
-                    };
-                    self.record(tx, &Actor::system(), deed, now).await?;
-                    report.quarantined += 1;
-                }
-                Err(error) => return Err(error),
-            }
+/// A batch on its way through.
+struct Fold<'a> {
+    now: Timestamp,
+    report: SettleReport,
+    /// Bodies that are known, from before and from this batch.
+    hashes: BTreeMap<(RequestId, u32), String>,
+    calendars: BTreeMap<OrganizationId, BillingCalendar>,
+    /// `None` if there is no such slice.
+    slices: BTreeMap<(GatewayId, SliceId), Option<Drawn>>,
+    lines: BTreeMap<LineKey, LineState>,
+    charges: Vec<Charge>,
+    events: Vec<NewEvent<'a>>,
+}
+
+/// What one record is charged.
+struct Rated {
+    lines: Vec<RatedLine>,
+    total: Nanos,
+}
+
+impl<'a> Fold<'a> {
+    fn new(now: Timestamp, hashes: BTreeMap<(RequestId, u32), String>) -> Self {
+        Self {
+            now,
+            report: SettleReport::default(),
+            hashes,
+            calendars: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            charges: Vec::new(),
+            events: Vec::new(),
         }
-        Ok(report)
     }
 
-    /// Charges one record. `Some` says why it cannot be charged.
-    async fn settle_one(
-        &self,
-        tx: &mut Tx,
-        record: &UsageRecord,
-        accounts: &mut Accounts,
-        now: Timestamp,
-    ) -> Result<Option<String>> {
-        let slice = match slice::find(tx, &record.gateway, &record.slice).await? {
-            None => return Ok(Some(format!("there is no slice {}", record.slice))),
-            Some(slice) if !slice.open => return Ok(Some(format!("slice {} is closed", slice.id))),
-            Some(slice) if slice.fence != record.fence => return Ok(Some(format!("slice {} is of another session", slice.id))),
-            Some(slice) if slice.key != record.key || slice.organization != record.organization => {
-                return Ok(Some(format!("slice {} is of another key", slice.id)));
-            }
-            Some(slice) => slice,
-        };
-        let version = match self.price_version(tx, &record.price_version).await {
-            Ok(version) => version,
-            Err(error) if error.code() == ErrorCode::UnknownPrice => return Ok(Some(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        let (_, calendar) = accounts.get(tx, &record.organization).await?;
-        // Whatever is wrong with the record itself must not keep its batch from being settled.
-        let dated = calendar.period_at(record.admitted_at).and_then(|period| Ok((period.key, usage_lines(record, period.key)?)));
-        let (period, lines) = match dated {
-            Ok(dated) => dated,
-            Err(error) => return Ok(Some(error.to_string())),
-        };
-        let mut rated = Vec::new();
-        for (key, quantity) in lines {
-            let state = charge::line_state(tx, &key).await?;
-            match rate_line(key, state, &version, quantity) {
-                Ok(line) => rated.push(line),
-                Err(error) if matches!(error.code(), ErrorCode::UnknownPrice | ErrorCode::AmountOverflow) => {
-                    return Ok(Some(error.to_string()));
-                }
-                Err(error) => return Err(error),
+    async fn calendar(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&BillingCalendar> {
+        match self.calendars.entry(id.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(empty) => {
+                let found = organization::get(tx, &Scope::Operator, id).await?;
+                Ok(empty.insert(BillingCalendar::new(&found.time_zone)?))
             }
         }
-        let total = Nanos::checked_sum(rated.iter().map(|line| line.amount))?;
-        if !slice::spend(tx, &slice.id, total, 1).await? {
-            return Ok(Some(format!("{total} is more than slice {} has left", slice.id)));
+    }
+
+    /// The slice that a record spends from, or why it may not.
+    async fn slice(&mut self, tx: &mut Tx, record: &UsageRecord) -> Result<Result<&mut Drawn, String>> {
+        let drawn = match self.slices.entry((record.gateway.clone(), record.slice.clone())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(empty) => {
+                let found = slice::find(tx, &record.gateway, &record.slice).await?;
+                empty.insert(found.map(|slice| Drawn { slice, total: Nanos::ZERO, records: 0 }))
+            }
+        };
+        Ok(match drawn {
+            None => Err(format!("there is no slice {}", record.slice)),
+            Some(Drawn { slice, .. }) if !slice.open => Err(format!("slice {} is closed", slice.id)),
+            Some(Drawn { slice, .. }) if slice.fence != record.fence => Err(format!("slice {} is of another session", slice.id)),
+            Some(Drawn { slice, .. }) if slice.key != record.key || slice.organization != record.organization => {
+                Err(format!("slice {} is of another key", slice.id))
+            }
+            Some(drawn) => Ok(drawn),
+        })
+    }
+
+    async fn line(&mut self, tx: &mut Tx, key: &LineKey) -> Result<LineState> {
+        match self.lines.get(key) {
+            Some(state) => Ok(*state),
+            None => charge::line_state(tx, key).await,
         }
-        for line in rated {
-            charge::set_line_state(tx, &line.key, line.after).await?;
-            let charge = Charge {
-                id: self.ids.mint(),
+    }
+
+    /// Names the first and the last request of an entry: usage events have those between.
+    fn memo(&self, organization: &OrganizationId, count: i64) -> String {
+        let charged = |event: &&NewEvent<'_>| event.quarantine.is_none() && &event.encoded.record.organization == organization;
+        let mut requests = self.events.iter().filter(charged).map(|event| &event.encoded.record.request);
+        match (requests.next(), requests.next_back()) {
+            (Some(first), Some(last)) => format!("{count} requests, {first} to {last}"),
+            (Some(only), None) => only.to_string(),
+            (None, _) => String::new(),
+        }
+    }
+
+    /// Takes a rated record in: from here on it is charged.
+    fn charge(&mut self, cloud: &Cloud, record: &UsageRecord, rated: Rated, currency: Currency) {
+        for line in rated.lines {
+            self.charges.push(Charge {
+                id: cloud.ids.mint(),
                 organization: record.organization.clone(),
                 project: record.project.clone(),
                 key: Some(record.key.clone()),
@@ -128,34 +139,147 @@ impl Cloud {
                 sku: line.key.sku.clone(),
                 quantity: line.quantity,
                 amount: line.amount,
-                currency: slice.currency,
+                currency,
                 price_version: record.price_version.clone(),
-                period,
+                period: line.key.period,
                 before: line.before,
                 occurred_at: record.admitted_at,
-                posted_at: now,
-            };
-            charge::insert(tx, &charge).await?;
+                posted_at: self.now,
+            });
+            self.lines.insert(line.key, line.after);
         }
-        self.book_usage(tx, record, &slice, total).await?;
-        Ok(None)
+    }
+}
+
+impl Cloud {
+    async fn settle_batch(&self, tx: &mut Tx, batch: &[UsageRecord]) -> Result<SettleReport> {
+        let mut fold = Fold::new(self.now(), usage::hashes_of(tx, batch).await?);
+        for record in batch {
+            let encoded = Encoded::new(record)?;
+            match fold.hashes.entry((record.request.clone(), record.attempt)) {
+                Entry::Occupied(known) if *known.get() == encoded.body_hash => fold.report.duplicate += 1,
+                Entry::Occupied(_) => {
+                    fold.report.quarantined += 1;
+                    self.report_conflict(tx, record, fold.now).await?;
+                }
+                Entry::Vacant(empty) => {
+                    empty.insert(encoded.body_hash.clone());
+                    self.settle_one(tx, encoded, &mut fold).await?;
+                }
+            }
+        }
+        self.write(tx, &fold).await?;
+        Ok(fold.report)
     }
 
-    async fn book_usage(&self, tx: &mut Tx, record: &UsageRecord, slice: &Slice, total: Nanos) -> Result<()> {
-        let now = self.now();
-        budget::settle(tx, &slice.budgets, total).await?;
-        let memo = format!("{} {} from {}", record.request, record.model, slice.id);
-        let head = EntryHead { id: self.ids.mint(), at: now, currency: slice.currency, memo };
-        let fact = Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount: total };
-        ledger::post(tx, &post(head, &record.organization, &fact)?).await?;
-        usage::insert(tx, &UsageEvent { record: record.clone(), amount: total, currency: slice.currency, quarantine: None }).await
-    }
-
-    async fn quarantine(&self, tx: &mut Tx, record: &UsageRecord, reason: String, now: Timestamp) -> Result<()> {
-        let currency = match organization::find(tx, &Scope::Operator, &record.organization).await? {
-            Some(found) => found.currency,
-            None => sublet_core::Currency::EUR,
+    /// Charges one new record, or says why not.
+    async fn settle_one<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, fold: &mut Fold<'a>) -> Result<()> {
+        let record = encoded.record;
+        let outcome = match self.rate(tx, record, fold).await? {
+            Ok(rated) => match fold.slice(tx, record).await? {
+                Ok(drawn) if rated.total <= drawn.left()? => {
+                    drawn.total = drawn.total.checked_add(rated.total)?;
+                    drawn.records += 1;
+                    Ok((rated, drawn.slice.currency))
+                }
+                Ok(drawn) => Err(format!("{} is more than slice {} has left", rated.total, drawn.slice.id)),
+                Err(reason) => Err(reason),
+            },
+            Err(reason) => Err(reason),
         };
+        match outcome {
+            Ok((rated, currency)) => {
+                fold.report.settled += 1;
+                fold.events.push(NewEvent { encoded, amount: rated.total, currency, quarantine: None });
+                fold.charge(self, record, rated, currency);
+            }
+            Err(reason) => {
+                fold.report.quarantined += 1;
+                let event = self.quarantine(tx, encoded, reason, fold.now).await?;
+                fold.events.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a record costs after those before it, or why it cannot be charged. Whatever is wrong with
+    /// the record itself must not keep its batch from being settled.
+    async fn rate(&self, tx: &mut Tx, record: &UsageRecord, fold: &mut Fold<'_>) -> Result<Result<Rated, String>> {
+        if let Err(reason) = fold.slice(tx, record).await? {
+            return Ok(Err(reason));
+        }
+        let version = match self.price_version(tx, &record.price_version).await {
+            Ok(version) => version,
+            Err(error) if error.code() == ErrorCode::UnknownPrice => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let calendar = fold.calendar(tx, &record.organization).await?;
+        let dated = calendar.period_at(record.admitted_at).and_then(|period| usage_lines(record, period.key));
+        let quantities = match dated {
+            Ok(quantities) => quantities,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let mut lines = Vec::with_capacity(quantities.len());
+        for (key, quantity) in quantities {
+            let state = fold.line(tx, &key).await?;
+            match rate_line(key, state, &version, quantity) {
+                Ok(line) => lines.push(line),
+                Err(error) if matches!(error.code(), ErrorCode::UnknownPrice | ErrorCode::AmountOverflow) => {
+                    return Ok(Err(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
+        Ok(Ok(Rated { lines, total }))
+    }
+
+    /// Everything that a batch comes to, in an order that is the same for all.
+    async fn write(&self, tx: &mut Tx, fold: &Fold<'_>) -> Result<()> {
+        let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
+        let mut captured: BTreeMap<(&OrganizationId, Currency), (Nanos, i64)> = BTreeMap::new();
+        for Drawn { slice, total, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
+            if !slice::spend(tx, &slice.id, *total, *records).await? {
+                return Err(Error::internal(format!("slice {} changed while {total} was settled on it", slice.id)));
+            }
+            for reference in &slice.budgets {
+                let settled = budgets.entry(reference).or_default();
+                *settled = settled.checked_add(*total)?;
+            }
+            let (amount, count) = captured.entry((&slice.organization, slice.currency)).or_default();
+            (*amount, *count) = (amount.checked_add(*total)?, *count + records);
+        }
+        for (reference, settled) in budgets {
+            budget::settle(tx, std::slice::from_ref(reference), settled).await?;
+        }
+        let lines: Vec<_> = fold.lines.iter().map(|(key, state)| (key, *state)).collect();
+        charge::set_line_states(tx, &lines).await?;
+        charge::insert(tx, &fold.charges).await?;
+        usage::insert(tx, &fold.events).await?;
+        for ((organization, currency), (amount, count)) in captured {
+            let memo = fold.memo(organization, count);
+            let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo };
+            let fact = Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount };
+            ledger::post(tx, &post(head, organization, &fact)?).await?;
+        }
+        Ok(())
+    }
+
+    /// The same identity came with another body: the first one stays.
+    async fn report_conflict(&self, tx: &mut Tx, record: &UsageRecord, now: Timestamp) -> Result<()> {
+        let deed = Deed {
+            organization: Some(&record.organization),
+            action: "usage.conflict",
+            target: record.request.as_str(),
+            detail: format!("usage of {} was recorded before with other figures", record.request),
+        };
+        self.record(tx, &Actor::system(), deed, now).await
+    }
+
+    async fn quarantine<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, reason: String, now: Timestamp) -> Result<NewEvent<'a>> {
+        let record = encoded.record;
+        let found = organization::find(tx, &Scope::Operator, &record.organization).await?;
+        let currency = found.map_or(Currency::EUR, |found| found.currency);
         let deed = Deed {
             organization: Some(&record.organization),
             action: "usage.quarantine",
@@ -163,7 +287,6 @@ impl Cloud {
             detail: reason.clone(),
         };
         self.record(tx, &Actor::system(), deed, now).await?;
-        let event = UsageEvent { record: record.clone(), amount: Nanos::ZERO, currency, quarantine: Some(reason) };
-        usage::insert(tx, &event).await
+        Ok(NewEvent { encoded, amount: Nanos::ZERO, currency, quarantine: Some(reason) })
     }
 }

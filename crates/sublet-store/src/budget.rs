@@ -61,7 +61,7 @@ impl Periods {
 }
 
 /// One window of one limit: what slices and holds remember.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct BudgetRef {
     /// An organization, project or key id.
     pub subject: String,

@@ -9,7 +9,7 @@ use sublet_money::sku::{Quantity, SkuName};
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::row::Row;
+use crate::row::{Row, Value};
 use crate::{list_sql, params};
 
 /// One event's part of one line.
@@ -53,11 +53,8 @@ fn from_row(row: &Row) -> Result<Charge> {
     })
 }
 
-pub async fn insert(tx: &mut Tx, charge: &Charge) -> Result<()> {
-    tx.execute(
-        "INSERT INTO charges (id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version,
-             period, quantity_before, charged_before, occurred_at, posted_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
+    fn row(charge: &Charge) -> Vec<Value<'_>> {
         params![
             charge.id.as_str(),
             charge.organization.as_str(),
@@ -74,9 +71,14 @@ pub async fn insert(tx: &mut Tx, charge: &Charge) -> Result<()> {
             charge.before.charged,
             charge.occurred_at,
             charge.posted_at
-        ],
-    )
-    .await?;
+        ]
+        .to_vec()
+    }
+    let rows: Vec<_> = charges.iter().map(row).collect();
+    let prefix =
+        "INSERT INTO charges (id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version,
+             period, quantity_before, charged_before, occurred_at, posted_at) VALUES ";
+    tx.insert_many(prefix, "", &rows).await?;
     Ok(())
 }
 
@@ -148,13 +150,9 @@ pub async fn line_state(tx: &mut Tx, key: &LineKey) -> Result<LineState> {
     Ok(LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? })
 }
 
-/// Moves a line on. The caller read it in the same transaction.
-pub async fn set_line_state(tx: &mut Tx, key: &LineKey, state: LineState) -> Result<()> {
-    tx.execute(
-        "INSERT INTO charge_lines (organization_id, project_id, period, price_version, sku, quantity, charged)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (organization_id, project_id, period, price_version, sku)
-         DO UPDATE SET quantity = excluded.quantity, charged = excluded.charged",
+/// Moves lines on, each named once. The caller read them in the same transaction.
+pub async fn set_line_states(tx: &mut Tx, lines: &[(&LineKey, LineState)]) -> Result<()> {
+    fn row<'l>((key, state): &(&'l LineKey, LineState)) -> Vec<Value<'l>> {
         params![
             key.organization.as_str(),
             key.project.as_str(),
@@ -163,9 +161,14 @@ pub async fn set_line_state(tx: &mut Tx, key: &LineKey, state: LineState) -> Res
             key.sku.to_string(),
             state.quantity.get(),
             state.charged
-        ],
-    )
-    .await?;
+        ]
+        .to_vec()
+    }
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    let prefix = "INSERT INTO charge_lines (organization_id, project_id, period, price_version, sku, quantity, charged) VALUES ";
+    let suffix = "ON CONFLICT (organization_id, project_id, period, price_version, sku)
+         DO UPDATE SET quantity = excluded.quantity, charged = excluded.charged";
+    tx.insert_many(prefix, suffix, &rows).await?;
     Ok(())
 }
 

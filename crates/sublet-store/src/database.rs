@@ -179,8 +179,12 @@ impl Tx {
 
     /// Runs a query and returns all its rows: the statement itself must bound them.
     pub async fn fetch_all(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<Vec<Row>> {
+        self.fetch_text(sql, params).await
+    }
+
+    async fn fetch_text(&mut self, sql: impl SqlSafeStr, params: &[Value<'_>]) -> Result<Vec<Row>> {
         match &mut self.0 {
-            Engine::Sqlite(tx) => tx.fetch_all(sql, params).await,
+            Engine::Sqlite(tx) => tx.fetch_all(sql.into_sql_str().as_str(), params).await,
             Engine::Postgres(tx) => {
                 let rows = sqlx::query_with(sql, postgres_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
                 rows.iter().map(postgres_row).collect()
@@ -198,20 +202,15 @@ impl Tx {
         self.fetch_optional(sql, params).await?.ok_or_else(|| Error::internal(format!("no row: {sql}")))
     }
 
-    /// Inserts many rows with one statement: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
-    /// Rows are bounded by [`INSERT_ROWS_MAX`] per statement and split beyond.
+    /// Inserts many rows with few statements: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
     pub async fn insert_many(&mut self, prefix: &'static str, suffix: &'static str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
         let mut changed = 0;
-        for chunk in rows.chunks(INSERT_ROWS_MAX) {
+        for chunk in pieces(rows) {
             let mut sql = String::from(prefix);
             let mut params = Vec::new();
             for (index, row) in chunk.iter().enumerate() {
-                sql.push_str(if index == 0 { "(" } else { ", (" });
-                for column in 0..row.len() {
-                    sql.push_str(if column == 0 { "$" } else { ", $" });
-                    sql.push_str(&(params.len() + column + 1).to_string());
-                }
-                sql.push(')');
+                sql.push_str(if index == 0 { "" } else { ", " });
+                push_placeholders(&mut sql, params.len(), row.len());
                 params.extend(row.iter().cloned());
             }
             sql.push(' ');
@@ -220,6 +219,18 @@ impl Tx {
             changed += self.execute_text(AssertSqlSafe(sql), &params).await?;
         }
         Ok(changed)
+    }
+
+    /// The rows of a query that ends in `IN `, over a list of values.
+    pub async fn fetch_listed(&mut self, prefix: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for chunk in pieces(values) {
+            let mut sql = String::from(prefix);
+            push_placeholders(&mut sql, 0, chunk.len());
+            // Only fixed text and parameter numbers were joined.
+            rows.extend(self.fetch_text(AssertSqlSafe(sql), chunk).await?);
+        }
+        Ok(rows)
     }
 
     /// Runs a script of several statements without parameters: migrations only.
@@ -257,7 +268,27 @@ impl Tx {
 }
 
 /// Rows of one multi-row insert; with at most 30 columns this stays below SQLite's 32,766 parameters.
-pub const INSERT_ROWS_MAX: usize = 500;
+pub const INSERT_ROWS_MAX: usize = 256;
+
+/// Cuts a list into pieces of few different lengths, so that few different statements have to be prepared.
+fn pieces<T>(mut list: &[T]) -> impl Iterator<Item = &[T]> {
+    const LENGTHS: [usize; 5] = [INSERT_ROWS_MAX, 64, 16, 4, 1];
+    std::iter::from_fn(move || {
+        let length = LENGTHS.into_iter().find(|length| *length <= list.len())?;
+        let (piece, rest) = list.split_at(length);
+        list = rest;
+        Some(piece)
+    })
+}
+
+/// `($5, $6)` for two parameters after four.
+fn push_placeholders(sql: &mut String, before: usize, count: usize) {
+    for number in before + 1..=before + count {
+        sql.push_str(if number == before + 1 { "($" } else { ", $" });
+        sql.push_str(&number.to_string());
+    }
+    sql.push(')');
+}
 
 fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
     use sqlx::Arguments;

@@ -35,7 +35,9 @@ pub fn secret_hash(secret: &Secret) -> String {
 
 /// SHA-256 as lower-case hex.
 pub fn hash_text(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    Sha256::digest(text.as_bytes()).iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
 }
 
 fn from_row(row: &Row) -> Result<Key> {

@@ -1,13 +1,15 @@
 //! Usage events: what was served, once for ever per (request, attempt).
 
+use std::collections::BTreeMap;
+
 use sublet_core::id::{ProjectId, RequestId};
 use sublet_core::usage::UsageRecord;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, Error, Nanos, Result, Scope, Timestamp};
 
 use crate::database::Tx;
 use crate::key::hash_text;
 use crate::page::{Page, PageRequest};
-use crate::row::{Row, to_json};
+use crate::row::{Row, Value, to_json};
 use crate::{list_sql, params};
 
 /// A stored event with what it cost.
@@ -26,59 +28,75 @@ fn from_row(row: &Row) -> Result<UsageEvent> {
     Ok(UsageEvent { record, amount, currency, quarantine: (state == "quarantined").then_some(reason) })
 }
 
-/// What offering an event did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Offered {
-    New,
-    /// The very same event is known.
-    Duplicate,
+/// A record on its way into the table, encoded once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encoded<'a> {
+    pub record: &'a UsageRecord,
+    body: String,
+    /// Two records are the same if these are.
+    pub body_hash: String,
 }
 
-/// Is this event known? The same id with another body is an error.
-pub async fn offer(tx: &mut Tx, record: &UsageRecord) -> Result<Offered> {
-    let row = tx
-        .fetch_optional(
-            "SELECT body_hash FROM usage_events WHERE request_id = $1 AND attempt = $2",
-            params![record.request.as_str(), i64::from(record.attempt)],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(Offered::New) };
-    if row.reader().text()? == hash_text(&to_json(record)?) {
-        return Ok(Offered::Duplicate);
+impl<'a> Encoded<'a> {
+    pub fn new(record: &'a UsageRecord) -> Result<Self> {
+        let body = to_json(record)?;
+        Ok(Self { record, body_hash: hash_text(&body), body })
     }
-    Err(Error::new(ErrorCode::IdempotencyMismatch, format!("usage of {} was recorded before with other figures", record.request)))
 }
 
-pub async fn insert(tx: &mut Tx, event: &UsageEvent) -> Result<()> {
-    let record = &event.record;
-    let body = to_json(record)?;
-    let state = if event.quarantine.is_some() { "quarantined" } else { "settled" };
-    tx.execute(
-        "INSERT INTO usage_events (request_id, attempt, body_hash, organization_id, project_id, key_id, slice_id, state, reason, model,
-             input_tokens, cached_input_tokens, output_tokens, amount, currency, admitted_at, finished_at, body)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+/// What a record cost, or why it could not be charged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEvent<'a> {
+    pub encoded: Encoded<'a>,
+    pub amount: Nanos,
+    pub currency: Currency,
+    pub quarantine: Option<String>,
+}
+
+/// The hashes under which attempts of these requests are known.
+pub async fn hashes_of(tx: &mut Tx, records: &[UsageRecord]) -> Result<BTreeMap<(RequestId, u32), String>> {
+    let requests: Vec<Value<'_>> = records.iter().map(|record| record.request.as_str().into()).collect();
+    let rows = tx.fetch_listed("SELECT request_id, attempt, body_hash FROM usage_events WHERE request_id IN ", &requests).await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            let request = row.parse()?;
+            let attempt = u32::try_from(row.int()?).map_err(|_| Error::internal("an attempt's number is not one"))?;
+            Ok(((request, attempt), row.string()?))
+        })
+        .collect()
+}
+
+pub async fn insert(tx: &mut Tx, events: &[NewEvent<'_>]) -> Result<()> {
+    fn row<'e>(event: &'e NewEvent<'_>) -> Vec<Value<'e>> {
+        let NewEvent { encoded, amount, currency, quarantine } = event;
+        let record = encoded.record;
         params![
             record.request.as_str(),
             i64::from(record.attempt),
-            hash_text(&body),
+            encoded.body_hash.as_str(),
             record.organization.as_str(),
             record.project.as_str(),
             record.key.as_str(),
             record.slice.as_str(),
-            state,
-            event.quarantine.as_deref().unwrap_or(""),
+            if quarantine.is_some() { "quarantined" } else { "settled" },
+            quarantine.as_deref().unwrap_or(""),
             record.model.as_str(),
             record.tokens.input.get(),
             record.tokens.cached_input.get(),
             record.tokens.output.get(),
-            event.amount,
-            event.currency.as_str(),
+            *amount,
+            currency.as_str(),
             record.admitted_at,
             record.finished_at,
-            body
-        ],
-    )
-    .await?;
+            encoded.body.as_str()
+        ]
+        .to_vec()
+    }
+    let rows: Vec<_> = events.iter().map(row).collect();
+    let prefix = "INSERT INTO usage_events (request_id, attempt, body_hash, organization_id, project_id, key_id, slice_id, state, reason, model,
+             input_tokens, cached_input_tokens, output_tokens, amount, currency, admitted_at, finished_at, body) VALUES ";
+    tx.insert_many(prefix, "", &rows).await?;
     Ok(())
 }
 
