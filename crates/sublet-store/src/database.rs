@@ -202,10 +202,10 @@ impl Tx {
         self.fetch_optional(sql, params).await?.ok_or_else(|| Error::internal(format!("no row: {sql}")))
     }
 
-    /// Inserts many rows with few statements: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
+    /// Inserts many rows with few round trips: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
     pub async fn insert_many(&mut self, prefix: &'static str, suffix: &'static str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
         let mut changed = 0;
-        for chunk in pieces(rows) {
+        for chunk in self.pieces(rows) {
             let mut sql = String::from(prefix);
             let mut params = Vec::new();
             for (index, row) in chunk.iter().enumerate() {
@@ -224,13 +224,29 @@ impl Tx {
     /// The rows of a query that ends in `IN `, over a list of values.
     pub async fn fetch_listed(&mut self, prefix: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for chunk in pieces(values) {
+        for chunk in self.pieces(values) {
             let mut sql = String::from(prefix);
             push_placeholders(&mut sql, 0, chunk.len());
             // Only fixed text and parameter numbers were joined.
             rows.extend(self.fetch_text(AssertSqlSafe(sql), chunk).await?);
         }
         Ok(rows)
+    }
+
+    /// Cuts a list into the pieces of single statements. A round trip to PostgreSQL takes many; they come in
+    /// few lengths, so that few different statements have to be prepared. SQLite has no round trips, and its
+    /// time for a statement grows with the square of its parameters.
+    fn pieces<'l, T>(&self, mut list: &'l [T]) -> impl Iterator<Item = &'l [T]> + use<'l, T> {
+        let lengths: &[usize] = match self.0 {
+            Engine::Sqlite(_) => &[1],
+            Engine::Postgres(_) => &[INSERT_ROWS_MAX, 64, 16, 4, 1],
+        };
+        std::iter::from_fn(move || {
+            let length = lengths.iter().copied().find(|length| *length <= list.len())?;
+            let (piece, rest) = list.split_at(length);
+            list = rest;
+            Some(piece)
+        })
     }
 
     /// Runs a script of several statements without parameters: migrations only.
@@ -267,19 +283,8 @@ impl Tx {
     }
 }
 
-/// Rows of one multi-row insert; with at most 30 columns this stays below SQLite's 32,766 parameters.
+/// Most rows of one statement; with at most 30 columns this stays far below PostgreSQL's 65,535 parameters.
 pub const INSERT_ROWS_MAX: usize = 256;
-
-/// Cuts a list into pieces of few different lengths, so that few different statements have to be prepared.
-fn pieces<T>(mut list: &[T]) -> impl Iterator<Item = &[T]> {
-    const LENGTHS: [usize; 5] = [INSERT_ROWS_MAX, 64, 16, 4, 1];
-    std::iter::from_fn(move || {
-        let length = LENGTHS.into_iter().find(|length| *length <= list.len())?;
-        let (piece, rest) = list.split_at(length);
-        list = rest;
-        Some(piece)
-    })
-}
 
 /// `($5, $6)` for two parameters after four.
 fn push_placeholders(sql: &mut String, before: usize, count: usize) {
