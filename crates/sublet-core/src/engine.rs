@@ -121,6 +121,8 @@ pub struct GenerateRequest {
     pub max_output: Option<TokenCount>,
     /// What has been paid for so far; shared with the caller, who raises it.
     pub allowance: Arc<Allowance>,
+    /// Requests of different salts share nothing of what was computed before: the tenant.
+    pub salt: Arc<str>,
 }
 
 /// How many output tokens are paid for. The engine never produces a token beyond it.

@@ -178,6 +178,7 @@ impl ModelEngine for Engine {
             sampler: Sampler::new(&request.sampling, self.seed(&request.sampling)),
             assembler: TextAssembler::new(&request.stop),
             allowance: request.allowance,
+            salt: request.salt,
         };
         let (outlet, stream) = channel(Arc::clone(&served.inbox));
         // Numbers rise in the order in which the queue accepts, which is the order of service.

@@ -2,14 +2,19 @@
 //!
 //! Invariants: the pool never hands out more than its bound; a cache holds whole pages and is
 //! given back by [`KvPool::release`]. Recomputing a position gives the same bytes, so a cache
-//! may be dropped at any time and rebuilt from the tokens.
-//!
-//! Deliberately absent: sharing pages between sequences.
+//! may be dropped at any time and rebuilt from the tokens. A page that has several holders is not
+//! written; what nobody but the kept prefixes holds is given to whoever needs it.
+
+use std::sync::Arc;
 
 use crate::architecture::Hyperparameters;
+use crate::prefix::{BLOCK_POSITIONS, BlockHash, Prefixes};
 
 /// Positions in one page.
 pub const PAGE_POSITIONS: usize = 16;
+
+/// The values of [`PAGE_POSITIONS`] positions.
+pub type Page = Box<[f32]>;
 
 /// Where one layer's keys and values lie in a page.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +57,7 @@ pub enum Side {
 /// The pages of one sequence.
 #[derive(Default)]
 pub struct KvCache {
-    pages: Vec<Box<[f32]>>,
+    pages: Vec<Arc<Page>>,
     /// Positions written.
     pub length: usize,
 }
@@ -65,7 +70,7 @@ impl KvCache {
 
     /// Stores what one position of one layer produced; `values` holds all key-value heads.
     pub fn write(&mut self, layout: PageLayout, place: Place, values: &[f32]) {
-        let page = &mut self.pages[place.position / PAGE_POSITIONS];
+        let page = Arc::get_mut(&mut self.pages[place.position / PAGE_POSITIONS]).expect("a page that is written has one holder");
         let within = place.position % PAGE_POSITIONS * layout.head_width;
         for (head, values) in values.chunks_exact(layout.head_width).enumerate() {
             let start = layout.head_start(place.layer, place.side, head) + within;
@@ -100,6 +105,7 @@ pub struct KvPool {
     pages_free: Vec<Box<[f32]>>,
     /// Pages that may still be made.
     pages_unmade: usize,
+    prefixes: Prefixes,
 }
 
 impl KvPool {
@@ -108,19 +114,47 @@ impl KvPool {
         let layout = PageLayout::new(parameters);
         let page_bytes = layout.page_values() * size_of::<f32>();
         let context_pages = parameters.context.div_ceil(PAGE_POSITIONS);
-        Self { layout, pages_free: Vec::new(), pages_unmade: (bytes_max / page_bytes).max(context_pages) }
+        Self {
+            layout,
+            pages_free: Vec::new(),
+            pages_unmade: (bytes_max / page_bytes).max(context_pages),
+            prefixes: Prefixes::default(),
+        }
     }
 
-    /// Pages that can be handed out now.
-    pub fn pages_available(&self) -> usize {
-        self.pages_free.len() + self.pages_unmade
+    /// Whether so many pages can be handed out now. Kept prefixes give way.
+    pub fn has(&mut self, pages: usize) -> bool {
+        while self.pages_free.len() + self.pages_unmade < pages {
+            let Some(dropped) = self.prefixes.drop_oldest() else { return false };
+            self.take_back(dropped);
+        }
+        true
+    }
+
+    /// What nobody holds any more is free.
+    fn take_back(&mut self, pages: Vec<Arc<Page>>) {
+        self.pages_free.extend(pages.into_iter().filter_map(|page| Arc::try_unwrap(page).ok()));
+    }
+
+    /// Gives an empty cache what is kept of a prompt's beginning.
+    pub fn begin(&mut self, cache: &mut KvCache, prompt: &[BlockHash]) {
+        if cache.pages.is_empty() {
+            cache.pages = self.prefixes.find(prompt);
+            cache.length = cache.capacity();
+        }
+    }
+
+    /// Keeps the whole blocks that a cache has computed.
+    pub fn keep(&mut self, cache: &KvCache, hashes: &[BlockHash]) {
+        let blocks = (cache.length / BLOCK_POSITIONS).min(hashes.len());
+        self.prefixes.keep(&hashes[..blocks], &cache.pages);
     }
 
     /// Makes room for `positions` in all; `false`, and nothing taken, if the pool is short.
     #[must_use]
     pub fn grow(&mut self, cache: &mut KvCache, positions: usize) -> bool {
         let missing = positions.div_ceil(PAGE_POSITIONS).saturating_sub(cache.pages.len());
-        if missing > self.pages_available() {
+        if !self.has(missing) {
             return false;
         }
         for _ in 0..missing {
@@ -128,14 +162,15 @@ impl KvPool {
                 self.pages_unmade -= 1;
                 vec![0.0; self.layout.page_values()].into_boxed_slice()
             });
-            cache.pages.push(page);
+            cache.pages.push(Arc::new(page));
         }
         true
     }
 
     /// Takes all pages back.
     pub fn release(&mut self, cache: &mut KvCache) {
-        self.pages_free.append(&mut cache.pages);
+        let pages = std::mem::take(&mut cache.pages);
+        self.take_back(pages);
         cache.length = 0;
     }
 }
@@ -163,14 +198,35 @@ mod tests {
     #[test]
     fn the_pool_keeps_its_bound_and_reuses_pages() {
         let mut pool = KvPool::new(&parameters(), 0);
-        assert_eq!(pool.pages_available(), 4, "one context always fits");
+        assert!(pool.has(4) && !pool.has(5), "one context always fits");
         let (mut one, mut two) = (KvCache::default(), KvCache::default());
         assert!(pool.grow(&mut one, 33));
         assert!(!pool.grow(&mut two, 17) && two.capacity() == 0);
         assert!(pool.grow(&mut two, 16));
         pool.release(&mut one);
         assert!(pool.grow(&mut two, 64));
-        assert_eq!(pool.pages_available(), 0);
+        assert!(!pool.has(1));
+    }
+
+    #[test]
+    fn kept_prefixes_are_shared_and_give_way() {
+        let parameters = Hyperparameters { context: 128, ..parameters() };
+        let mut pool = KvPool::new(&parameters, 0);
+        let tokens: Vec<u32> = (0..100).collect();
+        let hashes = crate::prefix::hashes("tenant", &tokens);
+        let (mut one, mut two) = (KvCache::default(), KvCache::default());
+        assert!(pool.grow(&mut one, 100));
+        one.length = 100;
+        pool.keep(&one, &hashes);
+        pool.begin(&mut two, &hashes);
+        assert_eq!((two.length, two.capacity()), (64, 64));
+        assert!(pool.grow(&mut two, 65) && !pool.has(1), "the two share four of their pages");
+        pool.release(&mut one);
+        assert!(pool.has(3) && !pool.has(4));
+        pool.release(&mut two);
+        assert!(pool.has(8), "what was only kept is free for others");
+        pool.begin(&mut two, &hashes);
+        assert_eq!(two.length, 0);
     }
 
     #[test]

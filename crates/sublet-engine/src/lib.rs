@@ -25,6 +25,7 @@ mod kernel;
 mod kv;
 mod load;
 mod matrix;
+mod prefix;
 mod quant;
 mod sample;
 mod scheduler;

@@ -9,7 +9,7 @@
 //! no sequence produces beyond its allowance; the oldest running sequence is never the one
 //! whose memory is taken, so every step makes progress.
 //!
-//! Deliberately absent: priorities, prefix sharing.
+//! Deliberately absent: priorities.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::decoder::Row;
 use crate::inbox::{Inbox, Work};
 use crate::kv::{KvCache, KvPool};
 use crate::load::LoadedModel;
+use crate::prefix::BLOCK_POSITIONS;
 use crate::sequence::{Readiness, Sequence};
 
 /// Products per step below which one thread is faster than several.
@@ -115,7 +116,7 @@ impl Scheduler {
                 Readiness::Ready => self.running.push(sequence),
                 Readiness::Waits => self.park(sequence),
                 Readiness::Over => {
-                    self.pool.release(&mut sequence.cache);
+                    self.retire(&mut sequence);
                     over += 1;
                 }
             }
@@ -134,7 +135,7 @@ impl Scheduler {
                 }
                 Readiness::Waits => self.park(sequence),
                 Readiness::Over => {
-                    self.pool.release(&mut sequence.cache);
+                    self.retire(&mut sequence);
                     over += 1;
                 }
             }
@@ -144,9 +145,16 @@ impl Scheduler {
 
     fn park(&mut self, mut sequence: Sequence) {
         if sequence.finished {
-            self.pool.release(&mut sequence.cache);
+            self.retire(&mut sequence);
         }
         self.parked.insert(sequence.number, sequence);
+    }
+
+    /// Gives the memory of a finished sequence back, and keeps what the next prompt may begin with.
+    fn retire(&mut self, sequence: &mut Sequence) {
+        let hashes = sequence.block_hashes();
+        self.pool.keep(&sequence.cache, &hashes);
+        self.pool.release(&mut sequence.cache);
     }
 
     fn record_over(&mut self, over: usize) {
@@ -167,23 +175,36 @@ impl Scheduler {
             if !self.make_room(positions.saturating_sub(held)) && !self.running.is_empty() {
                 return;
             }
-            if let Some(sequence) = self.waiting.remove(&number) {
+            if let Some(mut sequence) = self.waiting.remove(&number) {
+                self.reuse(&mut sequence);
                 let place = self.running.partition_point(|other| other.number < number);
                 self.running.insert(place, sequence);
             }
         }
     }
 
+    /// Begins a sequence that has computed nothing with what is kept. Its last token is always computed,
+    /// because the next one is chosen from its logits.
+    fn reuse(&mut self, sequence: &mut Sequence) {
+        if sequence.cache.length == 0 {
+            let mut hashes = sequence.block_hashes();
+            hashes.truncate((sequence.tokens.len() - 1) / BLOCK_POSITIONS);
+            self.pool.release(&mut sequence.cache);
+            self.pool.begin(&mut sequence.cache, &hashes);
+            sequence.note_reused();
+        }
+    }
+
     /// Takes memory from parked and waiting sequences, the youngest first, until `positions` fit.
     fn make_room(&mut self, positions: usize) -> bool {
         let pages = positions.div_ceil(crate::kv::PAGE_POSITIONS);
-        if self.pool.pages_available() >= pages {
+        if self.pool.has(pages) {
             return true;
         }
         // The first waiting sequence is the one that room is made for.
         for sequence in self.parked.values_mut().rev().chain(self.waiting.values_mut().skip(1).rev()) {
             self.pool.release(&mut sequence.cache);
-            if self.pool.pages_available() >= pages {
+            if self.pool.has(pages) {
                 return true;
             }
         }
@@ -262,7 +283,13 @@ impl Scheduler {
         let mut logits = logits.chunks_exact_mut(model.decoder.parameters.vocabulary);
         for row in rows.iter().filter(|row| row.wants_logits) {
             let logits = logits.next().expect("one row of logits per row that wants them");
-            produced += advance(&model, &mut self.running[row.cache], logits);
+            let sequence = &mut self.running[row.cache];
+            if !sequence.is_started() {
+                // Others may ask the same while this one still answers.
+                let hashes = sequence.block_hashes();
+                self.pool.keep(&sequence.cache, &hashes);
+            }
+            produced += advance(&model, sequence, logits);
         }
         self.inbox.report_step(produced);
     }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::detokenize::{Piece, Pushed, TextAssembler};
 use crate::inbox::Inbox;
 use crate::kv::KvCache;
+use crate::prefix::{self, BlockHash};
 use crate::sample::Choice;
 
 /// Events that wait for a reader before its sequence is parked.
@@ -39,6 +40,10 @@ pub struct Sequence {
     pub outlet: Outlet,
     pub finished: bool,
     started: bool,
+    /// Keeps tenants apart where beginnings are shared.
+    salt: Arc<str>,
+    /// Positions of the prompt that were not computed.
+    reused: usize,
 }
 
 /// What a caller gave for a sequence.
@@ -48,6 +53,7 @@ pub struct SequenceParts {
     pub sampler: crate::sample::Sampler,
     pub assembler: TextAssembler,
     pub allowance: Arc<Allowance>,
+    pub salt: Arc<str>,
 }
 
 /// What a sequence can do next.
@@ -75,6 +81,24 @@ impl Sequence {
             outlet,
             finished: false,
             started: false,
+            salt: parts.salt,
+            reused: 0,
+        }
+    }
+
+    /// The hashes of the whole blocks so far.
+    pub fn block_hashes(&self) -> Vec<BlockHash> {
+        prefix::hashes(&self.salt, &self.tokens)
+    }
+
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// What the cache holds now was not computed for this sequence. Beginning again later is no merit.
+    pub fn note_reused(&mut self) {
+        if !self.started {
+            self.reused = self.cache.length;
         }
     }
 
@@ -117,7 +141,7 @@ impl Sequence {
     pub fn report_started(&mut self) {
         if !self.started {
             self.started = true;
-            self.outlet.push(GenerationEvent::Started { input: count(self.prompt_length), cached_input: TokenCount::ZERO });
+            self.outlet.push(GenerationEvent::Started { input: count(self.prompt_length), cached_input: count(self.reused) });
         }
     }
 

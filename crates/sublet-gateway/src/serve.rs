@@ -252,6 +252,7 @@ async fn start(
     let for_output = money.amount().checked_sub(prompt_hold(&facts.prices, prepared.prompt())?)?;
     let mut spare = output_covered(&facts.prices, for_output).get();
     let mut branches = Vec::with_capacity(prepared.answers());
+    let salt: Arc<str> = facts.access.organization.as_str().into();
     for prompt in &prepared.prompts {
         let cap = prepared.cap(prompt);
         for answer in 0..prepared.call.answers {
@@ -266,6 +267,7 @@ async fn start(
                 stop: prepared.call.stop.clone(),
                 max_output: Some(cap),
                 allowance: Arc::clone(&allowance),
+                salt: Arc::clone(&salt),
             })?;
             let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };
             branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap, paid }));

@@ -71,6 +71,7 @@ pub struct Ask {
     pub stop: Vec<String>,
     pub max_output: Option<i64>,
     pub allowance: Arc<Allowance>,
+    pub salt: &'static str,
 }
 
 /// Greedy, 20 tokens, everything paid for.
@@ -81,6 +82,7 @@ pub fn ask(text: &str) -> Ask {
         stop: Vec::new(),
         max_output: Some(20),
         allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
+        salt: "a tenant",
     }
 }
 
@@ -97,6 +99,7 @@ pub fn chat(content: &str) -> Prompt {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Outcome {
     pub input: Option<i64>,
+    pub cached: i64,
     pub text: String,
     pub output: i64,
     pub reason: Option<FinishReason>,
@@ -114,6 +117,7 @@ impl Ask {
             stop: self.stop.clone(),
             max_output: self.max_output.map(TokenCount::new),
             allowance: Arc::clone(&self.allowance),
+            salt: self.salt.into(),
         };
         engine.generate(request)
     }
@@ -130,9 +134,9 @@ pub fn collect(mut stream: BoxStream<'static, GenerationEvent>) -> Outcome {
     while let Some(event) = block_on(stream.next()) {
         assert!(outcome.reason.is_none() && outcome.failure.is_none(), "nothing follows the last event");
         match event {
-            GenerationEvent::Started { input, .. } => {
+            GenerationEvent::Started { input, cached_input } => {
                 assert!(outcome.input.is_none() && outcome.deltas == 0, "it starts once, before any text");
-                outcome.input = Some(input.get());
+                (outcome.input, outcome.cached) = (Some(input.get()), cached_input.get());
             }
             GenerationEvent::Delta { text, output, logprobs } => {
                 assert!(output.get() >= last && !(text.is_empty() && logprobs.is_empty()));

@@ -5,4 +5,5 @@ mod formats;
 mod generation;
 mod harness;
 mod hostile;
+mod prefixes;
 mod reference;

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::on_both;
+use crate::routes::Stranger;
 use crate::server::{Database, Home, Server, chat, merge, nanos, never_end, text, wait_for};
 
 on_both! {
     a_client_that_hangs_up_stops_the_engine_and_pays_what_was_delivered: hanging_up_stops_the_engine;
+    a_beginning_that_was_computed_before_is_charged_as_cached_to_its_tenant_only: cached_beginnings;
 }
 
 /// Chunks that a client reads before it hangs up.
@@ -32,6 +34,35 @@ fn answer(server: &Server, extra: &Value) -> Value {
 
 fn content(answer: &Value) -> String {
     text(&answer["choices"][0]["message"]["content"])
+}
+
+fn cached_beginnings(database: Database) {
+    let server = Home::new(database).start();
+    let stranger = Stranger::make(&server, Some("5"));
+    let question = "What is a hold, and what is it not? ".repeat(8);
+    let ask = |key: &str| {
+        let body = json!({
+            "model": server.keys.model, "max_tokens": 8, "temperature": 0,
+            "messages": [{ "role": "user", "content": question }],
+        });
+        let answer = server.make("/v1/chat/completions", key, &body);
+        let usage = &answer["usage"];
+        let counts = (usage["prompt_tokens"].as_i64().unwrap(), usage["prompt_tokens_details"]["cached_tokens"].as_i64().unwrap());
+        (content(&answer), counts)
+    };
+    let (first, (prompt, none)) = ask(&server.keys.project);
+    let (second, (_, cached)) = ask(&server.keys.project);
+    assert!(prompt > 64 && none == 0, "{prompt} tokens, {none} cached");
+    assert_eq!((second, cached), (first.clone(), (prompt - 1) / 64 * 64));
+    assert_eq!(ask(&stranger.project), (first, (prompt, 0)), "another tenant gains nothing, not even time");
+    server.wait_until_settled();
+    let charged = |meter: &str| {
+        let charges = server.charges();
+        let of_meter = charges.iter().filter(|charge| charge["meter"] == json!(meter));
+        of_meter.map(|charge| charge["quantity"].as_i64().unwrap()).sum::<i64>()
+    };
+    assert_eq!((charged("cached_input_tokens"), charged("input_tokens")), (cached, 2 * prompt - cached));
+    server.assert_books();
 }
 
 #[test]

@@ -139,13 +139,13 @@ impl Owned {
 }
 
 /// Another organization with a project and keys of its own.
-struct Stranger {
-    admin: String,
-    project: String,
+pub struct Stranger {
+    pub admin: String,
+    pub project: String,
 }
 
 impl Stranger {
-    fn make(server: &Server, credit: Option<&str>) -> Self {
+    pub fn make(server: &Server, credit: Option<&str>) -> Self {
         let body = json!({ "name": "Stranger", "class": "external", "currency": "EUR" });
         let made = server.make("/operator/v1/organizations", &server.keys.operator, &body);
         if let Some(amount) = credit {
