@@ -16,7 +16,7 @@ raw_fields! {
         model, messages, system, max_tokens, stop_sequences, stream, temperature, top_p, top_k, service_tier,
         // Would change the answer; refused by name unless neutral.
         tools, tool_choice, thinking, mcp_servers, container, output_config, output_format, context_management, speed,
-        inference_geo,
+        inference_geo, stop, seed, n, max_completion_tokens, logit_bias, frequency_penalty, presence_penalty, response_format,
     }
 }
 

@@ -18,6 +18,8 @@ raw_fields! {
         prompt_cache_key, safety_identifier,
         // Would change the answer; refused by name unless neutral.
         tools, tool_choice, previous_response_id, conversation, background, prompt, context_management,
+        messages, max_tokens, max_completion_tokens, stop, seed, n, top_k, logprobs, logit_bias, frequency_penalty,
+        presence_penalty, response_format,
     }
 }
 

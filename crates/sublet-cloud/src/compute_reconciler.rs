@@ -51,15 +51,17 @@ pub struct Told {
 }
 
 impl Told {
-    /// Whether old answers are due to be forgotten; the next time is [`SWEEP_PERIOD`] later.
+    /// Whether old answers are to be forgotten.
     fn is_sweep_due(&self, now: Timestamp) -> bool {
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = swept.is_none_or(|last| now >= last.plus(SWEEP_PERIOD));
-        if is_due {
-            *swept = Some(now);
-        }
-        is_due
+        let swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.is_none_or(|last| now >= last.plus(SWEEP_PERIOD))
     }
+
+    /// All old answers are forgotten; the next time is [`SWEEP_PERIOD`] later.
+    fn note_sweep(&self, now: Timestamp) {
+        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
     /// Of the attempts that are missing now, those that have been for so long.
     fn missing_for(&self, missing: &[&AttemptId], patience: DurationMs, now: Timestamp) -> Vec<AttemptId> {
         let mut since = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -527,7 +529,9 @@ impl Compute {
         if self.told.is_sweep_due(now) {
             let old = now.minus(IDEMPOTENCY_RETENTION);
             let swept = self.cloud.store.write((), move |(), tx| Box::pin(idempotency::delete_before(tx, old))).await;
-            report.note("forgetting old answers", swept);
+            if report.note("forgetting old answers", swept) {
+                self.told.note_sweep(now);
+            }
         }
     }
 }

@@ -168,8 +168,9 @@ impl Cloud {
         let source = Source { organization, budgets, available };
         let amount = source.grant(request)?;
         let added = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
-        budget::reserve(tx, &slice.budgets, amount).await?;
+        // The slice before its budgets, as settling and closing do.
         slice::extend(tx, id, added).await?;
+        budget::reserve(tx, &slice.budgets, amount).await?;
         self.post_slice(tx, &slice, &Fact::SliceGranted { from: added }, now).await?;
         let granted = slice.granted.total()?.checked_add(amount)?;
         let left = source.headroom()?.checked_sub(amount)?;

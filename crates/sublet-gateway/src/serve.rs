@@ -60,7 +60,10 @@ async fn admit_and_count(
     head.rate = state.rate.report(now);
     let _in_flight = in_flight?;
     let body = read_body(gateway, body, &parts.headers).await?;
-    let prepared = prepare(gateway, &access, move |body| endpoint.read_to_count(body), body).await?;
+    let prepared = prepare(gateway, &access, (endpoint, Endpoint::read_to_count), body).await?;
+    // Reading a prompt is work, whatever comes of it.
+    state.rate.spend_tokens(prepared.prompt(), now);
+    head.rate = state.rate.report(now);
     Ok(prepared.prompt())
 }
 
@@ -88,7 +91,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let body = read_body(gateway, body, &parts.headers).await?;
     let attempt = Attempt { project: &access.project, route: endpoint.route(), body: &body, request: &head.request };
     let claim = gateway.idempotency.claim(&parts.headers, &attempt)?;
-    let prepared = prepare(gateway, &access, move |body| endpoint.read(body), body).await?;
+    let prepared = prepare(gateway, &access, (endpoint, Endpoint::read), body).await?;
     state.rate.spend_tokens(prepared.prompt(), now);
     head.rate = state.rate.report(now);
     let call = &prepared.call;
@@ -170,21 +173,24 @@ impl Prepared {
     }
 }
 
+/// How a body is read.
+type Read = fn(Endpoint, &[u8]) -> Result<Call>;
+
 /// Checks the fields, finds the model, and tokenizes.
 async fn prepare(
     gateway: &Arc<Gateway>,
     access: &Arc<Access>,
-    read: impl FnOnce(&[u8]) -> Result<Call> + Send + 'static,
+    (endpoint, read): (Endpoint, Read),
     body: bytes::Bytes,
 ) -> Result<Prepared> {
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || {
-        let call = read(&body)?;
+        let call = read(endpoint, &body)?;
         let model = find_model(&gateway, &access, &call.model)?;
         check_vocabulary(&call, &model)?;
         let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
-        let prepared = prepared.collect::<Result<Vec<_>>>()?;
+        let prepared = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
         for prompt in &prepared {
             check_context(prompt, &model)?;
         }

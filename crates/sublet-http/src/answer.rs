@@ -5,6 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use sublet_api::ErrorBody;
+use sublet_api::messages::{MessageError, status_and_type};
 use sublet_core::id::RequestId;
 use sublet_core::{Error, Result};
 
@@ -76,6 +77,16 @@ pub fn error_response(error: &Error, request: &RequestId) -> Response<Body> {
     if code.is_final() {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
+    response
+}
+
+/// The same in Anthropic's shape.
+pub fn anthropic_error_response(error: &Error, request: &RequestId) -> Response<Body> {
+    let mut response = error_response(error, request);
+    *response.body_mut() = Body::from(text_of(&MessageError::new(error, Some(request))).unwrap_or_default());
+    let (status, _) = status_and_type(error.code());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    set(response.headers_mut(), "request-id", request.as_str());
     response
 }
 

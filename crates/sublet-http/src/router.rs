@@ -11,7 +11,7 @@ use sublet_api::{Method, Operation, ROUTES, Route};
 use sublet_core::id::RequestId;
 use sublet_core::{Error, ErrorCode, Result};
 
-use crate::answer::error_response;
+use crate::answer::{anthropic_error_response, error_response};
 use crate::console::{self, Console, PAGES};
 use crate::{App, gate, handler};
 
@@ -69,6 +69,14 @@ pub fn paths(route: &Route) -> Vec<String> {
     paths
 }
 
+/// Whether the caller reads errors in Anthropic's shape.
+fn is_for_anthropic(request: &Request<Body>) -> bool {
+    const BASES: [&str; 3] = ["/v1/messages", "/messages", "/openai/v1/messages"];
+    let path = request.uri().path();
+    let is_below = |base: &str| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    request.headers().contains_key("anthropic-version") || BASES.iter().any(|base| is_below(base))
+}
+
 #[derive(Clone, Copy)]
 enum Wrong {
     Path,
@@ -83,5 +91,6 @@ async fn refuse(app: App, request: Request<Body>, wrong: Wrong) -> Response<Body
         Wrong::Path => Error::new(ErrorCode::UnknownUrl, format!("Invalid URL ({method} {shown})")),
         Wrong::Method => Error::new(ErrorCode::MethodNotAllowed, format!("{shown} does not take {method}")),
     };
-    error_response(&error.alternative("/openapi.json lists every route"), &id)
+    let error = error.alternative("/openapi.json lists every route");
+    if is_for_anthropic(&request) { anthropic_error_response(&error, &id) } else { error_response(&error, &id) }
 }

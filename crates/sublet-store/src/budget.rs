@@ -142,9 +142,16 @@ pub async fn find(tx: &mut Tx, reference: &BudgetRef) -> Result<Option<Budget>> 
     }))
 }
 
+/// Everybody takes the rows of several budgets in this order, so that nobody waits for somebody who waits.
+fn in_order(budgets: &[BudgetRef]) -> Vec<&BudgetRef> {
+    let mut ordered: Vec<&BudgetRef> = budgets.iter().collect();
+    ordered.sort();
+    ordered
+}
+
 /// Reserves an amount in every budget of a chain, all or nothing (the caller's transaction fails with the error).
 pub async fn reserve(tx: &mut Tx, budgets: &[BudgetRef], amount: Nanos) -> Result<()> {
-    for reference in budgets {
+    for reference in in_order(budgets) {
         let changed = tx
             .execute(
                 "UPDATE budgets SET reserved = reserved + $4
@@ -172,7 +179,7 @@ pub async fn settle(tx: &mut Tx, budgets: &[BudgetRef], amount: Nanos) -> Result
 }
 
 async fn change(tx: &mut Tx, budgets: &[BudgetRef], unreserved: Nanos, settled: Nanos) -> Result<()> {
-    for reference in budgets {
+    for reference in in_order(budgets) {
         let changed = tx
             .execute(
                 "UPDATE budgets SET reserved = reserved - $4, settled = settled + $5

@@ -48,7 +48,17 @@ pub async fn insert(tx: &mut Tx, call: &IdempotentCall, answer: &StoredAnswer, n
     Ok(())
 }
 
-/// Forgets answers created before `before`.
-pub async fn delete_before(tx: &mut Tx, before: Timestamp) -> Result<u64> {
-    tx.execute("DELETE FROM idempotency_keys WHERE created_at < $1", params![before]).await
+/// Answers forgotten in one transaction.
+const DELETED_MAX: i64 = 1_000;
+
+/// Forgets answers created before `before`; false if there are more.
+pub async fn delete_before(tx: &mut Tx, before: Timestamp) -> Result<bool> {
+    let deleted = tx
+        .execute(
+            "DELETE FROM idempotency_keys WHERE (scope, key) IN
+                 (SELECT scope, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
+            params![before, DELETED_MAX],
+        )
+        .await?;
+    Ok(i64::try_from(deleted).is_ok_and(|deleted| deleted < DELETED_MAX))
 }

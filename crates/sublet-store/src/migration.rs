@@ -14,10 +14,11 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "foundation", sql: include_str!("../migrations/0001_foundation.sql") },
     Migration { version: 2, name: "changes", sql: include_str!("../migrations/0002_changes.sql") },
+    Migration { version: 3, name: "old_answers", sql: include_str!("../migrations/0003_old_answers.sql") },
 ];
 
 /// The schema version this program writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
 /// Applies what is missing. A schema newer than this program is refused and left as it is.
 pub(crate) async fn apply(store: &Store) -> Result<()> {

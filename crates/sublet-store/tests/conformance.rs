@@ -108,7 +108,7 @@ on_both_databases! {
         let deleted = cloud.cloud.store().write((), move |(), tx| {
             Box::pin(idempotency::delete_before(tx, now.plus(DurationMs::from_seconds(1))))
         });
-        assert_eq!(deleted.await.expect("deleted"), 1);
+        assert!(deleted.await.expect("deleted"), "there are no more");
         insert().await.expect("it is forgotten");
     }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sublet_core::engine::{Millionths, STOP_STRINGS_MAX};
+use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX};
 use sublet_core::{Error, ErrorCode, Result};
 
 use super::STOP_BYTES_MAX;
@@ -61,6 +61,17 @@ pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[&str]) -> Result<()>
         return Ok(());
     }
     Err(tiers.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
+}
+
+/// Turns of one role in a row are one turn: templates expect roles to alternate.
+pub(crate) fn push_turn(messages: &mut Vec<ChatMessage>, role: Role, content: String) {
+    match messages.last_mut() {
+        Some(last) if last.role == role => {
+            last.content.push_str("\n\n");
+            last.content.push_str(&content);
+        }
+        _ => messages.push(ChatMessage { role, content, name: None }),
+    }
 }
 
 /// One string or a list of them.

@@ -73,6 +73,14 @@ impl Endpoint {
         }
     }
 
+    /// An error of a prompt names the field that this endpoint has for it.
+    pub fn rename(self, error: Error) -> Error {
+        match (self, error.param_name()) {
+            (Self::Response, Some("messages")) => error.param("input"),
+            _ => error,
+        }
+    }
+
     /// The answer to a request to count.
     pub fn count(self, tokens: TokenCount) -> Vec<u8> {
         match self {

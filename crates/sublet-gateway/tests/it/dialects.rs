@@ -108,6 +108,18 @@ async fn events_of_a_response_are_numbered_and_name_one_item() {
 }
 
 #[tokio::test]
+async fn a_body_on_many_lines_is_answered_with_whole_events() {
+    let world = World::new().await;
+    let mut body = streamed(response("please say 2"));
+    body["metadata"] = json!({"a": "b", "c": "d"});
+    body["text"] = json!({"format": {"type": "text"}});
+    let pretty = serde_json::to_string_pretty(&body).unwrap().replace('\n', "\r\n");
+    let events = named(&text(world.send(world.request("/v1/responses", pretty)).await).await);
+    assert_eq!(events.last().unwrap()["response"]["metadata"], body["metadata"]);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_is_cut_says_so() {
     let world = World::new().await;
     let mut body = response("please say 30");

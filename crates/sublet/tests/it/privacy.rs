@@ -103,12 +103,20 @@ fn hang_up(server: &Server, model: &str) {
     assert!(opened.events().take(3).all(|event| event.is_ok()));
 }
 
-/// What a model said, as far as one object or its events have it.
+/// What a model said in one object or in events: its longest piece that JSON and logs write as it is.
 fn spoken(answer: &str) -> String {
-    let whole: Option<Value> = serde_json::from_str(answer).ok();
-    let places = ["/choices/0/message/content", "/choices/0/text", "/output/0/content/0/text", "/content/0/text"];
-    let text = |value: &Value| places.iter().find_map(|place| value.pointer(place)?.as_str().map(str::to_owned));
-    whole.as_ref().and_then(text).unwrap_or_default()
+    let whole = ["/choices/0/message/content", "/choices/0/text", "/output/0/content/0/text", "/content/0/text"];
+    let delta = ["/choices/0/delta/content", "/delta/text", "/delta"];
+    let find = |value: &Value, places: &[&str]| places.iter().find_map(|place| value.pointer(place)?.as_str().map(str::to_owned));
+    let text = match serde_json::from_str::<Value>(answer) {
+        Ok(object) => find(&object, &whole).unwrap_or_default(),
+        Err(_) => {
+            let data = answer.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+            data.filter_map(|event| find(&event, &delta)).collect()
+        }
+    };
+    let pieces = text.split(|character: char| character.is_control() || ['"', '\\'].contains(&character));
+    pieces.max_by_key(|piece| piece.len()).unwrap_or_default().to_owned()
 }
 
 fn assert_left_behind(server: &Server, answers: &[String]) {

@@ -239,6 +239,10 @@ fn billable_routes_need_money(database: Database) {
             Operation::CreateLease => json!({ "quote": quote["id"] }),
             Operation::CreateJob => json!({ "lease": "lease_00000000000000000000000000", "command": ["true"] }),
             Operation::CreateCompletion => json!({ "model": server.keys.model, "prompt": "Hello", "max_tokens": 4 }),
+            Operation::CreateMessage => {
+                let messages = json!([{ "role": "user", "content": "Hello" }]);
+                json!({ "model": server.keys.model, "messages": messages, "max_tokens": 4 })
+            }
             Operation::CreateResponse => json!({ "model": server.keys.model, "input": "Hello", "max_output_tokens": 4 }),
             _ => chat(&server.keys.model, 4, &json!({})),
         };
@@ -269,6 +273,11 @@ fn an_unknown_url_is_named_in_our_error_shape() {
         assert_eq!((answer.status, answer.code().as_str()), (404, "unknown_url"), "{path}");
         assert_eq!(answer.json()["error"]["message"], json!(format!("Invalid URL ({method} {path})")));
         assert!(answer.header("x-request-id").is_some());
+    }
+    for (method, path, status) in [("POST", "/v1/messages/batches", 404), ("GET", "/v1/messages", 405)] {
+        let answer = server.ask(method, path).key(&server.keys.project).send().unwrap();
+        assert_eq!((answer.status, &answer.json()["type"]), (status, &json!("error")), "{path}: {}", answer.text());
+        assert_eq!(answer.header("request-id"), answer.header("x-request-id"));
     }
     let answer = server.ask("DELETE", "/v1/models").key(&server.keys.project).send().unwrap();
     assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"));

@@ -6,7 +6,7 @@ use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling};
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
-use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, stop_strings, top_k, top_p};
+use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, push_turn, service_tier, stop_strings, top_k, top_p};
 use crate::dialect::field::{Bounded, field, invalid, unsupported};
 use crate::dialect::{self, Call};
 
@@ -49,7 +49,7 @@ pub(crate) fn read(body: &[u8], purpose: Purpose) -> Result<Call> {
 /// Fields with the JSON values that mean the same as leaving them out.
 fn refuse_unsupported(fields: &MessageRequestFields<'_>) -> Result<()> {
     const DISABLED: &str = r#"{"type":"disabled"}"#;
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 9] = [
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 17] = [
         ("tools", fields.tools, &["[]"]),
         ("tool_choice", fields.tool_choice, &[r#"{"type":"none"}"#, r#"{"type":"auto"}"#]),
         ("thinking", fields.thinking, &[DISABLED]),
@@ -59,6 +59,15 @@ fn refuse_unsupported(fields: &MessageRequestFields<'_>) -> Result<()> {
         ("speed", fields.speed, &["\"standard\""]),
         // Where it runs is a promise, which this cloud does not make by that name.
         ("inference_geo", fields.inference_geo, &[]),
+        // Names of the other APIs: whoever sends them expects something of them.
+        ("stop", fields.stop, &["[]"]),
+        ("seed", fields.seed, &[]),
+        ("n", fields.n, &["1"]),
+        ("max_completion_tokens", fields.max_completion_tokens, &[]),
+        ("logit_bias", fields.logit_bias, &["{}"]),
+        ("frequency_penalty", fields.frequency_penalty, &["0", "0.0"]),
+        ("presence_penalty", fields.presence_penalty, &["0", "0.0"]),
+        ("response_format", fields.response_format, &[r#"{"type":"text"}"#]),
         ("context_management", fields.context_management, &["{}", r#"{"edits":[]}"#]),
     ];
     for (name, raw, neutral) in table {
@@ -89,17 +98,14 @@ fn messages(fields: &MessageRequestFields<'_>) -> Result<Vec<ChatMessage>> {
     let Bounded(turns) = field.parse::<Bounded<TurnFields<'_>, TURNS_MAX>>(&expected)?;
     let mut messages: Vec<ChatMessage> = Vec::with_capacity(turns.len() + 1);
     if let Some(system) = fields.system {
-        messages.push(ChatMessage { role: Role::System, content: text("system", system)?, name: None });
+        let content = text("system", system)?;
+        if !content.is_empty() {
+            push_turn(&mut messages, Role::System, content);
+        }
     }
     for (index, turn) in turns.iter().enumerate() {
         let (role, content) = self::turn(index, turn)?;
-        match messages.last_mut() {
-            Some(last) if last.role == role => {
-                last.content.push_str("\n\n");
-                last.content.push_str(&content);
-            }
-            _ => messages.push(ChatMessage { role, content, name: None }),
-        }
+        push_turn(&mut messages, role, content);
     }
     match messages.last().map(|last| last.role) {
         Some(Role::User) => Ok(messages),
@@ -198,6 +204,7 @@ mod tests {
             (json!({ "tools": [{ "name": "f" }] }), "tools"),
             (json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }), "thinking"),
             (json!({ "service_tier": "priority" }), "service_tier"),
+            (json!({ "seed": 5 }), "seed"),
             (json!({ "speed": "fast" }), "speed"),
             (json!({ "inference_geo": "us" }), "inference_geo"),
             (json!({ "output_config": { "effort": "low", "format": { "type": "json_schema" } } }), "output_config.format"),

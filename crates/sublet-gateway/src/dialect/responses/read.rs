@@ -7,7 +7,7 @@ use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling};
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
-use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, top_p};
+use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, push_turn, service_tier, top_p};
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
 use crate::dialect::{self, Call};
 
@@ -29,10 +29,11 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
     service_tier(fields.service_tier, &TIERS)?;
     let model = model_name(fields.model)?;
     let instructions = field("instructions", fields.instructions).map(|field| field.parse::<String>("a string")).transpose()?;
-    let mut messages = input(&fields)?;
-    if let Some(instructions) = &instructions {
-        messages.insert(0, ChatMessage { role: Role::System, content: instructions.clone(), name: None });
+    let mut messages = Vec::new();
+    if let Some(instructions) = instructions.as_deref().filter(|text| !text.is_empty()) {
+        push_turn(&mut messages, Role::System, instructions.to_owned());
     }
+    input(&fields, &mut messages)?;
     let logprobs = logprobs(&fields)?;
     let output_max =
         field("max_output_tokens", fields.max_output_tokens).map(|field| field.integer(1..=i64::from(i32::MAX))).transpose()?;
@@ -84,7 +85,7 @@ fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
         return Err(unsupported("store", "is not offered: nothing of a response is kept here").alternative("send 'store': false"));
     }
     tools(fields)?;
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 7] = [
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 19] = [
         ("tool_choice", fields.tool_choice, &["\"none\"", "\"auto\""]),
         ("previous_response_id", fields.previous_response_id, &[]),
         ("conversation", fields.conversation, &[]),
@@ -92,6 +93,19 @@ fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
         ("prompt", fields.prompt, &[]),
         ("context_management", fields.context_management, &["[]"]),
         ("truncation", fields.truncation, &["\"disabled\""]),
+        // Names of the other APIs: whoever sends them expects something of them.
+        ("messages", fields.messages, &[]),
+        ("max_tokens", fields.max_tokens, &[]),
+        ("max_completion_tokens", fields.max_completion_tokens, &[]),
+        ("stop", fields.stop, &["[]"]),
+        ("seed", fields.seed, &[]),
+        ("n", fields.n, &["1"]),
+        ("top_k", fields.top_k, &["0", "-1"]),
+        ("logprobs", fields.logprobs, OFF),
+        ("logit_bias", fields.logit_bias, &["{}"]),
+        ("frequency_penalty", fields.frequency_penalty, &["0", "0.0"]),
+        ("presence_penalty", fields.presence_penalty, &["0", "0.0"]),
+        ("response_format", fields.response_format, &[r#"{"type":"text"}"#]),
     ];
     for (name, raw, neutral) in table {
         if let Some(field) = field(name, raw) {
@@ -114,12 +128,10 @@ fn tools(fields: &ResponseRequestFields<'_>) -> Result<()> {
     }
 }
 
+/// What was sent, on one line: a line's end inside it would cut the event that repeats it. Strings have none.
 fn repeated(raw: Option<&RawValue>, default: &str) -> Verbatim {
-    Verbatim(raw.map_or_else(|| constant(default), RawValue::to_owned))
-}
-
-fn constant(text: &str) -> Box<RawValue> {
-    RawValue::from_string(text.to_owned()).expect("the constant is JSON")
+    let text = raw.map_or_else(|| default.to_owned(), |raw| raw.get().replace(['\n', '\r'], " "));
+    Verbatim(RawValue::from_string(text).expect("JSON stays JSON without its lines"))
 }
 
 /// An object that is repeated as it came.
@@ -157,28 +169,36 @@ fn logprobs(fields: &ResponseRequestFields<'_>) -> Result<Option<u8>> {
     Ok(is_on.then(|| u8::try_from(top.unwrap_or(0)).unwrap_or(0)))
 }
 
-fn input(fields: &ResponseRequestFields<'_>) -> Result<Vec<ChatMessage>> {
+fn input(fields: &ResponseRequestFields<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
     let field = field("input", fields.input).ok_or_else(|| invalid("input", "'input' is missing"))?;
     if field.raw.get().starts_with('"') {
-        return Ok(vec![ChatMessage { role: Role::User, content: field.parse("a string")?, name: None }]);
+        push_turn(messages, Role::User, field.parse("a string")?);
+        return Ok(());
     }
-    let messages = items(&field)?;
-    if messages.is_empty() {
+    let before = messages.len();
+    items(&field, messages)?;
+    if messages.len() == before {
         return Err(invalid("input", "'input' must have at least one message"));
     }
-    Ok(messages)
+    Ok(())
 }
 
-fn items(field: &Field<'_>) -> Result<Vec<ChatMessage>> {
+fn items(field: &Field<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
     let expected = format!("a string or a list of at most {ITEMS_MAX} items");
     let Bounded(items) = field.parse::<Bounded<InputItemFields<'_>, ITEMS_MAX>>(&expected)?;
-    let mut messages = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let kind = item.r#type.map_or(Some("message"), |raw| serde_json::from_str::<&str>(raw.get()).ok());
         match kind {
-            Some("message") => messages.push(message(index, item)?),
+            Some("message") => {
+                let (role, content) = message(index, item)?;
+                push_turn(messages, role, content);
+            }
             // What a model thought before is not part of what it reads.
             Some("reasoning") => {}
+            Some("item_reference") => {
+                let error = unsupported(&format!("input[{index}]"), "refers to a stored item, and nothing is stored here");
+                return Err(error.alternative("send 'store': false, so that clients send whole items"));
+            }
             Some(_) => {
                 let param = format!("input[{index}].type");
                 return Err(unsupported(&param, "other than message is not supported by the models served here"));
@@ -186,10 +206,10 @@ fn items(field: &Field<'_>) -> Result<Vec<ChatMessage>> {
             None => return Err(invalid(&format!("input[{index}].type"), "an item's type must be a string")),
         }
     }
-    Ok(messages)
+    Ok(())
 }
 
-fn message(index: usize, item: &InputItemFields<'_>) -> Result<ChatMessage> {
+fn message(index: usize, item: &InputItemFields<'_>) -> Result<(Role, String)> {
     let param = |name: &str| format!("input[{index}].{name}");
     let role = match item.role.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
         Some("system") => Role::System,
@@ -199,7 +219,7 @@ fn message(index: usize, item: &InputItemFields<'_>) -> Result<ChatMessage> {
         _ => return Err(invalid(&param("role"), format!("'{}' must be system, developer, user or assistant", param("role")))),
     };
     let content = item.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
-    Ok(ChatMessage { role, content: text(&param("content"), content)?, name: None })
+    Ok((role, text(&param("content"), content)?))
 }
 
 /// A string, or parts of text.
@@ -293,11 +313,30 @@ mod tests {
             (json!({ "metadata": many }), "metadata"),
             (json!({ "top_logprobs": 21 }), "top_logprobs"),
             (json!({ "stream": "yes" }), "stream"),
+            (json!({ "max_tokens": 5 }), "max_tokens"),
+            (json!({ "response_format": { "type": "json_object" } }), "response_format"),
+            (json!({ "input": [{ "type": "item_reference", "id": "msg_1" }] }), "input[0]"),
         ];
         for (change, param) in table {
             let error = read_with(&change).unwrap_err();
             assert_eq!(error.param_name(), Some(param), "{change}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_repeated_fits_on_one_line() {
+        let body = "{\"model\": \"m\",\n\"input\": \"hi\",\n\"metadata\": {\n  \"a\":\r\n \"b\\n\"\n}}";
+        let dialect::Form::Response(form) = read(body.as_bytes()).unwrap().form else { panic!("a response") };
+        let echo = serde_json::to_string(&form.echo).unwrap();
+        assert!(!echo.contains(['\n', '\r']), "{echo}");
+        assert_eq!(serde_json::from_str::<Value>(&echo).unwrap()["metadata"], json!({ "a": "b\n" }));
+    }
+
+    #[test]
+    fn turns_of_one_role_are_one_and_empty_instructions_are_none() {
+        let asked =
+            json!({ "instructions": "", "input": [{ "role": "user", "content": "a" }, { "role": "user", "content": "b" }] });
+        assert_eq!(prompt(&read_with(&asked).unwrap()), [(Role::User, "a\n\nb".to_owned())]);
     }
 
     #[test]
