@@ -27,6 +27,8 @@ on_both! {
     bodies_that_are_no_json_object_are_named_so: raw_bodies;
     chat_fields_that_cannot_be_used_are_named: chat_fields;
     fields_of_platform_and_organization_bodies_are_checked: platform_fields;
+    job_bodies_are_checked_before_anything_runs: job_bodies;
+    ids_queries_and_sizes_are_checked: ids_and_queries;
 }
 
 fn raw_bodies(database: Database) {
@@ -113,9 +115,8 @@ fn platform_fields(database: Database) {
     assert_nothing_was_done(&server);
 }
 
-#[test]
-fn job_bodies_are_checked_before_anything_runs() {
-    let server = Server::sqlite();
+fn job_bodies(database: Database) {
+    let server = Home::new(database).start();
     let lease = server.lease(&server.keys.project, "n2m", &json!({}));
     let table = [
         json!({ "command": [] }),
@@ -139,9 +140,8 @@ fn job_bodies_are_checked_before_anything_runs() {
     assert_eq!(server.see("/v1/jobs", &server.keys.project)["data"], json!([]));
 }
 
-#[test]
-fn ids_queries_and_sizes_are_checked() {
-    let server = Server::sqlite();
+fn ids_and_queries(database: Database) {
+    let server = Home::new(database).start();
     let (project, admin) = (&server.keys.project, &server.keys.admin);
     let gets: &[(&str, &str, u16)] = &[
         ("/v1/jobs/job_", project, 404),

@@ -9,6 +9,10 @@ use crate::server::{Database, Home, Server, chat, merge, nanos, never_end, text,
 on_both! {
     a_client_that_hangs_up_stops_the_engine_and_pays_what_was_delivered: hanging_up_stops_the_engine;
     a_beginning_that_was_computed_before_is_charged_as_cached_to_its_tenant_only: cached_beginnings;
+    a_stream_keeps_the_contract: stream_contract;
+    a_stream_says_what_the_whole_answer_says: stream_and_whole;
+    a_seed_repeats_an_answer_and_limits_and_stops_hold: seeds_and_limits;
+    two_choices_are_both_given_counted_and_charged: two_choices;
 }
 
 /// Chunks that a client reads before it hangs up.
@@ -65,9 +69,8 @@ fn cached_beginnings(database: Database) {
     server.assert_books();
 }
 
-#[test]
-fn a_stream_keeps_the_contract() {
-    let server = Server::sqlite();
+fn stream_contract(database: Database) {
+    let server = Home::new(database).start();
     let usage = json!({ "include_usage": true });
     let body = chat(&server.keys.model, 12, &json!({ "stream": true, "stream_options": usage, "logit_bias": never_end() }));
     let opened = server.ask("POST", "/v1/chat/completions").key(&server.keys.project).json(&body).open().unwrap();
@@ -93,18 +96,16 @@ fn a_stream_keeps_the_contract() {
     assert!(chunks(&server, &silent).iter().all(|chunk| chunk.get("usage").is_none()), "usage is not leaked");
 }
 
-#[test]
-fn a_stream_says_what_the_whole_answer_says() {
-    let server = Server::sqlite();
+fn stream_and_whole(database: Database) {
+    let server = Home::new(database).start();
     let whole = answer(&server, &json!({}));
     let streamed = chunks(&server, &chat(&server.keys.model, 24, &json!({ "stream": true })));
     let said: String = streamed.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(said, content(&whole));
 }
 
-#[test]
-fn a_seed_repeats_an_answer_and_limits_and_stops_hold() {
-    let server = Server::sqlite();
+fn seeds_and_limits(database: Database) {
+    let server = Home::new(database).start();
     let warm = json!({ "temperature": 1.2, "seed": 11 });
     let first = content(&answer(&server, &warm));
     assert_eq!(content(&answer(&server, &warm)), first);
@@ -122,9 +123,8 @@ fn a_seed_repeats_an_answer_and_limits_and_stops_hold() {
     assert_eq!(content(&stopped), said.split(stop.as_str()).next().unwrap());
 }
 
-#[test]
-fn two_choices_are_both_given_counted_and_charged() {
-    let server = Server::sqlite();
+fn two_choices(database: Database) {
+    let server = Home::new(database).start();
     let two = answer(&server, &json!({ "n": 2, "logit_bias": never_end(), "max_tokens": 8 }));
     assert_eq!((two["choices"].as_array().unwrap().len(), &two["usage"]["completion_tokens"]), (2, &json!(16)));
     let body = chat(&server.keys.model, 8, &json!({ "n": 2, "stream": true, "logit_bias": never_end() }));

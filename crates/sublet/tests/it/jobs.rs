@@ -10,6 +10,7 @@ on_both! {
     an_attacking_job_is_contained_and_explained: attacks_are_contained;
     a_job_that_is_cancelled_ends_and_is_charged_until_then: a_cancelled_job_ends;
     a_lease_at_the_end_of_its_window_ends_its_job: a_window_ends_a_job;
+    a_lease_without_money_ends_its_job_within_its_limit: without_money;
 }
 
 /// What a job may take to end after it was told to, in milliseconds.
@@ -140,10 +141,8 @@ fn a_cancelled_job_ends(database: Database) {
 const INTERVAL_LOOKS_MAX: u32 = 9_000;
 
 /// The least that is sold is one interval with notice and grace, so this test takes as long; it only waits.
-/// The same with a clock of the test's own runs on both databases beside the use cases.
-#[test]
-fn a_lease_without_money_ends_its_job_within_its_limit() {
-    let server = Server::sqlite();
+fn without_money(database: Database) {
+    let server = Home::new(database).start();
     let key = &server.keys.project;
     let tiny = json!({ "sku": "cpu", "maximum_cost": { "amount": "0.000000001", "currency": "EUR" } });
     let refused = server.post("/v1/quotes", key, &tiny).unwrap();

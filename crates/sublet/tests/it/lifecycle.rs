@@ -13,6 +13,10 @@ use crate::server::{Database, Home, Server, chat, merge, nanos, never_end, suble
 
 on_both! {
     a_told_process_drains_and_ends_well: drains_and_exits;
+    a_busy_data_directory_is_named_and_goes_on_serving: busy_directory;
+    a_process_may_be_told_to_stop_as_soon_as_it_is_ready: early_stops;
+    an_imported_model_is_served_once_it_has_a_price: imported_model;
+    a_corrupt_model_is_refused_and_nothing_of_it_is_kept: corrupt_model;
 }
 
 fn drains_and_exits(database: Database) {
@@ -60,9 +64,8 @@ fn a_port_in_use_is_named() {
     assert!(said.contains(&address) && said.contains("--listen"), "{said}");
 }
 
-#[test]
-fn a_busy_data_directory_is_named_and_goes_on_serving() {
-    let server = Server::sqlite();
+fn busy_directory(database: Database) {
+    let server = Home::new(database).start();
     let (status, said) = refused(&mut server.home.up("127.0.0.1:0"));
     assert_eq!(status, Some(5), "{said}");
     assert!(said.contains("data_directory_busy") && said.contains("--data-dir"), "{said}");
@@ -126,9 +129,8 @@ fn the_demo_tells_its_story_again_and_again() {
     }
 }
 
-#[test]
-fn a_process_may_be_told_to_stop_as_soon_as_it_is_ready() {
-    let mut server = Server::sqlite();
+fn early_stops(database: Database) {
+    let mut server = Home::new(database).start();
     for start in 0..5 {
         server.terminate();
         assert_eq!(server.wait().code(), Some(0), "start {start}: {}", server.log());
@@ -137,9 +139,8 @@ fn a_process_may_be_told_to_stop_as_soon_as_it_is_ready() {
     server.assert_books();
 }
 
-#[test]
-fn an_imported_model_is_served_once_it_has_a_price() {
-    let server = Server::sqlite();
+fn imported_model(database: Database) {
+    let server = Home::new(database).start();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sublet-mini");
     let import = |name: &str| {
         let mut command = sublet();
@@ -172,9 +173,8 @@ fn an_imported_model_is_served_once_it_has_a_price() {
     assert!(!charged.is_empty() && charged.iter().all(|charge| charge["subject"]["name"] == json!("second")), "{charged:?}");
 }
 
-#[test]
-fn a_corrupt_model_is_refused_and_nothing_of_it_is_kept() {
-    let server = Server::sqlite();
+fn corrupt_model(database: Database) {
+    let server = Home::new(database).start();
     let temporary = tempfile::tempdir().unwrap();
     let source = temporary.path().join("broken");
     std::fs::create_dir(&source).unwrap();

@@ -10,6 +10,7 @@ on_both! {
     every_route_refuses_missing_wrong_and_revoked_keys: keys_are_checked_on_every_route;
     a_foreign_tenants_key_finds_nothing: tenants_do_not_see_each_other;
     nothing_billable_is_done_without_money: billable_routes_need_money;
+    an_unknown_url_is_named_in_our_error_shape: unknown_urls;
 }
 
 /// Public routes that need a parameter that exists; may only shrink.
@@ -265,9 +266,8 @@ fn billable_routes_need_money(database: Database) {
     assert_eq!(server.see("/v1/organization/billing/charges", &poor.admin)["data"], json!([]));
 }
 
-#[test]
-fn an_unknown_url_is_named_in_our_error_shape() {
-    let server = Server::sqlite();
+fn unknown_urls(database: Database) {
+    let server = Home::new(database).start();
     for (method, path) in [("GET", "/v1/nope"), ("POST", "/v1/v1/chat/completions"), ("GET", "/nope/deeper"), ("PUT", "/v2")] {
         let answer = server.ask(method, path).key(&server.keys.project).send().unwrap();
         assert_eq!((answer.status, answer.code().as_str()), (404, "unknown_url"), "{path}");

@@ -102,10 +102,6 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn sqlite() -> Self {
-        Home::new(Database::Sqlite).start()
-    }
-
     fn begin(home: Home, child: Child) -> Self {
         let mut server = Self { home, child, address: String::new(), keys: Credentials::default() };
         server.wait_until_ready();
