@@ -159,7 +159,9 @@ fn write_answer(mut connection: TcpStream, answer: &Answer) {
         }
         Answer::Raw(status, text) => (*status, "text/html", (*text).to_owned()),
         Answer::Text { chunks, cut } => {
-            let mut text = String::from("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");
+            // Said, because the client would use the connection for its next request otherwise.
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+            let mut text = head.to_owned();
             for chunk in chunks {
                 text.push_str(&format!("{:x}\r\n{chunk}\r\n", chunk.len()));
             }
