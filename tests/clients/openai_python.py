@@ -6,10 +6,10 @@ Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
 
 import json
 import os
-import sys
-import time
 
 import openai
+
+from checks import check, main, same, settled
 
 BASE = os.environ["SUBLET_API_BASE"]
 KEY = os.environ["SUBLET_PROJECT_KEY"]
@@ -18,16 +18,6 @@ QUESTION = [{"role": "user", "content": "Name three colours."}]
 
 # Without retries a failure is seen as it is.
 client = openai.OpenAI(api_key=KEY, base_url=BASE, max_retries=0, timeout=60)
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
-
-
-def same(got, want, what):
-    assert got == want, f"{what}: got {got!r}, want {want!r}"
 
 
 def raises(kind, call, **fields):
@@ -241,26 +231,7 @@ def cut_after_three_chunks(limit, seed):
 
 
 def settled_request(request):
-    """The usage of a request as soon as it is settled."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return client.get(f"/requests/{request}", cast_to=object)
-        except openai.NotFoundError:
-            assert time.monotonic() < deadline, f"{request} is not settled after 20 s"
-            time.sleep(0.1)
-
-
-def main():
-    failed = 0
-    for function in CHECKS:
-        try:
-            function()
-            print(f"ok {function.__name__}", flush=True)
-        except Exception as error:  # one failing check must not hide the others
-            failed += 1
-            print(f"FAIL {function.__name__}: {type(error).__name__}: {error}", flush=True)
-    sys.exit(1 if failed else 0)
+    return settled(lambda: client.get(f"/requests/{request}", cast_to=object), openai.NotFoundError, request)
 
 
 main()

@@ -48,8 +48,14 @@ fn run(root: &Path, words: &[&str]) -> Result<()> {
         ["tidy", "--bless"] => tidy::run(root, true),
         ["generate"] => generate::write_all(root),
         ["test-env"] => environment::ensure(root).map(|remark| println!("{remark}")),
-        ["outside"] => outside::run_all(root, &binary).map(|remark| println!("{remark}")),
-        ["docs-test"] => snippets::run_all(root, &binary).map(|remark| println!("{remark}")),
+        ["outside"] => {
+            environment::ensure(root)?;
+            outside::run_all(root, &binary).map(|remark| println!("{remark}"))
+        }
+        ["docs-test"] => {
+            environment::ensure(root)?;
+            snippets::run_all(root, &binary).map(|remark| println!("{remark}"))
+        }
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

@@ -152,8 +152,7 @@ impl Scheduler {
 
     /// Gives the memory of a finished sequence back, and keeps what the next prompt may begin with.
     fn retire(&mut self, sequence: &mut Sequence) {
-        let hashes = sequence.block_hashes();
-        self.pool.keep(&sequence.cache, &hashes);
+        keep_beginning(&mut self.pool, sequence);
         self.pool.release(&mut sequence.cache);
     }
 
@@ -286,8 +285,7 @@ impl Scheduler {
             let sequence = &mut self.running[row.cache];
             if !sequence.is_started() {
                 // Others may ask the same while this one still answers.
-                let hashes = sequence.block_hashes();
-                self.pool.keep(&sequence.cache, &hashes);
+                keep_beginning(&mut self.pool, sequence);
             }
             produced += advance(&model, sequence, logits);
         }
@@ -304,6 +302,13 @@ impl Scheduler {
             }
         }
         rows
+    }
+}
+
+/// Keeps the whole blocks that a sequence has computed.
+fn keep_beginning(pool: &mut KvPool, sequence: &Sequence) {
+    if sequence.cache.length >= BLOCK_POSITIONS {
+        pool.keep(&sequence.cache, &sequence.block_hashes());
     }
 }
 

@@ -12,17 +12,18 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sublet_core::admission::Access;
 use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::SliceId;
-use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
+use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::answer;
 use crate::branch::{Branch, BranchSizes};
 use crate::dialect::{Call, Endpoint, Form};
-use crate::gateway::Gateway;
+use crate::gateway::{Entered, Gateway};
 use crate::generation::{Facts, Generation, Guards};
 use crate::idempotency::Attempt;
 use crate::keys::KeyState;
 use crate::pricing::{hold_for, output_covered, prompt_hold};
 use crate::purse::{Ask, Held, Money};
+use crate::rate::InFlight;
 use crate::reply::Head;
 
 /// Larger bodies are parsed and tokenized off the request threads.
@@ -51,20 +52,42 @@ async fn admit_and_count(
     request: Request<Body>,
     head: &mut Head,
 ) -> Result<TokenCount> {
-    let _entered = gateway.enter()?;
+    let admitted = admit(gateway, request, head).await?;
+    let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read_to_count), admitted.body.clone()).await?;
+    admitted.spend(&prepared, head);
+    Ok(prepared.prompt())
+}
+
+/// A request whose key, speed and body are good.
+struct Admitted {
+    entered: Entered,
+    in_flight: InFlight,
+    access: Arc<Access>,
+    state: Arc<KeyState>,
+    now: Timestamp,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+}
+
+impl Admitted {
+    /// Reading a prompt is work, whatever comes of it.
+    fn spend(&self, prepared: &Prepared, head: &mut Head) {
+        self.state.rate.spend_tokens(prepared.prompt(), self.now);
+        head.rate = self.state.rate.report(self.now);
+    }
+}
+
+async fn admit(gateway: &Gateway, request: Request<Body>, head: &mut Head) -> Result<Admitted> {
+    let entered = gateway.enter()?;
     let (parts, body) = request.into_parts();
     let access = gateway.access.authenticate(&parts.headers).await?;
     let state = gateway.keys.get(&access)?;
     let now = gateway.clock.now();
     let in_flight = state.rate.enter(access.rates, now);
     head.rate = state.rate.report(now);
-    let _in_flight = in_flight?;
+    let in_flight = in_flight?;
     let body = read_body(gateway, body, &parts.headers).await?;
-    let prepared = prepare(gateway, &access, (endpoint, Endpoint::read_to_count), body).await?;
-    // Reading a prompt is work, whatever comes of it.
-    state.rate.spend_tokens(prepared.prompt(), now);
-    head.rate = state.rate.report(now);
-    Ok(prepared.prompt())
+    Ok(Admitted { entered, in_flight, access, state, now, headers: parts.headers, body })
 }
 
 /// Serves one billable request.
@@ -80,20 +103,13 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: Endpoint, request: Re
 }
 
 async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: Request<Body>, head: &mut Head) -> Result<Response> {
-    let entered = gateway.enter()?;
-    let (parts, body) = request.into_parts();
-    let access = gateway.access.authenticate(&parts.headers).await?;
-    let state = gateway.keys.get(&access)?;
-    let now = gateway.clock.now();
-    let in_flight = state.rate.enter(access.rates, now);
-    head.rate = state.rate.report(now);
-    let in_flight = in_flight?;
-    let body = read_body(gateway, body, &parts.headers).await?;
-    let attempt = Attempt { project: &access.project, route: endpoint.route(), body: &body, request: &head.request };
-    let claim = gateway.idempotency.claim(&parts.headers, &attempt)?;
-    let prepared = prepare(gateway, &access, (endpoint, Endpoint::read), body).await?;
-    state.rate.spend_tokens(prepared.prompt(), now);
-    head.rate = state.rate.report(now);
+    let admitted = admit(gateway, request, head).await?;
+    let attempt =
+        Attempt { project: &admitted.access.project, route: endpoint.route(), body: &admitted.body, request: &head.request };
+    let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
+    let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
+    admitted.spend(&prepared, head);
+    let Admitted { entered, in_flight, access, state, now, headers, .. } = admitted;
     let call = &prepared.call;
     let facts = Facts {
         request: head.request.clone(),
@@ -102,7 +118,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         access,
         model: call.model.clone(),
         admitted_at: now,
-        client_retry: client_retry(&parts.headers),
+        client_retry: client_retry(&headers),
         streamed: call.stream,
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);

@@ -23,7 +23,7 @@ fn nothing_of_another_tenant_can_be_found() {
     let lab = Lab::new();
     let mut victim = shell(
         "victim",
-        "echo SECRETTOKEN > /work/own; echo SECRETTOKEN > /tmp/own; echo SECRETTOKEN > /dev/shm/own; \
+        "echo SECRETTOKEN > own; echo SECRETTOKEN > /tmp/own; echo SECRETTOKEN > /dev/shm/own; \
                                       echo SECRETTOKEN; exec sleep 1000",
     );
     victim.environment.insert("PASSWORD".into(), "SECRETTOKEN".into());
@@ -45,7 +45,7 @@ fn nothing_of_another_tenant_can_be_found() {
     control.files.insert("planted".into(), b"SECRETTOKEN".to_vec());
     control.environment.insert("PLANTED".into(), "SECRETTOKEN".into());
     let (_, log) = lab.run(&control);
-    assert!(log.contains("/work/planted") && log.contains("/proc/2/environ"), "the search finds what can be found: {log}");
+    assert!(log.contains("/planted") && log.contains("/proc/2/environ"), "the search finds what can be found: {log}");
     lab.runner.stop(&victim.attempt, DurationMs::ZERO).unwrap();
 }
 
@@ -157,7 +157,7 @@ fn nothing_of_the_host_can_be_written() {
     let script = "for f in / /usr /usr/bin /etc /dev /proc/sys/kernel /run /run/sublet /sys /var; do touch $f/x 2>/dev/null && echo wrote $f; done; \
                   for f in /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/1/oom_score_adj /proc/sys/vm/overcommit_memory; do \
                   (echo 0 > $f) 2>/dev/null && test -s $f && echo wrote $f; done; \
-                  find / -name 'cgroup.procs' 2>/dev/null; find / -name docker.sock 2>/dev/null; mknod /work/disk b 7 0 2>/dev/null && echo made a device; \
+                  find / -name 'cgroup.procs' 2>/dev/null; find / -name docker.sock 2>/dev/null; mknod disk b 7 0 2>/dev/null && echo made a device; \
                   cat /proc/self/cgroup | cut -d: -f3 | sort -u; cat /proc/kcore /proc/keys /proc/partitions /proc/kallsyms 2>/dev/null | wc -c";
     let (_, log) = lab.run(&shell("write", script));
     assert_eq!(log, "/\n0\n");

@@ -88,8 +88,7 @@ fn an_ordinary_user_gets_a_weaker_sandbox_that_says_so_and_refuses_strict_jobs()
     let binary = directory.path().join("sublet-sandbox");
     fs::copy(env!("CARGO_BIN_EXE_sublet-sandbox"), &binary).unwrap();
     let run = |level: &str| {
-        let command =
-            ["--", "sh", "-c", "touch /work/ran; id -u; cat /proc/self/status | grep CapEff; ls -A /work; df /work | tail -1"];
+        let command = ["--", "sh", "-c", "touch ran; id -u; cat /proc/self/status | grep CapEff; ls -A /work; df /work | tail -1"];
         Command::new(&binary).arg(&state).arg(level).args(command).uid(65_534).gid(65_534).current_dir("/").output().unwrap()
     };
     let strict = run("sandbox");

@@ -101,8 +101,8 @@ fn a_notice_is_a_file_and_a_signal_only_for_those_who_listen() {
     let lab = Lab::new();
     let script = "trap 'cat /run/sublet/notice.json; echo; echo warned' USR1\n\
                   sleep 1000 & other=$!\necho ready\n\
-                  while ! test -e /work/enough; do sleep 0.05; kill -0 $other || echo other died; test -s /run/sublet/notice.json && \
-                  sleep 0.2 && touch /work/enough; done; kill -9 $other";
+                  while ! test -e enough; do sleep 0.05; kill -0 $other || echo other died; test -s /run/sublet/notice.json && \
+                  sleep 0.2 && touch enough; done; kill -9 $other";
     let spec = shell("notice", script);
     lab.runner.place(&spec).unwrap();
     lab.until_logged(&spec.attempt, "ready");

@@ -61,8 +61,8 @@ fn shared_memory_counts_as_memory() {
 #[test]
 fn a_disk_filler_meets_a_full_disk_in_both_of_its_directories() {
     let lab = Lab::new();
-    let script = "head -c 100000000 /dev/zero > /work/a; head -c 100000000 /dev/zero > /tmp/b; echo x > /work/c; \
-                  cat /work/a /tmp/b /work/c | wc -c; sleep 0.2";
+    let script = "head -c 100000000 /dev/zero > a; head -c 100000000 /dev/zero > /tmp/b; echo x > c; \
+                  cat a /tmp/b c | wc -c; sleep 0.2";
     let spec = shell("filler", script);
     let (exit, log) = lab.run(&spec);
     assert_eq!(exit, Exit::Code { code: 0 });
