@@ -42,13 +42,72 @@ pub struct ChatMessage {
     pub content: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Calls that the assistant asked for in this turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a message of role `tool` answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message of nothing but text.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), name: None, tool_calls: Vec::new(), tool_call_id: None }
+    }
+}
+
+/// A call of a function that a model asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// JSON text, as the model wrote it: it need not be valid.
+    pub arguments: String,
+}
+
+/// A function that a model may ask to be called.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tool {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON Schema of the arguments, as text; `None` takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
+}
+
+/// A conversation, and what the model may call in it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Chat {
+    pub messages: Vec<ChatMessage>,
+    pub tools: Vec<Tool>,
+}
+
+impl From<Vec<ChatMessage>> for Chat {
+    fn from(messages: Vec<ChatMessage>) -> Self {
+        Self { messages, tools: Vec::new() }
+    }
+}
+
+/// A rule that the whole output keeps, token by token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Constraint {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema describes; the schema as JSON text.
+    JsonSchema(Arc<str>),
+    /// Text that a regular expression matches as a whole.
+    Regex(Arc<str>),
+    /// Text that a context-free grammar in Lark's notation derives.
+    Grammar(Arc<str>),
 }
 
 /// What to continue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Prompt {
     /// Rendered by the model's chat template, with the generation prompt added.
-    Chat(Vec<ChatMessage>),
+    Chat(Chat),
     Text(String),
     Tokens(Vec<u32>),
 }
@@ -121,6 +180,8 @@ pub struct GenerateRequest {
     pub max_output: Option<TokenCount>,
     /// What has been paid for so far; shared with the caller, who raises it.
     pub allowance: Arc<Allowance>,
+    /// What the output must look like; `None` leaves it free.
+    pub constraint: Option<Constraint>,
     /// Requests of different salts share nothing of what was computed before: the tenant.
     pub salt: Arc<str>,
 }

@@ -56,6 +56,7 @@ async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Resul
         max_output: Some(TokenCount::new(tokens)),
         allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
         // Nothing is shared, so that all is measured.
+        constraint: None,
         salt: seed.to_string().into(),
     };
     let started = Instant::now();

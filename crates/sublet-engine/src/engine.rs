@@ -150,13 +150,13 @@ impl ModelEngine for Engine {
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Text(text) => served.encode(text, SpecialTokens::Add)?,
-            Prompt::Chat(messages) => {
+            Prompt::Chat(chat) => {
                 let Some(template) = &served.model.template else {
                     return Err(Error::new(ErrorCode::UnsupportedField, format!("the model '{model}' has no chat template"))
                         .param("messages")
                         .alternative("POST /v1/completions with a text prompt"));
                 };
-                let text = template.render(messages).map_err(|problem| {
+                let text = template.render(&chat.messages).map_err(|problem| {
                     invalid("messages", format!("the model's chat template refuses these messages: {problem}"))
                 })?;
                 served.encode(&text, SpecialTokens::Leave)?
@@ -238,6 +238,9 @@ impl ServedModel {
     }
 
     fn check_settings(&self, request: &GenerateRequest) -> Result<()> {
+        if request.constraint.is_some() {
+            return Err(Error::new(ErrorCode::UnsupportedField, "this engine cannot constrain its output"));
+        }
         let sampling = &request.sampling;
         for (name, value, least, most) in [
             ("temperature", sampling.temperature, 0, 2),

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn message(role: Role, content: &str) -> ChatMessage {
-        ChatMessage { role, content: content.to_owned(), name: None }
+        ChatMessage::text(role, content)
     }
 
     fn render(template: &str, messages: &[ChatMessage]) -> Result<String, String> {

@@ -289,6 +289,7 @@ async fn start(
                 stop: prepared.call.stop.clone(),
                 max_output: Some(cap),
                 allowance: Arc::clone(&allowance),
+                constraint: None,
                 salt: Arc::clone(&salt),
             })?;
             let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };

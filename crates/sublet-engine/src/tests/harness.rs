@@ -92,7 +92,7 @@ pub fn ask_seeded(text: &str, seed: u64) -> Ask {
 }
 
 pub fn chat(content: &str) -> Prompt {
-    Prompt::Chat(vec![ChatMessage { role: Role::User, content: content.to_owned(), name: None }])
+    Prompt::Chat(vec![ChatMessage::text(Role::User, content)].into())
 }
 
 /// Everything a stream said.
@@ -112,6 +112,7 @@ impl Ask {
     pub fn start(&self, engine: &Engine) -> Result<BoxStream<'static, GenerationEvent>> {
         let prompt = engine.prepare(MODEL, &self.prompt)?;
         let request = GenerateRequest {
+            constraint: None,
             prompt,
             sampling: self.sampling.clone(),
             stop: self.stop.clone(),

@@ -70,7 +70,7 @@ pub(crate) fn push_turn(messages: &mut Vec<ChatMessage>, role: Role, content: St
             last.content.push_str("\n\n");
             last.content.push_str(&content);
         }
-        _ => messages.push(ChatMessage { role, content, name: None }),
+        _ => messages.push(ChatMessage::text(role, content)),
     }
 }
 

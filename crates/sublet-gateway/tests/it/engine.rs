@@ -62,7 +62,7 @@ struct Script {
 
 fn words(prompt: &Prompt) -> Vec<String> {
     let text = match prompt {
-        Prompt::Chat(messages) => messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join(" "),
+        Prompt::Chat(chat) => chat.messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join(" "),
         Prompt::Text(text) => text.clone(),
         Prompt::Tokens(tokens) => format!("{} say 3", vec!["t"; tokens.len().saturating_sub(2)].join(" ")),
     };

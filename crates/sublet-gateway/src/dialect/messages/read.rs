@@ -31,7 +31,7 @@ pub(crate) fn read(body: &[u8], purpose: Purpose) -> Result<Call> {
     let stop = stop_strings(field("stop_sequences", fields.stop_sequences))?;
     Ok(Call {
         model: model_name(fields.model)?,
-        prompts: vec![Prompt::Chat(messages(&fields)?)],
+        prompts: vec![Prompt::Chat(messages(&fields)?.into())],
         answers: 1,
         sampling: Sampling {
             temperature: decimal(field("temperature", fields.temperature), UNIT, 0..=UNIT, "a number from 0 to 1")?,
@@ -156,6 +156,7 @@ fn text(param: &str, raw: &RawValue) -> Result<String> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use sublet_core::engine::Chat;
 
     fn read_with(change: &Value) -> Result<Call> {
         let mut body = json!({ "model": "m", "max_tokens": 8, "messages": [{ "role": "user", "content": "hi" }] });
@@ -167,7 +168,7 @@ mod tests {
 
     fn prompt(change: &Value) -> Vec<(Role, String)> {
         let call = read_with(change).unwrap();
-        let Prompt::Chat(messages) = &call.prompts[0] else { panic!("a chat") };
+        let Prompt::Chat(Chat { messages, .. }) = &call.prompts[0] else { panic!("a chat") };
         messages.iter().map(|message| (message.role, message.content.clone())).collect()
     }
 

@@ -34,7 +34,7 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
     };
     let answers = usize::try_from(answers).unwrap_or(1);
     let prompts = match kind {
-        Kind::Chat => vec![Prompt::Chat(messages(&fields)?)],
+        Kind::Chat => vec![Prompt::Chat(messages(&fields)?.into())],
         Kind::Completion => text_prompts(&fields)?,
     };
     if prompts.len() * answers > CHOICES_MAX {
@@ -137,7 +137,7 @@ fn message(index: usize, fields: &MessageFields<'_>) -> Result<ChatMessage> {
         None => None,
     };
     let content = fields.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
-    Ok(ChatMessage { role, content: message_text(&param("content"), content)?, name })
+    Ok(ChatMessage { name, ..ChatMessage::text(role, message_text(&param("content"), content)?) })
 }
 
 fn message_text(param: &str, raw: &RawValue) -> Result<String> {

@@ -66,7 +66,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
     };
     Ok(Call {
         model,
-        prompts: vec![Prompt::Chat(messages)],
+        prompts: vec![Prompt::Chat(messages.into())],
         answers: 1,
         sampling,
         stop: Vec::new(),
@@ -250,6 +250,7 @@ fn text(param: &str, raw: &RawValue) -> Result<String> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use sublet_core::engine::Chat;
 
     fn read_with(change: &Value) -> Result<Call> {
         let mut body = json!({ "model": "m", "input": "hi" });
@@ -260,7 +261,7 @@ mod tests {
     }
 
     fn prompt(call: &Call) -> Vec<(Role, String)> {
-        let Prompt::Chat(messages) = &call.prompts[0] else { panic!("a chat") };
+        let Prompt::Chat(Chat { messages, .. }) = &call.prompts[0] else { panic!("a chat") };
         messages.iter().map(|message| (message.role, message.content.clone())).collect()
     }
 
