@@ -24,6 +24,7 @@ mod generation;
 mod idempotency;
 pub mod journal;
 mod keys;
+mod line;
 pub mod metrics;
 mod models;
 mod pricing;
@@ -35,6 +36,7 @@ mod serve;
 pub use config::{GatewayConfig, JournalConfig};
 pub use gateway::{Gateway, GatewayPorts, Phase, ShutdownReport};
 pub use journal::{FileDirectory, JournalDirectory, JournalFile, OpenReport};
+pub use line::Lines;
 pub use metrics::MetricsSnapshot;
 
 use std::sync::Arc;

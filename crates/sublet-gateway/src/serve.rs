@@ -120,6 +120,8 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         admitted_at: now,
         client_retry: client_retry(&headers),
         streamed: call.stream,
+        attempt: 1,
+        line: None,
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
     let (generation, form) = start(gateway, &state, (facts, guards), prepared).await?;
@@ -168,32 +170,32 @@ fn check_content_type(headers: &HeaderMap) -> Result<()> {
 }
 
 /// A request that could be generated.
-struct Prepared {
-    call: Call,
-    prompts: Vec<PreparedPrompt>,
+pub(crate) struct Prepared {
+    pub call: Call,
+    pub prompts: Vec<PreparedPrompt>,
     model: ModelInfo,
 }
 
 impl Prepared {
     /// Tokens of all prompts.
-    fn prompt(&self) -> TokenCount {
+    pub fn prompt(&self) -> TokenCount {
         self.prompts.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()))
     }
     /// Output tokens of each answer to a prompt that the request, the model and the context allow.
-    fn cap(&self, prompt: &PreparedPrompt) -> TokenCount {
+    pub fn cap(&self, prompt: &PreparedPrompt) -> TokenCount {
         let room = self.model.context_window.saturating_sub(prompt.count());
         self.call.output_max.map_or(room, |max| max.min(room))
     }
-    fn answers(&self) -> usize {
+    pub fn answers(&self) -> usize {
         self.prompts.len() * self.call.answers
     }
 }
 
 /// How a body is read.
-type Read = fn(Endpoint, &[u8]) -> Result<Call>;
+pub(crate) type Read = fn(Endpoint, &[u8]) -> Result<Call>;
 
 /// Checks the fields, finds the model, and tokenizes.
-async fn prepare(
+pub(crate) async fn prepare(
     gateway: &Arc<Gateway>,
     access: &Arc<Access>,
     (endpoint, read): (Endpoint, Read),
@@ -264,7 +266,7 @@ fn check_context(prompt: &PreparedPrompt, model: &ModelInfo) -> Result<()> {
 }
 
 /// Holds the money, then starts every answer.
-async fn start(
+pub(crate) async fn start(
     gateway: &Arc<Gateway>,
     state: &KeyState,
     (facts, guards): (Facts, Guards),

@@ -5,7 +5,9 @@
 #![cfg(test)]
 
 mod bad_input;
+mod batches;
 mod chat;
+mod files;
 mod http;
 mod jobs;
 mod kill;
