@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod bad_input;
+mod batch_kill;
 mod batches;
 mod chat;
 mod files;
