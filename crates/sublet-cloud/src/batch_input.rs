@@ -36,6 +36,11 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// Goes on behind a line that was taken: `next_byte` is where the one after it stands.
+    pub fn behind(number: u32, next_byte: u64) -> Self {
+        Self { number, starts_at_byte: next_byte, at_byte: next_byte, ..Self::default() }
+    }
+
     /// Takes a piece; gives the lines that end in it.
     pub fn feed(&mut self, piece: &[u8]) -> Vec<RawLine> {
         let mut lines = Vec::new();
@@ -143,7 +148,12 @@ mod tests {
             let found: Vec<(u32, &str)> = lines.iter()
                 .map(|line| (line.number, std::str::from_utf8(line.bytes.as_deref().unwrap()).unwrap())).collect();
             prop_assert_eq!(&found, &expected);
-            for line in &lines {
+            for (position, line) in lines.iter().enumerate() {
+                let next = line.starts_at_byte + u64::try_from(line.bytes.as_deref().unwrap().len()).unwrap() + 1;
+                let mut again = Splitter::behind(line.number, next);
+                let mut rest = again.feed(text.as_bytes().get(usize::try_from(next).unwrap()..).unwrap_or(b""));
+                rest.extend(again.finish());
+                prop_assert_eq!(&rest, &lines[position + 1..], "reading goes on behind any line");
                 let start = usize::try_from(line.starts_at_byte).unwrap();
                 let bytes = line.bytes.as_deref().unwrap();
                 prop_assert_eq!(&text.as_bytes()[start..start + bytes.len()], bytes);

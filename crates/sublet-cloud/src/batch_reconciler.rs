@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batches, CANCELLED};
-use crate::batch_validation::DELETED_PER_STEP;
 
 /// Batches that one process works on at once.
 const HELD_MAX: usize = 8;
@@ -29,6 +28,8 @@ const RENEWAL_PERIOD: DurationMs = DurationMs::from_seconds(5);
 const PERIOD: Duration = Duration::from_millis(500);
 /// How often leftovers are looked for.
 const SWEEP_PERIOD: DurationMs = DurationMs::from_seconds(60);
+/// Rows that are deleted in one transaction.
+const DELETED_PER_STEP: i64 = 1_000;
 /// Pause of a worker after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,8 @@
 //! Reading a batch's file: every line is checked as serving it would, counted, and given its request id.
 //!
+//! Lines are written as they are checked, each step with what the lines come to so far, so that a reading
+//! that is cut off goes on behind the last of them. A wrong line stops the writing: it is met again.
+//!
 //! Deliberately absent: money. The quote is an estimate; each line takes its own hold when it runs.
 
 use std::collections::HashSet;
@@ -9,7 +12,7 @@ use sublet_core::admission::Access;
 use sublet_core::batch::{BatchStatus, LineEstimate};
 use sublet_core::id::BatchId;
 use sublet_core::{Error, ErrorCode, Nanos, Result, TokenCount};
-use sublet_store::batch::{Batch, BatchQuote, LineCounts, Problem};
+use sublet_store::batch::{self, Batch, BatchQuote, LineCounts, Problem};
 use sublet_store::batch_line::{self, Line};
 
 use crate::batch_input::{LINE_BYTES_MAX, LINES_MAX, RawLine, Splitter, parse_line};
@@ -21,9 +24,6 @@ const PIECE_BYTES: usize = 1024 * 1024;
 const PROBLEMS_MAX: usize = 100;
 /// Lines that are written in one transaction.
 const LINES_PER_STEP: usize = 500;
-/// Rows that are deleted in one transaction.
-pub(crate) const DELETED_PER_STEP: i64 = 1_000;
-
 /// What was read of a file so far.
 struct Reading<'w> {
     worker: &'w Worker,
@@ -48,39 +48,43 @@ pub(crate) fn problem(error: &Error, line: Option<u32>) -> Problem {
 impl Worker {
     /// Brings a batch from validating to in progress, or to failed. False if the claim is gone.
     pub(crate) async fn validate(&self, batch: &Batch) -> Result<bool> {
-        if !self.delete_lines(&batch.id).await? {
-            return Ok(false);
-        }
         let access = match self.batches.cloud.access_of_key(&batch.key).await {
             Ok(access) => access,
             Err(error) if error.code() == ErrorCode::InvalidApiKey => return self.fail(vec![problem(&error, None)]).await,
             Err(error) => return Err(error),
         };
-        let quote = BatchQuote {
+        let nothing = BatchQuote {
             input_tokens: TokenCount::ZERO,
             output_tokens_max: TokenCount::ZERO,
             least: Nanos::ZERO,
             most: Nanos::ZERO,
             currency: access.currency,
         };
-        let (custom_ids, lines, problems) = (HashSet::new(), Vec::new(), Vec::new());
-        let mut reading = Reading { worker: self, batch, access, custom_ids, lines, problems, quote };
-        if !reading.read_file().await? {
+        let (last, known) = self.read_before(&batch.id).await?;
+        let mut reading = Reading {
+            worker: self,
+            batch,
+            access,
+            custom_ids: known.into_iter().collect(),
+            lines: Vec::new(),
+            problems: Vec::new(),
+            quote: batch.quote.clone().unwrap_or(nothing),
+        };
+        if !reading.read_file(last).await? {
             return Ok(true);
         }
         reading.conclude().await
     }
 
-    /// Lines of a validation that a crash cut off.
-    async fn delete_lines(&self, batch: &BatchId) -> Result<bool> {
-        loop {
-            let step = self.in_claim(batch, |batch, tx, _| Box::pin(batch_line::delete_some(tx, batch, DELETED_PER_STEP))).await?;
-            match step {
-                None => return Ok(false),
-                Some(0) => return Ok(true),
-                Some(_) => {}
-            }
-        }
+    /// Where a reading that was cut off stopped, and the ids it had taken.
+    async fn read_before(&self, batch: &BatchId) -> Result<(Option<Line>, Vec<String>)> {
+        self.batches
+            .cloud
+            .store
+            .read(batch, |batch, tx| {
+                Box::pin(async move { Ok((batch_line::last(tx, batch).await?, batch_line::custom_ids(tx, batch).await?)) })
+            })
+            .await
     }
 
     /// Ends a batch of which nothing was run.
@@ -102,8 +106,9 @@ impl Worker {
 
 impl Reading<'_> {
     /// Reads to the end, or to too many problems. False if the batch is no longer being validated.
-    async fn read_file(&mut self) -> Result<bool> {
-        let (mut splitter, mut offset) = (Splitter::default(), 0_u64);
+    async fn read_file(&mut self, after: Option<Line>) -> Result<bool> {
+        let mut offset = after.as_ref().map_or(0, |line| line.starts_at_byte + line.bytes + 1);
+        let mut splitter = after.map_or_else(Splitter::default, |line| Splitter::behind(line.number, offset));
         loop {
             let piece = self.worker.batches.files.read_blob(&self.batch.input_file, offset, PIECE_BYTES).await?;
             offset += u64::try_from(piece.len()).unwrap_or(u64::MAX);
@@ -163,17 +168,19 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Writes what was checked. False if the batch is no longer being validated.
+    /// Writes what was checked and what it comes to. False if the batch is no longer being validated.
     async fn write(&mut self) -> Result<bool> {
         let lines = if self.problems.is_empty() { std::mem::take(&mut self.lines) } else { Vec::new() };
         self.lines.clear();
         let written = self
             .worker
-            .in_claim(lines, |lines, tx, batch| {
+            .in_claim((lines, &self.quote), |(lines, quote), tx, mut batch| {
                 Box::pin(async move {
                     let goes_on = batch.status == BatchStatus::Validating;
-                    if goes_on {
+                    if goes_on && !lines.is_empty() {
                         batch_line::insert(tx, &batch.id, lines).await?;
+                        batch.quote = Some(BatchQuote::clone(quote));
+                        batch::save(tx, &batch).await?;
                     }
                     Ok(goes_on)
                 })

@@ -4,6 +4,7 @@
 //! so whoever finds a row can read the file; contents without a row are swept; a file that a running batch
 //! reads is not deleted.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -259,21 +260,25 @@ impl Files {
     /// Removes what has expired, and contents that never got a row.
     pub async fn sweep(&self) -> Result<u64> {
         let (now, home) = (self.cloud.now(), self.blobs.home().to_owned());
-        let take = |home: String| {
-            self.cloud.store.write(home, move |home, tx| Box::pin(file::take_expired(tx, home, now, EXPIRED_PER_PASS)))
-        };
-        let mut removed = take(home).await?;
+        let expired =
+            self.cloud.store.write(home, move |home, tx| Box::pin(file::take_expired(tx, home, now, EXPIRED_PER_PASS))).await?;
+        self.forget_all(&expired).await;
         let (blobs, before) = (Arc::clone(&self.blobs), now.minus(ORPHAN_AGE));
         blocking(move || blobs.sweep_unfinished(before)).await?;
         let blobs = Arc::clone(&self.blobs);
         let old: Vec<FileId> =
             blocking(move || blobs.list()).await?.into_iter().filter(|(_, written)| *written < before).map(|(id, _)| id).collect();
         let known = self.cloud.store.read(&old, |old, tx| Box::pin(file::known(tx, old))).await?;
-        removed.extend(old.into_iter().filter(|id| !known.contains(id)));
-        for id in &removed {
+        let known: BTreeSet<FileId> = known.into_iter().collect();
+        let orphans: Vec<FileId> = old.into_iter().filter(|id| !known.contains(id)).collect();
+        self.forget_all(&orphans).await;
+        Ok(u64::try_from(expired.len() + orphans.len()).unwrap_or(u64::MAX))
+    }
+
+    async fn forget_all(&self, ids: &[FileId]) {
+        for id in ids {
             self.forget(id).await;
         }
-        Ok(u64::try_from(removed.len()).unwrap_or(u64::MAX))
     }
 }
 

@@ -64,11 +64,13 @@ fn quote(quote: &BatchQuote) -> Result<wire::BatchQuote> {
 
 fn extension(statement: &BatchStatement) -> Result<wire::BatchExtension> {
     let batch = &statement.batch;
+    // While the file is read, a part of it is added up.
+    let quoted = batch.quote.as_ref().filter(|_| batch.status != BatchStatus::Validating);
     let forecast = batch.forecast_at.zip(statement.meets_deadline());
     Ok(wire::BatchExtension {
         project: batch.project.clone(),
         key: batch.key.clone(),
-        quote: batch.quote.as_ref().map(quote).transpose()?,
+        quote: quoted.map(quote).transpose()?,
         forecast: forecast.map(|(at, meets_deadline)| wire::BatchForecast { ends_at: at.into(), meets_deadline }),
     })
 }

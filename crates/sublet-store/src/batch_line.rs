@@ -111,6 +111,25 @@ pub async fn open_after(tx: &mut Tx, batch: &BatchId, after: u32, lines_max: i64
     rows.iter().map(|row| from_row(row).map(|ended| ended.line)).collect()
 }
 
+/// The custom ids of a batch's lines.
+pub async fn custom_ids(tx: &mut Tx, batch: &BatchId) -> Result<Vec<String>> {
+    // Lines are bounded where they are inserted.
+    let rows = tx.fetch_all("SELECT custom_id FROM batch_lines WHERE batch_id = $1", params![batch.as_str()]).await?;
+    rows.iter().map(|row| row.reader().string()).collect()
+}
+
+/// The last line of a batch.
+pub async fn last(tx: &mut Tx, batch: &BatchId) -> Result<Option<Line>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT number, custom_id, request_id, starts_at_byte, bytes, state, status_code, answer FROM batch_lines
+             WHERE batch_id = $1 ORDER BY number DESC LIMIT 1",
+            params![batch.as_str()],
+        )
+        .await?;
+    row.as_ref().map(|row| from_row(row).map(|ended| ended.line)).transpose()
+}
+
 /// All lines behind `after` with their answers, in their order.
 pub async fn ended_after(tx: &mut Tx, batch: &BatchId, after: u32, lines_max: i64) -> Result<Vec<EndedLine>> {
     let rows = tx

@@ -105,7 +105,7 @@ fn a_dead_processs_batch_is_taken_over_and_what_it_still_says_changes_nothing() 
     home.files = Some(shared.path().join("files"));
     let mut first = home.start();
     let key = first.keys.project.clone();
-    let lines = 600;
+    let lines = 300;
     let file = batch_file(&first, &key, chat_lines(&first.keys.model, lines, 40).as_bytes());
     let batch = create(&first, &key, &file, &json!({}));
     wait_for("some lines to be answered", || {
