@@ -31,6 +31,9 @@ const WINDOW: i64 = 256;
 /// Pause after a refusal that says nothing better, and the longest one.
 const PAUSE: DurationMs = DurationMs::from_millis(500);
 const PAUSE_MAX: DurationMs = DurationMs::from_seconds(30);
+/// How often a line may find no money, one [`PAUSE`] apart, before there is none: longer than idle slices of other
+/// gateways take to go back.
+const POOR_MAX: u32 = 14;
 /// How often the end waits for answers on their way, one [`TICK`] apart: five seconds.
 const SETTLE_LOOKS_MAX: u32 = 25;
 
@@ -65,6 +68,8 @@ struct Progress<'w> {
     pause: Option<Pin<Box<Sleep>>>,
     /// Money is short: one line at a time, so that a refusal means that there is none.
     alone: bool,
+    /// How often in a row there was none.
+    poor: u32,
     unknown: bool,
     since: Timestamp,
     done: u64,
@@ -89,6 +94,7 @@ impl Worker {
             all_read: false,
             pause: None,
             alone: false,
+            poor: 0,
             unknown: false,
             since: self.batches.now(),
             done: 0,
@@ -253,21 +259,22 @@ impl Progress<'_> {
         let Ran { line, end, .. } = ran;
         match end {
             LineEnd::Recorded => {
-                self.alone = false;
+                (self.alone, self.poor) = (false, 0);
                 self.count_done();
             }
             LineEnd::Free { body } => self.answer(&line, 200, &body).await?,
             LineEnd::Unknown => self.unknown = true,
             LineEnd::Refused { error, status, body } => match error.code() {
-                ErrorCode::InsufficientQuota if self.running.is_empty() => {
+                ErrorCode::InsufficientQuota if self.running.is_empty() && self.poor >= POOR_MAX => {
                     self.leave().await?;
                     self.worker.stop(&error).await?;
                     return Ok(false);
                 }
-                // Lines that run hold money, which may come free.
+                // What runs holds money, here and elsewhere, which may come free.
                 ErrorCode::InsufficientQuota => {
+                    self.poor += u32::from(self.running.is_empty());
                     self.alone = true;
-                    self.waiting.push_front(line);
+                    self.put_back(line, None);
                 }
                 // The key is looked at again before anything else is started.
                 ErrorCode::InvalidApiKey => self.put_back(line, None),

@@ -15,6 +15,7 @@ use sublet_core::id::{FileId, OrganizationId, ProjectId};
 use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result};
 use sublet_store::file::{self, File};
 use sublet_store::{Page, PageRequest, Tx, batch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call, Render};
@@ -28,6 +29,8 @@ pub const PROJECT_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
 pub const FILENAME_BYTES_MAX: usize = 512;
 /// Bytes that are handed to the disk at once.
 const PIECE_BYTES: usize = 256 * 1024;
+/// Uploads of clients at once: each keeps a piece in memory.
+const UPLOADS_MAX: usize = 64;
 /// A content without a row is an orphan after this time, which no upload takes.
 const ORPHAN_AGE: DurationMs = DurationMs::from_hours(1);
 /// Expired files that one pass removes at most.
@@ -38,6 +41,7 @@ const EXPIRED_PER_PASS: i64 = 100;
 pub struct Files {
     pub(crate) cloud: Cloud,
     pub(crate) blobs: Arc<dyn BlobStore>,
+    uploads: Arc<Semaphore>,
 }
 
 /// What a client says of its file.
@@ -55,6 +59,8 @@ pub struct Upload {
     buffer: Vec<u8>,
     bytes: u64,
     hash: Sha256,
+    /// Makes room when the upload ends.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// A content that is durable and has no row yet.
@@ -119,20 +125,25 @@ impl Upload {
 
 impl Files {
     pub fn new(cloud: Cloud, blobs: Arc<dyn BlobStore>) -> Self {
-        Self { cloud, blobs }
+        Self { cloud, blobs, uploads: Arc::new(Semaphore::new(UPLOADS_MAX)) }
     }
 
     /// Begins to take a client's content.
     pub async fn begin(&self, actor: &Actor) -> Result<Upload> {
         actor.require(Action::UseModels)?;
-        self.begin_own().await
+        let turn = Arc::clone(&self.uploads).try_acquire_owned().map_err(|_| {
+            Error::new(ErrorCode::QueueFull, format!("{UPLOADS_MAX} files are being uploaded already"))
+                .retry_after(DurationMs::from_seconds(1))
+        })?;
+        let upload = self.begin_own().await?;
+        Ok(Upload { _turn: Some(turn), ..upload })
     }
 
     pub(crate) async fn begin_own(&self) -> Result<Upload> {
         let id: FileId = self.cloud.ids.mint();
         let (blobs, name) = (Arc::clone(&self.blobs), id.clone());
         let writer = blocking(move || blobs.create(&name)).await?;
-        Ok(Upload { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, hash: Sha256::new() })
+        Ok(Upload { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, hash: Sha256::new(), _turn: None })
     }
 
     /// Forgets a stored content.

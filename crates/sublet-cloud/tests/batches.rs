@@ -20,7 +20,7 @@ use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEn
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_store::PageRequest;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created};
@@ -154,6 +154,8 @@ impl Lines {
             "wait" => std::future::pending().await,
             "free" => LineEnd::Free { body: "{\"free\":true}".to_owned() },
             "refuse" => refused(ErrorCode::ContextLengthExceeded),
+            "poor" if seen < 3 => refused(ErrorCode::InsufficientQuota),
+            "broke" => refused(ErrorCode::InsufficientQuota),
             "busy" if seen < 3 => refused(ErrorCode::QueueFull),
             "unknown" if line.attempt == 1 => {
                 let record = self.record(&line).await.expect("a record");
@@ -294,7 +296,7 @@ impl Process {
 }
 
 fn blobs(cloud: &TestCloud) -> Arc<MemoryBlobs> {
-    Arc::new(MemoryBlobs::new("home", Arc::<sublet_testkit::ManualClock>::clone(&cloud.clock) as Arc<dyn Clock>))
+    Arc::new(MemoryBlobs::new("home", Arc::clone(cloud.cloud.clock())))
 }
 
 /// What the project's organization was charged in all.
@@ -322,6 +324,19 @@ on_both_databases! {
         assert_eq!(busy, [1, 1, 1], "what left no record is the same attempt again");
     }
 
+    async fn money_that_is_short_for_a_moment_does_not_end_a_batch(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["answer", "poor", "answer"]).await;
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed, ended.batch.problems.len()), (BatchStatus::Completed, 3, 0));
+        let id = process.create(&["broke", "answer"]).await;
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!(ended.batch.problems[0].code, "insufficient_quota");
+        let [answers, errors] = process.outputs(&ended).await;
+        assert_eq!((answers.len() + errors.len(), &errors["c1"]["error"]["code"]), (2, &json!("insufficient_quota")));
+        assert_eq!(charged(cloud).await, LINE_NANOS * i64::try_from(3 + answers.len()).expect("few"));
+    }
+
     async fn a_record_offered_again_answers_and_charges_once(cloud: &TestCloud) {
         let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
         let id = process.create(&["keep"]).await;
@@ -332,8 +347,9 @@ on_both_databases! {
         let again = process.lines.settle(&record).await;
         assert_eq!((first.settled, again.settled, again.duplicate), (1, 0, 1));
         assert_eq!((process.see(&id).await.counts.completed, charged(cloud).await), (1, LINE_NANOS));
-        let events = cloud.cloud.get_request(&process.person, &record.request).await.expect("its usage");
-        assert!(!format!("{events:?}").contains("attempt\\\":"), "the answer is not kept with what it cost");
+        let usage = cloud.cloud.get_request(&process.person, &record.request).await.expect("its usage");
+        let line = usage.events[0].record.line.clone().expect("its line");
+        assert_eq!((line.name.number, line.answer.as_str()), (1, ""), "the answer is not kept with what it cost");
         let ended = process.work_until_ended(&id).await;
         assert_eq!(process.outputs(&ended).await[0].len(), 1);
     }

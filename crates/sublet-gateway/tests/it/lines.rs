@@ -14,7 +14,7 @@ use sublet_gateway::Lines;
 use crate::world::{SOON, World, chat, config};
 
 async fn access(world: &World) -> Arc<Access> {
-    world.cloud.authenticate(&world.key.parse().unwrap()).await.unwrap()
+    world.cloud.authenticate(&world.key.parse().expect("a key")).await.expect("the key works")
 }
 
 async fn line(world: &World, number: u32, body: &Value) -> LineRequest {
@@ -35,14 +35,14 @@ async fn serve(world: &World, number: u32, body: &Value) -> LineEnd {
 #[track_caller]
 fn refusal(end: LineEnd) -> (ErrorCode, u16, Value) {
     match end {
-        LineEnd::Refused { error, status, body } => (error.code(), status, serde_json::from_str(&body).unwrap()),
+        LineEnd::Refused { error, status, body } => (error.code(), status, serde_json::from_str(&body).expect("JSON")),
         other => panic!("not refused: {other:?}"),
     }
 }
 
 /// The body of the answer in a record.
 fn answer(record: &UsageRecord) -> Value {
-    serde_json::from_str(&record.line.as_ref().unwrap().answer).unwrap()
+    serde_json::from_str(&record.line.as_ref().expect("a line").answer).expect("JSON")
 }
 
 #[tokio::test]

@@ -18,15 +18,19 @@ on_both! {
 }
 
 const SEED: u64 = 40_110;
-/// A kill comes after this many looks at the batch at the latest; one takes about a millisecond.
+/// A kill comes after this many looks at the batch at the latest; they take longer the more lines it has.
 const LOOKS_BEFORE_KILL_MAX: u64 = 400;
+const LOOKS_BEFORE_KILL_MAX_FULL: u64 = 80;
 /// Output tokens of each line.
 const TOKENS: u32 = 6;
 /// Most kills before a batch may end in peace.
 const KILLS_MAX: u32 = 400;
 
 fn killed_again_and_again(database: Database) {
-    let (lines, kills_least) = if full() { (10_000, 60) } else { (400, 3) };
+    let (lines, kills_least, looks_max) = match full() {
+        true => (10_000, 60, LOOKS_BEFORE_KILL_MAX_FULL),
+        false => (400, 3, LOOKS_BEFORE_KILL_MAX),
+    };
     let mut server = Home::new(database).start();
     let key = server.keys.project.clone();
     let file = batch_file(&server, &key, chat_lines(&server.keys.model, lines, TOKENS).as_bytes());
@@ -34,7 +38,7 @@ fn killed_again_and_again(database: Database) {
     let mut moments = Sequence(SEED);
     let (mut kills, mut in_the_middle, mut before) = (0, 0, 0);
     while kills < KILLS_MAX && (kills < kills_least || in_the_middle < kills_least.min(3)) {
-        for _ in 0..moments.below(LOOKS_BEFORE_KILL_MAX) {
+        for _ in 0..moments.below(looks_max) {
             see(&server, &key, &batch);
         }
         server.kill();
