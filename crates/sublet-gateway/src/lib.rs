@@ -26,16 +26,20 @@ pub mod journal;
 mod keys;
 pub mod metrics;
 mod models;
+mod prepare;
 mod pricing;
 mod purse;
 mod rate;
 mod reply;
 mod serve;
+mod start;
+mod supply;
 
-pub use config::{GatewayConfig, JournalConfig};
+pub use config::{GatewayConfig, JournalConfig, SupplyConfig};
 pub use gateway::{Gateway, GatewayPorts, Phase, ShutdownReport};
 pub use journal::{FileDirectory, JournalDirectory, JournalFile, OpenReport};
 pub use metrics::MetricsSnapshot;
+pub use supply::ReplicaStatus;
 
 use std::sync::Arc;
 
@@ -61,6 +65,7 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
     vec![
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
+        (Operation::CreateEmbedding, bind(Endpoint::Embedding)),
         (Operation::CreateResponse, bind(Endpoint::Response)),
         (Operation::CountResponseTokens, count(Endpoint::Response)),
         (Operation::CreateMessage, bind(Endpoint::Message)),

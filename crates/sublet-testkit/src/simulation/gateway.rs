@@ -255,6 +255,7 @@ impl ModelGateway {
             outcome,
             measured: Measured::Engine,
             client_retry: 0,
+            replica: None,
         };
         let purse = self.purse(&request.slice);
         purse.held = minus(purse.held, request.hold);

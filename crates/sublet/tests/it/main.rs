@@ -11,6 +11,7 @@ mod jobs;
 mod kill;
 mod lifecycle;
 mod privacy;
+mod remote;
 mod routes;
 mod server;
 mod streams;
