@@ -39,6 +39,7 @@ pub mod price;
 pub mod project;
 pub mod quote;
 pub mod reference;
+pub mod remote_model;
 pub mod responses;
 pub mod route;
 pub mod schema;

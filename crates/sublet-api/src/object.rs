@@ -68,6 +68,8 @@ object_tags! {
     ProjectTag = "organization.project",
     QuarantineTag = "quarantine.entry",
     QuoteTag = "quote",
+    RemoteModelTag = "remote_model",
+    ReplicaTag = "replica",
     RequestTag = "request",
     ServedModelTag = "served_model",
     SkuTag = "sku",

@@ -74,6 +74,56 @@ pub struct CompletionRequest {
     pub stream_options: Option<StreamOptions>,
 }
 
+/// An embeddings request as this cloud's own clients send it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddingRequest {
+    pub model: String,
+    pub input: EmbeddingInput,
+    /// `float` or `base64`: little-endian 32-bit floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<i64>,
+}
+
+/// What is to be embedded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EmbeddingInput {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+/// Embeddings, one for each input.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddingList {
+    /// `list`.
+    pub object: String,
+    pub data: Vec<Embedding>,
+    pub model: String,
+    pub usage: EmbeddingUsage,
+}
+
+/// One embedding.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Embedding {
+    /// `embedding`.
+    pub object: String,
+    pub index: u32,
+    /// A list of numbers, or their bytes in base 64.
+    #[schemars(with = "serde_json::Value")]
+    pub embedding: Box<RawValue>,
+}
+
+/// Token counts of an embeddings request: there is no output.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddingUsage {
+    pub prompt_tokens: i64,
+    pub total_tokens: i64,
+}
+
 /// What a streamed answer should carry besides its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StreamOptions {

@@ -57,6 +57,12 @@ text_schemas! {
     IsolationText = json_schema!({ "type": "string", "enum": ["process", "sandbox"] });
     /// What a file is for.
     PurposeText = json_schema!({ "type": "string", "enum": FilePurpose::ALL.map(FilePurpose::as_str) });
+    /// What is known of a server's own ways.
+    EngineKindText = json_schema!({ "type": "string", "enum": ["vllm", "sglang", "llama_cpp", "openai"] });
+    /// Whether new requests go to a replica.
+    ReplicaStateText = json_schema!({ "type": "string", "enum": ["serving", "draining"] });
+    /// Whose hardware a replica is on.
+    ReplicaSourceText = json_schema!({ "type": "string", "enum": ["fleet", "supplier"] });
     /// A stable error code.
     CodeText = json_schema!({
         "type": "string",

@@ -316,6 +316,7 @@ fn passes(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::QueueFull
+            | ErrorCode::ModelUnavailable
             | ErrorCode::RateLimitExceeded
             | ErrorCode::ConcurrencyExceeded
             | ErrorCode::StorageFull

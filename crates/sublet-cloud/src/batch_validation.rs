@@ -22,8 +22,8 @@ use crate::batch_reconciler::Worker;
 const PIECE_BYTES: usize = 1024 * 1024;
 /// Wrong lines that are named before the rest is not looked at.
 const PROBLEMS_MAX: usize = 100;
-/// Lines that are written in one transaction.
-const LINES_PER_STEP: usize = 500;
+/// Lines that are written in one transaction: what a crash makes to be read again, at most.
+const LINES_PER_STEP: usize = 100;
 /// What was read of a file so far.
 struct Reading<'w> {
     worker: &'w Worker,

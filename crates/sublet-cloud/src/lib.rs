@@ -37,6 +37,7 @@ pub mod organization;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod remote_model;
 pub mod settlement;
 pub mod slice;
 pub mod spend;
@@ -73,6 +74,8 @@ pub mod data {
     pub use sublet_store::page::Order;
     pub use sublet_store::project::Project;
     pub use sublet_store::quote::Quote;
+    pub use sublet_store::remote_model::RemoteModelRow;
+    pub use sublet_store::replica::ReplicaRow;
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
     pub use sublet_store::{Page, PageRequest};
@@ -97,6 +100,7 @@ pub struct Cloud {
     pub(crate) store: Store,
     pub(crate) ids: IdMint,
     pub(crate) prices: Arc<PriceBook>,
+    pub(crate) remote_models: Arc<remote_model::RemoteModelBook>,
     access_epoch: Arc<AtomicU64>,
     /// How often access had changed when this process last looked.
     access_changes: Arc<AtomicI64>,
@@ -104,12 +108,13 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Reads what has to be in memory: the price lists.
+    /// Reads what has to be in memory: price lists and remote models.
     pub async fn open(store: Store, ids: IdMint) -> Result<Self> {
         let cloud = Self {
             store,
             ids,
             prices: Arc::default(),
+            remote_models: Arc::default(),
             access_epoch: Arc::new(AtomicU64::new(1)),
             access_changes: Arc::default(),
             tickets: Arc::default(),
@@ -118,8 +123,8 @@ impl Cloud {
         Ok(cloud)
     }
 
-    /// Takes over what other processes of the deployment changed and this one keeps in memory: price lists, and who
-    /// has access. To be called all the time; it costs one read of two numbers.
+    /// Takes over what other processes of the deployment changed and this one keeps in memory: price lists, remote
+    /// models, and who has access. To be called all the time; it costs one read of three numbers.
     pub async fn follow(&self) -> Result<()> {
         self.store.read(self, |cloud, tx| Box::pin(cloud.follow_changes(tx))).await
     }
@@ -147,6 +152,7 @@ impl Cloud {
         if self.access_changes.fetch_max(changes.access, Ordering::AcqRel) < changes.access {
             self.access_changed();
         }
+        self.remote_models.follow(tx, changes.models).await?;
         self.prices.follow(tx, changes.prices).await
     }
 

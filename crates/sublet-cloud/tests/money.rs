@@ -78,6 +78,7 @@ impl Session {
             measured: Measured::Engine,
             client_retry: 0,
             line: None,
+            replica: None,
         }
     }
 }

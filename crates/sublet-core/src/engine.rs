@@ -3,6 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::quantity::TokenCount;
 use crate::time::Timestamp;
+use crate::usage::Measured;
 
 /// One model that can be called by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -195,6 +198,16 @@ pub struct Allowance {
     tokens: AtomicU64,
     closed: AtomicBool,
     parked: AtomicBool,
+    /// Who waits in [`Allowance::poll_covers`].
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Whether an allowance covers what was asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cover {
+    Covered,
+    /// It does not, and will not.
+    Closed,
 }
 
 impl Allowance {
@@ -203,6 +216,27 @@ impl Allowance {
             tokens: AtomicU64::new(u64::try_from(tokens.get()).unwrap_or(0)),
             closed: AtomicBool::new(false),
             parked: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        }
+    }
+    /// Waits until so many tokens are paid for, or until it is known that they will not be. One task may wait.
+    pub fn poll_covers(&self, tokens: u64, context: &mut Context<'_>) -> Poll<Cover> {
+        let look = || {
+            if tokens <= self.tokens() {
+                return Poll::Ready(Cover::Covered);
+            }
+            if self.is_closed() { Poll::Ready(Cover::Closed) } else { Poll::Pending }
+        };
+        if look().is_pending() {
+            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        }
+        // Once more: it may have been raised between the look and the waker.
+        look()
+    }
+    fn wake(&self) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
     /// Output tokens paid for in all.
@@ -212,10 +246,12 @@ impl Allowance {
     /// Raises the total; a lower total changes nothing. The engine may need waking: see [`ModelEngine::wake`].
     pub fn raise_to(&self, tokens: TokenCount) {
         self.tokens.fetch_max(u64::try_from(tokens.get()).unwrap_or(0), Ordering::AcqRel);
+        self.wake();
     }
     /// No more will come.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.wake();
     }
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -266,6 +302,10 @@ pub enum GenerationEvent {
     /// More text. `output` counts every token whose text has been delivered so far. Text is always
     /// whole UTF-8; a token that ends inside a character or a possible stop string is delivered later.
     Delta { text: String, output: TokenCount, logprobs: Vec<PositionLogprobs> },
+    /// What the engine counted of the prompt, if it says so only after the work: it replaces an estimate.
+    Counted { input: TokenCount, cached_input: TokenCount, measured: Measured },
+    /// Output up to this count is there, but not all of it is paid for: nothing more comes before it is.
+    Waiting { output: TokenCount },
     /// The last event of a good end. The end-of-sequence token and the tokens of a stop string are not counted.
     Finished { reason: FinishReason, output: TokenCount },
     /// The last event of a bad end.

@@ -197,6 +197,12 @@ error_codes! {
         "Too many requests of this key are in flight. Wait for one to finish.";
     QueueFull = "queue_full", 503, "overloaded_error", 9,
         "The model's queue is full. Repeat after the time in Retry-After.";
+    ModelUnavailable = "model_unavailable", 503, "overloaded_error", 9,
+        "None of the servers of this model can be reached now. Nothing was charged. Repeat after the time in Retry-After.";
+    UpstreamFailed = "upstream_failed", 502, "server_error", 9,
+        "The server of this model gave no usable answer, and no other one could take over. Only what was delivered before it is charged.";
+    UpstreamTimeout = "upstream_timeout", 504, "server_error", 9,
+        "The server of this model fell silent for too long. Only what was delivered before it is charged.";
     CapacityUnavailable = "capacity_unavailable", 409, "capacity_error", 7,
         "There is not enough free capacity of this kind and notice now. The alternatives name the nearest thing that works.";
     PolicyRefused = "policy_refused", 403, "policy_error", 8,

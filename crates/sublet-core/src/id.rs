@@ -126,6 +126,10 @@ identifiers! {
     NodeId = "node",
     /// One accelerator or CPU slot.
     DeviceId = "dev",
+    /// A model in the catalogue.
+    ModelId = "model",
+    /// A server that serves a model.
+    ReplicaId = "rep",
     /// A binding offer.
     QuoteId = "quote",
     /// A right to use capacity.

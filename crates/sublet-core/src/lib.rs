@@ -27,6 +27,7 @@ pub mod quantity;
 pub mod quote;
 pub mod runner;
 pub mod scope;
+pub mod supply;
 pub mod time;
 pub mod usage;
 

@@ -6,7 +6,7 @@ use crate::BoxFuture;
 use crate::admission::{PriceVersion, TokenUsage};
 use crate::batch::LineName;
 use crate::error::Result;
-use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
+use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId, SliceId};
 use crate::time::Timestamp;
 
 /// One served attempt of one request. `(request, attempt)` is its identity for ever.
@@ -31,6 +31,9 @@ pub struct UsageRecord {
     pub measured: Measured,
     /// What the client says of its own retries (`x-stainless-retry-count`).
     pub client_retry: u32,
+    /// The server that answered; `None` is the engine of the gateway's own process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaId>,
     /// The line of a batch that this is the answer to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<AnsweredLine>,
@@ -87,8 +90,10 @@ impl Outcome {
 pub enum Measured {
     /// The engine that produced them.
     Engine,
-    /// Our own tokenizer, because the engine did not say.
+    /// Ourselves, because the engine did not say.
     Estimated,
+    /// The engine said more than is possible; what is possible was charged.
+    Bounded,
 }
 
 /// What one settlement did.

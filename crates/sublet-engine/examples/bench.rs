@@ -70,7 +70,7 @@ async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Resul
             }
             GenerationEvent::Finished { output: count, .. } => output = count.get(),
             GenerationEvent::Failed(error) => return Err(error),
-            GenerationEvent::Started { .. } => {}
+            GenerationEvent::Started { .. } | GenerationEvent::Counted { .. } | GenerationEvent::Waiting { .. } => {}
         }
     }
     Ok((output, first.unwrap_or_default()))

@@ -39,6 +39,31 @@ pub struct GatewayConfig {
     /// Remembered `Idempotency-Key` values.
     pub idempotency_entries_max: usize,
     pub journal: JournalConfig,
+    pub supply: SupplyConfig,
+}
+
+/// How long replicas on other servers are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct SupplyConfig {
+    /// Until the first event of a stream, or the whole of another answer: a full queue and a long prompt included.
+    pub first_byte_wait: DurationMs,
+    /// Between two events of a stream.
+    pub idle_max: DurationMs,
+    /// A whole stream.
+    pub answer_max: DurationMs,
+    /// For a look at a replica that failed.
+    pub probe_wait: DurationMs,
+}
+
+impl Default for SupplyConfig {
+    fn default() -> Self {
+        Self {
+            first_byte_wait: DurationMs::from_seconds(300),
+            idle_max: DurationMs::from_seconds(60),
+            answer_max: DurationMs::from_seconds(3_600),
+            probe_wait: DurationMs::from_seconds(2),
+        }
+    }
 }
 
 /// Bounds of the usage journal.
@@ -81,6 +106,7 @@ impl GatewayConfig {
             keys_max: 65_536,
             idempotency_entries_max: 16_384,
             journal: JournalConfig::default(),
+            supply: SupplyConfig::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sublet_core::admission::Admission;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::OrganizationId;
+use sublet_core::supply::{Catalogue, SecretSource};
 use sublet_core::usage::UsageSink;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -19,6 +20,7 @@ use crate::journal::{Journal, JournalDirectory, OpenReport};
 use crate::keys::Keys;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::purse::Bank;
+use crate::supply::{ReplicaStatus, Supply};
 
 /// Large bodies being read at once: with the bound on a body's size, a bound on their memory.
 const LARGE_BODIES_MAX: usize = 32;
@@ -35,6 +37,8 @@ pub struct GatewayPorts {
     pub admission: Arc<dyn Admission>,
     pub sink: Arc<dyn UsageSink>,
     pub engine: Arc<dyn ModelEngine>,
+    pub catalogue: Arc<dyn Catalogue>,
+    pub secrets: Arc<dyn SecretSource>,
     pub ids: IdMint,
     pub journal: Arc<dyn JournalDirectory>,
 }
@@ -67,6 +71,7 @@ pub struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) engine: Arc<dyn ModelEngine>,
+    pub(crate) supply: Arc<Supply>,
     pub(crate) ids: IdMint,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: AccessCache,
@@ -120,6 +125,7 @@ impl Gateway {
             idempotency: Idempotency::new(config.idempotency_entries_max),
             admission: ports.admission,
             engine: ports.engine,
+            supply: Arc::new(Supply::new(ports.catalogue, ports.secrets, Arc::clone(&clock), config.supply)?),
             ids: ports.ids,
             clock,
             journal,
@@ -141,7 +147,9 @@ impl Gateway {
         let Some(settler) = slot.as_mut() else { return Ok(0) };
         let settled = settler.settle_all().await?;
         let Some(settler) = slot.take() else { return Ok(settled) };
-        let tasks = [tokio::spawn(settler.run()), tokio::spawn(sweep(Arc::downgrade(self), self.config.sweep_interval))];
+        let (gateway, interval) = (Arc::downgrade(self), self.config.sweep_interval);
+        let tasks =
+            [tokio::spawn(settler.run()), tokio::spawn(sweep(gateway.clone(), interval)), tokio::spawn(probe(gateway, interval))];
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         self.phase.send_replace(Phase::Serving);
         Ok(settled)
@@ -250,6 +258,11 @@ impl Gateway {
         let _in_time = tokio::time::timeout(within.to_std(), all).await;
     }
 
+    /// The replicas of remote models, as this gateway sees them.
+    pub fn replicas(&self) -> Vec<ReplicaStatus> {
+        self.supply.status()
+    }
+
     pub fn metrics(&self) -> MetricsSnapshot {
         let journal = self.journal.figures();
         let durable = self.journal.segments().durable();
@@ -278,5 +291,14 @@ async fn sweep(gateway: std::sync::Weak<Gateway>, interval: DurationMs) {
         gateway.keys.retire_unused(None, now.minus(gateway.config.slice_idle));
         gateway.keys.give_back(None).await;
         gateway.keys.forget_idle(now);
+    }
+}
+
+/// Looks at replicas that failed, until the gateway is gone or the task is aborted.
+async fn probe(gateway: std::sync::Weak<Gateway>, interval: DurationMs) {
+    loop {
+        tokio::time::sleep(interval.to_std()).await;
+        let Some(supply) = gateway.upgrade().map(|gateway| Arc::clone(&gateway.supply)) else { return };
+        supply.probe_resting().await;
     }
 }

@@ -10,12 +10,12 @@
 //! Deliberately absent: how answers look on the wire.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sublet_core::admission::{Access, TokenPrices, TokenUsage};
 use sublet_core::engine::{FinishReason, GenerationEvent, PositionLogprobs};
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::{RequestId, SliceId};
+use sublet_core::id::{ReplicaId, RequestId, SliceId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, UsageRecord};
 use sublet_core::{Nanos, Timestamp, TokenCount};
 use tokio::sync::{oneshot, watch};
@@ -47,6 +47,18 @@ pub(crate) struct Facts {
     pub attempt: u32,
     /// The line of a batch that it answers; its answer goes in before the end.
     pub line: Option<AnsweredLine>,
+    pub bills: Bills,
+    /// Who answered, if it was a server elsewhere.
+    pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
+}
+
+/// What a request is charged for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bills {
+    /// An answer: its prompt and its output. Without output nothing is charged.
+    Answer,
+    /// The input alone, once all of the answer is there.
+    Input,
 }
 
 /// What happened next.
@@ -214,12 +226,11 @@ impl Generation {
 
     /// What the prompt costs at most, as far as is known now.
     fn prompt_cost(&self) -> Result<Nanos> {
-        let tokens = self.usage(TokenCount::ZERO);
-        if self.branches.iter().all(|branch| branch.started) {
-            self.facts.prices.upper_bound(&tokens)
-        } else {
-            prompt_hold(&self.facts.prices, tokens.prompt())
+        if self.branches.iter().all(Branch::is_counted) {
+            return self.facts.prices.upper_bound(&self.usage(TokenCount::ZERO));
         }
+        let held_for: i64 = self.branches.iter().map(|branch| branch.prompt_max.get()).sum();
+        prompt_hold(&self.facts.prices, TokenCount::new(held_for))
     }
 
     /// Keeps every branch's allowance ahead of what it has produced.
@@ -238,8 +249,7 @@ impl Generation {
 
     fn try_pay_ahead(&mut self, step: i64) -> Result<()> {
         self.spend_covered(step)?;
-        let needed: i64 =
-            self.branches.iter().filter(|branch| branch.needy(step)).map(|branch| step.min(branch.cap - branch.paid)).sum();
+        let needed: i64 = self.branches.iter().filter(|branch| branch.needy(step)).map(|branch| branch.lacks(step)).sum();
         let held = self.held();
         if needed == 0 {
             return Ok(());
@@ -276,7 +286,7 @@ impl Generation {
             if !branch.needy(step) || spare <= 0 {
                 continue;
             }
-            let more = step.min(branch.cap - branch.paid).min(spare);
+            let more = branch.lacks(step).min(spare);
             branch.paid += more;
             branch.quiet = false;
             spare -= more;
@@ -337,6 +347,14 @@ impl Generation {
                 self.note_first_token();
                 self.last_sent = self.last_event;
                 (!text.is_empty() || !logprobs.is_empty()).then_some(Step::Delta(Delta { choice, text, logprobs }))
+            }
+            Some(GenerationEvent::Counted { input, cached_input, measured }) => {
+                branch.count(input, cached_input, measured);
+                None
+            }
+            Some(GenerationEvent::Waiting { output }) => {
+                branch.wait_for(output);
+                None
             }
             Some(GenerationEvent::Finished { reason, output }) => {
                 if let Err(error) = branch.advance(output) {
@@ -449,7 +467,7 @@ impl Generation {
         TokenCount::new(self.branches.iter().map(|branch| branch.delivered).sum())
     }
 
-    /// Releases or captures the money. Zero output costs nothing and leaves no record.
+    /// Releases or captures the money. What owes nothing leaves no record.
     fn end(&mut self, outcome: Outcome, output: TokenCount, finishes: Vec<FinishReason>) -> Ended {
         let tokens = self.usage(output);
         self.guards.rate.spend_tokens(output, self.gateway.clock.now());
@@ -457,7 +475,9 @@ impl Generation {
         let Some(money) = self.money.take() else { return ended };
         self.pending = None;
         let purse = Arc::clone(money.purse());
-        if output == TokenCount::ZERO {
+        let whole = matches!(outcome, Outcome::Completed | Outcome::Length);
+        let owes = output > TokenCount::ZERO || (self.facts.bills == Bills::Input && whole);
+        if !owes {
             self.gateway.metrics.voided();
             drop(money);
         } else {
@@ -469,8 +489,15 @@ impl Generation {
         ended
     }
 
+    /// The least certain of its branches.
+    fn measured(&self) -> Measured {
+        let has = |measured| self.branches.iter().any(|branch| branch.measured() == measured);
+        [Measured::Bounded, Measured::Estimated].into_iter().find(|measured| has(*measured)).unwrap_or(Measured::Engine)
+    }
+
     fn record(&mut self, money: Money, outcome: Outcome, tokens: TokenUsage) -> oneshot::Receiver<Written> {
-        let facts = &mut self.facts;
+        let line = self.facts.line.take();
+        let facts = &self.facts;
         let upper = facts.prices.upper_bound(&tokens).expect("a cost below the hold is in range");
         let record = UsageRecord {
             request: facts.request.clone(),
@@ -489,9 +516,10 @@ impl Generation {
             finished_at: self.gateway.clock.now(),
             tokens,
             outcome,
-            measured: Measured::Engine,
+            measured: self.measured(),
             client_retry: facts.client_retry,
-            line: facts.line.take(),
+            line,
+            replica: facts.served_by.as_ref().and_then(|served_by| served_by.get().cloned()),
         };
         let payload = serde_json::to_vec(&record).expect("a usage record has only JSON's own types");
         let captured = money.capture(upper);
@@ -527,7 +555,7 @@ impl Drop for Generation {
 }
 
 /// Time for waits on this machine; what is recorded comes from the clock port.
-fn monotonic() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 

@@ -27,17 +27,21 @@ mod keys;
 mod line;
 pub mod metrics;
 mod models;
+mod prepare;
 mod pricing;
 mod purse;
 mod rate;
 mod reply;
 mod serve;
+mod start;
+mod supply;
 
-pub use config::{GatewayConfig, JournalConfig};
+pub use config::{GatewayConfig, JournalConfig, SupplyConfig};
 pub use gateway::{Gateway, GatewayPorts, Phase, ShutdownReport};
 pub use journal::{FileDirectory, JournalDirectory, JournalFile, OpenReport};
 pub use line::Lines;
 pub use metrics::MetricsSnapshot;
+pub use supply::ReplicaStatus;
 
 use std::sync::Arc;
 
@@ -63,6 +67,7 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
     vec![
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
+        (Operation::CreateEmbedding, bind(Endpoint::Embedding)),
         (Operation::CreateResponse, bind(Endpoint::Response)),
         (Operation::CountResponseTokens, count(Endpoint::Response)),
         (Operation::CreateMessage, bind(Endpoint::Message)),

@@ -18,9 +18,10 @@ use crate::gateway::Gateway;
 use crate::generation::{Facts, Generation, Guards, not_written};
 use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
 use crate::journal::writer::Written;
+use crate::prepare::{Prepared, prepare};
 use crate::pricing::hold_for;
 use crate::reply::{Head, log};
-use crate::serve::{Prepared, prepare, start};
+use crate::start::start;
 
 /// Serves lines at one gateway.
 pub struct Lines(Arc<Gateway>);
@@ -35,14 +36,13 @@ impl LineServer for Lines {
     fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
         Box::pin(async move {
             let prepared = read(&self.0, &access, endpoint, body).await?;
-            let prices = self.0.admission.prices(&access, &prepared.call.model)?;
-            let one_each = TokenCount::new(i64::try_from(prepared.answers()).unwrap_or(i64::MAX));
-            let output_max = most_output(&prepared);
+            let prices = self.0.admission.prices(&access, &prepared.model)?;
+            let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
             Ok(LineEstimate {
                 input: prepared.prompt(),
                 output_max,
-                least: hold_for(&prices, prepared.prompt(), one_each)?,
-                most: hold_for(&prices, prepared.prompt(), output_max)?,
+                least: hold_for(&prices, prompt_max, prepared.output_least())?,
+                most: hold_for(&prices, prompt_max, output_max)?,
             })
         })
     }
@@ -60,17 +60,10 @@ const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
     }
 }
 
-fn most_output(prepared: &Prepared) -> TokenCount {
-    let answers = i64::try_from(prepared.call.answers).unwrap_or(i64::MAX);
-    prepared.prompts.iter().fold(TokenCount::ZERO, |sum, prompt| {
-        sum.saturating_add(TokenCount::new(prepared.cap(prompt).get().saturating_mul(answers)))
-    })
-}
-
 /// Everything of a line that can be wrong before its money.
 async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> Result<Prepared> {
     let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body.into()).await?;
-    if prepared.call.stream {
+    if prepared.stream {
         return Err(Error::new(ErrorCode::InvalidRequest, "a line of a batch is answered whole: 'stream' must be false")
             .param("stream")
             .alternative("leave 'stream' out"));
@@ -101,17 +94,20 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
-        prices: gateway.admission.prices(&access, &prepared.call.model)?,
+        prices: gateway.admission.prices(&access, &prepared.model)?,
         access,
-        model: prepared.call.model.clone(),
+        model: prepared.model.clone(),
         admitted_at: now,
         client_retry: 0,
         streamed: false,
+        bills: prepared.bills,
+        served_by: prepared.served_by.clone(),
         attempt,
         line: Some(AnsweredLine { name, answer: String::new() }),
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), None);
-    start(gateway, &state, (facts, guards), prepared).await
+    let generation = start(gateway, &state, (facts, guards), &prepared).await?;
+    Ok((generation, prepared.form))
 }
 
 /// Generates to the end. The answer is in the record before the money is taken.

@@ -8,22 +8,20 @@ use serde::Serialize;
 use sublet_api::messages::{MessageModel, MessageModelList};
 use sublet_api::openai::{Model, ModelList, ModelPricing, TokenPrice};
 use sublet_core::admission::{Access, TokenPrices};
-use sublet_core::engine::ModelInfo;
-use sublet_core::{Currency, Rate, Result};
+use sublet_core::{Currency, Rate, Result, Timestamp, TokenCount};
 
 use crate::dialect::Envelope;
 use crate::gateway::Gateway;
+use crate::prepare::{Served, all_models, find_model};
 use crate::reply::Head;
-use crate::serve::find_model;
 
 pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
     if Envelope::of(&headers) == Envelope::Anthropic {
         return list_for_anthropic(&gateway, &headers).await;
     }
     respond(&gateway, &headers, |gateway, access| {
-        let served = gateway.engine.models();
         let data: Vec<Model> =
-            served.iter().filter(|model| access.models.allows(&model.name)).map(|info| model(gateway, access, info)).collect();
+            all_models(gateway, access).iter().map(|served| model(gateway, access, &Shown::new(served))).collect();
         Ok(ModelList {
             object: "list".to_owned(),
             first_id: data.first().map(|model| model.id.clone()),
@@ -37,8 +35,7 @@ pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response 
 
 async fn list_for_anthropic(gateway: &Gateway, headers: &HeaderMap) -> Response {
     respond(gateway, headers, |gateway, access| {
-        let served = gateway.engine.models();
-        let data: Vec<MessageModel> = served.iter().filter(|model| access.models.allows(&model.name)).map(message_model).collect();
+        let data: Vec<MessageModel> = all_models(gateway, access).iter().map(|served| message_model(&Shown::new(served))).collect();
         Ok(MessageModelList {
             first_id: data.first().map(|model| model.id.clone()),
             last_id: data.last().map(|model| model.id.clone()),
@@ -49,20 +46,48 @@ async fn list_for_anthropic(gateway: &Gateway, headers: &HeaderMap) -> Response 
     .await
 }
 
-fn message_model(info: &ModelInfo) -> MessageModel {
+/// What is told of a model, wherever it is served.
+struct Shown<'a> {
+    name: &'a str,
+    owned_by: &'a str,
+    created_at: Timestamp,
+    context_window: TokenCount,
+}
+
+impl<'a> Shown<'a> {
+    fn new(served: &'a Served) -> Self {
+        match served {
+            Served::Here(info) => Self {
+                name: &info.name,
+                owned_by: &info.owned_by,
+                created_at: info.created_at,
+                context_window: info.context_window,
+            },
+            Served::Elsewhere(model) => Self {
+                name: &model.name,
+                owned_by: &model.owned_by,
+                created_at: model.created_at,
+                context_window: model.context_window,
+            },
+        }
+    }
+}
+
+fn message_model(info: &Shown<'_>) -> MessageModel {
     MessageModel {
         r#type: "model".to_owned(),
-        id: info.name.clone(),
-        display_name: info.name.clone(),
+        id: info.name.to_owned(),
+        display_name: info.name.to_owned(),
         created_at: info.created_at.to_string(),
     }
 }
 
 pub(crate) async fn get(gateway: Arc<Gateway>, headers: HeaderMap, id: String) -> Response {
     if Envelope::of(&headers) == Envelope::Anthropic {
-        return respond(&gateway, &headers, |gateway, access| Ok(message_model(&find_model(gateway, access, &id)?))).await;
+        return respond(&gateway, &headers, |gateway, access| Ok(message_model(&Shown::new(&find_model(gateway, access, &id)?))))
+            .await;
     }
-    respond(&gateway, &headers, |gateway, access| Ok(model(gateway, access, &find_model(gateway, access, &id)?))).await
+    respond(&gateway, &headers, |gateway, access| Ok(model(gateway, access, &Shown::new(&find_model(gateway, access, &id)?)))).await
 }
 
 async fn respond<T: Serialize>(
@@ -82,14 +107,14 @@ async fn respond<T: Serialize>(
 }
 
 /// A model without a price in force is listed without one; calling it is refused.
-fn model(gateway: &Gateway, access: &Access, info: &ModelInfo) -> Model {
+fn model(gateway: &Gateway, access: &Access, info: &Shown<'_>) -> Model {
     Model {
-        id: info.name.clone(),
+        id: info.name.to_owned(),
         object: "model".to_owned(),
         created: info.created_at.seconds(),
-        owned_by: info.owned_by.clone(),
+        owned_by: info.owned_by.to_owned(),
         context_window: info.context_window.get(),
-        pricing: gateway.admission.prices(access, &info.name).ok().map(|prices| pricing(&prices)),
+        pricing: gateway.admission.prices(access, info.name).ok().map(|prices| pricing(&prices)),
     }
 }
 

@@ -10,32 +10,21 @@ use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sublet_core::admission::Access;
-use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt, Sampling};
-use sublet_core::id::SliceId;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::answer;
-use crate::branch::{Branch, BranchSizes};
-use crate::dialect::{Call, Endpoint, Form};
+use crate::dialect::Endpoint;
 use crate::gateway::{Entered, Gateway};
-use crate::generation::{Facts, Generation, Guards};
+use crate::generation::{Facts, Guards};
 use crate::idempotency::Attempt;
 use crate::keys::KeyState;
-use crate::pricing::{hold_for, output_covered, prompt_hold};
-use crate::purse::{Ask, Held, Money};
+use crate::prepare::{INLINE_BODY_BYTES_MAX, Prepared, prepare};
 use crate::rate::InFlight;
 use crate::reply::Head;
+use crate::start::start;
 
-/// Larger bodies are parsed and tokenized off the request threads.
-const INLINE_BODY_BYTES_MAX: usize = 64 * 1_024;
 /// How long a body may take to arrive.
 const BODY_WAIT: DurationMs = DurationMs::from_seconds(30);
-/// How long a new request waits for a slice.
-const GRANT_WAIT: DurationMs = DurationMs::from_seconds(10);
-/// Purses that may close under one request before it gives up.
-const PURSES_MAX: usize = 4;
-/// Names listed as alternatives to an unknown model.
-const ALTERNATIVES_MAX: usize = 20;
 
 /// Counts the tokens of a request: everything that serving it would check before its money.
 pub(crate) async fn count(gateway: Arc<Gateway>, endpoint: Endpoint, request: Request<Body>) -> Response {
@@ -110,22 +99,23 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
     admitted.spend(&prepared, head);
     let Admitted { entered, in_flight, access, state, now, headers, .. } = admitted;
-    let call = &prepared.call;
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),
-        prices: gateway.admission.prices(&access, &call.model)?,
+        prices: gateway.admission.prices(&access, &prepared.model)?,
         access,
-        model: call.model.clone(),
+        model: prepared.model.clone(),
         admitted_at: now,
         client_retry: client_retry(&headers),
-        streamed: call.stream,
+        streamed: prepared.stream,
+        bills: prepared.bills,
+        served_by: prepared.served_by.clone(),
         attempt: 1,
         line: None,
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
-    let (generation, form) = start(gateway, &state, (facts, guards), prepared).await?;
-    answer::answer(head.clone(), form, generation).await
+    let generation = start(gateway, &state, (facts, guards), &prepared).await?;
+    answer::answer(head.clone(), prepared.form, generation).await
 }
 
 fn client_retry(headers: &HeaderMap) -> u32 {
@@ -167,183 +157,4 @@ fn check_content_type(headers: &HeaderMap) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorCode::UnsupportedMediaType, "this route reads JSON").alternative("send Content-Type: application/json"))
-}
-
-/// A request that could be generated.
-pub(crate) struct Prepared {
-    pub call: Call,
-    pub prompts: Vec<PreparedPrompt>,
-    model: ModelInfo,
-}
-
-impl Prepared {
-    /// Tokens of all prompts.
-    pub fn prompt(&self) -> TokenCount {
-        self.prompts.iter().fold(TokenCount::ZERO, |sum, prompt| sum.saturating_add(prompt.count()))
-    }
-    /// Output tokens of each answer to a prompt that the request, the model and the context allow.
-    pub fn cap(&self, prompt: &PreparedPrompt) -> TokenCount {
-        let room = self.model.context_window.saturating_sub(prompt.count());
-        self.call.output_max.map_or(room, |max| max.min(room))
-    }
-    pub fn answers(&self) -> usize {
-        self.prompts.len() * self.call.answers
-    }
-}
-
-/// How a body is read.
-pub(crate) type Read = fn(Endpoint, &[u8]) -> Result<Call>;
-
-/// Checks the fields, finds the model, and tokenizes.
-pub(crate) async fn prepare(
-    gateway: &Arc<Gateway>,
-    access: &Arc<Access>,
-    (endpoint, read): (Endpoint, Read),
-    body: bytes::Bytes,
-) -> Result<Prepared> {
-    let inline = body.len() <= INLINE_BODY_BYTES_MAX;
-    let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
-    let work = move || {
-        let call = read(endpoint, &body)?;
-        let model = find_model(&gateway, &access, &call.model)?;
-        check_vocabulary(&call, &model)?;
-        let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
-        let prepared = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
-        for prompt in &prepared {
-            check_context(prompt, &model)?;
-        }
-        Ok(Prepared { call, prompts: prepared, model })
-    };
-    if inline {
-        return work();
-    }
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
-}
-
-/// A model by name, if the key may call it.
-pub(crate) fn find_model(gateway: &Gateway, access: &Access, name: &str) -> Result<ModelInfo> {
-    let models = gateway.engine.models();
-    let (code, message) = match models.iter().find(|model| model.name == name) {
-        Some(model) if access.models.allows(name) => return Ok(model.clone()),
-        Some(_) => (ErrorCode::ModelNotAllowed, "this key may not use the model"),
-        None => (ErrorCode::ModelNotFound, "there is no model"),
-    };
-    let shown: String = name.chars().take(80).collect();
-    let allowed = models.iter().filter(|model| access.models.allows(&model.name)).take(ALTERNATIVES_MAX);
-    let error = Error::new(code, format!("{message} '{shown}'")).param("model");
-    Err(allowed.fold(error, |error, model| error.alternative(model.name.clone())))
-}
-
-fn check_vocabulary(call: &Call, model: &ModelInfo) -> Result<()> {
-    let unknown = |token: u32| i64::from(token) >= model.vocabulary.get();
-    let wrong = |param: &str, token: u32| {
-        let last = model.vocabulary.get() - 1;
-        Error::new(ErrorCode::InvalidRequest, format!("token {token} is not in the model's vocabulary, which ends at {last}"))
-            .param(param)
-    };
-    if let Some((token, _)) = call.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
-        return Err(wrong("logit_bias", *token));
-    }
-    for prompt in &call.prompts {
-        if let Prompt::Tokens(tokens) = prompt
-            && let Some(token) = tokens.iter().find(|token| unknown(**token))
-        {
-            return Err(wrong("prompt", *token));
-        }
-    }
-    Ok(())
-}
-
-fn check_context(prompt: &PreparedPrompt, model: &ModelInfo) -> Result<()> {
-    if prompt.count() < model.context_window {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::ContextLengthExceeded,
-        format!("the prompt has {} tokens and the model's context is {}, output included", prompt.count(), model.context_window),
-    )
-    .alternative(format!("shorten the prompt to at most {} tokens", model.context_window.get() - 1)))
-}
-
-/// Holds the money, then starts every answer.
-pub(crate) async fn start(
-    gateway: &Arc<Gateway>,
-    state: &KeyState,
-    (facts, guards): (Facts, Guards),
-    prepared: Prepared,
-) -> Result<(Generation, Form)> {
-    let (money, slice) = hold(gateway, state, &facts, &prepared).await?;
-    let for_output = money.amount().checked_sub(prompt_hold(&facts.prices, prepared.prompt())?)?;
-    let mut spare = output_covered(&facts.prices, for_output).get();
-    let mut branches = Vec::with_capacity(prepared.answers());
-    let salt: Arc<str> = facts.access.organization.as_str().into();
-    for prompt in &prepared.prompts {
-        let cap = prepared.cap(prompt);
-        for answer in 0..prepared.call.answers {
-            let left = i64::try_from(prepared.answers() - branches.len()).unwrap_or(i64::MAX);
-            // Rounded down; what remains is for the last ones.
-            let paid = TokenCount::new(first_step(gateway, state, cap).min(spare / left));
-            spare -= paid.get();
-            let allowance = Arc::new(Allowance::new(paid));
-            let events = gateway.engine.generate(GenerateRequest {
-                prompt: prompt.clone(),
-                sampling: sampling(&prepared.call, answer),
-                stop: prepared.call.stop.clone(),
-                max_output: Some(cap),
-                allowance: Arc::clone(&allowance),
-                constraint: None,
-                salt: Arc::clone(&salt),
-            })?;
-            let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };
-            branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap, paid }));
-        }
-    }
-    Ok((Generation::new(Arc::clone(gateway), facts, guards, (money, slice), branches), prepared.call.form))
-}
-
-/// Answers to one prompt differ, and each can be repeated.
-fn sampling(call: &Call, answer: usize) -> Sampling {
-    let nth = u64::try_from(answer).unwrap_or(0);
-    let seed = call.sampling.seed.map(|seed| seed.wrapping_add(nth));
-    Sampling { seed, ..call.sampling.clone() }
-}
-
-fn first_step(gateway: &Gateway, state: &KeyState, cap: TokenCount) -> i64 {
-    let config = &gateway.config;
-    let step = if state.current().is_tight() { config.tight_output_step } else { config.output_step };
-    step.min(cap).get().max(1)
-}
-
-/// Money for the prompts and a first step of each answer; at least for one token of each.
-async fn hold(gateway: &Gateway, state: &KeyState, facts: &Facts, prepared: &Prepared) -> Result<(Money, SliceId)> {
-    let each = i64::try_from(prepared.call.answers).unwrap_or(1);
-    let answers = TokenCount::new(i64::try_from(prepared.answers()).unwrap_or(i64::MAX));
-    let wanted: i64 = prepared.prompts.iter().map(|prompt| each * first_step(gateway, state, prepared.cap(prompt))).sum();
-    let ask = Ask {
-        least: hold_for(&facts.prices, prepared.prompt(), answers)?,
-        wanted: hold_for(&facts.prices, prepared.prompt(), TokenCount::new(wanted))?,
-    };
-    for _ in 0..PURSES_MAX {
-        let purse = state.current();
-        let money = match purse.hold(ask) {
-            Held::Now(money) => money,
-            Held::Retired => {
-                gateway.keys.rotate(&facts.access.key, state, &purse);
-                continue;
-            }
-            Held::Wait(answer) => match tokio::time::timeout(GRANT_WAIT.to_std(), answer).await {
-                Ok(Ok(Ok(money))) => money,
-                Ok(Ok(Err(error))) if error.code() == ErrorCode::Conflict => continue,
-                Ok(Ok(Err(error))) => return Err(error),
-                Ok(Err(_)) => return Err(Error::internal("a purse dropped its waiter")),
-                Err(_) => {
-                    return Err(Error::new(ErrorCode::StoreUnavailable, "the budget could not be asked in time")
-                        .retry_after(DurationMs::from_seconds(1)));
-                }
-            },
-        };
-        let slice = purse.slice().ok_or_else(|| Error::internal("money was held without a slice"))?;
-        return Ok((money, slice));
-    }
-    Err(Error::internal("every slice closed before it could be used"))
 }

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, organization, price, project,
-    public, quote, sku, usage, user, why,
+    public, quote, remote_model, sku, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -132,6 +132,16 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListCapacity => to!(device::capacity),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
+        Operation::ListRemoteModels => to!(remote_model::list),
+        Operation::CreateRemoteModel => to!(remote_model::create),
+        Operation::GetRemoteModel => to!(remote_model::get),
+        Operation::ChangeRemoteModel => to!(remote_model::change),
+        Operation::DeleteRemoteModel => to!(remote_model::delete),
+        Operation::ListReplicas => to!(remote_model::list_replicas),
+        Operation::CreateReplica => to!(remote_model::create_replica),
+        Operation::GetReplica => to!(remote_model::get_replica),
+        Operation::ChangeReplica => to!(remote_model::change_replica),
+        Operation::DeleteReplica => to!(remote_model::delete_replica),
         _ => None,
     }
 }
@@ -150,6 +160,7 @@ mod tests {
             [
                 "CreateChatCompletion",
                 "CreateCompletion",
+                "CreateEmbedding",
                 "CreateResponse",
                 "CountResponseTokens",
                 "CreateMessage",

@@ -33,6 +33,7 @@ mod price;
 mod project;
 mod public;
 mod quote;
+mod remote_model;
 mod router;
 mod sku;
 mod usage;
@@ -43,11 +44,13 @@ mod wire;
 use std::sync::Arc;
 
 use sublet_api::health::HealthCheck;
+use sublet_api::remote_model::ReplicaSeen;
 use sublet_cloud::Cloud;
 use sublet_cloud::batch::Batches;
 use sublet_cloud::compute::Compute;
 use sublet_core::BoxFuture;
 use sublet_core::engine::{ModelEngine, ModelInfo};
+use sublet_core::id::ReplicaId;
 
 pub use router::{DataPlane, router};
 
@@ -59,6 +62,8 @@ pub trait Process: Send + Sync {
     fn metrics(&self) -> BoxFuture<'_, String>;
     /// Takes a model's files from a path on this machine and serves them.
     fn import_model(&self, path: String, name: Option<String>) -> BoxFuture<'_, sublet_core::Result<ModelInfo>>;
+    /// How this process sees a replica; `None` if it never asked it.
+    fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen>;
 }
 
 /// Everything handlers use. Cheap to clone.

@@ -11,11 +11,15 @@ use crate::answer::{Answer, json};
 use crate::context::Context;
 use crate::wire::count;
 
-fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {
+/// Whether a model has a price in force, in any currency.
+pub fn is_priced(app: &App, model: &str) -> bool {
     let now = app.cloud.clock().now();
     let mut currencies: Vec<Currency> = app.cloud.prices().snapshot().values().map(|list| list.currency).collect();
     currencies.dedup();
-    let priced = currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, &model.name, now).is_ok());
+    currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, model, now).is_ok())
+}
+
+fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {
     Ok(wire::ServedModel {
         object: ServedModelTag,
         id: model.name.clone(),
@@ -23,7 +27,7 @@ fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {
         context_window: count(model.context_window.get())?,
         vocabulary: count(model.vocabulary.get())?,
         has_chat_template: model.has_chat_template,
-        priced,
+        priced: is_priced(app, &model.name),
         created_at: model.created_at.into(),
     })
 }

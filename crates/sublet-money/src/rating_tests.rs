@@ -249,6 +249,7 @@ fn record(version: &PriceListVersion) -> UsageRecord {
         measured: sublet_core::usage::Measured::Engine,
         client_retry: 0,
         line: None,
+        replica: None,
     }
 }
 

@@ -10,6 +10,8 @@ use crate::params;
 pub enum Subject {
     /// Keys and projects: who may do what.
     Access,
+    /// Remote models and their replicas.
+    Models,
     /// Price-list versions.
     Prices,
 }
@@ -18,6 +20,7 @@ impl Subject {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::Models => "models",
             Self::Prices => "prices",
         }
     }
@@ -27,6 +30,7 @@ impl Subject {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Changes {
     pub access: i64,
+    pub models: i64,
     pub prices: i64,
 }
 
@@ -38,8 +42,8 @@ pub async fn announce(tx: &mut Tx, subject: Subject) -> Result<()> {
 
 pub async fn read(tx: &mut Tx) -> Result<Changes> {
     let rows = tx.fetch_all("SELECT number FROM changes ORDER BY subject", &[]).await?;
-    let [access, prices] = rows.as_slice() else {
-        return Err(Error::internal(format!("there are {} rows of changes, not 2", rows.len())));
+    let [access, models, prices] = rows.as_slice() else {
+        return Err(Error::internal(format!("there are {} rows of changes, not 3", rows.len())));
     };
-    Ok(Changes { access: access.reader().int()?, prices: prices.reader().int()? })
+    Ok(Changes { access: access.reader().int()?, models: models.reader().int()?, prices: prices.reader().int()? })
 }

@@ -37,6 +37,8 @@ pub mod page;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod remote_model;
+pub mod replica;
 pub mod row;
 pub mod setting;
 pub mod slice;

@@ -188,7 +188,7 @@ on_both_databases! {
         let before = numbers().await;
         store.write((), |(), tx| Box::pin(change::announce(tx, Subject::Access))).await.expect("announced");
         let after = numbers().await;
-        assert_eq!((after.access, after.prices), (before.access + 1, before.prices));
+        assert_eq!((after.access, after.models, after.prices), (before.access + 1, before.models, before.prices));
     }
 
     async fn a_newer_schema_is_refused_and_left_as_it_is(cloud: &TestCloud) {

@@ -116,6 +116,7 @@ impl Ledger {
             measured: Measured::Engine,
             client_retry: 0,
             line: None,
+            replica: None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod models;
 mod process;
 mod pull;
 mod real;
+mod secret_files;
 mod up;
 
 use std::io::{IsTerminal, Write};

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sublet_api::health::HealthCheck;
+use sublet_api::remote_model::ReplicaSeen;
 use sublet_cloud::Cloud;
 use sublet_core::engine::{ModelEngine, ModelInfo};
+use sublet_core::id::ReplicaId;
 use sublet_core::{BoxFuture, Result};
 use sublet_engine::Engine;
 use sublet_gateway::Gateway;
@@ -44,6 +46,11 @@ impl Process for CloudProcess {
                 .await
                 .map_err(|error| sublet_core::Error::internal(format!("the import failed: {error}")))?
         })
+    }
+
+    fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen> {
+        let status = self.gateway.replicas().into_iter().find(|status| status.replica == *id)?;
+        Some(ReplicaSeen { in_flight: status.in_flight, resting_until: status.resting_until.map(Into::into) })
     }
 
     fn metrics(&self) -> BoxFuture<'_, String> {
@@ -85,6 +92,19 @@ impl CloudProcess {
         page.counter("sublet_journal_syncs_total", "sync calls of the usage journal", figures.journal_syncs);
         page.counter("sublet_journal_sync_microseconds_total", "time spent in sync calls", figures.journal_sync_micros);
         page.gauge("sublet_journal_unsettled_records", "durable records that are not settled yet", figures.journal_unsettled);
+        let replicas = self.gateway.replicas();
+        page.head("sublet_replica_in_flight", "requests of this process at a replica", "gauge");
+        for status in &replicas {
+            page.sample("sublet_replica_in_flight", &format!("{{replica=\"{}\"}}", status.replica), status.in_flight);
+        }
+        page.head("sublet_replica_up", "0 while a replica is left alone after failures", "gauge");
+        for status in &replicas {
+            page.sample(
+                "sublet_replica_up",
+                &format!("{{replica=\"{}\"}}", status.replica),
+                u8::from(status.resting_until.is_none()),
+            );
+        }
         page.gauge("sublet_journal_bytes", "size of the segments that are kept", figures.journal_bytes);
         self.first_token(page, &figures);
     }

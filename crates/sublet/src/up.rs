@@ -29,6 +29,7 @@ use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
 use crate::process::CloudProcess;
 use crate::real::{SystemClock, SystemRng};
+use crate::secret_files::SecretFiles;
 use crate::{listen, models};
 
 /// How long a drain lets streams finish.
@@ -313,6 +314,8 @@ async fn open_gateway(cloud: &Cloud, id: GatewayId, data: &DataDirectory, engine
         admission: Arc::new(GatewayPort::new(cloud.clone(), id.clone())),
         sink: Arc::new(cloud.clone()),
         engine,
+        catalogue: Arc::new(cloud.clone()),
+        secrets: Arc::new(SecretFiles::new(data.directory("secrets")?)),
         ids: cloud.ids().clone(),
         journal: Arc::new(journal),
     };

@@ -3,7 +3,9 @@
 use std::io::Read;
 
 use sublet_core::error::Result;
-use sublet_core::id::{DeviceId, InvoiceId, JobId, KeyId, LeaseId, OrganizationId, ProjectId, QuoteId, RequestId};
+use sublet_core::id::{
+    DeviceId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, ReplicaId, RequestId,
+};
 
 use super::{Chunks, Client, IdempotencyKey};
 use crate::account::Account;
@@ -26,6 +28,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PublishPriceList};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::usage::{Request, UsageQuery, UsageSummary};
@@ -241,6 +244,27 @@ impl Client {
     }
     pub fn import_model(&self, body: &ImportModel) -> Result<ServedModel> {
         self.call(Operation::ImportModel, &[]).body(body).json()
+    }
+    pub fn remote_models(&self, query: &ListQuery) -> Result<List<RemoteModel>> {
+        self.call(Operation::ListRemoteModels, &[]).query(query).json()
+    }
+    pub fn create_remote_model(&self, body: &CreateRemoteModel, key: &IdempotencyKey) -> Result<RemoteModel> {
+        self.call(Operation::CreateRemoteModel, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn delete_remote_model(&self, id: &ModelId) -> Result<Deleted> {
+        self.call(Operation::DeleteRemoteModel, &[id.as_str()]).json()
+    }
+    pub fn replicas(&self, query: &ReplicaListQuery) -> Result<List<Replica>> {
+        self.call(Operation::ListReplicas, &[]).query(query).json()
+    }
+    pub fn create_replica(&self, body: &CreateReplica, key: &IdempotencyKey) -> Result<Replica> {
+        self.call(Operation::CreateReplica, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn change_replica(&self, id: &ReplicaId, body: &ChangeReplica) -> Result<Replica> {
+        self.call(Operation::ChangeReplica, &[id.as_str()]).body(body).json()
+    }
+    pub fn delete_replica(&self, id: &ReplicaId) -> Result<Deleted> {
+        self.call(Operation::DeleteReplica, &[id.as_str()]).json()
     }
     pub fn all_jobs(&self, query: &JobListQuery) -> Result<List<Job>> {
         self.call(Operation::OperatorListJobs, &[]).query(query).json()

@@ -302,7 +302,15 @@ mod tests {
     #[test]
     fn money_is_spent_on_billable_routes_only() {
         let billable: Vec<String> = ROUTES.iter().filter(|r| r.billable).map(|r| format!("{} {}", r.method, r.path)).collect();
-        let expected = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/leases", "/v1/jobs"];
+        let expected = [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/messages",
+            "/v1/leases",
+            "/v1/jobs",
+        ];
         assert_eq!(billable, expected.map(|path| format!("POST {path}")));
     }
 }

@@ -25,6 +25,9 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::remote_model::{
+    ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
+};
 use crate::responses::{CountInput, CountedInput, Response, ResponseEvent, ResponseRequest};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
@@ -68,6 +71,8 @@ routes! {
         .inference().takes::<openai::ChatRequest>().gives_or_streams::<openai::ChatCompletion, openai::ChatChunk>();
     CreateCompletion     = Post "/v1/completions"      .open(Project, "Continues a text.")
         .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
+    CreateEmbedding      = Post "/v1/embeddings"       .open(Project, "Turns texts into vectors, with models that do so.")
+        .inference().takes::<openai::EmbeddingRequest>().gives::<openai::EmbeddingList>();
     CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; nothing of it is stored.")
         .inference().takes::<ResponseRequest>().gives_or_streams::<Response, ResponseEvent>();
     CountResponseTokens  = Post "/v1/responses/input_tokens" .open(Project, "Counts an input's tokens, free of charge.")
@@ -162,6 +167,16 @@ routes! {
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
     ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
     ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").takes::<ImportModel>().gives::<ServedModel>();
+    ListRemoteModels   = Get    "/operator/v1/remote_models"            .open(Operator, "The models that other servers answer for.").query::<ListQuery>().gives::<List<RemoteModel>>();
+    CreateRemoteModel  = Post   "/operator/v1/remote_models"            .open(Operator, "Offers a model that other servers answer for.").creates().takes::<CreateRemoteModel>().gives::<RemoteModel>();
+    GetRemoteModel     = Get    "/operator/v1/remote_models/{id}"       .open(Operator, "One remote model.").gives::<RemoteModel>();
+    ChangeRemoteModel  = Put    "/operator/v1/remote_models/{id}"       .open(Operator, "Changes a remote model; what is left out stays.").takes::<ChangeRemoteModel>().gives::<RemoteModel>();
+    DeleteRemoteModel  = Delete "/operator/v1/remote_models/{id}"       .open(Operator, "Withdraws a remote model that has no replicas.").gives::<Deleted>();
+    ListReplicas       = Get    "/operator/v1/replicas"                 .open(Operator, "The servers of remote models.").query::<ReplicaListQuery>().gives::<List<Replica>>();
+    CreateReplica      = Post   "/operator/v1/replicas"                 .open(Operator, "Adds a server to a remote model.").creates().takes::<CreateReplica>().gives::<Replica>();
+    GetReplica         = Get    "/operator/v1/replicas/{id}"            .open(Operator, "One server.").gives::<Replica>();
+    ChangeReplica      = Put    "/operator/v1/replicas/{id}"            .open(Operator, "Drains a server, or changes how much it is given.").takes::<ChangeReplica>().gives::<Replica>();
+    DeleteReplica      = Delete "/operator/v1/replicas/{id}"            .open(Operator, "Forgets a server; what it has begun still ends.").gives::<Deleted>();
     OperatorListJobs   = Get  "/operator/v1/jobs"                       .open(Operator, "Every job.").query::<JobListQuery>().gives::<List<Job>>();
     OperatorListLeases = Get  "/operator/v1/leases"                     .open(Operator, "Every lease.").query::<LeaseListQuery>().gives::<List<Lease>>();
     VerifyLedger       = Get  "/operator/v1/ledger/verify"              .open(Operator, "Adds everything up again.").gives::<LedgerVerification>();

@@ -18,6 +18,7 @@ pub mod organization;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod replica;
 pub mod run;
 pub mod sku;
 pub mod status;
@@ -61,6 +62,9 @@ pub enum Command {
     /// Models that are served
     #[command(subcommand)]
     Models(model::ModelCommand),
+    /// Servers that answer for remote models (operator)
+    #[command(subcommand)]
+    Replicas(replica::ReplicaCommand),
     /// Credit, limits, charges, invoices
     #[command(subcommand)]
     Billing(billing::BillingCommand),
@@ -103,6 +107,7 @@ impl Command {
             Self::Leases(command) => command.run(context),
             Self::Jobs(command) => command.run(context),
             Self::Models(command) => command.run(context),
+            Self::Replicas(command) => command.run(context),
             Self::Billing(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),

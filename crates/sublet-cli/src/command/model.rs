@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use sublet_api::list::ListQuery;
 use sublet_api::model::ImportModel;
 use sublet_api::openai::{Model, ModelList, TokenPrice};
+use sublet_api::remote_model::{CreateRemoteModel, RemoteModel};
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::{ModelId, OrganizationId};
 
+use super::{PageArgs, show_page};
 use crate::Context;
 use crate::render::{self, Cell, NOTHING, Table};
 
@@ -22,10 +26,50 @@ pub enum ModelCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Offer a model that other servers answer for; add the servers with 'sublet replicas add' (operator)
+    Add(AddArgs),
+    /// List the models that other servers answer for (operator)
+    Remote {
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Withdraw a model that other servers answered for (operator)
+    Remove { id: ModelId },
     /// Bring a model from a Hugging Face hub to this machine and import it (operator)
     ///
     /// The cloud must run on this machine. HF_ENDPOINT names another hub, HF_TOKEN opens private models.
     Pull(PullArgs),
+}
+
+/// Which model.
+#[derive(Args, Debug)]
+pub struct AddArgs {
+    /// The name callers will use
+    pub name: String,
+    /// Prompt and output together, in tokens
+    #[arg(long, value_name = "TOKENS")]
+    pub context: u64,
+    /// Output of one answer, in tokens; the context if none is given
+    #[arg(long, value_name = "TOKENS")]
+    pub max_output: Option<u64>,
+    /// Who made it
+    #[arg(long, default_value = "unknown")]
+    pub owned_by: String,
+    /// An organization that may call it; everybody if none is given
+    #[arg(long = "only-for", value_name = "ORGANIZATION")]
+    pub organizations: Vec<OrganizationId>,
+}
+
+impl AddArgs {
+    fn body(self) -> CreateRemoteModel {
+        CreateRemoteModel {
+            name: self.name,
+            owned_by: self.owned_by,
+            context_window: self.context,
+            max_output_tokens: self.max_output,
+            organizations: (!self.organizations.is_empty()).then_some(self.organizations),
+        }
+    }
 }
 
 /// What to pull.
@@ -61,18 +105,52 @@ impl ModelCommand {
                 })?;
                 let model = client.import_model(&ImportModel { path, name })?;
                 context.show_text(&model, |model, _| format!("{}\n", render::plain(&model.id)))?;
-                if !model.priced {
-                    context.note(
-                        "it has no price yet and cannot be called: add it to the price list with 'sublet prices publish FILE'",
-                    )?;
-                }
-                Ok(())
+                note_missing_price(context, model.priced)
+            }
+            Self::Add(args) => {
+                let model = client.create_remote_model(&args.body(), &context.fresh_key())?;
+                context.show(&model, |model| remote_table(std::slice::from_ref(model)))?;
+                note_missing_price(context, model.priced)
+            }
+            Self::Remote { page } => {
+                let order = page.order();
+                let list = client.remote_models(&ListQuery { limit: page.limit, after: page.after, before: None, order })?;
+                show_page(context, &list, remote_table)
+            }
+            Self::Remove { id } => {
+                client.delete_remote_model(&id)?;
+                context.note(&format!("{id} is withdrawn"))
             }
             // The binary brings the files and imports them: the client commands talk to clouds only.
             Self::Pull(_) => Err(Error::new(ErrorCode::Usage, "this program does not reach model hubs")
                 .alternative("copy the model's files and use 'sublet models import PATH'")),
         }
     }
+}
+
+fn note_missing_price(context: &mut Context<'_>, priced: bool) -> Result<()> {
+    if priced {
+        return Ok(());
+    }
+    context.note("it has no price yet and cannot be called: add it to the price list with 'sublet prices publish FILE'")
+}
+
+fn remote_table(models: &[RemoteModel]) -> Table {
+    let rows = models.iter().map(|model| {
+        [
+            Cell::text(model.id.as_str()),
+            Cell::text(&model.name),
+            Cell::text(&model.owned_by),
+            Cell::number(model.context_window),
+            Cell::number(model.max_output_tokens),
+            Cell::text(match &model.organizations {
+                None => "everybody".to_owned(),
+                Some(organizations) => format!("{} organizations", organizations.len()),
+            }),
+            Cell::text(if model.priced { "priced" } else { NOTHING }),
+        ]
+    });
+    Table::new(["id", "name", "owner", "context", "output", "for", "price"], "no model is served elsewhere").rows(rows)
 }
 
 fn table(models: &ModelList) -> Table {

@@ -151,6 +151,9 @@ pub fn collect(mut stream: BoxStream<'static, GenerationEvent>) -> Outcome {
                 (outcome.reason, outcome.output) = (Some(reason), output.get());
             }
             GenerationEvent::Failed(error) => outcome.failure = Some(error),
+            GenerationEvent::Counted { .. } | GenerationEvent::Waiting { .. } => {
+                panic!("this engine counts at once and parks instead")
+            }
         }
     }
     assert!(outcome.reason.is_some() || outcome.failure.is_some(), "every stream has a last event");

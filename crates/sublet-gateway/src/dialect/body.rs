@@ -29,6 +29,17 @@ pub(crate) fn json_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     }
 }
 
+/// The name of the model that a body is for, before anything else of it is read.
+pub(crate) fn model_of(body: &[u8]) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        model: Option<&'a RawValue>,
+    }
+    let named: Named<'_> = json_object(body)?;
+    model_name(named.model.filter(|raw| raw.get() != "null"))
+}
+
 pub(crate) fn model_name(raw: Option<&RawValue>) -> Result<String> {
     field("model", raw).ok_or_else(|| invalid("model", "'model' is missing"))?.text(NAME_BYTES_MAX)
 }

@@ -8,6 +8,7 @@ mod field;
 mod messages;
 mod number;
 mod openai;
+pub(crate) mod relay;
 mod responses;
 
 use http::HeaderMap;
@@ -18,7 +19,9 @@ use sublet_api::openai::CostNote;
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, PositionLogprobs, Prompt, Sampling};
 use sublet_core::id::RequestId;
-use sublet_core::{Error, Result, Timestamp, TokenCount};
+use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
+
+pub(crate) use body::{json_object, model_of};
 
 use crate::generation::Delta;
 
@@ -34,6 +37,7 @@ pub(crate) enum Endpoint {
     Completion,
     Response,
     Message,
+    Embedding,
 }
 
 impl Endpoint {
@@ -44,13 +48,14 @@ impl Endpoint {
             Self::Completion => "/v1/completions",
             Self::Response => "/v1/responses",
             Self::Message => "/v1/messages",
+            Self::Embedding => "/v1/embeddings",
         }
     }
 
     /// The shape its errors have.
     pub const fn envelope(self) -> Envelope {
         match self {
-            Self::Chat | Self::Completion | Self::Response => Envelope::OpenAi,
+            Self::Chat | Self::Completion | Self::Response | Self::Embedding => Envelope::OpenAi,
             Self::Message => Envelope::Anthropic,
         }
     }
@@ -62,6 +67,17 @@ impl Endpoint {
             Self::Completion => openai::read(openai::Kind::Completion, body),
             Self::Response => responses::read(body),
             Self::Message => messages::read(body, messages::Purpose::Answer),
+            Self::Embedding => Err(no_embeddings()),
+        }
+    }
+
+    /// How a server elsewhere is asked in the same words; `None` if it does not know them.
+    pub const fn relayed(self) -> Option<relay::Kind> {
+        match self {
+            Self::Chat => Some(relay::Kind::Chat),
+            Self::Completion => Some(relay::Kind::Completion),
+            Self::Embedding => Some(relay::Kind::Embedding),
+            Self::Response | Self::Message => None,
         }
     }
 
@@ -69,7 +85,7 @@ impl Endpoint {
     pub fn read_to_count(self, body: &[u8]) -> Result<Call> {
         match self {
             Self::Message => messages::read(body, messages::Purpose::Count),
-            Self::Chat | Self::Completion | Self::Response => self.read(body),
+            Self::Chat | Self::Completion | Self::Response | Self::Embedding => self.read(body),
         }
     }
 
@@ -85,9 +101,13 @@ impl Endpoint {
     pub fn count(self, tokens: TokenCount) -> Vec<u8> {
         match self {
             Self::Message => messages::count(tokens),
-            Self::Chat | Self::Completion | Self::Response => responses::count(tokens),
+            Self::Chat | Self::Completion | Self::Response | Self::Embedding => responses::count(tokens),
         }
     }
+}
+
+fn no_embeddings() -> Error {
+    Error::new(ErrorCode::UnsupportedField, "this model makes text, not embeddings").param("model")
 }
 
 /// The shape of errors.
@@ -140,6 +160,7 @@ pub(crate) enum Form {
     OpenAi(openai::Form),
     Response(Box<responses::Form>),
     Message(messages::Form),
+    Relay(relay::Form),
 }
 
 impl Form {
@@ -149,6 +170,7 @@ impl Form {
             Self::OpenAi(form) => Box::new(openai::Frames::new(form, subject)),
             Self::Response(form) => Box::new(responses::Events::new(*form, subject)),
             Self::Message(form) => Box::new(messages::Events::new(form, subject)),
+            Self::Relay(form) => Box::new(relay::Relay::new(form, subject)),
         }
     }
 }
@@ -227,7 +249,7 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     out
 }
 
-fn push_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+pub(crate) fn push_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("writing JSON's own types to memory cannot fail");
 }
 

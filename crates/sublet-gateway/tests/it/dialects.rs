@@ -209,7 +209,7 @@ async fn anthropic_s_clients_see_models_in_their_shape() {
     let (_, _, list) = value(world.send(get("/v1/models")).await).await;
     assert_eq!(
         (&list["data"][0]["type"], &list["data"][0]["id"], &list["has_more"]),
-        (&json!("model"), &json!("tiny"), &json!(false))
+        (&json!("model"), &json!("lab/tiny"), &json!(false))
     );
     assert!(list["data"][0]["created_at"].as_str().unwrap().ends_with('Z'));
     let (status, _, error) = value(world.send(get("/v1/models/nope")).await).await;

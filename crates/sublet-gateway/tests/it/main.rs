@@ -24,4 +24,8 @@ mod race;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]
+mod supply;
+#[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod world;

@@ -98,7 +98,15 @@ impl World {
         let session = u64::try_from(config.fence).unwrap() << 32;
         let ids = IdMint::new(clock.clone(), Arc::new(TestRng(AtomicU64::new(session))));
         let engine = Engine::new();
-        let ports = GatewayPorts { admission: cloud.clone(), sink: cloud.clone(), engine: engine.clone(), ids, journal };
+        let ports = GatewayPorts {
+            admission: cloud.clone(),
+            sink: cloud.clone(),
+            engine: engine.clone(),
+            catalogue: cloud.clone(),
+            secrets: cloud.clone(),
+            ids,
+            journal,
+        };
         let (gateway, _) = Gateway::open(config, ports).unwrap();
         gateway.recover().await.unwrap();
         let router = router(&gateway);

@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sublet_api::health::HealthCheck;
+use sublet_api::remote_model::ReplicaSeen;
 use sublet_api::{ErrorBody, Operation};
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
@@ -26,7 +27,7 @@ use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, ModelAccess, RateLimits, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
 use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
-use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, RequestId};
+use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::notice::NoticeClass;
@@ -84,6 +85,9 @@ impl Process for Quiet {
     }
     fn import_model(&self, _: String, _: Option<String>) -> BoxFuture<'_, Result<ModelInfo>> {
         Box::pin(async { Err(Error::internal("nothing is imported here")) })
+    }
+    fn replica_seen(&self, _: &ReplicaId) -> Option<ReplicaSeen> {
+        None
     }
 }
 
@@ -406,6 +410,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         measured: Measured::Engine,
         client_retry: 0,
         line: None,
+        replica: None,
     };
     let report = cloud.settle(std::slice::from_ref(&record)).await.expect("settled");
     assert_eq!(report.settled, 1);

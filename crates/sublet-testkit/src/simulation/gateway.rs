@@ -256,6 +256,7 @@ impl ModelGateway {
             measured: Measured::Engine,
             client_retry: 0,
             line: None,
+            replica: None,
         };
         let purse = self.purse(&request.slice);
         purse.held = minus(purse.held, request.hold);

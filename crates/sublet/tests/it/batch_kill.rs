@@ -18,16 +18,16 @@ on_both! {
 }
 
 const SEED: u64 = 40_110;
-/// A kill comes after this many looks at the batch at the latest; they take longer the more lines it has.
+/// A kill comes after this many looks at the batch at the latest; a look takes longer the more lines it has.
 const LOOKS_BEFORE_KILL_MAX: u64 = 400;
-const LOOKS_BEFORE_KILL_MAX_FULL: u64 = 80;
+const LOOKS_BEFORE_KILL_MAX_FULL: u64 = 150;
 /// Output tokens of each line.
 const TOKENS: u32 = 6;
 /// Most kills before a batch may end in peace.
 const KILLS_MAX: u32 = 400;
 
 fn killed_again_and_again(database: Database) {
-    let (lines, kills_least, looks_max) = match full() {
+    let (lines, kills_least, looks_max): (usize, u32, u64) = match full() {
         true => (10_000, 60, LOOKS_BEFORE_KILL_MAX_FULL),
         false => (400, 3, LOOKS_BEFORE_KILL_MAX),
     };
@@ -37,7 +37,7 @@ fn killed_again_and_again(database: Database) {
     let batch = create(&server, &key, &file, &json!({}));
     let mut moments = Sequence(SEED);
     let (mut kills, mut in_the_middle, mut before) = (0, 0, 0);
-    while kills < KILLS_MAX && (kills < kills_least || in_the_middle < kills_least.min(3)) {
+    while kills < KILLS_MAX && (kills < kills_least || in_the_middle < kills_least.div_ceil(4)) {
         for _ in 0..moments.below(looks_max) {
             see(&server, &key, &batch);
         }

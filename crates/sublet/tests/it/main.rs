@@ -14,6 +14,7 @@ mod jobs;
 mod kill;
 mod lifecycle;
 mod privacy;
+mod remote;
 mod routes;
 mod server;
 mod streams;

@@ -4,7 +4,7 @@ mod read;
 mod write;
 
 pub(crate) use read::read;
-pub(crate) use write::{Frames, chat_logprobs};
+pub(crate) use write::{Frames, chat_logprobs, usage};
 
 /// Which of both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

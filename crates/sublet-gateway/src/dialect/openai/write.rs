@@ -202,7 +202,7 @@ impl Writer for Frames {
     }
 }
 
-fn usage(tokens: &TokenUsage) -> Usage {
+pub(crate) fn usage(tokens: &TokenUsage) -> Usage {
     Usage {
         prompt_tokens: tokens.prompt().get(),
         completion_tokens: tokens.output.get(),

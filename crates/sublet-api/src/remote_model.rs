@@ -1,0 +1,146 @@
+//! Models that other servers answer for, and those servers, as the operator sees them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
+use sublet_core::supply::{BaseUrl, EngineKind, ReplicaSource, ReplicaState, SecretName};
+
+use crate::list::list_query;
+use crate::object::{RemoteModelTag, ReplicaTag};
+use crate::schema::{EngineKindText, IdText, ReplicaSourceText, ReplicaStateText};
+use crate::time::UnixSeconds;
+
+/// A model that replicas serve.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RemoteModel {
+    pub object: RemoteModelTag,
+    #[schemars(with = "IdText<ModelId>")]
+    pub id: ModelId,
+    /// The name callers use.
+    pub name: String,
+    pub owned_by: String,
+    /// Prompt and output together, in tokens.
+    pub context_window: u64,
+    /// Output of one answer, in tokens.
+    pub max_output_tokens: u64,
+    /// The only organizations that may call it; null is everybody.
+    #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
+    pub organizations: Option<Vec<OrganizationId>>,
+    /// A price is in force; without one it is not served.
+    pub priced: bool,
+    pub created_at: UnixSeconds,
+}
+
+/// Body that creates a remote model.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRemoteModel {
+    /// The name callers will use.
+    pub name: String,
+    pub owned_by: String,
+    pub context_window: u64,
+    /// The context window if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    /// Everybody may call it if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
+    pub organizations: Option<Vec<OrganizationId>>,
+}
+
+/// Body that changes a remote model; what is left out stays.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRemoteModel {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_window: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    /// An empty list opens it to everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
+    pub organizations: Option<Vec<OrganizationId>>,
+}
+
+/// A server that speaks OpenAI's API.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Replica {
+    pub object: ReplicaTag,
+    #[schemars(with = "IdText<ReplicaId>")]
+    pub id: ReplicaId,
+    #[schemars(with = "IdText<ModelId>")]
+    pub model: ModelId,
+    #[schemars(with = "String")]
+    pub base_url: BaseUrl,
+    /// What the server calls the model.
+    pub upstream_model: String,
+    /// The name of the secret that opens it; never the secret.
+    #[schemars(with = "Option<String>")]
+    pub secret: Option<SecretName>,
+    #[schemars(with = "EngineKindText")]
+    pub engine: EngineKind,
+    /// Requests of one gateway at once.
+    pub max_in_flight: u32,
+    #[schemars(with = "ReplicaStateText")]
+    pub state: ReplicaState,
+    #[schemars(with = "ReplicaSourceText")]
+    pub source: ReplicaSource,
+    /// How the answering process sees it; null until it was first asked.
+    pub seen: Option<ReplicaSeen>,
+    pub created_at: UnixSeconds,
+}
+
+/// A replica as one process sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicaSeen {
+    pub in_flight: u32,
+    /// Left alone after failures until then; null is well.
+    pub resting_until: Option<UnixSeconds>,
+}
+
+/// Body that adds a replica to a model.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateReplica {
+    #[schemars(with = "IdText<ModelId>")]
+    pub model: ModelId,
+    /// Up to and with `/v1`.
+    #[schemars(with = "String")]
+    pub base_url: BaseUrl,
+    pub upstream_model: String,
+    /// A file in the folder `secrets` of every serving process' data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub secret: Option<SecretName>,
+    /// `openai` if left out.
+    #[serde(default)]
+    #[schemars(with = "EngineKindText")]
+    pub engine: EngineKind,
+    /// 256 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// `fleet` if left out.
+    #[serde(default)]
+    #[schemars(with = "ReplicaSourceText")]
+    pub source: ReplicaSource,
+}
+
+/// Body that changes a replica; what is left out stays.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeReplica {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ReplicaStateText>")]
+    pub state: Option<ReplicaState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+}
+
+list_query! {
+    /// Which replicas.
+    ReplicaListQuery {
+        /// Of this model only.
+        #[schemars(with = "Option<IdText<ModelId>>")]
+        model: ModelId,
+    }
+}

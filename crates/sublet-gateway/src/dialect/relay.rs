@@ -1,0 +1,318 @@
+//! Requests that a server elsewhere answers in the same dialect: read as far as money and routing need
+//! it, and otherwise passed on as they are, in both directions.
+//!
+//! In an answer only what is ours is changed: its id, the model's name, the tier, and the usage.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sublet_api::openai::StreamOptionFields;
+use sublet_core::admission::TokenUsage;
+use sublet_core::engine::FinishReason;
+use sublet_core::id::RequestId;
+use sublet_core::supply::RemoteModel;
+use sublet_core::{Error, Result, Timestamp, TokenCount};
+
+use super::body::boolean;
+use super::field::{Bounded, Field, field, invalid};
+use super::openai::usage;
+use super::{End, Envelope, Subject, Text, Writer, push_json, stop_text};
+use crate::generation::Delta;
+use crate::supply::reply::{BYTES_PER_TOKEN, counts};
+use crate::supply::request::{Fields, UpstreamBody};
+
+/// Answers one request can have on a replica: prompts multiplied by the larger of `n` and `best_of`.
+const ANSWERS_MAX: i64 = 128;
+/// Inputs of one embeddings request.
+const INPUTS_MAX: usize = 2_048;
+const MESSAGES_MAX: usize = 8_192;
+/// Tokens that a chat template may add to what the request says, such as a default system prompt.
+const TEMPLATE_TOKENS_MAX: i64 = 1_024;
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// Which endpoint, on a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Chat,
+    Completion,
+    Embedding,
+}
+
+impl Kind {
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Completion => "/completions",
+            Self::Embedding => "/embeddings",
+        }
+    }
+}
+
+/// What is known of a request that is passed on.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    pub kind: Kind,
+    pub body: UpstreamBody,
+    pub stream: bool,
+    /// Answers in all.
+    pub answers: i64,
+    /// Output tokens of each answer at most: what the caller wants, the model allows and the context has room for.
+    pub output_max: TokenCount,
+    /// The caller named a maximum.
+    pub limited: bool,
+    /// What the prompts have at most, and roughly.
+    pub input_max: TokenCount,
+    pub input_estimate: TokenCount,
+    pub form: Form,
+}
+
+/// What the form of an answer depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub kind: Kind,
+    pub include_usage: bool,
+}
+
+/// Reads a body for a model elsewhere.
+pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel) -> Result<Relayed> {
+    let fields = Fields::read(body)?;
+    let prompts = prompts(kind, &fields)?;
+    let stream = kind != Kind::Embedding && boolean("stream", fields.get("stream"))?;
+    let each = answers_each(kind, &fields)?;
+    let answers = each.saturating_mul(prompts);
+    if kind != Kind::Embedding && answers > ANSWERS_MAX {
+        return Err(invalid("n", format!("a request has at most {ANSWERS_MAX} answers: prompts multiplied by n or best_of")));
+    }
+    let (input_max, input_estimate) = input(kind, &fields, (body.len(), prompts), model)?;
+    let wanted = output_max(&fields)?;
+    let room = model.context_window.saturating_sub(TokenCount::new(1)).min(model.output_max);
+    Ok(Relayed {
+        kind,
+        body: UpstreamBody::new(&fields, kind == Kind::Chat, stream)?,
+        stream,
+        answers: if kind == Kind::Embedding { 0 } else { answers },
+        output_max: wanted.map_or(room, |wanted| wanted.min(room)),
+        limited: wanted.is_some(),
+        input_max,
+        input_estimate,
+        form: Form { kind, include_usage: include_usage(&fields)? },
+    })
+}
+
+/// How many prompts there are. What they hold is the replica's to judge.
+fn prompts(kind: Kind, fields: &Fields<'_>) -> Result<i64> {
+    let (name, required) = match kind {
+        Kind::Chat => ("messages", "a list of messages"),
+        Kind::Completion => ("prompt", "a string, a list of strings, a list of token ids, or a list of lists of token ids"),
+        Kind::Embedding => ("input", "a string, a list of strings, a list of token ids, or a list of lists of token ids"),
+    };
+    let raw = fields.get(name).ok_or_else(|| invalid(name, format!("'{name}' is missing: send {required}")))?;
+    let text = raw.get();
+    if kind == Kind::Chat {
+        return if text.starts_with('[') { Ok(1) } else { Err(invalid(name, format!("'{name}' must be {required}"))) };
+    }
+    let first = text.strip_prefix('[').map(|rest| rest.trim_start().bytes().next());
+    match (text.as_bytes().first(), first) {
+        (Some(b'"'), _) | (_, Some(Some(b'0'..=b'9'))) => Ok(1),
+        (_, Some(Some(b'"' | b'['))) => {
+            let field = Field { name, raw };
+            let list: Bounded<&RawValue, INPUTS_MAX> = field.parse(&format!("a list of at most {INPUTS_MAX} items"))?;
+            Ok(i64::try_from(list.0.len()).unwrap_or(i64::MAX))
+        }
+        _ => Err(invalid(name, format!("'{name}' must be {required}, and not empty"))),
+    }
+}
+
+/// Answers to each prompt that are generated, whether or not they are given.
+fn answers_each(kind: Kind, fields: &Fields<'_>) -> Result<i64> {
+    if kind == Kind::Embedding {
+        return Ok(1);
+    }
+    let read = |name: &'static str| field(name, fields.get(name)).map_or(Ok(1), |field| field.integer(1..=ANSWERS_MAX));
+    Ok(read("n")?.max(read("best_of")?))
+}
+
+/// A bound and the likely size of all prompts together. A token has at least one byte of text, and JSON has no fewer
+/// bytes than the text in it; a token id has at least two characters with its comma. What else may be in a prompt,
+/// such as a picture, can fill the context.
+fn input(
+    kind: Kind,
+    fields: &Fields<'_>,
+    (body_bytes, prompts): (usize, i64),
+    model: &RemoteModel,
+) -> Result<(TokenCount, TokenCount)> {
+    let bytes = i64::try_from(body_bytes).unwrap_or(i64::MAX);
+    let context = model.context_window.get().saturating_mul(prompts);
+    let is_text = fields.get("chat_template").is_none() && (kind != Kind::Chat || has_only_text(fields)?);
+    let most = if is_text { bytes.saturating_add(TEMPLATE_TOKENS_MAX.saturating_mul(prompts)).min(context) } else { context };
+    let likely = bytes / i64::try_from(BYTES_PER_TOKEN).unwrap_or(1);
+    Ok((TokenCount::new(most), TokenCount::new(likely.clamp(1, most.max(1)))))
+}
+
+fn has_only_text(fields: &Fields<'_>) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow, default)]
+        content: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow)]
+        r#type: Cow<'a, str>,
+    }
+    let Some(field) = field("messages", fields.get("messages")) else { return Ok(true) };
+    let Bounded(messages) =
+        field.parse::<Bounded<Message<'_>, MESSAGES_MAX>>(&format!("a list of at most {MESSAGES_MAX} messages"))?;
+    let lists = messages.iter().filter_map(|message| message.content).filter(|content| content.get().starts_with('['));
+    let is_text = |list: &RawValue| {
+        serde_json::from_str::<Vec<Part<'_>>>(list.get())
+            .is_ok_and(|parts| parts.iter().all(|part| matches!(part.r#type.as_ref(), "text" | "refusal")))
+    };
+    Ok(lists.into_iter().all(is_text))
+}
+
+/// The smaller of both fields: neither may be exceeded.
+fn output_max(fields: &Fields<'_>) -> Result<Option<TokenCount>> {
+    let read = |name| field(name, fields.get(name)).map(|field| field.integer(1..=i64::from(i32::MAX))).transpose();
+    let (old, new) = (read("max_tokens")?, read("max_completion_tokens")?);
+    Ok(old.into_iter().chain(new).min().map(TokenCount::new))
+}
+
+fn include_usage(fields: &Fields<'_>) -> Result<bool> {
+    let Some(options) = field("stream_options", fields.get("stream_options")) else { return Ok(false) };
+    let options: StreamOptionFields<'_> = options.parse("an object")?;
+    field("stream_options.include_usage", options.include_usage).map_or(Ok(false), |field| field.boolean())
+}
+
+/// Writes what a replica said.
+pub(crate) struct Relay {
+    form: Form,
+    id: String,
+    model: String,
+    created: Timestamp,
+    /// The replica's own usage, which may say more than counts.
+    usage: Option<Box<RawValue>>,
+}
+
+impl Relay {
+    pub fn new(form: Form, subject: Subject<'_>) -> Self {
+        let (id, model) = (subject.request.to_string(), subject.model.to_owned());
+        Self { form, id, model, created: subject.created, usage: None }
+    }
+
+    /// The fields of one object, with ours in the place of the replica's. `None` is an object without anything for
+    /// the caller: the counts of a stream come with its end.
+    fn fields(&mut self, out: &mut Vec<u8>, object: &str) -> Option<()> {
+        let fields: Fields<'_> = serde_json::from_str(object).ok()?;
+        if let Some(usage) = fields.get("usage") {
+            self.usage = Some(usage.to_owned());
+        }
+        if fields.get("choices").is_some_and(|choices| choices.get() == "[]") {
+            return None;
+        }
+        out.extend_from_slice(b"{\"id\":");
+        push_json(out, self.id.as_str());
+        out.extend_from_slice(b",\"model\":");
+        push_json(out, self.model.as_str());
+        for (name, value) in fields.iter() {
+            if matches!(name, "id" | "model" | "usage" | "service_tier") {
+                continue;
+            }
+            out.push(b',');
+            push_json(out, name);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        if self.form.kind == Kind::Chat {
+            out.extend_from_slice(b",\"service_tier\":\"default\"");
+        }
+        Some(())
+    }
+
+    /// The replica's usage if it is what is charged, otherwise what is charged.
+    fn push_usage(&self, out: &mut Vec<u8>, tokens: &TokenUsage) {
+        out.extend_from_slice(b",\"usage\":");
+        match &self.usage {
+            Some(raw) if counts(raw).is_some_and(|counts| counts.prompt == tokens.prompt() && counts.output == tokens.output) => {
+                out.extend_from_slice(raw.get().as_bytes());
+            }
+            _ => push_json(out, &usage(tokens)),
+        }
+    }
+
+    /// The beginning of an event that the replica did not send.
+    fn own(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"data: {\"id\":");
+        push_json(out, self.id.as_str());
+        out.extend_from_slice(match self.form.kind {
+            Kind::Completion => b",\"object\":\"text_completion\",\"created\":".as_slice(),
+            Kind::Chat | Kind::Embedding => b",\"object\":\"chat.completion.chunk\",\"created\":".as_slice(),
+        });
+        push_json(out, &self.created.seconds());
+        out.extend_from_slice(b",\"model\":");
+        push_json(out, self.model.as_str());
+        out.extend_from_slice(b",\"service_tier\":\"default\",\"choices\":[");
+    }
+}
+
+impl Writer for Relay {
+    fn begin(&mut self, _out: &mut Vec<u8>, _prompt: &TokenUsage) {}
+
+    fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta) {
+        let start = out.len();
+        out.extend_from_slice(b"data: ");
+        if self.fields(out, &delta.text).is_none() {
+            out.truncate(start);
+            return;
+        }
+        if self.form.include_usage {
+            out.extend_from_slice(b",\"usage\":null");
+        }
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+        for stop in end.finishes.iter().filter_map(|reason| stop_text(*reason)) {
+            self.own(out);
+            out.extend_from_slice(match self.form.kind {
+                Kind::Completion => b"{\"index\":0,\"text\":\"\",\"finish_reason\":\"length\"}],\"sublet_stop\":".as_slice(),
+                Kind::Chat | Kind::Embedding => {
+                    b"{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}],\"sublet_stop\":".as_slice()
+                }
+            });
+            push_json(out, stop);
+            out.extend_from_slice(b"}\n\n");
+        }
+        if self.form.include_usage {
+            self.own(out);
+            out.push(b']');
+            self.push_usage(out, end.tokens);
+            out.extend_from_slice(b",\"sublet\":");
+            push_json(out, end.cost);
+            out.extend_from_slice(b"}\n\n");
+        }
+        out.extend_from_slice(DONE);
+    }
+
+    fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&Envelope::OpenAi.body(request, error));
+        out.extend_from_slice(b"\n\n");
+    }
+
+    fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {
+        let object = texts.into_iter().next().unwrap_or_default().text;
+        let mut out = Vec::with_capacity(object.len() + 128);
+        if self.fields(&mut out, &object).is_none() {
+            // Only a stream has such objects.
+            return object.into_bytes();
+        }
+        self.push_usage(&mut out, end.tokens);
+        if end.finishes.contains(&FinishReason::Allowance) {
+            out.extend_from_slice(b",\"sublet_stop\":\"budget\"");
+        }
+        out.push(b'}');
+        out
+    }
+}

@@ -1,0 +1,290 @@
+//! From a body to work that can be priced: the fields are checked, the model is found, the prompt is measured.
+
+use std::sync::{Arc, OnceLock};
+
+use sublet_core::admission::Access;
+use sublet_core::engine::{Allowance, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
+use sublet_core::id::ReplicaId;
+use sublet_core::supply::{RemoteModel, ReplicaSource};
+use sublet_core::{Error, ErrorCode, Result, TokenCount};
+
+use crate::branch::Origin;
+use crate::dialect::relay::{self, Relayed};
+use crate::dialect::{Call, Endpoint, Form, model_of};
+use crate::gateway::Gateway;
+use crate::generation::Bills;
+use crate::supply::request::OutputMax;
+use crate::supply::{self, Order};
+
+/// Larger bodies are parsed and tokenized off the request threads.
+pub(crate) const INLINE_BODY_BYTES_MAX: usize = 64 * 1_024;
+/// Names listed as alternatives to an unknown model.
+const ALTERNATIVES_MAX: usize = 20;
+
+/// A request that could be generated.
+pub(crate) struct Prepared {
+    pub model: String,
+    pub stream: bool,
+    pub form: Form,
+    pub bills: Bills,
+    pub lots: Vec<Lot>,
+    pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
+    source: Source,
+}
+
+/// What is paid for and started as one: an answer of the engine, or all answers of a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lot {
+    pub origin: Origin,
+    /// Tokens of its prompt as far as is known, and at most.
+    pub prompt: TokenCount,
+    pub prompt_max: TokenCount,
+    /// Output tokens at most.
+    pub cap: TokenCount,
+    /// Output without which it is not worth starting.
+    pub least: i64,
+    pub payment: Payment,
+}
+
+/// How output is paid for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Payment {
+    /// Ahead of the work, step by step.
+    Ahead,
+    /// All that it can come to before it begins, because nothing can stop it at a token.
+    Before,
+}
+
+enum Source {
+    Engine(Box<Settings>),
+    Replicas { model: Arc<RemoteModel>, relayed: Box<Relayed> },
+}
+
+/// How the engine answers.
+struct Settings {
+    prompts: Vec<PreparedPrompt>,
+    /// Answers to each prompt.
+    answers: usize,
+    sampling: Sampling,
+    stop: Vec<String>,
+    salt: Arc<str>,
+}
+
+impl Prepared {
+    /// Tokens of all prompts.
+    pub fn prompt(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.prompt))
+    }
+    pub fn prompt_max(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.prompt_max))
+    }
+
+    /// Output tokens of all answers, at most.
+    pub fn output_max(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.cap))
+    }
+    /// Output without which none of it is worth starting.
+    pub fn output_least(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(TokenCount::new(lot.least)))
+    }
+
+    /// Starts one lot with what is paid for it.
+    pub fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
+        let lot = self.lots[index];
+        match &self.source {
+            Source::Engine(settings) => gateway.engine.generate(GenerateRequest {
+                prompt: settings.prompts[index / settings.answers].clone(),
+                sampling: sampling(&settings.sampling, index % settings.answers),
+                stop: settings.stop.clone(),
+                max_output: Some(lot.cap),
+                allowance: Arc::clone(allowance),
+                constraint: None,
+                salt: Arc::clone(&settings.salt),
+            }),
+            Source::Replicas { model, relayed } => {
+                let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
+                let order = Order {
+                    model: Arc::clone(model),
+                    path: relayed.kind.path(),
+                    body: relayed.body.clone(),
+                    streamed: relayed.stream,
+                    output_max: output_max(relayed, model, lot.payment, paid),
+                    cap: if lot.payment == Payment::Before { paid } else { lot.cap },
+                    input_max: lot.prompt_max,
+                    input_estimate: lot.prompt,
+                    allowance: Arc::clone(allowance),
+                    served_by: self.served_by.clone().unwrap_or_default(),
+                };
+                Ok(supply::start(Arc::clone(&gateway.supply), order))
+            }
+        }
+    }
+}
+
+/// Answers to one prompt differ, and each can be repeated.
+fn sampling(common: &Sampling, answer: usize) -> Sampling {
+    let nth = u64::try_from(answer).unwrap_or(0);
+    let seed = common.seed.map(|seed| seed.wrapping_add(nth));
+    Sampling { seed, ..common.clone() }
+}
+
+/// What a replica is told. A maximum that the caller did not name is left to the replica where it cannot go beyond
+/// what is paid: engines refuse one that does not fit beside the prompt, whose tokens only they know.
+fn output_max(relayed: &Relayed, model: &RemoteModel, payment: Payment, paid: TokenCount) -> OutputMax {
+    if relayed.kind == relay::Kind::Embedding {
+        return OutputMax::Open;
+    }
+    let each = match payment {
+        Payment::Ahead => relayed.output_max,
+        Payment::Before => TokenCount::new(paid.get() / relayed.answers.max(1)).min(relayed.output_max),
+    };
+    let room = model.context_window.saturating_sub(relayed.input_estimate);
+    let fits_only_without = each == relayed.output_max && each >= room;
+    if !relayed.limited && fits_only_without { OutputMax::Open } else { OutputMax::Each(each) }
+}
+
+/// How a body is read for the engine.
+pub(crate) type Read = fn(Endpoint, &[u8]) -> Result<Call>;
+
+/// Checks the fields, finds the model, and tokenizes.
+pub(crate) async fn prepare(
+    gateway: &Arc<Gateway>,
+    access: &Arc<Access>,
+    (endpoint, read): (Endpoint, Read),
+    body: bytes::Bytes,
+) -> Result<Prepared> {
+    let inline = body.len() <= INLINE_BODY_BYTES_MAX;
+    let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
+    let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
+        Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
+        Served::Elsewhere(model) => for_replicas(endpoint, &body, model),
+    };
+    if inline {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
+}
+
+fn for_engine(gateway: &Gateway, access: &Access, (endpoint, call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+    check_vocabulary(&call, &model)?;
+    let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
+    let prompts = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
+    let mut lots = Vec::with_capacity(prompts.len() * call.answers);
+    for prompt in &prompts {
+        check_context(prompt, &model)?;
+        let room = model.context_window.saturating_sub(prompt.count());
+        let cap = call.output_max.map_or(room, |max| max.min(room));
+        for answer in 0..call.answers {
+            let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };
+            lots.push(Lot { origin: Origin::Engine, prompt, prompt_max: prompt, cap, least: 1, payment: Payment::Ahead });
+        }
+    }
+    let Call { model, answers, sampling, stop, stream, form, .. } = call;
+    let settings = Settings { prompts, answers, sampling, stop, salt: access.organization.as_str().into() };
+    let source = Source::Engine(Box::new(settings));
+    Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
+}
+
+fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+    let Some(kind) = endpoint.relayed() else {
+        return Err(Error::new(ErrorCode::UnsupportedField, format!("'{}' is not served in this form of the API", model.name))
+            .param("model")
+            .alternative("POST /v1/chat/completions"));
+    };
+    let relayed = relay::read(kind, body, &model)?;
+    // What is bought has to be paid whatever it says; what is ours can be stopped at any event.
+    let bought = model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier);
+    let payment = if relayed.stream && !bought { Payment::Ahead } else { Payment::Before };
+    let lot = Lot {
+        origin: Origin::Replica,
+        prompt: relayed.input_estimate,
+        prompt_max: relayed.input_max,
+        cap: TokenCount::new(relayed.output_max.get().saturating_mul(relayed.answers)),
+        least: relayed.answers,
+        payment,
+    };
+    Ok(Prepared {
+        model: model.name.clone(),
+        stream: relayed.stream,
+        form: Form::Relay(relayed.form),
+        bills: if kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
+        lots: vec![lot],
+        served_by: Some(Arc::default()),
+        source: Source::Replicas { model, relayed: Box::new(relayed) },
+    })
+}
+
+/// A model that the key may call.
+pub(crate) enum Served {
+    Here(ModelInfo),
+    Elsewhere(Arc<RemoteModel>),
+}
+
+impl Served {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Here(model) => &model.name,
+            Self::Elsewhere(model) => &model.name,
+        }
+    }
+}
+
+/// A model by name, if the key may call it.
+pub(crate) fn find_model(gateway: &Gateway, access: &Access, name: &str) -> Result<Served> {
+    let elsewhere = gateway.supply.find(name).filter(|model| model.audience.admits(&access.organization));
+    let found = match elsewhere {
+        Some(model) => Some(Served::Elsewhere(model)),
+        None => gateway.engine.models().into_iter().find(|model| model.name == name).map(Served::Here),
+    };
+    let (code, message) = match found {
+        Some(served) if access.models.allows(name) => return Ok(served),
+        Some(_) => (ErrorCode::ModelNotAllowed, "this key may not use the model"),
+        None => (ErrorCode::ModelNotFound, "there is no model"),
+    };
+    let shown: String = name.chars().take(80).collect();
+    let error = Error::new(code, format!("{message} '{shown}'")).param("model");
+    let allowed = all_models(gateway, access);
+    Err(allowed.iter().take(ALTERNATIVES_MAX).fold(error, |error, served| error.alternative(served.name())))
+}
+
+/// The models that the key may call, by their names.
+pub(crate) fn all_models(gateway: &Gateway, access: &Access) -> Vec<Served> {
+    let here = gateway.engine.models().into_iter().map(Served::Here);
+    let elsewhere = gateway.supply.models();
+    let elsewhere = elsewhere.models.values().filter(|model| model.audience.admits(&access.organization));
+    let mut all: Vec<Served> = here.chain(elsewhere.cloned().map(Served::Elsewhere)).collect();
+    all.retain(|served| access.models.allows(served.name()));
+    all.sort_by(|a, b| a.name().cmp(b.name()));
+    all
+}
+
+fn check_vocabulary(call: &Call, model: &ModelInfo) -> Result<()> {
+    let unknown = |token: u32| i64::from(token) >= model.vocabulary.get();
+    let wrong = |param: &str, token: u32| {
+        let last = model.vocabulary.get() - 1;
+        Error::new(ErrorCode::InvalidRequest, format!("token {token} is not in the model's vocabulary, which ends at {last}"))
+            .param(param)
+    };
+    if let Some((token, _)) = call.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
+        return Err(wrong("logit_bias", *token));
+    }
+    for prompt in &call.prompts {
+        if let Prompt::Tokens(tokens) = prompt
+            && let Some(token) = tokens.iter().find(|token| unknown(**token))
+        {
+            return Err(wrong("prompt", *token));
+        }
+    }
+    Ok(())
+}
+
+fn check_context(prompt: &PreparedPrompt, model: &ModelInfo) -> Result<()> {
+    if prompt.count() < model.context_window {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::ContextLengthExceeded,
+        format!("the prompt has {} tokens and the model's context is {}, output included", prompt.count(), model.context_window),
+    )
+    .alternative(format!("shorten the prompt to at most {} tokens", model.context_window.get() - 1)))
+}

@@ -1,0 +1,312 @@
+//! What a replica says, read as far as money and control need it: counts, ends, errors, and how much text.
+//!
+//! Servers spell usage in two ways, and say more than asked or nothing at all: whatever cannot be read
+//! as a count is no count.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sublet_core::engine::FinishReason;
+use sublet_core::{Error, ErrorCode, TokenCount};
+
+use super::request::Fields;
+
+/// Bytes of text that count as one token where nobody counted: what English text has on average
+/// (<https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them>).
+pub(crate) const BYTES_PER_TOKEN: u64 = 4;
+/// Most characters of a replica's own message that are shown to a caller.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// Counts that a server reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Counts {
+    /// All of the prompt.
+    pub prompt: TokenCount,
+    pub cached: TokenCount,
+    pub output: TokenCount,
+}
+
+/// One event of a stream, or a whole answer.
+#[derive(Default, Debug)]
+pub(crate) struct Seen {
+    pub counts: Option<Counts>,
+    /// Answers it speaks of.
+    pub choices: usize,
+    /// Ends among them.
+    pub finishes: usize,
+    /// The last of these ends.
+    pub reason: Option<FinishReason>,
+    /// Bytes of text, reasoning and calls.
+    pub text_bytes: u64,
+    /// The server's own error.
+    pub error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    delta: Option<Said<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Said<'a>>,
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(borrow, default)]
+    content: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    refusal: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    reasoning_content: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    reasoning: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    tool_calls: Option<Vec<CallPart<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct CallPart<'a> {
+    #[serde(borrow, default)]
+    function: Option<FunctionPart<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FunctionPart<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    arguments: Option<Cow<'a, str>>,
+}
+
+impl Said<'_> {
+    fn bytes(&self) -> usize {
+        let texts = [&self.content, &self.refusal, &self.reasoning_content, &self.reasoning];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let calls = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
+        let calls: usize = calls.map(|function| length(&function.name) + length(&function.arguments)).sum();
+        texts + calls
+    }
+}
+
+fn length(text: &Option<Cow<'_, str>>) -> usize {
+    text.as_ref().map_or(0, |text| text.len())
+}
+
+/// What makes an answer no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable(pub &'static str);
+
+impl Seen {
+    /// Reads one JSON object of an answer.
+    pub fn read(data: &[u8]) -> Result<Self, Unreadable> {
+        let fields: Fields<'_> = serde_json::from_slice(data).map_err(|_| Unreadable("something that is not a JSON object"))?;
+        let mut seen = Self { counts: fields.get("usage").and_then(counts), ..Self::default() };
+        if let Some(error) = fields.get("error") {
+            seen.error = Some(error_message(error));
+        }
+        if let Some(choices) = fields.get("choices") {
+            let choices: Vec<Choice<'_>> =
+                serde_json::from_str(choices.get()).map_err(|_| Unreadable("choices of another shape"))?;
+            seen.choices = choices.len();
+            for choice in &choices {
+                let said = [&choice.delta, &choice.message].into_iter().flatten().map(Said::bytes).sum::<usize>();
+                seen.text_bytes += u64::try_from(said + length(&choice.text)).unwrap_or(u64::MAX);
+                if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| !reason.is_empty()) {
+                    seen.finishes += 1;
+                    seen.reason = Some(if reason == "length" { FinishReason::Length } else { FinishReason::Stop });
+                }
+            }
+        } else if fields.get("data").is_some() {
+            seen.choices = 1;
+        }
+        Ok(seen)
+    }
+}
+
+/// Reads a usage object in either spelling.
+pub(crate) fn counts(raw: &RawValue) -> Option<Counts> {
+    #[derive(Deserialize)]
+    struct Details {
+        #[serde(default)]
+        cached_tokens: Option<i64>,
+    }
+    #[derive(Deserialize)]
+    struct Usage {
+        #[serde(alias = "input_tokens")]
+        prompt_tokens: i64,
+        /// Embeddings have none.
+        #[serde(default, alias = "output_tokens")]
+        completion_tokens: Option<i64>,
+        #[serde(default, alias = "input_tokens_details")]
+        prompt_tokens_details: Option<Details>,
+    }
+    let usage: Usage = serde_json::from_str(raw.get()).ok()?;
+    let output = usage.completion_tokens.unwrap_or(0);
+    if usage.prompt_tokens < 0 || output < 0 {
+        return None;
+    }
+    let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
+    Some(Counts {
+        prompt: TokenCount::new(usage.prompt_tokens),
+        cached: TokenCount::new(cached.clamp(0, usage.prompt_tokens)),
+        output: TokenCount::new(output),
+    })
+}
+
+/// A server's message, from the shapes in use: an object with a message, an object with an error, a string.
+fn error_message(raw: &RawValue) -> String {
+    #[derive(Deserialize)]
+    struct Shape<'a> {
+        #[serde(borrow, default)]
+        message: Option<Cow<'a, str>>,
+    }
+    let text = serde_json::from_str::<Shape<'_>>(raw.get())
+        .ok()
+        .and_then(|shape| shape.message.map(Cow::into_owned))
+        .or_else(|| serde_json::from_str::<String>(raw.get()).ok())
+        .unwrap_or_else(|| raw.get().to_owned());
+    text.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// How a status that is not 200 is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request is wrong; another replica would say the same.
+    Request(Error),
+    /// This replica has too much to do.
+    Busy,
+    /// This replica is broken, or badly set up.
+    Broken(String),
+}
+
+/// Reads an answer that is an error. `shown_as` is what the caller calls the model.
+pub(crate) fn refusal(status: u16, body: &[u8], (upstream_model, shown_as): (&str, &str)) -> Refusal {
+    let fields = serde_json::from_slice::<Fields<'_>>(body).ok();
+    let error = fields.as_ref().and_then(|fields| fields.get("error"));
+    let message = match (error, &fields) {
+        (Some(error), _) => error_message(error),
+        // FastAPI says what is wrong in `detail`, some servers in `message`.
+        (None, Some(fields)) => fields.get("message").or_else(|| fields.get("detail")).map(error_message).unwrap_or_default(),
+        (None, None) => String::from_utf8_lossy(body).chars().take(MESSAGE_CHARS_MAX).collect(),
+    };
+    match status {
+        400 | 413 | 415 | 422 => {
+            let shown = if upstream_model.is_empty() { message } else { message.replace(upstream_model, shown_as) };
+            let code = if is_about_context(error, &shown) { ErrorCode::ContextLengthExceeded } else { ErrorCode::InvalidRequest };
+            let shown = if shown.is_empty() { "the model's server refuses this request".to_owned() } else { shown };
+            let refused = Error::new(code, shown);
+            Refusal::Request(match error.and_then(param_of) {
+                Some(param) => refused.param(param),
+                None => refused,
+            })
+        }
+        429 | 503 | 529 => Refusal::Busy,
+        _ => Refusal::Broken(format!("status {status}: {message}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorFields<'a> {
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    param: Option<Cow<'a, str>>,
+}
+
+fn param_of(raw: &RawValue) -> Option<String> {
+    serde_json::from_str::<ErrorFields<'_>>(raw.get()).ok()?.param.map(Cow::into_owned)
+}
+
+/// OpenAI has a code for it; vLLM and llama.cpp say it in words.
+fn is_about_context(error: Option<&RawValue>, message: &str) -> bool {
+    let code = error.and_then(|raw| serde_json::from_str::<ErrorFields<'_>>(raw.get()).ok()).and_then(|fields| fields.code);
+    code.is_some_and(|code| code.get() == "\"context_length_exceeded\"")
+        || message.contains("maximum context length")
+        || message.contains("context size")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Seen {
+        Seen::read(text.as_bytes()).unwrap()
+    }
+
+    fn three(prompt: i64, cached: i64, output: i64) -> Option<Counts> {
+        Some(Counts { prompt: TokenCount::new(prompt), cached: TokenCount::new(cached), output: TokenCount::new(output) })
+    }
+
+    #[test]
+    fn both_spellings_of_usage_are_read_and_nonsense_is_no_count() {
+        for (usage, expected) in [
+            (r#"{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}"#, three(5, 0, 7)),
+            (r#"{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":4}}"#, three(5, 4, 7)),
+            (r#"{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":99}}"#, three(5, 5, 7)),
+            (r#"{"prompt_tokens":5,"completion_tokens":7,"prompt_tokens_details":null}"#, three(5, 0, 7)),
+            (r#"{"input_tokens":5,"output_tokens":7,"input_tokens_details":{"cached_tokens":1}}"#, three(5, 1, 7)),
+            (r#"{"prompt_tokens":8,"total_tokens":8}"#, three(8, 0, 0)),
+            ("{}", None),
+            ("null", None),
+            ("[]", None),
+            (r#"{"prompt_tokens":-5,"completion_tokens":7}"#, None),
+            (r#"{"prompt_tokens":5,"completion_tokens":-7}"#, None),
+            (r#"{"prompt_tokens":5.5,"completion_tokens":7}"#, None),
+            (r#"{"prompt_tokens":"5","completion_tokens":7}"#, None),
+            (r#"{"prompt_tokens":99999999999999999999,"completion_tokens":7}"#, None),
+        ] {
+            assert_eq!(read(&format!(r#"{{"choices":[],"usage":{usage}}}"#)).counts, expected, "{usage}");
+        }
+    }
+
+    #[test]
+    fn text_is_measured_wherever_it_is() {
+        for (choices, bytes, finishes) in [
+            (r#"[{"delta":{"role":"assistant","content":""},"finish_reason":null}]"#, 0, 0),
+            (r#"[{"delta":{"content":"é\n"}},{"index":1,"delta":{"content":"abc"},"finish_reason":"stop"}]"#, 6, 1),
+            (r#"[{"delta":{"reasoning_content":"think"}}]"#, 5, 0),
+            (r#"[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{}"}}]}}]"#, 3, 0),
+            (r#"[{"text":"abcd","finish_reason":"length"}]"#, 4, 1),
+            (r#"[{"message":{"content":null,"tool_calls":null},"finish_reason":"tool_calls"}]"#, 0, 1),
+        ] {
+            let seen = read(&format!(r#"{{"choices":{choices}}}"#));
+            assert_eq!((seen.text_bytes, seen.finishes), (bytes, finishes), "{choices}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_said() {
+        for text in ["", "[]", "nope", "{", r#"{"choices":3}"#, r#"{"choices":[{"delta":7}]}"#] {
+            assert!(Seen::read(text.as_bytes()).is_err(), "{text}");
+        }
+        assert_eq!(read(r#"{"error":{"message":"boom","code":500}}"#).error.as_deref(), Some("boom"));
+        assert_eq!(read(r#"{"error":"boom"}"#).error.as_deref(), Some("boom"));
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let names = ("org/secret-name", "m");
+        let Refusal::Request(error) =
+            refusal(400, br#"{"error":{"message":"org/secret-name: bad top_k","param":"top_k","code":400}}"#, names)
+        else {
+            panic!("the request's fault")
+        };
+        assert_eq!((error.code(), error.message(), error.param_name()), (ErrorCode::InvalidRequest, "m: bad top_k", Some("top_k")));
+        for body in [
+            r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#,
+            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","code":400}"#,
+        ] {
+            let Refusal::Request(error) = refusal(400, body.as_bytes(), names) else { panic!("{body}") };
+            assert_eq!(error.code(), ErrorCode::ContextLengthExceeded, "{body}");
+        }
+        assert_eq!(refusal(429, b"", names), Refusal::Busy);
+        for status in [401, 403, 404, 500, 502, 504, 302] {
+            assert!(matches!(refusal(status, b"<html>", names), Refusal::Broken(_)), "{status}");
+        }
+    }
+}
