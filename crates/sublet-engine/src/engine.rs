@@ -172,12 +172,14 @@ impl ModelEngine for Engine {
         served.check_settings(&request)?;
         let room = served.context - request.prompt.tokens.len();
         let asked = request.max_output.map_or(room, |most| usize::try_from(most.get()).unwrap_or(0));
+        let rule = request.constraint.map(|constraint| served.model.rules()?.compile(&constraint)).transpose()?;
         let parts = SequenceParts {
             tokens: request.prompt.tokens.to_vec(),
             output_max: asked.min(room),
             sampler: Sampler::new(&request.sampling, self.seed(&request.sampling)),
             assembler: TextAssembler::new(&request.stop),
             allowance: request.allowance,
+            rule,
             salt: request.salt,
         };
         let (outlet, stream) = channel(Arc::clone(&served.inbox));
@@ -238,9 +240,6 @@ impl ServedModel {
     }
 
     fn check_settings(&self, request: &GenerateRequest) -> Result<()> {
-        if request.constraint.is_some() {
-            return Err(Error::new(ErrorCode::UnsupportedField, "this engine cannot constrain its output"));
-        }
         let sampling = &request.sampling;
         for (name, value, least, most) in [
             ("temperature", sampling.temperature, 0, 2),
