@@ -33,6 +33,7 @@ mod scheduler;
 mod sequence;
 mod template;
 mod tokenizer;
+mod tools;
 
 #[cfg(test)]
 mod test_model;

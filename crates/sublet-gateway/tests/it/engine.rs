@@ -217,6 +217,7 @@ impl ModelEngine for Engine {
             context_window: TokenCount::new(CONTEXT),
             vocabulary: TokenCount::new(500),
             has_chat_template: true,
+            tools: sublet_core::engine::ToolTemplate::Tagged,
         };
         vec![model("tiny"), model("lab/tiny"), model("unpriced")]
     }
