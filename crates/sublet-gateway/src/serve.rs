@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sublet_core::admission::Access;
-use sublet_core::engine::{Allowance, GenerateRequest, ModelInfo, PreparedPrompt, Prompt, Sampling};
+use sublet_core::engine::{Allowance, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::SliceId;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp, TokenCount};
 
@@ -202,8 +202,9 @@ async fn prepare(
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || {
-        let call = read(endpoint, &body)?;
+        let mut call = read(endpoint, &body)?;
         let model = find_model(&gateway, &access, &call.model)?;
+        call.fit(&model)?;
         check_vocabulary(&call, &model)?;
         let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
         let prepared = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
@@ -283,20 +284,31 @@ async fn start(
             let paid = TokenCount::new(first_step(gateway, state, cap).min(spare / left));
             spare -= paid.get();
             let allowance = Arc::new(Allowance::new(paid));
-            let events = gateway.engine.generate(GenerateRequest {
+            let request = GenerateRequest {
                 prompt: prompt.clone(),
                 sampling: sampling(&prepared.call, answer),
                 stop: prepared.call.stop.clone(),
                 max_output: Some(cap),
                 allowance: Arc::clone(&allowance),
-                constraint: None,
+                constraint: prepared.call.constraint(),
                 salt: Arc::clone(&salt),
-            })?;
+            };
+            let events = generate(gateway, request).await.map_err(|error| prepared.call.blame(error))?;
             let prompt = if answer == 0 { prompt.count() } else { TokenCount::ZERO };
             branches.push(Branch::new(events, allowance, BranchSizes { prompt, cap, paid }));
         }
     }
     Ok((Generation::new(Arc::clone(gateway), facts, guards, (money, slice), branches), prepared.call.form))
+}
+
+/// Compiling a constraint takes long enough to be kept off the request threads.
+async fn generate(gateway: &Gateway, request: GenerateRequest) -> Result<GenerationStream> {
+    if request.constraint.is_none() {
+        return gateway.engine.generate(request);
+    }
+    let engine = Arc::clone(&gateway.engine);
+    let work = tokio::task::spawn_blocking(move || engine.generate(request));
+    work.await.unwrap_or_else(|e| Err(Error::internal(format!("compiling a constraint failed: {e}"))))
 }
 
 /// Answers to one prompt differ, and each can be repeated.

@@ -28,9 +28,9 @@ use sublet_core::{Error, ErrorCode};
 use crate::tokenizer::ModelTokenizer;
 
 /// Longest schema, in bytes of JSON.
-pub const SCHEMA_BYTES_MAX: usize = 128 * 1_024;
+pub const SCHEMA_BYTES_MAX: usize = 256 * 1_024;
 /// Longest regular expression, in bytes.
-pub const REGEX_BYTES_MAX: usize = 8 * 1_024;
+pub const REGEX_BYTES_MAX: usize = 64 * 1_024;
 /// Longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 * 1_024;
 /// Longest part of the compiler's words that is repeated, in characters.

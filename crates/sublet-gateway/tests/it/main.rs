@@ -23,4 +23,6 @@ mod race;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod world;
