@@ -10,7 +10,7 @@ use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::branch::Origin;
 use crate::dialect::relay::{self, Relayed};
-use crate::dialect::{Call, Endpoint, Form, model_of};
+use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
 use crate::supply::request::OutputMax;
@@ -67,7 +67,31 @@ struct Settings {
     answers: usize,
     sampling: Sampling,
     stop: Vec<String>,
+    rule: Option<Rule>,
     salt: Arc<str>,
+}
+
+impl Settings {
+    fn request(&self, index: usize, cap: TokenCount, allowance: &Arc<Allowance>) -> GenerateRequest {
+        GenerateRequest {
+            prompt: self.prompts[index / self.answers].clone(),
+            sampling: sampling(&self.sampling, index % self.answers),
+            stop: self.stop.clone(),
+            max_output: Some(cap),
+            allowance: Arc::clone(allowance),
+            constraint: self.rule.as_ref().map(|rule| rule.constraint.clone()),
+            salt: Arc::clone(&self.salt),
+        }
+    }
+
+    /// Compiling a constraint takes long enough to be kept off the request threads.
+    async fn generate(&self, gateway: &Gateway, request: GenerateRequest) -> Result<GenerationStream> {
+        let Some(rule) = &self.rule else { return gateway.engine.generate(request) };
+        let engine = Arc::clone(&gateway.engine);
+        let work = tokio::task::spawn_blocking(move || engine.generate(request));
+        let compiled = work.await.unwrap_or_else(|e| Err(Error::internal(format!("compiling a constraint failed: {e}"))));
+        compiled.map_err(|error| rule.blame(error))
+    }
 }
 
 impl Prepared {
@@ -80,18 +104,10 @@ impl Prepared {
     }
 
     /// Starts one lot with what is paid for it.
-    pub fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
+    pub async fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
         let lot = self.lots[index];
         match &self.source {
-            Source::Engine(settings) => gateway.engine.generate(GenerateRequest {
-                prompt: settings.prompts[index / settings.answers].clone(),
-                sampling: sampling(&settings.sampling, index % settings.answers),
-                stop: settings.stop.clone(),
-                max_output: Some(lot.cap),
-                allowance: Arc::clone(allowance),
-                constraint: None,
-                salt: Arc::clone(&settings.salt),
-            }),
+            Source::Engine(settings) => settings.generate(gateway, settings.request(index, lot.cap, allowance)).await,
             Source::Replicas { model, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
@@ -156,7 +172,8 @@ pub(crate) async fn prepare(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
 }
 
-fn for_engine(gateway: &Gateway, access: &Access, (endpoint, call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+    call.fit(&model)?;
     check_vocabulary(&call, &model)?;
     let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
     let prompts = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
@@ -170,8 +187,8 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, call): (Endpoint, C
             lots.push(Lot { origin: Origin::Engine, prompt, prompt_max: prompt, cap, least: 1, payment: Payment::Ahead });
         }
     }
-    let Call { model, answers, sampling, stop, stream, form, .. } = call;
-    let settings = Settings { prompts, answers, sampling, stop, salt: access.organization.as_str().into() };
+    let Call { model, answers, sampling, stop, rule, stream, form, .. } = call;
+    let settings = Settings { prompts, answers, sampling, stop, rule, salt: access.organization.as_str().into() };
     let source = Source::Engine(Box::new(settings));
     Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
 }
@@ -197,7 +214,7 @@ fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Res
     Ok(Prepared {
         model: model.name.clone(),
         stream: relayed.stream,
-        form: Form::Relay(relayed.form),
+        form: Form { shape: Shape::Relay(relayed.form), reading: Reading::Text },
         bills: if kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
         lots: vec![lot],
         served_by: Some(Arc::default()),

@@ -46,7 +46,9 @@ fn main() {
             let request = request(address, key, model, true);
             runtime.block_on(open(address, &request, streams.parse().expect("a number of streams")));
         }
-        _ => panic!("load upstream ADDRESS [slow] | drive ADDRESS KEY MODEL CONNECTIONS REQUESTS [stream] [rate=N] | open ADDRESS KEY MODEL STREAMS"),
+        _ => panic!(
+            "load upstream ADDRESS [slow] | drive ADDRESS KEY MODEL CONNECTIONS REQUESTS [stream] [rate=N] | open ADDRESS KEY MODEL STREAMS"
+        ),
     }
 }
 
@@ -90,7 +92,8 @@ fn streamed_answer() -> Vec<Vec<u8>> {
     parts.extend((0..EVENTS).map(|_| chunk(&event(json!({ "content": " word" }), None))));
     parts.push(chunk(&event(json!({}), Some("stop"))));
     let usage = json!({ "prompt_tokens": 120, "completion_tokens": EVENTS, "total_tokens": 120 + EVENTS });
-    let last = json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage });
+    let last =
+        json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage });
     parts.push(chunk(&last.to_string()));
     let mut end = chunk("[DONE]");
     end.extend_from_slice(b"0\r\n\r\n");

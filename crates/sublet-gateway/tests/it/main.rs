@@ -25,6 +25,8 @@ mod stream;
 #[cfg(test)]
 mod supply;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod world;
