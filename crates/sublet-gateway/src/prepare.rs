@@ -10,6 +10,7 @@ use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::branch::Origin;
 use crate::dialect::relay::{self, Relayed};
+use crate::dialect::translate;
 use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
@@ -164,7 +165,7 @@ pub(crate) async fn prepare(
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
         Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
-        Served::Elsewhere(model) => for_replicas(endpoint, &body, model),
+        Served::Elsewhere(model) => for_replicas((endpoint, read), &body, model),
     };
     if inline {
         return work();
@@ -193,13 +194,19 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoin
     Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
 }
 
-fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
-    let Some(kind) = endpoint.relayed() else {
-        return Err(Error::new(ErrorCode::UnsupportedField, format!("'{}' is not served in this form of the API", model.name))
-            .param("model")
-            .alternative("POST /v1/chat/completions"));
+fn for_replicas((endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+    let (relayed, shape) = match endpoint.relayed() {
+        Some(kind) => {
+            let relayed = relay::read(kind, body, &model)?;
+            let shape = Shape::Relay(relayed.form);
+            (relayed, shape)
+        }
+        None => {
+            let call = read(endpoint, body)?;
+            let relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model)?;
+            (relayed, Shape::Translated(Box::new(call.form.shape)))
+        }
     };
-    let relayed = relay::read(kind, body, &model)?;
     // What is bought has to be paid whatever it says; what is ours can be stopped at any event.
     let bought = model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier);
     let payment = if relayed.stream && !bought { Payment::Ahead } else { Payment::Before };
@@ -214,8 +221,8 @@ fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Res
     Ok(Prepared {
         model: model.name.clone(),
         stream: relayed.stream,
-        form: Form { shape: Shape::Relay(relayed.form), reading: Reading::Text },
-        bills: if kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
+        form: Form { shape, reading: Reading::Text },
+        bills: if relayed.kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
         lots: vec![lot],
         served_by: Some(Arc::default()),
         source: Source::Replicas { model, relayed: Box::new(relayed) },

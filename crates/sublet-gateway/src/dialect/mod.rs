@@ -14,6 +14,7 @@ mod piece;
 pub(crate) mod relay;
 mod responses;
 mod tools;
+pub(crate) mod translate;
 
 use http::HeaderMap;
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub(crate) use body::{json_object, model_of};
 
 use crate::generation::Delta;
 use parts::Split;
+use translate::Translated;
 
 pub(crate) use format::Rule;
 pub(crate) use piece::Reading;
@@ -87,6 +89,7 @@ impl Endpoint {
             Self::Chat => Some(relay::Kind::Chat),
             Self::Completion => Some(relay::Kind::Completion),
             Self::Embedding => Some(relay::Kind::Embedding),
+            // These are translated.
             Self::Response | Self::Message => None,
         }
     }
@@ -194,7 +197,10 @@ pub(crate) enum Shape {
     OpenAi(openai::Form),
     Response(Box<responses::Form>),
     Message(messages::Form),
+    /// As a server elsewhere says it.
     Relay(relay::Form),
+    /// What a server elsewhere says, in these words.
+    Translated(Box<Shape>),
 }
 
 impl Form {
@@ -206,6 +212,11 @@ impl Form {
             Shape::OpenAi(form) => Box::new(Split::new(openai::Frames::new(form, subject), &reading, choices)),
             Shape::Response(form) => Box::new(Split::new(responses::Events::new(*form, subject), &reading, choices)),
             Shape::Message(form) => Box::new(Split::new(messages::Events::new(form, subject), &reading, choices)),
+            Shape::Translated(inner) => match *inner {
+                Shape::Response(form) => Box::new(Translated::new(responses::Events::new(*form, subject))),
+                Shape::Message(form) => Box::new(Translated::new(messages::Events::new(form, subject))),
+                other => Self { shape: other, reading }.writer(subject),
+            },
             Shape::Relay(form) => Box::new(relay::Relay::new(form, subject)),
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Call {
 }
 
 impl Answer {
-    fn push(&mut self, piece: Piece) {
+    pub fn push(&mut self, piece: Piece) {
         match piece {
             Piece::Text(more) => match self.items.last_mut() {
                 Some(Item::Text(text)) => text.push_str(&more),

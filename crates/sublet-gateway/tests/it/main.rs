@@ -27,6 +27,8 @@ mod supply;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]
+mod translate;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod world;
