@@ -127,6 +127,9 @@ pub enum Constraint {
     JsonObject,
     /// JSON that a schema describes; the schema as JSON text.
     JsonSchema(Arc<str>),
+    /// The call that the prompt's [`Calling`] demands: JSON that the schema describes, after which the
+    /// output may end the call as the model's template ends calls.
+    Call { schema: Arc<str>, calling: Calling },
     /// Text that a regular expression matches as a whole.
     Regex(Arc<str>),
     /// Text that a context-free grammar in Lark's notation derives.

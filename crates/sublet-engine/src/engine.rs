@@ -174,7 +174,7 @@ impl ModelEngine for Engine {
         served.check_settings(&request)?;
         let room = served.context - request.prompt.tokens.len();
         let asked = request.max_output.map_or(room, |most| usize::try_from(most.get()).unwrap_or(0));
-        let rule = request.constraint.map(|constraint| served.model.rules()?.compile(&constraint)).transpose()?;
+        let rule = request.constraint.map(|constraint| served.model.compile(&constraint)).transpose()?;
         let parts = SequenceParts {
             tokens: request.prompt.tokens.to_vec(),
             output_max: asked.min(room),

@@ -31,9 +31,10 @@ pub fn call_opening(text: &str) -> &'static str {
     if writes_line { "<tool_call>\n" } else { TAG }
 }
 
-/// What comes before the arguments of a call of one name.
+/// What comes before the arguments of a call of one name. A blank at its end would be a token of its own, after
+/// which models expect something else.
 pub fn named_opening(name: &str) -> String {
-    format!("{{\"name\": {}, \"arguments\": ", json!(name))
+    format!("{{\"name\": {}, \"arguments\":", json!(name))
 }
 
 /// Tools in OpenAI's shape.
@@ -194,7 +195,7 @@ mod tests {
         let forced = render(QWEN, &conversation(Calling::Forced));
         assert!(forced.ends_with("[assistant]<tool_call>\n"), "{forced}");
         let named = render(QWEN, &conversation(Calling::Named("f".to_owned())));
-        assert!(named.ends_with("<tool_call>\n{\"name\": \"f\", \"arguments\": "), "{named}");
+        assert!(named.ends_with("<tool_call>\n{\"name\": \"f\", \"arguments\":"), "{named}");
         let plain = conversation(Calling::Free);
         assert_eq!(render(LLAMA, &conversation(Calling::Forced)), render(LLAMA, &plain), "its form is not known");
     }

@@ -14,15 +14,14 @@
 
 mod schema;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
-use sublet_core::engine::Constraint;
+use sublet_core::engine::{Calling, Constraint, ToolTemplate};
 use sublet_core::{Error, ErrorCode};
 
 use crate::tokenizer::ModelTokenizer;
@@ -33,8 +32,13 @@ pub const SCHEMA_BYTES_MAX: usize = 256 * 1_024;
 pub const REGEX_BYTES_MAX: usize = 64 * 1_024;
 /// Longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 * 1_024;
+/// Stack of the compiler, in bytes; a page is taken when it is touched. The longest chains of references that fit
+/// into the bounds above need less, which a test builds.
+const STACK_BYTES: usize = 256 * 1_024 * 1_024;
 /// Longest part of the compiler's words that is repeated, in characters.
 const PROBLEM_CHARS_MAX: usize = 300;
+/// The name of the grammar of a call's JSON.
+const CALL: &str = "call";
 /// The field that errors name.
 const PARAM: &str = "response_format";
 
@@ -66,19 +70,21 @@ impl Rules {
             let vocabulary: TokEnv = Arc::new(ApproximateTokEnv::new(tree));
             ParserFactory::new(&vocabulary, Default::default(), &SlicedBiasComputer::json_slices()).map_err(|e| e.to_string())
         };
-        let mut factory = caught(build)?;
+        let mut factory = apart(build)?;
         factory.quiet();
         *factory.limits_mut() = limits();
         Ok(Self { factory })
     }
 
     /// Compiles a rule. The error is the caller's: it says what the rule cannot have.
-    pub fn compile(&self, constraint: &Constraint) -> Result<Rule, Error> {
+    /// `tools` says how the model's template ends calls.
+    pub fn compile(&self, constraint: &Constraint, tools: ToolTemplate) -> Result<Rule, Error> {
         let (what, grammar) = match constraint {
             Constraint::JsonObject => {
                 ("JSON object", TopLevelGrammar::from_json_schema(schema::compact(json!({"type": "object"}))))
             }
             Constraint::JsonSchema(text) => ("schema", TopLevelGrammar::from_json_schema(parse_schema(text)?)),
+            Constraint::Call { schema, calling } => ("schema", call(parse_schema(schema)?, calling, tools)),
             Constraint::Regex(text) => {
                 check_size("regular expression", text, REGEX_BYTES_MAX)?;
                 ("regular expression", TopLevelGrammar::from_regex(without_anchors(text)))
@@ -95,7 +101,7 @@ impl Rules {
             rule.allowed()?;
             Ok(rule)
         };
-        caught(compile).map_err(|problem| refuse(format!("the {what} cannot constrain the output: {}", shortened(&problem))))
+        apart(compile).map_err(|problem| refuse(format!("the {what} cannot constrain the output: {}", shortened(&problem))))
     }
 }
 
@@ -117,6 +123,20 @@ impl Rule {
     pub fn is_complete(&self) -> bool {
         self.matcher.is_stopped()
     }
+}
+
+/// The grammar of a call. A model that was trained to end calls in one way has tokens that reach from the last
+/// value into that end; without them it would go on with the value.
+fn call(schema: Value, calling: &Calling, tools: ToolTemplate) -> TopLevelGrammar {
+    let json = TopLevelGrammar::from_json_schema(schema);
+    let end = match (tools, calling) {
+        (ToolTemplate::Absent | ToolTemplate::Shown, _) => return json,
+        (ToolTemplate::Tagged, Calling::Named(_)) => r#""}</tool_call>" | "}\n</tool_call>""#,
+        (ToolTemplate::Tagged, Calling::Forced | Calling::Free) => r#""</tool_call>" | "\n</tool_call>""#,
+    };
+    let mut grammar = TopLevelGrammar::from_lark(format!("start: @{CALL} end\nend: {end}"));
+    grammar.grammars.extend(json.grammars.into_iter().map(|json| GrammarWithLexer { name: Some(CALL.to_owned()), ..json }));
+    grammar
 }
 
 /// Bounds of one rule. A step of the work is about 20 to 70 nanoseconds, a state one or two kilobytes.
@@ -187,7 +207,13 @@ fn refuse(message: String) -> Error {
     Error::new(ErrorCode::InvalidRequest, message).param(PARAM)
 }
 
-/// The library asserts what it believes of its input; an input must never end the process.
-fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the compiler failed on it".to_owned()))
+/// Runs the compiler apart. It asserts what it believes of its input and follows references by recursion,
+/// and no input may end the process: a panic is an error, and the stack fits what the bounds allow.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    let failed = || "the compiler failed on it".to_owned();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sublet-rule".to_owned()).stack_size(STACK_BYTES);
+        let running = thread.spawn_scoped(scope, work).map_err(|error| format!("no thread could be started: {error}"))?;
+        running.join().unwrap_or_else(|_| Err(failed()))
+    })
 }

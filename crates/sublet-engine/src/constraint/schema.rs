@@ -4,8 +4,9 @@
 //! JSON Schema itself makes: `format` says something about a text and forbids nothing, so names
 //! that the compiler does not know are left out.
 //!
-//! - White space between tokens is none: it is legal everywhere, and a model that is unsure fills
-//!   its limit with it.
+//! - White space is one blank after a comma and a colon, as Python writes it and models have read it
+//!   in training. More is legal everywhere, and a model that is unsure fills its limit with it; less
+//!   leads a model off its way, which then writes the missing blank into the next text.
 //! - An object that lists its properties has no others unless its schema says so: invented ones
 //!   are legal too.
 //! - `oneOf` is compiled as `anyOf`: what one alternative derives may match a second one.
@@ -30,7 +31,13 @@ const COMPOSING: [&str; 4] = ["$ref", "allOf", "anyOf", "oneOf"];
 pub fn compact(mut schema: Value) -> Value {
     let closing = if composes(&schema) { Closing::Never } else { Closing::Listed };
     tighten(&mut schema, closing);
-    let options = JsonCompileOptions { whitespace_flexible: false, coerce_one_of: true, ..JsonCompileOptions::default() };
+    let options = JsonCompileOptions {
+        item_separator: ", ".to_owned(),
+        key_separator: ": ".to_owned(),
+        whitespace_flexible: false,
+        coerce_one_of: true,
+        ..JsonCompileOptions::default()
+    };
     if schema.is_object() {
         options.apply_to(&mut schema);
     }

@@ -17,9 +17,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use sublet_core::engine::{Constraint, ToolTemplate};
 use sublet_core::{Error, Result};
 
-use crate::constraint::Rules;
+use crate::constraint::{Rule, Rules};
 use crate::decoder::Decoder;
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
@@ -84,8 +85,13 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// What rules of this model's output are made with.
-    pub fn rules(&self) -> Result<&Rules> {
+    /// A rule for an output of this model.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Rule> {
+        let tools = self.template.as_ref().map_or(ToolTemplate::Absent, ChatTemplate::tools);
+        self.rules()?.compile(constraint, tools)
+    }
+
+    fn rules(&self) -> Result<&Rules> {
         let make = || Rules::new(&self.tokenizer, self.decoder.parameters.vocabulary, &self.end_tokens);
         let made = self.rules.get_or_init(make).as_ref();
         made.map_err(|problem| Error::internal(format!("the vocabulary cannot be constrained: {problem}")))

@@ -3,12 +3,15 @@
 use serde_json::{Value, json};
 use sublet_core::ErrorCode;
 use sublet_core::TokenCount;
-use sublet_core::engine::{Allowance, Constraint, FinishReason, Millionths, ModelEngine, Prompt};
+use sublet_core::engine::{
+    Allowance, Calling, Chat, ChatMessage, Constraint, FinishReason, Millionths, ModelEngine, Prompt, Role, Tool,
+};
 
 use super::harness::*;
 use super::reference::shipped_directory;
 use super::validate::is_valid;
-use crate::test_model::{END_TOKEN, TinyModel};
+use crate::load::load;
+use crate::test_model::{END_TOKEN, Noise, TinyModel};
 use crate::{Engine, EngineConfig, ModelSource};
 
 /// Seeds per schema; run whole with `SUBLET_FULL=1`.
@@ -273,6 +276,80 @@ fn what_cannot_be_kept_is_refused_before_it_begins() {
     assert_eq!(engine.load().steps, 0, "nothing of it was computed");
 }
 
+/// What recursion in a compiler could not bear: long chains and deep nests.
+fn towers() -> Vec<Constraint> {
+    let chain = |count: usize, link: &dyn Fn(usize) -> String| (0..count).map(link).collect::<Vec<_>>();
+    let rules = chain(5_000, &|i| format!("r{i}: r{}\n", i + 1)).concat();
+    let terminals = chain(5_000, &|i| format!("T{i}: T{}\n", i + 1)).concat();
+    let definitions = chain(8_000, &|i| format!("\"d{i}\":{{\"$ref\":\"#/$defs/d{}\"}}", i + 1)).join(",");
+    let objects =
+        chain(3_500, &|i| format!("\"d{i}\":{{\"type\":\"object\",\"properties\":{{\"a\":{{\"$ref\":\"#/$defs/d{}\"}}}}}}", i + 1));
+    let objects = objects.join(",");
+    let both =
+        chain(3_500, &|i| format!("\"d{i}\":{{\"allOf\":[{{\"$ref\":\"#/$defs/d{}\"}},{{\"minLength\":1}}]}}", i + 1)).join(",");
+    vec![
+        Constraint::Grammar(format!("start: r0\n{rules}r5000: \"a\"").into()),
+        Constraint::Grammar(format!("start: T0\n{terminals}T5000: \"a\"").into()),
+        Constraint::Grammar(format!("start: {}\"a\"{}", "(".repeat(30_000), ")".repeat(30_000)).into()),
+        Constraint::Grammar(format!("start: {}\"a\"{}", "[".repeat(30_000), "]".repeat(30_000)).into()),
+        Constraint::Grammar(format!("start: \"a\"{}", "?".repeat(30_000)).into()),
+        Constraint::Regex(format!("{}a{}", "(".repeat(4_000), ")".repeat(4_000)).into()),
+        Constraint::Regex(format!("a{}", "*".repeat(8_000)).into()),
+        Constraint::Regex("(?:a|".repeat(200).into()),
+        Constraint::JsonSchema(
+            format!("{{\"$ref\":\"#/$defs/d0\",\"$defs\":{{{definitions},\"d8000\":{{\"type\":\"null\"}}}}}}").into(),
+        ),
+        Constraint::JsonSchema(
+            format!("{{\"$ref\":\"#/$defs/d0\",\"$defs\":{{{objects},\"d3500\":{{\"type\":\"null\"}}}}}}").into(),
+        ),
+        Constraint::JsonSchema(
+            format!("{{\"$ref\":\"#/$defs/d0\",\"$defs\":{{{both},\"d3500\":{{\"type\":\"string\"}}}}}}").into(),
+        ),
+        Constraint::JsonSchema("{\"$ref\":\"#\"}".into()),
+        Constraint::JsonSchema(
+            "{\"$ref\":\"#/$defs/a\",\"$defs\":{\"a\":{\"$ref\":\"#/$defs/b\"},\"b\":{\"$ref\":\"#/$defs/a\"}}}".into(),
+        ),
+    ]
+}
+
+#[test]
+fn towers_of_rules_are_taken_or_refused_and_nothing_else() {
+    let engine = babbler();
+    for constraint in towers() {
+        let shown: String = format!("{constraint:?}").chars().take(60).collect();
+        let ask = Ask { max_output: Some(8), ..ask_ruled(constraint, 1) };
+        let error = match ask.start(&engine) {
+            Ok(stream) => collect(stream).failure,
+            Err(error) => Some(error),
+        };
+        assert!(error.as_ref().is_none_or(|error| error.code() == ErrorCode::InvalidRequest), "{shown}: {error:?}");
+    }
+}
+
+#[test]
+fn damaged_schemas_are_taken_or_refused_and_nothing_else() {
+    let model = load(ModelSource::Embedded(embedded(&TinyModel::default()))).expect("the tiny model loads");
+    let mut noise = Noise(99);
+    for (_, schema) in schemas() {
+        let text = schema.to_string();
+        for _ in 0..seeds() * 10 {
+            let mut bytes = text.clone().into_bytes();
+            for _ in 0..=noise.bits() % 3 {
+                let at = (noise.bits() % bytes.len() as u64) as usize;
+                match noise.bits() % 3 {
+                    0 => bytes[at] = b"{}[]\",:0a$"[(noise.bits() % 10) as usize],
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            if let Err(error) = model.compile(&Constraint::JsonSchema(text.as_str().into())) {
+                assert_eq!(error.param_name(), Some("response_format"), "{text}: {error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_rule_that_grows_beyond_its_bounds_ends_its_own_sequence_alone() {
     let engine = babbler();
@@ -307,9 +384,31 @@ fn the_shipped_model_fills_a_schema() {
         assert_eq!(outcome.reason, Some(FinishReason::Stop), "{}", outcome.text);
         let value: Value = serde_json::from_str(&outcome.text).expect("it is JSON");
         assert!(is_valid(&place, &value), "{value}");
-        assert!(
-            !outcome.text.contains(": ") || value["city"].as_str().is_some_and(|city| city.contains(": ")),
-            "no blanks are paid for"
-        );
     }
+}
+
+/// What the shipped model writes as a call, if it has to.
+fn called(calling: Calling, schema: &Value) -> String {
+    let engine = empty_engine(EngineConfig::default());
+    engine.add_model(MODEL, ModelSource::Directory(shipped_directory())).expect("the shipped model loads");
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}).to_string();
+    let tool = Tool { name: "get_weather".to_owned(), description: None, parameters: Some(parameters) };
+    let messages = vec![ChatMessage::text(Role::User, "What is the weather in Rome?")];
+    let prompt = Prompt::Chat(Chat { messages, tools: vec![tool], calling: calling.clone() });
+    let constraint = Constraint::Call { schema: schema.to_string().into(), calling };
+    let outcome = Ask { prompt, constraint: Some(constraint), max_output: Some(60), ..ask("") }.run(&engine);
+    assert_eq!(outcome.reason, Some(FinishReason::Stop), "{}", outcome.text);
+    outcome.text
+}
+
+#[test]
+fn the_shipped_model_fills_a_forced_call_with_what_was_asked() {
+    let arguments = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    let named = called(Calling::Named("get_weather".to_owned()), &arguments);
+    assert_eq!(named, "{\"city\": \"Rome\"}}</tool_call>");
+    let call = json!({"anyOf": [{
+        "type": "object", "properties": {"name": {"const": "get_weather"}, "arguments": arguments}, "required": ["name", "arguments"],
+    }]});
+    let forced = called(Calling::Forced, &call);
+    assert_eq!(forced, "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}</tool_call>");
 }

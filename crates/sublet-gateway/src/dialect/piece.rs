@@ -1,7 +1,7 @@
 //! From the text of a model to the pieces of an answer: text, and calls of tools.
 //!
 //! What is written of a call does not depend on how the text came in parts. Text that may still turn
-//! out to be a tag, or the end of the object around a call, is kept back until that is known.
+//! out to be a tag is kept back until that is known.
 //!
 //! Invariants: calls of one answer are numbered from 0 without gaps; the first piece of a call, and no
 //! other, says its name; text is lost nowhere but around calls, where it is white space.
@@ -17,9 +17,6 @@ use serde_json::value::RawValue;
 const OPEN: &str = "<tool_call>";
 /// Ends a call.
 pub(crate) const CLOSE: &str = "</tool_call>";
-/// What the object around a forced call begins with. The output is constrained to it.
-const NAME: &str = "{\"name\":\"";
-const ARGUMENTS: &str = "\",\"arguments\":";
 /// Longest call between tags; what is longer is text.
 const CALL_BYTES_MAX: usize = 1_024 * 1_024;
 
@@ -73,6 +70,41 @@ pub(crate) struct Splitter {
     /// The white space before the tag of the call that is being read.
     blank: String,
     calls: usize,
+    /// The arguments of a forced call.
+    object: Object,
+}
+
+/// How far an object of JSON has come.
+#[derive(Default, Debug)]
+struct Object {
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+    is_over: bool,
+}
+
+impl Object {
+    /// How many of these bytes belong to it.
+    fn take(&mut self, text: &str) -> usize {
+        for (at, byte) in text.bytes().enumerate() {
+            if self.is_over {
+                return at;
+            }
+            match (self.in_text, byte) {
+                (true, _) if self.escaped => self.escaped = false,
+                (true, b'\\') => self.escaped = true,
+                (true, b'"') => self.in_text = false,
+                (false, b'"') => self.in_text = true,
+                (false, b'{' | b'[') => self.depth += 1,
+                (false, b'}' | b']') => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.is_over = self.depth == 0;
+                }
+                (_, _) => {}
+            }
+        }
+        text.len()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +128,7 @@ struct Written<'a> {
 
 impl Splitter {
     pub fn new(reading: Reading) -> Self {
-        Self { reading, state: State::Blank, pending: String::new(), blank: String::new(), calls: 0 }
+        Self { reading, state: State::Blank, pending: String::new(), blank: String::new(), calls: 0, object: Object::default() }
     }
 
     /// More of the output.
@@ -112,7 +144,7 @@ impl Splitter {
             Reading::Named(name) => {
                 let start = (self.calls == 0).then(|| CallStart { id: None, name: name.clone() });
                 self.calls = 1;
-                vec![Piece::Call(CallPiece { index: 0, start, arguments: text.to_owned() })]
+                self.arguments(start, text).into_iter().collect()
             }
             Reading::Called => {
                 self.pending.push_str(text);
@@ -153,16 +185,19 @@ impl Splitter {
     fn called(&mut self) -> Option<Piece> {
         let mut start = None;
         if self.state != State::Call {
-            let rest = self.pending.strip_prefix(NAME)?;
-            let (name, arguments) = rest.split_once(ARGUMENTS)?;
+            let (name, arguments) = head(&self.pending)?;
             start = Some(CallStart { id: None, name: name.to_owned() });
             self.pending = arguments.to_owned();
             self.state = State::Call;
             self.calls = 1;
         }
-        // The last brace may be the one that ends the object.
-        let kept = usize::from(self.pending.ends_with('}'));
-        let arguments: String = self.pending.drain(..self.pending.len() - kept).collect();
+        let arguments = std::mem::take(&mut self.pending);
+        self.arguments(start, &arguments)
+    }
+
+    /// What of the text belongs to the arguments. What ends a call may follow them.
+    fn arguments(&mut self, start: Option<CallStart>, text: &str) -> Option<Piece> {
+        let arguments = text[..self.object.take(text)].to_owned();
         (start.is_some() || !arguments.is_empty()).then_some(Piece::Call(CallPiece { index: 0, start, arguments }))
     }
 
@@ -224,6 +259,20 @@ impl Splitter {
         self.calls += 1;
         Some(Piece::Call(CallPiece { index, start, arguments: call.arguments.map_or_else(|| "{}".to_owned(), arguments_text) }))
     }
+}
+
+/// The name in the object around a call, and its arguments as far as they came. The output is constrained to
+/// this order; names need no escapes.
+fn head(text: &str) -> Option<(&str, &str)> {
+    let skip = |text: &'static [&'static str], mut rest| {
+        for token in text {
+            rest = str::trim_start(rest).strip_prefix(token)?;
+        }
+        Some(rest)
+    };
+    let (name, rest) = skip(&["{", "\"name\"", ":", "\""], text)?.split_once('"')?;
+    let arguments = skip(&[",", "\"arguments\"", ":"], rest)?.trim_start();
+    (!arguments.is_empty()).then_some((name, arguments))
 }
 
 /// Some models write the arguments as a text that holds the object.
@@ -321,10 +370,14 @@ mod tests {
     #[test]
     fn a_forced_call_is_its_arguments() {
         let named = Reading::Named("f".to_owned());
-        assert_eq!(split(&named, "{\"a\":{\"b\":1}}"), "|f|{\"a\":{\"b\":1}}");
+        for text in ["{\"a\":{\"b\":\"}\\\"\"}}", "{\"a\":{\"b\":\"}\\\"\"}}}\n</tool_call>"] {
+            assert_eq!(split(&named, text), "|f|{\"a\":{\"b\":\"}\\\"\"}}");
+        }
         for (text, expected) in [
             ("{\"name\":\"f\",\"arguments\":{\"a\":{\"b\":1}}}", "|f|{\"a\":{\"b\":1}}"),
             ("{\"name\":\"g\",\"arguments\":{}}", "|g|{}"),
+            ("{\"name\":\"g\",\"arguments\":{\"a\":[{}]}}</tool_call>", "|g|{\"a\":[{}]}"),
+            ("{\"name\": \"g\", \"arguments\": {\"a\": {}}}", "|g|{\"a\": {}}"),
             ("{\"name\":\"g\",\"arguments\":{\"a\":\"cut", "|g|{\"a\":\"cut"),
             ("{\"name\":\"g\",\"argum", "{\"name\":\"g\",\"argum"),
         ] {
@@ -338,7 +391,7 @@ mod tests {
         assert_eq!(splitter.push("{\"name\":\"f\",\"arg"), []);
         assert_eq!(shown(&splitter.push("uments\":{\"a\":")), "|f|{\"a\":");
         let more = splitter.push("1}}");
-        assert_eq!(more, [Piece::Call(CallPiece { index: 0, start: None, arguments: "1}".to_owned() })]);
+        assert_eq!(more, [Piece::Call(CallPiece { index: 0, start: None, arguments: "1}".to_owned() })], "without what is around");
         assert_eq!(splitter.finish(), []);
     }
 

@@ -86,21 +86,25 @@ impl Offer {
             Choice::Required if tools.is_empty() => {
                 return Err(invalid("tool_choice", "'tool_choice' forces a call and there are no tools"));
             }
-            Choice::Required => (Calling::Forced, Reading::Called, Some(rule(&any_call(&tools)))),
+            Choice::Required => (Calling::Forced, Reading::Called, Some(rule(&any_call(&tools), Calling::Forced))),
             Choice::Named(name) => {
                 let Some(tool) = tools.iter().find(|tool| tool.name == *name) else {
                     let error = invalid("tool_choice", "'tool_choice' names a function that is not among the tools");
                     return Err(names().take(TOOLS_MAX).fold(error, Error::alternative));
                 };
-                (Calling::Named(name.clone()), Reading::Named(name.clone()), Some(rule(&arguments_schema(tool))))
+                (
+                    Calling::Named(name.clone()),
+                    Reading::Named(name.clone()),
+                    Some(rule(&arguments_schema(tool), Calling::Named(name.clone()))),
+                )
             }
         };
         Ok(Plan { chat: Chat { messages, tools, calling }, reading, rule })
     }
 }
 
-fn rule(schema: &Value) -> Rule {
-    Rule { constraint: Constraint::JsonSchema(schema.to_string().into()), param: "tools" }
+fn rule(schema: &Value, calling: Calling) -> Rule {
+    Rule { constraint: Constraint::Call { schema: schema.to_string().into(), calling }, param: "tools" }
 }
 
 /// How calls are found in the text of this model. One whose template shows no tools cannot choose one.

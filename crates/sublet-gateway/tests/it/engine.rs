@@ -259,7 +259,7 @@ impl ModelEngine for Engine {
                 Error::new(ErrorCode::QueueFull, "the queue is full").retry_after(sublet_core::DurationMs::from_millis(1_500))
             );
         }
-        if let Some(Constraint::JsonSchema(schema)) = &request.constraint
+        if let Some(Constraint::JsonSchema(schema) | Constraint::Call { schema, .. }) = &request.constraint
             && schema.contains("uniqueItems")
         {
             return Err(Error::new(ErrorCode::InvalidRequest, "the schema cannot be kept").param("response_format"));

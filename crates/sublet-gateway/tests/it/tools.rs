@@ -83,7 +83,8 @@ async fn a_forced_call_is_constrained_and_streams_its_arguments() {
         let asked = world.engine.asked();
         assert_eq!(asked.chat.calling, Calling::Named("weather".to_owned()), "{path}");
         assert_eq!(asked.chat.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["weather", "clock"], "{path}");
-        let Some(Constraint::JsonSchema(schema)) = asked.constraint else { panic!("{path}: {:?}", asked.constraint) };
+        let Some(Constraint::Call { schema, calling }) = asked.constraint else { panic!("{path}: {:?}", asked.constraint) };
+        assert_eq!(calling, asked.chat.calling, "{path}");
         assert_eq!(serde_json::from_str::<Value>(&schema).unwrap(), parameters(), "{path}");
     }
     world.close().await;
@@ -114,7 +115,7 @@ async fn one_of_several_tools_is_named_by_the_output() {
         assert_eq!((name, arguments.as_str(), end.0), (&json!("weather"), WEATHER, &json!(end.1)), "{path}: {answer}");
         let asked = world.engine.asked();
         assert_eq!(asked.chat.calling, Calling::Forced);
-        let Some(Constraint::JsonSchema(schema)) = asked.constraint else { panic!("{path}") };
+        let Some(Constraint::Call { schema, .. }) = asked.constraint else { panic!("{path}") };
         insta::assert_json_snapshot!("any_call_schema", serde_json::from_str::<Value>(&schema).unwrap());
     }
     world.close().await;
