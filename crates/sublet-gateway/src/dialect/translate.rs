@@ -116,7 +116,9 @@ fn push_format(body: &mut Map<String, Value>, constraint: &Constraint) -> Result
             let schema: Value = serde_json::from_str(text).map_err(|error| Error::internal(error.to_string()))?;
             json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema, "strict": true } })
         }
-        Constraint::Regex(_) | Constraint::Grammar(_) => return Err(Error::internal("these dialects have no such rules")),
+        Constraint::Regex(_) | Constraint::Grammar(_) | Constraint::Call { .. } => {
+            return Err(Error::internal("these dialects have no such rules"));
+        }
     };
     body.insert("response_format".to_owned(), format);
     Ok(())
