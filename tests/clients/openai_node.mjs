@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
-const { OpenAI } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('openai');
+const { OpenAI, toFile } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('openai');
 
 const base = process.env.SUBLET_API_BASE;
 const model = process.env.SUBLET_MODEL;
@@ -124,6 +124,36 @@ const checks = {
     await refused(OpenAI.BadRequestError, 'invalid_request', () => ask({ temperature: 9 }));
     const long = [{ role: 'user', content: 'word '.repeat(50_000) }];
     await refused(OpenAI.BadRequestError, 'context_length_exceeded', () => ask({ messages: long }));
+  },
+
+  async 'files go up and come down'() {
+    const content = Buffer.alloc(300_000, 'sublet');
+    const file = await client.files.create({ file: await toFile(content, 'text.bin'), purpose: 'user_data' });
+    assert.deepEqual([file.object, file.bytes, file.filename], ['file', content.length, 'text.bin']);
+    const back = Buffer.from(await (await client.files.content(file.id)).arrayBuffer());
+    assert.ok(back.equals(content), 'the content came back changed');
+    assert.equal((await client.files.delete(file.id)).deleted, true);
+    await refused(OpenAI.NotFoundError, 'not_found', () => client.files.retrieve(file.id));
+  },
+
+  async 'a batch answers each line'() {
+    const endpoint = '/v1/chat/completions';
+    const line = (n) => JSON.stringify({ custom_id: `line-${n}`, method: 'POST', url: endpoint, body: { model, messages, max_tokens: 8 } });
+    const text = [0, 1, 2].map(line).join('\n');
+    const file = await client.files.create({ file: await toFile(Buffer.from(text), 'lines.jsonl'), purpose: 'batch' });
+    let batch = await client.batches.create({ input_file_id: file.id, endpoint, completion_window: '24h' });
+    for (const deadline = Date.now() + 60_000; !['completed', 'failed', 'expired', 'cancelled'].includes(batch.status);) {
+      assert.ok(Date.now() < deadline, `${batch.id} is still ${batch.status}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      batch = await client.batches.retrieve(batch.id);
+    }
+    assert.deepEqual([batch.status, batch.request_counts], ['completed', { total: 3, completed: 3, failed: 0 }]);
+    const answers = (await (await client.files.content(batch.output_file_id)).text()).trim().split('\n').map((one) => JSON.parse(one));
+    assert.deepEqual(answers.map((one) => one.custom_id), ['line-0', 'line-1', 'line-2']);
+    assert.ok(answers.every((one) => one.response.status_code === 200 && one.response.body.choices[0].message.content));
+    const listed = [];
+    for await (const one of client.batches.list({ limit: 2 })) listed.push(one.id);
+    assert.ok(listed.includes(batch.id), `${batch.id} is not listed`);
   },
 
   async 'an aborted stream is charged for what was delivered'() {

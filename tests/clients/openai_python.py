@@ -6,6 +6,7 @@ Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
 
 import json
 import os
+import time
 from typing import Literal
 
 import openai
@@ -303,6 +304,71 @@ def a_response_calls_a_function_and_goes_on():
     result = {"type": "function_call_output", "call_id": call.call_id, "output": '{"temperature": 7, "sky": "cloudy"}'}
     items = [{"role": "user", "content": question}, call, result]
     assert client.responses.create(**settings, input=items).output_text
+
+
+def lines(count, **settings):
+    """Input lines of a batch, the n-th with the seed n."""
+    body = {"model": MODEL, "messages": QUESTION, "max_tokens": 8, **settings}
+    url = "/v1/chat/completions"
+    wire = [{"custom_id": f"line-{n}", "method": "POST", "url": url, "body": {**body, "seed": n}} for n in range(count)]
+    return "".join(json.dumps(line) + "\n" for line in wire).encode()
+
+
+def ended(batch):
+    deadline = time.monotonic() + 60
+    while batch.status not in ("completed", "failed", "expired", "cancelled"):
+        assert time.monotonic() < deadline, f"{batch.id} is still {batch.status}"
+        time.sleep(0.1)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+@check
+def files_go_up_and_come_down():
+    content = bytes(range(256)) * 2_000
+    life = {"anchor": "created_at", "seconds": 3600}
+    file = client.files.create(file=("numbers.bin", content), purpose="user_data", expires_after=life)
+    same((file.object, file.bytes, file.filename, file.status), ("file", len(content), "numbers.bin", "processed"), "the file")
+    same(file.expires_at - file.created_at, 3600, "its life")
+    same(client.files.content(file.id).read(), content, "the content")
+    assert file.id in [one.id for one in client.files.list(purpose="user_data")], "it is not listed"
+    same(client.files.delete(file.id).deleted, True, "deleted")
+    raises(openai.NotFoundError, lambda: client.files.retrieve(file.id), code="not_found")
+
+
+@check
+def a_batch_answers_each_line_as_a_request_would_be():
+    file = client.files.create(file=("lines.jsonl", lines(5, temperature=0)), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"suite": "python"}
+    )
+    batch = ended(batch)
+    same((batch.status, batch.errors, batch.metadata), ("completed", None, {"suite": "python"}), "the batch")
+    counts = batch.request_counts
+    same((counts.total, counts.completed, counts.failed), (5, 5, 0), "counts")
+    answers = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    same([answer["custom_id"] for answer in answers], [f"line-{n}" for n in range(5)], "the lines, in their order")
+    online = ask(temperature=0, max_tokens=8)
+    same(answers[0]["response"]["body"]["choices"][0]["message"]["content"], online.choices[0].message.content, "an answer")
+    same(batch.usage.output_tokens, sum(answer["response"]["body"]["usage"]["completion_tokens"] for answer in answers), "usage")
+    assert batch.id in [one.id for one in client.batches.list(limit=5)], "it is not listed"
+
+
+@check
+def a_batch_with_a_wrong_line_fails_and_says_which():
+    file = client.files.create(file=("lines.jsonl", lines(2) + b"{}\n"), purpose="batch")
+    batch = ended(client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"))
+    same((batch.status, [problem.line for problem in batch.errors.data]), ("failed", [3]), "the batch")
+    call = lambda: client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    raises(openai.BadRequestError, call, code="unsupported_field", param="endpoint")
+
+
+@check
+def a_cancelled_batch_ends():
+    file = client.files.create(file=("lines.jsonl", lines(200, max_tokens=200)), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    batch = ended(client.batches.cancel(batch.id))
+    same(batch.status, "cancelled", "the batch")
 
 
 @check

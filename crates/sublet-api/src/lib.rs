@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod batch;
 pub mod body;
 pub mod capacity;
 #[cfg(feature = "client")]
@@ -18,6 +19,7 @@ pub mod credit;
 pub mod device;
 pub mod error;
 mod fields;
+pub mod file;
 pub mod health;
 pub mod invoice;
 pub mod job;

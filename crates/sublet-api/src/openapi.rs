@@ -115,10 +115,8 @@ impl Builder {
         }
         if let Some(request) = route.request {
             let schema = self.schema(request);
-            operation.insert(
-                "requestBody".to_owned(),
-                json!({ "required": true, "content": { "application/json": { "schema": schema } } }),
-            );
+            let kind = if route.takes_form { "multipart/form-data" } else { "application/json" };
+            operation.insert("requestBody".to_owned(), json!({ "required": true, "content": { kind: { "schema": schema } } }));
         }
         operation.insert("responses".to_owned(), self.answers(route));
         let security = match route.plane {
@@ -193,6 +191,7 @@ impl Builder {
                 "application/json": { "schema": self.schema(whole) },
                 "text/event-stream": { "schema": self.schema(event) },
             }),
+            Answer::File => json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } }),
             Answer::Text | Answer::TextStream => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };
         json!({

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use sublet_core::error::ErrorCode;
+use sublet_core::file::FilePurpose;
 use sublet_core::id::Identifier;
 use sublet_core::notice::NoticeClass;
 
@@ -54,6 +55,8 @@ text_schemas! {
     ClassText = json_schema!({ "type": "string", "enum": ["internal", "external", "partner", "supplier"] });
     /// How strictly a workload is separated.
     IsolationText = json_schema!({ "type": "string", "enum": ["process", "sandbox"] });
+    /// What a file is for.
+    PurposeText = json_schema!({ "type": "string", "enum": FilePurpose::ALL.map(FilePurpose::as_str) });
     /// What is known of a server's own ways.
     EngineKindText = json_schema!({ "type": "string", "enum": ["vllm", "sglang", "llama_cpp", "openai"] });
     /// Whether new requests go to a replica.

@@ -227,6 +227,19 @@ impl Cloud {
             Some(key) => key,
             None => self.live_key(secret).await?,
         };
+        self.access_for(key).await
+    }
+
+    /// The same for work that goes on under a key after the call that began it.
+    pub(crate) async fn access_of_key(&self, id: &KeyId) -> Result<Arc<Access>> {
+        let now = self.now();
+        let found = self.store.read(id, |id, tx| Box::pin(key::find(tx, &Scope::Operator, id))).await?;
+        let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
+        let gone = || Error::new(ErrorCode::InvalidApiKey, format!("the key {id} was revoked or has expired"));
+        self.access_for(live.ok_or_else(gone)?).await
+    }
+
+    async fn access_for(&self, key: Key) -> Result<Arc<Access>> {
         let (Some(organization), Some(project)) = (key.organization, key.project) else {
             return Err(Error::new(
                 ErrorCode::WrongKeyPlane,

@@ -17,6 +17,7 @@ use sublet_money::period::BillingCalendar;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, usage_lines};
 use sublet_money::sku::SkuFamily;
+use sublet_store::batch_line::{self, Given, Try};
 use sublet_store::budget::BudgetRef;
 use sublet_store::charge::{self, Charge};
 use sublet_store::slice::{self, Slice};
@@ -31,6 +32,9 @@ impl UsageSink for Cloud {
         Box::pin(async move { self.store.write((self, batch), |(cloud, batch), tx| Box::pin(cloud.settle_batch(tx, batch))).await })
     }
 }
+
+/// The status of an answer that is charged.
+const ANSWERED: u16 = 200;
 
 /// A slice, and what a batch takes of it.
 struct Drawn {
@@ -118,7 +122,9 @@ impl<'a> Fold<'a> {
 
     /// Names the first and the last request of an entry: usage events have those between.
     fn memo(&self, organization: &OrganizationId, count: i64) -> String {
-        let charged = |event: &&NewEvent<'_>| event.quarantine.is_none() && &event.encoded.record.organization == organization;
+        let charged = |event: &&NewEvent<'_>| {
+            event.quarantine.is_none() && !event.superseded && &event.encoded.record.organization == organization
+        };
         let mut requests = self.events.iter().filter(charged).map(|event| &event.encoded.record.request);
         match (requests.next(), requests.next_back()) {
             (Some(first), Some(last)) => format!("{count} requests, {first} to {last}"),
@@ -175,6 +181,9 @@ impl Cloud {
     /// Charges one new record, or says why not.
     async fn settle_one<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, fold: &mut Fold<'a>) -> Result<()> {
         let record = encoded.record;
+        if !answer_line(tx, record).await? {
+            return supersede(tx, encoded, fold).await;
+        }
         let outcome = match self.rate(tx, record, fold).await? {
             Ok(rated) => match fold.slice(tx, record).await? {
                 Ok(drawn) if rated.total <= drawn.left()? => {
@@ -190,7 +199,7 @@ impl Cloud {
         match outcome {
             Ok((rated, currency)) => {
                 fold.report.settled += 1;
-                fold.events.push(NewEvent { encoded, amount: rated.total, currency, quarantine: None });
+                fold.events.push(NewEvent { encoded, amount: rated.total, currency, quarantine: None, superseded: false });
                 fold.charge(self, record, rated, currency);
             }
             Err(reason) => {
@@ -287,6 +296,27 @@ impl Cloud {
             detail: reason.clone(),
         };
         self.record(tx, &Actor::system(), deed, now).await?;
-        Ok(NewEvent { encoded, amount: Nanos::ZERO, currency, quarantine: Some(reason) })
+        Ok(NewEvent { encoded, amount: Nanos::ZERO, currency, quarantine: Some(reason), superseded: false })
     }
+}
+
+/// Writes the answer of a line into its batch, in the transaction that charges it. False if this attempt may not.
+async fn answer_line(tx: &mut Tx, record: &UsageRecord) -> Result<bool> {
+    let Some(line) = &record.line else { return Ok(true) };
+    let by = Try { name: &line.name, request: &record.request, attempt: record.attempt };
+    batch_line::answer(tx, &by, &Given { status: ANSWERED, body: &line.answer, tokens: record.tokens }).await
+}
+
+/// Takes note of an answer that another attempt gives. Its slice counts the record, so that it can close.
+async fn supersede<'a>(tx: &mut Tx, encoded: Encoded<'a>, fold: &mut Fold<'a>) -> Result<()> {
+    fold.report.superseded += 1;
+    let currency = match fold.slice(tx, encoded.record).await? {
+        Ok(drawn) => {
+            drawn.records += 1;
+            drawn.slice.currency
+        }
+        Err(_) => Currency::EUR,
+    };
+    fold.events.push(NewEvent { encoded, amount: Nanos::ZERO, currency, quarantine: None, superseded: true });
+    Ok(())
 }

@@ -113,6 +113,26 @@ impl Cloud {
         }
     }
 
+    /// What a key could spend if nothing else were going on: its limits and the credit, without regard to
+    /// what is reserved at the moment. An estimate to refuse early with; money is held elsewhere.
+    pub(crate) async fn affordable(&self, key: &KeyId) -> Result<Nanos> {
+        let now = self.now();
+        self.store
+            .write(key, move |key, tx| {
+                Box::pin(async move {
+                    let (owner, project) = live_owner(tx, key, now).await?;
+                    let organization = organization::get(tx, &Scope::Operator, &owner).await?;
+                    let periods = periods_at(&organization.time_zone, now)?;
+                    let budgets = budget::chain(tx, &[key.as_str(), project.as_str(), owner.as_str()], &periods).await?;
+                    let in_slices = slice::open_total(tx, &owner).await?;
+                    let available = ledger::available(tx, &owner).await?.total()?;
+                    let credit = available.checked_add(organization.credit_limit)?.checked_add(in_slices)?;
+                    budgets.iter().try_fold(credit, |least, budget| Ok(least.min(budget.amount.checked_sub(budget.settled)?)))
+                })
+            })
+            .await
+    }
+
     async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
         let now = self.now();
         let (owner, project) = live_owner(tx, &request.key, now).await?;

@@ -77,6 +77,7 @@ impl Session {
             outcome: Outcome::Completed,
             measured: Measured::Engine,
             client_retry: 0,
+            line: None,
             replica: None,
         }
     }

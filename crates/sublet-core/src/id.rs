@@ -114,6 +114,10 @@ identifiers! {
     UserId = "user",
     /// One request to the data plane.
     RequestId = "req",
+    /// A file that a project uploaded or was given.
+    FileId = "file",
+    /// Many requests in one file, answered within a time.
+    BatchId = "batch",
     /// Something with a price.
     SkuId = "sku",
     /// A place with its own jurisdiction.

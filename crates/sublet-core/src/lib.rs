@@ -9,10 +9,13 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod admission;
+pub mod batch;
+pub mod blob;
 pub mod clock;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod file;
 pub mod id;
 pub mod job;
 pub mod key;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BoxFuture;
 use crate::admission::{PriceVersion, TokenUsage};
+use crate::batch::LineName;
 use crate::error::Result;
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId, SliceId};
 use crate::time::Timestamp;
@@ -33,6 +34,26 @@ pub struct UsageRecord {
     /// The server that answered; `None` is the engine of the gateway's own process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaId>,
+    /// The line of a batch that this is the answer to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<AnsweredLine>,
+}
+
+/// A line of a batch with its answer: they are durable, settled and charged together.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredLine {
+    #[serde(flatten)]
+    pub name: LineName,
+    /// The body of the answer. It is content: settling takes it out before the record is kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer: String,
+}
+
+/// Content is not for logs.
+impl std::fmt::Debug for AnsweredLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} with {} bytes of answer", self.name, self.answer.len())
+    }
 }
 
 /// How a request ended.
@@ -84,6 +105,8 @@ pub struct SettleReport {
     pub duplicate: u64,
     /// Records that could not be charged and wait in quarantine for an operator.
     pub quarantined: u64,
+    /// Answers to lines of batches that another attempt has taken over: neither charged nor given.
+    pub superseded: u64,
 }
 
 /// Where journal records go: events, charges and postings in one transaction.

@@ -17,29 +17,29 @@ use crate::reply::{Head, log, write_cost};
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a finished request cost and left, as its answer shows it.
-struct Bill {
+pub(crate) struct Bill {
     cost: Money,
     remaining: Option<Money>,
 }
 
 impl Bill {
-    fn new(ended: &Ended, currency: Currency) -> Self {
+    pub fn new(ended: &Ended, currency: Currency) -> Self {
         let money = |amount| Money { amount, currency };
         Self { cost: money(ended.cost), remaining: ended.remaining.map(money) }
     }
-    fn note(&self) -> CostNote {
+    pub fn note(&self) -> CostNote {
         CostNote { cost: self.cost.into(), provisional: true, remaining_budget: self.remaining.map(Into::into) }
     }
 }
 
-fn writer_of(form: Form, head: &Head, generation: &Generation) -> Box<dyn Writer> {
+pub(crate) fn writer_of(form: Form, head: &Head, generation: &Generation) -> Box<dyn Writer> {
     let facts = &generation.facts;
     let choices = generation.choices();
     form.writer(Subject { request: &head.request, model: &facts.model, created: facts.admitted_at, choices })
 }
 
-/// Generates to the end and answers with one object.
-async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
+/// Generates to the end and keeps the text.
+pub(crate) async fn gather(generation: &mut Generation) -> Result<Vec<Text>> {
     let mut texts: Vec<Text> = (0..generation.choices()).map(|_| Text::default()).collect();
     loop {
         match generation.next().await {
@@ -48,13 +48,21 @@ async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
                 texts[choice].text.push_str(&text);
                 texts[choice].logprobs.extend(logprobs);
             }
-            Step::Done => break,
-            Step::Failed(error) => {
-                generation.abandon();
-                return head.error(&error);
-            }
+            Step::Done => return Ok(texts),
+            Step::Failed(error) => return Err(error),
         }
     }
+}
+
+/// Generates to the end and answers with one object.
+async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
+    let texts = match gather(&mut generation).await {
+        Ok(texts) => texts,
+        Err(error) => {
+            generation.abandon();
+            return head.error(&error);
+        }
+    };
     let mut writer = writer_of(form, &head, &generation);
     let currency = generation.facts.prices.currency;
     let mut ended = generation.complete();
@@ -68,7 +76,7 @@ async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
     response
 }
 
-fn end<'a>(ended: &'a Ended, cost: &'a CostNote) -> End<'a> {
+pub(crate) fn end<'a>(ended: &'a Ended, cost: &'a CostNote) -> End<'a> {
     End { tokens: &ended.tokens, finishes: &ended.finishes, cost, at: ended.at }
 }
 

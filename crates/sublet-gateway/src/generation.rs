@@ -16,7 +16,7 @@ use sublet_core::admission::{Access, TokenPrices, TokenUsage};
 use sublet_core::engine::{FinishReason, GenerationEvent, PositionLogprobs};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ReplicaId, RequestId, SliceId};
-use sublet_core::usage::{Measured, Outcome, UsageRecord};
+use sublet_core::usage::{AnsweredLine, Measured, Outcome, UsageRecord};
 use sublet_core::{Nanos, Timestamp, TokenCount};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
@@ -43,6 +43,10 @@ pub(crate) struct Facts {
     pub admitted_at: Timestamp,
     pub client_retry: u32,
     pub streamed: bool,
+    /// Which try of the request this is.
+    pub attempt: u32,
+    /// The line of a batch that it answers; its answer goes in before the end.
+    pub line: Option<AnsweredLine>,
     pub bills: Bills,
     /// Who answered, if it was a server elsewhere.
     pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
@@ -127,18 +131,26 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// What became of the record; `None` if there is nothing to record.
+    pub async fn written(&mut self) -> Option<Written> {
+        let durable = self.durable.take()?;
+        Some(durable.await.unwrap_or(Written::Unknown))
+    }
+
     /// Waits until the record is on the disk. Without it the answer must not be completed.
     pub async fn durable(&mut self) -> Result<()> {
-        let Some(durable) = self.durable.take() else { return Ok(()) };
-        match durable.await {
-            Ok(Written::Durable) => Ok(()),
-            Ok(Written::Refused) => Err(Error::new(
-                ErrorCode::StorageFull,
-                "the usage record could not be written, so the answer was not completed and is not charged",
-            )),
-            Ok(Written::Unknown) | Err(_) => Err(Error::internal("the usage journal failed while a record was on its way")),
+        match self.written().await {
+            None | Some(Written::Durable) => Ok(()),
+            Some(Written::Refused) => Err(not_written()),
+            Some(Written::Unknown) => Err(Error::internal("the usage journal failed while a record was on its way")),
         }
     }
+}
+
+/// The record is surely not there.
+pub(crate) fn not_written() -> Error {
+    let message = "the usage record could not be written, so the answer was not completed and is not charged";
+    Error::new(ErrorCode::StorageFull, message)
 }
 
 impl Generation {
@@ -420,9 +432,20 @@ impl Generation {
         TokenUsage { input: TokenCount::new(prompt - cached), cached_input: TokenCount::new(cached), output }
     }
 
+    /// How it ends, once every answer has ended well; [`Generation::complete`] makes it so.
+    pub fn ending(&self) -> Ended {
+        let tokens = self.usage(TokenCount::new(self.branches.iter().map(|branch| branch.reported).sum()));
+        let cost = provisional_cost(&self.facts.prices, &tokens).unwrap_or(Nanos::ZERO);
+        Ended { tokens, finishes: self.finishes(), cost, remaining: None, at: self.gateway.clock.now(), durable: None }
+    }
+
+    fn finishes(&self) -> Vec<FinishReason> {
+        self.branches.iter().filter_map(|branch| branch.finish).collect()
+    }
+
     /// Every answer ended well: records all of it.
     pub fn complete(mut self) -> Ended {
-        let finishes: Vec<FinishReason> = self.branches.iter().filter_map(|branch| branch.finish).collect();
+        let finishes = self.finishes();
         let outcome = if finishes.contains(&FinishReason::Allowance) {
             Outcome::BudgetStopped
         } else if finishes.contains(&FinishReason::Length) {
@@ -473,11 +496,12 @@ impl Generation {
     }
 
     fn record(&mut self, money: Money, outcome: Outcome, tokens: TokenUsage) -> oneshot::Receiver<Written> {
+        let line = self.facts.line.take();
         let facts = &self.facts;
         let upper = facts.prices.upper_bound(&tokens).expect("a cost below the hold is in range");
         let record = UsageRecord {
             request: facts.request.clone(),
-            attempt: 1,
+            attempt: facts.attempt,
             gateway: self.gateway.config.gateway.clone(),
             fence: self.gateway.config.fence,
             slice: self.slice.clone(),
@@ -494,6 +518,7 @@ impl Generation {
             outcome,
             measured: self.measured(),
             client_retry: facts.client_retry,
+            line,
             replica: facts.served_by.as_ref().and_then(|served_by| served_by.get().cloned()),
         };
         let payload = serde_json::to_vec(&record).expect("a usage record has only JSON's own types");

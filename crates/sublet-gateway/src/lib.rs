@@ -24,6 +24,7 @@ mod generation;
 mod idempotency;
 pub mod journal;
 mod keys;
+mod line;
 pub mod metrics;
 mod models;
 mod prepare;
@@ -38,6 +39,7 @@ mod supply;
 pub use config::{GatewayConfig, JournalConfig, SupplyConfig};
 pub use gateway::{Gateway, GatewayPorts, Phase, ShutdownReport};
 pub use journal::{FileDirectory, JournalDirectory, JournalFile, OpenReport};
+pub use line::Lines;
 pub use metrics::MetricsSnapshot;
 pub use supply::ReplicaStatus;
 

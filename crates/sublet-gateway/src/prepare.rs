@@ -104,6 +104,15 @@ impl Prepared {
         self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.prompt_max))
     }
 
+    /// Output tokens of all answers, at most.
+    pub fn output_max(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.cap))
+    }
+    /// Output without which none of it is worth starting.
+    pub fn output_least(&self) -> TokenCount {
+        self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(TokenCount::new(lot.least)))
+    }
+
     /// Starts one lot with what is paid for it.
     pub async fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
         let lot = self.lots[index];

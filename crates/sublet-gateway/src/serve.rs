@@ -119,6 +119,8 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         streamed: prepared.stream,
         bills: prepared.bills,
         served_by: prepared.served_by.clone(),
+        attempt: 1,
+        line: None,
     };
     let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
     let generation = start(gateway, &state, (facts, guards), &prepared).await?;

@@ -1,5 +1,8 @@
 //! What a handler is given: who calls, with what.
 
+use std::sync::Mutex;
+
+use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::Serialize;
@@ -25,7 +28,10 @@ pub struct Context {
     pub path: Vec<(String, String)>,
     pub query: String,
     pub headers: HeaderMap,
+    /// Empty where the route takes a form.
     pub body: Bytes,
+    /// The unread body of a route that takes a form, for its handler to take. Bodies alone cannot be shared.
+    pub form: Mutex<Option<Body>>,
 }
 
 impl Context {
@@ -56,11 +62,14 @@ impl Context {
     }
     /// The call with its Idempotency-Key, if one was given.
     pub fn call(&self) -> Result<Call> {
+        let path: Vec<&str> = self.path.iter().map(|(_, value)| value.as_str()).collect();
+        self.call_for(&format!("{}\n{}\n{}", path.join("/"), self.query, String::from_utf8_lossy(&self.body)))
+    }
+    /// The same for a request whose body was read as a form; `request` says everything that a repeat must have too.
+    pub fn call_for(&self, request: &str) -> Result<Call> {
         let Some(key) = self.headers.get("idempotency-key") else { return Ok(Call::once(self.actor.clone())) };
         let key = key.to_str().map_err(|_| Error::new(ErrorCode::InvalidRequest, "an Idempotency-Key is printable ASCII"))?;
-        let path: Vec<&str> = self.path.iter().map(|(_, value)| value.as_str()).collect();
-        let request = format!("{}\n{}\n{}", path.join("/"), self.query, String::from_utf8_lossy(&self.body));
-        Call::under_key(self.actor.clone(), self.operation.name(), key, &request)
+        Call::under_key(self.actor.clone(), self.operation.name(), key, request)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The gate every call passes: key, plane, size of the body; errors become envelopes behind it.
 
+use std::sync::Mutex;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
 use bytes::Bytes;
@@ -53,7 +55,10 @@ async fn admit(app: &App, route: &'static Route, id: RequestId, request: Request
         .await
         .map_err(|error| Error::new(ErrorCode::InvalidRequest, format!("the path cannot be read: {error}")))?;
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let body = read_body(body, route.body_bytes_max).await?;
+    let (body, form) = match route.takes_form {
+        true => (Bytes::new(), Some(body)),
+        false => (read_body(body, route.body_bytes_max).await?, None),
+    };
     let query = parts.uri.query().unwrap_or("").to_owned();
     if route.method != Method::Get && !query.is_empty() {
         let name = query.split(['=', '&']).next().unwrap_or_default();
@@ -62,7 +67,16 @@ async fn admit(app: &App, route: &'static Route, id: RequestId, request: Request
             .param(name)
             .alternative("put what the call needs into its body"));
     }
-    Ok(Context { request: id, operation: route.operation, actor, path, query, headers: parts.headers, body })
+    Ok(Context {
+        request: id,
+        operation: route.operation,
+        actor,
+        path,
+        query,
+        headers: parts.headers,
+        body,
+        form: Mutex::new(form),
+    })
 }
 
 /// The address of the peer, as audit entries show it.

@@ -6,8 +6,8 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, credit, device, invoice, job, key, lease, ledger, limit, model, organization, price, project, public,
-    quote, remote_model, sku, usage, user, why,
+    App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, organization, price, project,
+    public, quote, remote_model, sku, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -44,6 +44,15 @@ fn everybodys(operation: Operation) -> Option<Handler> {
 
 fn projects(operation: Operation) -> Option<Handler> {
     match operation {
+        Operation::CreateFile => to!(file::create),
+        Operation::ListFiles => to!(file::list),
+        Operation::GetFile => to!(file::get),
+        Operation::DeleteFile => to!(file::delete),
+        Operation::GetFileContent => to!(file::content),
+        Operation::CreateBatch => to!(batch::create),
+        Operation::ListBatches => to!(batch::list),
+        Operation::GetBatch => to!(batch::get),
+        Operation::CancelBatch => to!(batch::cancel),
         Operation::GetAccount => to!(account::get),
         Operation::GetRequest => to!(usage::get_request),
         Operation::GetUsage => to!(usage::summary),

@@ -13,10 +13,12 @@
 mod account;
 pub mod answer;
 mod audit;
+mod batch;
 pub mod console;
 mod context;
 mod credit;
 mod device;
+mod file;
 pub mod gate;
 mod handler;
 mod invoice;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use sublet_api::health::HealthCheck;
 use sublet_api::remote_model::ReplicaSeen;
 use sublet_cloud::Cloud;
+use sublet_cloud::batch::Batches;
 use sublet_cloud::compute::Compute;
 use sublet_core::BoxFuture;
 use sublet_core::engine::{ModelEngine, ModelInfo};
@@ -68,6 +71,7 @@ pub trait Process: Send + Sync {
 pub struct App {
     pub cloud: Cloud,
     pub compute: Compute,
+    pub batches: Batches,
     pub engine: Arc<dyn ModelEngine>,
     pub process: Arc<dyn Process>,
 }

@@ -248,6 +248,7 @@ fn record(version: &PriceListVersion) -> UsageRecord {
         outcome: sublet_core::usage::Outcome::Completed,
         measured: sublet_core::usage::Measured::Engine,
         client_retry: 0,
+        line: None,
         replica: None,
     }
 }

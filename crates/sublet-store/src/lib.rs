@@ -13,12 +13,15 @@
 
 pub mod attempt;
 pub mod audit;
+pub mod batch;
+pub mod batch_line;
 pub mod budget;
 pub mod change;
 pub mod charge;
 pub mod credit;
 pub mod database;
 pub mod device;
+pub mod file;
 pub mod hold;
 pub mod idempotency;
 pub mod invoice;

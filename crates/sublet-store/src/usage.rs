@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sublet_core::id::{ProjectId, RequestId};
-use sublet_core::usage::UsageRecord;
+use sublet_core::usage::{AnsweredLine, UsageRecord};
 use sublet_core::{Currency, Error, Nanos, Result, Scope, Timestamp};
 
 use crate::database::Tx;
@@ -39,7 +39,14 @@ pub struct Encoded<'a> {
 
 impl<'a> Encoded<'a> {
     pub fn new(record: &'a UsageRecord) -> Result<Self> {
-        let body = to_json(record)?;
+        let body = match &record.line {
+            // An answer is content: it belongs to its batch and is not kept with what it cost.
+            Some(line) if !line.answer.is_empty() => {
+                let line = Some(AnsweredLine { name: line.name.clone(), answer: String::new() });
+                to_json(&UsageRecord { line, ..record.clone() })?
+            }
+            _ => to_json(record)?,
+        };
         Ok(Self { record, body_hash: hash_text(&body), body })
     }
 }
@@ -51,6 +58,18 @@ pub struct NewEvent<'a> {
     pub amount: Nanos,
     pub currency: Currency,
     pub quarantine: Option<String>,
+    /// Another attempt answers its line: it costs nothing.
+    pub superseded: bool,
+}
+
+impl NewEvent<'_> {
+    const fn state(&self) -> &'static str {
+        match (&self.quarantine, self.superseded) {
+            (Some(_), _) => "quarantined",
+            (None, true) => "superseded",
+            (None, false) => "settled",
+        }
+    }
 }
 
 /// The hashes under which attempts of these requests are known.
@@ -69,7 +88,7 @@ pub async fn hashes_of(tx: &mut Tx, records: &[UsageRecord]) -> Result<BTreeMap<
 
 pub async fn insert(tx: &mut Tx, events: &[NewEvent<'_>]) -> Result<()> {
     fn row<'e>(event: &'e NewEvent<'_>) -> Vec<Value<'e>> {
-        let NewEvent { encoded, amount, currency, quarantine } = event;
+        let NewEvent { encoded, amount, currency, quarantine, .. } = event;
         let record = encoded.record;
         params![
             record.request.as_str(),
@@ -79,7 +98,7 @@ pub async fn insert(tx: &mut Tx, events: &[NewEvent<'_>]) -> Result<()> {
             record.project.as_str(),
             record.key.as_str(),
             record.slice.as_str(),
-            if quarantine.is_some() { "quarantined" } else { "settled" },
+            event.state(),
             quarantine.as_deref().unwrap_or(""),
             record.model.as_str(),
             record.tokens.input.get(),

@@ -3,6 +3,7 @@
 //! A real PostgreSQL is started by the tests themselves; where its programs are missing, tests fail.
 #![allow(clippy::expect_used, reason = "test code fails loudly")]
 
+pub mod blob;
 pub mod clock;
 pub mod database;
 pub mod postgres;
@@ -10,6 +11,7 @@ pub mod runner;
 pub mod simulation;
 pub mod tenant;
 
+pub use blob::MemoryBlobs;
 pub use clock::{ManualClock, SeededRng, mint};
 pub use database::{Database, TestCloud};
 

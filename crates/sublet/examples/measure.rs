@@ -115,6 +115,7 @@ impl Ledger {
             outcome: Outcome::Completed,
             measured: Measured::Engine,
             client_retry: 0,
+            line: None,
             replica: None,
         }
     }

@@ -3,6 +3,7 @@
 //! This crate alone reads the environment and the command line and makes real time and
 //! randomness; everything else is given what it needs.
 
+mod blob_folder;
 mod data_directory;
 mod demo;
 mod listen;
@@ -64,6 +65,9 @@ struct UpArguments {
     /// What this machine is called among the nodes, instead of its host name
     #[arg(long, value_name = "NAME", env = "SUBLET_NODE_NAME")]
     node_name: Option<String>,
+    /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
+    #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
+    files: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -86,13 +90,14 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
-            let UpArguments { listen, database, currency, time_zone, node_name } = up;
-            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name };
+            let UpArguments { listen, database, currency, time_zone, node_name, files } = up;
+            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files };
             finish(serve(&options, &After::Serve))
         }
         AnyCommand::Demo(demo) => {
             let (currency, time_zone) = (Currency::EUR, "UTC".to_owned());
-            let options = UpOptions { data_dir, listen: demo.listen, database: None, currency, time_zone, node_name: None };
+            let (listen, database) = (demo.listen, None);
+            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name: None, files: None };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {

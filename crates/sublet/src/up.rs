@@ -2,27 +2,30 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use sublet_cloud::Cloud;
+use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
+use sublet_cloud::file::Files;
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
 use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
-use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts};
+use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
 use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_store::{Store, StoreConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
 use crate::process::CloudProcess;
 use crate::real::{SystemClock, SystemRng};
@@ -52,6 +55,8 @@ pub struct UpOptions {
     pub time_zone: String,
     /// What this machine is called among the nodes; `None` is its host name.
     pub node_name: Option<String>,
+    /// Where contents of files are; `None` is in the data directory.
+    pub files: Option<PathBuf>,
 }
 
 /// A running cloud.
@@ -71,6 +76,7 @@ pub struct RunningCloud {
     listener: JoinHandle<()>,
     reconciler: JoinHandle<()>,
     follower: JoinHandle<()>,
+    batch_reconciler: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -93,7 +99,8 @@ impl RunningCloud {
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
         let without_devices = register_devices(&compute).await?;
-        let gateway = open_gateway(&cloud, gateway_id, &data, Arc::clone(&engine)).await?;
+        let gateway = open_gateway(&cloud, gateway_id.clone(), &data, Arc::clone(&engine)).await?;
+        let batches = open_batches(&cloud, (gateway_id, &gateway), Arc::<Engine>::clone(&engine), &files_folder(&data, options)?)?;
         let process = CloudProcess {
             cloud: cloud.clone(),
             gateway: Arc::clone(&gateway),
@@ -101,7 +108,8 @@ impl RunningCloud {
             models: data.directory("models")?,
         };
         let served: Arc<dyn ModelEngine> = engine;
-        let app = App { cloud: cloud.clone(), compute: compute.clone(), engine: served, process: Arc::new(process) };
+        let process = Arc::new(process);
+        let app = App { cloud: cloud.clone(), compute: compute.clone(), batches: batches.clone(), engine: served, process };
         let router = router(&app, sublet_gateway::handlers(&gateway))?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
@@ -109,6 +117,8 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (following, stopped) = (cloud.clone(), stop.subscribe());
         let follower = tokio::spawn(async move { following.run_follower(stopped).await });
+        let stopped = stop.subscribe();
+        let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
         Ok(Self {
             cloud,
@@ -123,6 +133,7 @@ impl RunningCloud {
             listener,
             reconciler,
             follower,
+            batch_reconciler,
             _data: data,
         })
     }
@@ -132,7 +143,13 @@ impl RunningCloud {
         let (report, ()) = tokio::join!(self.gateway.shutdown(DRAIN_DEADLINE), self.drain_jobs());
         tracing::info!(?report, "the gateway has drained");
         self.stop.send_replace(true);
-        for (name, task) in [("listener", self.listener), ("reconciler", self.reconciler), ("follower", self.follower)] {
+        let tasks = [
+            ("listener", self.listener),
+            ("reconciler", self.reconciler),
+            ("follower", self.follower),
+            ("batches", self.batch_reconciler),
+        ];
+        for (name, task) in tasks {
             if let Err(error) = task.await {
                 tracing::error!(name, %error, "a task failed");
             }
@@ -307,4 +324,21 @@ async fn open_gateway(cloud: &Cloud, id: GatewayId, data: &DataDirectory, engine
     let freed = cloud.close_fenced_slices(&id, fence).await?;
     tracing::info!(?report, settled, freed, "the gateway is open");
     Ok(gateway)
+}
+
+/// Where contents of files are.
+fn files_folder(data: &DataDirectory, options: &UpOptions) -> Result<PathBuf> {
+    options.files.clone().map_or_else(|| data.directory("files"), Ok)
+}
+
+/// Files and batches over the gateway, whose journal is settled already.
+fn open_batches(
+    cloud: &Cloud,
+    (owner, gateway): (GatewayId, &Arc<Gateway>),
+    engine: Arc<dyn ModelEngine>,
+    folder: &Path,
+) -> Result<Batches> {
+    let blobs = BlobFolder::open(folder, cloud.ids().rng().as_ref()).map_err(|error| data_directory::failure(folder, &error))?;
+    let files = Files::new(cloud.clone(), Arc::new(blobs));
+    Ok(Batches::new(BatchPorts { files, lines: Arc::new(Lines::new(gateway)), engine, owner }))
 }

@@ -20,6 +20,8 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub const INFERENCE_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest body of a job with its files, in bytes (base 64 adds a third to the files).
 pub const JOB_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest form that uploads a file, in bytes: 200 MiB of file, and the form around it.
+pub const FILE_BODY_BYTES_MAX: usize = 201 * 1024 * 1024;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -38,6 +40,8 @@ pub struct Route {
     pub idempotency: Idempotency,
     /// Larger bodies are refused unread; 0 takes no body.
     pub body_bytes_max: usize,
+    /// The body is a form that its handler reads piece by piece.
+    pub takes_form: bool,
     /// Served without `/v1` and under `/openai/v1` too.
     pub aliased: bool,
     pub request: Option<SchemaOf>,
@@ -121,6 +125,8 @@ pub enum Answer {
     Text,
     /// Plain text that is sent while it is made.
     TextStream,
+    /// The content of a file.
+    File,
 }
 
 impl Route {
@@ -138,6 +144,7 @@ impl Route {
             billable: false,
             idempotency: Idempotency::Ignored,
             body_bytes_max,
+            takes_form: false,
             aliased: false,
             request: None,
             query: None,
@@ -164,6 +171,12 @@ impl Route {
     }
     const fn streams_text(self) -> Self {
         Self { answer: Answer::TextStream, ..self }
+    }
+    const fn gives_file(self) -> Self {
+        Self { answer: Answer::File, ..self }
+    }
+    const fn takes_form<T: JsonSchema>(self, bytes_max: usize) -> Self {
+        Self { takes_form: true, ..self.takes::<T>().body_up_to(bytes_max) }
     }
     const fn creates(self) -> Self {
         Self { idempotency: Idempotency::Stored, ..self }

@@ -1,12 +1,14 @@
 //! The table itself: the API's table of contents, one plane after the other.
 
 use super::Plane::{Admin, Operator, Project, Public};
-use super::{JOB_BODY_BYTES_MAX, Method, Route};
+use super::{FILE_BODY_BYTES_MAX, JOB_BODY_BYTES_MAX, Method, Route};
 use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
+use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::device::{Device, DeviceListQuery, Node};
+use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
@@ -82,6 +84,18 @@ routes! {
     ListModels           = Get  "/v1/models"           .open(Project, "The models this key may call.").aliased().gives::<openai::ModelList>();
     GetModel             = Get  "/v1/models/{*id}"     .open(Project, "One model by name; names may hold slashes.").aliased().gives::<openai::Model>();
     GetRequest           = Get  "/v1/requests/{id}"    .open(Project, "What one request used and cost; never its content.").gives::<Request>();
+
+    CreateFile           = Post   "/v1/files"              .open(Project, "Uploads a file as a multipart form.")
+        .creates().aliased().takes_form::<CreateFile>(FILE_BODY_BYTES_MAX).gives::<File>();
+    ListFiles            = Get    "/v1/files"              .open(Project, "The project's files.").aliased().query::<FileListQuery>().gives::<List<File>>();
+    GetFile              = Get    "/v1/files/{id}"         .open(Project, "One file, without its content.").aliased().gives::<File>();
+    DeleteFile           = Delete "/v1/files/{id}"         .open(Project, "Deletes a file that no running batch reads.").aliased().gives::<Deleted>();
+    GetFileContent       = Get    "/v1/files/{id}/content" .open(Project, "The content of a file, byte for byte.").aliased().gives_file();
+    CreateBatch          = Post   "/v1/batches"            .open(Project, "Has the requests in a file answered within a time, each charged to this key.")
+        .creates().aliased().takes::<CreateBatch>().gives::<Batch>();
+    ListBatches          = Get    "/v1/batches"            .open(Project, "The project's batches.").aliased().query::<ListQuery>().gives::<List<Batch>>();
+    GetBatch             = Get    "/v1/batches/{id}"       .open(Project, "One batch and how far it is.").aliased().gives::<Batch>();
+    CancelBatch          = Post   "/v1/batches/{id}/cancel".open(Project, "Ends a batch; answers it has are kept.").aliased().gives::<Batch>();
 
     // ---- Platform: project keys -----------------------------------------------------------
     GetAccount       = Get    "/v1/account"           .open(Project, "Who this key is and what it can still spend.").gives::<Account>();

@@ -15,10 +15,24 @@ pub const HEADER_BYTES: usize = 24;
 const CHECKSUM_AT: usize = 20;
 /// Records in one frame at most.
 pub const FRAME_RECORDS_MAX: usize = 1_024;
-/// Bytes of one record at most.
-pub const RECORD_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of one record at most: a line's answer is in it, with every quotation mark escaped.
+pub const RECORD_BYTES_MAX: usize = 64 * 1_024 + 2 * LINE_ANSWER_BYTES_MAX;
+/// Bytes of one line's answer at most.
+pub const LINE_ANSWER_BYTES_MAX: usize = 512 * 1_024;
+/// Bytes of one frame's records at most, with the four bytes before each.
+pub const FRAME_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
-/// Writes one frame. There are at most [`FRAME_RECORDS_MAX`] payloads of at most [`RECORD_BYTES_MAX`].
+/// How many of the next payloads fit into one frame, from their lengths: at least one.
+pub fn fitting(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = |length: &usize| {
+        bytes += length + 4;
+        bytes <= FRAME_BYTES_MAX
+    };
+    lengths.take(FRAME_RECORDS_MAX).take_while(fits).count().max(1)
+}
+
+/// Writes one frame of as many payloads as are [`fitting`].
 pub fn encode<'a>(first_sequence: u64, payloads: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut frame = vec![0; HEADER_BYTES];
     let mut records = 0_u32;
@@ -79,8 +93,7 @@ pub fn announced_len(header: &[u8]) -> Option<usize> {
     let (magic, rest) = header.split_first_chunk::<4>()?;
     let body = rest.first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*body)).ok()?;
-    let bound = FRAME_RECORDS_MAX * (RECORD_BYTES_MAX + 4);
-    (*magic == MAGIC && length <= bound).then_some(HEADER_BYTES + length)
+    (*magic == MAGIC && length <= FRAME_BYTES_MAX).then_some(HEADER_BYTES + length)
 }
 
 /// Reads the frame at the start of `bytes`, if it is whole and checks out.
@@ -178,6 +191,16 @@ mod tests {
                 assert_eq!(scan(&damaged, 7).tail, expected, "bit {bit} of byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_frame_is_bounded_by_records_and_by_bytes() {
+        let small = std::iter::repeat_n(10, 5_000);
+        assert_eq!(fitting(small), FRAME_RECORDS_MAX);
+        let large = std::iter::repeat_n(RECORD_BYTES_MAX, 5_000);
+        let count = fitting(large);
+        assert!((1..FRAME_RECORDS_MAX).contains(&count) && count * (RECORD_BYTES_MAX + 4) <= FRAME_BYTES_MAX, "{count}");
+        assert_eq!(fitting(std::iter::empty()), 1);
     }
 
     #[test]

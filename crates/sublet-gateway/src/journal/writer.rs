@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use sublet_core::{Clock, Error, Result};
 use tokio::sync::oneshot;
 
-use super::frame::{self, FRAME_RECORDS_MAX, RECORD_BYTES_MAX};
+use super::frame::{self, RECORD_BYTES_MAX};
 use super::is_full;
 use super::segments::{Current, Segments};
 use crate::config::JournalConfig;
@@ -232,7 +232,7 @@ impl Disk {
                 return Work::Answer(reached);
             }
             if !queue.waiting.is_empty() {
-                let count = queue.waiting.len().min(FRAME_RECORDS_MAX);
+                let count = frame::fitting(queue.waiting.iter().map(|submission| submission.payload.len()));
                 return Work::Write(queue.waiting.drain(..count).collect());
             }
             if queue.stop {

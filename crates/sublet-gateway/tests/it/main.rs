@@ -16,6 +16,7 @@ mod journal;
 mod life;
 #[cfg(test)]
 mod limits;
+mod lines;
 #[cfg(test)]
 mod money;
 #[cfg(test)]

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use sublet_api::health::HealthCheck;
 use sublet_api::remote_model::ReplicaSeen;
 use sublet_api::{ErrorBody, Operation};
+use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
+use sublet_cloud::file::Files;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::job::{NewJob, NewRun};
 use sublet_cloud::key::NewKey;
@@ -23,6 +25,7 @@ use sublet_cloud::quote::NewQuote;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, ModelAccess, RateLimits, SliceRequest, SliceReturn, TokenUsage};
+use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
 use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
 use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
@@ -35,7 +38,7 @@ use sublet_http::{App, Process, router};
 use sublet_testkit::database::{self, MODEL};
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
 use sublet_testkit::tenant::{actor, created, pay_in};
-use sublet_testkit::{Database, TestCloud};
+use sublet_testkit::{Database, MemoryBlobs, TestCloud};
 use tower::ServiceExt;
 
 /// Where the console of these tests is.
@@ -342,8 +345,24 @@ impl<'a> World<'a> {
     }
 }
 
+/// Pages run no batches.
+struct NoLines;
+
+impl LineServer for NoLines {
+    fn estimate(&self, _: Arc<Access>, _: LineEndpoint, _: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
+        Box::pin(std::future::pending())
+    }
+    fn serve(&self, _: LineRequest) -> BoxFuture<'_, LineEnd> {
+        Box::pin(std::future::pending())
+    }
+}
+
 fn routes(cloud: &Cloud, compute: &Compute, chat: &Chat) -> Router {
-    let app = App { cloud: cloud.clone(), compute: compute.clone(), engine: Arc::new(Models), process: Arc::new(Quiet) };
+    let blobs = MemoryBlobs::new("console", Arc::clone(cloud.clock()));
+    let files = Files::new(cloud.clone(), Arc::new(blobs));
+    let ports = BatchPorts { files, lines: Arc::new(NoLines), engine: Arc::new(Models), owner: "gw_1".parse().expect("an id") };
+    let batches = Batches::new(ports);
+    let app = App { cloud: cloud.clone(), compute: compute.clone(), batches, engine: Arc::new(Models), process: Arc::new(Quiet) };
     let chat = chat.clone();
     let chat = post(move |request: Request<Body>| chat.answer(request));
     let elsewhere = post(|| async { StatusCode::NOT_IMPLEMENTED });
@@ -391,6 +410,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         outcome: Outcome::Completed,
         measured: Measured::Engine,
         client_retry: 0,
+        line: None,
         replica: None,
     };
     let report = cloud.settle(std::slice::from_ref(&record)).await.expect("settled");

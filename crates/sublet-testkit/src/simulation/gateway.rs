@@ -255,6 +255,7 @@ impl ModelGateway {
             outcome,
             measured: Measured::Engine,
             client_retry: 0,
+            line: None,
             replica: None,
         };
         let purse = self.purse(&request.slice);

@@ -5,7 +5,10 @@
 #![cfg(test)]
 
 mod bad_input;
+mod batch_kill;
+mod batches;
 mod chat;
+mod files;
 mod http;
 mod jobs;
 mod kill;

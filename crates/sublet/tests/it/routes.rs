@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use sublet_api::route::{Method, Operation, Plane, ROUTES, Route};
 
+use crate::batches::{chat_lines, create, ended};
+use crate::files::batch_file;
 use crate::on_both;
 use crate::server::{Database, Home, Server, chat, text};
 
@@ -96,6 +98,8 @@ struct Owned {
     job: String,
     request: String,
     invoice: String,
+    file: String,
+    batch: String,
 }
 
 impl Owned {
@@ -107,6 +111,8 @@ impl Owned {
         server.ended_job(&keys.project, &job["id"]);
         server.wait_until_settled();
         let quote = server.make("/v1/quotes", &keys.project, &json!({ "sku": "cpu" }));
+        let file = batch_file(server, &keys.project, chat_lines(&keys.model, 1, 2).as_bytes());
+        let batch = ended(server, &keys.project, &create(server, &keys.project, &file, &json!({})));
         let user = json!({ "name": "Ada", "email": "ada@example.com", "role": "reader" });
         let key = server.new_key("owned");
         Self {
@@ -118,6 +124,8 @@ impl Owned {
             job: text(&job["id"]),
             request: text(&answer["id"]),
             invoice: text(&server.make("/v1/organization/billing/invoices", &keys.admin, &json!({}))["id"]),
+            file,
+            batch: text(&batch["id"]),
         }
     }
 
@@ -133,6 +141,8 @@ impl Owned {
             ("/jobs/", vec![&self.job]),
             ("/requests/", vec![&self.request]),
             ("/invoices/", vec![&self.invoice]),
+            ("/files/", vec![&self.file]),
+            ("/batches/", vec![&self.batch]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()
@@ -215,7 +225,7 @@ fn assert_found_by_owner_only(server: &Server, route: &Route, owned: &Owned, (id
 }
 
 fn lists_of_a_stranger_are_empty(server: &Server, stranger: &Stranger) {
-    for path in ["/v1/jobs", "/v1/leases", "/v1/quotes"] {
+    for path in ["/v1/jobs", "/v1/leases", "/v1/quotes", "/v1/files", "/v1/batches"] {
         assert_eq!(server.see(path, &stranger.project)["data"], json!([]), "{path}");
     }
     for path in ["billing/charges", "billing/invoices", "users", "spend_limits"] {

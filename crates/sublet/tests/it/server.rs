@@ -29,6 +29,8 @@ pub struct Home {
     _temporary: Option<TempDir>,
     pub data_dir: PathBuf,
     pub database_url: Option<String>,
+    /// Where contents of files are, if not in the data directory.
+    pub files: Option<PathBuf>,
     /// What is logged.
     pub log_filter: &'static str,
 }
@@ -41,12 +43,12 @@ impl Home {
             Database::Sqlite => None,
             Database::Postgresql => Some(PostgresServer::shared().fresh_database()),
         };
-        Self { _temporary: Some(temporary), data_dir, database_url, log_filter: LOG_FILTER }
+        Self { _temporary: Some(temporary), data_dir, database_url, files: None, log_filter: LOG_FILTER }
     }
 
     /// A directory that somebody else owns.
     pub fn at(data_dir: PathBuf) -> Self {
-        Self { _temporary: None, data_dir, database_url: None, log_filter: LOG_FILTER }
+        Self { _temporary: None, data_dir, database_url: None, files: None, log_filter: LOG_FILTER }
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -59,6 +61,9 @@ impl Home {
         command.arg("up").arg("--data-dir").arg(&self.data_dir).args(["--listen", listen]).env("SUBLET_LOG", self.log_filter);
         if let Some(url) = &self.database_url {
             command.args(["--database", url]);
+        }
+        if let Some(files) = &self.files {
+            command.arg("--files").arg(files);
         }
         command
     }

@@ -12,9 +12,10 @@ const CLIENTS: usize = 8;
 const LIMIT: i128 = 400_000;
 
 /// A second process on the database of the first, with a data directory of its own.
-fn beside(first: &Server) -> Server {
+pub fn beside(first: &Server) -> Server {
     let mut home = Home::new(Database::Sqlite);
     home.database_url.clone_from(&first.home.database_url);
+    home.files.clone_from(&first.home.files);
     std::fs::create_dir_all(&home.data_dir).unwrap();
     let known = std::fs::read_to_string(first.home.data_dir.join("credentials.json")).unwrap();
     let elsewhere = known.replace(&first.address, "127.0.0.1:1");

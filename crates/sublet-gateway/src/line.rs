@@ -1,0 +1,152 @@
+//! Lines of batches: requests without a connection, served on the path of every other request.
+//!
+//! A line is admitted, held for and metered like any request. It differs in where its answer goes: into
+//! its usage record, so that both become durable, and are settled, together.
+//!
+//! Deliberately absent: files, and which line is served when (`sublet-cloud`).
+
+use std::sync::Arc;
+
+use sublet_core::admission::Access;
+use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
+use sublet_core::usage::AnsweredLine;
+use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
+
+use crate::answer::{Bill, end, gather, writer_of};
+use crate::dialect::{Endpoint, Form};
+use crate::gateway::Gateway;
+use crate::generation::{Facts, Generation, Guards, not_written};
+use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
+use crate::journal::writer::Written;
+use crate::prepare::{Prepared, prepare};
+use crate::pricing::hold_for;
+use crate::reply::{Head, log};
+use crate::start::start;
+
+/// Serves lines at one gateway.
+pub struct Lines(Arc<Gateway>);
+
+impl Lines {
+    pub fn new(gateway: &Arc<Gateway>) -> Self {
+        Self(Arc::clone(gateway))
+    }
+}
+
+impl LineServer for Lines {
+    fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
+        Box::pin(async move {
+            let prepared = read(&self.0, &access, endpoint, body).await?;
+            let prices = self.0.admission.prices(&access, &prepared.model)?;
+            let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
+            Ok(LineEstimate {
+                input: prepared.prompt(),
+                output_max,
+                least: hold_for(&prices, prompt_max, prepared.output_least())?,
+                most: hold_for(&prices, prompt_max, output_max)?,
+            })
+        })
+    }
+
+    fn serve(&self, line: LineRequest) -> BoxFuture<'_, LineEnd> {
+        Box::pin(serve(&self.0, line))
+    }
+}
+
+const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
+    match endpoint {
+        LineEndpoint::ChatCompletions => Endpoint::Chat,
+        LineEndpoint::Completions => Endpoint::Completion,
+        LineEndpoint::Responses => Endpoint::Response,
+    }
+}
+
+/// Everything of a line that can be wrong before its money.
+async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> Result<Prepared> {
+    let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body.into()).await?;
+    if prepared.stream {
+        return Err(Error::new(ErrorCode::InvalidRequest, "a line of a batch is answered whole: 'stream' must be false")
+            .param("stream")
+            .alternative("leave 'stream' out"));
+    }
+    Ok(prepared)
+}
+
+async fn serve(gateway: &Arc<Gateway>, line: LineRequest) -> LineEnd {
+    let head = Head::new(line.request.clone(), endpoint_of(line.endpoint).envelope());
+    match begin(gateway, line).await {
+        Ok((generation, form)) => finish(&head, form, generation).await,
+        Err(error) => {
+            gateway.metrics.refused();
+            refused(&head, error)
+        }
+    }
+}
+
+/// The admission of every request, for a caller that is known already.
+async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation, Form)> {
+    let entered = gateway.enter()?;
+    let LineRequest { access, endpoint, body, request, attempt, name } = line;
+    let state = gateway.keys.get(&access)?;
+    let now = gateway.clock.now();
+    let in_flight = state.rate.enter(access.rates, now)?;
+    let prepared = read(gateway, &access, endpoint, body).await?;
+    state.rate.spend_tokens(prepared.prompt(), now);
+    let facts = Facts {
+        request,
+        route: endpoint_of(endpoint).route(),
+        prices: gateway.admission.prices(&access, &prepared.model)?,
+        access,
+        model: prepared.model.clone(),
+        admitted_at: now,
+        client_retry: 0,
+        streamed: false,
+        bills: prepared.bills,
+        served_by: prepared.served_by.clone(),
+        attempt,
+        line: Some(AnsweredLine { name, answer: String::new() }),
+    };
+    let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), None);
+    let generation = start(gateway, &state, (facts, guards), &prepared).await?;
+    Ok((generation, prepared.form))
+}
+
+/// Generates to the end. The answer is in the record before the money is taken.
+async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd {
+    let texts = match gather(&mut generation).await {
+        Ok(texts) => texts,
+        Err(error) => {
+            generation.abandon();
+            return refused(head, error);
+        }
+    };
+    let ending = generation.ending();
+    let note = Bill::new(&ending, generation.facts.prices.currency).note();
+    let body = writer_of(form, head, &generation).whole(texts, &end(&ending, &note));
+    let Ok(body) = String::from_utf8(body) else {
+        generation.abandon();
+        return refused(head, Error::internal("an answer is not UTF-8"));
+    };
+    if body.len() > LINE_ANSWER_BYTES_MAX {
+        generation.abandon();
+        let message = format!("the answer of a line has at most {LINE_ANSWER_BYTES_MAX} bytes; this one was not charged");
+        return refused(head, Error::new(ErrorCode::InvalidRequest, message).alternative("ask for fewer tokens or answers"));
+    }
+    if ending.tokens.output == TokenCount::ZERO {
+        generation.complete();
+        return LineEnd::Free { body };
+    }
+    if let Some(line) = &mut generation.facts.line {
+        line.answer = body;
+    }
+    match generation.complete().written().await {
+        Some(Written::Durable) => LineEnd::Recorded,
+        Some(Written::Refused) => refused(head, not_written()),
+        Some(Written::Unknown) | None => LineEnd::Unknown,
+    }
+}
+
+fn refused(head: &Head, error: Error) -> LineEnd {
+    log(&head.request, &error);
+    let body = String::from_utf8_lossy(&head.envelope.body(&head.request, &error)).into_owned();
+    LineEnd::Refused { status: head.envelope.status(&error), body, error }
+}

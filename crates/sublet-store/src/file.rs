@@ -1,0 +1,148 @@
+//! Files: who owns which content. The content itself is kept elsewhere, under the file's id.
+//!
+//! Invariants: a row is written after its content is durable and deleted before it, so a row always has
+//! its content; a content without a row is an orphan.
+
+use sublet_core::file::FilePurpose;
+use sublet_core::id::{FileId, OrganizationId, ProjectId};
+use sublet_core::{Bytes, Error, ErrorCode, Result, Scope, Timestamp};
+
+use crate::database::Tx;
+use crate::page::{Page, PageRequest};
+use crate::params;
+use crate::row::{Row, Value};
+
+/// A file of a project.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct File {
+    pub id: FileId,
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    /// Which store of contents has it.
+    pub home: String,
+    pub purpose: FilePurpose,
+    pub filename: String,
+    pub bytes: Bytes,
+    /// SHA-256 of the content, as lower-case hex.
+    pub content_hash: String,
+    pub expires_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, organization_id, project_id, home, purpose, filename, bytes, content_hash, expires_at, created_at FROM files ",
+            $rest
+        )
+    };
+}
+
+fn from_row(row: &Row) -> Result<File> {
+    let mut row = row.reader();
+    Ok(File {
+        id: row.parse()?,
+        organization: row.parse()?,
+        project: row.parse()?,
+        home: row.string()?,
+        purpose: row.parse()?,
+        filename: row.string()?,
+        bytes: Bytes::new(row.int()?),
+        content_hash: row.string()?,
+        expires_at: row.optional_time()?,
+        created_at: row.time()?,
+    })
+}
+
+pub async fn insert(tx: &mut Tx, file: &File) -> Result<()> {
+    tx.execute(
+        "INSERT INTO files (id, organization_id, project_id, home, purpose, filename, bytes, content_hash, expires_at, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        params![
+            file.id.as_str(),
+            file.organization.as_str(),
+            file.project.as_str(),
+            file.home.as_str(),
+            file.purpose.as_str(),
+            file.filename.as_str(),
+            file.bytes.get(),
+            file.content_hash.as_str(),
+            file.expires_at,
+            file.created_at
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The file, if the scope may see it and it has not expired.
+pub async fn find(tx: &mut Tx, scope: &Scope, id: &FileId, now: Timestamp) -> Result<Option<File>> {
+    let row = tx.fetch_optional(select!("WHERE id = $1"), params![id.as_str()]).await?;
+    let file = row.as_ref().map(from_row).transpose()?;
+    Ok(file.filter(|file| {
+        crate::project::is_visible(scope, &file.organization, &file.project) && file.expires_at.is_none_or(|at| at > now)
+    }))
+}
+
+pub async fn get(tx: &mut Tx, scope: &Scope, id: &FileId, now: Timestamp) -> Result<File> {
+    find(tx, scope, id, now).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no file '{id}'")))
+}
+
+/// Files that have not expired, of one purpose or of all.
+pub async fn list(
+    tx: &mut Tx,
+    scope: &Scope,
+    purpose: Option<FilePurpose>,
+    now: Timestamp,
+    page: &PageRequest,
+) -> Result<Page<File>> {
+    let (key, limit) = page.keyset();
+    let sql = page.pick(
+        select!(
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR purpose = $3)
+             AND (expires_at IS NULL OR expires_at > $4) AND id > $5 ORDER BY id ASC LIMIT $6"
+        ),
+        select!(
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR purpose = $3)
+             AND (expires_at IS NULL OR expires_at > $4) AND id < $5 ORDER BY id DESC LIMIT $6"
+        ),
+    );
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let project = scope.project().map_or("", ProjectId::as_str);
+    let purpose = purpose.map_or("", FilePurpose::as_str);
+    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), purpose.into(), now.into(), key, limit]).await?;
+    page.page(&rows, from_row)
+}
+
+/// Deletes a row. False if there was none.
+pub async fn delete(tx: &mut Tx, id: &FileId) -> Result<bool> {
+    Ok(tx.execute("DELETE FROM files WHERE id = $1", params![id.as_str()]).await? == 1)
+}
+
+/// What the files of a project come to.
+pub async fn stored_bytes(tx: &mut Tx, project: &ProjectId) -> Result<Bytes> {
+    let row = tx
+        .fetch_one("SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM files WHERE project_id = $1", params![project.as_str()])
+        .await?;
+    row.reader().int().map(Bytes::new)
+}
+
+/// Files of one home that expired and that no batch still reads, oldest first, over all tenants.
+pub async fn take_expired(tx: &mut Tx, home: &str, now: Timestamp, files_max: i64) -> Result<Vec<FileId>> {
+    let rows = tx
+        .fetch_all(
+            "DELETE FROM files WHERE id IN (SELECT id FROM files WHERE expires_at <= $1 AND home = $2 AND NOT EXISTS (SELECT 1 FROM batches
+                 WHERE batches.input_file_id = files.id AND batches.status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
+             ORDER BY expires_at LIMIT $3) RETURNING id",
+            params![now, home, files_max],
+        )
+        .await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}
+
+/// Those of these ids that have a row.
+pub async fn known(tx: &mut Tx, ids: &[FileId]) -> Result<Vec<FileId>> {
+    let values: Vec<Value<'_>> = ids.iter().map(|id| id.as_str().into()).collect();
+    let rows = tx.fetch_listed("SELECT id FROM files WHERE id IN ", &values).await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}

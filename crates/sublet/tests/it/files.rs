@@ -1,0 +1,134 @@
+//! Files over HTTP: up in pieces, down byte for byte, seen by their project only.
+
+use serde_json::{Value, json};
+
+use crate::http::Answer;
+use crate::on_both;
+use crate::routes::Stranger;
+use crate::server::{Database, Home, Server, text};
+
+on_both! {
+    files_are_uploaded_listed_read_and_deleted: life;
+    an_upload_that_cannot_be_taken_is_refused_by_name: refusals;
+    an_upload_is_made_once_under_its_key: idempotency;
+}
+
+const BOUNDARY: &str = "----sublet-test-boundary";
+
+/// A form with a file and some fields around it.
+pub fn form(content: &[u8], fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        let field = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        body.extend_from_slice(field.as_bytes());
+    }
+    let head = "content-disposition: form-data; name=\"file\"; filename=\"lines.jsonl\"\r\ncontent-type: application/octet-stream";
+    body.extend_from_slice(format!("--{BOUNDARY}\r\n{head}\r\n\r\n").as_bytes());
+    body.extend_from_slice(content);
+    body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+pub fn upload(server: &Server, key: &str, body: &[u8]) -> Answer {
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    server.ask("POST", "/v1/files").key(key).header("content-type", kind).bytes(body).send().unwrap()
+}
+
+/// A file for batches.
+pub fn batch_file(server: &Server, key: &str, content: &[u8]) -> String {
+    text(&upload(server, key, &form(content, &[("purpose", "batch")])).good()["id"])
+}
+
+/// The content of a file.
+#[track_caller]
+pub fn content(server: &Server, key: &str, id: &str) -> Vec<u8> {
+    let answer = server.get(&format!("/v1/files/{id}/content"), key).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.body
+}
+
+fn blobs(server: &Server, kind: &str) -> usize {
+    std::fs::read_dir(server.home.data_dir.join("files").join(kind)).unwrap().count()
+}
+
+/// Bytes of every value, with line breaks and boundaries' beginnings in them.
+fn hard_content(length: u32) -> Vec<u8> {
+    let pattern = b"\r\n--\r\n----sublet-test\0\xff";
+    (0..length).flat_map(u32::to_le_bytes).zip(pattern.iter().cycle()).map(|(a, b)| if a % 7 == 0 { *b } else { a }).collect()
+}
+
+fn life(database: Database) {
+    let server = Home::new(database).start();
+    let key = &server.keys.project;
+    let sent = hard_content(500_000);
+    let fields = [("purpose", "user_data"), ("expires_after[anchor]", "created_at"), ("expires_after[seconds]", "3600")];
+    let file = upload(&server, key, &form(&sent, &fields)).good();
+    let id = text(&file["id"]);
+    assert_eq!((&file["object"], &file["bytes"], &file["status"]), (&json!("file"), &json!(2_000_000), &json!("processed")));
+    assert_eq!((&file["filename"], &file["purpose"]), (&json!("lines.jsonl"), &json!("user_data")));
+    assert_eq!(file["expires_at"].as_i64().unwrap() - file["created_at"].as_i64().unwrap(), 3_600);
+    assert!(content(&server, key, &id) == sent, "the content came back changed");
+    assert_eq!(server.see(&format!("/v1/files/{id}"), key), file);
+    let second = batch_file(&server, key, b"{}\n");
+    let ids = |path: &str| -> Vec<String> {
+        server.see(path, key)["data"].as_array().unwrap().iter().map(|file| text(&file["id"])).collect()
+    };
+    assert_eq!(ids("/v1/files"), [second.clone(), id.clone()]);
+    assert_eq!(ids("/files?order=asc"), [id.clone(), second.clone()], "without /v1 too");
+    assert_eq!(ids("/v1/files?purpose=batch"), [second.as_str()]);
+    assert_eq!(ids(&format!("/v1/files?limit=1&after={second}")), [id.as_str()]);
+    let stranger = Stranger::make(&server, None);
+    for path in [format!("/v1/files/{id}"), format!("/v1/files/{id}/content")] {
+        assert_eq!(server.get(&path, &stranger.project).unwrap().status, 404, "{path}");
+    }
+    assert_eq!(server.see("/v1/files", &stranger.project)["data"], json!([]));
+    let path = format!("/v1/files/{id}");
+    assert_eq!(server.ask("DELETE", &path).key(&stranger.project).send().unwrap().status, 404);
+    let deleted = server.ask("DELETE", &path).key(key).send().unwrap().good();
+    assert_eq!(deleted, json!({ "id": id, "object": "file", "deleted": true }));
+    assert_eq!(server.get(&path, key).unwrap().status, 404);
+    assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (1, 0));
+}
+
+fn refusals(database: Database) {
+    let server = Home::new(database).start();
+    let key = &server.keys.project;
+    let short_life = [("purpose", "batch"), ("expires_after[anchor]", "created_at"), ("expires_after[seconds]", "5")];
+    let cases: [(Vec<u8>, u16, &str, Value); 7] = [
+        (form(b"x", &[]), 400, "invalid_request", json!("purpose")),
+        (form(b"x", &[("purpose", "nonsense")]), 400, "invalid_request", json!("purpose")),
+        (form(b"x", &[("purpose", "batch_output")]), 400, "invalid_request", json!("purpose")),
+        (form(b"", &[("purpose", "batch")]), 400, "invalid_request", json!("file")),
+        (form(b"x", &[("purpose", "batch"), ("colour", "red")]), 400, "unsupported_field", json!("colour")),
+        (form(b"x", &short_life), 400, "invalid_request", json!("expires_after")),
+        (form(b"x", &[("purpose", &"p".repeat(5_000))]), 413, "body_too_large", Value::Null),
+    ];
+    for (body, status, code, param) in cases {
+        let refused = upload(&server, key, &body);
+        assert_eq!((refused.status, refused.code().as_str()), (status, code), "{}", refused.text());
+        assert_eq!(refused.json()["error"]["param"], param, "{}", refused.text());
+    }
+    let cut = form(b"x", &[("purpose", "batch")]);
+    let refused = upload(&server, key, &cut[..cut.len() - 20]);
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"), "{}", refused.text());
+    let json_body = server.post("/v1/files", key, &json!({ "purpose": "batch" })).unwrap();
+    assert_eq!((json_body.status, json_body.code().as_str()), (415, "unsupported_media_type"));
+    assert_eq!(server.see("/v1/files", key)["data"], json!([]));
+    assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (0, 0), "nothing refused is kept");
+}
+
+fn idempotency(database: Database) {
+    let server = Home::new(database).start();
+    let key = &server.keys.project;
+    let send = |content: &[u8]| {
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        let asked = server.ask("POST", "/v1/files").key(key).header("content-type", kind);
+        asked.header("idempotency-key", "upload-1".to_owned()).bytes(&form(content, &[("purpose", "batch")])).send().unwrap()
+    };
+    let first = send(b"one").good();
+    assert_eq!(send(b"one").good(), first);
+    let other = send(b"two");
+    assert_eq!((other.status, other.code().as_str()), (422, "idempotency_mismatch"), "{}", other.text());
+    assert_eq!(server.see("/v1/files", key)["data"].as_array().unwrap().len(), 1);
+    assert_eq!(blobs(&server, "whole"), 1);
+}
