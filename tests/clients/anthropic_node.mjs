@@ -57,8 +57,23 @@ const checks = {
     await refused(Anthropic.NotFoundError, 'not_found_error', 'model_not_found', () => ask({ model: 'none' }));
     await refused(Anthropic.NotFoundError, 'not_found_error', 'model_not_found', () => ask({ model: 'none', stream: true }));
     await refused(Anthropic.BadRequestError, 'invalid_request_error', 'invalid_request', () => ask({ messages: [] }));
-    const tools = [{ name: 'f', input_schema: { type: 'object', properties: {} } }];
-    await refused(Anthropic.BadRequestError, 'invalid_request_error', 'unsupported_field', () => ask({ tools }));
+    const tools = [{ name: 'f g', input_schema: { type: 'object', properties: {} } }];
+    await refused(Anthropic.BadRequestError, 'invalid_request_error', 'invalid_request', () => ask({ tools }));
+  },
+
+  async 'a forced tool is used whole and streamed'() {
+    const schema = { type: 'object', properties: { city: { type: 'string', maxLength: 20 } }, required: ['city'] };
+    const tools = [{ name: 'get_weather', input_schema: schema }, { name: 'get_time', input_schema: { type: 'object' } }];
+    const settings = { tools, tool_choice: { type: 'tool', name: 'get_weather' }, max_tokens: 60, temperature: 0 };
+    const whole = await ask(settings);
+    assert.deepEqual([whole.content.length, whole.content[0].type, whole.stop_reason], [1, 'tool_use', 'tool_use']);
+    assert.equal(typeof whole.content[0].input.city, 'string');
+    const stream = client.messages.stream({ model, messages, ...settings });
+    let parts = '';
+    stream.on('inputJson', (part) => { parts += part; });
+    const final = await stream.finalMessage();
+    assert.deepEqual(final.content[0].input, whole.content[0].input);
+    assert.deepEqual(JSON.parse(parts), whole.content[0].input);
   },
 
   async 'a stream can be left'() {

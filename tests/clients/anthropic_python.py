@@ -116,8 +116,46 @@ def wrong_requests_are_refused_by_class_and_type():
     raises(anthropic.BadRequestError, lambda: ask(extra_body={"max_tokens": 0}), "invalid_request_error", param="max_tokens")
     long = [{"role": "user", "content": "word " * 50_000}]
     raises(anthropic.BadRequestError, lambda: ask(messages=long), "invalid_request_error", code="context_length_exceeded")
-    tools = [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
-    raises(anthropic.BadRequestError, lambda: ask(tools=tools), "invalid_request_error", param="tools")
+    tools = [{"name": "f g", "input_schema": {"type": "object", "properties": {}}}]
+    raises(anthropic.BadRequestError, lambda: ask(tools=tools), "invalid_request_error", param="tools[0].name")
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+TOOLS = [
+    {"name": "get_weather", "description": "The weather.", "input_schema": CITY},
+    {"name": "get_time", "input_schema": {"type": "object", "properties": {}}},
+]
+WEATHER_QUESTION = [{"role": "user", "content": "What is the weather in Rome?"}]
+
+
+@check
+def a_forced_tool_is_used_whole_and_streamed():
+    for choice, names in [
+        ({"type": "tool", "name": "get_time"}, {"get_time"}),
+        ({"type": "tool", "name": "get_weather"}, {"get_weather"}),
+        ({"type": "any"}, {"get_time", "get_weather"}),
+    ]:
+        settings = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 80}
+        whole = ask(**settings)
+        [block] = whole.content
+        assert block.type == "tool_use" and block.name in names and block.id.startswith("toolu_"), block
+        same((set(block.input), whole.stop_reason), ({"city"} if block.name == "get_weather" else set(), "tool_use"), "the use")
+        with client.messages.stream(model=MODEL, messages=QUESTION, extra_body=GREEDY, **settings) as stream:
+            parts = [event.delta.partial_json for event in stream if event.type == "content_block_delta"]
+            final = stream.get_final_message()
+        same((final.content[0].name, final.content[0].input, final.stop_reason), (block.name, block.input, "tool_use"), "streamed")
+        assert "".join(parts).startswith("{"), parts
+
+
+@check
+def a_conversation_with_a_tool_comes_to_an_answer():
+    called = ask(messages=WEATHER_QUESTION, tools=TOOLS, max_tokens=80)
+    use = called.content[-1]
+    same((use.type, use.name, called.stop_reason), ("tool_use", "get_weather", "tool_use"), "the model's own call")
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": '{"temperature": 7, "sky": "cloudy"}'}
+    turns = [*WEATHER_QUESTION, {"role": "assistant", "content": called.content}, {"role": "user", "content": [result]}]
+    answer = ask(messages=turns, tools=TOOLS, max_tokens=40)
+    assert "7" in answer.content[0].text, answer
 
 
 @check

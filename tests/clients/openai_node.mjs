@@ -86,6 +86,36 @@ const checks = {
     assert.ok(answer.usage.completion_tokens <= 8);
   },
 
+  async 'an answer has the form of a schema'() {
+    // As zod writes it: a record, a union by a name, and numbers that JavaScript can hold.
+    const circle = { type: 'object', properties: { is: { type: 'string', const: 'circle' }, r: { type: 'integer', exclusiveMinimum: 0, maximum: 99 } }, required: ['is', 'r'], additionalProperties: false };
+    const box = { type: 'object', properties: { is: { type: 'string', const: 'box' }, tags: { type: 'object', propertyNames: { type: 'string', }, additionalProperties: { type: 'boolean' }, maxProperties: 0 } }, required: ['is', 'tags'], additionalProperties: false };
+    const schema = { $schema: 'https://json-schema.org/draft/2020-12/schema', type: 'object', properties: { shapes: { type: 'array', items: { anyOf: [circle, box] }, maxItems: 2 } }, required: ['shapes'], additionalProperties: false };
+    const response_format = { type: 'json_schema', json_schema: { name: 'shapes', strict: true, schema } };
+    for (let seed = 0; seed < 5; seed++) {
+      const answer = await client.chat.completions.parse({ model, messages, max_tokens: 200, temperature: 1, seed, response_format });
+      const { shapes } = JSON.parse(answer.choices[0].message.content);
+      assert.ok(Array.isArray(shapes) && shapes.length <= 2 && shapes.every(({ is }) => ['circle', 'box'].includes(is)));
+    }
+    const format = { type: 'json_schema', name: 'shapes', strict: true, schema };
+    const response = await client.responses.create({ model, input: 'Name three colours.', max_output_tokens: 200, text: { format } });
+    assert.ok(Array.isArray(JSON.parse(response.output_text).shapes));
+  },
+
+  async 'tools run by the helper come to an answer'() {
+    const asked = [];
+    const parameters = { type: 'object', properties: { city: { type: 'string', maxLength: 20 } }, required: ['city'], additionalProperties: false };
+    const run = (input) => { asked.push(input.city); return '{"temperature": 7, "sky": "cloudy"}'; };
+    const tool = { type: 'function', function: { name: 'get_weather', description: 'The weather.', parameters, parse: JSON.parse, function: run } };
+    const question = [{ role: 'user', content: 'What is the weather in Rome?' }];
+    const settings = { model, messages: question, tools: [tool], temperature: 0, max_tokens: 60 };
+    for (const stream of [false, true]) {
+      const answer = await client.chat.completions.runTools({ ...settings, stream }).finalContent();
+      assert.match(answer, /7/);
+    }
+    assert.deepEqual(asked, ['Rome', 'Rome']);
+  },
+
   async 'wrong requests are refused by class'() {
     const stranger = new OpenAI({ apiKey: 'sk-sub-unknown', baseURL: base, maxRetries: 0 });
     await refused(OpenAI.AuthenticationError, 'invalid_api_key', () => stranger.chat.completions.create({ model, messages }));

@@ -7,8 +7,10 @@ Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
 import json
 import os
 import time
+from typing import Literal
 
 import openai
+import pydantic
 
 from checks import check, main, same, settled
 
@@ -194,9 +196,114 @@ def a_prompt_over_the_context_is_refused():
 
 @check
 def a_field_that_would_change_the_answer_is_refused_not_ignored():
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-    error = raises(openai.BadRequestError, lambda: ask(tools=[tool], tool_choice="required"))
-    assert error.body["param"] in ("tools", "tool_choice"), error.body
+    raises(openai.BadRequestError, lambda: ask(functions=[{"name": "f"}]), param="functions")
+    raises(openai.BadRequestError, lambda: ask(modalities=["text", "audio"]), param="modalities")
+    raises(openai.BadRequestError, lambda: ask(tools=[{**WEATHER, "type": "custom"}]), param="tools[0].type")
+    raises(openai.BadRequestError, lambda: ask(tool_choice="required"), param="tool_choice")
+    schema = {"name": "s", "schema": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}
+    unkeepable = {"type": "json_schema", "json_schema": schema}
+    raises(openai.BadRequestError, lambda: ask(response_format=unkeepable), param="response_format")
+
+
+class Place(pydantic.BaseModel):
+    """A place, in the way in which people describe their data."""
+
+    city: str = pydantic.Field(max_length=20, description="Its name.")
+    country: str | None = pydantic.Field(max_length=20)
+
+
+class Trip(pydantic.BaseModel):
+    kind: Literal["train", "boat"]
+    days: int = pydantic.Field(ge=1, le=30)
+    places: list[Place] = pydantic.Field(max_length=2)
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"], "additionalProperties": False}
+NOTHING = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "The weather.", "parameters": CITY, "strict": True}}
+CLOCK = {"type": "function", "function": {"name": "get_time", "parameters": NOTHING}}
+WEATHER_QUESTION = [{"role": "user", "content": "What is the weather in Rome?"}]
+
+
+@check
+def an_answer_has_the_form_of_a_class():
+    for seed in range(5):
+        answer = client.chat.completions.parse(
+            model=MODEL, messages=QUESTION, response_format=Trip, max_tokens=200, temperature=1.0, seed=seed
+        )
+        assert isinstance(answer.choices[0].message.parsed, Trip), answer
+        same(answer.choices[0].finish_reason, "stop", "the reason")
+    parsed = client.responses.parse(model=MODEL, input="Name three colours.", text_format=Trip, max_output_tokens=200)
+    assert isinstance(parsed.output_parsed, Trip), parsed
+
+
+@check
+def an_answer_is_any_object_a_choice_or_an_expression():
+    extra = lambda **fields: ask(extra_body=fields, max_tokens=60).choices[0].message.content
+    assert extra(guided_choice=["red.", "blue (dark)"]) in ("red.", "blue (dark)")
+    digits = extra(guided_regex="[0-9]{3}-[0-9]{2}")
+    assert len(digits) == 6 and digits.replace("-", "").isdigit(), digits
+    assert json.loads(extra(structured_outputs={"json": {"enum": ["a", 1]}})) in ("a", 1)
+    plain = ask(response_format={"type": "json_object"}, max_tokens=60)
+    assert plain.choices[0].message.content.startswith("{"), plain
+    if plain.choices[0].finish_reason == "stop":
+        json.loads(plain.choices[0].message.content)
+
+
+@check
+def a_named_tool_is_called_whole_and_streamed():
+    settings = {"messages": QUESTION, "tools": [WEATHER, CLOCK], "temperature": 0, "max_tokens": 60}
+    choice = {"type": "function", "function": {"name": "get_weather"}}
+    whole = ask(**settings, tool_choice=choice).choices[0]
+    [call] = whole.message.tool_calls
+    same((call.type, call.function.name, whole.finish_reason), ("function", "get_weather", "tool_calls"), "the call")
+    assert isinstance(json.loads(call.function.arguments)["city"], str), call
+    same(whole.message.content, None, "the text beside it")
+    parts = [c.delta.tool_calls[0] for chunk in ask(**settings, tool_choice=choice, stream=True) for c in chunk.choices if c.delta.tool_calls]
+    same("".join(part.function.arguments for part in parts), call.function.arguments, "the streamed arguments")
+    same([part.function.name for part in parts][:1] + [part.id for part in parts[1:]], ["get_weather", *[None] * (len(parts) - 1)], "the start")
+    assert len(parts) > 2 and all(part.index == 0 for part in parts), parts
+
+
+@check
+def one_of_several_tools_is_called_when_a_call_is_required():
+    for seed in range(5):
+        choice = ask(tools=[WEATHER, CLOCK], tool_choice="required", max_tokens=80, temperature=1.0, seed=seed).choices[0]
+        [call] = choice.message.tool_calls
+        assert call.function.name in ("get_weather", "get_time"), call
+        arguments = json.loads(call.function.arguments)
+        same(set(arguments), {"city"} if call.function.name == "get_weather" else set(), "the arguments")
+
+
+@check
+def a_conversation_with_a_tool_comes_to_an_answer():
+    helper = {"model": MODEL, "tools": [WEATHER, CLOCK], "temperature": 0, "max_tokens": 60}
+    with client.chat.completions.stream(**helper, messages=WEATHER_QUESTION) as stream:
+        final = stream.get_final_completion()
+    [call] = final.choices[0].message.tool_calls
+    same((call.function.name, final.choices[0].finish_reason), ("get_weather", "tool_calls"), "the model's own call")
+    assert "Rome" in json.loads(call.function.arguments).values(), call
+    turns = [*WEATHER_QUESTION, final.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 7, "sky": "cloudy"}'}]
+    answer = client.chat.completions.create(**helper, messages=turns)
+    assert "7" in answer.choices[0].message.content, answer
+
+
+@check
+def a_response_calls_a_function_and_goes_on():
+    tool = {"type": "function", "name": "get_weather", "parameters": CITY, "strict": True}
+    settings = {"model": MODEL, "tools": [tool, {"type": "web_search"}], "temperature": 0, "max_output_tokens": 60}
+    choice = {"type": "function", "name": "get_weather"}
+    question = "What is the weather in Rome?"
+    whole = client.responses.create(**settings, input=question, tool_choice=choice)
+    [call] = whole.output
+    same((call.type, call.name, call.status), ("function_call", "get_weather", "completed"), "the call")
+    with client.responses.stream(**settings, input=question, tool_choice=choice) as stream:
+        deltas = "".join(event.delta for event in stream if event.type == "response.function_call_arguments.delta")
+        final = stream.get_final_response()
+    same((deltas, final.output[0].arguments), (call.arguments, call.arguments), "the streamed arguments")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": '{"temperature": 7, "sky": "cloudy"}'}
+    items = [{"role": "user", "content": question}, call, result]
+    assert client.responses.create(**settings, input=items).output_text
 
 
 def lines(count, **settings):

@@ -14,8 +14,9 @@ raw_fields! {
     /// Every top-level field of a message request that the gateway looks at.
     MessageRequestFields {
         model, messages, system, max_tokens, stop_sequences, stream, temperature, top_p, top_k, service_tier,
+        tools, tool_choice, output_config, output_format,
         // Would change the answer; refused by name unless neutral.
-        tools, tool_choice, thinking, mcp_servers, container, output_config, output_format, context_management, speed,
+        thinking, mcp_servers, container, context_management, speed,
         inference_geo, stop, seed, n, max_completion_tokens, logit_bias, frequency_penalty, presence_penalty, response_format,
     }
 }
@@ -27,7 +28,7 @@ raw_fields! {
 
 raw_fields! {
     /// One block of a turn's content or of the system prompt.
-    BlockFields { r#type, text }
+    BlockFields { r#type, text, id, name, input, tool_use_id, content, is_error }
 }
 
 raw_fields! {
@@ -78,6 +79,31 @@ impl TextBlock {
     }
 }
 
+/// A call that the model asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ToolUseBlock {
+    /// `tool_use`.
+    pub r#type: String,
+    pub id: String,
+    pub name: String,
+    /// Empty where a stream begins it, and where the answer was cut inside it.
+    pub input: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ToolUseBlock {
+    pub fn new(id: String, name: String, input: serde_json::Map<String, serde_json::Value>) -> Self {
+        Self { r#type: "tool_use".to_owned(), id, name, input }
+    }
+}
+
+/// One block of an answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum AnswerBlock {
+    ToolUse(ToolUseBlock),
+    Text(TextBlock),
+}
+
 /// Tokens of one message. What was not computed again is in `cache_read_input_tokens` and not in `input_tokens`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MessageUsage {
@@ -98,8 +124,8 @@ pub struct Message {
     /// `assistant`.
     pub role: String,
     pub model: String,
-    pub content: Vec<TextBlock>,
-    /// `end_turn`, `max_tokens` or `stop_sequence`.
+    pub content: Vec<AnswerBlock>,
+    /// `end_turn`, `tool_use`, `max_tokens` or `stop_sequence`.
     pub stop_reason: Option<String>,
     pub stop_sequence: Option<String>,
     pub usage: MessageUsage,
@@ -117,7 +143,7 @@ pub enum MessageEvent {
     },
     ContentBlockStart {
         index: u32,
-        content_block: TextBlock,
+        content_block: AnswerBlock,
     },
     ContentBlockDelta {
         index: u32,
@@ -160,10 +186,10 @@ impl MessageEvent {
 
 /// More of a block.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct BlockDelta {
-    /// `text_delta`.
-    pub r#type: String,
-    pub text: String,
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum BlockDelta {
+    TextDelta { text: String },
+    InputJsonDelta { partial_json: String },
 }
 
 /// How a streamed message ended.
@@ -289,7 +315,7 @@ mod tests {
         };
         let end = MessageEnd { stop_reason: None, stop_sequence: None, sublet_stop: None };
         let events = [
-            MessageEvent::ContentBlockStart { index: 0, content_block: TextBlock::new(String::new()) },
+            MessageEvent::ContentBlockStart { index: 0, content_block: AnswerBlock::Text(TextBlock::new(String::new())) },
             MessageEvent::ContentBlockStop { index: 0 },
             MessageEvent::MessageDelta { delta: end, usage, sublet: None },
             MessageEvent::MessageStop,

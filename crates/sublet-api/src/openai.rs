@@ -24,16 +24,42 @@ raw_fields! {
         temperature, top_p, top_k, seed, stop,
         presence_penalty, frequency_penalty, logit_bias,
         logprobs, top_logprobs, service_tier,
+        tools, tool_choice, parallel_tool_calls, response_format,
+        guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs,
         // Would change the answer; refused by name unless neutral.
-        tools, tool_choice, functions, function_call, response_format, modalities, audio, web_search_options,
-        min_p, repetition_penalty, min_tokens, ignore_eos, use_beam_search, echo, suffix,
-        guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs, grammar, logits_processors,
+        functions, function_call, modalities, audio, web_search_options,
+        min_p, repetition_penalty, min_tokens, ignore_eos, use_beam_search, echo, suffix, grammar, logits_processors,
     }
 }
 
 raw_fields! {
     /// One chat message. The content is a string, an array of parts, or null.
-    MessageFields { role, content, name, tool_calls, function_call, audio }
+    MessageFields { role, content, name, tool_calls, tool_call_id, function_call, audio }
+}
+
+raw_fields! {
+    /// A function that may be called, or a tool of another kind. Each API has its own shape of the same things.
+    ToolFields { r#type, function, name, description, parameters, input_schema }
+}
+
+raw_fields! {
+    /// Which tool is to be called, where that is an object.
+    ToolChoiceFields { r#type, function, name, disable_parallel_tool_use }
+}
+
+raw_fields! {
+    /// A call in an earlier turn; in `function` where the API nests it.
+    CallFields { id, function, name, arguments }
+}
+
+raw_fields! {
+    /// `response_format` and `text.format`; the schema is in `json_schema` where the API nests it.
+    FormatFields { r#type, json_schema, schema }
+}
+
+raw_fields! {
+    /// `structured_outputs`: one of these.
+    StructuredFields { json, regex, choice, grammar, json_object }
 }
 
 raw_fields! {
@@ -206,6 +232,26 @@ pub struct AnswerMessage {
     pub content: Option<String>,
     #[serde(default)]
     pub refusal: Option<String>,
+    /// Calls that the model asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<AnswerCall>,
+}
+
+/// A call that the model asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerCall {
+    pub id: String,
+    /// `function`.
+    pub r#type: String,
+    pub function: CalledFunction,
+}
+
+/// Which function, and with what.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CalledFunction {
+    pub name: String,
+    /// JSON as text; cut where the answer was cut.
+    pub arguments: String,
 }
 
 /// Log-probabilities of a chat answer.
@@ -315,6 +361,28 @@ pub struct ChatDelta {
     pub role: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<CallDelta>,
+}
+
+/// More of a call. The id, the type and the name come with its first part only.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CallDelta {
+    /// Counts the calls of one answer from 0.
+    pub index: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    pub function: FunctionDelta,
+}
+
+/// More of the arguments of a call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct FunctionDelta {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub arguments: String,
 }
 
 /// A model that the key may call.

@@ -15,9 +15,9 @@ raw_fields! {
     ResponseRequestFields {
         model, input, instructions, max_output_tokens, stream, temperature, top_p, top_logprobs, include,
         metadata, user, service_tier, store, reasoning, text, truncation, parallel_tool_calls,
-        prompt_cache_key, safety_identifier,
+        prompt_cache_key, safety_identifier, tools, tool_choice,
         // Would change the answer; refused by name unless neutral.
-        tools, tool_choice, previous_response_id, conversation, background, prompt, context_management,
+        previous_response_id, conversation, background, prompt, context_management,
         messages, max_tokens, max_completion_tokens, stop, seed, n, top_k, logprobs, logit_bias, frequency_penalty,
         presence_penalty, response_format,
     }
@@ -25,7 +25,7 @@ raw_fields! {
 
 raw_fields! {
     /// One item of the input: a message, or something that is recognized by its type.
-    InputItemFields { r#type, role, content }
+    InputItemFields { r#type, role, content, call_id, name, arguments, output }
 }
 
 raw_fields! {
@@ -83,8 +83,8 @@ pub struct RequestEcho {
     pub top_logprobs: u8,
     pub reasoning: Verbatim,
     pub text: Verbatim,
-    /// `none`, `auto`, or what was sent and means the same without tools.
     pub tool_choice: Verbatim,
+    /// The functions that were sent. Tools of other kinds are not used and not repeated.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub tools: Vec<Verbatim>,
     /// `disabled`.
@@ -115,7 +115,7 @@ pub struct Response {
     pub status: String,
     pub error: Option<ResponseError>,
     pub incomplete_details: Option<IncompleteDetails>,
-    pub output: Vec<OutputMessage>,
+    pub output: Vec<OutputItem>,
     pub usage: Option<ResponseUsage>,
     /// The tier that served, which is the tier that is charged.
     pub service_tier: String,
@@ -140,6 +140,29 @@ pub struct ResponseError {
 pub struct IncompleteDetails {
     /// `max_output_tokens`.
     pub reason: String,
+}
+
+/// One item of a response.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OutputItem {
+    Message(OutputMessage),
+    Call(OutputCall),
+}
+
+/// A call that the model asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct OutputCall {
+    pub id: String,
+    /// `function_call`.
+    pub r#type: String,
+    /// `in_progress`, `completed` or `incomplete`.
+    pub status: String,
+    /// What the item with its output names.
+    pub call_id: String,
+    pub name: String,
+    /// JSON as text; cut where the answer was cut.
+    pub arguments: String,
 }
 
 /// What the model said.
@@ -198,7 +221,7 @@ pub enum ResponseEvent {
     #[serde(rename = "response.in_progress")]
     InProgress { sequence_number: u64, response: Box<Response> },
     #[serde(rename = "response.output_item.added")]
-    ItemAdded { sequence_number: u64, output_index: u32, item: OutputMessage },
+    ItemAdded { sequence_number: u64, output_index: u32, item: OutputItem },
     #[serde(rename = "response.content_part.added")]
     PartAdded { sequence_number: u64, item_id: String, output_index: u32, content_index: u32, part: OutputText },
     #[serde(rename = "response.output_text.delta")]
@@ -221,8 +244,12 @@ pub enum ResponseEvent {
     },
     #[serde(rename = "response.content_part.done")]
     PartDone { sequence_number: u64, item_id: String, output_index: u32, content_index: u32, part: OutputText },
+    #[serde(rename = "response.function_call_arguments.delta")]
+    ArgumentsDelta { sequence_number: u64, item_id: String, output_index: u32, delta: String },
+    #[serde(rename = "response.function_call_arguments.done")]
+    ArgumentsDone { sequence_number: u64, item_id: String, output_index: u32, name: String, arguments: String },
     #[serde(rename = "response.output_item.done")]
-    ItemDone { sequence_number: u64, output_index: u32, item: OutputMessage },
+    ItemDone { sequence_number: u64, output_index: u32, item: OutputItem },
     #[serde(rename = "response.completed")]
     Completed { sequence_number: u64, response: Box<Response> },
     #[serde(rename = "response.incomplete")]
@@ -244,6 +271,8 @@ impl ResponseEvent {
             Self::TextDelta { .. } => "response.output_text.delta",
             Self::TextDone { .. } => "response.output_text.done",
             Self::PartDone { .. } => "response.content_part.done",
+            Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
+            Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
             Self::ItemDone { .. } => "response.output_item.done",
             Self::Completed { .. } => "response.completed",
             Self::Incomplete { .. } => "response.incomplete",

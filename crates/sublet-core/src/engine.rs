@@ -25,6 +25,19 @@ pub struct ModelInfo {
     /// Tokens the vocabulary has: bounds `logit_bias` and token-id prompts.
     pub vocabulary: TokenCount,
     pub has_chat_template: bool,
+    pub tools: ToolTemplate,
+}
+
+/// How a model's chat template deals with tools.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ToolTemplate {
+    /// It does not show them to the model, which then calls one only if it is forced to.
+    #[default]
+    Absent,
+    /// It shows them; how the model writes its calls is not known.
+    Shown,
+    /// It shows them, and calls are JSON between `<tool_call>` and `</tool_call>`.
+    Tagged,
 }
 
 /// Who speaks in a chat.
@@ -80,16 +93,30 @@ pub struct Tool {
     pub parameters: Option<String>,
 }
 
+/// Whether the next turn has to be a call. The prompt is made for it; what is generated has to be
+/// constrained besides.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum Calling {
+    /// The model decides.
+    #[default]
+    Free,
+    /// Of any tool: the output is an object with its `name` and its `arguments`.
+    Forced,
+    /// Of the tool of this name: the output is its arguments alone.
+    Named(String),
+}
+
 /// A conversation, and what the model may call in it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Chat {
     pub messages: Vec<ChatMessage>,
     pub tools: Vec<Tool>,
+    pub calling: Calling,
 }
 
 impl From<Vec<ChatMessage>> for Chat {
     fn from(messages: Vec<ChatMessage>) -> Self {
-        Self { messages, tools: Vec::new() }
+        Self { messages, ..Self::default() }
     }
 }
 
@@ -100,6 +127,9 @@ pub enum Constraint {
     JsonObject,
     /// JSON that a schema describes; the schema as JSON text.
     JsonSchema(Arc<str>),
+    /// The call that the prompt's [`Calling`] demands: JSON that the schema describes, after which the
+    /// output may end the call as the model's template ends calls.
+    Call { schema: Arc<str>, calling: Calling },
     /// Text that a regular expression matches as a whole.
     Regex(Arc<str>),
     /// Text that a context-free grammar in Lark's notation derives.

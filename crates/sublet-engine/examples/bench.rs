@@ -10,13 +10,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use sublet_core::engine::{Allowance, GenerateRequest, GenerationEvent, ModelEngine, Prompt, Sampling};
+use sublet_core::engine::{Allowance, Constraint, GenerateRequest, GenerationEvent, ModelEngine, Prompt, Sampling};
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, Timestamp, TokenCount};
 use sublet_engine::{Engine, EngineConfig, ModelSource};
 
 const TOKENS_DEFAULT: i64 = 200;
 const TOKENS_MEASURED_MIN: i64 = 1_000;
 const ROUNDS_MAX: u64 = 50;
+/// Keeps a model writing texts and numbers, in which most tokens are allowed.
+const SCHEMA: &str = r#"{"type":"array","items":{"type":"object","properties":{"text":{"type":"string"},"n":{"type":"integer"}},"required":["text","n"]}}"#;
 const PROMPT: &str = "Once upon a time there was a small cloud that sold what it did not need.";
 
 struct SystemClock;
@@ -47,7 +49,7 @@ fn memory() -> String {
 }
 
 /// One generation; returns its output tokens and the seconds until its first text.
-async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Result<(i64, f64)> {
+async fn generate(engine: &Engine, (model, constraint): (&str, Option<&Constraint>), tokens: i64, seed: u64) -> Result<(i64, f64)> {
     let prompt = engine.prepare(model, &Prompt::Text(PROMPT.to_owned()))?;
     let request = GenerateRequest {
         prompt,
@@ -55,8 +57,8 @@ async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Resul
         stop: Vec::new(),
         max_output: Some(TokenCount::new(tokens)),
         allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
+        constraint: constraint.cloned(),
         // Nothing is shared, so that all is measured.
-        constraint: None,
         salt: seed.to_string().into(),
     };
     let started = Instant::now();
@@ -77,7 +79,7 @@ async fn generate(engine: &Engine, model: &str, tokens: i64, seed: u64) -> Resul
 }
 
 /// Rounds of `concurrent` generations until enough tokens came for a figure; models end early.
-async fn measure(engine: &Engine, model: &str, tokens: i64, concurrent: u64) -> Result<()> {
+async fn measure(engine: &Engine, model: (&str, Option<&Constraint>), tokens: i64, concurrent: u64) -> Result<()> {
     let started = Instant::now();
     let (mut total, mut first, mut seed) = (0, 0.0_f64, 0);
     while total < TOKENS_MEASURED_MIN && seed < ROUNDS_MAX * concurrent {
@@ -89,7 +91,11 @@ async fn measure(engine: &Engine, model: &str, tokens: i64, concurrent: u64) -> 
         seed += concurrent;
     }
     let rate = total as f64 / started.elapsed().as_secs_f64();
-    println!("{concurrent:>5} concurrent: {total:>6} tokens, {rate:>8.1} tokens/s, first text after {:.1} ms at most", first * 1e3);
+    let kind = if model.1.is_some() { "JSON" } else { "free" };
+    println!(
+        "{concurrent:>5} concurrent, {kind}: {total:>6} tokens, {rate:>8.1} tokens/s, first text after {:.1} ms at most",
+        first * 1e3
+    );
     Ok(())
 }
 
@@ -109,7 +115,11 @@ fn main() -> Result<()> {
     );
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| Error::internal(error.to_string()))?;
     for concurrent in [1, 8, 64, 1_000] {
-        runtime.block_on(measure(&engine, "bench", tokens, concurrent))?;
+        runtime.block_on(measure(&engine, ("bench", None), tokens, concurrent))?;
+    }
+    let constraint = Constraint::JsonSchema(SCHEMA.into());
+    for concurrent in [1, 8] {
+        runtime.block_on(measure(&engine, ("bench", Some(&constraint)), tokens, concurrent))?;
     }
     println!("{}", memory());
     Ok(())

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use sublet_core::engine::{
     EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt, STOP_STRINGS_MAX,
-    Sampling,
+    Sampling, ToolTemplate,
 };
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, TokenCount};
 
@@ -20,6 +20,7 @@ use crate::load::{LoadedModel, ModelSource, load};
 use crate::sample::Sampler;
 use crate::scheduler::Scheduler;
 use crate::sequence::{Sequence, SequenceParts, channel};
+use crate::template::ChatTemplate;
 use crate::tokenizer::SpecialTokens;
 
 /// Who a model of this engine belongs to, in model lists.
@@ -74,6 +75,7 @@ impl Engine {
             context_window: token_count(context),
             vocabulary: token_count(parameters.vocabulary),
             has_chat_template: model.template.is_some(),
+            tools: model.template.as_ref().map_or(ToolTemplate::Absent, ChatTemplate::tools),
         };
         let model = Arc::new(model);
         let inbox = Arc::new(Inbox::default());
@@ -156,7 +158,7 @@ impl ModelEngine for Engine {
                         .param("messages")
                         .alternative("POST /v1/completions with a text prompt"));
                 };
-                let text = template.render(&chat.messages).map_err(|problem| {
+                let text = template.render(chat).map_err(|problem| {
                     invalid("messages", format!("the model's chat template refuses these messages: {problem}"))
                 })?;
                 served.encode(&text, SpecialTokens::Leave)?
@@ -172,12 +174,14 @@ impl ModelEngine for Engine {
         served.check_settings(&request)?;
         let room = served.context - request.prompt.tokens.len();
         let asked = request.max_output.map_or(room, |most| usize::try_from(most.get()).unwrap_or(0));
+        let rule = request.constraint.map(|constraint| served.model.compile(&constraint)).transpose()?;
         let parts = SequenceParts {
             tokens: request.prompt.tokens.to_vec(),
             output_max: asked.min(room),
             sampler: Sampler::new(&request.sampling, self.seed(&request.sampling)),
             assembler: TextAssembler::new(&request.stop),
             allowance: request.allowance,
+            rule,
             salt: request.salt,
         };
         let (outlet, stream) = channel(Arc::clone(&served.inbox));
@@ -238,9 +242,6 @@ impl ServedModel {
     }
 
     fn check_settings(&self, request: &GenerateRequest) -> Result<()> {
-        if request.constraint.is_some() {
-            return Err(Error::new(ErrorCode::UnsupportedField, "this engine cannot constrain its output"));
-        }
         let sampling = &request.sampling;
         for (name, value, least, most) in [
             ("temperature", sampling.temperature, 0, 2),

@@ -3,7 +3,7 @@
 //! [`Engine`] implements the port [`sublet_core::engine::ModelEngine`]. A model's files become a
 //! decoder, a tokenizer and a chat template (`load`); one thread per model (`scheduler`)
 //! computes a ragged batch of prompt chunks and single tokens per step (`decoder`), chooses
-//! tokens (`sample`), and delivers whole text (`detokenize`) over bounded streams (`sequence`).
+//! tokens (`sample`) that a rule may limit (`constraint`), and delivers whole text (`detokenize`) over bounded streams (`sequence`).
 //!
 //! Invariants: the same prompt, settings and seed give the same tokens whatever else is in the
 //! batch; no token is produced beyond the allowance; every queue, buffer and cache is bounded;
@@ -17,6 +17,7 @@
 
 mod architecture;
 mod config;
+mod constraint;
 mod decoder;
 mod detokenize;
 mod engine;
@@ -32,6 +33,7 @@ mod scheduler;
 mod sequence;
 mod template;
 mod tokenizer;
+mod tools;
 
 #[cfg(test)]
 mod test_model;

@@ -1,7 +1,7 @@
 //! Choosing the next token.
 //!
-//! Order of effects: penalties for tokens already produced, bias, temperature, top-k, top-p,
-//! one random draw. Log-probabilities are those of the model itself, before any of this.
+//! Order of effects: penalties for tokens already produced, bias, what a rule forbids, temperature,
+//! top-k, top-p, one random draw. Log-probabilities are those of the model itself, before any of this.
 //!
 //! Invariants: one draw per token from the sequence's own generator, and ties go to the lower
 //! token id, so the same seed, prompt and settings give the same tokens.
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use sublet_core::engine::{Millionths, PositionLogprobs, Sampling, TokenLogprob};
 
+use crate::constraint::TokenSet;
 use crate::tokenizer::ModelTokenizer;
 
 /// Below this temperature the choice is the likeliest token: dividing would overflow.
@@ -51,11 +52,18 @@ impl Sampler {
         }
     }
 
-    /// Chooses from the scores of the whole vocabulary, which it may change.
-    pub fn choose(&mut self, logits: &mut [f32], tokenizer: &ModelTokenizer) -> Choice {
+    /// Chooses from the scores of the whole vocabulary, which it may change; only from `allowed`, if that is given.
+    pub fn choose(&mut self, logits: &mut [f32], allowed: Option<&TokenSet>, tokenizer: &ModelTokenizer) -> Choice {
         let before = self.logprobs.map(|count| LogprobSource::new(logits, count));
         self.adjust(logits);
-        let token = if self.temperature < GREEDY_TEMPERATURE { largest(logits) } else { self.draw(logits) };
+        if let Some(allowed) = allowed {
+            forbid_others(logits, allowed);
+        }
+        let mut token = if self.temperature < GREEDY_TEMPERATURE { largest(logits) } else { self.draw(logits) };
+        if let Some(allowed) = allowed.filter(|allowed| !allowed.is_allowed(token)) {
+            // No allowed token has a score that is a number.
+            token = allowed.first_bit_set().map_or(token, |first| first as u32);
+        }
         if self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 {
             *self.counts.entry(token).or_insert(0) += 1;
         }
@@ -106,6 +114,18 @@ impl Sampler {
             }
         }
         pick(candidates.into_iter().take(count), kept * draw)
+    }
+}
+
+/// A forbidden token has no weight at any temperature and with any bias.
+fn forbid_others(logits: &mut [f32], allowed: &TokenSet) {
+    for (scores, mut bits) in logits.chunks_mut(32).zip(allowed.as_slice().iter().copied()) {
+        for score in scores {
+            if bits & 1 == 0 {
+                *score = f32::NEG_INFINITY;
+            }
+            bits >>= 1;
+        }
     }
 }
 
@@ -227,7 +247,7 @@ mod tests {
     fn draws(sampling: &Sampling, seed: u64, logits: &[f32], count: usize) -> Vec<u32> {
         let tokenizer = tiny_tokenizer();
         let mut sampler = Sampler::new(sampling, seed);
-        (0..count).map(|_| sampler.choose(&mut logits.to_vec(), &tokenizer).token).collect()
+        (0..count).map(|_| sampler.choose(&mut logits.to_vec(), None, &tokenizer).token).collect()
     }
 
     #[test]
@@ -286,7 +306,7 @@ mod tests {
             s.logprobs = Some(2);
             s.logit_bias = vec![(0, Millionths(50_000_000))];
         });
-        let chosen = Sampler::new(&settings, 1).choose(&mut [0.0, 2.0_f32.ln(), 0.0], &tokenizer);
+        let chosen = Sampler::new(&settings, 1).choose(&mut [0.0, 2.0_f32.ln(), 0.0], None, &tokenizer);
         let logprobs = chosen.logprobs.expect("asked for");
         assert_eq!(chosen.token, 0);
         assert_eq!(logprobs.chosen.logprob, Millionths(-1_386_294));

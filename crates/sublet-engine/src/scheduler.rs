@@ -315,7 +315,8 @@ fn keep_beginning(pool: &mut KvPool, sequence: &Sequence) {
 /// Chooses a sequence's next token; returns how many output tokens that made.
 fn advance(model: &LoadedModel, sequence: &mut Sequence, logits: &mut [f32]) -> u64 {
     sequence.report_started();
-    let choice = sequence.sampler.choose(logits, &model.tokenizer);
+    let Some(allowed) = sequence.allowed() else { return 0 };
+    let choice = sequence.sampler.choose(logits, allowed.as_ref(), &model.tokenizer);
     if model.end_tokens.contains(&choice.token) {
         sequence.finish(FinishReason::Stop);
         return 0;

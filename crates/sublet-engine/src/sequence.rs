@@ -16,6 +16,7 @@ use sublet_core::engine::{Allowance, FinishReason, GenerationEvent};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::constraint::{self, Rule, TokenSet};
 use crate::detokenize::{Piece, Pushed, TextAssembler};
 use crate::inbox::Inbox;
 use crate::kv::KvCache;
@@ -40,6 +41,8 @@ pub struct Sequence {
     pub outlet: Outlet,
     pub finished: bool,
     started: bool,
+    /// What the output has to keep.
+    rule: Option<Rule>,
     /// Keeps tenants apart where beginnings are shared.
     salt: Arc<str>,
     /// Positions of the prompt that were not computed.
@@ -53,6 +56,7 @@ pub struct SequenceParts {
     pub sampler: crate::sample::Sampler,
     pub assembler: TextAssembler,
     pub allowance: Arc<Allowance>,
+    pub rule: Option<Rule>,
     pub salt: Arc<str>,
 }
 
@@ -81,6 +85,7 @@ impl Sequence {
             outlet,
             finished: false,
             started: false,
+            rule: parts.rule,
             salt: parts.salt,
             reused: 0,
         }
@@ -145,13 +150,35 @@ impl Sequence {
         }
     }
 
+    /// The tokens that may come next: `Some(None)` allows all, `None` ended the sequence.
+    pub fn allowed(&mut self) -> Option<Option<TokenSet>> {
+        let Some(rule) = &mut self.rule else { return Some(None) };
+        if rule.is_complete() {
+            self.finish(FinishReason::Stop);
+            return None;
+        }
+        match rule.allowed() {
+            Ok(allowed) => Some(Some(allowed)),
+            Err(problem) => {
+                self.fail(&problem);
+                None
+            }
+        }
+    }
+
     /// Takes the next token; `bytes` is its text.
     pub fn accept(&mut self, choice: Choice, bytes: &[u8]) {
         self.tokens.push(choice.token);
+        let followed = self.rule.as_mut().map_or(Ok(()), |rule| rule.accept(choice.token));
         match self.assembler.push(bytes, choice.logprobs) {
             Pushed::Open(piece) => {
                 self.report(piece);
-                if self.produced() >= self.output_max {
+                if let Err(problem) = followed {
+                    self.fail(&problem);
+                } else if self.rule.as_ref().is_some_and(Rule::is_complete) {
+                    // Complete output has nothing to wait for, also when it just fits.
+                    self.finish(FinishReason::Stop);
+                } else if self.produced() >= self.output_max {
                     self.finish(FinishReason::Length);
                 }
             }
@@ -174,6 +201,12 @@ impl Sequence {
             let output = count_u64(self.assembler.delivered());
             self.outlet.push(GenerationEvent::Delta { text, output, logprobs });
         }
+    }
+
+    /// The rule cannot be followed any further.
+    fn fail(&mut self, problem: &str) {
+        self.finished = true;
+        self.outlet.push(GenerationEvent::Failed(constraint::broken(problem)));
     }
 
     fn end(&mut self, reason: FinishReason) {

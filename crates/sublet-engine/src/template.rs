@@ -1,14 +1,16 @@
 //! Chat templates: the Jinja text that turns messages into a model's prompt.
 //!
-//! Invariants: rendering is bounded in work ([`FUEL_MAX`]) and sees only the messages and the
-//! special tokens; a template has no clock and no files.
+//! Invariants: rendering is bounded in work ([`FUEL_MAX`]) and sees only the messages, the tools and
+//! the special tokens; a template has no clock and no files.
 //!
-//! Deliberately absent: tools and documents (templates see them as undefined).
+//! Deliberately absent: documents (templates see them as undefined).
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
-use sublet_core::engine::{ChatMessage, Role};
+use sublet_core::engine::{Calling, Chat, ChatMessage, Role, ToolTemplate};
+
+use crate::tools;
 
 /// Template instructions one rendering may execute.
 const FUEL_MAX: u64 = 5_000_000;
@@ -19,6 +21,9 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     begin_token: Option<String>,
     end_token: Option<String>,
+    tools: ToolTemplate,
+    /// What this template writes before the JSON of a call.
+    call_opening: &'static str,
 }
 
 impl ChatTemplate {
@@ -33,17 +38,49 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
+        let (tools, call_opening) = (tools::template_kind(&text), tools::call_opening(&text));
         environment.add_template_owned(NAME, text).map_err(|error| error.to_string())?;
-        Ok(Self { environment, begin_token, end_token })
+        Ok(Self { environment, begin_token, end_token, tools, call_opening })
     }
 
-    /// The prompt up to where the assistant speaks.
-    pub fn render(&self, messages: &[ChatMessage]) -> Result<String, String> {
+    /// What it does with tools.
+    pub fn tools(&self) -> ToolTemplate {
+        self.tools
+    }
+
+    /// The prompt up to where the assistant speaks, or, if it has to call, to where what it writes of
+    /// the call begins.
+    pub fn render(&self, chat: &Chat) -> Result<String, String> {
+        match (self.tools, &chat.calling) {
+            (ToolTemplate::Absent, Calling::Forced | Calling::Named(_)) => {
+                let told = tools::tell_in_system(chat);
+                // Some templates have no system prompt; what the user says they all have.
+                self.render_messages(&told, &[]).or_else(|_| self.render_messages(&tools::tell_in_user(chat), &[]))
+            }
+            (ToolTemplate::Absent, Calling::Free) => self.render_messages(&chat.messages, &[]),
+            (ToolTemplate::Shown, _) | (ToolTemplate::Tagged, Calling::Free) => {
+                self.render_messages(&chat.messages, &tools::values(&chat.tools))
+            }
+            (ToolTemplate::Tagged, calling @ (Calling::Forced | Calling::Named(_))) => {
+                let mut prompt = self.render_messages(&chat.messages, &tools::values(&chat.tools))?;
+                prompt.push_str(self.call_opening);
+                if let Calling::Named(name) = calling {
+                    prompt.push_str(&tools::named_opening(name));
+                }
+                Ok(prompt)
+            }
+        }
+    }
+
+    fn render_messages(&self, messages: &[ChatMessage], tools: &[Value]) -> Result<String, String> {
         let messages: Vec<Value> = messages.iter().map(message_value).collect();
+        // Templates ask whether there are tools, and some take an empty list for some.
+        let tools = if tools.is_empty() { Value::UNDEFINED } else { Value::from(tools.to_vec()) };
         let template = self.environment.get_template(NAME).map_err(|error| error.to_string())?;
         template
             .render(context! {
                 messages => messages,
+                tools => tools,
                 add_generation_prompt => true,
                 bos_token => self.begin_token.as_deref().unwrap_or(""),
                 eos_token => self.end_token.as_deref().unwrap_or(""),
@@ -60,10 +97,18 @@ fn message_value(message: &ChatMessage) -> Value {
         Role::Assistant => "assistant",
         Role::Tool => "tool",
     };
-    match &message.name {
-        Some(name) => context! { role => role, content => message.content.as_str(), name => name },
-        None => context! { role => role, content => message.content.as_str() },
+    // A key that is there with nothing in it reads as there in some templates.
+    let mut fields = vec![("role", Value::from(role)), ("content", Value::from(message.content.as_str()))];
+    if let Some(name) = &message.name {
+        fields.push(("name", Value::from(name.as_str())));
     }
+    if !message.tool_calls.is_empty() {
+        fields.push(("tool_calls", Value::from_iter(message.tool_calls.iter().map(tools::call_value))));
+    }
+    if let Some(call) = &message.tool_call_id {
+        fields.push(("tool_call_id", Value::from(call.as_str())));
+    }
+    Value::from_pairs(fields)
 }
 
 /// Templates call this to refuse messages they cannot express.
@@ -125,7 +170,8 @@ mod tests {
     }
 
     fn render(template: &str, messages: &[ChatMessage]) -> Result<String, String> {
-        ChatTemplate::new(template.to_owned(), Some("<s>".to_owned()), Some("</s>".to_owned()))?.render(messages)
+        let chat = messages.to_vec().into();
+        ChatTemplate::new(template.to_owned(), Some("<s>".to_owned()), Some("</s>".to_owned()))?.render(&chat)
     }
 
     #[test]

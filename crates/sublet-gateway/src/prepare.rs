@@ -10,7 +10,8 @@ use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::branch::Origin;
 use crate::dialect::relay::{self, Relayed};
-use crate::dialect::{Call, Endpoint, Form, model_of};
+use crate::dialect::translate;
+use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
 use crate::supply::request::OutputMax;
@@ -67,7 +68,31 @@ struct Settings {
     answers: usize,
     sampling: Sampling,
     stop: Vec<String>,
+    rule: Option<Rule>,
     salt: Arc<str>,
+}
+
+impl Settings {
+    fn request(&self, index: usize, cap: TokenCount, allowance: &Arc<Allowance>) -> GenerateRequest {
+        GenerateRequest {
+            prompt: self.prompts[index / self.answers].clone(),
+            sampling: sampling(&self.sampling, index % self.answers),
+            stop: self.stop.clone(),
+            max_output: Some(cap),
+            allowance: Arc::clone(allowance),
+            constraint: self.rule.as_ref().map(|rule| rule.constraint.clone()),
+            salt: Arc::clone(&self.salt),
+        }
+    }
+
+    /// Compiling a constraint takes long enough to be kept off the request threads.
+    async fn generate(&self, gateway: &Gateway, request: GenerateRequest) -> Result<GenerationStream> {
+        let Some(rule) = &self.rule else { return gateway.engine.generate(request) };
+        let engine = Arc::clone(&gateway.engine);
+        let work = tokio::task::spawn_blocking(move || engine.generate(request));
+        let compiled = work.await.unwrap_or_else(|e| Err(Error::internal(format!("compiling a constraint failed: {e}"))));
+        compiled.map_err(|error| rule.blame(error))
+    }
 }
 
 impl Prepared {
@@ -89,18 +114,10 @@ impl Prepared {
     }
 
     /// Starts one lot with what is paid for it.
-    pub fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
+    pub async fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
         let lot = self.lots[index];
         match &self.source {
-            Source::Engine(settings) => gateway.engine.generate(GenerateRequest {
-                prompt: settings.prompts[index / settings.answers].clone(),
-                sampling: sampling(&settings.sampling, index % settings.answers),
-                stop: settings.stop.clone(),
-                max_output: Some(lot.cap),
-                allowance: Arc::clone(allowance),
-                constraint: None,
-                salt: Arc::clone(&settings.salt),
-            }),
+            Source::Engine(settings) => settings.generate(gateway, settings.request(index, lot.cap, allowance)).await,
             Source::Replicas { model, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
@@ -157,7 +174,7 @@ pub(crate) async fn prepare(
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
         Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
-        Served::Elsewhere(model) => for_replicas(endpoint, &body, model),
+        Served::Elsewhere(model) => for_replicas((endpoint, read), &body, model),
     };
     if inline {
         return work();
@@ -165,7 +182,8 @@ pub(crate) async fn prepare(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
 }
 
-fn for_engine(gateway: &Gateway, access: &Access, (endpoint, call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+    call.fit(&model)?;
     check_vocabulary(&call, &model)?;
     let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
     let prompts = prepared.collect::<Result<Vec<_>>>().map_err(|error| endpoint.rename(error))?;
@@ -179,19 +197,25 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, call): (Endpoint, C
             lots.push(Lot { origin: Origin::Engine, prompt, prompt_max: prompt, cap, least: 1, payment: Payment::Ahead });
         }
     }
-    let Call { model, answers, sampling, stop, stream, form, .. } = call;
-    let settings = Settings { prompts, answers, sampling, stop, salt: access.organization.as_str().into() };
+    let Call { model, answers, sampling, stop, rule, stream, form, .. } = call;
+    let settings = Settings { prompts, answers, sampling, stop, rule, salt: access.organization.as_str().into() };
     let source = Source::Engine(Box::new(settings));
     Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
 }
 
-fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
-    let Some(kind) = endpoint.relayed() else {
-        return Err(Error::new(ErrorCode::UnsupportedField, format!("'{}' is not served in this form of the API", model.name))
-            .param("model")
-            .alternative("POST /v1/chat/completions"));
+fn for_replicas((endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+    let (relayed, shape) = match endpoint.relayed() {
+        Some(kind) => {
+            let relayed = relay::read(kind, body, &model)?;
+            let shape = Shape::Relay(relayed.form);
+            (relayed, shape)
+        }
+        None => {
+            let call = read(endpoint, body)?;
+            let relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model)?;
+            (relayed, Shape::Translated(Box::new(call.form.shape)))
+        }
     };
-    let relayed = relay::read(kind, body, &model)?;
     // What is bought has to be paid whatever it says; what is ours can be stopped at any event.
     let bought = model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier);
     let payment = if relayed.stream && !bought { Payment::Ahead } else { Payment::Before };
@@ -206,8 +230,8 @@ fn for_replicas(endpoint: Endpoint, body: &[u8], model: Arc<RemoteModel>) -> Res
     Ok(Prepared {
         model: model.name.clone(),
         stream: relayed.stream,
-        form: Form::Relay(relayed.form),
-        bills: if kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
+        form: Form { shape, reading: Reading::Text },
+        bills: if relayed.kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
         lots: vec![lot],
         served_by: Some(Arc::default()),
         source: Source::Replicas { model, relayed: Box::new(relayed) },

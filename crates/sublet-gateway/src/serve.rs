@@ -43,6 +43,15 @@ async fn admit_and_count(
 ) -> Result<TokenCount> {
     let admitted = admit(gateway, request, head).await?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read_to_count), admitted.body.clone()).await?;
+    if prepared.served_by.is_some() {
+        // What is known of the prompt is an estimate.
+        return Err(Error::new(
+            ErrorCode::UnsupportedField,
+            "the tokens of this model are counted only by the servers that serve it",
+        )
+        .param("model")
+        .alternative("the usage of an answer"));
+    }
     admitted.spend(&prepared, head);
     Ok(prepared.prompt())
 }

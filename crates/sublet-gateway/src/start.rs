@@ -36,7 +36,7 @@ pub(crate) async fn start(
         let paid = TokenCount::new(first_step(gateway, state, lot).min(spare / left));
         spare -= paid.get();
         let allowance = Arc::new(Allowance::new(paid));
-        let events = prepared.open(gateway, index, &allowance)?;
+        let events = prepared.open(gateway, index, &allowance).await?;
         let Lot { origin, prompt, prompt_max, .. } = *lot;
         let cap = if lot.payment == Payment::Before { paid } else { lot.cap };
         branches.push(Branch::new(events, allowance, BranchSizes { origin, prompt, prompt_max, cap, paid }));

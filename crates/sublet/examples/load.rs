@@ -7,16 +7,19 @@
 //! `load open ADDRESS KEY MODEL STREAMS` opens so many streams, says "open", and holds them until its
 //! standard input ends; the server behind must have been started as `load upstream ADDRESS slow`.
 //! Both ends write HTTP by hand, so that what they use of the processor says little about HTTP libraries.
-#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::expect_used, reason = "a tool that fails loudly")]
 
-use std::io::Read;
+use std::error::Error;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Events with text in one streamed answer.
 const EVENTS: usize = 32;
@@ -24,10 +27,12 @@ const EVENTS: usize = 32;
 const SLOW_PAUSE: Duration = Duration::from_secs(20);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-fn main() {
+const USAGE: &str = "load upstream ADDRESS [slow] | drive ADDRESS KEY MODEL CONNECTIONS REQUESTS [stream] [rate=N] | open ADDRESS KEY MODEL STREAMS";
+
+fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match words.as_slice() {
         ["upstream", address] => runtime.block_on(serve(address, false)),
         ["upstream", address, "slow"] => runtime.block_on(serve(address, true)),
@@ -36,18 +41,22 @@ fn main() {
             let plan = Plan {
                 address: (*address).to_owned(),
                 request: request(address, key, model, rest.contains(&"stream")),
-                connections: connections.parse().expect("a number of connections"),
-                requests: requests.parse().expect("a number of requests"),
+                connections: connections.parse()?,
+                requests: requests.parse()?,
                 rate,
             };
-            println!("{}", runtime.block_on(drive(Arc::new(plan))));
+            say(&runtime.block_on(drive(Arc::new(plan)))?.to_string())
         }
         ["open", address, key, model, streams] => {
             let request = request(address, key, model, true);
-            runtime.block_on(open(address, &request, streams.parse().expect("a number of streams")));
+            runtime.block_on(open(address, &request, streams.parse()?))
         }
-        _ => panic!("load upstream ADDRESS [slow] | drive ADDRESS KEY MODEL CONNECTIONS REQUESTS [stream] [rate=N] | open ADDRESS KEY MODEL STREAMS"),
+        _ => Err(USAGE.into()),
     }
+}
+
+fn say(text: &str) -> Outcome<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
 /// A request of about three quarters of a kilobyte, as a short chat has.
@@ -90,7 +99,8 @@ fn streamed_answer() -> Vec<Vec<u8>> {
     parts.extend((0..EVENTS).map(|_| chunk(&event(json!({ "content": " word" }), None))));
     parts.push(chunk(&event(json!({}), Some("stop"))));
     let usage = json!({ "prompt_tokens": 120, "completion_tokens": EVENTS, "total_tokens": 120 + EVENTS });
-    let last = json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage });
+    let last =
+        json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage });
     parts.push(chunk(&last.to_string()));
     let mut end = chunk("[DONE]");
     end.extend_from_slice(b"0\r\n\r\n");
@@ -98,15 +108,14 @@ fn streamed_answer() -> Vec<Vec<u8>> {
     parts
 }
 
-async fn serve(address: &str, slow: bool) {
-    let listener = TcpListener::bind(address).await.expect("the address is free");
+async fn serve(address: &str, slow: bool) -> Outcome<()> {
+    let listener = TcpListener::bind(address).await?;
     let whole = Arc::new(whole_answer());
     let streamed = Arc::new(streamed_answer());
     loop {
-        let (socket, _) = listener.accept().await.expect("a connection");
+        let (socket, _) = listener.accept().await?;
         let (whole, streamed) = (Arc::clone(&whole), Arc::clone(&streamed));
         tokio::spawn(async move {
-            socket.set_nodelay(true).expect("no delay");
             // A caller that goes away ends its connection only.
             let _gone = answer_all(socket, &whole, &streamed, slow).await;
         });
@@ -114,6 +123,7 @@ async fn serve(address: &str, slow: bool) {
 }
 
 async fn answer_all(mut socket: TcpStream, whole: &[u8], streamed: &[Vec<u8>], slow: bool) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4_096);
     loop {
         let Some(head) = head_end(&mut socket, &mut buffer).await? else { return Ok(()) };
@@ -131,7 +141,7 @@ async fn answer_all(mut socket: TcpStream, whole: &[u8], streamed: &[Vec<u8>], s
         }
         for (number, part) in streamed.iter().enumerate() {
             if slow && number > 1 {
-                tokio::time::sleep(SLOW_PAUSE).await;
+                tokio::time::sleep_until(Instant::now() + SLOW_PAUSE).await;
             }
             socket.write_all(part).await?;
             // Each event is a write of its own, as a server makes it.
@@ -175,54 +185,56 @@ struct Plan {
     rate: Option<u64>,
 }
 
-async fn drive(plan: Arc<Plan>) -> serde_json::Value {
+async fn drive(plan: Arc<Plan>) -> Outcome<serde_json::Value> {
     let next = Arc::new(AtomicUsize::new(0));
     let start = Instant::now();
     let callers: Vec<_> =
         (0..plan.connections).map(|_| tokio::spawn(call_all(Arc::clone(&plan), Arc::clone(&next), start))).collect();
     let (mut times, mut wrong) = (Vec::new(), 0);
     for caller in callers {
-        let (took, bad) = caller.await.expect("a caller");
+        let (took, bad) = caller.await??;
         times.extend(took);
         wrong += bad;
     }
     let elapsed = start.elapsed();
     times.sort_unstable();
     let at = |per_mille: usize| times.get((times.len().max(1) - 1) * per_mille / 1_000).map_or(0, Duration::as_micros);
-    json!({ "answered": times.len(), "wrong": wrong, "seconds": elapsed.as_secs_f64(), "p50": at(500), "p90": at(900), "p99": at(990) })
+    Ok(
+        json!({ "answered": times.len(), "wrong": wrong, "seconds": elapsed.as_secs_f64(), "p50": at(500), "p90": at(900), "p99": at(990) }),
+    )
 }
 
-async fn call_all(plan: Arc<Plan>, next: Arc<AtomicUsize>, start: Instant) -> (Vec<Duration>, usize) {
+async fn call_all(plan: Arc<Plan>, next: Arc<AtomicUsize>, start: Instant) -> Outcome<(Vec<Duration>, usize)> {
     let (mut times, mut wrong) = (Vec::new(), 0);
-    let mut socket = connect(&plan.address).await;
+    let mut socket = connect(&plan.address).await?;
     let mut buffer = Vec::with_capacity(16 * 1_024);
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= plan.requests {
-            return (times, wrong);
+            return Ok((times, wrong));
         }
         let mut begun = Instant::now();
         if let Some(rate) = plan.rate {
             // Late requests count from when they were due: a slow answer does not hide those behind it.
-            let due = start + Duration::from_nanos(1_000_000_000 / rate * u64::try_from(number).expect("a number"));
-            tokio::time::sleep_until(due.into()).await;
+            let due = start + Duration::from_nanos(1_000_000_000 / rate * u64::try_from(number)?);
+            tokio::time::sleep_until(due).await;
             begun = due;
         }
         match call(&mut socket, &plan.request, &mut buffer).await {
             Ok(true) => times.push(begun.elapsed()),
             Ok(false) | Err(_) => {
                 wrong += 1;
-                socket = connect(&plan.address).await;
+                socket = connect(&plan.address).await?;
                 buffer.clear();
             }
         }
     }
 }
 
-async fn connect(address: &str) -> TcpStream {
-    let socket = TcpStream::connect(address).await.expect("the gateway listens");
-    socket.set_nodelay(true).expect("no delay");
-    socket
+async fn connect(address: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 /// Sends one request and reads its answer; whether that is whole and right.
@@ -246,21 +258,26 @@ async fn call(socket: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> s
 }
 
 /// Opens streams and keeps them.
-async fn open(address: &str, request: &[u8], streams: usize) {
+async fn open(address: &str, request: &[u8], streams: usize) -> Outcome<()> {
     let mut sockets = Vec::with_capacity(streams);
     for _ in 0..streams {
-        let mut socket = connect(address).await;
-        socket.write_all(request).await.expect("a request");
+        let mut socket = connect(address).await?;
+        socket.write_all(request).await?;
         sockets.push(socket);
     }
     let mut first = Vec::new();
     for socket in &mut sockets {
         first.clear();
         while find(&first, b"data: ").is_none() {
-            assert!(socket.read_buf(&mut first).await.expect("an answer") > 0, "a stream ended at once");
+            if socket.read_buf(&mut first).await? == 0 {
+                return Err("a stream ended at once".into());
+            }
         }
-        assert!(first.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&first));
+        if !first.starts_with(b"HTTP/1.1 200") {
+            return Err(String::from_utf8_lossy(&first).into());
+        }
     }
-    println!("open");
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.expect("the end").expect("the end");
+    say("open")?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    Ok(())
 }

@@ -40,6 +40,7 @@ const EVERYTHING: &[&str] = &[
 const HEAVY: &[(&str, &[&str])] = &[
     ("candle*", &["sublet-engine"]),
     ("tokenizers", &["sublet-engine"]),
+    ("llguidance", &["sublet-engine"]),
     ("hf-hub", &["sublet"]),
     ("sqlx*", &["sublet-store"]),
     ("rusqlite", &["sublet-store"]),

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use sublet_core::Result;
 
@@ -344,7 +345,7 @@ pub fn load_file(path: &Path) -> Result<LoadedModel> {
     let parameters = hyperparameters(&metadata, &tensors)?;
     let options = Options { tied_head: !tensors.contains("output.weight"), biases: Biases::AsFound };
     let decoder = tensors.assemble(parameters, options)?;
-    LoadedModel { decoder, tokenizer, template, end_tokens }.check_vocabulary(&name)
+    LoadedModel { decoder, tokenizer, template, end_tokens, rules: OnceLock::new() }.check_vocabulary(&name)
 }
 
 fn hyperparameters(metadata: &GgufMetadata, tensors: &Tensors) -> Result<Hyperparameters> {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -158,7 +159,7 @@ fn load_files(files: Files) -> Result<LoadedModel> {
     // A tied head may still be stored; either way it is the same matrix.
     let options = Options { tied_head: config.tie_word_embeddings, biases };
     let decoder = tensors.assemble(parameters, options)?;
-    LoadedModel { decoder, tokenizer, template, end_tokens }.check_vocabulary(files.tokenizer.name())
+    LoadedModel { decoder, tokenizer, template, end_tokens, rules: OnceLock::new() }.check_vocabulary(files.tokenizer.name())
 }
 
 fn hyperparameters(config: &Config) -> Result<(Hyperparameters, Biases)> {

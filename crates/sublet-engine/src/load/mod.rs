@@ -15,9 +15,12 @@ mod safetensors;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use sublet_core::Result;
+use sublet_core::engine::{Constraint, ToolTemplate};
+use sublet_core::{Error, Result};
 
+use crate::constraint::{Rule, Rules};
 use crate::decoder::Decoder;
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
@@ -77,9 +80,23 @@ pub struct LoadedModel {
     pub template: Option<ChatTemplate>,
     /// Tokens that end a generation.
     pub end_tokens: Vec<u32>,
+    /// Made with the first constrained request: most models never see one.
+    pub rules: OnceLock<Result<Rules, String>>,
 }
 
 impl LoadedModel {
+    /// A rule for an output of this model.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Rule> {
+        let tools = self.template.as_ref().map_or(ToolTemplate::Absent, ChatTemplate::tools);
+        self.rules()?.compile(constraint, tools)
+    }
+
+    fn rules(&self) -> Result<&Rules> {
+        let make = || Rules::new(&self.tokenizer, self.decoder.parameters.vocabulary, &self.end_tokens);
+        let made = self.rules.get_or_init(make).as_ref();
+        made.map_err(|problem| Error::internal(format!("the vocabulary cannot be constrained: {problem}")))
+    }
+
     /// Every token that the tokenizer can make must have a row in the embedding.
     fn check_vocabulary(self, tokenizer_file: &str) -> Result<Self> {
         let (tokens, rows) = (self.tokenizer.token_count(), self.decoder.parameters.vocabulary);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sublet_core::engine::Chat;
+
 use crate::decoder::Row;
 use crate::kernel::reduce;
 use crate::kv::{KvCache, KvPool};
@@ -110,7 +112,10 @@ fn a_gguf_files_own_vocabulary_tokenizes_as_the_tokenizer_beside_it() {
         assert_eq!(inside.tokenizer.encode(text, SpecialTokens::Add), beside.tokenizer.encode(text, SpecialTokens::Add));
     }
     assert_eq!(inside.end_tokens, [2]);
-    assert_eq!(inside.template.map(|template| template.render(&[]).expect("it renders")), Some("<s><m>assistant: ".to_owned()));
+    assert_eq!(
+        inside.template.map(|template| template.render(&Chat::default()).expect("it renders")),
+        Some("<s><m>assistant: ".to_owned())
+    );
     assert_eq!((0..VOCABULARY as u32).find(|t| inside.tokenizer.bytes(*t) != beside.tokenizer.bytes(*t)), None);
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use sublet_core::engine::{
-    Allowance, ChatMessage, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, Millionths, ModelEngine, PositionLogprobs,
-    Prompt, Role, Sampling,
+    Allowance, ChatMessage, Constraint, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, Millionths, ModelEngine,
+    PositionLogprobs, Prompt, Role, Sampling,
 };
 use sublet_core::{Clock, Error, Result, Rng, Timestamp, TokenCount};
 
@@ -71,6 +71,7 @@ pub struct Ask {
     pub stop: Vec<String>,
     pub max_output: Option<i64>,
     pub allowance: Arc<Allowance>,
+    pub constraint: Option<Constraint>,
     pub salt: &'static str,
 }
 
@@ -82,6 +83,7 @@ pub fn ask(text: &str) -> Ask {
         stop: Vec::new(),
         max_output: Some(20),
         allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
+        constraint: None,
         salt: "a tenant",
     }
 }
@@ -112,7 +114,7 @@ impl Ask {
     pub fn start(&self, engine: &Engine) -> Result<BoxStream<'static, GenerationEvent>> {
         let prompt = engine.prepare(MODEL, &self.prompt)?;
         let request = GenerateRequest {
-            constraint: None,
+            constraint: self.constraint.clone(),
             prompt,
             sampling: self.sampling.clone(),
             stop: self.stop.clone(),

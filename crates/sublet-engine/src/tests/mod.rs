@@ -1,9 +1,11 @@
 //! Behaviour of the engine as a whole, through its port.
 
 mod batching;
+mod constraints;
 mod formats;
 mod generation;
 mod harness;
 mod hostile;
 mod prefixes;
 mod reference;
+mod validate;

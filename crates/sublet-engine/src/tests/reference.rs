@@ -113,7 +113,7 @@ fn the_shipped_models_prompts_are_rendered_and_tokenized_as_in_the_reference() {
             (Some(messages), _) => {
                 assert!(messages.iter().any(|message| message.role == Role::User));
                 let template = model.template.as_ref().expect("the shipped model has a chat template");
-                let rendered = template.render(&messages).expect("its template renders");
+                let rendered = template.render(&messages.into()).expect("its template renders");
                 assert_eq!(Some(&rendered), case.rendered.as_ref());
                 (rendered, SpecialTokens::Leave)
             }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX};
+use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX, ToolCall};
 use sublet_core::{Error, ErrorCode, Result};
 
 use super::STOP_BYTES_MAX;
@@ -78,11 +78,26 @@ pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[&str]) -> Result<()>
 pub(crate) fn push_turn(messages: &mut Vec<ChatMessage>, role: Role, content: String) {
     match messages.last_mut() {
         Some(last) if last.role == role => {
-            last.content.push_str("\n\n");
+            if !last.content.is_empty() {
+                last.content.push_str("\n\n");
+            }
             last.content.push_str(&content);
         }
         _ => messages.push(ChatMessage::text(role, content)),
     }
+}
+
+/// A call belongs to the turn in which the assistant speaks, also where it comes apart from it.
+pub(crate) fn push_call(messages: &mut Vec<ChatMessage>, call: ToolCall) {
+    match messages.last_mut() {
+        Some(last) if last.role == Role::Assistant => last.tool_calls.push(call),
+        _ => messages.push(ChatMessage { tool_calls: vec![call], ..ChatMessage::text(Role::Assistant, "") }),
+    }
+}
+
+/// What a tool answered. Each answer is a turn of its own, because it names its call.
+pub(crate) fn push_result(messages: &mut Vec<ChatMessage>, call: String, content: String) {
+    messages.push(ChatMessage { tool_call_id: Some(call), ..ChatMessage::text(Role::Tool, content) });
 }
 
 /// One string or a list of them.

@@ -5,11 +5,16 @@
 
 mod body;
 mod field;
+mod format;
 mod messages;
 mod number;
 mod openai;
+mod parts;
+mod piece;
 pub(crate) mod relay;
 mod responses;
+mod tools;
+pub(crate) mod translate;
 
 use http::HeaderMap;
 use serde::Serialize;
@@ -17,14 +22,21 @@ use sublet_api::ErrorBody;
 use sublet_api::messages::{MessageError, status_and_type};
 use sublet_api::openai::CostNote;
 use sublet_core::admission::TokenUsage;
-use sublet_core::engine::{FinishReason, PositionLogprobs, Prompt, Sampling};
+use sublet_core::engine::{FinishReason, ModelInfo, PositionLogprobs, Prompt, STOP_STRINGS_MAX, Sampling};
 use sublet_core::id::RequestId;
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
 pub(crate) use body::{json_object, model_of};
 
 use crate::generation::Delta;
+use parts::Split;
+use translate::Translated;
 
+pub(crate) use format::Rule;
+pub(crate) use piece::Reading;
+
+/// A line that parsers who know the format skip.
+const COMMENT: &[u8] = b": still working\n\n";
 /// Answers one request can have: prompts multiplied by `n`.
 pub(crate) const CHOICES_MAX: usize = 8;
 /// A stop string bounds how many tokens the engine may have to keep back.
@@ -77,6 +89,7 @@ impl Endpoint {
             Self::Chat => Some(relay::Kind::Chat),
             Self::Completion => Some(relay::Kind::Completion),
             Self::Embedding => Some(relay::Kind::Embedding),
+            // These are translated.
             Self::Response | Self::Message => None,
         }
     }
@@ -150,27 +163,61 @@ pub(crate) struct Call {
     pub sampling: Sampling,
     pub stop: Vec<String>,
     pub output_max: Option<TokenCount>,
+    /// What the whole output has to be.
+    pub rule: Option<Rule>,
+    /// The model may ask for several calls at once.
+    pub parallel_calls: bool,
     pub stream: bool,
     pub form: Form,
 }
 
+impl Call {
+    /// Settles what depends on the model.
+    pub fn fit(&mut self, model: &ModelInfo) -> Result<()> {
+        tools::fit(&mut self.form.reading, model)?;
+        let is_single = matches!(self.form.reading, Reading::Tagged(_)) && !self.parallel_calls;
+        if is_single && self.stop.len() < STOP_STRINGS_MAX {
+            // After its first call the model has nothing more to say.
+            self.stop.push(piece::CLOSE.to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// What the form of an answer depends on.
 #[derive(Debug)]
-pub(crate) enum Form {
+pub(crate) struct Form {
+    pub shape: Shape,
+    pub reading: Reading,
+}
+
+/// Whose words an answer has.
+#[derive(Debug)]
+pub(crate) enum Shape {
     OpenAi(openai::Form),
     Response(Box<responses::Form>),
     Message(messages::Form),
+    /// As a server elsewhere says it.
     Relay(relay::Form),
+    /// What a server elsewhere says, in these words.
+    Translated(Box<Shape>),
 }
 
 impl Form {
     /// Writes the answer of this form.
     pub fn writer(self, subject: Subject<'_>) -> Box<dyn Writer> {
-        match self {
-            Self::OpenAi(form) => Box::new(openai::Frames::new(form, subject)),
-            Self::Response(form) => Box::new(responses::Events::new(*form, subject)),
-            Self::Message(form) => Box::new(messages::Events::new(form, subject)),
-            Self::Relay(form) => Box::new(relay::Relay::new(form, subject)),
+        let Self { shape, reading } = self;
+        let choices = subject.choices;
+        match shape {
+            Shape::OpenAi(form) => Box::new(Split::new(openai::Frames::new(form, subject), &reading, choices)),
+            Shape::Response(form) => Box::new(Split::new(responses::Events::new(*form, subject), &reading, choices)),
+            Shape::Message(form) => Box::new(Split::new(messages::Events::new(form, subject), &reading, choices)),
+            Shape::Translated(inner) => match *inner {
+                Shape::Response(form) => Box::new(Translated::new(responses::Events::new(*form, subject))),
+                Shape::Message(form) => Box::new(Translated::new(messages::Events::new(form, subject))),
+                other => Self { shape: other, reading }.writer(subject),
+            },
+            Shape::Relay(form) => Box::new(relay::Relay::new(form, subject)),
         }
     }
 }
@@ -190,6 +237,20 @@ impl Subject<'_> {
     fn id(&self, prefix: &str) -> String {
         let id = self.request.as_str();
         format!("{prefix}_{}", id.split_once('_').map_or(id, |(_, body)| body))
+    }
+
+    /// What ids of calls begin with: the writer adds which call of which answer.
+    fn call_ids(&self, prefix: &'static str) -> CallIds {
+        CallIds(self.id(prefix))
+    }
+}
+
+/// Makes ids of calls, all different and the same whenever they are asked for.
+struct CallIds(String);
+
+impl CallIds {
+    fn id(&self, choice: usize, index: usize) -> String {
+        format!("{}_{choice}_{index}", self.0)
     }
 }
 
@@ -235,10 +296,7 @@ pub(crate) trait Writer: Send {
     /// The last event when something failed, after which the stream just ends.
     fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error);
     /// What is sent in a long silence.
-    fn heartbeat(&self) -> &'static [u8] {
-        // A comment: parsers that know the format skip it.
-        b": still working\n\n"
-    }
+    fn heartbeat(&self) -> &'static [u8];
     /// The answer as one object.
     fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8>;
 }

@@ -17,7 +17,7 @@ use sublet_core::{Error, Result, Timestamp, TokenCount};
 use super::body::boolean;
 use super::field::{Bounded, Field, field, invalid};
 use super::openai::usage;
-use super::{End, Envelope, Subject, Text, Writer, push_json, stop_text};
+use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
 use crate::generation::Delta;
 use crate::supply::reply::{BYTES_PER_TOKEN, counts};
 use crate::supply::request::{Fields, UpstreamBody};
@@ -299,6 +299,10 @@ impl Writer for Relay {
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(&Envelope::OpenAi.body(request, error));
         out.extend_from_slice(b"\n\n");
+    }
+
+    fn heartbeat(&self) -> &'static [u8] {
+        COMMENT
     }
 
     fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {

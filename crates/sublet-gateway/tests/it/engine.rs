@@ -2,7 +2,8 @@
 //!
 //! The last words of the prompt are the script: `say N` (N tokens, then it stops), `fail N` (fails after
 //! N tokens), `hide N` (delivers nothing until N tokens are there), `wait` (starts and is silent),
-//! `stuck` (never starts). A word is a token.
+//! `stuck` (never starts). A word is a token. A test may instead say what every generation writes
+//! ([`Engine::write`]); then three characters are a token. What was asked is kept.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 use sublet_core::engine::{
-    Allowance, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, GenerationStream, Millionths, ModelEngine, ModelInfo,
-    PositionLogprobs, PreparedPrompt, Prompt, TokenLogprob,
+    Allowance, Chat, Constraint, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, GenerationStream, Millionths,
+    ModelEngine, ModelInfo, PositionLogprobs, PreparedPrompt, Prompt, TokenLogprob, ToolTemplate,
 };
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
@@ -29,6 +30,16 @@ pub struct Shared {
     pub cancelled: AtomicU64,
     /// Generations that may be queued; 0 refuses.
     pub room: AtomicI64,
+    output: Mutex<Option<String>>,
+    asked: Mutex<Asked>,
+}
+
+/// The last request.
+#[derive(Clone, Default, Debug)]
+pub struct Asked {
+    pub chat: Chat,
+    pub constraint: Option<Constraint>,
+    pub stop: Vec<String>,
 }
 
 pub struct Engine {
@@ -39,6 +50,13 @@ impl Engine {
     pub fn new() -> Arc<Self> {
         let shared = Shared { pace: AtomicU64::new(u64::MAX), room: AtomicI64::new(i64::MAX), ..Shared::default() };
         Arc::new(Self { shared: Arc::new(shared) })
+    }
+    /// What every generation writes from now on.
+    pub fn write(&self, output: &str) {
+        *self.shared.output.lock().unwrap() = Some(output.to_owned());
+    }
+    pub fn asked(&self) -> Asked {
+        self.shared.asked.lock().unwrap().clone()
     }
     pub fn set_pace(&self, tokens: u64) {
         self.shared.pace.store(tokens, Ordering::SeqCst);
@@ -101,6 +119,8 @@ fn decode(tokens: &[u32]) -> Script {
 
 struct Generation {
     shared: Arc<Shared>,
+    /// The tokens' texts, where a test gave them.
+    texts: Option<Vec<String>>,
     allowance: Arc<Allowance>,
     script: Script,
     prompt: TokenCount,
@@ -123,7 +143,11 @@ impl Generation {
         Poll::Ready(Some(GenerationEvent::Finished { reason, output: count(self.produced) }))
     }
     fn deliver(&mut self) -> GenerationEvent {
-        let names: Vec<String> = (self.delivered + 1..=self.produced).map(|n| format!("w{n} ")).collect();
+        let name = |n: u64| match &self.texts {
+            Some(texts) => texts[usize::try_from(n - 1).unwrap()].clone(),
+            None => format!("w{n} "),
+        };
+        let names: Vec<String> = (self.delivered + 1..=self.produced).map(name).collect();
         self.delivered = self.produced;
         let logprobs = if self.logprobs { names.iter().map(|name| logprob(name)).collect() } else { Vec::new() };
         GenerationEvent::Delta { text: names.concat(), output: count(self.produced), logprobs }
@@ -217,10 +241,15 @@ impl ModelEngine for Engine {
             context_window: TokenCount::new(CONTEXT),
             vocabulary: TokenCount::new(500),
             has_chat_template: true,
+            tools: ToolTemplate::Tagged,
         };
-        vec![model("tiny"), model("lab/tiny"), model("unpriced")]
+        let plain = ModelInfo { tools: ToolTemplate::Absent, ..model("lab/tiny") };
+        vec![model("tiny"), plain, model("unpriced")]
     }
     fn prepare(&self, model: &str, prompt: &Prompt) -> Result<PreparedPrompt> {
+        if let Prompt::Chat(chat) = prompt {
+            self.shared.asked.lock().unwrap().chat = chat.clone();
+        }
         Ok(PreparedPrompt { model: model.to_owned(), tokens: encode(&words(prompt)).into() })
     }
     fn generate(&self, request: GenerateRequest) -> Result<GenerationStream> {
@@ -230,11 +259,29 @@ impl ModelEngine for Engine {
                 Error::new(ErrorCode::QueueFull, "the queue is full").retry_after(sublet_core::DurationMs::from_millis(1_500))
             );
         }
+        if let Some(Constraint::JsonSchema(schema) | Constraint::Call { schema, .. }) = &request.constraint
+            && schema.contains("uniqueItems")
+        {
+            return Err(Error::new(ErrorCode::InvalidRequest, "the schema cannot be kept").param("response_format"));
+        }
+        let texts = self.shared.output.lock().unwrap().as_ref().map(|output| {
+            let characters: Vec<char> = output.chars().collect();
+            characters.chunks(3).map(|chunk| chunk.iter().collect()).collect::<Vec<String>>()
+        });
+        let mut script = decode(&request.prompt.tokens);
+        if let Some(texts) = &texts {
+            script.tokens = u64::try_from(texts.len()).unwrap();
+        }
+        {
+            let mut asked = self.shared.asked.lock().unwrap();
+            (asked.constraint, asked.stop) = (request.constraint.clone(), request.stop.clone());
+        }
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         Ok(Box::pin(Generation {
+            texts,
             shared: Arc::clone(&self.shared),
             allowance: request.allowance,
-            script: decode(&request.prompt.tokens),
+            script,
             prompt: request.prompt.count(),
             max: request.max_output.map_or(u64::MAX, |max| u64::try_from(max.get()).unwrap()),
             logprobs: request.sampling.logprobs.is_some(),

@@ -26,6 +26,10 @@ mod stream;
 #[cfg(test)]
 mod supply;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
+mod translate;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod world;

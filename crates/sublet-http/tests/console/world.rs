@@ -59,6 +59,7 @@ impl ModelEngine for Models {
             context_window: TokenCount::new(2_048),
             vocabulary: TokenCount::new(512),
             has_chat_template: true,
+            tools: sublet_core::engine::ToolTemplate::Absent,
         };
         vec![info(MODEL), info(HOSTILE)]
     }

@@ -2,13 +2,18 @@
 
 use serde_json::value::RawValue;
 use sublet_api::messages::{BlockFields, MessageRequestFields, OutputConfigFields, TurnFields};
-use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling};
+use sublet_api::openai::ToolChoiceFields;
+use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling, ToolCall};
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
-use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, push_turn, service_tier, stop_strings, top_k, top_p};
+use crate::dialect::body::{
+    UNIT, boolean, decimal, json_object, model_name, push_call, push_result, push_turn, service_tier, stop_strings, top_k, top_p,
+};
 use crate::dialect::field::{Bounded, field, invalid, unsupported};
-use crate::dialect::{self, Call};
+use crate::dialect::format::{Rule, openai_format};
+use crate::dialect::tools::{self, Choice, Offer, ToolShape, name, read_tools};
+use crate::dialect::{self, Call, Shape};
 
 const TURNS_MAX: usize = 8_192;
 const BLOCKS_MAX: usize = 1_024;
@@ -29,9 +34,11 @@ pub(crate) fn read(body: &[u8], purpose: Purpose) -> Result<Call> {
     refuse_unsupported(&fields)?;
     service_tier(fields.service_tier, &TIERS)?;
     let stop = stop_strings(field("stop_sequences", fields.stop_sequences))?;
+    let (offer, parallel_calls) = offer(&fields)?;
+    let plan = offer.plan(messages(&fields)?, format(&fields)?)?;
     Ok(Call {
         model: model_name(fields.model)?,
-        prompts: vec![Prompt::Chat(messages(&fields)?.into())],
+        prompts: vec![Prompt::Chat(plan.chat)],
         answers: 1,
         sampling: Sampling {
             temperature: decimal(field("temperature", fields.temperature), UNIT, 0..=UNIT, "a number from 0 to 1")?,
@@ -39,23 +46,52 @@ pub(crate) fn read(body: &[u8], purpose: Purpose) -> Result<Call> {
             top_k: top_k(fields.top_k)?,
             ..Sampling::default()
         },
-        form: dialect::Form::Message(Form { stop: stop.clone() }),
+        form: dialect::Form { shape: Shape::Message(Form { stop: stop.clone() }), reading: plan.reading },
+        rule: plan.rule,
+        parallel_calls,
         stop,
         output_max: output_max(&fields, purpose)?,
         stream: boolean("stream", fields.stream)?,
     })
 }
 
+/// What may be called, and whether several calls may come at once.
+fn offer(fields: &MessageRequestFields<'_>) -> Result<(Offer, bool)> {
+    const EXPECTED: &str = "an object of type auto, any, tool or none";
+    let tools = read_tools(fields.tools, ToolShape::Message)?.into_iter().map(|(tool, _)| tool).collect();
+    let Some(field) = field("tool_choice", fields.tool_choice) else {
+        return Ok((Offer { tools, choice: Choice::Auto }, true));
+    };
+    let fields: ToolChoiceFields<'_> = field.parse(EXPECTED)?;
+    let choice = match fields.r#type.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
+        Some("auto") => Choice::Auto,
+        Some("any") => Choice::Required,
+        Some("none") => Choice::None,
+        Some("tool") => Choice::Named(name("tool_choice.name", fields.name)?),
+        _ => return Err(invalid("tool_choice", format!("'tool_choice' must be {EXPECTED}"))),
+    };
+    let is_single = boolean("tool_choice.disable_parallel_tool_use", fields.disable_parallel_tool_use)?;
+    Ok((Offer { tools, choice }, !is_single))
+}
+
+/// What the text has to be: under its first name or under its later one.
+fn format(fields: &MessageRequestFields<'_>) -> Result<Option<Rule>> {
+    if let Some(rule) = openai_format("output_format", fields.output_format)? {
+        return Ok(Some(rule));
+    }
+    // How hard a model that reasons should try changes nothing for one that does not.
+    let Some(config) = field("output_config", fields.output_config) else { return Ok(None) };
+    let config: OutputConfigFields<'_> = config.parse("an object")?;
+    openai_format("output_config.format", config.format)
+}
+
 /// Fields with the JSON values that mean the same as leaving them out.
 fn refuse_unsupported(fields: &MessageRequestFields<'_>) -> Result<()> {
     const DISABLED: &str = r#"{"type":"disabled"}"#;
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 17] = [
-        ("tools", fields.tools, &["[]"]),
-        ("tool_choice", fields.tool_choice, &[r#"{"type":"none"}"#, r#"{"type":"auto"}"#]),
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 14] = [
         ("thinking", fields.thinking, &[DISABLED]),
         ("mcp_servers", fields.mcp_servers, &["[]"]),
         ("container", fields.container, &[]),
-        ("output_format", fields.output_format, &[]),
         ("speed", fields.speed, &["\"standard\""]),
         // Where it runs is a promise, which this cloud does not make by that name.
         ("inference_geo", fields.inference_geo, &[]),
@@ -75,10 +111,7 @@ fn refuse_unsupported(fields: &MessageRequestFields<'_>) -> Result<()> {
             field.refuse_unless_neutral(neutral)?;
         }
     }
-    // How hard a model that reasons should try changes nothing for one that does not.
-    let Some(config) = field("output_config", fields.output_config) else { return Ok(()) };
-    let config: OutputConfigFields<'_> = config.parse("an object")?;
-    field("output_config.format", config.format).map_or(Ok(()), |format| format.refuse_unless_neutral(&[]))
+    Ok(())
 }
 
 fn output_max(fields: &MessageRequestFields<'_>, purpose: Purpose) -> Result<Option<TokenCount>> {
@@ -104,11 +137,10 @@ fn messages(fields: &MessageRequestFields<'_>) -> Result<Vec<ChatMessage>> {
         }
     }
     for (index, turn) in turns.iter().enumerate() {
-        let (role, content) = self::turn(index, turn)?;
-        push_turn(&mut messages, role, content);
+        self::turn(index, turn, &mut messages)?;
     }
     match messages.last().map(|last| last.role) {
-        Some(Role::User) => Ok(messages),
+        Some(Role::User | Role::Tool) => Ok(messages),
         Some(Role::Assistant) => {
             Err(unsupported("messages", "ending with the assistant's turn is not supported: it cannot be continued here"))
         }
@@ -116,7 +148,7 @@ fn messages(fields: &MessageRequestFields<'_>) -> Result<Vec<ChatMessage>> {
     }
 }
 
-fn turn(index: usize, fields: &TurnFields<'_>) -> Result<(Role, String)> {
+fn turn(index: usize, fields: &TurnFields<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
     let param = |name: &str| format!("messages.{index}.{name}");
     let role = match fields.role.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
         Some("user") => Role::User,
@@ -127,29 +159,74 @@ fn turn(index: usize, fields: &TurnFields<'_>) -> Result<(Role, String)> {
         }
     };
     let content = fields.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
-    Ok((role, text(&param("content"), content)?))
+    let Content { texts, calls, results } = read_content(&param("content"), content)?;
+    // What was called is answered before anything else is said.
+    for (call, result) in results {
+        push_result(messages, call, result);
+    }
+    if !texts.is_empty() || (calls.is_empty() && messages.last().is_none_or(|last| last.role != Role::Tool)) {
+        push_turn(messages, role, texts.join("\n\n"));
+    }
+    match (role, calls.is_empty()) {
+        (Role::Assistant, _) | (_, true) => calls.into_iter().for_each(|call| push_call(messages, call)),
+        (_, false) => return Err(invalid(&param("content"), "only the assistant's turns have tool_use blocks")),
+    }
+    Ok(())
 }
 
-/// A string, or blocks of text. What a model thought before is not part of what it reads.
-fn text(param: &str, raw: &RawValue) -> Result<String> {
-    let wrong = || invalid(param, format!("'{param}' must be a string or a list of at most {BLOCKS_MAX} text blocks"));
+/// What a turn holds.
+#[derive(Default)]
+struct Content {
+    texts: Vec<String>,
+    calls: Vec<ToolCall>,
+    /// By the ids of their calls.
+    results: Vec<(String, String)>,
+}
+
+/// A string, or blocks. What a model thought before is not part of what it reads.
+fn read_content(param: &str, raw: &RawValue) -> Result<Content> {
+    let wrong = || invalid(param, format!("'{param}' must be a string or a list of at most {BLOCKS_MAX} blocks"));
+    let mut content = Content::default();
     if raw.get().starts_with('"') {
-        return serde_json::from_str(raw.get()).map_err(|_| wrong());
+        content.texts.push(serde_json::from_str(raw.get()).map_err(|_| wrong())?);
+        return Ok(content);
     }
     let Bounded(blocks) = serde_json::from_str::<Bounded<BlockFields<'_>, BLOCKS_MAX>>(raw.get()).map_err(|_| wrong())?;
-    let mut texts: Vec<String> = Vec::with_capacity(blocks.len());
     for (index, block) in blocks.iter().enumerate() {
         let kind = block.r#type.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()).ok_or_else(wrong)?;
+        let param = |name: &str| format!("{param}.{index}.{name}");
+        let string = |name: &str, raw| {
+            tools::text::<String>(&param(name), raw, "a string")?
+                .ok_or_else(|| invalid(&param(name), format!("'{}' is missing", param(name))))
+        };
         match kind {
-            "text" => texts.push(block.text.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?),
+            "text" => content.texts.push(block.text.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?),
+            "tool_use" => content.calls.push(ToolCall {
+                id: string("id", block.id)?,
+                name: name(&param("name"), block.name)?,
+                arguments: block.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned()),
+            }),
+            "tool_result" => {
+                let result = block.content.map_or_else(|| Ok(String::new()), |raw| text(&param("content"), raw))?;
+                content.results.push((string("tool_use_id", block.tool_use_id)?, result));
+            }
             "thinking" | "redacted_thinking" => {}
             _ => {
-                let param = format!("{param}.{index}.type");
-                return Err(unsupported(&param, "other than text is not supported by the models served here"));
+                let what = "other than text, tool_use and tool_result is not supported by the models served here";
+                return Err(unsupported(&param("type"), what));
             }
         }
     }
-    Ok(texts.join("\n\n"))
+    Ok(content)
+}
+
+/// A string, or blocks of text.
+fn text(param: &str, raw: &RawValue) -> Result<String> {
+    let Content { texts, calls, results } = read_content(param, raw)?;
+    if calls.is_empty() && results.is_empty() {
+        return Ok(texts.join("\n\n"));
+    }
+    Err(unsupported(param, "can hold text only"))
 }
 
 #[cfg(test)]
@@ -202,7 +279,17 @@ mod tests {
             (json!({ "temperature": 1.5 }), "temperature"),
             (json!({ "top_p": 0 }), "top_p"),
             (json!({ "stop_sequences": [""] }), "stop_sequences"),
-            (json!({ "tools": [{ "name": "f" }] }), "tools"),
+            (json!({ "tools": [{ "name": "f g" }] }), "tools[0].name"),
+            (json!({ "tools": [{ "name": "f" }], "tool_choice": "any" }), "tool_choice"),
+            (json!({ "tools": [{ "name": "f" }], "tool_choice": { "type": "tool", "name": "g" } }), "tool_choice"),
+            (
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "tool_result" }] }] }),
+                "messages.0.content.0.tool_use_id",
+            ),
+            (
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "tool_use", "id": "a", "name": "f" }] }] }),
+                "messages.0.content",
+            ),
             (json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }), "thinking"),
             (json!({ "service_tier": "priority" }), "service_tier"),
             (json!({ "seed": 5 }), "seed"),

@@ -1,14 +1,17 @@
 //! Writes messages, whole or as events.
 
-use sublet_api::messages::{BlockDelta, CountedTokens, Message, MessageEnd, MessageError, MessageEvent, MessageUsage, TextBlock};
+use sublet_api::messages::{
+    AnswerBlock, BlockDelta, CountedTokens, Message, MessageEnd, MessageError, MessageEvent, MessageUsage, TextBlock, ToolUseBlock,
+};
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::FinishReason;
 use sublet_core::id::RequestId;
 use sublet_core::{Error, TokenCount};
 
 use super::Form;
-use crate::dialect::{End, Subject, Text, Writer, json, push_event};
-use crate::generation::Delta;
+use crate::dialect::parts::{Answer, Call, Item, Part, PartWriter};
+use crate::dialect::piece::Piece;
+use crate::dialect::{CallIds, End, Subject, json, push_event};
 
 const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
@@ -21,13 +24,20 @@ pub(crate) struct Events {
     form: Form,
     id: String,
     model: String,
-    /// Whether the block of text was announced.
-    opened: bool,
+    ids: CallIds,
+    /// Blocks that were announced; the last one is open.
+    blocks: Vec<Block>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Text,
+    Call,
 }
 
 impl Events {
     pub fn new(form: Form, subject: Subject<'_>) -> Self {
-        Self { form, id: subject.id("msg"), model: subject.model.to_owned(), opened: false }
+        Self { form, id: subject.id("msg"), model: subject.model.to_owned(), ids: subject.call_ids("toolu"), blocks: Vec::new() }
     }
 
     fn message(&self, usage: MessageUsage) -> Message {
@@ -48,9 +58,46 @@ impl Events {
         let reason = end.finishes.first().copied();
         let stop_sequence = match reason {
             Some(FinishReason::StopString(index)) => self.form.stop.get(usize::from(index)).cloned(),
-            _ => None,
+            Some(FinishReason::Stop | FinishReason::Length | FinishReason::Allowance) | None => None,
         };
-        MessageEnd { stop_reason: reason.map(|reason| reason_text(reason).to_owned()), stop_sequence, sublet_stop: end.stop() }
+        let has_called = self.blocks.contains(&Block::Call);
+        let text = |reason| match reason {
+            FinishReason::Stop if has_called => "tool_use",
+            // One that we added ends a call, or what looked like one.
+            FinishReason::StopString(_) if stop_sequence.is_none() => {
+                if has_called {
+                    "tool_use"
+                } else {
+                    "end_turn"
+                }
+            }
+            FinishReason::Stop => "end_turn",
+            FinishReason::StopString(_) => "stop_sequence",
+            FinishReason::Length | FinishReason::Allowance => "max_tokens",
+        };
+        MessageEnd { stop_reason: reason.map(|reason| text(reason).to_owned()), stop_sequence, sublet_stop: end.stop() }
+    }
+
+    /// Ends the open block and announces another one.
+    fn open(&mut self, out: &mut Vec<u8>, block: Block, content_block: AnswerBlock) {
+        self.close(out);
+        self.blocks.push(block);
+        push(out, &MessageEvent::ContentBlockStart { index: self.index(), content_block });
+    }
+
+    fn close(&self, out: &mut Vec<u8>) {
+        if !self.blocks.is_empty() {
+            push(out, &MessageEvent::ContentBlockStop { index: self.index() });
+        }
+    }
+
+    /// The place of the open block.
+    fn index(&self) -> u32 {
+        u32::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    fn call_id(&self) -> String {
+        self.ids.id(0, self.blocks.iter().filter(|block| **block == Block::Call).count())
     }
 }
 
@@ -68,37 +115,39 @@ fn usage(tokens: &TokenUsage) -> MessageUsage {
     }
 }
 
-/// Anthropic's word for an end.
-fn reason_text(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "end_turn",
-        FinishReason::StopString(_) => "stop_sequence",
-        FinishReason::Length | FinishReason::Allowance => "max_tokens",
-    }
-}
-
-impl Writer for Events {
+impl PartWriter for Events {
     fn begin(&mut self, out: &mut Vec<u8>, prompt: &TokenUsage) {
         // The output's count is a placeholder that the last event replaces.
         let usage = MessageUsage { output_tokens: 1, ..usage(prompt) };
         push(out, &MessageEvent::MessageStart { message: self.message(usage) });
     }
 
-    fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta) {
-        if delta.text.is_empty() {
-            return;
-        }
-        if !std::mem::replace(&mut self.opened, true) {
-            push(out, &MessageEvent::ContentBlockStart { index: 0, content_block: TextBlock::new(String::new()) });
-        }
-        let delta = BlockDelta { r#type: "text_delta".to_owned(), text: delta.text.clone() };
-        push(out, &MessageEvent::ContentBlockDelta { index: 0, delta });
+    fn part(&mut self, out: &mut Vec<u8>, part: &Part) {
+        let delta = match &part.piece {
+            Piece::Text(text) if text.is_empty() => return,
+            Piece::Text(text) => {
+                if self.blocks.last() != Some(&Block::Text) {
+                    self.open(out, Block::Text, AnswerBlock::Text(TextBlock::new(String::new())));
+                }
+                BlockDelta::TextDelta { text: text.clone() }
+            }
+            Piece::Call(call) => {
+                if let Some(start) = &call.start {
+                    let id = start.id.clone().unwrap_or_else(|| self.call_id());
+                    let block = ToolUseBlock::new(id, start.name.clone(), serde_json::Map::new());
+                    self.open(out, Block::Call, AnswerBlock::ToolUse(block));
+                }
+                if call.arguments.is_empty() {
+                    return;
+                }
+                BlockDelta::InputJsonDelta { partial_json: call.arguments.clone() }
+            }
+        };
+        push(out, &MessageEvent::ContentBlockDelta { index: self.index(), delta });
     }
 
     fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
-        if self.opened {
-            push(out, &MessageEvent::ContentBlockStop { index: 0 });
-        }
+        self.close(out);
         let delta = self.message_end(end);
         push(out, &MessageEvent::MessageDelta { delta, usage: usage(end.tokens), sublet: Some(end.cost.clone()) });
         push(out, &MessageEvent::MessageStop);
@@ -112,10 +161,22 @@ impl Writer for Events {
         PING
     }
 
-    fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {
+    fn whole(&mut self, answers: Vec<Answer>, end: &End<'_>) -> Vec<u8> {
+        let mut content = Vec::new();
+        for item in answers.into_iter().flat_map(|answer| answer.items) {
+            match item {
+                Item::Text(text) if text.is_empty() => {}
+                Item::Text(text) => content.push(AnswerBlock::Text(TextBlock::new(text))),
+                Item::Call(Call { id, name, arguments }) => {
+                    let id = id.unwrap_or_else(|| self.call_id());
+                    self.blocks.push(Block::Call);
+                    // What was cut is no object; the stop reason says that it was.
+                    let input = serde_json::from_str(&arguments).unwrap_or_default();
+                    content.push(AnswerBlock::ToolUse(ToolUseBlock::new(id, name, input)));
+                }
+            }
+        }
         let MessageEnd { stop_reason, stop_sequence, sublet_stop } = self.message_end(end);
-        let texts = texts.into_iter().map(|text| text.text).filter(|text| !text.is_empty());
-        let content = texts.map(TextBlock::new).collect();
         json(&Message { content, stop_reason, stop_sequence, sublet_stop, ..self.message(usage(end.tokens)) })
     }
 }

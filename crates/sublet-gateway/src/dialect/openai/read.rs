@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use sublet_api::openai::{GenerationFields, MessageFields, PartFields, StreamOptionFields};
-use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, Sampling};
+use sublet_api::openai::{CallFields, GenerationFields, MessageFields, PartFields, StreamOptionFields, ToolChoiceFields};
+use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, Sampling, ToolCall};
 use sublet_core::{Result, TokenCount};
 
 use super::Kind;
 use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, stop_strings, top_k, top_p};
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
-use crate::dialect::{CHOICES_MAX, Call, Form};
+use crate::dialect::piece::Reading;
+use crate::dialect::tools::{Choice, Offer, TOOLS_MAX, ToolShape, name, read_tools, text};
+use crate::dialect::{CHOICES_MAX, Call, Form, Shape, format};
 
 const MESSAGES_MAX: usize = 8_192;
 const PARTS_MAX: usize = 1_024;
@@ -33,9 +35,13 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
         None => 1,
     };
     let answers = usize::try_from(answers).unwrap_or(1);
-    let prompts = match kind {
-        Kind::Chat => vec![Prompt::Chat(messages(&fields)?.into())],
-        Kind::Completion => text_prompts(&fields)?,
+    let rule = format::of_generation(&fields)?;
+    let (prompts, reading, rule) = match kind {
+        Kind::Chat => {
+            let plan = offer(&fields)?.plan(messages(&fields)?, rule)?;
+            (vec![Prompt::Chat(plan.chat)], plan.reading, plan.rule)
+        }
+        Kind::Completion => (text_prompts(&fields)?, Reading::Text, rule),
     };
     if prompts.len() * answers > CHOICES_MAX {
         return Err(invalid("n", format!("a request has at most {CHOICES_MAX} answers: prompts multiplied by n")));
@@ -50,20 +56,51 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
         sampling,
         stop: stop_strings(field("stop", fields.stop))?,
         output_max: output_max(&fields)?,
+        rule,
+        parallel_calls: field("parallel_tool_calls", fields.parallel_tool_calls).map_or(Ok(true), |field| field.boolean())?,
         stream: boolean("stream", fields.stream)?,
-        form: Form::OpenAi(form),
+        form: Form { shape: Shape::OpenAi(form), reading },
     })
+}
+
+fn offer(fields: &GenerationFields<'_>) -> Result<Offer> {
+    let tools = read_tools(fields.tools, ToolShape::Chat)?.into_iter().map(|(tool, _)| tool).collect();
+    Ok(Offer { tools, choice: tool_choice(fields.tool_choice, |choice| choice.function)? })
+}
+
+/// `none`, `auto`, `required`, or a function: nested in what `nested` finds, or flat.
+pub(crate) fn tool_choice<'a>(
+    raw: Option<&'a RawValue>,
+    nested: impl Fn(&ToolChoiceFields<'a>) -> Option<&'a RawValue>,
+) -> Result<Choice> {
+    const EXPECTED: &str = "none, auto, required, or an object that names a function";
+    let Some(field) = field("tool_choice", raw) else { return Ok(Choice::Auto) };
+    if field.raw.get().starts_with('"') {
+        return match field.parse::<&str>(EXPECTED)? {
+            "none" => Ok(Choice::None),
+            "auto" => Ok(Choice::Auto),
+            "required" => Ok(Choice::Required),
+            _ => Err(invalid("tool_choice", format!("'tool_choice' must be {EXPECTED}"))),
+        };
+    }
+    let choice: ToolChoiceFields<'a> = field.parse(EXPECTED)?;
+    match choice.r#type.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
+        Some("function") => {
+            let function = nested(&choice).map(|raw| Field { name: "tool_choice", raw }.parse::<ToolChoiceFields<'_>>(EXPECTED));
+            let named = function.transpose()?.map_or(choice.name, |function| function.name);
+            Ok(Choice::Named(name("tool_choice", named)?))
+        }
+        Some(_) => Err(unsupported("tool_choice", "of this type is not supported")),
+        None => Err(invalid("tool_choice", format!("'tool_choice' must be {EXPECTED}"))),
+    }
 }
 
 /// Fields with the JSON values that mean the same as leaving them out.
 fn refuse_unsupported(kind: Kind, fields: &GenerationFields<'_>) -> Result<()> {
     const OFF: &[&str] = &["false"];
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 22] = [
-        ("tools", fields.tools, &["[]"]),
-        ("tool_choice", fields.tool_choice, &["\"none\"", "\"auto\""]),
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 14] = [
         ("functions", fields.functions, &["[]"]),
         ("function_call", fields.function_call, &["\"none\"", "\"auto\""]),
-        ("response_format", fields.response_format, &[r#"{"type":"text"}"#]),
         ("modalities", fields.modalities, &[r#"["text"]"#]),
         ("audio", fields.audio, &[]),
         ("web_search_options", fields.web_search_options, &[]),
@@ -74,11 +111,6 @@ fn refuse_unsupported(kind: Kind, fields: &GenerationFields<'_>) -> Result<()> {
         ("use_beam_search", fields.use_beam_search, OFF),
         ("echo", fields.echo, OFF),
         ("suffix", fields.suffix, &["\"\""]),
-        ("guided_json", fields.guided_json, &[]),
-        ("guided_regex", fields.guided_regex, &[]),
-        ("guided_choice", fields.guided_choice, &[]),
-        ("guided_grammar", fields.guided_grammar, &[]),
-        ("structured_outputs", fields.structured_outputs, &[]),
         ("grammar", fields.grammar, &[]),
         ("logits_processors", fields.logits_processors, &["[]"]),
     ];
@@ -87,9 +119,13 @@ fn refuse_unsupported(kind: Kind, fields: &GenerationFields<'_>) -> Result<()> {
             field.refuse_unless_neutral(neutral)?;
         }
     }
-    match (kind, field("best_of", fields.best_of)) {
-        (Kind::Chat, Some(best_of)) => best_of.refuse_unless_neutral(&["1"]),
-        (Kind::Chat | Kind::Completion, _) => Ok(()),
+    match kind {
+        Kind::Chat => field("best_of", fields.best_of).map_or(Ok(()), |best_of| best_of.refuse_unless_neutral(&["1"])),
+        Kind::Completion => {
+            field("tools", fields.tools).map_or(Ok(()), |tools| tools.refuse_unless_neutral(&["[]"]))?;
+            field("tool_choice", fields.tool_choice)
+                .map_or(Ok(()), |choice| choice.refuse_unless_neutral(&["\"none\"", "\"auto\""]))
+        }
     }
 }
 
@@ -115,7 +151,7 @@ fn messages(fields: &GenerationFields<'_>) -> Result<Vec<ChatMessage>> {
 
 fn message(index: usize, fields: &MessageFields<'_>) -> Result<ChatMessage> {
     let param = |name: &str| format!("messages[{index}].{name}");
-    for (name, raw) in [("tool_calls", fields.tool_calls), ("function_call", fields.function_call), ("audio", fields.audio)] {
+    for (name, raw) in [("function_call", fields.function_call), ("audio", fields.audio)] {
         if raw.is_some_and(|raw| raw.get() != "[]") {
             return Err(unsupported(&param(name), "is not supported by the models served here"));
         }
@@ -136,8 +172,36 @@ fn message(index: usize, fields: &MessageFields<'_>) -> Result<ChatMessage> {
         }
         None => None,
     };
-    let content = fields.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
-    Ok(ChatMessage { name, ..ChatMessage::text(role, message_text(&param("content"), content)?) })
+    let tool_calls = match role {
+        Role::Assistant => earlier_calls(&param("tool_calls"), fields.tool_calls)?,
+        Role::System | Role::Developer | Role::User | Role::Tool => Vec::new(),
+    };
+    let content = match fields.content {
+        Some(content) => message_text(&param("content"), content)?,
+        // Who calls need not say anything.
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(invalid(&param("content"), format!("'{}' is missing", param("content")))),
+    };
+    let answered = text::<String>(&param("tool_call_id"), fields.tool_call_id, "a string")?;
+    Ok(ChatMessage { role, content, name, tool_calls, tool_call_id: answered.filter(|_| role == Role::Tool) })
+}
+
+/// The calls of an earlier turn.
+fn earlier_calls(param: &str, raw: Option<&RawValue>) -> Result<Vec<ToolCall>> {
+    let expected = format!("a list of at most {TOOLS_MAX} calls");
+    let list = text::<Bounded<CallFields<'_>, TOOLS_MAX>>(param, raw, &expected)?;
+    let call = |(index, fields): (usize, CallFields<'_>)| {
+        let part = |name: &str| format!("{param}[{index}].{name}");
+        let function = text::<CallFields<'_>>(&part("function"), fields.function, "an object with name and arguments")?;
+        let function =
+            function.ok_or_else(|| unsupported(&part("function"), "is missing, and calls of other kinds are not supported"))?;
+        Ok(ToolCall {
+            id: text(&part("id"), fields.id, "a string")?.unwrap_or_default(),
+            name: name(&part("function.name"), function.name)?,
+            arguments: text(&part("function.arguments"), function.arguments, "JSON as a string")?.unwrap_or_default(),
+        })
+    };
+    list.map_or_else(Vec::new, |Bounded(list)| list).into_iter().enumerate().map(call).collect()
 }
 
 fn message_text(param: &str, raw: &RawValue) -> Result<String> {

@@ -1,8 +1,9 @@
 //! Writes chat completions and completions. Events are text: a prefix made once per stream, then only what changes.
 
 use sublet_api::openai::{
-    AnswerMessage, ChatChoice, ChatCompletion, ChatLogprobs, ChatTokenLogprob, ChatTopLogprob, Completion, CompletionChoice,
-    CompletionLogprobs, CompletionTokensDetails, Logprob, PromptTokensDetails, Usage,
+    AnswerCall, AnswerMessage, CallDelta, CalledFunction, ChatChoice, ChatCompletion, ChatLogprobs, ChatTokenLogprob,
+    ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs, CompletionTokensDetails, FunctionDelta, Logprob,
+    PromptTokensDetails, Usage,
 };
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, PositionLogprobs};
@@ -10,8 +11,9 @@ use sublet_core::id::RequestId;
 use sublet_core::{Error, Timestamp};
 
 use super::{Form, Kind};
-use crate::dialect::{End, Envelope, Subject, Text, Writer, json, push_json, stop_text};
-use crate::generation::Delta;
+use crate::dialect::parts::{Answer, Item, Part, PartWriter};
+use crate::dialect::piece::{CallPiece, Piece};
+use crate::dialect::{CallIds, End, Envelope, Subject, json, push_json, stop_text};
 
 /// Bytes of one event beside its prefix and its text, to allocate once.
 const EVENT_BYTES: usize = 96;
@@ -25,8 +27,16 @@ pub(crate) struct Frames {
     created: Timestamp,
     /// Made with the first event.
     prefix: Vec<u8>,
-    /// Characters sent per answer.
-    offsets: Vec<usize>,
+    ids: CallIds,
+    answers: Vec<Sent>,
+}
+
+/// What was sent of one answer.
+#[derive(Clone, Default)]
+struct Sent {
+    /// Characters of text.
+    characters: usize,
+    has_called: bool,
 }
 
 impl Frames {
@@ -37,7 +47,8 @@ impl Frames {
             model: subject.model.to_owned(),
             created: subject.created,
             prefix: Vec::new(),
-            offsets: vec![0; subject.choices],
+            ids: subject.call_ids("call"),
+            answers: vec![Sent::default(); subject.choices],
         }
     }
 
@@ -85,7 +96,7 @@ impl Frames {
             Kind::Chat => br#","delta":{},"logprobs":null,"finish_reason":"#.as_slice(),
             Kind::Completion => br#","text":"","logprobs":null,"finish_reason":"#.as_slice(),
         });
-        push_json(out, reason_text(reason));
+        push_json(out, reason_text(reason, self.answers[choice].has_called));
         self.close(out, stop_text(reason));
     }
 
@@ -102,76 +113,110 @@ impl Frames {
         out.extend_from_slice(b"}\n\n");
     }
 
-    fn chat(&self, texts: Vec<Text>, end: &End<'_>) -> ChatCompletion {
-        let choice = |(index, (text, reason)): (usize, (Text, &FinishReason))| ChatChoice {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            logprobs: self.form.logprobs.then(|| chat_logprobs(&text.logprobs)),
-            message: AnswerMessage { role: "assistant".to_owned(), content: Some(text.text), refusal: None },
-            finish_reason: Some(reason_text(*reason).to_owned()),
+    fn message(&self, index: usize, answer: Answer) -> AnswerMessage {
+        let (mut text, mut tool_calls) = (String::new(), Vec::new());
+        for item in answer.items {
+            match item {
+                Item::Text(more) => text.push_str(&more),
+                Item::Call(call) => tool_calls.push(AnswerCall {
+                    id: call.id.unwrap_or_else(|| self.ids.id(index, tool_calls.len())),
+                    r#type: "function".to_owned(),
+                    function: CalledFunction { name: call.name, arguments: call.arguments },
+                }),
+            }
+        }
+        let content = (tool_calls.is_empty() || !text.is_empty()).then_some(text);
+        AnswerMessage { role: "assistant".to_owned(), content, refusal: None, tool_calls }
+    }
+
+    fn chat(&self, answers: Vec<Answer>, end: &End<'_>) -> ChatCompletion {
+        let choice = |(index, (answer, reason)): (usize, (Answer, &FinishReason))| {
+            let logprobs = self.form.logprobs.then(|| chat_logprobs(&answer.logprobs));
+            let message = self.message(index, answer);
+            let finish_reason = Some(reason_text(*reason, !message.tool_calls.is_empty()).to_owned());
+            ChatChoice { index: u32::try_from(index).unwrap_or(u32::MAX), message, logprobs, finish_reason }
         };
         ChatCompletion {
             id: self.id.clone(),
             object: "chat.completion".to_owned(),
             created: self.created.seconds(),
             model: self.model.clone(),
-            choices: texts.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
+            choices: answers.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
             usage: usage(end.tokens),
             service_tier: "default".to_owned(),
             sublet_stop: end.stop(),
         }
     }
 
-    fn completion(&self, texts: Vec<Text>, end: &End<'_>) -> Completion {
-        let choice = |(index, (text, reason)): (usize, (Text, &FinishReason))| CompletionChoice {
-            logprobs: self.form.logprobs.then(|| completion_logprobs(&text.logprobs, 0)),
-            text: text.text,
+    fn completion(&self, answers: Vec<Answer>, end: &End<'_>) -> Completion {
+        let choice = |(index, (answer, reason)): (usize, (Answer, &FinishReason))| CompletionChoice {
+            logprobs: self.form.logprobs.then(|| completion_logprobs(&answer.logprobs, 0)),
+            text: answer.items.into_iter().map(Item::into_text).collect(),
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            finish_reason: Some(reason_text(*reason).to_owned()),
+            finish_reason: Some(reason_text(*reason, false).to_owned()),
         };
         Completion {
             id: self.id.clone(),
             object: "text_completion".to_owned(),
             created: self.created.seconds(),
             model: self.model.clone(),
-            choices: texts.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
+            choices: answers.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
             usage: usage(end.tokens),
             sublet_stop: end.stop(),
         }
     }
 }
 
-impl Writer for Frames {
+/// More of a call, as a stream has it.
+fn call_delta(call: &CallPiece, id: impl FnOnce() -> String) -> CallDelta {
+    let start = call.start.as_ref();
+    CallDelta {
+        index: call.index,
+        id: start.map(|start| start.id.clone().unwrap_or_else(id)),
+        r#type: start.map(|_| "function".to_owned()),
+        function: FunctionDelta { name: start.map(|start| start.name.clone()), arguments: call.arguments.clone() },
+    }
+}
+
+impl PartWriter for Frames {
     /// The role of each answer of a chat. Text completions have none.
     fn begin(&mut self, out: &mut Vec<u8>, _prompt: &TokenUsage) {
         self.prefix = self.make_prefix();
         if self.form.kind == Kind::Completion {
             return;
         }
-        for choice in 0..self.offsets.len() {
+        for choice in 0..self.answers.len() {
             self.open(out, choice);
             out.extend_from_slice(br#","delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null"#);
             self.close(out, None);
         }
     }
 
-    fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta) {
-        // Where the text starts in its answer, in characters.
-        let offset = self.offsets[delta.choice];
-        self.offsets[delta.choice] = offset + delta.text.chars().count();
-        let logprobs = self.form.logprobs.then_some(delta.logprobs.as_slice());
-        self.open(out, delta.choice);
-        match self.form.kind {
-            Kind::Chat => {
+    fn part(&mut self, out: &mut Vec<u8>, part: &Part) {
+        let logprobs = self.form.logprobs.then_some(part.logprobs.as_slice());
+        self.open(out, part.choice);
+        match (&part.piece, self.form.kind) {
+            (Piece::Text(text), Kind::Chat) => {
                 out.extend_from_slice(b",\"delta\":{\"content\":");
-                push_json(out, delta.text.as_str());
+                push_json(out, text.as_str());
                 out.extend_from_slice(b"},\"logprobs\":");
                 push_json(out, &logprobs.map(chat_logprobs));
             }
-            Kind::Completion => {
+            (Piece::Text(text), Kind::Completion) => {
+                // Where the text starts in its answer, in characters.
+                let offset = self.answers[part.choice].characters;
+                self.answers[part.choice].characters = offset + text.chars().count();
                 out.extend_from_slice(b",\"text\":");
-                push_json(out, delta.text.as_str());
+                push_json(out, text.as_str());
                 out.extend_from_slice(b",\"logprobs\":");
                 push_json(out, &logprobs.map(|positions| completion_logprobs(positions, offset)));
+            }
+            (Piece::Call(call), Kind::Chat | Kind::Completion) => {
+                self.answers[part.choice].has_called = true;
+                out.extend_from_slice(b",\"delta\":{\"tool_calls\":[");
+                push_json(out, &call_delta(call, || self.ids.id(part.choice, call.index)));
+                out.extend_from_slice(b"]},\"logprobs\":");
+                push_json(out, &logprobs.map(chat_logprobs));
             }
         }
         out.extend_from_slice(b",\"finish_reason\":null");
@@ -194,10 +239,10 @@ impl Writer for Frames {
         out.extend_from_slice(b"\n\n");
     }
 
-    fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {
+    fn whole(&mut self, answers: Vec<Answer>, end: &End<'_>) -> Vec<u8> {
         match self.form.kind {
-            Kind::Chat => json(&self.chat(texts, end)),
-            Kind::Completion => json(&self.completion(texts, end)),
+            Kind::Chat => json(&self.chat(answers, end)),
+            Kind::Completion => json(&self.completion(answers, end)),
         }
     }
 }
@@ -213,8 +258,9 @@ pub(crate) fn usage(tokens: &TokenUsage) -> Usage {
 }
 
 /// OpenAI's word for an end.
-fn reason_text(reason: FinishReason) -> &'static str {
+fn reason_text(reason: FinishReason, has_called: bool) -> &'static str {
     match reason {
+        FinishReason::Stop | FinishReason::StopString(_) if has_called => "tool_calls",
         FinishReason::Stop | FinishReason::StopString(_) => "stop",
         FinishReason::Length | FinishReason::Allowance => "length",
     }

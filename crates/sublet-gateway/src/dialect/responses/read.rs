@@ -3,18 +3,21 @@
 use serde_json::value::RawValue;
 use sublet_api::openai::PartFields;
 use sublet_api::responses::{InputItemFields, RequestEcho, ResponseRequestFields, TextFields, Verbatim};
-use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling};
+use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling, ToolCall};
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
-use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, push_turn, service_tier, top_p};
+use crate::dialect::body::{
+    UNIT, boolean, decimal, json_object, model_name, push_call, push_result, push_turn, service_tier, top_p,
+};
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
-use crate::dialect::{self, Call};
+use crate::dialect::format::{Rule, openai_format};
+use crate::dialect::tools::{self, Offer, ToolShape, name, read_tools};
+use crate::dialect::{self, Call, Shape, openai};
 
 const ITEMS_MAX: usize = 8_192;
 const PARTS_MAX: usize = 1_024;
 const INCLUDES_MAX: usize = 32;
-const TOOLS_MAX: usize = 1_024;
 const TOP_LOGPROBS_MAX: i64 = 20;
 /// Longest text that is repeated to whoever sent it, beside instructions.
 const ECHO_BYTES_MAX: usize = 16 * 1_024;
@@ -43,19 +46,27 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
         logprobs,
         ..Sampling::default()
     };
+    let tools = read_tools(fields.tools, ToolShape::Response)?;
+    let echoed = tools.iter().map(|(_, raw)| repeated(Some(raw), "{}")).collect();
+    let offer = Offer {
+        tools: tools.into_iter().map(|(tool, _)| tool).collect(),
+        choice: openai::tool_choice(fields.tool_choice, |_| None)?,
+    };
+    let plan = offer.plan(messages, text_format(&fields)?)?;
+    let parallel_calls = field("parallel_tool_calls", fields.parallel_tool_calls).map_or(Ok(true), |field| field.boolean())?;
     let echo = RequestEcho {
         model: model.clone(),
         instructions,
         max_output_tokens: output_max,
         metadata: metadata(&fields)?,
-        parallel_tool_calls: field("parallel_tool_calls", fields.parallel_tool_calls).map_or(Ok(true), |field| field.boolean())?,
+        parallel_tool_calls: parallel_calls,
         temperature: repeated(fields.temperature, "1.0"),
         top_p: repeated(fields.top_p, "1.0"),
         top_logprobs: logprobs.unwrap_or(0),
         reasoning: object("reasoning", fields.reasoning, r#"{"effort":null,"summary":null}"#)?,
         text: object("text", fields.text, r#"{"format":{"type":"text"}}"#)?,
         tool_choice: repeated(fields.tool_choice, "\"auto\""),
-        tools: Vec::new(),
+        tools: echoed,
         truncation: "disabled".to_owned(),
         store: false,
         background: false,
@@ -66,14 +77,25 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
     };
     Ok(Call {
         model,
-        prompts: vec![Prompt::Chat(messages.into())],
+        prompts: vec![Prompt::Chat(plan.chat)],
         answers: 1,
         sampling,
         stop: Vec::new(),
         output_max: output_max.map(TokenCount::new),
+        rule: plan.rule,
+        parallel_calls,
         stream: boolean("stream", fields.stream)?,
-        form: dialect::Form::Response(Box::new(Form { echo, logprobs: logprobs.is_some() })),
+        form: dialect::Form {
+            shape: Shape::Response(Box::new(Form { echo, logprobs: logprobs.is_some() })),
+            reading: plan.reading,
+        },
     })
+}
+
+fn text_format(fields: &ResponseRequestFields<'_>) -> Result<Option<Rule>> {
+    let Some(text) = field("text", fields.text) else { return Ok(None) };
+    let text: TextFields<'_> = text.parse("an object")?;
+    openai_format("text.format", text.format)
 }
 
 /// Fields with the JSON values that mean the same as leaving them out.
@@ -84,9 +106,7 @@ fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
     {
         return Err(unsupported("store", "is not offered: nothing of a response is kept here").alternative("send 'store': false"));
     }
-    tools(fields)?;
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 19] = [
-        ("tool_choice", fields.tool_choice, &["\"none\"", "\"auto\""]),
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 18] = [
         ("previous_response_id", fields.previous_response_id, &[]),
         ("conversation", fields.conversation, &[]),
         ("background", fields.background, OFF),
@@ -112,20 +132,7 @@ fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
             field.refuse_unless_neutral(neutral)?;
         }
     }
-    let Some(text) = field("text", fields.text) else { return Ok(()) };
-    let text: TextFields<'_> = text.parse("an object")?;
-    field("text.format", text.format).map_or(Ok(()), |format| format.refuse_unless_neutral(&[r#"{"type":"text"}"#]))
-}
-
-/// Functions would be called and are refused; tools of other kinds, which clients offer to whoever can use them, are skipped.
-fn tools(fields: &ResponseRequestFields<'_>) -> Result<()> {
-    let Some(tools) = field("tools", fields.tools) else { return Ok(()) };
-    let Bounded(tools) = tools.parse::<Bounded<InputItemFields<'_>, TOOLS_MAX>>(&format!("a list of at most {TOOLS_MAX} tools"))?;
-    let kind = |tool: &InputItemFields<'_>| tool.r#type.is_some_and(|raw| raw.get() == "\"function\"");
-    match tools.iter().position(kind) {
-        Some(index) => Err(unsupported(&format!("tools[{index}]"), "is a function, which the models served here cannot call")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What was sent, on one line: a line's end inside it would cut the event that repeats it. Strings have none.
@@ -193,6 +200,11 @@ fn items(field: &Field<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
                 let (role, content) = message(index, item)?;
                 push_turn(messages, role, content);
             }
+            Some("function_call") => push_call(messages, call(index, item)?),
+            Some("function_call_output") => {
+                let (call, output) = call_output(index, item)?;
+                push_result(messages, call, output);
+            }
             // What a model thought before is not part of what it reads.
             Some("reasoning") => {}
             Some("item_reference") => {
@@ -201,12 +213,33 @@ fn items(field: &Field<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
             }
             Some(_) => {
                 let param = format!("input[{index}].type");
-                return Err(unsupported(&param, "other than message is not supported by the models served here"));
+                return Err(unsupported(&param, "other than messages and functions is not supported by the models served here"));
             }
             None => return Err(invalid(&format!("input[{index}].type"), "an item's type must be a string")),
         }
     }
     Ok(())
+}
+
+/// A call of an earlier turn.
+fn call(index: usize, item: &InputItemFields<'_>) -> Result<ToolCall> {
+    let param = |name: &str| format!("input[{index}].{name}");
+    Ok(ToolCall {
+        id: text_of(&param("call_id"), item.call_id)?,
+        name: name(&param("name"), item.name)?,
+        arguments: text_of(&param("arguments"), item.arguments)?,
+    })
+}
+
+/// Which call it answers, and how.
+fn call_output(index: usize, item: &InputItemFields<'_>) -> Result<(String, String)> {
+    let param = |name: &str| format!("input[{index}].{name}");
+    let output = item.output.ok_or_else(|| invalid(&param("output"), format!("'{}' is missing", param("output"))))?;
+    Ok((text_of(&param("call_id"), item.call_id)?, text(&param("output"), output)?))
+}
+
+fn text_of(param: &str, raw: Option<&RawValue>) -> Result<String> {
+    tools::text(param, raw, "a string")?.ok_or_else(|| invalid(param, format!("'{param}' is missing")))
 }
 
 fn message(index: usize, item: &InputItemFields<'_>) -> Result<(Role, String)> {
@@ -284,7 +317,7 @@ mod tests {
         let expected =
             [(Role::System, "be brief"), (Role::User, "a"), (Role::Assistant, "b"), (Role::Developer, "c"), (Role::User, "d")];
         assert_eq!(prompt(&call), expected.map(|(role, text)| (role, text.to_owned())));
-        let dialect::Form::Response(form) = call.form else { panic!("a response") };
+        let Shape::Response(form) = call.form.shape else { panic!("a response") };
         let echo = serde_json::to_value(&form.echo).unwrap();
         assert_eq!((&echo["store"], &echo["reasoning"]["effort"], &echo["tools"]), (&json!(false), &json!("low"), &json!([])));
         assert_eq!((&echo["parallel_tool_calls"], &echo["prompt_cache_key"]), (&json!(false), &json!("k")));
@@ -301,7 +334,9 @@ mod tests {
             (json!({ "input": [{ "role": "tool", "content": "x" }] }), "input[0].role"),
             (json!({ "input": [{ "role": "user" }] }), "input[0].content"),
             (json!({ "input": [{ "role": "user", "content": [{ "type": "input_image" }] }] }), "input[0].content[0].type"),
-            (json!({ "input": [{ "type": "function_call_output" }] }), "input[0].type"),
+            (json!({ "input": [{ "type": "function_call_output" }] }), "input[0].output"),
+            (json!({ "input": [{ "type": "function_call", "call_id": "c", "name": "a b" }] }), "input[0].name"),
+            (json!({ "input": [{ "type": "custom_tool_call" }] }), "input[0].type"),
             (json!({ "instructions": 5 }), "instructions"),
             (json!({ "max_output_tokens": 0 }), "max_output_tokens"),
             (json!({ "temperature": 3 }), "temperature"),
@@ -309,8 +344,12 @@ mod tests {
             (json!({ "previous_response_id": "resp_1" }), "previous_response_id"),
             (json!({ "background": true }), "background"),
             (json!({ "truncation": "auto" }), "truncation"),
-            (json!({ "tools": [{ "type": "web_search" }, { "type": "function", "name": "f" }] }), "tools[1]"),
-            (json!({ "text": { "format": { "type": "json_object" } } }), "text.format"),
+            (json!({ "tools": [{ "type": "web_search" }, { "type": "function", "name": "f g" }] }), "tools[1].name"),
+            (json!({ "tools": [{ "type": "function", "name": "f", "parameters": [] }] }), "tools[0].parameters"),
+            (json!({ "tool_choice": { "type": "function", "name": "f" } }), "tool_choice"),
+            (json!({ "tool_choice": { "type": "web_search" } }), "tool_choice"),
+            (json!({ "text": { "format": { "type": "json_schema" } } }), "text.format"),
+            (json!({ "text": { "format": { "type": "xml" } } }), "text.format"),
             (json!({ "metadata": many }), "metadata"),
             (json!({ "top_logprobs": 21 }), "top_logprobs"),
             (json!({ "stream": "yes" }), "stream"),
@@ -327,7 +366,7 @@ mod tests {
     #[test]
     fn what_is_repeated_fits_on_one_line() {
         let body = "{\"model\": \"m\",\n\"input\": \"hi\",\n\"metadata\": {\n  \"a\":\r\n \"b\\n\"\n}}";
-        let dialect::Form::Response(form) = read(body.as_bytes()).unwrap().form else { panic!("a response") };
+        let Shape::Response(form) = read(body.as_bytes()).unwrap().form.shape else { panic!("a response") };
         let echo = serde_json::to_string(&form.echo).unwrap();
         assert!(!echo.contains(['\n', '\r']), "{echo}");
         assert_eq!(serde_json::from_str::<Value>(&echo).unwrap()["metadata"], json!({ "a": "b\n" }));
