@@ -370,6 +370,7 @@ fn routes(cloud: &Cloud, compute: &Compute, chat: &Chat) -> Router {
     let others = [
         Operation::CreateCompletion,
         Operation::CreateResponse,
+        Operation::CreateEmbedding,
         Operation::CountResponseTokens,
         Operation::CreateMessage,
         Operation::CountMessageTokens,
