@@ -32,6 +32,7 @@ mod pricing;
 mod purse;
 mod rate;
 mod reply;
+pub mod routing;
 mod serve;
 mod start;
 mod supply;

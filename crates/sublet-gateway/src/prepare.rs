@@ -129,6 +129,7 @@ impl Prepared {
                     cap: if lot.payment == Payment::Before { paid } else { lot.cap },
                     input_max: lot.prompt_max,
                     input_estimate: lot.prompt,
+                    blocks: relayed.blocks.as_slice().into(),
                     allowance: Arc::clone(allowance),
                     served_by: self.served_by.clone().unwrap_or_default(),
                 };
@@ -174,7 +175,7 @@ pub(crate) async fn prepare(
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
         Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
-        Served::Elsewhere(model) => for_replicas((endpoint, read), &body, model),
+        Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), &body, model),
     };
     if inline {
         return work();
@@ -203,16 +204,17 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoin
     Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
 }
 
-fn for_replicas((endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+    let salt = access.organization.as_str();
     let (relayed, shape) = match endpoint.relayed() {
         Some(kind) => {
-            let relayed = relay::read(kind, body, &model)?;
+            let relayed = relay::read(kind, body, &model, salt)?;
             let shape = Shape::Relay(relayed.form);
             (relayed, shape)
         }
         None => {
             let call = read(endpoint, body)?;
-            let relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model)?;
+            let relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model, salt)?;
             (relayed, Shape::Translated(Box::new(call.form.shape)))
         }
     };

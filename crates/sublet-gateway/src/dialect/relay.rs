@@ -19,6 +19,7 @@ use super::field::{Bounded, Field, field, invalid};
 use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
 use crate::generation::Delta;
+use crate::routing::{Block, blocks};
 use crate::supply::reply::{BYTES_PER_TOKEN, counts};
 use crate::supply::request::{Fields, UpstreamBody};
 
@@ -64,6 +65,8 @@ pub(crate) struct Relayed {
     /// What the prompts have at most, and roughly.
     pub input_max: TokenCount,
     pub input_estimate: TokenCount,
+    /// How the prompt begins; empty if there is nothing to choose.
+    pub blocks: Vec<Block>,
     pub form: Form,
 }
 
@@ -75,7 +78,7 @@ pub(crate) struct Form {
 }
 
 /// Reads a body for a model elsewhere.
-pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel) -> Result<Relayed> {
+pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> Result<Relayed> {
     let fields = Fields::read(body)?;
     let prompts = prompts(kind, &fields)?;
     let stream = kind != Kind::Embedding && boolean("stream", fields.get("stream"))?;
@@ -96,8 +99,20 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel) -> Result<Relay
         limited: wanted.is_some(),
         input_max,
         input_estimate,
+        blocks: if model.replicas.len() > 1 { beginning(kind, &fields, salt) } else { Vec::new() },
         form: Form { kind, include_usage: include_usage(&fields)? },
     })
+}
+
+/// What stands at the beginning of a prompt, as it came: templates put tools before the conversation. A list is
+/// taken without its end, so that a conversation that goes on begins like before.
+fn beginning(kind: Kind, fields: &Fields<'_>, salt: &str) -> Vec<Block> {
+    let text = |name: &str| fields.get(name).map_or("", RawValue::get).trim_end_matches(']').as_bytes();
+    match kind {
+        Kind::Chat => blocks(salt, &[text("tools"), text("messages")]),
+        Kind::Completion => blocks(salt, &[text("prompt")]),
+        Kind::Embedding => Vec::new(),
+    }
 }
 
 /// How many prompts there are. What they hold is the replica's to judge.

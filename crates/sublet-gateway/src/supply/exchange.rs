@@ -19,6 +19,7 @@ use super::reply::{BYTES_PER_TOKEN, Counts, Refusal, Seen, Unreadable, refusal};
 use super::request::{OutputMax, UpstreamBody};
 use super::station::{Seat, Station};
 use crate::generation::monotonic;
+use crate::routing::Block;
 
 /// Replicas that one request is tried on.
 const REPLICAS_TRIED_MAX: usize = 3;
@@ -47,6 +48,8 @@ pub(crate) struct Order {
     pub input_max: TokenCount,
     /// What the prompt has, as far as anybody knows before the replica says.
     pub input_estimate: TokenCount,
+    /// How the prompt begins, for the choice of a replica.
+    pub blocks: Arc<[Block]>,
     pub allowance: Arc<Allowance>,
     /// Says afterwards who answered.
     pub served_by: Arc<OnceLock<ReplicaId>>,
@@ -76,7 +79,7 @@ struct Reading {
     bytes: u64,
     /// The latest instant at which it may still go on.
     until: Instant,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// What was said so far.
@@ -219,12 +222,15 @@ impl Exchange {
     async fn open(&mut self) {
         let mut miss = None;
         let mut tried = 0;
-        for station in self.supply.stations(&self.order.model) {
-            let Some(seat) = station.enter(self.supply.clock.now()) else { continue };
+        let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
+        let prompt = (prompt.0.as_ref(), prompt.1);
+        for station in self.supply.stations(&self.order.model, prompt) {
+            let reading = self.supply.unread(prompt, &station.replica.id);
+            let Some(seat) = station.enter(reading, self.supply.clock.now()) else { continue };
             tried += 1;
             match self.attempt(&station, seat).await {
                 Ok(()) => {
-                    station.succeeded();
+                    self.supply.answers(prompt.0, &station);
                     // Set once: an exchange has one answer.
                     let _ = self.order.served_by.set(station.replica.id.clone());
                     return;
@@ -235,7 +241,7 @@ impl Exchange {
                 }
                 Err(Miss::Busy) => {}
                 Err(Miss::Broken(error)) => {
-                    station.failed(self.supply.clock.now(), &format!("{error:?}"));
+                    self.supply.failed(&station, &format!("{error:?}"));
                     miss = Some(error);
                 }
             }
@@ -250,7 +256,7 @@ impl Exchange {
     /// No replica took the request.
     fn unavailable(&self, asked: bool) -> Error {
         let now = self.supply.clock.now();
-        let stations = self.supply.stations(&self.order.model);
+        let stations = self.supply.stations(&self.order.model, (&[], TokenCount::ZERO));
         let rests: Vec<DurationMs> = stations.iter().filter_map(|station| station.rest(now)).collect();
         if asked || rests.len() < stations.len() {
             return Error::new(ErrorCode::QueueFull, format!("all servers of the model '{}' are busy", self.order.model.name))
@@ -286,7 +292,7 @@ impl Exchange {
             return self.whole(&body);
         }
         let until = monotonic() + config.answer_max.to_std();
-        let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, _seat: seat };
+        let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, seat };
         self.first(reading, first_until).await
     }
 
@@ -325,9 +331,10 @@ impl Exchange {
                 match seen {
                     Ok(Seen { error: Some(error), .. }) => return Err(broken(format!("its stream begins with an error: {error}"))),
                     Ok(seen) => {
+                        reading.seat.begin_answer();
                         self.begin();
-                        self.pass(&data, &seen);
                         self.stage = Stage::Reading(Box::new(reading));
+                        self.pass(&data, &seen);
                         return Ok(());
                     }
                     Err(_) if is_end => return Err(broken("its stream ends before it says anything")),
@@ -373,7 +380,7 @@ impl Exchange {
     /// The replica failed after something of its answer was passed on.
     fn lose(&mut self, error: Error) {
         if let Stage::Reading(reading) = &self.stage {
-            reading.station.failed(self.supply.clock.now(), &format!("{error:?}"));
+            self.supply.failed(&reading.station, &format!("{error:?}"));
         }
         self.fail(error);
     }

@@ -17,11 +17,11 @@ mod station;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, SecretSource};
-use sublet_core::{Clock, DurationMs, Result, Timestamp};
+use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
 use client::Client;
 pub(crate) use exchange::{Order, start};
@@ -29,6 +29,7 @@ use station::Station;
 use sublet_core::id::ReplicaId;
 
 use crate::config::SupplyConfig;
+use crate::routing::{Block, Candidate, Router, Routing};
 
 /// Replicas looked at by themselves at once.
 const PROBES_MAX: usize = 16;
@@ -40,6 +41,8 @@ pub(crate) struct Supply {
     clock: Arc<dyn Clock>,
     config: SupplyConfig,
     fleet: Mutex<Fleet>,
+    /// Where beginnings of prompts were sent.
+    router: Mutex<Router>,
     /// Whose turn it is among replicas that are alike.
     turn: AtomicUsize,
 }
@@ -69,7 +72,16 @@ impl Supply {
         config: SupplyConfig,
     ) -> Result<Self> {
         let client = Client::new()?;
-        Ok(Self { catalogue, secrets, client, clock, config, fleet: Mutex::default(), turn: AtomicUsize::new(0) })
+        Ok(Self {
+            catalogue,
+            secrets,
+            client,
+            clock,
+            config,
+            fleet: Mutex::default(),
+            router: Mutex::new(Router::new(Routing::default())),
+            turn: AtomicUsize::new(0),
+        })
     }
 
     pub fn models(&self) -> Arc<RemoteModels> {
@@ -80,20 +92,49 @@ impl Supply {
         self.models().models.get(name).cloned()
     }
 
-    /// The replicas of a model in the order in which they should be asked: the least busy first.
-    fn stations(&self, model: &RemoteModel) -> Vec<Arc<Station>> {
+    /// The replicas of a model in the order in which they should be asked: where the first token would come first.
+    fn stations(&self, model: &RemoteModel, prompt: (&[Block], TokenCount)) -> Vec<Arc<Station>> {
         let mut stations: Vec<Arc<Station>> = {
             let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
-            fleet.renew(self.models());
+            if fleet.renew(self.models()) {
+                self.router().keep_only(|replica| fleet.stations.contains_key(replica));
+            }
             model.replicas.iter().filter_map(|replica| fleet.station(replica, self.secrets.as_ref())).collect()
         };
         if stations.len() > 1 {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % stations.len();
             stations.rotate_left(turn);
+            let candidates: Vec<Candidate> = stations.iter().map(|station| station.candidate()).collect();
+            let order = self.router().rank(prompt.0, prompt.1, &candidates, self.clock.now());
             // Stable: among equals it is still the turn that decides.
-            stations.sort_by_key(|station| (station.is_resting(), station.in_flight()));
+            stations = order.into_iter().map(|place| Arc::clone(&stations[place])).collect();
+            stations.sort_by_key(|station| station.is_resting());
         }
         stations
+    }
+
+    fn router(&self) -> MutexGuard<'_, Router> {
+        self.router.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tokens of a prompt that a replica probably has to read.
+    fn unread(&self, (blocks, prompt): (&[Block], TokenCount), replica: &ReplicaId) -> TokenCount {
+        let uncached = self.router().uncached(blocks, prompt, replica, self.clock.now());
+        TokenCount::new(i64::try_from(uncached).unwrap_or(i64::MAX))
+    }
+
+    /// A replica answers: it has the beginning of the prompt from now on.
+    fn answers(&self, blocks: &[Block], station: &Station) {
+        station.succeeded();
+        if !blocks.is_empty() {
+            self.router().sent(blocks, &station.replica.id, self.clock.now());
+        }
+    }
+
+    /// A replica failed: nobody knows what it still has.
+    fn failed(&self, station: &Station, why: &str) {
+        station.failed(self.clock.now(), why);
+        self.router().forget(&station.replica.id);
     }
 
     /// Looks at the replicas whose rest is over, so that no request has to.
@@ -117,7 +158,7 @@ impl Supply {
         let seen = tokio::time::timeout(self.config.probe_wait.to_std(), look).await;
         match seen.unwrap_or_else(|_| Err("silence to a look at it".to_owned())) {
             Ok(()) => station.succeeded(),
-            Err(why) => station.failed(self.clock.now(), &why),
+            Err(why) => self.failed(&station, &why),
         }
     }
 
@@ -140,10 +181,10 @@ impl Supply {
 }
 
 impl Fleet {
-    /// Forgets what is no longer in the catalogue, or no longer as it was.
-    fn renew(&mut self, models: Arc<RemoteModels>) {
+    /// Forgets what is no longer in the catalogue, or no longer as it was; `true` if the catalogue changed.
+    fn renew(&mut self, models: Arc<RemoteModels>) -> bool {
         if Arc::ptr_eq(&self.models, &models) {
-            return;
+            return false;
         }
         let mut known: HashMap<&ReplicaId, &Arc<Replica>> = HashMap::new();
         for model in models.models.values() {
@@ -151,6 +192,7 @@ impl Fleet {
         }
         self.stations.retain(|id, station| known.get(id).is_some_and(|replica| **replica == station.replica));
         self.models = models;
+        true
     }
 
     /// A replica whose secret cannot be read is left out; the log says why.

@@ -500,6 +500,33 @@ async fn pictures_are_held_for_as_if_they_filled_the_context() {
     world.close().await;
 }
 
+#[tokio::test]
+async fn a_conversation_goes_on_at_the_replica_that_knows_its_beginning() {
+    let upstreams = [Upstream::start().await, Upstream::start().await, Upstream::start().await];
+    for upstream in &upstreams {
+        (0..20).for_each(|_| {
+            upstream.then(whole("hi", usage(7, 3)));
+        });
+    }
+    let world = World::new().await;
+    let replicas = upstreams.iter().zip(1..).map(|(upstream, number)| replica(number, &upstream.base_url)).collect();
+    world.cloud.offer([model("far/away", replicas)]);
+    let served = || upstreams.iter().map(|upstream| upstream.received().len()).collect::<Vec<_>>();
+    for talk in 0..3 {
+        let before = served();
+        let mut messages = vec![json!({"role": "system", "content": format!("talk {talk} {}", "about this and that ".repeat(60))})];
+        for _ in 0..4 {
+            messages.push(json!({"role": "user", "content": "and then?"}));
+            assert_eq!(post(&world, &json!({"model": "far/away", "messages": messages})).await.0, 200);
+            messages.push(json!({"role": "assistant", "content": "hi"}));
+        }
+        let grown: Vec<usize> = served().iter().zip(&before).map(|(now, then)| now - then).collect();
+        assert_eq!((grown.iter().sum::<usize>(), grown.iter().max()), (4, Some(&4)), "one replica has all of a talk: {grown:?}");
+    }
+    assert_eq!(served(), [4, 4, 4], "different talks are spread");
+    world.close().await;
+}
+
 /// Whatever replicas do, in whatever order, money is right and nothing is left behind.
 #[tokio::test]
 async fn many_requests_over_failing_replicas_leave_the_books_right() {
