@@ -75,12 +75,16 @@ impl Branch {
     pub fn lacks(&self, step: i64) -> i64 {
         step.max(self.wanted - self.paid).min(self.cap - self.paid)
     }
-    /// What the prompt costs is known.
+    /// What the prompt costs is known for good. A replica may count again up to its end, and more than before.
     pub fn is_counted(&self) -> bool {
         match self.origin {
             Origin::Engine => self.started,
-            Origin::Replica => self.counted.is_some(),
+            Origin::Replica => self.finish.is_some(),
         }
+    }
+    /// Output that is there and waits for money.
+    pub fn unpaid(&self) -> i64 {
+        if self.live() { (self.wanted.min(self.cap) - self.paid).max(0) } else { 0 }
     }
     pub fn measured(&self) -> Measured {
         match self.origin {

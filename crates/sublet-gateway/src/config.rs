@@ -45,8 +45,10 @@ pub struct GatewayConfig {
 /// How long replicas on other servers are waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct SupplyConfig {
-    /// Until the first event of a stream, or the whole of another answer: a full queue and a long prompt included.
+    /// Until the first event of a stream: a full queue and a long prompt included.
     pub first_byte_wait: DurationMs,
+    /// Until the whole of an answer that is not streamed: as long as clients wait by themselves.
+    pub whole_answer_wait: DurationMs,
     /// Between two events of a stream.
     pub idle_max: DurationMs,
     /// A whole stream.
@@ -59,6 +61,7 @@ impl Default for SupplyConfig {
     fn default() -> Self {
         Self {
             first_byte_wait: DurationMs::from_seconds(300),
+            whole_answer_wait: DurationMs::from_seconds(600),
             idle_max: DurationMs::from_seconds(60),
             answer_max: DurationMs::from_seconds(3_600),
             probe_wait: DurationMs::from_seconds(2),

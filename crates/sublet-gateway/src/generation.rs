@@ -257,7 +257,9 @@ impl Generation {
         let paid = self.paid();
         let base = self.prompt_cost()?;
         let total = |output: i64| base.checked_add(output_hold(&self.facts.prices, TokenCount::new(output))?)?.checked_sub(held);
-        let ask = Ask { least: total(paid + 1)?.max(Nanos::ZERO), wanted: total(paid + needed)?.max(Nanos::ZERO) };
+        // Less than what waits would let nothing of it through.
+        let urgent = self.branches.iter().map(Branch::unpaid).fold(0_i64, i64::saturating_add).max(1);
+        let ask = Ask { least: total(paid + urgent)?.max(Nanos::ZERO), wanted: total(paid + needed.max(urgent))?.max(Nanos::ZERO) };
         let Some(money) = &mut self.money else { return Ok(()) };
         match money.extend(ask) {
             Extended::Now => self.spend_covered(step),

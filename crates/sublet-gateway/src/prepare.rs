@@ -126,6 +126,7 @@ impl Prepared {
                     body: relayed.body.clone(),
                     streamed: relayed.stream,
                     output_max: output_max(relayed, model, lot.payment, paid),
+                    answers: usize::try_from(relayed.answers).unwrap_or(usize::MAX),
                     cap: if lot.payment == Payment::Before { paid } else { lot.cap },
                     input_max: lot.prompt_max,
                     input_estimate: lot.prompt,
@@ -153,12 +154,19 @@ fn output_max(relayed: &Relayed, model: &RemoteModel, payment: Payment, paid: To
         return OutputMax::Open;
     }
     let each = match payment {
+        // The exchange is ended at what is ordered.
+        Payment::Ahead if !relayed.limited => return OutputMax::Open,
         Payment::Ahead => relayed.output_max,
         Payment::Before => TokenCount::new(paid.get() / relayed.answers.max(1)).min(relayed.output_max),
     };
     let room = model.context_window.saturating_sub(relayed.input_estimate);
     let fits_only_without = each == relayed.output_max && each >= room;
-    if !relayed.limited && fits_only_without { OutputMax::Open } else { OutputMax::Each(each) }
+    if !relayed.limited && fits_only_without && !is_bought(model) { OutputMax::Open } else { OutputMax::Each(each) }
+}
+
+/// Whatever some replica of it produces has to be paid.
+fn is_bought(model: &RemoteModel) -> bool {
+    model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier)
 }
 
 /// How a body is read for the engine.
@@ -219,8 +227,7 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
         }
     };
     // What is bought has to be paid whatever it says; what is ours can be stopped at any event.
-    let bought = model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier);
-    let payment = if relayed.stream && !bought { Payment::Ahead } else { Payment::Before };
+    let payment = if relayed.stream && !is_bought(&model) { Payment::Ahead } else { Payment::Before };
     let lot = Lot {
         origin: Origin::Replica,
         prompt: relayed.input_estimate,

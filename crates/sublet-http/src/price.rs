@@ -9,6 +9,7 @@ use sublet_cloud::data::{
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
+use sublet_core::supply::{Audience, Catalogue};
 use sublet_core::{Error, ErrorCode, Nanos, Result};
 
 use crate::App;
@@ -50,7 +51,14 @@ pub async fn public(app: App, context: Context) -> Result<Answer> {
     app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let list = lists.values().next().ok_or_else(|| Error::new(ErrorCode::NotFound, "no price list is published"))?;
-    json(&to_wire(list, list.at(at)?)?)
+    let mut shown = to_wire(list, list.at(at)?)?;
+    // To everybody else a model for some does not exist.
+    let models = app.cloud.remote_models();
+    shown.prices.retain(|price| match &price.subject {
+        wire::Subject::Model(name) => models.models.get(name).is_none_or(|model| model.audience == Audience::Everyone),
+        wire::Subject::Sku(_) => true,
+    });
+    json(&shown)
 }
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {

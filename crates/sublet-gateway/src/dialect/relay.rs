@@ -15,7 +15,7 @@ use sublet_core::supply::RemoteModel;
 use sublet_core::{Error, Result, Timestamp, TokenCount};
 
 use super::body::boolean;
-use super::field::{Bounded, Field, field, invalid};
+use super::field::{Bounded, Field, field, invalid, unsupported};
 use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
 use crate::generation::Delta;
@@ -80,6 +80,7 @@ pub(crate) struct Form {
 /// Reads a body for a model elsewhere.
 pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> Result<Relayed> {
     let fields = Fields::read(body)?;
+    check_names(&fields)?;
     let prompts = prompts(kind, &fields)?;
     let stream = kind != Kind::Embedding && boolean("stream", fields.get("stream"))?;
     let each = answers_each(kind, &fields)?;
@@ -92,7 +93,7 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> 
     let room = model.context_window.saturating_sub(TokenCount::new(1)).min(model.output_max);
     Ok(Relayed {
         kind,
-        body: UpstreamBody::new(&fields, kind == Kind::Chat, stream)?,
+        body: UpstreamBody::new(&fields, (kind == Kind::Chat, stream), salt)?,
         stream,
         answers: if kind == Kind::Embedding { 0 } else { answers },
         output_max: wanted.map_or(room, |wanted| wanted.min(room)),
@@ -102,6 +103,67 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> 
         blocks: if model.replicas.len() > 1 { beginning(kind, &fields, salt) } else { Vec::new() },
         form: Form { kind, include_usage: include_usage(&fields)? },
     })
+}
+
+/// Names that mean what ours mean, in the tongues of some engines: they would override what is paid for.
+const OTHER_NAMES: [(&str, &str); 5] = [
+    ("n_predict", "max_tokens"),
+    ("max_new_tokens", "max_tokens"),
+    ("max_output_tokens", "max_tokens"),
+    ("n_cmpl", "n"),
+    ("num_predict", "max_tokens"),
+];
+/// Fields by which an engine is operated, and not a model asked: among them what other tenants may have in common.
+const OPERATING: [&str; 18] = [
+    "kv_transfer_params",
+    "cache_salt",
+    "priority",
+    "lora",
+    "lora_path",
+    "lora_request",
+    "bootstrap_host",
+    "bootstrap_port",
+    "bootstrap_room",
+    "session_params",
+    "rid",
+    "custom_logit_processor",
+    "id_slot",
+    "cache_prompt",
+    "models",
+    "provider",
+    "route",
+    "transforms",
+];
+/// What is read here, and must not be said in a way that only others read.
+const READ: [&str; 13] = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "tools",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "best_of",
+    "service_tier",
+    "chat_template",
+];
+
+fn check_names(fields: &Fields<'_>) -> Result<()> {
+    for (name, value) in fields.iter().filter(|(_, value)| value.get() != "null") {
+        if let Some((_, ours)) = OTHER_NAMES.iter().find(|(other, _)| name.eq_ignore_ascii_case(other)) {
+            return Err(invalid(name, format!("'{name}' is called '{ours}' here")).alternative(*ours));
+        }
+        if OPERATING.iter().any(|other| name.eq_ignore_ascii_case(other)) && value.get() != "false" {
+            return Err(unsupported(name, "is for those who run the server"));
+        }
+        if let Some(ours) = READ.iter().find(|ours| name.eq_ignore_ascii_case(ours) && name != **ours) {
+            return Err(invalid(name, format!("'{name}' is written '{ours}'")).alternative(*ours));
+        }
+    }
+    Ok(())
 }
 
 /// What stands at the beginning of a prompt, as it came: templates put tools before the conversation. A list is
@@ -332,6 +394,25 @@ impl Writer for Relay {
             out.extend_from_slice(b",\"sublet_stop\":\"budget\"");
         }
         out.push(b'}');
-        out
+        // Some servers write for people; a line of a batch must be one line.
+        if out.contains(&b'\n') { compact(&out) } else { out }
     }
+}
+
+/// JSON without the white space between its parts.
+fn compact(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in json {
+        if quoted {
+            quoted = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            quoted = *byte == b'"';
+        }
+        out.push(*byte);
+    }
+    out
 }

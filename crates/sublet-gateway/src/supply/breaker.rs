@@ -9,7 +9,7 @@ const FAILURES_MAX: u32 = 3;
 const REST_FIRST: DurationMs = DurationMs::from_seconds(1);
 const REST_MAX: DurationMs = DurationMs::from_seconds(30);
 /// A trial that never ended gives its place to another after this long.
-const TRIAL_MAX: DurationMs = DurationMs::from_seconds(60);
+const TRIAL_MAX: DurationMs = DurationMs::from_seconds(10);
 
 #[derive(Default, Debug)]
 pub(crate) struct Breaker {
@@ -22,6 +22,8 @@ pub(crate) struct Breaker {
 struct Rest {
     length: DurationMs,
     until: Timestamp,
+    /// A trial is under way.
+    trial: bool,
 }
 
 impl Breaker {
@@ -31,7 +33,7 @@ impl Breaker {
             None => true,
             Some(rest) if now < rest.until => false,
             Some(rest) => {
-                rest.until = now.plus(TRIAL_MAX);
+                (rest.until, rest.trial) = (now.plus(TRIAL_MAX), true);
                 true
             }
         }
@@ -51,16 +53,23 @@ impl Breaker {
         *self = Self::default();
     }
 
+    /// It was seen to be there, which does not mean that it can answer: the next request is its trial.
+    pub fn seen(&mut self, now: Timestamp) {
+        if let Some(rest) = &mut self.rest {
+            (rest.until, rest.trial) = (now, false);
+        }
+    }
+
+    /// Failures of what was begun before the rest say nothing new.
     pub fn failed(&mut self, now: Timestamp) {
         self.failures = self.failures.saturating_add(1);
-        if self.failures < FAILURES_MAX {
-            return;
-        }
         let length = match self.rest {
+            None if self.failures < FAILURES_MAX => return,
             None => REST_FIRST,
+            Some(rest) if !rest.trial => return,
             Some(rest) => DurationMs::from_millis(rest.length.millis() * 2).min(REST_MAX),
         };
-        self.rest = Some(Rest { length, until: now.plus(length) });
+        self.rest = Some(Rest { length, until: now.plus(length), trial: false });
     }
 }
 
@@ -81,6 +90,8 @@ mod tests {
         for _ in 0..7 {
             assert!(breaker.is_open() && !breaker.admit(now));
             let rest = breaker.wait(now).unwrap();
+            (0..8).for_each(|_| breaker.failed(now));
+            assert_eq!(breaker.wait(now), Some(rest), "what fails meanwhile was begun before");
             rests.push(rest.seconds_ceil());
             now = now.plus(rest);
             assert!(breaker.admit(now), "the rest is over");
@@ -99,7 +110,18 @@ mod tests {
         (0..3).for_each(|_| breaker.failed(now));
         let later = now.plus(REST_FIRST);
         assert!(breaker.admit(later));
-        assert!(!breaker.admit(later.plus(DurationMs::from_seconds(59))));
+        assert!(!breaker.admit(later.plus(DurationMs::from_seconds(9))));
         assert!(breaker.admit(later.plus(TRIAL_MAX)));
+    }
+
+    #[test]
+    fn being_there_is_worth_one_trial_and_no_more() {
+        let mut breaker = Breaker::default();
+        let now = Timestamp::from_seconds(100);
+        (0..3).for_each(|_| breaker.failed(now));
+        breaker.seen(now);
+        assert!(breaker.is_open() && breaker.admit(now) && !breaker.admit(now));
+        breaker.failed(now);
+        assert_eq!(breaker.wait(now), Some(DurationMs::from_seconds(2)));
     }
 }

@@ -14,8 +14,11 @@ use sublet_core::{Error, Result};
 
 /// How long a connection may take to open.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long an unused connection is kept.
-const IDLE_MAX: Duration = Duration::from_secs(55);
+/// How long an unused connection is kept: less than the five seconds after which uvicorn, which vLLM is served by,
+/// closes its own.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// How often a connection in use is looked at.
+const KEEPALIVE: Duration = Duration::from_secs(55);
 /// Unused connections kept to one replica.
 const IDLE_CONNECTIONS_MAX: usize = 1_024;
 
@@ -29,7 +32,7 @@ impl Client {
         // Otherwise every small request waits for an acknowledgement.
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_WAIT));
-        connector.set_keepalive(Some(IDLE_MAX));
+        connector.set_keepalive(Some(KEEPALIVE));
         let provider = rustls::crypto::ring::default_provider();
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(provider)

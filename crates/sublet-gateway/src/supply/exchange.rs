@@ -27,8 +27,9 @@ const REPLICAS_TRIED_MAX: usize = 3;
 const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 /// Largest stream in all.
 const STREAM_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
-/// No vocabulary's tokens are so long on average.
-const TOKEN_BYTES_MAX: u64 = 64;
+/// No text's tokens are so long on average, but for a short one.
+const TOKEN_BYTES_MAX: u64 = 16;
+const SHORT_TEXT_BYTES: u64 = 1_024;
 /// As much of an error's body as is read.
 const ERROR_BYTES_MAX: usize = 64 * 1_024;
 /// What a caller is told to wait when no replica can be asked.
@@ -42,6 +43,8 @@ pub(crate) struct Order {
     pub body: UpstreamBody,
     pub streamed: bool,
     pub output_max: OutputMax,
+    /// Answers that are wanted; embeddings have none.
+    pub answers: usize,
     /// Output tokens of all answers together, at most.
     pub cap: TokenCount,
     /// What the prompt has at most: more is not believed.
@@ -57,7 +60,8 @@ pub(crate) struct Order {
 
 /// Starts an exchange. Dropping the stream ends it, and closes the connection if it is still in use.
 pub(crate) fn start(supply: Arc<Supply>, order: Order) -> GenerationStream {
-    let exchange = Exchange { supply, order, stage: Stage::New, queue: VecDeque::new(), tally: Tally::default(), announced: 0 };
+    let (queue, kept) = (VecDeque::new(), Vec::new());
+    let exchange = Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0 };
     Box::pin(futures_util::stream::unfold(exchange, |mut exchange| async move {
         let event = exchange.next().await?;
         Some((event, exchange))
@@ -87,8 +91,10 @@ struct Reading {
 struct Tally {
     /// The replica's own counts, if it gave any.
     counts: Option<Counts>,
-    /// Events that carried text, and its bytes.
+    /// Events that carried text since it counted last, and its bytes.
     spoken: u64,
+    uncounted_bytes: u64,
+    /// Bytes of all text.
     text_bytes: u64,
     /// Ends of answers.
     finishes: usize,
@@ -98,22 +104,23 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, seen: &Seen) {
-        if seen.counts.is_some() {
-            self.counts = seen.counts;
-        }
+    /// `partial` are counts of one answer among several, which some servers give with its events.
+    fn add(&mut self, seen: &Seen, partial: bool) {
         self.spoken += u64::from(seen.text_bytes > 0);
+        self.uncounted_bytes += seen.text_bytes;
         self.text_bytes += seen.text_bytes;
+        if let Some(counts) = seen.counts.filter(|counts| !partial && (counts.output > TokenCount::ZERO || self.text_bytes == 0)) {
+            self.counts = Some(counts);
+            (self.spoken, self.uncounted_bytes) = (0, 0);
+        }
         self.finishes += seen.finishes;
         self.reason = seen.reason.or(self.reason);
     }
 
-    /// Output tokens so far: the replica's count, or what can be seen of it.
+    /// Output tokens so far: the replica's count, and what could be seen since.
     fn output(&self) -> u64 {
-        match self.counts {
-            Some(counts) => u64::try_from(counts.output.get()).unwrap_or(0),
-            None => self.spoken.max(self.text_bytes.div_ceil(BYTES_PER_TOKEN)),
-        }
+        let counted = self.counts.map_or(0, |counts| u64::try_from(counts.output.get()).unwrap_or(0));
+        counted.saturating_add(self.spoken.max(self.uncounted_bytes.div_ceil(BYTES_PER_TOKEN)))
     }
 }
 
@@ -122,7 +129,11 @@ enum Miss {
     /// Another replica would say the same.
     Request(Error),
     Busy,
+    /// This one does not serve such requests.
+    Unfit(Error),
     Broken(Error),
+    /// It was asked and may still be at work: nobody else is.
+    Late(Error),
 }
 
 fn broken(why: impl Into<String>) -> Miss {
@@ -143,6 +154,8 @@ struct Exchange {
     order: Order,
     stage: Stage,
     queue: VecDeque<GenerationEvent>,
+    /// The end of the answer, kept until its counts are there: a client that leaves with it would leave before them.
+    kept: Vec<String>,
     tally: Tally,
     /// The output that was last announced as waiting for money.
     announced: u64,
@@ -186,7 +199,8 @@ impl Exchange {
             GenerationEvent::Finished { reason, .. } => Some(*reason),
             _ => None,
         });
-        let has_text = self.queue.iter().any(|event| matches!(event, GenerationEvent::Delta { .. }));
+        // An event that waits for money has text.
+        let has_text = matches!(self.queue.front(), Some(GenerationEvent::Delta { .. }));
         self.queue.clear();
         self.stage = Stage::Over;
         let end = match end {
@@ -231,6 +245,9 @@ impl Exchange {
             match self.attempt(&station, seat).await {
                 Ok(()) => {
                     self.supply.answers(prompt.0, &station);
+                    if !self.order.streamed {
+                        station.succeeded();
+                    }
                     // Set once: an exchange has one answer.
                     let _ = self.order.served_by.set(station.replica.id.clone());
                     return;
@@ -240,6 +257,11 @@ impl Exchange {
                     return self.fail(error);
                 }
                 Err(Miss::Busy) => {}
+                Err(Miss::Unfit(error)) => miss = Some(error),
+                Err(Miss::Late(error)) => {
+                    self.supply.failed(&station, &format!("{error:?}"));
+                    return self.fail(error);
+                }
                 Err(Miss::Broken(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
                     miss = Some(error);
@@ -269,10 +291,12 @@ impl Exchange {
 
     async fn attempt(&mut self, station: &Arc<Station>, seat: Seat) -> Result<(), Miss> {
         let config = self.supply.config;
-        let first_until = monotonic() + config.first_byte_wait.to_std();
+        // What is not streamed comes when all of it was generated.
+        let wait = if self.order.streamed { config.first_byte_wait } else { config.whole_answer_wait };
+        let first_until = monotonic() + wait.to_std();
         let body = self.order.body.for_replica(&station.replica, self.order.output_max);
         let request = station.post(self.order.path, body).map_err(Miss::Broken)?;
-        let late = || Miss::Broken(silence(config.first_byte_wait));
+        let late = || if self.order.streamed { Miss::Broken(silence(wait)) } else { Miss::Late(silence(wait)) };
         let answer = timeout_at(first_until, self.supply.client.send(request)).await.map_err(|_| late())?.map_err(broken)?;
         let (head, body) = answer.into_parts();
         if head.status != http::StatusCode::OK {
@@ -282,6 +306,7 @@ impl Exchange {
             return Err(match refusal(head.status.as_u16(), &body, names) {
                 Refusal::Request(error) => Miss::Request(error),
                 Refusal::Busy => Miss::Busy,
+                Refusal::Unfit(why) => Miss::Unfit(failure(why)),
                 Refusal::Broken(why) => broken(why),
             });
         }
@@ -299,14 +324,17 @@ impl Exchange {
     /// Takes a whole answer.
     fn whole(&mut self, body: &[u8]) -> Result<(), Miss> {
         let seen = Seen::read(body).map_err(|Unreadable(what)| broken(format!("it sent {what}")))?;
-        if let Some(error) = seen.error {
-            return Err(broken(format!("it sent an error with status 200: {error}")));
+        if seen.error.is_some() {
+            return Err(Miss::Unfit(failure("it sent an error with status 200")));
         }
         if seen.choices == 0 {
             return Err(broken("its answer holds no answer"));
         }
         let text = String::from_utf8(body.to_vec()).map_err(|_| broken("its answer is not UTF-8"))?;
-        self.tally.add(&seen);
+        self.tally.add(&seen, false);
+        if self.is_beyond_order() {
+            return Err(broken("its answer is far longer than was ordered"));
+        }
         self.begin();
         let (output, measured) = self.output();
         self.queue.extend(self.input(measured));
@@ -329,7 +357,7 @@ impl Exchange {
                 let is_end = data.starts_with(b"[DONE]");
                 let seen = Seen::read(&data).map_err(|Unreadable(what)| broken(format!("its stream begins with {what}")));
                 match seen {
-                    Ok(Seen { error: Some(error), .. }) => return Err(broken(format!("its stream begins with an error: {error}"))),
+                    Ok(Seen { error: Some(_), .. }) => return Err(Miss::Unfit(failure("its stream begins with an error"))),
                     Ok(seen) => {
                         reading.seat.begin_answer();
                         self.begin();
@@ -358,7 +386,7 @@ impl Exchange {
                 return self.finish();
             }
             match Seen::read(&data) {
-                Ok(Seen { error: Some(error), .. }) => self.lose(failure(format!("an error in its stream: {error}"))),
+                Ok(Seen { error: Some(_), .. }) => self.lose(failure("an error in its stream")),
                 Ok(seen) => self.pass(&data, &seen),
                 Err(Unreadable(what)) => self.lose(failure(format!("its stream holds {what}"))),
             }
@@ -369,9 +397,9 @@ impl Exchange {
         match timeout_at(until, reading.more()).await {
             Ok(Ok(true)) => {}
             // Some servers end without saying so.
-            Ok(Ok(false)) if self.tally.finishes > 0 => self.finish(),
+            Ok(Ok(false)) if self.has_ended() => self.finish(),
             Ok(Ok(false)) => self.lose(failure("its stream ends before its answer does")),
-            Ok(Err(_)) if self.tally.finishes > 0 && self.tally.counts.is_some() => self.finish(),
+            Ok(Err(_)) if self.has_ended() && self.tally.counts.is_some() => self.finish(),
             Ok(Err(error)) => self.lose(error),
             Err(_) => self.lose(silence(idle)),
         }
@@ -387,34 +415,63 @@ impl Exchange {
 
     fn pass(&mut self, data: &Bytes, seen: &Seen) {
         let had_counts = self.tally.counts;
-        self.tally.add(seen);
+        // Servers count each answer by itself until all have ended.
+        self.tally.add(seen, self.order.answers > 1 && seen.choices > 0);
         if self.is_beyond_order() {
             self.tally.reason = Some(FinishReason::Length);
             return self.finish();
         }
-        let (output, measured) = self.output();
+        let (_, measured) = self.output();
         if self.tally.counts.map(|counts| (counts.prompt, counts.cached)) != had_counts.map(|counts| (counts.prompt, counts.cached))
         {
             self.queue.extend(self.input(measured));
         }
+        self.release_end();
         // What was read as JSON is UTF-8.
         let text = String::from_utf8_lossy(data).into_owned();
+        if seen.finishes > 0 && self.has_ended() {
+            self.kept.push(text);
+        } else {
+            self.push(text, seen.text_bytes > 0);
+        }
+    }
+
+    /// Passes on what was kept for the end.
+    fn release_end(&mut self) {
+        for text in std::mem::take(&mut self.kept) {
+            self.push(text, true);
+        }
+    }
+
+    /// An event that says nothing waits for no money.
+    fn push(&mut self, text: String, speaks: bool) {
+        let output = if speaks { self.output().0 } else { count(self.tally.passed).min(self.output().0) };
         self.queue.push_back(GenerationEvent::Delta { text, output, logprobs: Vec::new() });
+    }
+
+    fn has_ended(&self) -> bool {
+        self.tally.finishes > 0 && self.tally.finishes >= self.order.answers
     }
 
     /// Far more came than was ordered: nothing of it would be paid. An estimate is given the benefit of the doubt.
     fn is_beyond_order(&self) -> bool {
         let cap = u64::try_from(self.order.cap.get()).unwrap_or(0);
-        match self.tally.counts {
-            Some(_) => self.tally.output() > cap && self.tally.finishes == 0,
-            None => self.tally.text_bytes > cap.saturating_mul(TOKEN_BYTES_MAX),
+        if self.order.answers == 0 {
+            return false;
         }
+        let too_long = self.tally.text_bytes > cap.saturating_mul(TOKEN_BYTES_MAX).saturating_add(SHORT_TEXT_BYTES);
+        let counted = self.tally.counts.is_some() && self.tally.uncounted_bytes == 0;
+        too_long || (self.order.streamed && counted && self.tally.output() > cap && self.tally.finishes == 0)
     }
 
     fn finish(&mut self) {
+        if let Stage::Reading(reading) = &self.stage {
+            reading.station.succeeded();
+        }
         self.stage = Stage::Over;
         let (output, measured) = self.output();
         self.queue.extend(self.input(measured));
+        self.release_end();
         let reason = self.tally.reason.unwrap_or(FinishReason::Stop);
         self.queue.push_back(GenerationEvent::Finished { reason, output });
     }

@@ -125,7 +125,6 @@ impl Supply {
 
     /// A replica answers: it has the beginning of the prompt from now on.
     fn answers(&self, blocks: &[Block], station: &Station) {
-        station.succeeded();
         if !blocks.is_empty() {
             self.router().sent(blocks, &station.replica.id, self.clock.now());
         }
@@ -157,7 +156,7 @@ impl Supply {
         };
         let seen = tokio::time::timeout(self.config.probe_wait.to_std(), look).await;
         match seen.unwrap_or_else(|_| Err("silence to a look at it".to_owned())) {
-            Ok(()) => station.succeeded(),
+            Ok(()) => station.seen(self.clock.now()),
             Err(why) => self.failed(&station, &why),
         }
     }

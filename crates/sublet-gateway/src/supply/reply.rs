@@ -48,25 +48,11 @@ struct Choice<'a> {
     #[serde(borrow, default)]
     finish_reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    delta: Option<Said<'a>>,
+    delta: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    message: Option<Said<'a>>,
+    message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     text: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Said<'a> {
-    #[serde(borrow, default)]
-    content: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    refusal: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    reasoning: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<CallPart<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -83,13 +69,30 @@ struct FunctionPart<'a> {
     arguments: Option<Cow<'a, str>>,
 }
 
-impl Said<'_> {
-    fn bytes(&self) -> usize {
-        let texts = [&self.content, &self.refusal, &self.reasoning_content, &self.reasoning];
-        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-        let calls = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        let calls: usize = calls.map(|function| length(&function.name) + length(&function.arguments)).sum();
-        texts + calls
+/// Bytes of everything that a message says, also in fields that nobody here knows.
+fn said_bytes(message: &RawValue) -> Result<usize, Unreadable> {
+    if message.get() == "null" {
+        return Ok(0);
+    }
+    let fields: Fields<'_> = serde_json::from_str(message.get()).map_err(|_| Unreadable("a message of another shape"))?;
+    Ok(fields.iter().filter(|(name, _)| *name != "role").map(|(name, value)| value_bytes(name, value)).sum())
+}
+
+fn value_bytes(name: &str, value: &RawValue) -> usize {
+    let text = value.get();
+    if matches!(text, "null" | "\"\"" | "[]" | "{}" | "false") {
+        return 0;
+    }
+    if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(text) {
+        return text.len();
+    }
+    let calls = (name == "tool_calls").then(|| serde_json::from_str::<Vec<CallPart<'_>>>(text).ok()).flatten();
+    let known = calls.map(|calls| {
+        calls.iter().filter_map(|call| call.function.as_ref()).map(|call| length(&call.name) + length(&call.arguments)).sum()
+    });
+    match known {
+        Some(bytes) if bytes > 0 => bytes,
+        _ => text.len(),
     }
 }
 
@@ -114,8 +117,11 @@ impl Seen {
                 serde_json::from_str(choices.get()).map_err(|_| Unreadable("choices of another shape"))?;
             seen.choices = choices.len();
             for choice in &choices {
-                let said = [&choice.delta, &choice.message].into_iter().flatten().map(Said::bytes).sum::<usize>();
-                seen.text_bytes += u64::try_from(said + length(&choice.text)).unwrap_or(u64::MAX);
+                let mut said = length(&choice.text);
+                for message in [choice.delta, choice.message].into_iter().flatten() {
+                    said += said_bytes(message)?;
+                }
+                seen.text_bytes += u64::try_from(said).unwrap_or(u64::MAX);
                 if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| !reason.is_empty()) {
                     seen.finishes += 1;
                     seen.reason = Some(if reason == "length" { FinishReason::Length } else { FinishReason::Stop });
@@ -147,7 +153,8 @@ pub(crate) fn counts(raw: &RawValue) -> Option<Counts> {
     }
     let usage: Usage = serde_json::from_str(raw.get()).ok()?;
     let output = usage.completion_tokens.unwrap_or(0);
-    if usage.prompt_tokens < 0 || output < 0 {
+    // Nothing was ever asked with an empty prompt: zero is how some servers say that they do not know yet.
+    if usage.prompt_tokens <= 0 || output < 0 {
         return None;
     }
     let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
@@ -180,6 +187,8 @@ pub(crate) enum Refusal {
     Request(Error),
     /// This replica has too much to do.
     Busy,
+    /// This replica does not serve such requests; which may be the caller's doing, so it is no failure.
+    Unfit(String),
     /// This replica is broken, or badly set up.
     Broken(String),
 }
@@ -206,7 +215,9 @@ pub(crate) fn refusal(status: u16, body: &[u8], (upstream_model, shown_as): (&st
             })
         }
         429 | 503 | 529 => Refusal::Busy,
-        _ => Refusal::Broken(format!("status {status}: {message}")),
+        // Its words may repeat the prompt, so they are not for the log.
+        404 | 405 | 501 => Refusal::Unfit(format!("status {status}")),
+        _ => Refusal::Broken(format!("status {status}")),
     }
 }
 
@@ -254,6 +265,7 @@ mod tests {
             ("{}", None),
             ("null", None),
             ("[]", None),
+            (r#"{"prompt_tokens":0,"completion_tokens":7}"#, None),
             (r#"{"prompt_tokens":-5,"completion_tokens":7}"#, None),
             (r#"{"prompt_tokens":5,"completion_tokens":-7}"#, None),
             (r#"{"prompt_tokens":5.5,"completion_tokens":7}"#, None),
@@ -273,6 +285,9 @@ mod tests {
             (r#"[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{}"}}]}}]"#, 3, 0),
             (r#"[{"text":"abcd","finish_reason":"length"}]"#, 4, 1),
             (r#"[{"message":{"content":null,"tool_calls":null},"finish_reason":"tool_calls"}]"#, 0, 1),
+            (r#"[{"delta":{"content":[{"type":"text","text":"x"}]}}]"#, 28, 0),
+            (r#"[{"delta":{"their_field":{"a":1}}}]"#, 7, 0),
+            (r#"[{"delta":null}]"#, 0, 0),
         ] {
             let seen = read(&format!(r#"{{"choices":{choices}}}"#));
             assert_eq!((seen.text_bytes, seen.finishes), (bytes, finishes), "{choices}");
@@ -305,7 +320,10 @@ mod tests {
             assert_eq!(error.code(), ErrorCode::ContextLengthExceeded, "{body}");
         }
         assert_eq!(refusal(429, b"", names), Refusal::Busy);
-        for status in [401, 403, 404, 500, 502, 504, 302] {
+        for status in [404, 405, 501] {
+            assert!(matches!(refusal(status, b"{}", names), Refusal::Unfit(_)), "{status}");
+        }
+        for status in [401, 403, 500, 502, 504, 302] {
             assert!(matches!(refusal(status, b"<html>", names), Refusal::Broken(_)), "{status}");
         }
     }

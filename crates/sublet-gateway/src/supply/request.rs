@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use sublet_core::supply::{EngineKind, Replica};
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
@@ -96,14 +97,17 @@ pub(crate) struct UpstreamBody {
     streamed: bool,
     /// Which of both names of the output maximum the caller used.
     newer_name: bool,
+    older_name: bool,
     is_chat: bool,
+    /// Keeps what an engine kept of one tenant's prompts from the others.
+    salt: String,
 }
 
 /// Longer than any number, name and punctuation that is put in front, without the model's name.
 const HEAD_BYTES: usize = 160;
 
 impl UpstreamBody {
-    pub fn new(fields: &Fields<'_>, is_chat: bool, streamed: bool) -> Result<Self> {
+    pub fn new(fields: &Fields<'_>, (is_chat, streamed): (bool, bool), salt: &str) -> Result<Self> {
         let mut tail = Vec::with_capacity(256);
         let mut options = Vec::new();
         for (name, value) in fields.iter() {
@@ -115,7 +119,10 @@ impl UpstreamBody {
             }
         }
         tail.push(b'}');
-        Ok(Self { tail, options, streamed, newer_name: fields.get("max_completion_tokens").is_some(), is_chat })
+        let has = |name| fields.get(name).is_some();
+        let (newer_name, older_name) = (has("max_completion_tokens"), has("max_tokens"));
+        let salt = format!("{:x}", Sha256::digest(salt));
+        Ok(Self { tail, options, streamed, newer_name, older_name, is_chat, salt })
     }
 
     /// The body as this replica is to read it.
@@ -132,10 +139,13 @@ impl UpstreamBody {
             body.push(b'}');
         }
         if let OutputMax::Each(tokens) = output_max {
-            // OpenAI's newer models refuse the older name, and the engines know it everywhere.
-            let newer = self.is_chat && (self.newer_name || replica.engine == EngineKind::OpenAi);
+            // OpenAI's newer models refuse the older name; older versions of the engines do not know the newer one.
+            let newer = self.is_chat && replica.engine == EngineKind::OpenAi && (self.newer_name || !self.older_name);
             let name = if newer { "max_completion_tokens" } else { "max_tokens" };
             push_field(&mut body, name, &tokens.get().to_string());
+        }
+        if replica.engine == EngineKind::Vllm {
+            push_field(&mut body, "cache_salt", &format!("\"{}\"", self.salt));
         }
         body.extend_from_slice(&self.tail);
         body
@@ -185,8 +195,11 @@ mod tests {
     fn sent(body: &str, engine: EngineKind, output_max: OutputMax) -> Value {
         let fields = Fields::read(body.as_bytes()).unwrap();
         let streamed = fields.get("stream").is_some_and(|raw| raw.get() == "true");
-        let upstream = UpstreamBody::new(&fields, true, streamed).unwrap();
-        serde_json::from_slice(&upstream.for_replica(&replica(engine), output_max)).unwrap()
+        let upstream = UpstreamBody::new(&fields, (true, streamed), "org").unwrap();
+        let mut sent: Value = serde_json::from_slice(&upstream.for_replica(&replica(engine), output_max)).unwrap();
+        let salt = sent.as_object_mut().unwrap().remove("cache_salt");
+        assert_eq!(salt.is_some_and(|salt| salt.as_str().unwrap().len() == 64), engine == EngineKind::Vllm);
+        sent
     }
 
     #[test]
@@ -201,8 +214,8 @@ mod tests {
     #[test]
     fn numbers_and_escapes_keep_their_text() {
         let body = br#"{"model":"m","seed":12345678901234567890123,"t":1e-3,"s":"\u00e9"}"#;
-        let upstream = UpstreamBody::new(&Fields::read(body).unwrap(), true, false).unwrap();
-        let text = String::from_utf8(upstream.for_replica(&replica(EngineKind::Vllm), OutputMax::Open)).unwrap();
+        let upstream = UpstreamBody::new(&Fields::read(body).unwrap(), (true, false), "org").unwrap();
+        let text = String::from_utf8(upstream.for_replica(&replica(EngineKind::LlamaCpp), OutputMax::Open)).unwrap();
         assert_eq!(text, r#"{"model":"up\"stream","seed":12345678901234567890123,"t":1e-3,"s":"\u00e9"}"#);
     }
 
@@ -222,7 +235,8 @@ mod tests {
         let one = OutputMax::Each(TokenCount::new(3));
         assert_eq!(sent(r#"{"model":"m"}"#, EngineKind::OpenAi, one)["max_completion_tokens"], 3);
         assert_eq!(sent(r#"{"model":"m"}"#, EngineKind::LlamaCpp, one)["max_tokens"], 3);
-        assert_eq!(sent(r#"{"model":"m","max_completion_tokens":1}"#, EngineKind::LlamaCpp, one)["max_completion_tokens"], 3);
+        assert_eq!(sent(r#"{"model":"m","max_completion_tokens":1}"#, EngineKind::LlamaCpp, one)["max_tokens"], 3);
+        assert_eq!(sent(r#"{"model":"m","max_tokens":1}"#, EngineKind::OpenAi, one)["max_tokens"], 3);
     }
 
     #[test]
@@ -231,6 +245,6 @@ mod tests {
             assert!(Fields::read(body.as_bytes()).is_err(), "{body}");
         }
         let fields = Fields::read(br#"{"stream_options":{"a":1,"a":2}}"#).unwrap();
-        assert!(UpstreamBody::new(&fields, true, true).is_err());
+        assert!(UpstreamBody::new(&fields, (true, true), "org").is_err());
     }
 }

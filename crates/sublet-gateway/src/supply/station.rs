@@ -113,6 +113,11 @@ impl Station {
         breaker.is_open() && breaker.admit(now)
     }
 
+    /// It answers to a look at it.
+    pub fn seen(&self, now: Timestamp) {
+        self.breaker().seen(now);
+    }
+
     pub fn succeeded(&self) {
         let mut breaker = self.breaker();
         if breaker.is_open() {

@@ -98,6 +98,11 @@ fn models_are_resold(database: Database) {
     seller.assert_books();
 }
 
+/// Some organization.
+fn organization_of(server: &Server) -> Value {
+    server.see("/operator/v1/organizations", &server.keys.operator)["data"][0]["id"].clone()
+}
+
 fn mistakes_are_said(database: Database) {
     let server = Home::new(database).start();
     let operator = &server.keys.operator;
@@ -142,6 +147,10 @@ fn mistakes_are_said(database: Database) {
     server.ask("DELETE", &format!("/operator/v1/replicas/{}", text(&added["id"]))).key(operator).send().unwrap().good();
     server.ask("DELETE", &model).key(operator).send().unwrap().good();
     assert_eq!(server.see("/operator/v1/remote_models", operator)["data"], json!([]));
+    let body = json!({ "name": "hidden", "owned_by": "x", "context_window": 512, "organizations": [organization_of(&server)] });
+    server.make("/operator/v1/remote_models", operator, &body);
+    price(&server, "hidden");
+    assert!(!server.get("/v1/prices", "").unwrap().text().contains("hidden"), "the public list is for everybody");
     let audit = server.see("/operator/v1/audit_logs?limit=100", operator).to_string();
     for action in ["remote_model.create", "replica.create", "replica.delete", "remote_model.delete"] {
         assert!(audit.contains(action), "{action}");
