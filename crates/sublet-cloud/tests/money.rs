@@ -285,6 +285,19 @@ on_both_databases! {
         assert!(session.port.authenticate(&cloud.keys.project).await.is_err(), "the key is refused");
     }
 
+    async fn n_a_request_keeps_the_price_it_was_admitted_at_and_the_rest_is_released_at_it(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let before = session.record(&grant.slice, 1_000, 500);
+        publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        let after = session.record(&grant.slice, 1_000, 500);
+        assert_ne!(before.price_version, after.price_version);
+        assert_eq!(session.cloud.settle(&[after, before]).await.expect("settled").settled, 2);
+        let once = 1_000 * 150 + 500 * 600;
+        let released = session.give_back(&grant.slice, 2).await.expect("returned");
+        assert_eq!(released, SliceClosed::Released(Nanos::new(UNIT - 3 * once)), "each at its own price, and nothing is lost");
+    }
+
     async fn prices_published_by_one_process_are_the_others_prices(cloud: &TestCloud) {
         let other = cloud.another(2).await;
         let session = Session::start(&other, &cloud.keys.project, "gw_2").await;

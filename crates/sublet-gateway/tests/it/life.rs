@@ -156,7 +156,7 @@ async fn at_the_deadline_streams_are_ended_and_charged_for_what_was_delivered() 
 }
 
 #[tokio::test]
-async fn l_a_lost_process_settles_its_acknowledged_records_at_the_next_start_and_once() {
+async fn g_a_lost_process_settles_its_acknowledged_records_at_the_next_start_and_once() {
     let world = World::new().await;
     world.cloud.unreachable.store(false, Ordering::SeqCst);
     text(world.chat("please say 50").await).await;

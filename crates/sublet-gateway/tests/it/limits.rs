@@ -112,6 +112,30 @@ async fn m_a_repeat_waits_for_the_first_and_a_failed_first_may_be_repeated() {
     assert_eq!(world.cloud.records().len(), 1);
 }
 
+/// Counters of keys are never dropped for want of room while they say something: new keys wait instead.
+#[tokio::test]
+async fn o_a_gateway_full_of_keys_forgets_no_limit() {
+    let mut config = crate::world::config();
+    config.keys_max = 1;
+    let world = World::with(config).await;
+    let ask = |key: &str| {
+        let request = Request::post("/v1/chat/completions").header("authorization", format!("Bearer {key}"));
+        request.body(axum::body::Body::from(chat("say 1").to_string())).unwrap()
+    };
+    // One key a shard, so some of these meet where there is room for one.
+    let keys: Vec<String> = (10..26).map(|number| world.cloud.add_key(number, "a", limits(Some(1), None, None))).collect();
+    let mut first = Vec::new();
+    for key in &keys {
+        first.push(world.send(ask(key)).await.status().as_u16());
+    }
+    assert!(first.contains(&200) && first.iter().all(|status| matches!(status, 200 | 503)), "{first:?}");
+    for (key, status) in keys.iter().zip(&first) {
+        let again = world.send(ask(key)).await.status().as_u16();
+        assert_eq!(again, if *status == 200 { 429 } else { 503 }, "whoever was counted is still counted");
+    }
+    world.close().await;
+}
+
 #[tokio::test]
 async fn the_client_s_own_retries_are_on_the_record() {
     let world = World::new().await;

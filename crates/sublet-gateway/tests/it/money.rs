@@ -204,7 +204,7 @@ async fn a_free_model_needs_no_money_but_leaves_its_record() {
 }
 
 #[tokio::test]
-async fn a_model_without_a_price_is_not_served() {
+async fn l_a_model_without_a_price_is_not_served() {
     let world = World::new().await;
     let mut body = chat("say 3");
     body["model"] = json!("unpriced");

@@ -49,7 +49,7 @@ async fn a_thousand_streams_with_money_for_half_spend_it_to_the_last_token_and_n
 }
 
 #[tokio::test]
-async fn a_check_then_add_race_cannot_be_won() {
+async fn a_a_check_then_add_race_cannot_be_won() {
     let world = Arc::new(World::new().await);
     // Ten can pay; a hundred ask at the same instant.
     world.cloud.limit("a", 10 * (cost(3, 1) + 4));

@@ -108,9 +108,8 @@ async fn a_stream_is_passed_on_and_its_counts_are_always_asked_for() {
     }
 }
 
-/// Family I of the known bugs: usage that is missing is not zero.
 #[tokio::test]
-async fn usage_that_is_missing_is_estimated_and_never_zero() {
+async fn i_usage_that_is_missing_is_estimated_and_never_zero() {
     for reply in [
         whole("four words of text", Value::Null),
         whole("four words of text", json!({"prompt_tokens": -1, "completion_tokens": 3})),
@@ -174,7 +173,7 @@ async fn a_stream_that_ignores_its_maximum_is_ended() {
 
 /// A later count may be dearer than an earlier one: what is held for the prompt is held to the end.
 #[tokio::test]
-async fn a_prompt_that_is_counted_higher_at_the_end_is_covered() {
+async fn d_a_prompt_that_is_counted_higher_at_the_end_is_covered() {
     for (first, last) in [((5, 0), (1_000, 0)), ((5, 0), (5, 3)), ((0, 0), (900, 2))] {
         let upstream = Upstream::start().await;
         let with_counts = |output: i64, (prompt, cached): (i64, i64), choices: &Value| {
@@ -198,9 +197,9 @@ async fn a_prompt_that_is_counted_higher_at_the_end_is_covered() {
     }
 }
 
-/// Families H and I: whatever a server says of usage, and however early its client leaves, text is paid for.
+/// Whatever a server says of usage, and however early its client leaves, text is paid for.
 #[tokio::test]
-async fn text_is_never_free() {
+async fn h_text_is_never_free() {
     let zero = |text: &str| {
         let mut event = chunk(&json!([{"index": 0, "delta": {"content": text}}]));
         event["usage"] = json!({"prompt_tokens": 9, "completion_tokens": 0});
@@ -316,9 +315,8 @@ async fn what_a_model_does_not_do_is_no_failure_of_its_servers() {
     world.close().await;
 }
 
-/// Family M: a repeat on another replica is not charged twice.
 #[tokio::test]
-async fn another_replica_takes_over_before_the_first_byte_and_one_is_charged() {
+async fn m_another_replica_takes_over_before_the_first_byte_and_one_is_charged() {
     let broken = [
         Reply::Json(500, json!({"error": {"message": "boom"}})),
         Reply::Json(503, json!({})),
@@ -390,9 +388,8 @@ async fn a_refusal_of_the_request_is_given_on_and_nobody_else_is_asked() {
     assert_eq!(world.cloud.records(), []);
 }
 
-/// Family H: what was delivered before a failure is charged, and nothing else.
 #[tokio::test]
-async fn a_stream_that_breaks_is_charged_for_what_was_delivered() {
+async fn h_a_stream_that_breaks_is_charged_for_what_was_delivered() {
     for end in [
         Part::Cut,
         Part::Raw("data: {\"choices\":[{\"del\n\n".to_owned()),
@@ -499,9 +496,8 @@ async fn an_answer_that_cannot_be_stopped_is_limited_to_what_can_be_paid() {
     poor.close().await;
 }
 
-/// Family D: what is bought is held for whatever it may cost.
 #[tokio::test]
-async fn a_suppliers_stream_is_paid_before_it_begins() {
+async fn d_a_suppliers_stream_is_paid_before_it_begins() {
     let upstream = Upstream::start().await;
     upstream.then(words(3));
     let world = World::new().await;
@@ -593,9 +589,8 @@ async fn embeddings_are_charged_for_their_input_alone() {
     world.close().await;
 }
 
-/// Family B: failures of all kinds leave no hold behind.
 #[tokio::test]
-async fn embeddings_that_fail_cost_nothing() {
+async fn b_embeddings_that_fail_cost_nothing() {
     let upstream = Upstream::start().await;
     upstream.then(Reply::Json(500, json!({}))).then(Reply::Json(200, json!({"data": 1, "usage": 7})));
     let world = world(&upstream).await;
@@ -631,7 +626,7 @@ async fn a_model_for_some_does_not_exist_for_others() {
 }
 
 #[tokio::test]
-async fn pictures_are_held_for_as_if_they_filled_the_context() {
+async fn d_pictures_are_held_for_as_if_they_filled_the_context() {
     let upstream = Upstream::start().await;
     let world = world(&upstream).await;
     world.cloud.limit("a", 2_000 * INPUT + 50 * OUTPUT);

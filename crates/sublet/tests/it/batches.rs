@@ -10,7 +10,7 @@ use crate::routes::Stranger;
 use crate::server::{Database, Home, Server, chat, merge, nanos, never_end, text, wait_for};
 
 on_both! {
-    a_batch_is_answered_line_by_line_and_charged_like_requests: life;
+    j_a_batch_is_answered_line_by_line_and_charged_like_requests: life;
     a_file_with_wrong_lines_is_refused_with_their_numbers: wrong_lines;
     a_batch_that_is_cancelled_keeps_its_answers: cancel;
     a_batch_that_is_out_of_time_ends_with_what_it_has: expiry;

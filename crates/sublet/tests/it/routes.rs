@@ -11,7 +11,7 @@ use crate::server::{Database, Home, Server, chat, text};
 on_both! {
     every_route_refuses_missing_wrong_and_revoked_keys: keys_are_checked_on_every_route;
     a_foreign_tenants_key_finds_nothing: tenants_do_not_see_each_other;
-    nothing_billable_is_done_without_money: billable_routes_need_money;
+    k_nothing_billable_is_done_without_money: billable_routes_need_money;
     an_unknown_url_is_named_in_our_error_shape: unknown_urls;
 }
 
