@@ -14,7 +14,7 @@ use sublet_store::file::{self, File};
 
 use crate::batch::{CANCELLED, EXPIRED};
 use crate::batch_reconciler::Worker;
-use crate::file::{NewFile, Owner, Upload};
+use crate::file::{NewFile, Owner, Upload, may_be_written};
 
 /// Lines that are read at once; each may have an answer of half a mebibyte.
 const LINES_PER_STEP: i64 = 64;
@@ -51,7 +51,12 @@ impl Worker {
         let errors = self.store_file(batch, outputs.errors, "error").await?;
         let named = [&answers, &errors].map(|file| file.as_ref().map(|file| file.id.clone()));
         let ended = self.end([answers, errors]).await;
-        if !matches!(ended, Ok(true)) {
+        let is_unused = match &ended {
+            Ok(ended) => !ended,
+            // A batch that has ended after all names them; else they are swept.
+            Err(error) => !may_be_written(error),
+        };
+        if is_unused {
             for id in named.iter().flatten() {
                 files.forget(id).await;
             }

@@ -162,11 +162,17 @@ impl Files {
         self.forget(&stored.id).await;
     }
 
-    /// Gives a stored content to the caller's project. A content that is not taken is removed.
+    /// Gives a stored content to the caller's project. A content that is not taken is removed; when nobody can
+    /// know whether it was taken, the sweep finds out.
     pub async fn create(&self, call: &Call, stored: Stored, new: &NewFile, render: &Render<File>) -> Result<Answer<File>> {
         let id = stored.id.clone();
         let created = self.try_create(call, stored, new, render).await;
-        if !matches!(created, Ok(Answer::New(_))) {
+        let is_unused = match &created {
+            Ok(Answer::New(_)) => false,
+            Ok(Answer::Replayed(_)) => true,
+            Err(error) => !may_be_written(error),
+        };
+        if is_unused {
             self.forget(&id).await;
         }
         created
@@ -302,6 +308,11 @@ impl Files {
             self.forget(id).await;
         }
     }
+}
+
+/// Whether a write that failed so may stand all the same: the reply to its commit may be what was lost.
+pub(crate) fn may_be_written(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::Internal)
 }
 
 fn check(new: &NewFile, stored: &Stored) -> Result<()> {

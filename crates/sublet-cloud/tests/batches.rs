@@ -22,6 +22,7 @@ use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_store::PageRequest;
+use sublet_store::file::File;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{MemoryBlobs, TestCloud, on_both_databases};
@@ -456,6 +457,24 @@ on_both_databases! {
         assert_eq!((charged(cloud).await, process.outputs(&ended).await[0].len()), (LINE_NANOS, 700));
         let most = process.lines.at_once_most.load(Ordering::SeqCst);
         assert!((1..=16).contains(&most), "{most} lines at once");
+    }
+
+    async fn a_content_stays_while_nobody_knows_whether_it_has_a_row(cloud: &TestCloud) {
+        let blobs = blobs(cloud);
+        let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
+        let files = process.batches.files();
+        for (code, kept) in [(ErrorCode::StoreUnavailable, 1), (ErrorCode::Internal, 2), (ErrorCode::StorageFull, 2)] {
+            let mut upload = files.begin(&process.person).await.expect("begun");
+            upload.append(b"content").await.expect("taken");
+            let stored = upload.commit().await.expect("durable");
+            let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: None };
+            let call = Call::under_key(process.person.clone(), "file.create", code.as_str(), "").expect("a call");
+            let failing = move |_: &File| Err(Error::new(code, "as the test asks"));
+            assert_eq!(files.create(&call, stored, &new, &failing).await.unwrap_err().code(), code);
+            assert_eq!(blobs.count(), kept, "{code:?}");
+        }
+        cloud.clock.advance(DurationMs::from_millis(3_600_001));
+        assert_eq!((files.sweep().await.expect("swept"), blobs.count()), (2, 0));
     }
 
     async fn contents_without_a_row_and_expired_files_are_swept(cloud: &TestCloud) {
