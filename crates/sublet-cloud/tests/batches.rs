@@ -21,8 +21,8 @@ use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
-use sublet_store::PageRequest;
 use sublet_store::file::File;
+use sublet_store::{PageRequest, Store};
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{MemoryBlobs, TestCloud, on_both_databases};
@@ -66,6 +66,17 @@ struct Lines {
     /// How often a line was read before it ran.
     read: AtomicUsize,
     stalled: AtomicUsize,
+    /// Lines that wait for ever and were given up.
+    left: AtomicUsize,
+}
+
+/// Counts when it is dropped.
+struct Leaving<'a>(&'a AtomicUsize);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn refused(code: ErrorCode) -> LineEnd {
@@ -90,6 +101,7 @@ impl Lines {
             at_once_most: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
         })
     }
 
@@ -153,7 +165,10 @@ impl Lines {
             served.iter().filter(|(name, _)| *name == format!("{asked}-{number}")).count()
         };
         match asked {
-            "wait" => std::future::pending().await,
+            "wait" => {
+                let _leaving = Leaving(&self.left);
+                std::future::pending().await
+            }
             "free" => LineEnd::Free { body: "{\"free\":true}".to_owned() },
             "refuse" => refused(ErrorCode::ContextLengthExceeded),
             "poor" if seen < 3 => refused(ErrorCode::InsufficientQuota),
@@ -301,6 +316,11 @@ fn blobs(cloud: &TestCloud) -> Arc<MemoryBlobs> {
     Arc::new(MemoryBlobs::new("home", Arc::clone(cloud.cloud.clock())))
 }
 
+/// Runs a statement behind everybody's back.
+async fn run(store: &Store, sql: &'static str) {
+    store.write(sql, |sql, tx| Box::pin(tx.execute(sql, &[]))).await.expect("it runs");
+}
+
 /// What the project's organization was charged in all.
 async fn charged(cloud: &TestCloud) -> i64 {
     let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
@@ -408,6 +428,30 @@ on_both_databases! {
         // It was durable after all: too late.
         assert_eq!(process.lines.settle_and_return(&process.lines.kept()[0]).await.superseded, 1);
         assert_eq!(charged(cloud).await, LINE_NANOS);
+    }
+
+    async fn a_claim_that_fails_does_not_run_its_lines_again(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        process.create(&["wait"]).await;
+        let store = cloud.cloud.store();
+        let served = || process.lines.served.lock().expect("served").clone();
+        let (broken, mended) = ("UPDATE batches SET problems = '?'", "UPDATE batches SET problems = '[]'");
+        process
+            .work_until("the line under another claim", || async {
+                let left = process.lines.left.load(Ordering::SeqCst);
+                match (served().len(), left) {
+                    (1, 0) => run(store, broken).await,
+                    (1, _) => {
+                        run(store, mended).await;
+                        // A small step for each look, so that the deadline stays far away.
+                        cloud.clock.advance(DurationMs::from_millis(100));
+                    }
+                    _ => {}
+                }
+                served().len() == 2
+            })
+            .await;
+        assert_eq!(served(), [("wait-1".to_owned(), 1), ("wait-1".to_owned(), 2)]);
     }
 
     async fn two_processes_never_work_on_one_batch(cloud: &TestCloud) {
