@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{BatchStatus, LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
+use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp, TokenCount};
 use sublet_store::file::File;
 use sublet_store::{PageRequest, Store};
 use sublet_testkit::database::MODEL;
@@ -224,6 +226,54 @@ impl LineServer for Lines {
     }
 }
 
+/// Contents of which the first one that is made durable comes just before the settling of an answer.
+struct Outrun {
+    blobs: Arc<MemoryBlobs>,
+    store: Store,
+    is_done: Arc<AtomicBool>,
+}
+
+struct OutrunWriter {
+    writer: Box<dyn BlobWriter>,
+    store: Store,
+    is_done: Arc<AtomicBool>,
+}
+
+impl BlobStore for Outrun {
+    fn home(&self) -> &str {
+        self.blobs.home()
+    }
+    fn create(&self, id: &FileId) -> io::Result<Box<dyn BlobWriter>> {
+        let writer = self.blobs.create(id)?;
+        Ok(Box::new(OutrunWriter { writer, store: self.store.clone(), is_done: Arc::clone(&self.is_done) }))
+    }
+    fn read(&self, id: &FileId, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        self.blobs.read(id, offset, bytes_max)
+    }
+    fn remove(&self, id: &FileId) -> io::Result<()> {
+        self.blobs.remove(id)
+    }
+    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>> {
+        self.blobs.list()
+    }
+    fn sweep_unfinished(&self, before: Timestamp) -> io::Result<u64> {
+        self.blobs.sweep_unfinished(before)
+    }
+}
+
+impl BlobWriter for OutrunWriter {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.append(bytes)
+    }
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        if !self.is_done.swap(true, Ordering::SeqCst) {
+            let sql = "UPDATE batch_lines SET state = 'done', status_code = 200, answer = '{}' WHERE state = 'open'";
+            tokio::runtime::Handle::current().block_on(run(&self.store, sql));
+        }
+        self.writer.commit()
+    }
+}
+
 /// One process's batches.
 struct Process {
     batches: Batches,
@@ -234,7 +284,11 @@ struct Process {
 impl Process {
     async fn start(cloud: &TestCloud, own: &Cloud, blobs: &Arc<MemoryBlobs>, gateway: &str) -> Self {
         let lines = Lines::start(own, gateway).await;
-        let files = Files::new(own.clone(), Arc::<MemoryBlobs>::clone(blobs));
+        Self::over(cloud, own, (Arc::<MemoryBlobs>::clone(blobs), lines), gateway).await
+    }
+
+    async fn over(cloud: &TestCloud, own: &Cloud, (blobs, lines): (Arc<dyn BlobStore>, Arc<Lines>), gateway: &str) -> Self {
+        let files = Files::new(own.clone(), blobs);
         let ports = BatchPorts {
             files,
             lines: Arc::<Lines>::clone(&lines),
@@ -428,6 +482,23 @@ on_both_databases! {
         // It was durable after all: too late.
         assert_eq!(process.lines.settle_and_return(&process.lines.kept()[0]).await.superseded, 1);
         assert_eq!(charged(cloud).await, LINE_NANOS);
+    }
+
+    async fn an_answer_that_comes_while_the_files_are_written_is_in_them(cloud: &TestCloud) {
+        let blobs = blobs(cloud);
+        let is_done = Arc::new(AtomicBool::new(true));
+        let outrun = Outrun { blobs: Arc::clone(&blobs), store: cloud.cloud.store().clone(), is_done: Arc::clone(&is_done) };
+        let lines = Lines::start(&cloud.cloud, "gw_1").await;
+        let process = Process::over(cloud, &cloud.cloud, (Arc::new(outrun), lines), "gw_1").await;
+        let id = process.create(&["wait", "free"]).await;
+        process.work_until("an answer", || async { process.see(&id).await.counts.completed == 1 }).await;
+        process.batches.cancel(&process.person, &id).await.expect("cancelled");
+        is_done.store(false, Ordering::SeqCst);
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed, ended.counts.failed), (BatchStatus::Cancelled, 2, 0));
+        let [answers, errors] = process.outputs(&ended).await;
+        assert_eq!((answers.len(), errors.len()), (2, 0));
+        assert_eq!(blobs.count(), 2, "the input and the answers; what was outrun is forgotten");
     }
 
     async fn a_claim_that_fails_does_not_run_its_lines_again(cloud: &TestCloud) {
