@@ -592,6 +592,16 @@ on_both_databases! {
         assert_eq!((files.sweep().await.expect("swept"), blobs.count()), (2, 0));
     }
 
+    async fn a_reading_that_is_not_done_in_time_fails(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["stall"]).await;
+        process.work_until("the reading to stall", || async { process.lines.read.load(Ordering::SeqCst) == 1 }).await;
+        cloud.clock.advance(DurationMs::from_hours(24));
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.batch.problems[0].code.as_str()), (BatchStatus::Failed, "batch_expired"));
+        assert_eq!(process.lines.read.load(Ordering::SeqCst), 1);
+    }
+
     async fn contents_without_a_row_and_expired_files_are_swept(cloud: &TestCloud) {
         let blobs = blobs(cloud);
         let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
