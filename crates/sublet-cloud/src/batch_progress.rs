@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 use crate::batch::{Batches, EXPIRED};
 use crate::batch_input::parse_line;
-use crate::batch_pace::{LINES_IN_FLIGHT_MAX, forecast, lines_allowed, urgency};
+use crate::batch_pace::{LINES_IN_FLIGHT_MAX, Pace, lines_allowed, urgency};
 use crate::batch_reconciler::Worker;
 use crate::batch_validation::problem;
 
@@ -156,11 +156,16 @@ impl Progress<'_> {
             return Ok(Course::Gone);
         }
         self.batch = batch;
-        worker.foresee(forecast(now, self.since, self.done, self.left));
+        worker.foresee(self.forecast(now));
         if self.is_drained() && worker.open_lines().await? == 0 {
             return over(worker.seal(BatchEnd::default(), None).await?);
         }
         Ok(Course::On)
+    }
+
+    fn forecast(&self, now: Timestamp) -> Timestamp {
+        let running = u64::try_from(self.running.len()).unwrap_or(u64::MAX);
+        Pace { since: self.since, done: self.done, running, left: self.left }.forecast(now)
     }
 
     fn is_drained(&self) -> bool {
@@ -247,7 +252,7 @@ impl Progress<'_> {
         let batches = &self.worker.batches;
         let own = LINES_IN_FLIGHT_MAX - batches.permits.available_permits();
         let now = batches.now();
-        let urgency = urgency(now, forecast(now, self.since, self.done, self.left), self.batch.expires_at);
+        let urgency = urgency(now, self.forecast(now), self.batch.expires_at);
         if own >= lines_allowed(batches.engine.load(), own, urgency) {
             return None;
         }

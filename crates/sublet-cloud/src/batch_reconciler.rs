@@ -261,7 +261,7 @@ impl Worker {
         Ok(changed.is_some())
     }
 
-    pub(crate) fn foresee(&self, at: Option<Timestamp>) {
-        *self.forecast.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    pub(crate) fn foresee(&self, at: Timestamp) {
+        *self.forecast.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 }
