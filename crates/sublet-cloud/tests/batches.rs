@@ -176,6 +176,8 @@ impl Lines {
             "poor" if seen < 3 => refused(ErrorCode::InsufficientQuota),
             "broke" => refused(ErrorCode::InsufficientQuota),
             "busy" if seen < 3 => refused(ErrorCode::QueueFull),
+            "shaky" if seen < 3 => refused(ErrorCode::UpstreamFailed),
+            "down" => refused(ErrorCode::UpstreamTimeout),
             "unknown" if line.attempt == 1 => {
                 let record = self.record(&line).await.expect("a record");
                 self.kept.lock().expect("kept").push(record);
@@ -398,6 +400,20 @@ on_both_databases! {
         assert_eq!(ended.counts.tokens.output.get(), 15);
         let busy: Vec<u32> = process.lines.served.lock().expect("served").iter().filter(|(name, _)| name == "busy-4").map(|(_, attempt)| *attempt).collect();
         assert_eq!(busy, [1, 1, 1], "what left no record is the same attempt again");
+    }
+
+    async fn a_server_that_fails_is_asked_again_a_few_times(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["shaky", "down"]).await;
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed, ended.counts.failed), (BatchStatus::Completed, 1, 1));
+        let [answers, errors] = process.outputs(&ended).await;
+        assert_eq!((answers.len(), &errors["c2"]["response"]["status_code"]), (1, &json!(504)));
+        let mut served = process.lines.served.lock().expect("served").clone();
+        served.sort();
+        let tries = |name: &str| vec![(name.to_owned(), 1); 3];
+        assert_eq!(served, [tries("down-2"), tries("shaky-1")].concat());
+        assert_eq!(charged(cloud).await, LINE_NANOS);
     }
 
     async fn money_that_is_short_for_a_moment_does_not_end_a_batch(cloud: &TestCloud) {
