@@ -116,6 +116,10 @@ pub fn parse_line(bytes: &[u8], endpoint: LineEndpoint) -> Result<InputLine> {
         Some(Value::String(id)) if (1..=CUSTOM_ID_BYTES_MAX).contains(&id.len()) => id.clone(),
         _ => return Err(invalid("custom_id", format!("'custom_id' is a string of 1 to {CUSTOM_ID_BYTES_MAX} bytes"))),
     };
+    // Not all of them can be stored, and none names anything.
+    if custom_id.chars().any(char::is_control) {
+        return Err(invalid("custom_id", "'custom_id' has no control characters"));
+    }
     if line.method != Some(Value::from("POST")) {
         return Err(invalid("method", format!("'method' is \"POST\", not {}", shown(line.method.as_ref()))));
     }
@@ -182,6 +186,8 @@ mod tests {
         for (wrong, code, param) in [
             (good.replace("\"a\"", "7"), ErrorCode::InvalidRequest, Some("custom_id")),
             (good.replace("\"a\"", "\"\""), ErrorCode::InvalidRequest, Some("custom_id")),
+            (good.replace("\"a\"", "\"a\\u0000\""), ErrorCode::InvalidRequest, Some("custom_id")),
+            (good.replace("\"a\"", "\"\\u0085\""), ErrorCode::InvalidRequest, Some("custom_id")),
             (good.replace("POST", "GET"), ErrorCode::InvalidRequest, Some("method")),
             (good.replace("/v1/chat", "/v1/nope"), ErrorCode::InvalidRequest, Some("url")),
             (good.replace("{\"model\":\"m\"}", "[]"), ErrorCode::InvalidRequest, Some("body")),

@@ -1,7 +1,8 @@
 //! The files of a sealed batch: one with its answers, one with its errors.
 //!
 //! Both are written from the lines' rows and durable before the transaction that names them and ends the
-//! batch. A crash in between leaves contents without a row, which are swept.
+//! batch. A crash in between leaves contents without a row, which are swept. If a line was answered after its
+//! row was read, the files are written again.
 
 use serde_json::Value;
 use sublet_core::batch::BatchStatus;
@@ -14,7 +15,7 @@ use sublet_store::file::{self, File};
 
 use crate::batch::{CANCELLED, EXPIRED};
 use crate::batch_reconciler::Worker;
-use crate::file::{NewFile, Owner, Upload};
+use crate::file::{NewFile, Owner, Upload, may_be_written};
 
 /// Lines that are read at once; each may have an answer of half a mebibyte.
 const LINES_PER_STEP: i64 = 64;
@@ -25,13 +26,35 @@ const ANSWERED: u16 = 200;
 struct Outputs {
     answers: Upload,
     errors: Upload,
+    /// Lines with an answer, of either kind.
+    answered: i64,
+}
+
+impl Outputs {
+    async fn append(&mut self, line: &EndedLine, batch: &Batch) -> Result<()> {
+        self.answered += i64::from(line.answer.is_some());
+        match &line.answer {
+            Some((ANSWERED, _)) => self.answers.append(&wire_line(line, batch)).await,
+            Some(_) | None => self.errors.append(&wire_line(line, batch)).await,
+        }
+    }
+}
+
+/// What became of the transaction that ends a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Ended,
+    /// A line was answered after the files were written.
+    Outrun,
+    /// The claim is gone.
+    Gone,
 }
 
 impl Worker {
     /// Writes the files of a sealed batch and ends it. False if the claim is gone.
     pub(crate) async fn finalize(&self, batch: &Batch) -> Result<bool> {
         let files = &self.batches.files;
-        let mut outputs = Outputs { answers: files.begin_own().await?, errors: files.begin_own().await? };
+        let mut outputs = Outputs { answers: files.begin_own().await?, errors: files.begin_own().await?, answered: 0 };
         let mut after = 0;
         loop {
             let read = |id| {
@@ -41,22 +64,25 @@ impl Worker {
             let Some(last) = lines.last() else { break };
             after = last.line.number;
             for line in &lines {
-                match &line.answer {
-                    Some((ANSWERED, _)) => outputs.answers.append(&wire_line(line, batch)).await?,
-                    Some(_) | None => outputs.errors.append(&wire_line(line, batch)).await?,
-                }
+                outputs.append(line, batch).await?;
             }
         }
+        let answered = outputs.answered;
         let answers = self.store_file(batch, outputs.answers, "output").await?;
         let errors = self.store_file(batch, outputs.errors, "error").await?;
         let named = [&answers, &errors].map(|file| file.as_ref().map(|file| file.id.clone()));
-        let ended = self.end([answers, errors]).await;
-        if !matches!(ended, Ok(true)) {
+        let ending = self.end([answers, errors], answered).await;
+        let is_unused = match &ending {
+            Ok(ending) => *ending != Ending::Ended,
+            // A batch that has ended after all names them; else they are swept.
+            Err(error) => !may_be_written(error),
+        };
+        if is_unused {
             for id in named.iter().flatten() {
                 files.forget(id).await;
             }
         }
-        ended
+        Ok(ending? != Ending::Gone)
     }
 
     /// Makes a content durable, if it has anything.
@@ -71,24 +97,28 @@ impl Worker {
         Ok(Some(self.batches.files.file(&owner, stored, &new)))
     }
 
-    /// Names the files and ends the batch, in one transaction.
-    async fn end(&self, files: [Option<File>; 2]) -> Result<bool> {
+    /// Names the files and ends the batch, in one transaction, if they have all `answered` lines.
+    async fn end(&self, files: [Option<File>; 2], answered: i64) -> Result<Ending> {
         let now = self.batches.now();
         let ended = self
             .in_claim(files, move |files, tx, mut batch| {
                 Box::pin(async move {
+                    let counts = batch_line::count(tx, &batch.id).await?;
+                    // A line that was being settled when the batch was sealed may have been charged since.
+                    if counts.completed + counts.failed != answered {
+                        return Ok(Ending::Outrun);
+                    }
                     for file in files.iter().flatten() {
                         file::insert(tx, file).await?;
                     }
                     let name = |file: &Option<File>| -> Option<FileId> { file.as_ref().map(|file| file.id.clone()) };
                     (batch.output_file, batch.error_file) = (name(&files[0]), name(&files[1]));
-                    let counts = batch_line::count(tx, &batch.id).await?;
                     conclude(&mut batch, counts, now);
-                    batch::save(tx, &batch).await
+                    batch::save(tx, &batch).await.map(|()| Ending::Ended)
                 })
             })
             .await?;
-        Ok(ended.is_some())
+        Ok(ended.unwrap_or(Ending::Gone))
     }
 }
 

@@ -15,7 +15,7 @@ const LINES_BEFORE_OTHERS_LATE: usize = 4;
 /// How a batch stands to its deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Urgency {
-    /// Half of the time that is left would do, or nothing is known yet.
+    /// Half of the time that is left would do.
     Relaxed,
     /// The time that is left will just do.
     Tight,
@@ -24,8 +24,7 @@ pub enum Urgency {
 }
 
 /// The urgency of a batch from its forecast.
-pub fn urgency(now: Timestamp, forecast: Option<Timestamp>, deadline: Timestamp) -> Urgency {
-    let Some(forecast) = forecast else { return Urgency::Relaxed };
+pub fn urgency(now: Timestamp, forecast: Timestamp, deadline: Timestamp) -> Urgency {
     let (needed, left) = (forecast.since(now).millis().max(0), deadline.since(now).millis().max(0));
     if needed > left {
         Urgency::Late
@@ -50,18 +49,29 @@ pub fn lines_allowed(load: EngineLoad, own: usize, urgency: Urgency) -> usize {
     }
 }
 
-/// When the last line will be answered, if the rest goes as fast as what was done.
-pub fn forecast(now: Timestamp, since: Timestamp, done: u64, left: u64) -> Option<Timestamp> {
-    if left == 0 {
-        return Some(now);
+/// How far the lines of a batch are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// When its lines began to be run.
+    pub since: Timestamp,
+    pub done: u64,
+    /// Lines that run now.
+    pub running: u64,
+    /// Lines without an answer, those that run among them.
+    pub left: u64,
+}
+
+impl Pace {
+    /// When the last line will be answered, if the rest goes as fast as what was done. While nothing is done,
+    /// those that run are taken to be about to end, and if none may run, one: a batch that is starved is late
+    /// before its time is over.
+    pub fn forecast(self, now: Timestamp) -> Timestamp {
+        let done = i128::from(if self.done == 0 { self.running.max(1) } else { self.done });
+        let elapsed = i128::from(now.since(self.since).millis().max(1));
+        // Rounded up: a forecast is rather late than early.
+        let needed = (elapsed * i128::from(self.left) + done - 1) / done;
+        now.plus(DurationMs::from_millis(i64::try_from(needed).unwrap_or(i64::MAX)))
     }
-    if done == 0 {
-        return None;
-    }
-    let elapsed = i128::from(now.since(since).millis().max(1));
-    // Rounded up: a forecast is rather late than early.
-    let needed = (elapsed * i128::from(left) + i128::from(done) - 1) / i128::from(done);
-    Some(now.plus(DurationMs::from_millis(i64::try_from(needed).unwrap_or(i64::MAX))))
 }
 
 #[cfg(test)]
@@ -95,9 +105,9 @@ mod tests {
         }
 
         #[test]
-        fn a_forecast_is_never_before_now_and_later_with_more_left(elapsed in 0_i64..1_000_000, done in 1_u64..1_000, left in 0_u64..1_000) {
+        fn a_forecast_is_never_before_now_and_later_with_more_left(elapsed in 0_i64..1_000_000, done in 0_u64..1_000, left in 0_u64..1_000) {
             let now = Timestamp::from_millis(elapsed);
-            let at = |left| forecast(now, Timestamp::EPOCH, done, left).unwrap();
+            let at = |left| Pace { since: Timestamp::EPOCH, done, running: 0, left }.forecast(now);
             prop_assert!(at(left) >= now && at(left + 1) >= at(left));
         }
     }
@@ -115,12 +125,21 @@ mod tests {
     #[test]
     fn a_batch_is_late_once_its_forecast_is_behind_its_deadline() {
         let at = Timestamp::from_seconds;
-        let cases =
-            [(None, Urgency::Relaxed), (Some(40), Urgency::Relaxed), (Some(60), Urgency::Tight), (Some(101), Urgency::Late)];
-        for (forecast, expected) in cases {
-            assert_eq!(urgency(at(0), forecast.map(at), at(100)), expected, "{forecast:?}");
+        for (forecast, expected) in [(40, Urgency::Relaxed), (60, Urgency::Tight), (101, Urgency::Late)] {
+            assert_eq!(urgency(at(0), at(forecast), at(100)), expected, "{forecast:?}");
         }
-        assert_eq!(forecast(at(10), at(0), 5, 10), Some(at(30)));
-        assert_eq!(forecast(at(10), at(0), 0, 10), None);
+        let pace = Pace { since: at(0), done: 5, running: 2, left: 10 };
+        assert_eq!(pace.forecast(at(10)), at(30));
+        assert_eq!(Pace { left: 0, ..pace }.forecast(at(10)), at(10));
+    }
+
+    #[test]
+    fn a_batch_that_is_starved_becomes_urgent_before_its_deadline() {
+        let at = Timestamp::from_seconds;
+        let pace = Pace { since: at(0), done: 0, running: 0, left: 10 };
+        let urgencies = [1, 5, 50].map(|now| urgency(at(now), pace.forecast(at(now)), at(100)));
+        assert_eq!(urgencies, [Urgency::Relaxed, Urgency::Tight, Urgency::Late]);
+        // Lines that run say that it is not starved.
+        assert_eq!(Pace { running: 5, ..pace }.forecast(at(10)), at(30));
     }
 }

@@ -4,7 +4,7 @@
 //! refused for a passing reason left no record, and is offered again after a pause. When nobody can know
 //! whether a line is recorded, the claim is given up: the next one runs it under another attempt.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 use crate::batch::{Batches, EXPIRED};
 use crate::batch_input::parse_line;
-use crate::batch_pace::{LINES_IN_FLIGHT_MAX, forecast, lines_allowed, urgency};
+use crate::batch_pace::{LINES_IN_FLIGHT_MAX, Pace, lines_allowed, urgency};
 use crate::batch_reconciler::Worker;
 use crate::batch_validation::problem;
 
@@ -34,6 +34,8 @@ const PAUSE_MAX: DurationMs = DurationMs::from_seconds(30);
 /// How often a line may find no money, one [`PAUSE`] apart, before there is none: longer than idle slices of other
 /// gateways take to go back.
 const POOR_MAX: u32 = 14;
+/// How often a line is tried that the model's server fails on; its claim's process counts.
+const UPSTREAM_TRIES_MAX: u32 = 3;
 /// How often the end waits for answers on their way, one [`TICK`] apart: five seconds.
 const SETTLE_LOOKS_MAX: u32 = 25;
 
@@ -70,6 +72,8 @@ struct Progress<'w> {
     alone: bool,
     /// How often in a row there was none.
     poor: u32,
+    /// How often the model's server failed, by the line's number; for lines that are tried again.
+    failures: BTreeMap<u32, u32>,
     unknown: bool,
     since: Timestamp,
     done: u64,
@@ -95,6 +99,7 @@ impl Worker {
             pause: None,
             alone: false,
             poor: 0,
+            failures: BTreeMap::new(),
             unknown: false,
             since: self.batches.now(),
             done: 0,
@@ -156,11 +161,16 @@ impl Progress<'_> {
             return Ok(Course::Gone);
         }
         self.batch = batch;
-        worker.foresee(forecast(now, self.since, self.done, self.left));
+        worker.foresee(self.forecast(now));
         if self.is_drained() && worker.open_lines().await? == 0 {
             return over(worker.seal(BatchEnd::default(), None).await?);
         }
         Ok(Course::On)
+    }
+
+    fn forecast(&self, now: Timestamp) -> Timestamp {
+        let running = u64::try_from(self.running.len()).unwrap_or(u64::MAX);
+        Pace { since: self.since, done: self.done, running, left: self.left }.forecast(now)
     }
 
     fn is_drained(&self) -> bool {
@@ -247,7 +257,7 @@ impl Progress<'_> {
         let batches = &self.worker.batches;
         let own = LINES_IN_FLIGHT_MAX - batches.permits.available_permits();
         let now = batches.now();
-        let urgency = urgency(now, forecast(now, self.since, self.done, self.left), self.batch.expires_at);
+        let urgency = urgency(now, self.forecast(now), self.batch.expires_at);
         if own >= lines_allowed(batches.engine.load(), own, urgency) {
             return None;
         }
@@ -278,11 +288,23 @@ impl Progress<'_> {
                 }
                 // The key is looked at again before anything else is started.
                 ErrorCode::InvalidApiKey => self.put_back(line, None),
+                ErrorCode::UpstreamFailed | ErrorCode::UpstreamTimeout if self.may_fail_again(&line) => self.put_back(line, None),
                 code if passes(code) => self.put_back(line, error.retry_after_hint()),
                 _ => self.answer(&line, status, &body).await?,
             },
         }
         Ok(true)
+    }
+
+    /// Counts a failure of the model's server, which may be of the moment or of the line.
+    fn may_fail_again(&mut self, line: &Line) -> bool {
+        let failures = self.failures.entry(line.number).or_default();
+        *failures += 1;
+        let may_fail_again = *failures < UPSTREAM_TRIES_MAX;
+        if !may_fail_again {
+            self.failures.remove(&line.number);
+        }
+        may_fail_again
     }
 
     fn count_done(&mut self) {

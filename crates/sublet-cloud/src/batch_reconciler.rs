@@ -194,7 +194,11 @@ impl Worker {
             }
             _ if batch.sealed => self.finalize(&batch).await,
             BatchStatus::Validating => self.validate(&batch).await,
-            BatchStatus::InProgress | BatchStatus::Finalizing => self.progress(batch).await,
+            BatchStatus::InProgress | BatchStatus::Finalizing => Ok(self.progress(batch).await.unwrap_or_else(|error| {
+                // Lines that ran may be recorded: only another claim, once this one lapses, may run them again.
+                tracing::warn!(batch = %self.id, ?error, "the lines of a batch could not go on; the claim is given up");
+                false
+            })),
             BatchStatus::Cancelling => {
                 let end =
                     BatchEnd { code: CANCELLED.to_owned(), message: "the batch was cancelled before this line ran".to_owned() };
@@ -257,7 +261,7 @@ impl Worker {
         Ok(changed.is_some())
     }
 
-    pub(crate) fn foresee(&self, at: Option<Timestamp>) {
-        *self.forecast.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    pub(crate) fn foresee(&self, at: Timestamp) {
+        *self.forecast.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 }

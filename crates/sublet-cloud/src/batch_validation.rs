@@ -15,6 +15,7 @@ use sublet_core::{Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_store::batch::{self, Batch, BatchQuote, LineCounts, Problem};
 use sublet_store::batch_line::{self, Line};
 
+use crate::batch::EXPIRED;
 use crate::batch_input::{LINE_BYTES_MAX, LINES_MAX, RawLine, Splitter, parse_line};
 use crate::batch_reconciler::Worker;
 
@@ -48,6 +49,10 @@ pub(crate) fn problem(error: &Error, line: Option<u32>) -> Problem {
 impl Worker {
     /// Brings a batch from validating to in progress, or to failed. False if the claim is gone.
     pub(crate) async fn validate(&self, batch: &Batch) -> Result<bool> {
+        if self.batches.now() >= batch.expires_at {
+            let message = "the completion window ended before the file was read".to_owned();
+            return self.fail(vec![Problem { code: EXPIRED.to_owned(), message, param: None, line: None }]).await;
+        }
         let access = match self.batches.cloud.access_of_key(&batch.key).await {
             Ok(access) => access,
             Err(error) if error.code() == ErrorCode::InvalidApiKey => return self.fail(vec![problem(&error, None)]).await,

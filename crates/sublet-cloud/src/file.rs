@@ -21,7 +21,7 @@ use crate::audit::Deed;
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
 
-/// Largest file, in bytes.
+/// Largest file that a client uploads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 200 * 1024 * 1024;
 /// What the files of one project may come to, in bytes.
 pub const PROJECT_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
@@ -58,6 +58,8 @@ pub struct Upload {
     writer: Option<Box<dyn BlobWriter>>,
     buffer: Vec<u8>,
     bytes: u64,
+    /// `None` for what the cloud writes itself: a batch of many answers must be able to end.
+    bytes_max: Option<u64>,
     hash: Sha256,
     /// Makes room when the upload ends.
     _turn: Option<OwnedSemaphorePermit>,
@@ -90,11 +92,20 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Resul
 }
 
 impl Upload {
+    fn new(id: FileId, writer: Box<dyn BlobWriter>) -> Self {
+        Self { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, bytes_max: None, hash: Sha256::new(), _turn: None }
+    }
+
+    /// Makes it a client's.
+    fn bounded(self, turn: OwnedSemaphorePermit) -> Self {
+        Self { bytes_max: Some(FILE_BYTES_MAX), _turn: Some(turn), ..self }
+    }
+
     /// Takes more of the content.
     pub async fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if self.bytes > FILE_BYTES_MAX {
-            return Err(Error::new(ErrorCode::BodyTooLarge, format!("a file has at most {FILE_BYTES_MAX} bytes")).param("file"));
+        if let Some(bytes_max) = self.bytes_max.filter(|most| self.bytes > *most) {
+            return Err(Error::new(ErrorCode::BodyTooLarge, format!("a file has at most {bytes_max} bytes")).param("file"));
         }
         self.hash.update(bytes);
         self.buffer.extend_from_slice(bytes);
@@ -135,15 +146,15 @@ impl Files {
             Error::new(ErrorCode::QueueFull, format!("{UPLOADS_MAX} files are being uploaded already"))
                 .retry_after(DurationMs::from_seconds(1))
         })?;
-        let upload = self.begin_own().await?;
-        Ok(Upload { _turn: Some(turn), ..upload })
+        Ok(self.begin_own().await?.bounded(turn))
     }
 
+    /// Begins a content of the cloud's own, which whoever writes it bounds.
     pub(crate) async fn begin_own(&self) -> Result<Upload> {
         let id: FileId = self.cloud.ids.mint();
         let (blobs, name) = (Arc::clone(&self.blobs), id.clone());
         let writer = blocking(move || blobs.create(&name)).await?;
-        Ok(Upload { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, hash: Sha256::new(), _turn: None })
+        Ok(Upload::new(id, writer))
     }
 
     /// Forgets a stored content.
@@ -151,11 +162,17 @@ impl Files {
         self.forget(&stored.id).await;
     }
 
-    /// Gives a stored content to the caller's project. A content that is not taken is removed.
+    /// Gives a stored content to the caller's project. A content that is not taken is removed; when nobody can
+    /// know whether it was taken, the sweep finds out.
     pub async fn create(&self, call: &Call, stored: Stored, new: &NewFile, render: &Render<File>) -> Result<Answer<File>> {
         let id = stored.id.clone();
         let created = self.try_create(call, stored, new, render).await;
-        if !matches!(created, Ok(Answer::New(_))) {
+        let is_unused = match &created {
+            Ok(Answer::New(_)) => false,
+            Ok(Answer::Replayed(_)) => true,
+            Err(error) => !may_be_written(error),
+        };
+        if is_unused {
             self.forget(&id).await;
         }
         created
@@ -293,6 +310,11 @@ impl Files {
     }
 }
 
+/// Whether a write that failed so may stand all the same: the reply to its commit may be what was lost.
+pub(crate) fn may_be_written(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::Internal)
+}
+
 fn check(new: &NewFile, stored: &Stored) -> Result<()> {
     if !new.purpose.is_uploaded() {
         return Err(Error::new(ErrorCode::InvalidRequest, "files of this purpose are made by batches").param("purpose"));
@@ -319,4 +341,37 @@ pub(crate) fn check_expiry(after: Option<DurationMs>) -> Result<()> {
     let (least, most) = (LIFE_MIN.seconds_ceil(), LIFE_MAX.seconds_ceil());
     Err(Error::new(ErrorCode::InvalidRequest, format!("'expires_after.seconds' is between {least} and {most}"))
         .param("expires_after"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_core::Timestamp;
+    use sublet_core::id::Identifier;
+
+    /// A disk that takes everything.
+    struct Endless;
+
+    impl BlobWriter for Endless {
+        fn append(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn commit(self: Box<Self>) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_a_client_uploads_is_bounded() {
+        let almost =
+            || Upload { bytes: FILE_BYTES_MAX - 1, ..Upload::new(FileId::encode(Timestamp::EPOCH, [0; 10]), Box::new(Endless)) };
+        let turn = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (mut own, mut client) = (almost(), almost().bounded(turn));
+        for upload in [&mut own, &mut client] {
+            upload.append(b"1").await.unwrap();
+        }
+        assert_eq!(client.append(b"2").await.unwrap_err().code(), ErrorCode::BodyTooLarge);
+        own.append(b"2").await.unwrap();
+        assert_eq!(own.commit().await.unwrap().bytes.get(), i64::try_from(FILE_BYTES_MAX).unwrap() + 1);
+    }
 }

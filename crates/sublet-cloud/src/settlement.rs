@@ -22,7 +22,7 @@ use sublet_store::budget::BudgetRef;
 use sublet_store::charge::{self, Charge};
 use sublet_store::slice::{self, Slice};
 use sublet_store::usage::{self, Encoded, NewEvent};
-use sublet_store::{Tx, budget, ledger, organization};
+use sublet_store::{Tx, audit, budget, ledger, organization};
 
 use crate::audit::Deed;
 use crate::{Actor, Cloud};
@@ -166,7 +166,7 @@ impl Cloud {
                 Entry::Occupied(known) if *known.get() == encoded.body_hash => fold.report.duplicate += 1,
                 Entry::Occupied(_) => {
                     fold.report.quarantined += 1;
-                    self.report_conflict(tx, record, fold.now).await?;
+                    self.report_conflict(tx, &encoded, &mut fold).await?;
                 }
                 Entry::Vacant(empty) => {
                     empty.insert(encoded.body_hash.clone());
@@ -274,15 +274,27 @@ impl Cloud {
         Ok(())
     }
 
-    /// The same identity came with another body: the first one stays.
-    async fn report_conflict(&self, tx: &mut Tx, record: &UsageRecord, now: Timestamp) -> Result<()> {
+    /// The same identity came with another body: the first one stays. The slice counts this one too, for its
+    /// gateway does, and once only, however often it comes.
+    async fn report_conflict(&self, tx: &mut Tx, encoded: &Encoded<'_>, fold: &mut Fold<'_>) -> Result<()> {
+        let record = encoded.record;
         let deed = Deed {
             organization: Some(&record.organization),
             action: "usage.conflict",
             target: record.request.as_str(),
-            detail: format!("usage of {} was recorded before with other figures", record.request),
+            detail: format!(
+                "usage of {} (attempt {}) was recorded before with other figures than those with the hash {}",
+                record.request, record.attempt, encoded.body_hash
+            ),
         };
-        self.record(tx, &Actor::system(), deed, now).await
+        if audit::exists(tx, &record.organization, (deed.action, deed.target), &deed.detail).await? {
+            return Ok(());
+        }
+        self.record(tx, &Actor::system(), deed, fold.now).await?;
+        if let Ok(drawn) = fold.slice(tx, record).await? {
+            drawn.records += 1;
+        }
+        Ok(())
     }
 
     async fn quarantine<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, reason: String, now: Timestamp) -> Result<NewEvent<'a>> {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{BatchStatus, LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
+use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
-use sublet_store::PageRequest;
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp, TokenCount};
+use sublet_store::file::File;
+use sublet_store::{PageRequest, Store};
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{MemoryBlobs, TestCloud, on_both_databases};
@@ -65,6 +68,17 @@ struct Lines {
     /// How often a line was read before it ran.
     read: AtomicUsize,
     stalled: AtomicUsize,
+    /// Lines that wait for ever and were given up.
+    left: AtomicUsize,
+}
+
+/// Counts when it is dropped.
+struct Leaving<'a>(&'a AtomicUsize);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn refused(code: ErrorCode) -> LineEnd {
@@ -89,6 +103,7 @@ impl Lines {
             at_once_most: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
         })
     }
 
@@ -152,12 +167,17 @@ impl Lines {
             served.iter().filter(|(name, _)| *name == format!("{asked}-{number}")).count()
         };
         match asked {
-            "wait" => std::future::pending().await,
+            "wait" => {
+                let _leaving = Leaving(&self.left);
+                std::future::pending().await
+            }
             "free" => LineEnd::Free { body: "{\"free\":true}".to_owned() },
             "refuse" => refused(ErrorCode::ContextLengthExceeded),
             "poor" if seen < 3 => refused(ErrorCode::InsufficientQuota),
             "broke" => refused(ErrorCode::InsufficientQuota),
             "busy" if seen < 3 => refused(ErrorCode::QueueFull),
+            "shaky" if seen < 3 => refused(ErrorCode::UpstreamFailed),
+            "down" => refused(ErrorCode::UpstreamTimeout),
             "unknown" if line.attempt == 1 => {
                 let record = self.record(&line).await.expect("a record");
                 self.kept.lock().expect("kept").push(record);
@@ -208,6 +228,54 @@ impl LineServer for Lines {
     }
 }
 
+/// Contents of which the first one that is made durable comes just before the settling of an answer.
+struct Outrun {
+    blobs: Arc<MemoryBlobs>,
+    store: Store,
+    is_done: Arc<AtomicBool>,
+}
+
+struct OutrunWriter {
+    writer: Box<dyn BlobWriter>,
+    store: Store,
+    is_done: Arc<AtomicBool>,
+}
+
+impl BlobStore for Outrun {
+    fn home(&self) -> &str {
+        self.blobs.home()
+    }
+    fn create(&self, id: &FileId) -> io::Result<Box<dyn BlobWriter>> {
+        let writer = self.blobs.create(id)?;
+        Ok(Box::new(OutrunWriter { writer, store: self.store.clone(), is_done: Arc::clone(&self.is_done) }))
+    }
+    fn read(&self, id: &FileId, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        self.blobs.read(id, offset, bytes_max)
+    }
+    fn remove(&self, id: &FileId) -> io::Result<()> {
+        self.blobs.remove(id)
+    }
+    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>> {
+        self.blobs.list()
+    }
+    fn sweep_unfinished(&self, before: Timestamp) -> io::Result<u64> {
+        self.blobs.sweep_unfinished(before)
+    }
+}
+
+impl BlobWriter for OutrunWriter {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.append(bytes)
+    }
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        if !self.is_done.swap(true, Ordering::SeqCst) {
+            let sql = "UPDATE batch_lines SET state = 'done', status_code = 200, answer = '{}' WHERE state = 'open'";
+            tokio::runtime::Handle::current().block_on(run(&self.store, sql));
+        }
+        self.writer.commit()
+    }
+}
+
 /// One process's batches.
 struct Process {
     batches: Batches,
@@ -218,7 +286,11 @@ struct Process {
 impl Process {
     async fn start(cloud: &TestCloud, own: &Cloud, blobs: &Arc<MemoryBlobs>, gateway: &str) -> Self {
         let lines = Lines::start(own, gateway).await;
-        let files = Files::new(own.clone(), Arc::<MemoryBlobs>::clone(blobs));
+        Self::over(cloud, own, (Arc::<MemoryBlobs>::clone(blobs), lines), gateway).await
+    }
+
+    async fn over(cloud: &TestCloud, own: &Cloud, (blobs, lines): (Arc<dyn BlobStore>, Arc<Lines>), gateway: &str) -> Self {
+        let files = Files::new(own.clone(), blobs);
         let ports = BatchPorts {
             files,
             lines: Arc::<Lines>::clone(&lines),
@@ -300,6 +372,11 @@ fn blobs(cloud: &TestCloud) -> Arc<MemoryBlobs> {
     Arc::new(MemoryBlobs::new("home", Arc::clone(cloud.cloud.clock())))
 }
 
+/// Runs a statement behind everybody's back.
+async fn run(store: &Store, sql: &'static str) {
+    store.write(sql, |sql, tx| Box::pin(tx.execute(sql, &[]))).await.expect("it runs");
+}
+
 /// What the project's organization was charged in all.
 async fn charged(cloud: &TestCloud) -> i64 {
     let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
@@ -323,6 +400,20 @@ on_both_databases! {
         assert_eq!(ended.counts.tokens.output.get(), 15);
         let busy: Vec<u32> = process.lines.served.lock().expect("served").iter().filter(|(name, _)| name == "busy-4").map(|(_, attempt)| *attempt).collect();
         assert_eq!(busy, [1, 1, 1], "what left no record is the same attempt again");
+    }
+
+    async fn a_server_that_fails_is_asked_again_a_few_times(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["shaky", "down"]).await;
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed, ended.counts.failed), (BatchStatus::Completed, 1, 1));
+        let [answers, errors] = process.outputs(&ended).await;
+        assert_eq!((answers.len(), &errors["c2"]["response"]["status_code"]), (1, &json!(504)));
+        let mut served = process.lines.served.lock().expect("served").clone();
+        served.sort();
+        let tries = |name: &str| vec![(name.to_owned(), 1); 3];
+        assert_eq!(served, [tries("down-2"), tries("shaky-1")].concat());
+        assert_eq!(charged(cloud).await, LINE_NANOS);
     }
 
     async fn money_that_is_short_for_a_moment_does_not_end_a_batch(cloud: &TestCloud) {
@@ -409,6 +500,47 @@ on_both_databases! {
         assert_eq!(charged(cloud).await, LINE_NANOS);
     }
 
+    async fn an_answer_that_comes_while_the_files_are_written_is_in_them(cloud: &TestCloud) {
+        let blobs = blobs(cloud);
+        let is_done = Arc::new(AtomicBool::new(true));
+        let outrun = Outrun { blobs: Arc::clone(&blobs), store: cloud.cloud.store().clone(), is_done: Arc::clone(&is_done) };
+        let lines = Lines::start(&cloud.cloud, "gw_1").await;
+        let process = Process::over(cloud, &cloud.cloud, (Arc::new(outrun), lines), "gw_1").await;
+        let id = process.create(&["wait", "free"]).await;
+        process.work_until("an answer", || async { process.see(&id).await.counts.completed == 1 }).await;
+        process.batches.cancel(&process.person, &id).await.expect("cancelled");
+        is_done.store(false, Ordering::SeqCst);
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed, ended.counts.failed), (BatchStatus::Cancelled, 2, 0));
+        let [answers, errors] = process.outputs(&ended).await;
+        assert_eq!((answers.len(), errors.len()), (2, 0));
+        assert_eq!(blobs.count(), 2, "the input and the answers; what was outrun is forgotten");
+    }
+
+    async fn a_claim_that_fails_does_not_run_its_lines_again(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        process.create(&["wait"]).await;
+        let store = cloud.cloud.store();
+        let served = || process.lines.served.lock().expect("served").clone();
+        let (broken, mended) = ("UPDATE batches SET problems = '?'", "UPDATE batches SET problems = '[]'");
+        process
+            .work_until("the line under another claim", || async {
+                let left = process.lines.left.load(Ordering::SeqCst);
+                match (served().len(), left) {
+                    (1, 0) => run(store, broken).await,
+                    (1, _) => {
+                        run(store, mended).await;
+                        // A small step for each look, so that the deadline stays far away.
+                        cloud.clock.advance(DurationMs::from_millis(100));
+                    }
+                    _ => {}
+                }
+                served().len() == 2
+            })
+            .await;
+        assert_eq!(served(), [("wait-1".to_owned(), 1), ("wait-1".to_owned(), 2)]);
+    }
+
     async fn two_processes_never_work_on_one_batch(cloud: &TestCloud) {
         let (blobs, other) = (blobs(cloud), cloud.another(7).await);
         let first = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
@@ -456,6 +588,34 @@ on_both_databases! {
         assert_eq!((charged(cloud).await, process.outputs(&ended).await[0].len()), (LINE_NANOS, 700));
         let most = process.lines.at_once_most.load(Ordering::SeqCst);
         assert!((1..=16).contains(&most), "{most} lines at once");
+    }
+
+    async fn a_content_stays_while_nobody_knows_whether_it_has_a_row(cloud: &TestCloud) {
+        let blobs = blobs(cloud);
+        let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
+        let files = process.batches.files();
+        for (code, kept) in [(ErrorCode::StoreUnavailable, 1), (ErrorCode::Internal, 2), (ErrorCode::StorageFull, 2)] {
+            let mut upload = files.begin(&process.person).await.expect("begun");
+            upload.append(b"content").await.expect("taken");
+            let stored = upload.commit().await.expect("durable");
+            let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: None };
+            let call = Call::under_key(process.person.clone(), "file.create", code.as_str(), "").expect("a call");
+            let failing = move |_: &File| Err(Error::new(code, "as the test asks"));
+            assert_eq!(files.create(&call, stored, &new, &failing).await.unwrap_err().code(), code);
+            assert_eq!(blobs.count(), kept, "{code:?}");
+        }
+        cloud.clock.advance(DurationMs::from_millis(3_600_001));
+        assert_eq!((files.sweep().await.expect("swept"), blobs.count()), (2, 0));
+    }
+
+    async fn a_reading_that_is_not_done_in_time_fails(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["stall"]).await;
+        process.work_until("the reading to stall", || async { process.lines.read.load(Ordering::SeqCst) == 1 }).await;
+        cloud.clock.advance(DurationMs::from_hours(24));
+        let ended = process.work_until_ended(&id).await;
+        assert_eq!((ended.batch.status, ended.batch.problems[0].code.as_str()), (BatchStatus::Failed, "batch_expired"));
+        assert_eq!(process.lines.read.load(Ordering::SeqCst), 1);
     }
 
     async fn contents_without_a_row_and_expired_files_are_swept(cloud: &TestCloud) {

@@ -137,10 +137,15 @@ on_both_databases! {
             assert_eq!((report.settled, report.duplicate, report.quarantined), expected);
         }
         let forged = UsageRecord { tokens: TokenUsage { output: TokenCount::new(9_999), ..record.tokens }, ..record.clone() };
-        let report = session.cloud.settle(&[forged]).await.expect("settled");
-        assert_eq!(report.quarantined, 1);
+        for _ in 0..2 {
+            let report = session.cloud.settle(&[forged.clone(), forged.clone()]).await.expect("settled");
+            assert_eq!(report.quarantined, 2);
+        }
         let usage = session.cloud.get_request(&Actor::system(), &record.request).await.expect("the request");
         assert_eq!(usage.events[0].record, record);
+        assert_eq!(session.give_back(&grant.slice, 3).await.expect("asked"), SliceClosed::Waiting, "two bodies are two records");
+        let unspent = Nanos::new(UNIT - 10 * (150 + 600));
+        assert_eq!(session.give_back(&grant.slice, 2).await.expect("asked"), SliceClosed::Released(unspent));
     }
 
     async fn concurrent_grants_never_exceed_the_tightest_nested_limit(cloud: &TestCloud) {

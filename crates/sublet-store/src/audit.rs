@@ -58,6 +58,18 @@ pub async fn insert(tx: &mut Tx, entry: &AuditEntry) -> Result<()> {
     Ok(())
 }
 
+/// Whether an organization's log has this entry. It reads the whole log: only for what hardly ever happens.
+pub async fn exists(tx: &mut Tx, organization: &OrganizationId, deed: (&str, &str), detail: &str) -> Result<bool> {
+    let (action, target) = deed;
+    let row = tx
+        .fetch_optional(
+            "SELECT id FROM audit_entries WHERE organization_id = $1 AND action = $2 AND target = $3 AND detail = $4 LIMIT 1",
+            params![organization.as_str(), action, target, detail],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 pub async fn list(tx: &mut Tx, scope: &Scope, page: &PageRequest) -> Result<Page<AuditEntry>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
