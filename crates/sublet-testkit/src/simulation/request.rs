@@ -155,14 +155,17 @@ impl Simulation {
         self.did("usage is offered again");
     }
 
-    /// The same request with other figures: put on record, never charged.
+    /// The same request with other figures, as its gateway wrote it: put on record, counted, never charged.
     pub(super) async fn offer_forged(&mut self) {
         let Some(record) = self.some_settled() else { return };
-        let output = record.tokens.output.saturating_add(TokenCount::new(self.number(1, 9)));
+        let output = record.tokens.output.saturating_add(TokenCount::new(self.number(1, 1_000_000_000)));
+        let slice = record.slice.clone();
         let forged = UsageRecord { tokens: TokenUsage { output, ..record.tokens }, ..record };
         let process = self.below(2);
         let report = self.processes[process].cloud.settle(&[forged]).await.expect("a settlement");
         assert_eq!((report.settled, report.duplicate, report.quarantined), (0, 0, 1), "a conflict is quarantined");
+        let purses = self.processes.iter_mut().flat_map(|process| &mut process.gateway.purses);
+        purses.filter(|purse| purse.slice == slice).for_each(|purse| purse.records += 1);
         self.did("forged usage is offered");
     }
 
