@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-
+/// What the directories of servers are called.
+const PREFIX: &str = "sublet-postgres-";
+/// A directory without a server that is older than this was left behind.
+const LEFT_AFTER: Duration = Duration::from_secs(600);
 /// How often the start is asked for, [`START_PAUSE`] apart.
 const START_CHECKS_MAX: u32 = 600;
 const START_PAUSE: Duration = Duration::from_millis(50);
@@ -56,7 +59,8 @@ impl PostgresServer {
 
     fn start() -> Self {
         let programs = find_programs();
-        let directory = tempfile::Builder::new().prefix("sublet-postgres-").tempdir().expect("a temporary directory").keep();
+        sweep();
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir().expect("a temporary directory").keep();
         let data = directory.join("data");
         hand_over(&directory);
         let made = as_server_user(&programs.join("initdb"))
@@ -85,6 +89,21 @@ impl PostgresServer {
             std::thread::sleep(START_PAUSE);
         }
         panic!("PostgreSQL did not start");
+    }
+}
+
+/// Removes what servers of earlier programs left: the kernel ends them too soon to clean up.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let server = std::fs::read_to_string(entry.path().join("data/postmaster.pid")).unwrap_or_default();
+        let is_alive = server.lines().next().is_some_and(|pid| Path::new("/proc").join(pid.trim()).exists());
+        // One that is just starting has no server yet.
+        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        if !is_alive && age.is_some_and(|age| age > LEFT_AFTER) {
+            // Another program may sweep at the same time.
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
     }
 }
 
