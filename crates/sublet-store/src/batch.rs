@@ -135,16 +135,7 @@ fn from_row(row: &Row) -> Result<Batch> {
         output_expires_after: row.optional_int()?.map(DurationMs::from_millis),
         end: BatchEnd { code: row.string()?, message: row.string()? },
         sealed: row.int()? != 0,
-        counts: LineCounts {
-            total: row.int()?,
-            completed: row.int()?,
-            failed: row.int()?,
-            tokens: TokenUsage {
-                input: TokenCount::new(row.int()?),
-                cached_input: TokenCount::new(row.int()?),
-                output: TokenCount::new(row.int()?),
-            },
-        },
+        counts: crate::batch_line::read_counts(&mut row)?,
         times: row.json()?,
         created_at: row.time()?,
         expires_at: row.time()?,

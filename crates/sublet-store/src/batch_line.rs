@@ -11,7 +11,7 @@ use sublet_core::{Error, Result, TokenCount};
 use crate::batch::LineCounts;
 use crate::database::Tx;
 use crate::params;
-use crate::row::Row;
+use crate::row::{Row, RowReader};
 
 /// A line that is to be answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,7 +184,11 @@ pub async fn count(tx: &mut Tx, batch: &BatchId) -> Result<LineCounts> {
             params![batch.as_str()],
         )
         .await?;
-    let mut row = row.reader();
+    read_counts(&mut row.reader())
+}
+
+/// Counts in the order of the columns that hold or compute them.
+pub(crate) fn read_counts(row: &mut RowReader<'_>) -> Result<LineCounts> {
     Ok(LineCounts {
         total: row.int()?,
         completed: row.int()?,

@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sublet_api::openai::StreamOptionFields;
 use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX, ToolCall};
-use sublet_core::{Error, ErrorCode, Result};
+use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use super::STOP_BYTES_MAX;
 use super::field::{Bounded, Field, field, invalid};
@@ -72,6 +73,20 @@ pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[&str]) -> Result<()>
         return Ok(());
     }
     Err(tiers.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
+}
+
+/// The smaller of `max_tokens` and `max_completion_tokens`: neither may be exceeded.
+pub(crate) fn output_max(old: Option<&RawValue>, new: Option<&RawValue>) -> Result<Option<TokenCount>> {
+    let read = |field: Option<Field<'_>>| field.map(|field| field.integer(1..=i64::from(i32::MAX))).transpose();
+    let (old, new) = (read(field("max_tokens", old))?, read(field("max_completion_tokens", new))?);
+    Ok(old.into_iter().chain(new).min().map(TokenCount::new))
+}
+
+/// Whether `stream_options` asks for the counts.
+pub(crate) fn include_usage(raw: Option<&RawValue>) -> Result<bool> {
+    let Some(options) = field("stream_options", raw) else { return Ok(false) };
+    let options: StreamOptionFields<'_> = options.parse("an object")?;
+    field("stream_options.include_usage", options.include_usage).map_or(Ok(false), |field| field.boolean())
 }
 
 /// Turns of one role in a row are one turn: templates expect roles to alternate.

@@ -7,14 +7,13 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use sublet_api::openai::StreamOptionFields;
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::FinishReason;
 use sublet_core::id::RequestId;
 use sublet_core::supply::RemoteModel;
 use sublet_core::{Error, Result, Timestamp, TokenCount};
 
-use super::body::boolean;
+use super::body::{boolean, include_usage, output_max};
 use super::field::{Bounded, Field, field, invalid, unsupported};
 use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
@@ -89,7 +88,7 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> 
         return Err(invalid("n", format!("a request has at most {ANSWERS_MAX} answers: prompts multiplied by n or best_of")));
     }
     let (input_max, input_estimate) = input(kind, &fields, (body.len(), prompts), model)?;
-    let wanted = output_max(&fields)?;
+    let wanted = output_max(fields.get("max_tokens"), fields.get("max_completion_tokens"))?;
     let room = model.context_window.saturating_sub(TokenCount::new(1)).min(model.output_max);
     Ok(Relayed {
         kind,
@@ -101,7 +100,7 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> 
         input_max,
         input_estimate,
         blocks: if model.replicas.len() > 1 { beginning(kind, &fields, salt) } else { Vec::new() },
-        form: Form { kind, include_usage: include_usage(&fields)? },
+        form: Form { kind, include_usage: include_usage(fields.get("stream_options"))? },
     })
 }
 
@@ -247,19 +246,6 @@ fn has_only_text(fields: &Fields<'_>) -> Result<bool> {
             .is_ok_and(|parts| parts.iter().all(|part| matches!(part.r#type.as_ref(), "text" | "refusal")))
     };
     Ok(lists.into_iter().all(is_text))
-}
-
-/// The smaller of both fields: neither may be exceeded.
-fn output_max(fields: &Fields<'_>) -> Result<Option<TokenCount>> {
-    let read = |name| field(name, fields.get(name)).map(|field| field.integer(1..=i64::from(i32::MAX))).transpose();
-    let (old, new) = (read("max_tokens")?, read("max_completion_tokens")?);
-    Ok(old.into_iter().chain(new).min().map(TokenCount::new))
-}
-
-fn include_usage(fields: &Fields<'_>) -> Result<bool> {
-    let Some(options) = field("stream_options", fields.get("stream_options")) else { return Ok(false) };
-    let options: StreamOptionFields<'_> = options.parse("an object")?;
-    field("stream_options.include_usage", options.include_usage).map_or(Ok(false), |field| field.boolean())
 }
 
 /// Writes what a replica said.

@@ -26,6 +26,8 @@ mod stream;
 #[cfg(test)]
 mod supply;
 #[cfg(test)]
+mod supply_money;
+#[cfg(test)]
 mod tools;
 #[cfg(test)]
 mod translate;

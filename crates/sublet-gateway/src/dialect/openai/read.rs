@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use sublet_api::openai::{CallFields, GenerationFields, MessageFields, PartFields, StreamOptionFields, ToolChoiceFields};
+use sublet_api::openai::{CallFields, GenerationFields, MessageFields, PartFields, ToolChoiceFields};
+use sublet_core::Result;
 use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, Sampling, ToolCall};
-use sublet_core::{Result, TokenCount};
 
 use super::Kind;
-use crate::dialect::body::{UNIT, boolean, decimal, json_object, model_name, service_tier, stop_strings, top_k, top_p};
+use crate::dialect::body::{
+    UNIT, boolean, decimal, include_usage, json_object, model_name, output_max, service_tier, stop_strings, top_k, top_p,
+};
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
 use crate::dialect::piece::Reading;
 use crate::dialect::tools::{Choice, Offer, TOOLS_MAX, ToolShape, name, read_tools, text};
@@ -48,14 +50,14 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
     }
     best_of(&fields, answers)?;
     let sampling = sampling(kind, &fields)?;
-    let form = super::Form { kind, include_usage: include_usage(&fields)?, logprobs: sampling.logprobs.is_some() };
+    let form = super::Form { kind, include_usage: include_usage(fields.stream_options)?, logprobs: sampling.logprobs.is_some() };
     Ok(Call {
         model: model_name(fields.model)?,
         prompts,
         answers,
         sampling,
         stop: stop_strings(field("stop", fields.stop))?,
-        output_max: output_max(&fields)?,
+        output_max: output_max(fields.max_tokens, fields.max_completion_tokens)?,
         rule,
         parallel_calls: field("parallel_tool_calls", fields.parallel_tool_calls).map_or(Ok(true), |field| field.boolean())?,
         stream: boolean("stream", fields.stream)?,
@@ -305,18 +307,4 @@ fn logprobs(kind: Kind, fields: &GenerationFields<'_>) -> Result<Option<u8>> {
         }
     };
     Ok(count.and_then(|count| u8::try_from(count).ok()))
-}
-
-/// The smaller of both fields: neither may be exceeded.
-fn output_max(fields: &GenerationFields<'_>) -> Result<Option<TokenCount>> {
-    let read = |field: Option<Field<'_>>| field.map(|field| field.integer(1..=i64::from(i32::MAX))).transpose();
-    let old = read(field("max_tokens", fields.max_tokens))?;
-    let new = read(field("max_completion_tokens", fields.max_completion_tokens))?;
-    Ok(old.into_iter().chain(new).min().map(TokenCount::new))
-}
-
-fn include_usage(fields: &GenerationFields<'_>) -> Result<bool> {
-    let Some(options) = field("stream_options", fields.stream_options) else { return Ok(false) };
-    let options: StreamOptionFields<'_> = options.parse("an object")?;
-    field("stream_options.include_usage", options.include_usage).map_or(Ok(false), |field| field.boolean())
 }
