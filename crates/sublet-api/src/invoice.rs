@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::{ChargeTag, InvoiceTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, PriceVersionText};
+use crate::schema::{IdText, NoticeText, PriceVersionText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// The bill of one organization and period.
@@ -76,6 +77,10 @@ pub struct InvoiceLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For tokens: the tier; left out for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TierText>")]
+    pub service_tier: Option<ServiceTier>,
     #[schemars(with = "PriceVersionText")]
     pub price_version: PriceVersion,
     /// The price is `unit_amount` for every `unit_per` units.
@@ -111,6 +116,10 @@ pub struct Charge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For tokens: the tier; left out for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TierText>")]
+    pub service_tier: Option<ServiceTier>,
     /// In the meter's unit.
     pub quantity: u64,
     pub amount: Money,

@@ -4,12 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::id::OrganizationId;
 use sublet_core::money::Currency;
+use sublet_core::tier::ServiceTier;
 
 use crate::list::{Cursor, list_query};
 use crate::money::{Amount, Money};
 use crate::object::{EarningsTag, LedgerAccountTag, LedgerVerificationTag, QuarantineTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{CurrencyText, IdText};
+use crate::schema::{CurrencyText, IdText, TierText};
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// The result of adding everything up again.
@@ -105,6 +106,9 @@ pub struct EarningsLine {
     pub organization: OrganizationId,
     pub subject: Subject,
     pub meter: Meter,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TierText>")]
+    pub service_tier: Option<ServiceTier>,
     /// In the meter's unit.
     pub quantity: u64,
     pub earned: Money,

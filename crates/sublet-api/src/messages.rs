@@ -111,7 +111,7 @@ pub struct MessageUsage {
     pub cache_creation_input_tokens: i64,
     pub cache_read_input_tokens: i64,
     pub output_tokens: i64,
-    /// `standard`.
+    /// The tier that served, and is charged: `standard`, `flex` or `priority`.
     pub service_tier: String,
 }
 
@@ -229,7 +229,7 @@ pub struct MessageErrorDetail {
 pub const fn status_and_type(code: ErrorCode) -> (u16, &'static str) {
     match code {
         ErrorCode::InsufficientQuota => (402, "billing_error"),
-        ErrorCode::QueueFull => (529, "overloaded_error"),
+        ErrorCode::QueueFull | ErrorCode::Preempted => (529, "overloaded_error"),
         _ => match code.status() {
             401 => (401, "authentication_error"),
             403 => (403, "permission_error"),

@@ -14,6 +14,9 @@ use sublet_core::engine::{Millionths, Role};
 
 use crate::fields::raw_fields;
 use crate::money::Money;
+use crate::schema::{NoticeText, TierText};
+use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 
 raw_fields! {
     /// Every top-level field of a chat or text completion that the gateway looks at. JSON `null` reads as absent.
@@ -396,6 +399,21 @@ pub struct Model {
     pub context_window: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<ModelPricing>,
+    /// The tiers at which it is sold to the caller, the first to give way first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_tiers: Vec<ModelTier>,
+}
+
+/// A tier of a model.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ModelTier {
+    /// What `service_tier` names.
+    #[schemars(with = "TierText")]
+    pub service_tier: ServiceTier,
+    /// How long before its capacity is taken back the caller is told.
+    #[schemars(with = "NoticeText")]
+    pub notice: NoticeClass,
+    pub pricing: ModelPricing,
 }
 
 /// Prices in force now, per million tokens.

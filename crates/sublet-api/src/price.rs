@@ -6,11 +6,12 @@ use sublet_core::admission::PriceVersion;
 use sublet_core::id::PriceListId;
 use sublet_core::money::Currency;
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::PriceListTag;
-use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText};
+use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// One version of a price list.
@@ -43,6 +44,10 @@ pub struct Price {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For tokens: the tier; left out for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TierText>")]
+    pub service_tier: Option<ServiceTier>,
     pub amount: Amount,
     /// Units the amount buys, such as 1000000 tokens or 3600000 device-milliseconds.
     #[schemars(range(min = 1))]

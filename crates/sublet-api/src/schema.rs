@@ -10,6 +10,7 @@ use sublet_core::error::ErrorCode;
 use sublet_core::file::FilePurpose;
 use sublet_core::id::Identifier;
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 
 /// An identifier of one kind.
 pub enum IdText<I> {
@@ -49,6 +50,8 @@ text_schemas! {
     CurrencyText = json_schema!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217 code" });
     /// A notice class.
     NoticeText = json_schema!({ "type": "string", "enum": NoticeClass::ALL.map(NoticeClass::as_str) });
+    /// A service tier.
+    TierText = json_schema!({ "type": "string", "enum": ServiceTier::ALL.map(ServiceTier::as_str) });
     /// A plane of keys.
     PlaneText = json_schema!({ "type": "string", "enum": ["project", "admin", "operator"] });
     /// What an organization is to the owner.
@@ -73,6 +76,6 @@ text_schemas! {
     /// How a request ended.
     OutcomeText = json_schema!({
         "type": "string",
-        "enum": ["completed", "length", "budget_stopped", "client_cancelled", "server_stopped"],
+        "enum": ["completed", "length", "budget_stopped", "client_cancelled", "server_stopped", "preempted"],
     });
 }

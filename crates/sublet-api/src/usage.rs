@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ChargeId, KeyId, ProjectId, RequestId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::Outcome;
 
 use crate::list::Cursor;
 use crate::money::Money;
 use crate::object::{BucketTag, CompletionsUsageTag, CostsTag, PageTag, RequestTag, UsageTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, OutcomeText, PriceVersionText};
+use crate::schema::{IdText, NoticeText, OutcomeText, PriceVersionText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// Settled usage of a stretch of time, one line for each thing with its own price.
@@ -39,6 +40,10 @@ pub struct UsageLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For tokens: the tier; left out for the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TierText>")]
+    pub service_tier: Option<ServiceTier>,
     /// In the meter's unit.
     pub quantity: u64,
     /// How many charges the line adds up.
@@ -138,6 +143,9 @@ pub struct Request {
     #[schemars(with = "IdText<KeyId>")]
     pub key: KeyId,
     pub model: String,
+    /// The tier that was served and charged.
+    #[schemars(with = "TierText")]
+    pub service_tier: ServiceTier,
     pub route: String,
     #[schemars(with = "OutcomeText")]
     pub outcome: Outcome,

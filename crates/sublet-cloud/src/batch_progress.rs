@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sublet_core::admission::{Access, TokenUsage};
 use sublet_core::batch::{BatchStatus, LineEnd, LineName, LineRequest};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::batch::{Batch, BatchEnd};
 use sublet_store::batch_line::{self, Given, Line, Try};
@@ -20,7 +21,7 @@ use tokio::time::Sleep;
 
 use crate::batch::{Batches, EXPIRED};
 use crate::batch_input::parse_line;
-use crate::batch_pace::{LINES_IN_FLIGHT_MAX, Pace, lines_allowed, urgency};
+use crate::batch_pace::{LINES_IN_FLIGHT_MAX, Pace, Urgency, lines_allowed, urgency};
 use crate::batch_reconciler::Worker;
 use crate::batch_validation::problem;
 
@@ -226,11 +227,11 @@ impl Progress<'_> {
             if self.waiting.is_empty() {
                 self.read_lines().await?;
             }
-            let Some(permit) = self.room() else { return Ok(()) };
+            let Some((permit, tier)) = self.room() else { return Ok(()) };
             let Some(line) = self.waiting.pop_front() else { return Ok(()) };
             let (batches, batch, access) = (self.worker.batches.clone(), self.batch.clone(), Arc::clone(&self.access));
             self.running.spawn(async move {
-                let end = serve(&batches, &batch, access, &line).await;
+                let end = serve((&batches, &batch), access, (&line, tier)).await;
                 Ran { line, end, _permit: permit }
             });
         }
@@ -252,8 +253,9 @@ impl Progress<'_> {
         Ok(())
     }
 
-    /// A place for one more line of any batch, if the engine has nothing better to do.
-    fn room(&self) -> Option<OwnedSemaphorePermit> {
+    /// A place for one more line of any batch, if the engine has nothing better to do. A line gives way to
+    /// everything else as long as there is time for that.
+    fn room(&self) -> Option<(OwnedSemaphorePermit, ServiceTier)> {
         let batches = &self.worker.batches;
         let own = LINES_IN_FLIGHT_MAX - batches.permits.available_permits();
         let now = batches.now();
@@ -261,7 +263,8 @@ impl Progress<'_> {
         if own >= lines_allowed(batches.engine.load(), own, urgency) {
             return None;
         }
-        Arc::clone(&batches.permits).try_acquire_owned().ok()
+        let tier = if urgency == Urgency::Relaxed { ServiceTier::Flex } else { ServiceTier::Default };
+        Arc::clone(&batches.permits).try_acquire_owned().ok().map(|permit| (permit, tier))
     }
 
     /// Draws the conclusion from a line's end. False if the batch is over.
@@ -338,6 +341,7 @@ fn passes(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::QueueFull
+            | ErrorCode::Preempted
             | ErrorCode::ModelUnavailable
             | ErrorCode::RateLimitExceeded
             | ErrorCode::ConcurrencyExceeded
@@ -361,8 +365,8 @@ async fn pause_over(pause: &mut Option<Pin<Box<Sleep>>>) {
 }
 
 /// Reads a line from its file and serves it.
-async fn serve(batches: &Batches, batch: &Batch, access: Arc<Access>, line: &Line) -> LineEnd {
-    match request(batches, batch, access, line).await {
+async fn serve((batches, batch): (&Batches, &Batch), access: Arc<Access>, (line, tier): (&Line, ServiceTier)) -> LineEnd {
+    match request((batches, batch), access, (line, tier)).await {
         Ok(request) => batches.lines.serve(request).await,
         // Its file cannot be read at the moment: nothing was served.
         Err(error) => {
@@ -373,7 +377,11 @@ async fn serve(batches: &Batches, batch: &Batch, access: Arc<Access>, line: &Lin
     }
 }
 
-async fn request(batches: &Batches, batch: &Batch, access: Arc<Access>, line: &Line) -> Result<LineRequest> {
+async fn request(
+    (batches, batch): (&Batches, &Batch),
+    access: Arc<Access>,
+    (line, tier): (&Line, ServiceTier),
+) -> Result<LineRequest> {
     let length = usize::try_from(line.bytes).map_err(|_| Error::internal("a line is longer than memory"))?;
     let bytes = batches.files.read_blob(&batch.input_file, line.starts_at_byte, length).await?;
     Ok(LineRequest {
@@ -383,5 +391,6 @@ async fn request(batches: &Batches, batch: &Batch, access: Arc<Access>, line: &L
         request: line.request.clone(),
         attempt: attempt(batch)?,
         name: LineName { batch: batch.id.clone(), number: line.number },
+        tier,
     })
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sublet_core::admission::{PriceVersion, TokenPrices};
 use sublet_core::id::PriceListId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
 use sublet_money::price_book::{PriceList, PriceListDraft, PriceListVersion};
 use sublet_money::sku::ModelName;
@@ -84,10 +85,10 @@ impl PriceBook {
             .ok_or_else(|| Error::new(ErrorCode::UnknownPrice, format!("there is no price-list version {}", version.0)))
     }
 
-    /// Prices of one model's tokens in force now.
-    pub fn token_prices(&self, currency: Currency, model: &str, at: Timestamp) -> Result<TokenPrices> {
+    /// Prices of one model's tokens at one tier in force now.
+    pub fn token_prices(&self, currency: Currency, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<TokenPrices> {
         let name: ModelName = model.parse()?;
-        self.in_force(currency, at)?.token_prices(&name)
+        self.in_force(currency, at)?.token_prices(&name, tier)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
 use sublet_store::budget::{self, Budget, BudgetRef};
@@ -35,8 +36,8 @@ impl Admission for GatewayPort {
     fn access_epoch(&self) -> u64 {
         self.cloud.epoch()
     }
-    fn prices(&self, access: &Access, model: &str) -> Result<Arc<TokenPrices>> {
-        self.cloud.prices.token_prices(access.currency, model, self.cloud.now()).map(Arc::new)
+    fn prices(&self, access: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>> {
+        self.cloud.prices.token_prices(access.currency, (model, tier), self.cloud.now()).map(Arc::new)
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {

@@ -12,6 +12,7 @@ use sublet_core::admission::{
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};
 use sublet_money::account::CreditKind;
@@ -57,8 +58,9 @@ impl Session {
     }
     fn record(&self, slice: &SliceId, input: i64, output: i64) -> UsageRecord {
         let now = self.cloud.clock().now();
-        let prices = self.port.prices(&self.access, MODEL).expect("a price");
+        let prices = self.port.prices(&self.access, MODEL, ServiceTier::Default).expect("a price");
         UsageRecord {
+            tier: ServiceTier::Default,
             request: self.cloud.ids().mint::<RequestId>(),
             attempt: 1,
             gateway: self.gateway.clone(),
@@ -306,11 +308,11 @@ on_both_databases! {
     async fn prices_published_by_one_process_are_the_others_prices(cloud: &TestCloud) {
         let other = cloud.another(2).await;
         let session = Session::start(&other, &cloud.keys.project, "gw_2").await;
-        let old = session.port.prices(&session.access, MODEL).expect("a price").version.clone();
+        let old = session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version.clone();
         let version = publish_at_double_price(&cloud.cloud, &cloud.clock).await;
-        assert_eq!(session.port.prices(&session.access, MODEL).expect("a price").version, old, "it has not looked yet");
+        assert_eq!(session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version, old, "it has not looked yet");
         let slice = session.grant(None, 1, UNIT).await.expect("a slice").slice;
-        assert_eq!(session.port.prices(&session.access, MODEL).expect("a price").version, version, "it looks at each slice");
+        assert_eq!(session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version, version, "it looks at each slice");
         // A third process settles what was admitted under the new version, which it has not read yet.
         let third = cloud.another(3).await;
         let last = publish_at_double_price(&cloud.cloud, &cloud.clock).await;

@@ -14,6 +14,7 @@ use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
 use crate::quantity::TokenCount;
+use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
 /// What a valid project key may do. Immutable; a change of the key makes a new one.
@@ -52,9 +53,10 @@ pub struct RateLimits {
     pub concurrent_requests: Option<u32>,
 }
 
-/// Prices of one model in force at some instant.
+/// Prices of one model at one tier in force at some instant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenPrices {
+    pub tier: ServiceTier,
     /// Which immutable price-list version these come from.
     pub version: PriceVersion,
     pub currency: Currency,
@@ -157,8 +159,8 @@ pub trait Admission: Send + Sync {
     fn authenticate<'a>(&'a self, secret: &'a Secret) -> BoxFuture<'a, Result<Arc<Access>>>;
     /// Grows each time any key changes or is revoked: a cached [`Access`] of an older epoch is checked again.
     fn access_epoch(&self) -> u64;
-    /// The prices of a model in force now; an unknown price is an error, never zero.
-    fn prices(&self, access: &Access, model: &str) -> Result<Arc<TokenPrices>>;
+    /// The prices of a model at a tier in force now; an unknown price is an error, never zero.
+    fn prices(&self, access: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>>;
     /// Grants money out of every limit that applies (key, project, organization, credit): all or nothing.
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>>;
     /// Gives the unspent part back.

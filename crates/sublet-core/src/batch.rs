@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::id::{BatchId, RequestId};
 use crate::money::Nanos;
 use crate::quantity::TokenCount;
+use crate::tier::ServiceTier;
 
 /// What the lines of a batch call.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -145,6 +146,8 @@ pub struct LineRequest {
     /// With the request the identity of what is charged; see [`crate::usage::UsageRecord`].
     pub attempt: u32,
     pub name: LineName,
+    /// Before whom it is served; it costs the same at every tier.
+    pub tier: ServiceTier,
 }
 
 /// How serving a line ended.

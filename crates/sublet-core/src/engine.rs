@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::quantity::TokenCount;
+use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 use crate::usage::Measured;
 
@@ -217,6 +218,8 @@ pub struct GenerateRequest {
     pub constraint: Option<Constraint>,
     /// Requests of different salts share nothing of what was computed before: the tenant.
     pub salt: Arc<str>,
+    /// Who is served first, and who gives way.
+    pub tier: ServiceTier,
 }
 
 /// How many output tokens are paid for. The engine never produces a token beyond it.

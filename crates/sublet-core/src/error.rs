@@ -197,6 +197,8 @@ error_codes! {
         "Too many requests of this key are in flight. Wait for one to finish.";
     QueueFull = "queue_full", 503, "overloaded_error", 9,
         "The model's queue is full. Repeat after the time in Retry-After.";
+    Preempted = "preempted", 503, "overloaded_error", 9,
+        "The capacity was needed by requests of a higher tier. Only what was delivered before is charged. Repeat after the time in Retry-After, or ask for service_tier 'default'.";
     ModelUnavailable = "model_unavailable", 503, "overloaded_error", 9,
         "None of the servers of this model can be reached now. Nothing was charged. Repeat after the time in Retry-After.";
     UpstreamFailed = "upstream_failed", 502, "server_error", 9,

@@ -28,6 +28,7 @@ pub mod quote;
 pub mod runner;
 pub mod scope;
 pub mod supply;
+pub mod tier;
 pub mod time;
 pub mod usage;
 

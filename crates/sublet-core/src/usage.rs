@@ -7,6 +7,7 @@ use crate::admission::{PriceVersion, TokenUsage};
 use crate::batch::LineName;
 use crate::error::Result;
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId, SliceId};
+use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
 /// One served attempt of one request. `(request, attempt)` is its identity for ever.
@@ -21,6 +22,9 @@ pub struct UsageRecord {
     pub project: ProjectId,
     pub organization: OrganizationId,
     pub model: String,
+    /// The tier that was served, and is charged.
+    #[serde(default, skip_serializing_if = "ServiceTier::is_default")]
+    pub tier: ServiceTier,
     pub route: String,
     pub price_version: PriceVersion,
     pub admitted_at: Timestamp,
@@ -70,6 +74,8 @@ pub enum Outcome {
     ClientCancelled,
     /// We ended it after some output; charged for what was delivered.
     ServerStopped,
+    /// Requests of a higher tier, or the owner, needed its capacity; charged for what was delivered.
+    Preempted,
 }
 
 impl Outcome {
@@ -80,6 +86,7 @@ impl Outcome {
             Self::BudgetStopped => "budget_stopped",
             Self::ClientCancelled => "client_cancelled",
             Self::ServerStopped => "server_stopped",
+            Self::Preempted => "preempted",
         }
     }
 }

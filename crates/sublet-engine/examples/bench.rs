@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use sublet_core::engine::{Allowance, Constraint, GenerateRequest, GenerationEvent, ModelEngine, Prompt, Sampling};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, Timestamp, TokenCount};
 use sublet_engine::{Engine, EngineConfig, ModelSource};
 
@@ -60,6 +61,7 @@ async fn generate(engine: &Engine, (model, constraint): (&str, Option<&Constrain
         constraint: constraint.cloned(),
         // Nothing is shared, so that all is measured.
         salt: seed.to_string().into(),
+        tier: ServiceTier::Default,
     };
     let started = Instant::now();
     let mut first = None;

@@ -1,14 +1,20 @@
 //! The engine's bounds, each with its unit.
 
-use sublet_core::Bytes;
+use sublet_core::tier::ServiceTier;
+use sublet_core::{Bytes, DurationMs};
 
 /// Bounds of one engine; every model has its own queue, thread and memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EngineConfig {
     /// Sequences computed together in one step.
     pub running_max: usize,
-    /// Sequences that wait without being computed: queued, or parked for money or a slow reader.
+    /// Sequences that wait without being computed: queued, or parked for money or a slow reader. An eighth of
+    /// the places is kept for requests of the tier `priority`; those of `flex` find half of them.
     pub queue_max: usize,
+    /// How long a request waits to be computed before it is refused, or, if it was begun, preempted.
+    pub wait_max: DurationMs,
+    /// The same for requests of the tier `flex`.
+    pub flex_wait_max: DurationMs,
     /// Prompt tokens computed in one step, so that long prompts do not stall other streams.
     pub prefill_tokens_per_step_max: usize,
     /// Memory for keys and values; `None` gives each model as much as its weights take, at
@@ -20,9 +26,20 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { running_max: 64, queue_max: 2_048, prefill_tokens_per_step_max: 256, kv_bytes_max: None, threads: None }
+        Self {
+            running_max: 64,
+            queue_max: 2_048,
+            wait_max: DurationMs::from_seconds(600),
+            flex_wait_max: DurationMs::from_seconds(60),
+            prefill_tokens_per_step_max: 256,
+            kv_bytes_max: None,
+            threads: None,
+        }
     }
 }
+
+/// Work of the tier `flex` beside other work is one part in so many of what a step may have.
+const FLEX_SHARE: usize = 4;
 
 /// Memory for keys and values that every model gets unless configured, in bytes.
 const KV_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
@@ -34,6 +51,29 @@ impl EngineConfig {
             Some(bytes) => usize::try_from(bytes.get()).unwrap_or(0),
             None => weight_bytes.max(KV_BYTES_DEFAULT),
         }
+    }
+
+    /// Waiting sequences that a request of a tier may find in front of it.
+    pub(crate) fn queue_places(&self, tier: ServiceTier) -> usize {
+        match tier {
+            ServiceTier::Flex => self.queue_max / 2,
+            ServiceTier::Default => self.queue_max - self.queue_max / 8,
+            ServiceTier::Priority => self.queue_max,
+        }
+    }
+
+    pub(crate) fn wait_max(&self, tier: ServiceTier) -> DurationMs {
+        if tier == ServiceTier::Flex { self.flex_wait_max } else { self.wait_max }
+    }
+
+    /// Sequences of the tier `flex` that are computed beside others: each makes every step longer.
+    pub(crate) fn flex_beside_max(&self) -> usize {
+        (self.running_max / FLEX_SHARE).max(1)
+    }
+
+    /// Prompt tokens of the tier `flex` in a step beside others.
+    pub(crate) fn flex_prefill_beside_max(&self) -> usize {
+        (self.prefill_tokens_per_step_max / FLEX_SHARE).max(1)
     }
 
     pub(crate) fn thread_count(&self) -> usize {

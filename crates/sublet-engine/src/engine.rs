@@ -183,11 +183,13 @@ impl ModelEngine for Engine {
             allowance: request.allowance,
             rule,
             salt: request.salt,
+            tier: request.tier,
         };
         let (outlet, stream) = channel(Arc::clone(&served.inbox));
-        // Numbers rise in the order in which the queue accepts, which is the order of service.
-        let make = || Sequence::new(self.next_number.fetch_add(1, Ordering::Relaxed), parts, outlet);
-        served.inbox.accept(self.config.queue_max, make)?;
+        // Numbers rise in the order in which the queue accepts, which is the order of service within a tier.
+        let (tier, now) = (request.tier, self.clock.now());
+        let make = || Sequence::new((self.next_number.fetch_add(1, Ordering::Relaxed), now), parts, outlet);
+        served.inbox.accept(&self.config, tier, make)?;
         Ok(Box::pin(stream))
     }
 

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sublet_core::engine::EngineLoad;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result};
 
+use crate::config::EngineConfig;
 use crate::sequence::Sequence;
 
 /// A retry hint before any generation has ended.
 const RETRY_UNMEASURED: DurationMs = DurationMs::from_millis(1_000);
 const RETRY_MIN_MS: i64 = 10;
-const RETRY_MAX_MS: i64 = 60_000;
+const RETRY_MAX_MS: i64 = 600_000;
 
 /// Shared between one model's thread and its callers.
 #[derive(Default)]
@@ -35,14 +37,27 @@ struct State {
 
 #[derive(Default)]
 struct Gauges {
-    /// Sequences accepted and not yet over.
-    alive: AtomicU64,
+    /// Sequences accepted and not yet over, by tier.
+    alive: [AtomicU64; ServiceTier::ALL.len()],
     running: AtomicU64,
     parked: AtomicU64,
     steps: AtomicU64,
     produced: AtomicU64,
     /// Microseconds between two ends while busy; zero before the first.
     end_interval_micros: AtomicU64,
+}
+
+impl Gauges {
+    /// Sequences of a tier and of those above it that are not over.
+    fn alive(&self, least: ServiceTier) -> u64 {
+        self.alive[least.index()..].iter().map(|alive| alive.load(Ordering::Acquire)).sum()
+    }
+}
+
+/// Refuses what there is no room for now.
+pub fn crowded(message: String, after: DurationMs) -> Error {
+    let after = DurationMs::from_millis(after.millis().clamp(RETRY_MIN_MS, RETRY_MAX_MS));
+    Error::new(ErrorCode::QueueFull, message).retry_after(after).alternative("repeat after the time in Retry-After")
 }
 
 /// What the thread found in the inbox.
@@ -58,25 +73,28 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues what `make` builds, or refuses.
-    pub fn accept(&self, queue_max: usize, make: impl FnOnce() -> Sequence) -> Result<()> {
+    /// Queues what `make` builds, or refuses: because too many wait, or because it would wait too long.
+    pub fn accept(&self, config: &EngineConfig, tier: ServiceTier, make: impl FnOnce() -> Sequence) -> Result<()> {
         let mut state = self.lock();
         if state.stopping || state.dead {
             drop(state);
             return Err(self.end_error());
         }
-        let alive = self.gauges.alive.load(Ordering::Acquire);
-        let waiting = alive.saturating_sub(self.gauges.running.load(Ordering::Acquire));
-        if waiting >= queue_max as u64 {
-            let after = self.retry_after();
-            return Err(Error::new(
-                ErrorCode::QueueFull,
-                format!("{waiting} generations wait for this model, as many as its queue holds"),
-            )
-            .retry_after(after)
-            .alternative("repeat after the time in Retry-After"));
+        let (alive, running) = (self.gauges.alive(ServiceTier::Flex), self.gauges.running.load(Ordering::Acquire));
+        let waiting = alive.saturating_sub(running);
+        let places = config.queue_places(tier) as u64;
+        if waiting >= places {
+            let message = format!("{waiting} generations wait for this model, as many as its queue holds for the tier '{tier}'");
+            return Err(crowded(message, self.time_of_ends(waiting - places + 1)));
         }
-        self.gauges.alive.fetch_add(1, Ordering::AcqRel);
+        // Those before it that have no slot yet. Lower tiers give way.
+        let ahead = self.gauges.alive(tier).saturating_sub(running + self.gauges.parked.load(Ordering::Acquire));
+        let wait = self.measured_time_of_ends(ahead).unwrap_or(DurationMs::ZERO);
+        if wait > config.wait_max(tier) {
+            let message = format!("it would wait about {} s for this model", wait.seconds_ceil());
+            return Err(crowded(message, DurationMs::from_millis(wait.millis() - config.wait_max(tier).millis())));
+        }
+        self.gauges.alive[tier.index()].fetch_add(1, Ordering::AcqRel);
         state.arrivals.push(make());
         state.woken = true;
         drop(state);
@@ -84,15 +102,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// A place opens when a generation ends, so the hint is the measured time between two ends.
-    fn retry_after(&self) -> DurationMs {
-        match self.gauges.end_interval_micros.load(Ordering::Relaxed) {
-            0 => RETRY_UNMEASURED,
-            micros => {
-                let millis = i64::try_from(micros.div_ceil(1_000)).unwrap_or(RETRY_MAX_MS);
-                DurationMs::from_millis(millis.clamp(RETRY_MIN_MS, RETRY_MAX_MS))
-            }
-        }
+    /// How long so many generations take to end, by the measured time between two ends.
+    pub fn time_of_ends(&self, ends: u64) -> DurationMs {
+        self.measured_time_of_ends(ends).unwrap_or(RETRY_UNMEASURED)
+    }
+
+    /// `None` before anything was measured.
+    fn measured_time_of_ends(&self, ends: u64) -> Option<DurationMs> {
+        let micros = self.gauges.end_interval_micros.load(Ordering::Relaxed);
+        let millis = micros.saturating_mul(ends).div_ceil(1_000);
+        (micros > 0).then(|| DurationMs::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
     }
 
     /// Lets the thread look at its sequences again.
@@ -132,8 +151,8 @@ impl Inbox {
         Collected { arrivals: std::mem::take(&mut state.arrivals), woken, stopping: state.stopping }
     }
 
-    pub fn report_over(&self, sequences: u64) {
-        self.gauges.alive.fetch_sub(sequences, Ordering::AcqRel);
+    pub fn report_over(&self, tier: ServiceTier) {
+        self.gauges.alive[tier.index()].fetch_sub(1, Ordering::AcqRel);
     }
 
     pub fn report_places(&self, running: usize, parked: usize) {
@@ -152,7 +171,8 @@ impl Inbox {
 
     pub fn load(&self) -> EngineLoad {
         let get = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
-        let (alive, running, parked) = (get(&self.gauges.alive), get(&self.gauges.running), get(&self.gauges.parked));
+        let (running, parked) = (get(&self.gauges.running), get(&self.gauges.parked));
+        let alive = self.gauges.alive(ServiceTier::Flex);
         EngineLoad {
             running,
             parked,

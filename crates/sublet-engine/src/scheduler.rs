@@ -1,33 +1,37 @@
 //! Continuous batching: which sequences are computed in the next step.
 //!
-//! Sequences are in one of three places: *waiting* for a slot in order of arrival, *running*
+//! Sequences are in one of three places: *waiting* for a slot by tier and arrival, *running*
 //! (computed in every step), or *parked* (allowance used up, or the reader is slow). A parked
 //! sequence holds no slot; its keys and values stay until somebody else needs the memory, and
-//! are then computed again from its tokens, with the same result.
+//! are then computed again from its tokens, with the same result. So a sequence that gives way to
+//! a higher tier goes on later as if nothing had been, unless it waits too long.
 //!
 //! Invariants: running ≤ `running_max`; prompt tokens per step ≤ `prefill_tokens_per_step_max`;
-//! no sequence produces beyond its allowance; the oldest running sequence is never the one
-//! whose memory is taken, so every step makes progress.
-//!
-//! Deliberately absent: priorities.
+//! no sequence produces beyond its allowance; the first in rank of the running sequences is never
+//! the one whose memory is taken, so every step makes progress; nothing waits for a slot longer
+//! than its tier's bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 use sublet_core::engine::FinishReason;
-use sublet_core::{Clock, Timestamp};
+use sublet_core::tier::ServiceTier;
+use sublet_core::{Clock, DurationMs, Error, ErrorCode, Timestamp};
 
 use crate::config::EngineConfig;
 use crate::decoder::Row;
-use crate::inbox::{Inbox, Work};
+use crate::inbox::{Inbox, Work, crowded};
 use crate::kv::{KvCache, KvPool};
 use crate::load::LoadedModel;
 use crate::prefix::BLOCK_POSITIONS;
-use crate::sequence::{Readiness, Sequence};
+use crate::sequence::{Rank, Readiness, Sequence};
 
 /// Products per step below which one thread is faster than several.
 const PARALLEL_STEP_PRODUCTS_MIN: usize = 8_000_000;
+
+/// Time between two looks for sequences that wait too long.
+const LOOK_INTERVAL: DurationMs = DurationMs::from_millis(100);
 
 /// Everything one model's thread owns.
 pub struct Scheduler {
@@ -37,10 +41,12 @@ pub struct Scheduler {
     clock: Arc<dyn Clock>,
     threads: Option<ThreadPool>,
     pool: KvPool,
-    waiting: BTreeMap<u64, Sequence>,
-    /// In order of arrival.
+    waiting: BTreeMap<Rank, Sequence>,
+    /// By rank.
     running: Vec<Sequence>,
-    parked: BTreeMap<u64, Sequence>,
+    parked: BTreeMap<Rank, Sequence>,
+    /// When waiting sequences were last looked through for those that wait too long.
+    looked_at: Timestamp,
     ends: EndRate,
 }
 
@@ -69,6 +75,7 @@ impl Scheduler {
         let threads =
             if count > 1 { rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(name).build().ok() } else { None };
         Self {
+            looked_at: clock.now(),
             model,
             config,
             inbox,
@@ -84,70 +91,121 @@ impl Scheduler {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
-        loop {
-            let work = if self.running.is_empty() && self.waiting.is_empty() { Work::None } else { Work::Some };
-            if work == Work::None {
-                self.ends.last = None;
-            }
-            let collected = self.inbox.collect(work);
-            if collected.stopping {
-                return;
-            }
-            for sequence in collected.arrivals {
-                self.waiting.insert(sequence.number, sequence);
-            }
-            if collected.woken {
-                self.sort_idle();
-            }
-            // A running sequence may have been cancelled since its last step.
-            self.sort_running();
-            self.admit();
-            self.step();
-            self.sort_running();
-            self.inbox.report_places(self.running.len(), self.parked.len());
+        while self.turn() {}
+    }
+
+    /// Takes what has arrived and computes a step; false if it was told to stop.
+    pub fn turn(&mut self) -> bool {
+        let work = if self.running.is_empty() && self.waiting.is_empty() { Work::None } else { Work::Some };
+        if work == Work::None {
+            self.ends.last = None;
         }
+        let collected = self.inbox.collect(work);
+        if collected.stopping {
+            return false;
+        }
+        for sequence in collected.arrivals {
+            self.waiting.insert(sequence.rank, sequence);
+        }
+        if collected.woken {
+            self.sort_idle();
+        }
+        self.refuse_overdue();
+        // A running sequence may have been cancelled since its last step.
+        self.sort_running();
+        self.admit();
+        self.step();
+        self.sort_running();
+        self.inbox.report_places(self.running.len(), self.parked.len());
+        true
     }
 
     /// Parks or drops the running sequences that cannot go on.
     fn sort_running(&mut self) {
-        let mut over = 0;
+        let mut over = Vec::new();
         for mut sequence in std::mem::take(&mut self.running) {
             match sequence.readiness() {
                 Readiness::Ready => self.running.push(sequence),
                 Readiness::Waits => self.park(sequence),
                 Readiness::Over => {
                     self.retire(&mut sequence);
-                    over += 1;
+                    over.push(sequence.tier());
                 }
             }
         }
-        self.record_over(over);
+        self.record_over(&over);
     }
 
     /// Moves the sequences that are not running to where they belong and drops those that are over.
     fn sort_idle(&mut self) {
-        let mut over = 0;
-        let idle = std::mem::take(&mut self.waiting).into_values().chain(std::mem::take(&mut self.parked).into_values());
-        for mut sequence in idle {
+        let mut over = Vec::new();
+        let waiting = std::mem::take(&mut self.waiting).into_values().map(|sequence| (sequence, true));
+        let parked = std::mem::take(&mut self.parked).into_values().map(|sequence| (sequence, false));
+        for (mut sequence, was_waiting) in waiting.chain(parked) {
             match sequence.readiness() {
-                Readiness::Ready => {
-                    self.waiting.insert(sequence.number, sequence);
-                }
+                Readiness::Ready => self.wait(sequence, was_waiting),
                 Readiness::Waits => self.park(sequence),
                 Readiness::Over => {
                     self.retire(&mut sequence);
-                    over += 1;
+                    over.push(sequence.tier());
                 }
             }
         }
-        self.record_over(over);
+        self.record_over(&over);
     }
 
     fn park(&mut self, mut sequence: Sequence) {
         if sequence.finished {
             self.retire(&mut sequence);
         }
-        self.parked.insert(sequence.number, sequence);
+        self.parked.insert(sequence.rank, sequence);
+    }
+
+    /// Puts a sequence where it waits for a slot; its time begins unless it has begun.
+    fn wait(&mut self, mut sequence: Sequence, has_begun: bool) {
+        if !has_begun {
+            sequence.waits_since = self.clock.now();
+        }
+        self.waiting.insert(sequence.rank, sequence);
+    }
+
+    /// Ends what waits longer than its tier may.
+    fn refuse_overdue(&mut self) {
+        let now = self.clock.now();
+        if self.waiting.is_empty() || now.since(self.looked_at) < LOOK_INTERVAL {
+            return;
+        }
+        self.looked_at = now;
+        let config = &self.config;
+        let is_overdue = |sequence: &Sequence| now.since(sequence.waits_since) > config.wait_max(sequence.tier());
+        let overdue: Vec<Rank> =
+            self.waiting.values().filter(|sequence| is_overdue(sequence)).map(|sequence| sequence.rank).collect();
+        let mut over = Vec::new();
+        for rank in overdue {
+            let Some(mut sequence) = self.waiting.remove(&rank) else { continue };
+            sequence.end_badly(self.overdue(&sequence));
+            match sequence.readiness() {
+                Readiness::Over => {
+                    self.retire(&mut sequence);
+                    over.push(sequence.tier());
+                }
+                Readiness::Waits | Readiness::Ready => self.park(sequence),
+            }
+        }
+        for tier in over {
+            self.inbox.report_over(tier);
+        }
+    }
+
+    fn overdue(&self, sequence: &Sequence) -> Error {
+        let tier = sequence.tier();
+        let waited = self.config.wait_max(tier).seconds_ceil();
+        let after = self.inbox.time_of_ends(self.waiting.len() as u64 + 1);
+        if sequence.produced() == 0 {
+            return crowded(format!("no place for a request of the tier '{tier}' was free for {waited} s"), after);
+        }
+        let message = format!("requests of a higher tier need the model: this one waited for {waited} s to go on");
+        Error::new(ErrorCode::Preempted, message).retry_after(after).alternative("service_tier 'default'")
     }
 
     /// Gives the memory of a finished sequence back, and keeps what the next prompt may begin with.
@@ -156,29 +214,81 @@ impl Scheduler {
         self.pool.release(&mut sequence.cache);
     }
 
-    fn record_over(&mut self, over: usize) {
-        if over > 0 {
-            self.inbox.report_over(over as u64);
-            if let Some(micros) = self.ends.record(self.clock.now(), over) {
-                self.inbox.report_end_interval(micros);
+    fn record_over(&mut self, over: &[ServiceTier]) {
+        for tier in over {
+            self.inbox.report_over(*tier);
+        }
+        if !over.is_empty()
+            && let Some(micros) = self.ends.record(self.clock.now(), over.len())
+        {
+            self.inbox.report_end_interval(micros);
+        }
+    }
+
+    /// Gives slots to the first in rank: free ones, and those of lower tiers.
+    fn admit(&mut self) {
+        while let Some((&rank, first)) = self.waiting.first_key_value() {
+            let missing = (first.tokens.len() + 1).saturating_sub(first.cache.capacity());
+            if !self.make_slot(rank.0.0) || !self.make_room_for(rank.0.0, missing) {
+                break;
+            }
+            if let Some(mut sequence) = self.waiting.remove(&rank) {
+                self.reuse(&mut sequence);
+                let place = self.running.partition_point(|other| other.rank < rank);
+                self.running.insert(place, sequence);
+            }
+        }
+        self.bound_flex();
+    }
+
+    /// Whether a sequence of a tier can have a slot, now that a lower one gave way if it had to.
+    fn make_slot(&mut self, tier: ServiceTier) -> bool {
+        let is_full = self.running.len() >= self.config.running_max.max(1);
+        if tier == ServiceTier::Flex {
+            return !is_full && (!self.has_better_than_flex() || self.flex_running() < self.config.flex_beside_max());
+        }
+        !is_full || self.pause_below(tier)
+    }
+
+    /// Makes room for what is to run; at the cost of running sequences of lower tiers if need be. Alone it runs anyway.
+    fn make_room_for(&mut self, tier: ServiceTier, positions: usize) -> bool {
+        while !self.make_room(positions) {
+            if self.running.is_empty() {
+                return true;
+            }
+            if self.running.last().is_none_or(|last| last.tier() >= tier) {
+                return false;
+            }
+            self.preempt_last();
+        }
+        true
+    }
+
+    fn has_better_than_flex(&self) -> bool {
+        self.running.first().is_some_and(|first| first.tier() > ServiceTier::Flex)
+    }
+
+    fn flex_running(&self) -> usize {
+        self.running.len() - self.running.partition_point(|sequence| sequence.tier() > ServiceTier::Flex)
+    }
+
+    /// Beside others little of `flex` is computed.
+    fn bound_flex(&mut self) {
+        if self.has_better_than_flex() {
+            while self.flex_running() > self.config.flex_beside_max() {
+                self.pause_below(ServiceTier::Default);
             }
         }
     }
 
-    /// Gives free slots to the longest waiting.
-    fn admit(&mut self) {
-        while self.running.len() < self.config.running_max.max(1) {
-            let Some((&number, first)) = self.waiting.first_key_value() else { break };
-            let positions = first.tokens.len() + 1;
-            let held = first.cache.capacity();
-            if !self.make_room(positions.saturating_sub(held)) && !self.running.is_empty() {
-                return;
+    /// The last in rank gives its slot up if it is of a lower tier. Its memory stays until somebody needs it.
+    fn pause_below(&mut self, tier: ServiceTier) -> bool {
+        match self.running.pop_if(|last| last.tier() < tier) {
+            Some(paused) => {
+                self.wait(paused, false);
+                true
             }
-            if let Some(mut sequence) = self.waiting.remove(&number) {
-                self.reuse(&mut sequence);
-                let place = self.running.partition_point(|other| other.number < number);
-                self.running.insert(place, sequence);
-            }
+            None => false,
         }
     }
 
@@ -194,7 +304,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes memory from parked and waiting sequences, the youngest first, until `positions` fit.
+    /// Takes memory from parked and waiting sequences, the last in rank first, until `positions` fit.
     fn make_room(&mut self, positions: usize) -> bool {
         let pages = positions.div_ceil(crate::kv::PAGE_POSITIONS);
         if self.pool.has(pages) {
@@ -213,14 +323,19 @@ impl Scheduler {
     /// Decides how many tokens of each running sequence are computed, and takes the memory.
     fn plan(&mut self) -> Vec<usize> {
         let mut prefill_left = self.config.prefill_tokens_per_step_max.max(1);
+        let flex_max = if self.has_better_than_flex() { self.config.flex_prefill_beside_max() } else { prefill_left };
         let mut planned = Vec::with_capacity(self.running.len());
         let mut index = 0;
         while index < self.running.len() {
             let uncomputed = self.running[index].uncomputed();
+            if self.running[index].tier() == ServiceTier::Flex {
+                // They come last.
+                prefill_left = prefill_left.min(flex_max);
+            }
             let count = if uncomputed == 1 { 1 } else { uncomputed.min(prefill_left) };
             let positions = self.running[index].cache.length + count;
             if count > 0 && !self.grow(index, positions) {
-                // Not even the youngest could give way: this one is the youngest and waits.
+                // Nobody could give way: this one is the last in rank and waits.
                 self.preempt_last();
                 continue;
             }
@@ -233,7 +348,7 @@ impl Scheduler {
         planned
     }
 
-    /// Makes room for a running sequence, at the cost of parked and of younger running ones.
+    /// Makes room for a running sequence, at the cost of parked ones and of those behind it.
     fn grow(&mut self, index: usize, positions: usize) -> bool {
         loop {
             if self.pool.grow(&mut self.running[index].cache, positions) {
@@ -254,11 +369,11 @@ impl Scheduler {
         }
     }
 
-    /// The youngest running sequence goes back to wait and will be computed again.
+    /// The running sequence that is last in rank goes back to wait and will be computed again.
     fn preempt_last(&mut self) {
-        if let Some(mut youngest) = self.running.pop() {
-            self.pool.release(&mut youngest.cache);
-            self.waiting.insert(youngest.number, youngest);
+        if let Some(mut last) = self.running.pop() {
+            self.pool.release(&mut last.cache);
+            self.wait(last, false);
         }
     }
 

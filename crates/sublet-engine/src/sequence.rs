@@ -4,6 +4,7 @@
 //! outbox, however slow the reader; every stream ends with one terminal event, also when the
 //! engine's thread is gone.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use sublet_core::TokenCount;
 use sublet_core::engine::{Allowance, FinishReason, GenerationEvent};
+use sublet_core::tier::ServiceTier;
+use sublet_core::{Error, Timestamp, TokenCount};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -26,9 +28,14 @@ use crate::sample::Choice;
 /// Events that wait for a reader before its sequence is parked.
 pub const EVENTS_BUFFERED_MAX: usize = 32;
 
+/// Who is served before whom: by tier, then by arrival.
+pub type Rank = (Reverse<ServiceTier>, u64);
+
 /// A generation.
 pub struct Sequence {
-    pub number: u64,
+    pub rank: Rank,
+    /// Since when it waits to be computed.
+    pub waits_since: Timestamp,
     /// Prompt, then output.
     pub tokens: Vec<u32>,
     pub prompt_length: usize,
@@ -58,6 +65,7 @@ pub struct SequenceParts {
     pub allowance: Arc<Allowance>,
     pub rule: Option<Rule>,
     pub salt: Arc<str>,
+    pub tier: ServiceTier,
 }
 
 /// What a sequence can do next.
@@ -72,9 +80,10 @@ pub enum Readiness {
 }
 
 impl Sequence {
-    pub fn new(number: u64, parts: SequenceParts, outlet: Outlet) -> Self {
+    pub fn new((number, now): (u64, Timestamp), parts: SequenceParts, outlet: Outlet) -> Self {
         Self {
-            number,
+            rank: (Reverse(parts.tier), number),
+            waits_since: now,
             prompt_length: parts.tokens.len(),
             tokens: parts.tokens,
             output_max: parts.output_max,
@@ -89,6 +98,10 @@ impl Sequence {
             salt: parts.salt,
             reused: 0,
         }
+    }
+
+    pub fn tier(&self) -> ServiceTier {
+        self.rank.0.0
     }
 
     /// The hashes of the whole blocks so far.
@@ -205,8 +218,13 @@ impl Sequence {
 
     /// The rule cannot be followed any further.
     fn fail(&mut self, problem: &str) {
+        self.end_badly(constraint::broken(problem));
+    }
+
+    /// Ends without the rest of its output.
+    pub fn end_badly(&mut self, error: Error) {
         self.finished = true;
-        self.outlet.push(GenerationEvent::Failed(constraint::broken(problem)));
+        self.outlet.push(GenerationEvent::Failed(error));
     }
 
     fn end(&mut self, reason: FinishReason) {

@@ -35,7 +35,9 @@ impl Bill {
 pub(crate) fn writer_of(form: Form, head: &Head, generation: &Generation) -> Box<dyn Writer> {
     let facts = &generation.facts;
     let choices = generation.choices();
-    form.writer(Subject { request: &head.request, model: &facts.model, created: facts.admitted_at, choices })
+    let subject =
+        Subject { request: &head.request, model: &facts.model, created: facts.admitted_at, choices, tier: facts.prices.tier };
+    form.writer(subject)
 }
 
 /// Generates to the end and keeps the text.
@@ -59,7 +61,7 @@ async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
     let texts = match gather(&mut generation).await {
         Ok(texts) => texts,
         Err(error) => {
-            generation.abandon();
+            generation.abandon(&error);
             return head.error(&error);
         }
     };
@@ -130,7 +132,7 @@ impl Streaming {
                 Step::Done => return (self.finish().await, None),
                 Step::Failed(error) => {
                     let Self { head, mut writer, generation, .. } = self;
-                    let mut ended = generation.abandon();
+                    let mut ended = generation.abandon(&error);
                     // The client learns of the failure only after what it got is on the record.
                     let error = ended.durable().await.err().unwrap_or(error);
                     return (failure(&head, writer.as_mut(), &error), None);

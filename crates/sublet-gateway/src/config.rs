@@ -55,6 +55,13 @@ pub struct SupplyConfig {
     pub answer_max: DurationMs,
     /// For a look at a replica that failed.
     pub probe_wait: DurationMs,
+    /// For a place at any replica of a model, while all are full.
+    pub queue_wait: DurationMs,
+    /// Requests that wait for places at the replicas of one model. An eighth is kept for the tier `priority`;
+    /// `flex` finds half of them.
+    pub queue_max: usize,
+    /// Until a replica that said that it is full is asked again.
+    pub busy_pause: DurationMs,
 }
 
 impl Default for SupplyConfig {
@@ -65,6 +72,9 @@ impl Default for SupplyConfig {
             idle_max: DurationMs::from_seconds(60),
             answer_max: DurationMs::from_seconds(3_600),
             probe_wait: DurationMs::from_seconds(2),
+            queue_wait: DurationMs::from_seconds(60),
+            queue_max: 1_024,
+            busy_pause: DurationMs::from_millis(250),
         }
     }
 }

@@ -459,10 +459,11 @@ impl Generation {
         self.end(outcome, TokenCount::new(output), finishes)
     }
 
-    /// We failed: records what was delivered.
-    pub fn abandon(mut self) -> Ended {
+    /// We failed, or its capacity was needed: records what was delivered.
+    pub fn abandon(mut self, error: &Error) -> Ended {
         let output = self.delivered();
-        self.end(Outcome::ServerStopped, output, Vec::new())
+        let outcome = if error.code() == ErrorCode::Preempted { Outcome::Preempted } else { Outcome::ServerStopped };
+        self.end(outcome, output, Vec::new())
     }
 
     fn delivered(&self) -> TokenCount {
@@ -511,6 +512,7 @@ impl Generation {
             project: facts.access.project.clone(),
             organization: facts.access.organization.clone(),
             model: facts.model.clone(),
+            tier: facts.prices.tier,
             route: facts.route.to_owned(),
             price_version: facts.prices.version.clone(),
             admitted_at: facts.admitted_at,

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use sublet_core::admission::Access;
+use sublet_core::admission::{Access, TokenPrices};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::AnsweredLine;
 use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
 
@@ -36,7 +37,7 @@ impl LineServer for Lines {
     fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
         Box::pin(async move {
             let prepared = read(&self.0, &access, endpoint, body).await?;
-            let prices = self.0.admission.prices(&access, &prepared.model)?;
+            let prices = prices(&self.0, &access, &prepared.model)?;
             let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
             Ok(LineEstimate {
                 input: prepared.prompt(),
@@ -60,6 +61,14 @@ const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
     }
 }
 
+/// A batch fills what nothing better needs: it has the price of that where there is one.
+fn prices(gateway: &Gateway, access: &Access, model: &str) -> Result<Arc<TokenPrices>> {
+    match gateway.admission.prices(access, model, ServiceTier::Flex) {
+        Err(error) if error.code() == ErrorCode::PolicyRefused => gateway.admission.prices(access, model, ServiceTier::Default),
+        other => other,
+    }
+}
+
 /// Everything of a line that can be wrong before its money.
 async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> Result<Prepared> {
     let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body.into()).await?;
@@ -67,6 +76,10 @@ async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoi
         return Err(Error::new(ErrorCode::InvalidRequest, "a line of a batch is answered whole: 'stream' must be false")
             .param("stream")
             .alternative("leave 'stream' out"));
+    }
+    if prepared.tier == ServiceTier::Priority {
+        let error = Error::new(ErrorCode::InvalidRequest, "a batch fills what nothing better needs: its lines have no priority");
+        return Err(error.param("service_tier").alternative("leave 'service_tier' out"));
     }
     Ok(prepared)
 }
@@ -85,16 +98,17 @@ async fn serve(gateway: &Arc<Gateway>, line: LineRequest) -> LineEnd {
 /// The admission of every request, for a caller that is known already.
 async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation, Form)> {
     let entered = gateway.enter()?;
-    let LineRequest { access, endpoint, body, request, attempt, name } = line;
+    let LineRequest { access, endpoint, body, request, attempt, name, tier } = line;
     let state = gateway.keys.get(&access)?;
     let now = gateway.clock.now();
     let in_flight = state.rate.enter(access.rates, now)?;
-    let prepared = read(gateway, &access, endpoint, body).await?;
+    let mut prepared = read(gateway, &access, endpoint, body).await?;
+    prepared.tier = tier;
     state.rate.spend_tokens(prepared.prompt(), now);
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
-        prices: gateway.admission.prices(&access, &prepared.model)?,
+        prices: prices(gateway, &access, &prepared.model)?,
         access,
         model: prepared.model.clone(),
         admitted_at: now,
@@ -115,7 +129,7 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
     let texts = match gather(&mut generation).await {
         Ok(texts) => texts,
         Err(error) => {
-            generation.abandon();
+            generation.abandon(&error);
             return refused(head, error);
         }
     };
@@ -123,13 +137,15 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
     let note = Bill::new(&ending, generation.facts.prices.currency).note();
     let body = writer_of(form, head, &generation).whole(texts, &end(&ending, &note));
     let Ok(body) = String::from_utf8(body) else {
-        generation.abandon();
-        return refused(head, Error::internal("an answer is not UTF-8"));
+        let error = Error::internal("an answer is not UTF-8");
+        generation.abandon(&error);
+        return refused(head, error);
     };
     if body.len() > LINE_ANSWER_BYTES_MAX {
-        generation.abandon();
         let message = format!("the answer of a line has at most {LINE_ANSWER_BYTES_MAX} bytes; this one was not charged");
-        return refused(head, Error::new(ErrorCode::InvalidRequest, message).alternative("ask for fewer tokens or answers"));
+        let error = Error::new(ErrorCode::InvalidRequest, message).alternative("ask for fewer tokens or answers");
+        generation.abandon(&error);
+        return refused(head, error);
     }
     if ending.tokens.output == TokenCount::ZERO {
         generation.complete();

@@ -9,8 +9,14 @@ use sublet_core::{Bytes, DurationMs, Nanos, TokenCount};
 /// Upper bounds of the time-to-first-token buckets, in milliseconds; one more bucket has no bound.
 pub const FIRST_TOKEN_BOUNDS_MS: [i64; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000];
 
-const OUTCOMES: [Outcome; 5] =
-    [Outcome::Completed, Outcome::Length, Outcome::BudgetStopped, Outcome::ClientCancelled, Outcome::ServerStopped];
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::Completed,
+    Outcome::Length,
+    Outcome::BudgetStopped,
+    Outcome::ClientCancelled,
+    Outcome::ServerStopped,
+    Outcome::Preempted,
+];
 
 #[derive(Default)]
 pub(crate) struct Metrics {

@@ -6,8 +6,9 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use sublet_api::messages::{MessageModel, MessageModelList};
-use sublet_api::openai::{Model, ModelList, ModelPricing, TokenPrice};
+use sublet_api::openai::{Model, ModelList, ModelPricing, ModelTier, TokenPrice};
 use sublet_core::admission::{Access, TokenPrices};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Rate, Result, Timestamp, TokenCount};
 
 use crate::dialect::Envelope;
@@ -108,13 +109,18 @@ async fn respond<T: Serialize>(
 
 /// A model without a price in force is listed without one; calling it is refused.
 fn model(gateway: &Gateway, access: &Access, info: &Shown<'_>) -> Model {
+    let priced = |tier| gateway.admission.prices(access, info.name, tier).ok().map(|prices| pricing(&prices));
+    let tier = |service_tier: ServiceTier| {
+        priced(service_tier).map(|pricing| ModelTier { service_tier, notice: service_tier.notice(), pricing })
+    };
     Model {
         id: info.name.to_owned(),
         object: "model".to_owned(),
         created: info.created_at.seconds(),
         owned_by: info.owned_by.to_owned(),
         context_window: info.context_window.get(),
-        pricing: gateway.admission.prices(access, info.name).ok().map(|prices| pricing(&prices)),
+        pricing: priced(ServiceTier::Default),
+        service_tiers: ServiceTier::ALL.into_iter().filter_map(tier).collect(),
     }
 }
 

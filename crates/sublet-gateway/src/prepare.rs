@@ -6,6 +6,7 @@ use sublet_core::admission::Access;
 use sublet_core::engine::{Allowance, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::ReplicaId;
 use sublet_core::supply::{RemoteModel, ReplicaSource};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::branch::Origin;
@@ -25,6 +26,8 @@ const ALTERNATIVES_MAX: usize = 20;
 /// A request that could be generated.
 pub(crate) struct Prepared {
     pub model: String,
+    /// Who gives way to whom.
+    pub tier: ServiceTier,
     pub stream: bool,
     pub form: Form,
     pub bills: Bills,
@@ -73,7 +76,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn request(&self, index: usize, cap: TokenCount, allowance: &Arc<Allowance>) -> GenerateRequest {
+    fn request(&self, index: usize, (cap, tier): (TokenCount, ServiceTier), allowance: &Arc<Allowance>) -> GenerateRequest {
         GenerateRequest {
             prompt: self.prompts[index / self.answers].clone(),
             sampling: sampling(&self.sampling, index % self.answers),
@@ -82,6 +85,7 @@ impl Settings {
             allowance: Arc::clone(allowance),
             constraint: self.rule.as_ref().map(|rule| rule.constraint.clone()),
             salt: Arc::clone(&self.salt),
+            tier,
         }
     }
 
@@ -117,7 +121,7 @@ impl Prepared {
     pub async fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
         let lot = self.lots[index];
         match &self.source {
-            Source::Engine(settings) => settings.generate(gateway, settings.request(index, lot.cap, allowance)).await,
+            Source::Engine(settings) => settings.generate(gateway, settings.request(index, (lot.cap, self.tier), allowance)).await,
             Source::Replicas { model, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
@@ -133,6 +137,7 @@ impl Prepared {
                     blocks: relayed.blocks.as_slice().into(),
                     allowance: Arc::clone(allowance),
                     served_by: self.served_by.clone().unwrap_or_default(),
+                    tier: self.tier,
                 };
                 Ok(supply::start(Arc::clone(&gateway.supply), order))
             }
@@ -206,10 +211,10 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoin
             lots.push(Lot { origin: Origin::Engine, prompt, prompt_max: prompt, cap, least: 1, payment: Payment::Ahead });
         }
     }
-    let Call { model, answers, sampling, stop, rule, stream, form, .. } = call;
+    let Call { model, tier, answers, sampling, stop, rule, stream, form, .. } = call;
     let settings = Settings { prompts, answers, sampling, stop, rule, salt: access.organization.as_str().into() };
     let source = Source::Engine(Box::new(settings));
-    Ok(Prepared { model, stream, form, bills: Bills::Answer, lots, served_by: None, source })
+    Ok(Prepared { model, tier, stream, form, bills: Bills::Answer, lots, served_by: None, source })
 }
 
 fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
@@ -222,7 +227,8 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
         }
         None => {
             let call = read(endpoint, body)?;
-            let relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model, salt)?;
+            let mut relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model, salt)?;
+            relayed.tier = call.tier;
             (relayed, Shape::Translated(Box::new(call.form.shape)))
         }
     };
@@ -238,6 +244,7 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
     };
     Ok(Prepared {
         model: model.name.clone(),
+        tier: relayed.tier,
         stream: relayed.stream,
         form: Form { shape, reading: Reading::Text },
         bills: if relayed.kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },

@@ -52,11 +52,13 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Arc;
     use sublet_core::admission::PriceVersion;
+    use sublet_core::tier::ServiceTier;
     use sublet_core::{Currency, Rate};
 
     fn prices(input: i64, cached: i64, output: i64, per: i64) -> TokenPrices {
         let rate = |nanos| Rate::new(Nanos::new(nanos), per).unwrap();
         TokenPrices {
+            tier: ServiceTier::Default,
             version: PriceVersion(Arc::from("v")),
             currency: Currency::EUR,
             input: rate(input),

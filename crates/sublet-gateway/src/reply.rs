@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sublet_core::id::RequestId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Money};
 
 use crate::dialect::Envelope;
@@ -15,6 +16,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const TIER: HeaderName = HeaderName::from_static("x-sublet-tier");
 const COST: HeaderName = HeaderName::from_static("x-sublet-cost");
 const REMAINING: HeaderName = HeaderName::from_static("x-sublet-remaining-budget");
 /// Clients that honour `Retry-After` ignore longer waits or give up on them, so they are told not to repeat.
@@ -26,11 +28,13 @@ pub(crate) struct Head {
     pub request: RequestId,
     pub rate: RateReport,
     pub envelope: Envelope,
+    /// The tier that serves it, once that is known.
+    pub tier: Option<ServiceTier>,
 }
 
 impl Head {
     pub fn new(request: RequestId, envelope: Envelope) -> Self {
-        Self { request, rate: RateReport::default(), envelope }
+        Self { request, rate: RateReport::default(), envelope, tier: None }
     }
 
     pub fn write(&self, headers: &mut HeaderMap) {
@@ -41,6 +45,9 @@ impl Head {
             headers.insert(REQUEST_ID, value);
         }
         self.rate.write(headers);
+        if let Some(tier) = self.tier {
+            headers.insert(TIER, HeaderValue::from_static(tier.as_str()));
+        }
     }
 
     /// A JSON answer.

@@ -108,10 +108,11 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
     admitted.spend(&prepared, head);
     let Admitted { entered, in_flight, access, state, now, headers, .. } = admitted;
+    head.tier = Some(prepared.tier);
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),
-        prices: gateway.admission.prices(&access, &prepared.model)?,
+        prices: gateway.admission.prices(&access, &prepared.model, prepared.tier)?,
         access,
         model: prepared.model.clone(),
         admitted_at: now,

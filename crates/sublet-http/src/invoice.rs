@@ -10,7 +10,7 @@ use sublet_core::{Error, ErrorCode, Nanos, Result};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
-use crate::wire::{count, money, sku_parts};
+use crate::wire::{SkuParts, count, money, sku_parts};
 
 fn to_wire(app: &App, invoice: &Invoice) -> Result<wire::Invoice> {
     let content = &invoice.content;
@@ -43,7 +43,7 @@ fn to_wire(app: &App, invoice: &Invoice) -> Result<wire::Invoice> {
 }
 
 fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sublet_core::Currency) -> Result<wire::InvoiceLine> {
-    let (subject, meter, notice) = sku_parts(&line.sku);
+    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
     let version = app.cloud.prices().get(&line.price_version)?;
     let entry = version.get(&line.sku)?;
     let unit_amount = match &entry.model {
@@ -56,6 +56,7 @@ fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sub
         subject,
         meter,
         notice,
+        service_tier,
         price_version: line.price_version.clone(),
         unit_amount: Amount(unit_amount),
         unit_per: count(entry.unit.base_units())?,
@@ -98,7 +99,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 }
 
 pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
-    let (subject, meter, notice) = sku_parts(&charge.sku);
+    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&charge.sku);
     Ok(wire::Charge {
         object: ChargeTag,
         id: charge.id.clone(),
@@ -109,6 +110,7 @@ pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
         subject,
         meter,
         notice,
+        service_tier,
         quantity: count(charge.quantity.get())?,
         amount: money(charge.amount, charge.currency),
         price_version: charge.price_version.clone(),

@@ -15,7 +15,7 @@ use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
 use crate::usage::interval;
-use crate::wire::{count, money, sku_parts};
+use crate::wire::{SkuParts, count, money, sku_parts};
 
 pub async fn verify(app: App, context: Context) -> Result<Answer> {
     let verification = app.cloud.verify_ledger(&context.actor).await?;
@@ -91,9 +91,9 @@ pub async fn earnings(app: App, context: Context) -> Result<Answer> {
     for sum in sums {
         let total = totals.entry(sum.currency).or_default();
         *total = total.checked_add(sum.amount)?;
-        let (subject, meter, _) = sku_parts(&sum.sku);
+        let SkuParts { subject, meter, service_tier, .. } = sku_parts(&sum.sku);
         let (quantity, earned) = (count(sum.quantity)?, money(sum.amount, sum.currency));
-        lines.push(wire::EarningsLine { organization: sum.organization, subject, meter, quantity, earned });
+        lines.push(wire::EarningsLine { organization: sum.organization, subject, meter, service_tier, quantity, earned });
     }
     json(&wire::Earnings {
         object: EarningsTag,

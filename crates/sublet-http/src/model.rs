@@ -4,6 +4,7 @@ use sublet_api::model as wire;
 use sublet_api::object::ServedModelTag;
 use sublet_cloud::Action;
 use sublet_core::engine::ModelInfo;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result};
 
 use crate::App;
@@ -16,7 +17,7 @@ pub fn is_priced(app: &App, model: &str) -> bool {
     let now = app.cloud.clock().now();
     let mut currencies: Vec<Currency> = app.cloud.prices().snapshot().values().map(|list| list.currency).collect();
     currencies.dedup();
-    currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, model, now).is_ok())
+    currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, (model, ServiceTier::Default), now).is_ok())
 }
 
 fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {

@@ -15,7 +15,7 @@ use sublet_core::{Error, ErrorCode, Nanos, Result};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::Context;
-use crate::wire::{count, sku_parts};
+use crate::wire::{SkuParts, count, sku_parts};
 
 fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceList> {
     let position = list.versions().iter().position(|known| known.version() == version.version()).unwrap_or(0);
@@ -33,7 +33,7 @@ fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceLi
 }
 
 fn price_to_wire(entry: &PriceEntry) -> Result<wire::Price> {
-    let (subject, meter, notice) = sku_parts(&entry.sku);
+    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&entry.sku);
     let amount = match &entry.model {
         PriceModel::PerUnit { price } => *price,
         // The API shows the price of the first unit; the canonical text has the tiers.
@@ -41,7 +41,7 @@ fn price_to_wire(entry: &PriceEntry) -> Result<wire::Price> {
             entry.model.prices().first().copied().unwrap_or(Nanos::ZERO)
         }
     };
-    Ok(wire::Price { subject, meter, notice, amount: Amount(amount), per: count(entry.unit.base_units())? })
+    Ok(wire::Price { subject, meter, notice, service_tier, amount: Amount(amount), per: count(entry.unit.base_units())? })
 }
 
 /// The public list: in the currency of the first list published.
@@ -115,13 +115,15 @@ fn entry(price: &wire::Price) -> Result<PriceEntry> {
         wire::Meter::OutputTokens => Some(TokenKind::Output),
         wire::Meter::DeviceMilliseconds => None,
     };
-    let sku = match (&price.subject, kind, price.notice) {
-        (wire::Subject::Model(name), Some(kind), None) => SkuName::Tokens { kind, model: name.parse::<ModelName>()? },
-        (wire::Subject::Sku(name), None, Some(notice)) => SkuName::Device { notice, device: name.parse::<DeviceKind>()? },
+    let sku = match (&price.subject, kind, (price.notice, price.service_tier)) {
+        (wire::Subject::Model(name), Some(kind), (None, tier)) => {
+            SkuName::Tokens { tier: tier.unwrap_or_default(), kind, model: name.parse::<ModelName>()? }
+        }
+        (wire::Subject::Sku(name), None, (Some(notice), None)) => SkuName::Device { notice, device: name.parse::<DeviceKind>()? },
         _ => {
             return Err(Error::new(
                 ErrorCode::InvalidPrice,
-                "a model has token prices without notice, a device kind has device time with notice",
+                "a model has token prices, perhaps with a service_tier, and no notice; a device kind has device time with notice",
             )
             .param("prices"));
         }

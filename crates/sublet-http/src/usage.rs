@@ -13,7 +13,7 @@ use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::Context;
-use crate::wire::{count, money, sku_parts};
+use crate::wire::{SkuParts, count, money, sku_parts};
 
 /// Usage of the caller's project, or of all projects for an administrator.
 pub async fn summary(app: App, context: Context) -> Result<Answer> {
@@ -22,12 +22,13 @@ pub async fn summary(app: App, context: Context) -> Result<Answer> {
     let organization = app.cloud.get_organization(&context.actor, context.actor.organization()?).await?;
     let mut lines = Vec::with_capacity(report.lines.len());
     for line in &report.lines {
-        let (subject, meter, notice) = sku_parts(&line.sku);
+        let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
         lines.push(UsageLine {
             project: line.project.clone(),
             subject,
             meter,
             notice,
+            service_tier,
             quantity: count(line.quantity)?,
             charges: count(line.charges)?,
             cost: money(line.amount, line.currency),
@@ -67,6 +68,7 @@ pub async fn get_request(app: App, context: Context) -> Result<Answer> {
         project: record.project.clone(),
         key: record.key.clone(),
         model: record.model.clone(),
+        service_tier: record.tier,
         route: record.route.clone(),
         outcome: record.outcome,
         usage: RequestTokens {

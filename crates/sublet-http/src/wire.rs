@@ -4,20 +4,35 @@ use sublet_api::Money;
 use sublet_api::price::{Meter, Subject};
 use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
 
-/// A sku as the API names it: what is used, how it is counted, at which notice.
-pub fn sku_parts(sku: &SkuName) -> (Subject, Meter, Option<NoticeClass>) {
+/// A sku as the API names it: what is used, how it is counted, at which notice or tier.
+pub struct SkuParts {
+    pub subject: Subject,
+    pub meter: Meter,
+    pub notice: Option<NoticeClass>,
+    /// `None` is the default tier.
+    pub service_tier: Option<ServiceTier>,
+}
+
+pub fn sku_parts(sku: &SkuName) -> SkuParts {
     match sku {
-        SkuName::Tokens { kind, model } => {
+        SkuName::Tokens { tier, kind, model } => {
             let meter = match kind {
                 TokenKind::Input => Meter::InputTokens,
                 TokenKind::CachedInput => Meter::CachedInputTokens,
                 TokenKind::Output => Meter::OutputTokens,
             };
-            (Subject::Model(model.to_string()), meter, None)
+            let service_tier = Some(*tier).filter(|tier| !tier.is_default());
+            SkuParts { subject: Subject::Model(model.to_string()), meter, notice: None, service_tier }
         }
-        SkuName::Device { notice, device } => (Subject::Sku(device.to_string()), Meter::DeviceMilliseconds, Some(*notice)),
+        SkuName::Device { notice, device } => SkuParts {
+            subject: Subject::Sku(device.to_string()),
+            meter: Meter::DeviceMilliseconds,
+            notice: Some(*notice),
+            service_tier: None,
+        },
     }
 }
 

@@ -12,6 +12,7 @@ use sublet_core::admission::{PriceVersion, TokenPrices};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::PriceListId;
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Rate, Timestamp};
 
 use crate::canonical::{canonical_json, sha256_hex};
@@ -191,16 +192,34 @@ impl PriceListVersion {
                 .context(format!("price list version {}", self.version.0))
         })
     }
-    /// Prices of a model for admission: for tiered prices the dearest tier, since a hold must cover it.
-    pub fn token_prices(&self, model: &ModelName) -> Result<TokenPrices> {
-        let rate = |kind| self.hold_rate(&SkuName::Tokens { kind, model: model.clone() });
+    /// Prices of a model at a tier for admission. Where prices fall or rise with the quantity it is the
+    /// dearest, since a hold must cover it.
+    pub fn token_prices(&self, model: &ModelName, tier: ServiceTier) -> Result<TokenPrices> {
+        self.check_offered(model, tier)?;
+        let rate = |kind| self.hold_rate(&SkuName::Tokens { tier, kind, model: model.clone() });
         Ok(TokenPrices {
+            tier,
             version: self.version.clone(),
             currency: self.currency,
             input: rate(TokenKind::Input)?,
             cached_input: rate(TokenKind::CachedInput)?,
             output: rate(TokenKind::Output)?,
         })
+    }
+    /// The tiers at which a model is sold.
+    pub fn tiers(&self, model: &ModelName) -> impl Iterator<Item = ServiceTier> {
+        let priced = |tier| self.find(&SkuName::Tokens { tier, kind: TokenKind::Output, model: model.clone() }).is_some();
+        ServiceTier::ALL.into_iter().filter(move |tier| priced(*tier))
+    }
+    /// A tier without a price is not sold. It is never replaced by another one in silence.
+    fn check_offered(&self, model: &ModelName, tier: ServiceTier) -> Result<()> {
+        let mut tiers = self.tiers(model).peekable();
+        if tiers.peek().is_none() || self.tiers(model).any(|offered| offered == tier) {
+            return Ok(());
+        }
+        let error =
+            Error::new(ErrorCode::PolicyRefused, format!("'{model}' is not sold at the tier '{tier}'")).param("service_tier");
+        Err(tiers.fold(error, |error, offered| error.alternative(offered.as_str())))
     }
     /// The rate for one device-millisecond; the dearest tier's if there are tiers.
     pub fn device_rate(&self, device: &DeviceKind, notice: NoticeClass) -> Result<Rate> {
@@ -236,12 +255,14 @@ pub fn parse_canonical(text: &str) -> Result<PriceListDraft> {
 /// A model whose output is priced but not its input would be metered without a rate.
 fn check_models_are_whole(entries: &BTreeMap<SkuName, PriceEntry>) -> Result<()> {
     for sku in entries.keys() {
-        let SkuName::Tokens { model, .. } = sku else { continue };
-        for kind in TokenKind::ALL {
-            let needed = SkuName::Tokens { kind, model: model.clone() };
-            if !entries.contains_key(&needed) {
-                return Err(invalid(format!("{sku} has a price but {needed} has none"))
-                    .alternative("price all kinds of token; a price may be 0"));
+        let SkuName::Tokens { tier, model, .. } = sku else { continue };
+        for tier in [ServiceTier::Default, *tier] {
+            for kind in TokenKind::ALL {
+                let needed = SkuName::Tokens { tier, kind, model: model.clone() };
+                if !entries.contains_key(&needed) {
+                    return Err(invalid(format!("{sku} has a price but {needed} has none"))
+                        .alternative("price all kinds of token, at the default tier too; a price may be 0"));
+                }
             }
         }
     }

@@ -92,6 +92,7 @@ fn bad_price_lists_are_refused_with_the_reason() {
         (with(entry("device/n0/cpu", -1)), "negative"),
         (with(PriceEntry { unit: PricingUnit::MillionTokens, ..entry("device/n0/cpu", 1) }), "priced per device-hour"),
         (with(entry("tokens/input/other", 1)), "has none"),
+        (with(entry("tokens/flex/input/m", 1)), "tokens/flex/cached_input/m has none"),
         (tiered(&[], false), "at least one tier"),
         (tiered(&[(Some(10), 1)], false), "no upper bound"),
         (tiered(&[(Some(10), 1), (Some(10), 1), (None, 1)], false), "not above 10"),
@@ -159,12 +160,23 @@ fn the_starter_list_prices_every_model_and_every_notice() {
     let devices = [StarterDevice { kind: "cpu".parse().unwrap(), list_price_per_hour: "1.20".parse().unwrap() }];
     let draft = starter_price_list(list_id(), Currency::EUR, Timestamp::EPOCH, &models, &devices).unwrap();
     let version = PriceListVersion::new(draft).unwrap();
-    let prices = version.token_prices(&models[0]).unwrap();
+    let prices = version.token_prices(&models[0], ServiceTier::Default).unwrap();
     assert!(prices.cached_input.nanos() < prices.input.nanos() && prices.input.nanos() < prices.output.nanos());
+    let outputs = ServiceTier::ALL.map(|tier| version.token_prices(&models[0], tier).unwrap().output.nanos().to_string());
+    assert_eq!(outputs, ["0.3", "0.6", "1.05"]);
     let hourly: Vec<String> =
         NoticeClass::ALL.iter().map(|notice| version.device_rate(&devices[0].kind, *notice).unwrap().nanos().to_string()).collect();
     assert_eq!(hourly, ["0.3", "0.48", "0.66", "0.84", "1.02", "1.2"]);
-    assert_eq!(version.token_prices(&"other".parse().unwrap()).unwrap_err().code(), ErrorCode::UnknownPrice);
+    assert_eq!(version.token_prices(&"other".parse().unwrap(), ServiceTier::Flex).unwrap_err().code(), ErrorCode::UnknownPrice);
+}
+
+#[test]
+fn a_tier_without_a_price_is_refused_and_names_those_that_have_one() {
+    let refused = version(0).token_prices(&"m".parse().unwrap(), ServiceTier::Flex).unwrap_err();
+    assert_eq!((refused.code(), refused.alternatives()), (ErrorCode::PolicyRefused, ["default".to_owned()].as_slice()));
+    let flex_only: Vec<_> = TokenKind::ALL.into_iter().map(|kind| entry(&format!("tokens/flex/{kind}/m"), 1)).collect();
+    let error = PriceListVersion::new(draft(flex_only, 0)).unwrap_err();
+    assert!(error.to_string().contains("tokens/input/m has none"), "{error}");
 }
 
 #[test]
@@ -176,6 +188,6 @@ fn tiered_prices_admit_at_the_dearest_tier() {
     ];
     entries[2].model = PriceModel::Graduated { tiers };
     let version = PriceListVersion::new(draft(entries, 0)).unwrap();
-    let prices = version.token_prices(&"m".parse().unwrap()).unwrap();
+    let prices = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default).unwrap();
     assert_eq!(prices.output, Rate::new(Nanos::new(900), 1_000_000).unwrap());
 }

@@ -97,7 +97,7 @@ pub fn usage_lines(record: &UsageRecord, period: PeriodKey) -> Result<Vec<(LineK
             project: record.project.clone(),
             period,
             price_version: record.price_version.clone(),
-            sku: SkuName::Tokens { kind, model: model.clone() },
+            sku: SkuName::Tokens { tier: record.tier, kind, model: model.clone() },
         };
         lines.push((key, quantity));
     }

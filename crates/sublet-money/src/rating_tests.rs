@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use sublet_core::admission::ROUNDING_SLACK;
 use sublet_core::money::divide_half_even;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Timestamp, TokenCount};
 
 use super::*;
@@ -230,6 +231,7 @@ fn free_use_needs_no_hold_and_paid_use_carries_the_slack() {
 
 fn record(version: &PriceListVersion) -> UsageRecord {
     UsageRecord {
+        tier: ServiceTier::Default,
         request: "req_1".parse().unwrap(),
         attempt: 0,
         gateway: "gw_1".parse().unwrap(),
@@ -256,7 +258,12 @@ fn record(version: &PriceListVersion) -> UsageRecord {
 fn token_list(price: i64) -> PriceListVersion {
     let entries = TokenKind::ALL
         .into_iter()
-        .map(|kind| PriceEntry::per_unit(SkuName::Tokens { kind, model: "m".parse().unwrap() }, Nanos::new(price)))
+        .map(|kind| {
+            PriceEntry::per_unit(
+                SkuName::Tokens { tier: ServiceTier::Default, kind, model: "m".parse().unwrap() },
+                Nanos::new(price),
+            )
+        })
         .collect();
     let draft =
         PriceListDraft { list: "plist_1".parse().unwrap(), currency: Currency::EUR, effective_at: Timestamp::EPOCH, entries };

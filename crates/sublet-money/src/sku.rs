@@ -1,6 +1,6 @@
 //! What has a price: kinds of sku, their base units, and the units in which operators price them.
 //!
-//! A sku's name says what it is: `tokens/output/<model>`, `device/n2m/<device kind>`. The free
+//! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `device/n2m/<device kind>`. The free
 //! part comes last, so that a model's name may contain slashes. Site and isolation become further
 //! parts of the device name when they are sold apart.
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use sublet_core::device::DeviceKind;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, DeviceMillis, Nanos, Rate, TokenCount};
 
 use crate::canonical::decimal;
@@ -126,8 +127,8 @@ impl fmt::Display for SkuFamily {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SkuName {
-    /// Tokens of one kind of one model; the base unit is one token.
-    Tokens { kind: TokenKind, model: ModelName },
+    /// Tokens of one kind of one model at one tier; the base unit is one token.
+    Tokens { tier: ServiceTier, kind: TokenKind, model: ModelName },
     /// Time on devices of one kind at one notice; the base unit is one device-millisecond.
     Device { notice: NoticeClass, device: DeviceKind },
 }
@@ -151,7 +152,8 @@ impl SkuName {
 impl fmt::Display for SkuName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tokens { kind, model } => write!(f, "tokens/{kind}/{model}"),
+            Self::Tokens { tier: ServiceTier::Default, kind, model } => write!(f, "tokens/{kind}/{model}"),
+            Self::Tokens { tier, kind, model } => write!(f, "tokens/{tier}/{kind}/{model}"),
             Self::Device { notice, device } => write!(f, "device/{notice}/{device}"),
         }
     }
@@ -166,23 +168,31 @@ impl fmt::Debug for SkuName {
 impl FromStr for SkuName {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.splitn(3, '/');
-        let (family, class, name) = (parts.next(), parts.next(), parts.next());
-        match (family, class, name) {
-            (Some("tokens"), Some(kind), Some(model)) => {
-                let kind = TokenKind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| unknown_sku(text))?;
-                Ok(Self::Tokens { kind, model: model.parse()? })
+        match text.split_once('/') {
+            Some(("tokens", rest)) => parse_tokens(rest).ok_or_else(|| unknown_sku(text))?,
+            Some(("device", rest)) => {
+                let (notice, device) = rest.split_once('/').ok_or_else(|| unknown_sku(text))?;
+                Ok(Self::Device { notice: notice.parse()?, device: device.parse()? })
             }
-            (Some("device"), Some(notice), Some(device)) => Ok(Self::Device { notice: notice.parse()?, device: device.parse()? }),
             _ => Err(unknown_sku(text)),
         }
     }
+}
+
+/// `KIND/MODEL`, or `TIER/KIND/MODEL` for a tier that is not the default. `None` names no kind.
+fn parse_tokens(text: &str) -> Option<Result<SkuName>> {
+    let (first, rest) = text.split_once('/')?;
+    let named = ServiceTier::ALL.into_iter().find(|tier| !tier.is_default() && tier.as_str() == first);
+    let (kind, model) = if named.is_some() { rest.split_once('/')? } else { (first, rest) };
+    let kind = TokenKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    Some(model.parse().map(|model| SkuName::Tokens { tier: named.unwrap_or_default(), kind, model }))
 }
 
 fn unknown_sku(text: &str) -> Error {
     let shown: String = text.chars().take(60).collect();
     Error::new(ErrorCode::InvalidPrice, format!("'{shown}' names nothing that can be priced"))
         .alternative("write tokens/input/MODEL, tokens/cached_input/MODEL, tokens/output/MODEL or device/NOTICE/KIND")
+        .alternative("put flex/ or priority/ after tokens/ for another tier, as in tokens/flex/output/MODEL")
 }
 
 impl TryFrom<String> for SkuName {
@@ -345,12 +355,31 @@ mod tests {
 
     #[test]
     fn sku_names_parse_back() {
-        for text in ["tokens/output/sublet-mini", "tokens/cached_input/meta/Llama:8b", "device/n2m/cpu", "device/firm/h100-sxm"] {
+        for text in [
+            "tokens/output/sublet-mini",
+            "tokens/flex/input/org/m",
+            "tokens/priority/output/m",
+            "tokens/input/flex/output/m",
+            "tokens/cached_input/meta/Llama:8b",
+            "device/n2m/cpu",
+            "device/firm/h100-sxm",
+        ] {
             assert_eq!(text.parse::<SkuName>().unwrap().to_string(), text);
         }
-        for text in
-            ["", "tokens", "tokens/input", "tokens/input/", "tokens/thought/m", "device/n3/cpu", "storage/gb/x", "device/n0/a b"]
-        {
+        for text in [
+            "",
+            "tokens",
+            "tokens/input",
+            "tokens/input/",
+            "tokens/default/input/m",
+            "tokens/flex/m",
+            "tokens/flex/input",
+            "tokens/gold/input/m",
+            "tokens/thought/m",
+            "device/n3/cpu",
+            "storage/gb/x",
+            "device/n0/a b",
+        ] {
             assert!(text.parse::<SkuName>().is_err(), "{text}");
         }
     }

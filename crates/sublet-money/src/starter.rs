@@ -4,6 +4,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::PriceListId;
 use sublet_core::money::divide_half_even;
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::price_book::{PriceEntry, PriceListDraft};
@@ -44,7 +45,16 @@ pub const fn share_of_list_price_percent(notice: NoticeClass) -> i64 {
     }
 }
 
-/// Version 1: every model's tokens, every device kind at every notice.
+/// What a tier costs of the default one, in percent.
+pub const fn share_of_default_tier_percent(tier: ServiceTier) -> i64 {
+    match tier {
+        ServiceTier::Flex => 50,
+        ServiceTier::Default => 100,
+        ServiceTier::Priority => 175,
+    }
+}
+
+/// Version 1: every model's tokens at every tier, every device kind at every notice.
 pub fn starter_price_list(
     list: PriceListId,
     currency: Currency,
@@ -57,21 +67,24 @@ pub fn starter_price_list(
         for (kind, price) in
             [(TokenKind::Input, INPUT_PRICE), (TokenKind::CachedInput, CACHED_INPUT_PRICE), (TokenKind::Output, OUTPUT_PRICE)]
         {
-            entries.push(PriceEntry::per_unit(SkuName::Tokens { kind, model: model.clone() }, price));
+            for tier in ServiceTier::ALL {
+                let sku = SkuName::Tokens { tier, kind, model: model.clone() };
+                entries.push(PriceEntry::per_unit(sku, share(price, share_of_default_tier_percent(tier))?));
+            }
         }
     }
     for device in devices {
         for notice in NoticeClass::ALL {
             let sku = SkuName::Device { notice, device: device.kind.clone() };
-            entries.push(PriceEntry::per_unit(sku, discounted(device.list_price_per_hour, notice)?));
+            entries.push(PriceEntry::per_unit(sku, share(device.list_price_per_hour, share_of_list_price_percent(notice))?));
         }
     }
     Ok(PriceListDraft { list, currency, effective_at, entries })
 }
 
 /// A list price times its share, half to even in the ninth decimal.
-fn discounted(list_price: Nanos, notice: NoticeClass) -> Result<Nanos> {
-    let exact = i128::from(list_price.get()) * i128::from(share_of_list_price_percent(notice));
+fn share(list_price: Nanos, percent: i64) -> Result<Nanos> {
+    let exact = i128::from(list_price.get()) * i128::from(percent);
     i64::try_from(divide_half_even(exact, 100))
         .map(Nanos::new)
         .map_err(|_| Error::new(ErrorCode::AmountOverflow, format!("a list price of {list_price} is too large")))

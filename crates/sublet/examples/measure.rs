@@ -15,6 +15,7 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::id::{GatewayId, RequestId, SliceId};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{Clock, IdMint, Nanos, Rng, Timestamp, TokenCount};
 use sublet_store::{Store, StoreConfig};
@@ -97,6 +98,7 @@ impl Ledger {
     fn record(&self, slice: &SliceId) -> UsageRecord {
         let now = self.cloud.clock().now();
         UsageRecord {
+            tier: ServiceTier::Default,
             request: self.cloud.ids().mint::<RequestId>(),
             attempt: 1,
             gateway: self.gateway.clone(),
@@ -107,7 +109,7 @@ impl Ledger {
             organization: self.access.organization.clone(),
             model: MODEL.to_owned(),
             route: "/v1/completions".to_owned(),
-            price_version: self.port.prices(&self.access, MODEL).expect("a price").version.clone(),
+            price_version: self.port.prices(&self.access, MODEL, ServiceTier::Default).expect("a price").version.clone(),
             admitted_at: now,
             first_token_at: Some(now),
             finished_at: now,

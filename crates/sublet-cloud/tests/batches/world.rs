@@ -19,6 +19,7 @@ use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Error, ErrorCode, Nanos, Result, Scope, Timestamp, TokenCount};
 use sublet_store::Store;
@@ -110,6 +111,7 @@ impl Lines {
         let slice = self.port.grant_slice(request).await?.slice;
         let now = self.cloud.clock().now();
         Ok(UsageRecord {
+            tier: ServiceTier::Default,
             request: line.request.clone(),
             attempt: line.attempt,
             gateway,
@@ -120,7 +122,7 @@ impl Lines {
             organization: line.access.organization.clone(),
             model: MODEL.to_owned(),
             route: line.endpoint.as_str().to_owned(),
-            price_version: self.port.prices(&line.access, MODEL)?.version.clone(),
+            price_version: self.port.prices(&line.access, MODEL, ServiceTier::Default)?.version.clone(),
             admitted_at: now,
             first_token_at: Some(now),
             finished_at: now,

@@ -9,6 +9,7 @@ use sublet_core::engine::{
     Allowance, ChatMessage, Constraint, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, Millionths, ModelEngine,
     PositionLogprobs, Prompt, Role, Sampling,
 };
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Clock, Error, Result, Rng, Timestamp, TokenCount};
 
 use crate::test_model::{TinyModel, safetensors, tokenizer_config, tokenizer_json};
@@ -73,6 +74,7 @@ pub struct Ask {
     pub allowance: Arc<Allowance>,
     pub constraint: Option<Constraint>,
     pub salt: &'static str,
+    pub tier: ServiceTier,
 }
 
 /// Greedy, 20 tokens, everything paid for.
@@ -85,6 +87,7 @@ pub fn ask(text: &str) -> Ask {
         allowance: Arc::new(Allowance::new(TokenCount::new(i64::MAX))),
         constraint: None,
         salt: "a tenant",
+        tier: ServiceTier::Default,
     }
 }
 
@@ -121,6 +124,7 @@ impl Ask {
             max_output: self.max_output.map(TokenCount::new),
             allowance: Arc::clone(&self.allowance),
             salt: self.salt.into(),
+            tier: self.tier,
         };
         engine.generate(request)
     }

@@ -8,4 +8,5 @@ mod harness;
 mod hostile;
 mod prefixes;
 mod reference;
+mod tiers;
 mod validate;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sublet_api::openai::StreamOptionFields;
 use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX, ToolCall};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use super::STOP_BYTES_MAX;
@@ -65,14 +66,24 @@ pub(crate) fn top_k(raw: Option<&RawValue>) -> Result<Option<u32>> {
     Ok(u32::try_from(field.integer(-1..=i64::from(u32::MAX))?).ok())
 }
 
-/// Checks the name of a tier. All are served, and charged, as the default one.
-pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[&str]) -> Result<()> {
-    let Some(field) = field("service_tier", raw) else { return Ok(()) };
-    let tier = field.text(NAME_BYTES_MAX)?;
-    if tiers.contains(&tier.as_str()) {
-        return Ok(());
+/// What OpenAI's clients call the tiers. `auto` leaves the choice to the cloud, which chooses the default.
+pub(crate) const TIERS: [(&str, ServiceTier); 5] = [
+    ("auto", ServiceTier::Default),
+    ("default", ServiceTier::Default),
+    ("flex", ServiceTier::Flex),
+    ("priority", ServiceTier::Priority),
+    ("fast", ServiceTier::Priority),
+];
+
+/// The tier that is asked for by one of these names; the default one if none is.
+pub(crate) fn service_tier(raw: Option<&RawValue>, tiers: &[(&str, ServiceTier)]) -> Result<ServiceTier> {
+    let Some(field) = field("service_tier", raw) else { return Ok(ServiceTier::Default) };
+    let asked = field.text(NAME_BYTES_MAX)?;
+    if let Some((_, tier)) = tiers.iter().find(|(name, _)| *name == asked) {
+        return Ok(*tier);
     }
-    Err(tiers.iter().fold(invalid("service_tier", "'service_tier' has an unknown value"), |error, tier| error.alternative(*tier)))
+    let error = invalid("service_tier", "'service_tier' has an unknown value");
+    Err(tiers.iter().fold(error, |error, (name, _)| error.alternative(*name)))
 }
 
 /// The smaller of `max_tokens` and `max_completion_tokens`: neither may be exceeded.

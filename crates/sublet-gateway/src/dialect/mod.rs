@@ -24,6 +24,7 @@ use sublet_api::openai::CostNote;
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, ModelInfo, PositionLogprobs, Prompt, STOP_STRINGS_MAX, Sampling};
 use sublet_core::id::RequestId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
 pub(crate) use body::{json_object, model_of};
@@ -157,6 +158,7 @@ impl Envelope {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub model: String,
+    pub tier: ServiceTier,
     pub prompts: Vec<Prompt>,
     /// Answers per prompt.
     pub answers: usize,
@@ -230,6 +232,8 @@ pub(crate) struct Subject<'a> {
     pub created: Timestamp,
     /// Answers it has.
     pub choices: usize,
+    /// The tier that serves it, and is charged.
+    pub tier: ServiceTier,
 }
 
 impl Subject<'_> {

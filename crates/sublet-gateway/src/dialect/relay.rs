@@ -11,9 +11,10 @@ use sublet_core::admission::TokenUsage;
 use sublet_core::engine::FinishReason;
 use sublet_core::id::RequestId;
 use sublet_core::supply::RemoteModel;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, Result, Timestamp, TokenCount};
 
-use super::body::{boolean, include_usage, output_max};
+use super::body::{TIERS, boolean, include_usage, output_max, service_tier};
 use super::field::{Bounded, Field, field, invalid, unsupported};
 use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
@@ -67,6 +68,7 @@ pub(crate) struct Relayed {
     /// How the prompt begins; empty if there is nothing to choose.
     pub blocks: Vec<Block>,
     pub form: Form,
+    pub tier: ServiceTier,
 }
 
 /// What the form of an answer depends on.
@@ -101,6 +103,7 @@ pub(crate) fn read(kind: Kind, body: &[u8], model: &RemoteModel, salt: &str) -> 
         input_estimate,
         blocks: if model.replicas.len() > 1 { beginning(kind, &fields, salt) } else { Vec::new() },
         form: Form { kind, include_usage: include_usage(fields.get("stream_options"))? },
+        tier: service_tier(fields.get("service_tier"), &TIERS)?,
     })
 }
 
@@ -254,6 +257,7 @@ pub(crate) struct Relay {
     id: String,
     model: String,
     created: Timestamp,
+    tier: ServiceTier,
     /// The replica's own usage, which may say more than counts.
     usage: Option<Box<RawValue>>,
 }
@@ -261,7 +265,7 @@ pub(crate) struct Relay {
 impl Relay {
     pub fn new(form: Form, subject: Subject<'_>) -> Self {
         let (id, model) = (subject.request.to_string(), subject.model.to_owned());
-        Self { form, id, model, created: subject.created, usage: None }
+        Self { form, id, model, created: subject.created, tier: subject.tier, usage: None }
     }
 
     /// The fields of one object, with ours in the place of the replica's. `None` is an object without anything for
@@ -288,7 +292,8 @@ impl Relay {
             out.extend_from_slice(value.get().as_bytes());
         }
         if self.form.kind == Kind::Chat {
-            out.extend_from_slice(b",\"service_tier\":\"default\"");
+            out.extend_from_slice(b",\"service_tier\":");
+            push_json(out, self.tier.as_str());
         }
         Some(())
     }
@@ -315,7 +320,9 @@ impl Relay {
         push_json(out, &self.created.seconds());
         out.extend_from_slice(b",\"model\":");
         push_json(out, self.model.as_str());
-        out.extend_from_slice(b",\"service_tier\":\"default\",\"choices\":[");
+        out.extend_from_slice(b",\"service_tier\":");
+        push_json(out, self.tier.as_str());
+        out.extend_from_slice(b",\"choices\":[");
     }
 }
 

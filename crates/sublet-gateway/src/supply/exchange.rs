@@ -8,16 +8,19 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sublet_core::engine::{Allowance, Cover, FinishReason, GenerationEvent, GenerationStream};
 use sublet_core::id::ReplicaId;
-use sublet_core::supply::RemoteModel;
+use sublet_core::supply::{RemoteModel, ReplicaSource};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::Measured;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::{Instant, timeout_at};
 
 use super::Supply;
 use super::events::{EventReader, LineTooLong};
+use super::pump::detached;
+use super::queue::{Place, Queue, Ticket};
 use super::reply::{BYTES_PER_TOKEN, Counts, Refusal, Seen, Unreadable, refusal};
 use super::request::{OutputMax, UpstreamBody};
-use super::station::{Seat, Station};
+use super::station::{Entry, Station};
 use crate::generation::monotonic;
 use crate::routing::Block;
 
@@ -56,12 +59,18 @@ pub(crate) struct Order {
     pub allowance: Arc<Allowance>,
     /// Says afterwards who answered.
     pub served_by: Arc<OnceLock<ReplicaId>>,
+    /// Who is served first, and who gives way.
+    pub tier: ServiceTier,
 }
 
 /// Starts an exchange. Dropping the stream ends it, and closes the connection if it is still in use.
 pub(crate) fn start(supply: Arc<Supply>, order: Order) -> GenerationStream {
     let (queue, kept) = (VecDeque::new(), Vec::new());
+    let may_have_to_go = order.tier == ServiceTier::Flex;
     let exchange = Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0 };
+    if may_have_to_go {
+        return detached(exchange);
+    }
     Box::pin(futures_util::stream::unfold(exchange, |mut exchange| async move {
         let event = exchange.next().await?;
         Some((event, exchange))
@@ -83,7 +92,7 @@ struct Reading {
     bytes: u64,
     /// The latest instant at which it may still go on.
     until: Instant,
-    seat: Seat,
+    place: Place,
 }
 
 /// What was said so far.
@@ -124,11 +133,22 @@ impl Tally {
     }
 }
 
+/// What came of asking the replicas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// One answers, or it has failed.
+    Settled,
+    /// All that could be asked are full.
+    Full,
+}
+
 /// Why an attempt came to nothing.
 enum Miss {
     /// Another replica would say the same.
     Request(Error),
     Busy,
+    /// Somebody of a higher tier needed its place.
+    GaveWay,
     /// This one does not serve such requests.
     Unfit(Error),
     Broken(Error),
@@ -149,7 +169,7 @@ fn silence(after: DurationMs) -> Error {
     Error::new(ErrorCode::UpstreamTimeout, message)
 }
 
-struct Exchange {
+pub(super) struct Exchange {
     supply: Arc<Supply>,
     order: Order,
     stage: Stage,
@@ -162,7 +182,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn next(&mut self) -> Option<GenerationEvent> {
+    pub(super) async fn next(&mut self) -> Option<GenerationEvent> {
         loop {
             if let Some(output) = self.queue.front().and_then(output_of) {
                 if self.order.allowance.tokens() < output && self.announced < output {
@@ -232,17 +252,58 @@ impl Exchange {
         self.queue.push_back(GenerationEvent::Failed(error));
     }
 
-    /// Finds a replica that answers. Nothing was passed on yet, so the next one may be tried.
+    /// Finds a replica that answers, and waits for one while all are full. Nothing was passed on yet, so the next
+    /// one may be tried.
     async fn open(&mut self) {
-        let mut miss = None;
-        let mut tried = 0;
+        let (queue, tier) = (self.supply.queue(&self.order.model.name), self.order.tier);
+        let wait = self.supply.config.queue_wait;
+        let until = monotonic() + wait.to_std();
+        let mut ticket: Option<Ticket> = None;
+        loop {
+            let may_try = ticket.as_ref().map_or_else(|| !queue.is_taken(tier), Ticket::is_first);
+            if may_try && self.try_replicas(&queue).await == Tried::Settled {
+                return;
+            }
+            let ticket = match &ticket {
+                Some(ticket) => ticket,
+                None => match queue.join(tier) {
+                    Ok(joined) => ticket.insert(joined),
+                    Err(error) => return self.fail(error),
+                },
+            };
+            let pause = monotonic() + self.supply.config.busy_pause.to_std();
+            // A server may have become free without a word: it is asked now and then.
+            let woken = timeout_at(pause.min(until), ticket.turn()).await;
+            if woken.is_err() && monotonic() >= until {
+                return self.fail(queue.overdue(wait, tier));
+            }
+        }
+    }
+
+    /// Asks the replicas one after the other.
+    async fn try_replicas(&mut self, queue: &Arc<Queue>) -> Tried {
+        let (mut miss, mut tried, mut full) = (None, 0, false);
         let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
         let prompt = (prompt.0.as_ref(), prompt.1);
         for station in self.supply.stations(&self.order.model, prompt) {
             let reading = self.supply.unread(prompt, &station.replica.id);
-            let Some(seat) = station.enter(reading, self.supply.clock.now()) else { continue };
+            let seat = match station.enter(reading, self.supply.clock.now()) {
+                Entry::Open(seat) => seat,
+                Entry::Full => {
+                    full = true;
+                    continue;
+                }
+                Entry::Closed => continue,
+            };
             tried += 1;
-            match self.attempt(&station, seat).await {
+            let may_go = self.order.tier == ServiceTier::Flex && station.replica.source == ReplicaSource::Fleet;
+            let place = queue.place(seat, may_go.then(|| station.replica.id.clone()));
+            let asked_to_go = place.asked_to_go();
+            let attempt = tokio::select! {
+                attempt = self.attempt(&station, place) => attempt,
+                () = asked_to_go => Err(Miss::GaveWay),
+            };
+            match attempt {
                 Ok(()) => {
                     self.supply.answers(prompt.0, &station);
                     if !self.order.streamed {
@@ -250,17 +311,23 @@ impl Exchange {
                     }
                     // Set once: an exchange has one answer.
                     let _ = self.order.served_by.set(station.replica.id.clone());
-                    return;
+                    return Tried::Settled;
                 }
                 Err(Miss::Request(error)) => {
                     station.succeeded();
-                    return self.fail(error);
+                    self.fail(error);
+                    return Tried::Settled;
                 }
-                Err(Miss::Busy) => {}
+                Err(Miss::GaveWay) => return Tried::Full,
+                Err(Miss::Busy) => {
+                    station.refused();
+                    full = true;
+                }
                 Err(Miss::Unfit(error)) => miss = Some(error),
                 Err(Miss::Late(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
-                    return self.fail(error);
+                    self.fail(error);
+                    return Tried::Settled;
                 }
                 Err(Miss::Broken(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
@@ -271,25 +338,25 @@ impl Exchange {
                 break;
             }
         }
-        let error = miss.unwrap_or_else(|| self.unavailable(tried > 0));
-        self.fail(error);
+        match miss {
+            None if full => return Tried::Full,
+            None => self.fail(self.unavailable()),
+            Some(error) => self.fail(error),
+        }
+        Tried::Settled
     }
 
-    /// No replica took the request.
-    fn unavailable(&self, asked: bool) -> Error {
+    /// No replica could be asked.
+    fn unavailable(&self) -> Error {
         let now = self.supply.clock.now();
         let stations = self.supply.stations(&self.order.model, (&[], TokenCount::ZERO));
-        let rests: Vec<DurationMs> = stations.iter().filter_map(|station| station.rest(now)).collect();
-        if asked || rests.len() < stations.len() {
-            return Error::new(ErrorCode::QueueFull, format!("all servers of the model '{}' are busy", self.order.model.name))
-                .retry_after(UNAVAILABLE_WAIT);
-        }
-        let wait = rests.into_iter().min().unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT);
+        let rests = stations.iter().filter_map(|station| station.rest(now));
+        let wait = rests.min().unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT);
         Error::new(ErrorCode::ModelUnavailable, format!("no server of the model '{}' can be reached now", self.order.model.name))
             .retry_after(wait)
     }
 
-    async fn attempt(&mut self, station: &Arc<Station>, seat: Seat) -> Result<(), Miss> {
+    async fn attempt(&mut self, station: &Arc<Station>, place: Place) -> Result<(), Miss> {
         let config = self.supply.config;
         // What is not streamed comes when all of it was generated.
         let wait = if self.order.streamed { config.first_byte_wait } else { config.whole_answer_wait };
@@ -317,7 +384,7 @@ impl Exchange {
             return self.whole(&body);
         }
         let until = monotonic() + config.answer_max.to_std();
-        let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, seat };
+        let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, place };
         self.first(reading, first_until).await
     }
 
@@ -359,7 +426,7 @@ impl Exchange {
                 match seen {
                     Ok(Seen { error: Some(_), .. }) => return Err(Miss::Unfit(failure("its stream begins with an error"))),
                     Ok(seen) => {
-                        reading.seat.begin_answer();
+                        reading.place.begin_answer();
                         self.begin();
                         self.stage = Stage::Reading(Box::new(reading));
                         self.pass(&data, &seen);
@@ -403,6 +470,24 @@ impl Exchange {
             Ok(Err(error)) => self.lose(error),
             Err(_) => self.lose(silence(idle)),
         }
+    }
+
+    /// Resolves when the place of an answer that has begun is needed.
+    pub(super) fn asked_to_go(&self) -> impl Future<Output = ()> + use<> {
+        let asked_to_go = match &self.stage {
+            Stage::Reading(reading) => Some(reading.place.asked_to_go()),
+            Stage::New | Stage::Over => None,
+        };
+        async move {
+            match asked_to_go {
+                Some(asked_to_go) => asked_to_go.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(super) fn preempted(&self) -> Error {
+        self.supply.queue(&self.order.model.name).preempted()
     }
 
     /// The replica failed after something of its answer was passed on.

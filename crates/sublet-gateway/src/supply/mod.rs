@@ -11,6 +11,8 @@ mod breaker;
 mod client;
 mod events;
 mod exchange;
+mod pump;
+mod queue;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod station;
@@ -20,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
-use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, SecretSource};
+use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, ReplicaState, SecretSource};
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
 use client::Client;
@@ -30,6 +32,7 @@ use sublet_core::id::ReplicaId;
 
 use crate::config::SupplyConfig;
 use crate::routing::{Block, Candidate, Router, Routing};
+use queue::Queue;
 
 /// Replicas looked at by themselves at once.
 const PROBES_MAX: usize = 16;
@@ -53,6 +56,8 @@ struct Fleet {
     /// What `stations` was made from.
     models: Arc<RemoteModels>,
     stations: HashMap<ReplicaId, Arc<Station>>,
+    /// By model.
+    queues: HashMap<String, Arc<Queue>>,
 }
 
 /// How a replica is doing, as this gateway sees it.
@@ -95,10 +100,8 @@ impl Supply {
     /// The replicas of a model in the order in which they should be asked: where the first token would come first.
     fn stations(&self, model: &RemoteModel, prompt: (&[Block], TokenCount)) -> Vec<Arc<Station>> {
         let mut stations: Vec<Arc<Station>> = {
-            let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
-            if fleet.renew(self.models()) {
-                self.router().keep_only(|replica| fleet.stations.contains_key(replica));
-            }
+            let mut fleet = self.fleet();
+            self.renew(&mut fleet);
             model.replicas.iter().filter_map(|replica| fleet.station(replica, self.secrets.as_ref())).collect()
         };
         if stations.len() > 1 {
@@ -111,6 +114,27 @@ impl Supply {
             stations.sort_by_key(|station| station.is_resting());
         }
         stations
+    }
+
+    /// Who waits for the replicas of a model.
+    fn queue(&self, model: &str) -> Arc<Queue> {
+        let mut fleet = self.fleet();
+        if let Some(queue) = fleet.queues.get(model) {
+            return Arc::clone(queue);
+        }
+        let queue = Queue::new(Arc::clone(&self.clock), self.config.queue_max);
+        fleet.queues.insert(model.to_owned(), Arc::clone(&queue));
+        queue
+    }
+
+    fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self, fleet: &mut Fleet) {
+        if fleet.renew(&self.models(), self.secrets.as_ref()) {
+            self.router().keep_only(|replica| fleet.stations.contains_key(replica));
+        }
     }
 
     fn router(&self) -> MutexGuard<'_, Router> {
@@ -140,7 +164,8 @@ impl Supply {
     pub async fn probe_resting(&self) {
         let now = self.clock.now();
         let due: Vec<Arc<Station>> = {
-            let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut fleet = self.fleet();
+            self.renew(&mut fleet);
             fleet.stations.values().filter(|station| station.wants_probe(now)).cloned().collect()
         };
         futures_util::stream::iter(due).for_each_concurrent(PROBES_MAX, |station| self.probe(station)).await;
@@ -164,7 +189,7 @@ impl Supply {
     /// All replicas that were asked for so far.
     pub fn status(&self) -> Vec<ReplicaStatus> {
         let now = self.clock.now();
-        let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let fleet = self.fleet();
         let mut status: Vec<ReplicaStatus> = fleet
             .stations
             .values()
@@ -180,17 +205,30 @@ impl Supply {
 }
 
 impl Fleet {
-    /// Forgets what is no longer in the catalogue, or no longer as it was; `true` if the catalogue changed.
-    fn renew(&mut self, models: Arc<RemoteModels>) -> bool {
-        if Arc::ptr_eq(&self.models, &models) {
+    /// Forgets what is no longer in the catalogue, and takes on what is no longer as it was; `true` if the catalogue
+    /// changed. What of `flex` is at a replica that takes no more requests gives way.
+    fn renew(&mut self, models: &Arc<RemoteModels>, secrets: &dyn SecretSource) -> bool {
+        if Arc::ptr_eq(&self.models, models) {
             return false;
         }
-        let mut known: HashMap<&ReplicaId, &Arc<Replica>> = HashMap::new();
+        let mut before = std::mem::take(&mut self.stations);
         for model in models.models.values() {
-            known.extend(model.replicas.iter().map(|replica| (&replica.id, replica)));
+            for replica in &model.replicas {
+                let Some(known) = before.remove(&replica.id) else { continue };
+                let station = if known.replica == *replica { Some(known) } else { changed(replica, &known, secrets) };
+                self.stations.extend(station.map(|station| (replica.id.clone(), station)));
+                if replica.state == ReplicaState::Draining
+                    && let Some(queue) = self.queues.get(&model.name)
+                {
+                    queue.clear(&replica.id);
+                }
+            }
         }
-        self.stations.retain(|id, station| known.get(id).is_some_and(|replica| **replica == station.replica));
-        self.models = models;
+        for gone in before.into_keys() {
+            self.queues.values().for_each(|queue| queue.clear(&gone));
+        }
+        self.queues.retain(|name, _| models.models.contains_key(name));
+        self.models = Arc::clone(models);
         true
     }
 
@@ -199,16 +237,17 @@ impl Fleet {
         if let Some(known) = self.stations.get(&replica.id) {
             return Some(Arc::clone(known));
         }
-        match Station::new(Arc::clone(replica), secrets) {
-            Ok(station) => {
-                let station = Arc::new(station);
-                self.stations.insert(replica.id.clone(), Arc::clone(&station));
-                Some(station)
-            }
-            Err(error) => {
-                tracing::error!(replica = %replica.id, ?error, "a replica cannot be used");
-                None
-            }
-        }
+        let station = Arc::new(read_secret(replica, secrets)?);
+        self.stations.insert(replica.id.clone(), Arc::clone(&station));
+        Some(station)
     }
+}
+
+fn changed(replica: &Arc<Replica>, before: &Station, secrets: &dyn SecretSource) -> Option<Arc<Station>> {
+    read_secret(replica, secrets).map(|station| Arc::new(station.after(before)))
+}
+
+fn read_secret(replica: &Arc<Replica>, secrets: &dyn SecretSource) -> Option<Station> {
+    let station = Station::new(Arc::clone(replica), secrets);
+    station.inspect_err(|error| tracing::error!(replica = %replica.id, ?error, "a replica cannot be used")).ok()
 }

@@ -17,17 +17,35 @@ pub(crate) struct Station {
     pub replica: Arc<Replica>,
     /// `Bearer …`, read when the replica was met first.
     authorization: Option<HeaderValue>,
+    load: Arc<Load>,
+    breaker: Mutex<Breaker>,
+}
+
+/// What a replica has to do for this gateway. It outlives changes of the replica's definition.
+struct Load {
     in_flight: AtomicU32,
     /// Tokens of prompts that it probably still reads.
     reading: AtomicI64,
     /// Requests among those in flight that it has begun to answer.
     writing: AtomicU32,
-    breaker: Mutex<Breaker>,
+    /// How many it was seen to take at once: less after it said that it is full, more after each success.
+    taken_max: AtomicU32,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            reading: AtomicI64::new(0),
+            writing: AtomicU32::new(0),
+            taken_max: AtomicU32::new(u32::MAX),
+        }
+    }
 }
 
 /// One request's place at a replica.
 pub(crate) struct Seat {
-    station: Arc<Station>,
+    load: Arc<Load>,
     /// What it has to read for this request; 0 once it writes.
     reading: i64,
     writes: bool,
@@ -36,21 +54,30 @@ pub(crate) struct Seat {
 impl Seat {
     /// The prompt was read: the answer begins.
     pub fn begin_answer(&mut self) {
-        self.station.reading.fetch_sub(std::mem::take(&mut self.reading), Ordering::AcqRel);
+        self.load.reading.fetch_sub(std::mem::take(&mut self.reading), Ordering::AcqRel);
         if !std::mem::replace(&mut self.writes, true) {
-            self.station.writing.fetch_add(1, Ordering::AcqRel);
+            self.load.writing.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.station.reading.fetch_sub(self.reading, Ordering::AcqRel);
+        self.load.reading.fetch_sub(self.reading, Ordering::AcqRel);
         if self.writes {
-            self.station.writing.fetch_sub(1, Ordering::AcqRel);
+            self.load.writing.fetch_sub(1, Ordering::AcqRel);
         }
-        self.station.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.load.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// Whether a request may be sent to a replica.
+pub(crate) enum Entry {
+    Open(Seat),
+    /// It has as much to do as it takes.
+    Full,
+    /// It is left alone.
+    Closed,
 }
 
 impl Station {
@@ -59,14 +86,12 @@ impl Station {
             None => None,
             Some(name) => Some(bearer(&secrets.read(name)?)?),
         };
-        Ok(Self {
-            replica,
-            authorization,
-            in_flight: AtomicU32::new(0),
-            reading: AtomicI64::new(0),
-            writing: AtomicU32::new(0),
-            breaker: Mutex::default(),
-        })
+        Ok(Self { replica, authorization, load: Arc::default(), breaker: Mutex::default() })
+    }
+
+    /// The same replica after a change of its definition: what it does for us goes on.
+    pub fn after(self, before: &Self) -> Self {
+        Self { load: Arc::clone(&before.load), ..self }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -74,27 +99,42 @@ impl Station {
     }
 
     /// A place for a request that has so many tokens to be read, if there is one and the replica is well.
-    pub fn enter(self: &Arc<Self>, reading: TokenCount, now: Timestamp) -> Option<Seat> {
+    pub fn enter(&self, reading: TokenCount, now: Timestamp) -> Entry {
         if self.replica.state == ReplicaState::Draining {
-            return None;
+            return Entry::Closed;
         }
-        let busy = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.reading.fetch_add(reading.get(), Ordering::AcqRel);
-        let seat = Seat { station: Arc::clone(self), reading: reading.get(), writes: false };
-        (busy < self.replica.in_flight_max && self.breaker().admit(now)).then_some(seat)
+        let busy = self.load.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.load.reading.fetch_add(reading.get(), Ordering::AcqRel);
+        let seat = Seat { load: Arc::clone(&self.load), reading: reading.get(), writes: false };
+        if busy >= self.places() {
+            // A place at a replica that rests is none to wait for.
+            return if self.is_resting() { Entry::Closed } else { Entry::Full };
+        }
+        if self.breaker().admit(now) { Entry::Open(seat) } else { Entry::Closed }
+    }
+
+    /// Requests that it takes at once.
+    fn places(&self) -> u32 {
+        self.replica.in_flight_max.min(self.load.taken_max.load(Ordering::Acquire))
+    }
+
+    /// It said that it is full, with one more than it can take in flight.
+    pub fn refused(&self) {
+        let taken = self.in_flight().saturating_sub(1).max(1);
+        self.load.taken_max.fetch_min(taken, Ordering::AcqRel);
     }
 
     /// Requests of this gateway that it works on.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.load.in_flight.load(Ordering::Acquire)
     }
 
     /// What the router weighs.
     pub fn candidate(&self) -> Candidate {
         Candidate {
             replica: self.replica.id.clone(),
-            reading: TokenCount::new(self.reading.load(Ordering::Acquire)),
-            writing: self.writing.load(Ordering::Acquire),
+            reading: TokenCount::new(self.load.reading.load(Ordering::Acquire)),
+            writing: self.load.writing.load(Ordering::Acquire),
         }
     }
 
@@ -119,6 +159,7 @@ impl Station {
     }
 
     pub fn succeeded(&self) {
+        let _ = self.load.taken_max.fetch_update(Ordering::AcqRel, Ordering::Acquire, |most| most.checked_add(1));
         let mut breaker = self.breaker();
         if breaker.is_open() {
             tracing::info!(replica = %self.replica.id, "a replica answers again");

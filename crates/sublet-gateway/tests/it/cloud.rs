@@ -10,6 +10,7 @@ use sublet_core::admission::{
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp};
 
@@ -54,7 +55,26 @@ pub struct Cloud {
 }
 
 pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
-    TokenPrices { version: PriceVersion(Arc::from("v1")), currency: Currency::EUR, input, cached_input: cached, output }
+    TokenPrices {
+        tier: ServiceTier::Default,
+        version: PriceVersion(Arc::from("v1")),
+        currency: Currency::EUR,
+        input,
+        cached_input: cached,
+        output,
+    }
+}
+
+/// Flex costs a half, priority twice as much.
+fn at_tier(prices: TokenPrices, tier: ServiceTier) -> TokenPrices {
+    let (times, per) = match tier {
+        ServiceTier::Flex => (1, 2),
+        ServiceTier::Default => (1, 1),
+        ServiceTier::Priority => (2, 1),
+    };
+    let share = |rate: Rate| Rate::new(Nanos::new(rate.nanos().get() * times), rate.per() * per).unwrap();
+    let TokenPrices { input, cached_input, output, .. } = prices;
+    TokenPrices { tier, input: share(input), cached_input: share(cached_input), output: share(output), ..prices }
 }
 
 pub fn per_token(nanos: i64) -> Rate {
@@ -245,11 +265,15 @@ impl Admission for Cloud {
     fn access_epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
-    fn prices(&self, _: &Access, model: &str) -> Result<Arc<TokenPrices>> {
+    fn prices(&self, _: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>> {
         if model == "unpriced" {
             return Err(Error::new(ErrorCode::UnknownPrice, "no price for unpriced"));
         }
-        Ok(Arc::new(self.prices.lock().unwrap().clone()))
+        let prices = self.prices.lock().unwrap().clone();
+        if tier == ServiceTier::Priority && model == "far/away" {
+            return Err(Error::new(ErrorCode::PolicyRefused, "not sold at this tier").param("service_tier").alternative("default"));
+        }
+        Ok(Arc::new(at_tier(prices, tier)))
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {
@@ -306,7 +330,7 @@ impl UsageSink for Cloud {
             let mut books = self.books.lock().unwrap();
             let mut report = SettleReport::default();
             for record in batch {
-                if books.settle(record, &prices) {
+                if books.settle(record, &at_tier(prices.clone(), record.tier)) {
                     report.settled += 1;
                 } else {
                     report.duplicate += 1;

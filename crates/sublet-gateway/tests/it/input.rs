@@ -78,7 +78,7 @@ async fn harmless_fields_are_taken_and_neutral_values_mean_nothing() {
     let world = World::new().await;
     for fields in [
         json!({"metadata": {"a": "b"}, "user": "u", "store": true, "safety_identifier": "s", "prompt_cache_key": "k"}),
-        json!({"service_tier": "flex", "parallel_tool_calls": true, "reasoning_effort": "low", "some_new_field": [1, 2]}),
+        json!({"service_tier": "auto", "parallel_tool_calls": true, "reasoning_effort": "low", "some_new_field": [1, 2]}),
         json!({"tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "modalities": ["text"], "n": null}),
         json!({"temperature": 0, "top_p": 1, "seed": -5, "stop": ["x", "y"], "logit_bias": {"5": -100}, "max_tokens": 3}),
         json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "please "}, {"type": "text", "text": "say 3"}]}]}),

@@ -8,6 +8,7 @@ use sublet_core::ErrorCode;
 use sublet_core::admission::{Access, Admission};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineName, LineRequest, LineServer};
 use sublet_core::id::{BatchId, Identifier, RequestId};
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::UsageRecord;
 use sublet_gateway::Lines;
 
@@ -19,6 +20,7 @@ async fn access(world: &World) -> Arc<Access> {
 
 async fn line(world: &World, number: u32, body: &Value) -> LineRequest {
     LineRequest {
+        tier: ServiceTier::Flex,
         access: access(world).await,
         endpoint: LineEndpoint::ChatCompletions,
         body: body.to_string().into_bytes(),
@@ -56,6 +58,11 @@ async fn the_answer_of_a_line_is_in_its_record_and_is_what_a_request_gets() {
     assert_eq!((record.attempt, record.request.as_str(), record.tokens.output.get()), (3, "req_line1", 5));
     assert_eq!((record.line.as_ref().unwrap().name.number, &answer(record)["choices"]), (1, &online["choices"]));
     assert_eq!(answer(record)["usage"], online["usage"]);
+    assert_eq!(
+        (record.tier, &answer(record)["service_tier"]),
+        (ServiceTier::Flex, &json!("flex")),
+        "what fills gaps has its price"
+    );
     assert!(!format!("{record:?}").contains("choices"), "content is not for logs");
 }
 

@@ -28,6 +28,8 @@ mod supply;
 #[cfg(test)]
 mod supply_money;
 #[cfg(test)]
+mod tiers;
+#[cfg(test)]
 mod tools;
 #[cfg(test)]
 mod translate;

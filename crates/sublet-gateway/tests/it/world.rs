@@ -63,6 +63,8 @@ pub fn config() -> GatewayConfig {
     let mut config = GatewayConfig::new(GatewayId::from_trusted(Arc::from("gw_1")), 1);
     config.output_step = sublet_core::TokenCount::new(8);
     config.tight_output_step = sublet_core::TokenCount::new(2);
+    config.supply.queue_wait = DurationMs::from_millis(50);
+    config.supply.busy_pause = DurationMs::from_millis(5);
     config.quiet_extension = DurationMs::from_millis(1);
     config.journal.settle_interval = DurationMs::from_millis(1);
     config.journal.settle_backoff_first = DurationMs::from_millis(1);

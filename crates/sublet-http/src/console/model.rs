@@ -6,6 +6,7 @@ use http::Response;
 use sublet_cloud::Actor;
 use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::key::KeyPlane;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result, Scope};
 
 use super::figure::Count;
@@ -41,7 +42,7 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
         KeyPlane::Admin | KeyPlane::Operator => None,
     };
     let price = |model: &str, kind: TokenKind| {
-        let sku = model.parse().map(|model| SkuName::Tokens { kind, model });
+        let sku = model.parse().map(|model| SkuName::Tokens { tier: ServiceTier::Default, kind, model });
         let entry = sku.ok().and_then(|sku| prices.find(&sku).map(|entry| entry.price_text(currency)));
         entry.unwrap_or_else(|| "no price, not served".to_owned())
     };

@@ -32,6 +32,7 @@ use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::notice::NoticeClass;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_http::{App, Process, router};
@@ -393,6 +394,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
     let now = cloud.clock().now();
     let million = TokenCount::new(1_000_000);
     let record = UsageRecord {
+        tier: ServiceTier::Default,
         request: cloud.ids().mint(),
         attempt: 1,
         gateway,
@@ -403,7 +405,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         organization: access.organization.clone(),
         model: MODEL.to_owned(),
         route: "/v1/chat/completions".to_owned(),
-        price_version: port.prices(&access, MODEL).expect("a price").version.clone(),
+        price_version: port.prices(&access, MODEL, ServiceTier::Default).expect("a price").version.clone(),
         admitted_at: now,
         first_token_at: Some(now),
         finished_at: now,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sublet_core::id::{Identifier, OrganizationId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Timestamp};
 use sublet_money::account::{AccountKind, CostKind, CreditKind, LedgerAccount};
 use sublet_money::balance::{CustomerFunds, TrialBalance};
@@ -171,7 +172,7 @@ impl Month {
     fn serve_request(&mut self, customer: &mut Customer) {
         let kind = TokenKind::ALL[usize::try_from(self.dice.roll(3)).unwrap()];
         let quantity = Quantity::new(self.dice.amount(20_000).get()).unwrap();
-        let rated = customer.rate(SkuName::Tokens { kind, model: model() }, quantity);
+        let rated = customer.rate(SkuName::Tokens { tier: ServiceTier::Default, kind, model: model() }, quantity);
         let Some((granted, spent)) = customer.slice else { return };
         let spent = spent.checked_add(rated.amount).unwrap();
         if spent <= granted.total().unwrap() {
@@ -189,7 +190,10 @@ impl Month {
             return self.post(customer, &Fact::SliceReturned { to: granted.unspent(spent).unwrap() });
         }
         self.post(customer, &Fact::SliceLost { amount: left });
-        let found = customer.rate(SkuName::Tokens { kind: TokenKind::Output, model: model() }, Quantity::new(7).unwrap());
+        let found = customer.rate(
+            SkuName::Tokens { tier: ServiceTier::Default, kind: TokenKind::Output, model: model() },
+            Quantity::new(7).unwrap(),
+        );
         let mut spent = spent;
         if found.amount <= left {
             self.post(customer, &Fact::SuspenseCaptured { family: SkuFamily::ModelTokens, amount: found.amount });

@@ -12,6 +12,7 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenPrices, TokenUsage};
 use sublet_core::id::{GatewayId, KeyId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{ErrorCode, Nanos, Result, Timestamp, TokenCount};
 
@@ -134,7 +135,8 @@ impl ModelGateway {
     /// Holds money for a request and lets it in.
     pub async fn admit(&mut self, secret: &Secret, prompt: Prompt) -> Result<()> {
         let access = self.port.authenticate(secret).await?;
-        let prices = self.port.prices(&access, MODEL)?;
+        let tier = ServiceTier::ALL[usize::try_from(prompt.input.rem_euclid(3)).unwrap_or(0)];
+        let prices = self.port.prices(&access, MODEL, tier)?;
         let now = self.cloud.clock().now();
         let tokens = TokenUsage {
             input: TokenCount::new(prompt.input),
@@ -237,6 +239,7 @@ impl ModelGateway {
         assert!(upper <= request.hold, "{} costs {upper}, more than its hold {}", request.id, request.hold);
         let now = self.cloud.clock().now();
         let record = UsageRecord {
+            tier: request.prices.tier,
             request: request.id,
             attempt: 1,
             gateway: self.id.clone(),

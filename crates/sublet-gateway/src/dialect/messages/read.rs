@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use sublet_api::messages::{BlockFields, MessageRequestFields, OutputConfigFields, TurnFields};
 use sublet_api::openai::ToolChoiceFields;
 use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling, ToolCall};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
@@ -17,8 +18,14 @@ use crate::dialect::{self, Call, Shape};
 
 const TURNS_MAX: usize = 8_192;
 const BLOCKS_MAX: usize = 1_024;
-/// Both names mean what is served and charged here as the default tier.
-const TIERS: [&str; 2] = ["auto", "standard_only"];
+/// Anthropic's names, and ours for the tiers that it has none for.
+const TIERS: [(&str, ServiceTier); 5] = [
+    ("auto", ServiceTier::Default),
+    ("standard_only", ServiceTier::Default),
+    ("default", ServiceTier::Default),
+    ("flex", ServiceTier::Flex),
+    ("priority", ServiceTier::Priority),
+];
 
 /// What a request is read for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,11 +39,12 @@ pub(crate) enum Purpose {
 pub(crate) fn read(body: &[u8], purpose: Purpose) -> Result<Call> {
     let fields: MessageRequestFields<'_> = json_object(body)?;
     refuse_unsupported(&fields)?;
-    service_tier(fields.service_tier, &TIERS)?;
+    let tier = service_tier(fields.service_tier, &TIERS)?;
     let stop = stop_strings(field("stop_sequences", fields.stop_sequences))?;
     let (offer, parallel_calls) = offer(&fields)?;
     let plan = offer.plan(messages(&fields)?, format(&fields)?)?;
     Ok(Call {
+        tier,
         model: model_name(fields.model)?,
         prompts: vec![Prompt::Chat(plan.chat)],
         answers: 1,
@@ -291,7 +299,7 @@ mod tests {
                 "messages.0.content",
             ),
             (json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }), "thinking"),
-            (json!({ "service_tier": "priority" }), "service_tier"),
+            (json!({ "service_tier": "fast" }), "service_tier"),
             (json!({ "seed": 5 }), "seed"),
             (json!({ "speed": "fast" }), "speed"),
             (json!({ "inference_geo": "us" }), "inference_geo"),

@@ -6,6 +6,7 @@ use sublet_api::messages::{
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::FinishReason;
 use sublet_core::id::RequestId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, TokenCount};
 
 use super::Form;
@@ -27,6 +28,7 @@ pub(crate) struct Events {
     ids: CallIds,
     /// Blocks that were announced; the last one is open.
     blocks: Vec<Block>,
+    tier: ServiceTier,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,14 @@ enum Block {
 
 impl Events {
     pub fn new(form: Form, subject: Subject<'_>) -> Self {
-        Self { form, id: subject.id("msg"), model: subject.model.to_owned(), ids: subject.call_ids("toolu"), blocks: Vec::new() }
+        Self {
+            form,
+            id: subject.id("msg"),
+            model: subject.model.to_owned(),
+            ids: subject.call_ids("toolu"),
+            blocks: Vec::new(),
+            tier: subject.tier,
+        }
     }
 
     fn message(&self, usage: MessageUsage) -> Message {
@@ -96,6 +105,18 @@ impl Events {
         u32::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
+    fn usage(&self, tokens: &TokenUsage) -> MessageUsage {
+        // The default tier has another name here.
+        let tier = if self.tier.is_default() { "standard" } else { self.tier.as_str() };
+        MessageUsage {
+            input_tokens: tokens.input.get(),
+            cache_creation_input_tokens: 0,
+            cache_read_input_tokens: tokens.cached_input.get(),
+            output_tokens: tokens.output.get(),
+            service_tier: tier.to_owned(),
+        }
+    }
+
     fn call_id(&self) -> String {
         self.ids.id(0, self.blocks.iter().filter(|block| **block == Block::Call).count())
     }
@@ -105,20 +126,10 @@ fn push(out: &mut Vec<u8>, event: &MessageEvent) {
     push_event(out, event.name(), event);
 }
 
-fn usage(tokens: &TokenUsage) -> MessageUsage {
-    MessageUsage {
-        input_tokens: tokens.input.get(),
-        cache_creation_input_tokens: 0,
-        cache_read_input_tokens: tokens.cached_input.get(),
-        output_tokens: tokens.output.get(),
-        service_tier: "standard".to_owned(),
-    }
-}
-
 impl PartWriter for Events {
     fn begin(&mut self, out: &mut Vec<u8>, prompt: &TokenUsage) {
         // The output's count is a placeholder that the last event replaces.
-        let usage = MessageUsage { output_tokens: 1, ..usage(prompt) };
+        let usage = MessageUsage { output_tokens: 1, ..self.usage(prompt) };
         push(out, &MessageEvent::MessageStart { message: self.message(usage) });
     }
 
@@ -149,7 +160,7 @@ impl PartWriter for Events {
     fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
         self.close(out);
         let delta = self.message_end(end);
-        push(out, &MessageEvent::MessageDelta { delta, usage: usage(end.tokens), sublet: Some(end.cost.clone()) });
+        push(out, &MessageEvent::MessageDelta { delta, usage: self.usage(end.tokens), sublet: Some(end.cost.clone()) });
         push(out, &MessageEvent::MessageStop);
     }
 
@@ -177,6 +188,6 @@ impl PartWriter for Events {
             }
         }
         let MessageEnd { stop_reason, stop_sequence, sublet_stop } = self.message_end(end);
-        json(&Message { content, stop_reason, stop_sequence, sublet_stop, ..self.message(usage(end.tokens)) })
+        json(&Message { content, stop_reason, stop_sequence, sublet_stop, ..self.message(self.usage(end.tokens)) })
     }
 }

@@ -11,7 +11,7 @@ use sublet_core::engine::{ChatMessage, Millionths, Prompt, Role, Sampling, ToolC
 
 use super::Kind;
 use crate::dialect::body::{
-    UNIT, boolean, decimal, include_usage, json_object, model_name, output_max, service_tier, stop_strings, top_k, top_p,
+    TIERS, UNIT, boolean, decimal, include_usage, json_object, model_name, output_max, service_tier, stop_strings, top_k, top_p,
 };
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
 use crate::dialect::piece::Reading;
@@ -24,14 +24,12 @@ const PROMPT_TOKENS_MAX: usize = 2_097_152;
 const LOGIT_BIAS_MAX: usize = 1_024;
 const TOP_LOGPROBS_MAX: i64 = 20;
 const COMPLETION_LOGPROBS_MAX: i64 = 5;
-/// Every tier name is understood; all are served, and charged, as `default`.
-const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
 
 /// Reads a body.
 pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
     let fields: GenerationFields<'_> = json_object(body)?;
     refuse_unsupported(kind, &fields)?;
-    service_tier(fields.service_tier, &TIERS)?;
+    let tier = service_tier(fields.service_tier, &TIERS)?;
     let answers = match field("n", fields.n) {
         Some(n) => n.integer(1..=i64::try_from(CHOICES_MAX).unwrap_or(1))?,
         None => 1,
@@ -52,6 +50,7 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
     let sampling = sampling(kind, &fields)?;
     let form = super::Form { kind, include_usage: include_usage(fields.stream_options)?, logprobs: sampling.logprobs.is_some() };
     Ok(Call {
+        tier,
         model: model_name(fields.model)?,
         prompts,
         answers,

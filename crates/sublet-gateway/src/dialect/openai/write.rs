@@ -8,6 +8,7 @@ use sublet_api::openai::{
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, PositionLogprobs};
 use sublet_core::id::RequestId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, Timestamp};
 
 use super::{Form, Kind};
@@ -25,6 +26,7 @@ pub(crate) struct Frames {
     id: String,
     model: String,
     created: Timestamp,
+    tier: ServiceTier,
     /// Made with the first event.
     prefix: Vec<u8>,
     ids: CallIds,
@@ -46,6 +48,7 @@ impl Frames {
             id: subject.request.to_string(),
             model: subject.model.to_owned(),
             created: subject.created,
+            tier: subject.tier,
             prefix: Vec::new(),
             ids: subject.call_ids("call"),
             answers: vec![Sent::default(); subject.choices],
@@ -65,7 +68,9 @@ impl Frames {
         push_json(&mut prefix, &self.created.seconds());
         prefix.extend_from_slice(b",\"model\":");
         push_json(&mut prefix, self.model.as_str());
-        prefix.extend_from_slice(b",\"service_tier\":\"default\",\"choices\":[");
+        prefix.extend_from_slice(b",\"service_tier\":\"");
+        prefix.extend_from_slice(self.tier.as_str().as_bytes());
+        prefix.extend_from_slice(b"\",\"choices\":[");
         prefix
     }
 
@@ -143,7 +148,7 @@ impl Frames {
             model: self.model.clone(),
             choices: answers.into_iter().zip(end.finishes).enumerate().map(choice).collect(),
             usage: usage(end.tokens),
-            service_tier: "default".to_owned(),
+            service_tier: self.tier.to_string(),
             sublet_stop: end.stop(),
         }
     }

@@ -8,7 +8,7 @@ use sublet_core::{Result, TokenCount};
 
 use super::Form;
 use crate::dialect::body::{
-    UNIT, boolean, decimal, json_object, model_name, push_call, push_result, push_turn, service_tier, top_p,
+    TIERS, UNIT, boolean, decimal, json_object, model_name, push_call, push_result, push_turn, service_tier, top_p,
 };
 use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
 use crate::dialect::format::{Rule, openai_format};
@@ -22,14 +22,13 @@ const TOP_LOGPROBS_MAX: i64 = 20;
 /// Longest text that is repeated to whoever sent it, beside instructions.
 const ECHO_BYTES_MAX: usize = 16 * 1_024;
 const LABEL_BYTES_MAX: usize = 1_024;
-const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "fast"];
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Reads a body.
 pub(crate) fn read(body: &[u8]) -> Result<Call> {
     let fields: ResponseRequestFields<'_> = json_object(body)?;
     refuse_unsupported(&fields)?;
-    service_tier(fields.service_tier, &TIERS)?;
+    let tier = service_tier(fields.service_tier, &TIERS)?;
     let model = model_name(fields.model)?;
     let instructions = field("instructions", fields.instructions).map(|field| field.parse::<String>("a string")).transpose()?;
     let mut messages = Vec::new();
@@ -76,6 +75,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
         user: label("user", fields.user)?,
     };
     Ok(Call {
+        tier,
         model,
         prompts: vec![Prompt::Chat(plan.chat)],
         answers: 1,

@@ -10,6 +10,7 @@ use sublet_api::responses::{
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, PositionLogprobs};
 use sublet_core::id::RequestId;
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, Timestamp, TokenCount};
 
 use super::Form;
@@ -33,6 +34,7 @@ pub(crate) struct Events {
     item_ids: CallIds,
     call_ids: CallIds,
     created: Timestamp,
+    tier: ServiceTier,
     /// The number of the next event.
     sequence: u64,
     /// Items so far; the last one is open.
@@ -55,6 +57,7 @@ impl Events {
             item_ids: subject.call_ids("fc"),
             call_ids: subject.call_ids("call"),
             created: subject.created,
+            tier: subject.tier,
             sequence: 0,
             items: Vec::new(),
             calls: 0,
@@ -78,7 +81,7 @@ impl Events {
             incomplete_details: None,
             output: Vec::new(),
             usage: None,
-            service_tier: "default".to_owned(),
+            service_tier: self.tier.to_string(),
             request: self.form.echo.clone(),
             sublet: None,
             sublet_stop: None,
