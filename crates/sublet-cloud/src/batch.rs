@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use sublet_core::batch::{BatchStatus, LineEndpoint, LineServer};
 use sublet_core::engine::ModelEngine;
@@ -44,6 +45,8 @@ pub struct Batches {
     pub(crate) owner: GatewayId,
     /// One for each line that may run.
     pub(crate) permits: Arc<Semaphore>,
+    /// Batches whose lines run here: each has its share of the places.
+    pub(crate) sharers: Arc<AtomicUsize>,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -112,6 +115,7 @@ impl Batches {
             engine: ports.engine,
             owner: ports.owner,
             permits: Arc::new(Semaphore::new(LINES_IN_FLIGHT_MAX)),
+            sharers: Arc::default(),
             wake: Arc::default(),
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sublet_core::admission::{Access, TokenUsage};
@@ -48,6 +49,26 @@ struct Ran {
     _permit: OwnedSemaphorePermit,
 }
 
+/// One of the batches that share the places of lines, until it is dropped.
+struct Sharer(Arc<AtomicUsize>);
+
+impl Sharer {
+    fn new(sharers: &Arc<AtomicUsize>) -> Self {
+        sharers.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(sharers))
+    }
+    /// Lines of one batch that may run at once.
+    fn share(&self) -> usize {
+        (LINES_IN_FLIGHT_MAX / self.0.load(Ordering::Acquire).max(1)).max(1)
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What comes of a look at the batch.
 enum Course {
     On,
@@ -63,6 +84,7 @@ struct Progress<'w> {
     batch: Batch,
     access: Arc<Access>,
     running: JoinSet<Ran>,
+    sharer: Sharer,
     /// Read from the table, or put back.
     waiting: VecDeque<Line>,
     /// The last line that was read.
@@ -94,6 +116,7 @@ impl Worker {
             batch,
             access,
             running: JoinSet::new(),
+            sharer: Sharer::new(&self.batches.sharers),
             waiting: VecDeque::new(),
             cursor: 0,
             all_read: false,
@@ -253,10 +276,13 @@ impl Progress<'_> {
         Ok(())
     }
 
-    /// A place for one more line of any batch, if the engine has nothing better to do. A line gives way to
-    /// everything else as long as there is time for that.
+    /// A place for one more line of this batch, if the engine has nothing better to do and others have their
+    /// share. A line gives way to everything else as long as there is time for that.
     fn room(&self) -> Option<(OwnedSemaphorePermit, ServiceTier)> {
         let batches = &self.worker.batches;
+        if self.running.len() >= self.sharer.share() {
+            return None;
+        }
         let own = LINES_IN_FLIGHT_MAX - batches.permits.available_permits();
         let now = batches.now();
         let urgency = urgency(now, self.forecast(now), self.batch.expires_at);

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use sublet_api::openai::CostNote;
@@ -14,6 +15,8 @@ use crate::dialect::{End, Form, Subject, Text, Writer};
 use crate::generation::{Delta, Ended, Generation, Step};
 use crate::reply::{Head, log, write_cost};
 
+/// Events are gathered into one write up to here. What is written is delivered, and charged if its reader leaves.
+const WRITE_BYTES_MAX: usize = 8 * 1_024;
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a finished request cost and left, as its answer shows it.
@@ -88,12 +91,14 @@ struct Streaming {
     writer: Box<dyn Writer>,
     generation: Generation,
     begun: bool,
+    /// Seen while the events before it were gathered.
+    failed: Option<Error>,
 }
 
 /// Answers with events as they come.
 fn streamed(head: Head, form: Form, generation: Generation) -> Response {
     let writer = writer_of(form, &head, &generation);
-    let state = Streaming { head: head.clone(), writer, generation, begun: false };
+    let state = Streaming { head: head.clone(), writer, generation, begun: false, failed: None };
     let stream = futures_util::stream::unfold(Some(state), |state| async move {
         let (event, state) = state?.next().await;
         Some((Ok::<Bytes, Infallible>(event.into()), state))
@@ -120,12 +125,17 @@ impl Streaming {
             }
         }
         loop {
-            match self.generation.next().await {
+            let step = match self.failed.take() {
+                Some(error) => Step::Failed(error),
+                None => self.generation.next().await,
+            };
+            match step {
                 Step::Started => {}
                 Step::Silence => return (self.writer.heartbeat().to_vec(), Some(self)),
                 Step::Delta(delta) => {
                     self.writer.delta(&mut out, &delta);
                     if !out.is_empty() {
+                        self.gather_ready(&mut out);
                         return (out, Some(self));
                     }
                 }
@@ -137,6 +147,19 @@ impl Streaming {
                     let error = ended.durable().await.err().unwrap_or(error);
                     return (failure(&head, writer.as_mut(), &error), None);
                 }
+            }
+        }
+    }
+
+    /// Adds the events that are there already: they go out in one write.
+    fn gather_ready(&mut self, out: &mut Vec<u8>) {
+        while out.len() < WRITE_BYTES_MAX {
+            match self.generation.next().now_or_never() {
+                Some(Step::Delta(delta)) => self.writer.delta(out, &delta),
+                Some(Step::Started | Step::Silence) => {}
+                Some(Step::Failed(error)) => return self.failed = Some(error),
+                // An answer that is done stays so.
+                Some(Step::Done) | None => return,
             }
         }
     }

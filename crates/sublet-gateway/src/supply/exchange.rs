@@ -108,8 +108,9 @@ struct Tally {
     /// Ends of answers.
     finishes: usize,
     reason: Option<FinishReason>,
-    /// Output that was passed on.
+    /// Output that was passed on, and that of the last event that is to be.
     passed: u64,
+    queued: u64,
 }
 
 impl Tally {
@@ -530,7 +531,10 @@ impl Exchange {
 
     /// An event that says nothing waits for no money.
     fn push(&mut self, text: String, speaks: bool) {
-        let output = if speaks { self.output().0 } else { count(self.tally.passed).min(self.output().0) };
+        if speaks {
+            self.tally.queued = u64::try_from(self.output().0.get()).unwrap_or(0);
+        }
+        let output = count(self.tally.queued).min(self.output().0);
         self.queue.push_back(GenerationEvent::Delta { text, output, logprobs: Vec::new() });
     }
 
