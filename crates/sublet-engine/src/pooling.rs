@@ -65,15 +65,15 @@ impl Vectors {
         }
     }
 
-    /// The place and the vector of the input whose positions were all added.
-    pub fn take(&mut self) -> (usize, Vec<u8>) {
+    /// The place and the vector of the input whose positions were all added; `None` if the model made no numbers of it.
+    pub fn take(&mut self) -> Option<(usize, Vec<u8>)> {
         let mut values = std::mem::take(&mut self.sum);
         // A mean and a sum differ in length only, and the length becomes 1.
         values.truncate(self.dimensions);
         let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
         let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
         let bytes = values.iter().flat_map(|value| ((value * scale) as f32).to_le_bytes()).collect();
-        (self.input, bytes)
+        length.is_finite().then_some((self.input, bytes))
     }
 
     /// The tokens of the next input.
@@ -190,10 +190,12 @@ mod tests {
         vectors.add(0, &[9.0, 9.0]);
         vectors.add(0, &[3.0, 4.0]);
         vectors.add(1, &[3.0, 4.0]);
-        assert_eq!(vectors.take(), (0, 1.0_f32.to_le_bytes().to_vec()));
+        assert_eq!(vectors.take(), Some((0, 1.0_f32.to_le_bytes().to_vec())));
         assert_eq!(vectors.advance(), Some(vec![3]));
         vectors.add(0, &[0.0, 0.0]);
-        assert_eq!(vectors.take(), (1, 0.0_f32.to_le_bytes().to_vec()));
+        assert_eq!(vectors.take(), Some((1, 0.0_f32.to_le_bytes().to_vec())));
+        vectors.add(0, &[f32::NAN, 0.0]);
+        assert_eq!(vectors.take(), None);
         assert_eq!(vectors.advance(), None);
     }
 }

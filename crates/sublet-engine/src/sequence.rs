@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use sublet_core::TokenCount;
+use sublet_core::{Error, TokenCount};
 use sublet_core::engine::{Allowance, FinishReason, GenerationEvent, Sampling};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -177,7 +177,11 @@ impl Sequence {
         if !std::mem::replace(&mut self.started, true) {
             self.outlet.push(GenerationEvent::Started { input: vectors.total(), cached_input: TokenCount::ZERO });
         }
-        let (input, values) = vectors.take();
+        let Some((input, values)) = vectors.take() else {
+            self.finished = true;
+            self.outlet.push(GenerationEvent::Failed(Error::internal("the model made a state that is no number")));
+            return;
+        };
         self.outlet.push(GenerationEvent::Vector { input, values });
         match vectors.advance() {
             Some(tokens) => {

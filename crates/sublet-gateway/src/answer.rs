@@ -48,6 +48,7 @@ pub(crate) async fn gather(generation: &mut Generation) -> Result<Vec<Text>> {
                 texts[choice].text.push_str(&text);
                 texts[choice].logprobs.extend(logprobs);
             }
+            Step::Vector { choice, values } => texts[choice].vectors.push(values),
             Step::Done => return Ok(texts),
             Step::Failed(error) => return Err(error),
         }
@@ -119,7 +120,8 @@ impl Streaming {
         }
         loop {
             match self.generation.next().await {
-                Step::Started => {}
+                // Vectors are not streamed.
+                Step::Started | Step::Vector { .. } => {}
                 Step::Silence => return (self.writer.heartbeat().to_vec(), Some(self)),
                 Step::Delta(delta) => {
                     self.writer.delta(&mut out, &delta);

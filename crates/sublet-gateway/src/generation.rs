@@ -67,6 +67,8 @@ pub(crate) enum Step {
     /// The prompt was read.
     Started,
     Delta(Delta),
+    /// The next vector of one lane: little-endian 32-bit floats.
+    Vector { choice: usize, values: Vec<u8> },
     /// Every answer ended well.
     Done,
     Failed(Error),
@@ -187,7 +189,7 @@ impl Generation {
         match tokio::time::timeout(wait, self.next()).await {
             Ok(Step::Failed(error)) => Err(error),
             // Delta and Done cannot come first: the engine's contract begins with Started.
-            Ok(Step::Started | Step::Silence | Step::Delta(_) | Step::Done) | Err(_) => Ok(()),
+            Ok(Step::Started | Step::Silence | Step::Delta(_) | Step::Vector { .. } | Step::Done) | Err(_) => Ok(()),
         }
     }
 
@@ -330,7 +332,9 @@ impl Generation {
         let streamed = self.facts.streamed;
         let branch = &mut self.branches[choice];
         branch.quiet = false;
-        if !branch.started && matches!(event, Some(GenerationEvent::Delta { .. } | GenerationEvent::Finished { .. })) {
+        let speaks =
+            matches!(event, Some(GenerationEvent::Delta { .. } | GenerationEvent::Vector { .. } | GenerationEvent::Finished { .. }));
+        if speaks && !branch.started {
             return Some(Step::Failed(Error::internal("a generation spoke before it started")));
         }
         match event {
@@ -350,6 +354,8 @@ impl Generation {
                 self.last_sent = self.last_event;
                 (!text.is_empty() || !logprobs.is_empty()).then_some(Step::Delta(Delta { choice, text, logprobs }))
             }
+            // Those of one stream come in the order of its inputs.
+            Some(GenerationEvent::Vector { values, .. }) => Some(Step::Vector { choice, values }),
             Some(GenerationEvent::Counted { input, cached_input, measured }) => {
                 branch.count(input, cached_input, measured);
                 None

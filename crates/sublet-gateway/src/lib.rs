@@ -64,11 +64,15 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
         let gateway = Arc::clone(gateway);
         post(move |request: Request<Body>| serve::count(Arc::clone(&gateway), endpoint, request))
     };
-    let (listing, getting) = (Arc::clone(gateway), Arc::clone(gateway));
+    let (listing, getting, refusing) = (Arc::clone(gateway), Arc::clone(gateway), Arc::clone(gateway));
     vec![
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
         (Operation::CreateEmbedding, bind(Endpoint::Embedding)),
+        (
+            Operation::CreateModeration,
+            post(move |headers: HeaderMap| serve::refuse_moderation(Arc::clone(&refusing), headers)),
+        ),
         (Operation::CreateResponse, bind(Endpoint::Response)),
         (Operation::CountResponseTokens, count(Endpoint::Response)),
         (Operation::CreateMessage, bind(Endpoint::Message)),

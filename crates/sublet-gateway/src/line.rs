@@ -15,7 +15,7 @@ use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
 use crate::answer::{Bill, end, gather, writer_of};
 use crate::dialect::{Endpoint, Form};
 use crate::gateway::Gateway;
-use crate::generation::{Facts, Generation, Guards, not_written};
+use crate::generation::{Bills, Facts, Generation, Guards, not_written};
 use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
 use crate::journal::writer::Written;
 use crate::prepare::{Prepared, prepare};
@@ -57,6 +57,7 @@ const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
         LineEndpoint::ChatCompletions => Endpoint::Chat,
         LineEndpoint::Completions => Endpoint::Completion,
         LineEndpoint::Responses => Endpoint::Response,
+        LineEndpoint::Embeddings => Endpoint::Embedding,
     }
 }
 
@@ -131,7 +132,7 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
         let message = format!("the answer of a line has at most {LINE_ANSWER_BYTES_MAX} bytes; this one was not charged");
         return refused(head, Error::new(ErrorCode::InvalidRequest, message).alternative("ask for fewer tokens or answers"));
     }
-    if ending.tokens.output == TokenCount::ZERO {
+    if ending.tokens.output == TokenCount::ZERO && generation.facts.bills == Bills::Answer {
         generation.complete();
         return LineEnd::Free { body };
     }

@@ -1,9 +1,11 @@
 //! From a body to work that can be priced: the fields are checked, the model is found, the prompt is measured.
 
+mod vectors;
+
 use std::sync::{Arc, OnceLock};
 
 use sublet_core::admission::Access;
-use sublet_core::engine::{Allowance, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
+use sublet_core::engine::{Allowance, EmbedRequest, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
 use sublet_core::id::ReplicaId;
 use sublet_core::supply::{RemoteModel, ReplicaSource};
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
@@ -58,6 +60,8 @@ pub(crate) enum Payment {
 
 enum Source {
     Engine(Box<Settings>),
+    /// The engine makes vectors: one request to it for each lane.
+    Vectors(Vec<EmbedRequest>),
     Replicas { model: Arc<RemoteModel>, relayed: Box<Relayed> },
 }
 
@@ -118,6 +122,7 @@ impl Prepared {
         let lot = self.lots[index];
         match &self.source {
             Source::Engine(settings) => settings.generate(gateway, settings.request(index, lot.cap, allowance)).await,
+            Source::Vectors(lanes) => gateway.engine.embed(lanes[index].clone()),
             Source::Replicas { model, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
@@ -182,6 +187,7 @@ pub(crate) async fn prepare(
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
+        Served::Here(model) if endpoint == Endpoint::Embedding => vectors::prepare(&gateway, &access, &body, model),
         Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
         Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), &body, model),
     };

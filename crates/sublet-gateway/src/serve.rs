@@ -56,6 +56,15 @@ async fn admit_and_count(
     Ok(prepared.prompt())
 }
 
+/// Refuses to classify, with what would work: whoever may ask learns that, and nobody else.
+pub(crate) async fn refuse_moderation(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
+    let head = Head::new(gateway.ids.mint(), Endpoint::Chat.envelope());
+    match gateway.access.authenticate(&headers).await {
+        Ok(_) => head.error(&Error::no_moderations()),
+        Err(error) => head.error(&error),
+    }
+}
+
 /// A request whose key, speed and body are good.
 struct Admitted {
     entered: Entered,

@@ -161,6 +161,7 @@ mod tests {
                 "CreateChatCompletion",
                 "CreateCompletion",
                 "CreateEmbedding",
+                "CreateModeration",
                 "CreateResponse",
                 "CountResponseTokens",
                 "CreateMessage",

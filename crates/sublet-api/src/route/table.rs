@@ -73,6 +73,7 @@ routes! {
         .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
     CreateEmbedding      = Post "/v1/embeddings"       .open(Project, "Turns texts into vectors, with models that do so.")
         .inference().takes::<openai::EmbeddingRequest>().gives::<openai::EmbeddingList>();
+    CreateModeration     = Post "/v1/moderations"      .open(Project, "Not offered: no classifier is served; the error says what would work.").refuses();
     CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; nothing of it is stored.")
         .inference().takes::<ResponseRequest>().gives_or_streams::<Response, ResponseEvent>();
     CountResponseTokens  = Post "/v1/responses/input_tokens" .open(Project, "Counts an input's tokens, free of charge.")

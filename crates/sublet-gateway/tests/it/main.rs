@@ -7,6 +7,8 @@ mod dialects;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod embeddings;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod input;
