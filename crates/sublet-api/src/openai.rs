@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sublet_core::engine::{Millionths, Role};
 
+use crate::card::ModelNote;
 use crate::fields::raw_fields;
 use crate::money::Money;
+use crate::time::UnixSeconds;
 
 raw_fields! {
     /// Every top-level field of a chat or text completion that the gateway looks at. JSON `null` reads as absent.
@@ -396,6 +398,11 @@ pub struct Model {
     pub context_window: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<ModelPricing>,
+    /// It is not served from then on; left out if no end is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_date: Option<UnixSeconds>,
+    #[serde(default)]
+    pub sublet: ModelNote,
 }
 
 /// Prices in force now, per million tokens.

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use sublet_core::engine::{
-    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt, STOP_STRINGS_MAX,
-    Sampling, ToolTemplate,
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+    STOP_STRINGS_MAX, Sampling, ToolTemplate,
 };
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, TokenCount};
 

@@ -179,7 +179,8 @@ mod tests {
         assert_eq!(shortening(false, &[], 64), Shortening::Refused);
         assert_eq!(shortening(true, &[], 64), Shortening::Any);
         assert_eq!(shortening(true, &[0, 16, 99], 64), Shortening::To([16].into()));
-        let info = VectorSettings { shortening: Shortening::To([16].into()), ..VectorSettings::default() }.info(64).expect("it fits");
+        let info =
+            VectorSettings { shortening: Shortening::To([16].into()), ..VectorSettings::default() }.info(64).expect("it fits");
         assert_eq!([16, 17, 64].map(|length| info.allows(length)), [true, false, true]);
     }
 

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use sublet_core::{Error, TokenCount};
 use sublet_core::engine::{Allowance, FinishReason, GenerationEvent, Sampling};
+use sublet_core::{Error, TokenCount};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 

@@ -25,6 +25,7 @@ use crate::branch::{Branch, poll_branches};
 use crate::gateway::{Entered, Gateway, Phase};
 use crate::idempotency::Claim;
 use crate::journal::writer::{Submission, Written};
+use crate::measured::Sample;
 use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
 use crate::purse::{Ask, Extended, Money};
 use crate::rate::{InFlight, KeyRate};
@@ -68,7 +69,10 @@ pub(crate) enum Step {
     Started,
     Delta(Delta),
     /// The next vector of one lane: little-endian 32-bit floats.
-    Vector { choice: usize, values: Vec<u8> },
+    Vector {
+        choice: usize,
+        values: Vec<u8>,
+    },
     /// Every answer ended well.
     Done,
     Failed(Error),
@@ -332,8 +336,10 @@ impl Generation {
         let streamed = self.facts.streamed;
         let branch = &mut self.branches[choice];
         branch.quiet = false;
-        let speaks =
-            matches!(event, Some(GenerationEvent::Delta { .. } | GenerationEvent::Vector { .. } | GenerationEvent::Finished { .. }));
+        let speaks = matches!(
+            event,
+            Some(GenerationEvent::Delta { .. } | GenerationEvent::Vector { .. } | GenerationEvent::Finished { .. })
+        );
         if speaks && !branch.started {
             return Some(Step::Failed(Error::internal("a generation spoke before it started")));
         }
@@ -490,11 +496,22 @@ impl Generation {
             drop(money);
         } else {
             self.gateway.metrics.ended(outcome, &tokens);
+            self.measure(output);
             ended.cost = provisional_cost(&self.facts.prices, &tokens).unwrap_or(Nanos::ZERO);
             ended.durable = Some(self.record(money, outcome, tokens));
         }
         ended.remaining = purse.remaining();
         ended
+    }
+
+    /// Takes note of how fast one answer was, where that tells something of its model.
+    fn measure(&self, output: TokenCount) {
+        let facts = &self.facts;
+        let was_seen = facts.streamed || facts.served_by.is_none();
+        let is_alone = self.branches.len() == 1 && facts.line.is_none() && facts.bills == Bills::Answer;
+        let Some(first_token_at) = self.first_token_at.filter(|_| was_seen && is_alone) else { return };
+        let finished_at = self.gateway.clock.now();
+        self.gateway.measured.record(&facts.model, Sample { admitted_at: facts.admitted_at, first_token_at, finished_at, output });
     }
 
     /// The least certain of its branches.

@@ -25,8 +25,10 @@ mod idempotency;
 pub mod journal;
 mod keys;
 mod line;
+mod measured;
 pub mod metrics;
 mod models;
+mod offer;
 mod prepare;
 mod pricing;
 mod purse;
@@ -69,10 +71,7 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
         (Operation::CreateEmbedding, bind(Endpoint::Embedding)),
-        (
-            Operation::CreateModeration,
-            post(move |headers: HeaderMap| serve::refuse_moderation(Arc::clone(&refusing), headers)),
-        ),
+        (Operation::CreateModeration, post(move |headers: HeaderMap| serve::refuse_moderation(Arc::clone(&refusing), headers))),
         (Operation::CreateResponse, bind(Endpoint::Response)),
         (Operation::CountResponseTokens, count(Endpoint::Response)),
         (Operation::CreateMessage, bind(Endpoint::Message)),

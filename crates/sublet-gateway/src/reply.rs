@@ -1,5 +1,7 @@
 //! What every answer carries: the request id, the speed limits, and on errors the envelope and whether to repeat.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -8,6 +10,7 @@ use sublet_core::id::RequestId;
 use sublet_core::{DurationMs, Error, ErrorCode, Money};
 
 use crate::dialect::Envelope;
+use crate::offer::Warning;
 use crate::rate::RateReport;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,11 +29,13 @@ pub(crate) struct Head {
     pub request: RequestId,
     pub rate: RateReport,
     pub envelope: Envelope,
+    /// Of the model's end.
+    pub warning: Option<Arc<Warning>>,
 }
 
 impl Head {
     pub fn new(request: RequestId, envelope: Envelope) -> Self {
-        Self { request, rate: RateReport::default(), envelope }
+        Self { request, rate: RateReport::default(), envelope, warning: None }
     }
 
     pub fn write(&self, headers: &mut HeaderMap) {
@@ -41,6 +46,9 @@ impl Head {
             headers.insert(REQUEST_ID, value);
         }
         self.rate.write(headers);
+        if let Some(warning) = &self.warning {
+            warning.write(headers);
+        }
     }
 
     /// A JSON answer.

@@ -80,6 +80,7 @@ impl Admitted {
     /// Reading a prompt is work, whatever comes of it.
     fn spend(&self, prepared: &Prepared, head: &mut Head) {
         self.state.rate.spend_tokens(prepared.prompt(), self.now);
+        head.warning.clone_from(&prepared.warning);
         head.rate = self.state.rate.report(self.now);
     }
 }

@@ -16,7 +16,9 @@ use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineName, LineRequest, LineServer};
 use sublet_core::blob::{BlobStore, BlobWriter};
-use sublet_core::engine::{EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
+use sublet_core::engine::{
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};

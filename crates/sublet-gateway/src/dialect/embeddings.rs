@@ -103,9 +103,7 @@ fn inputs(field: Option<Field<'_>>) -> Result<Vec<Prompt>> {
     let first = field.raw.get().strip_prefix('[').map(|rest| rest.trim_start().bytes().next());
     let inputs: Vec<Prompt> = match (field.raw.get().as_bytes().first(), first) {
         (Some(b'"'), _) => vec![Prompt::Text(field.parse(&expected)?)],
-        (_, Some(Some(b'"'))) => {
-            field.parse::<Bounded<String, INPUTS_MAX>>(&expected)?.0.into_iter().map(Prompt::Text).collect()
-        }
+        (_, Some(Some(b'"'))) => field.parse::<Bounded<String, INPUTS_MAX>>(&expected)?.0.into_iter().map(Prompt::Text).collect(),
         (_, Some(Some(b'['))) => {
             let lists = field.parse::<Bounded<Bounded<u32, TOKENS_MAX>, INPUTS_MAX>>(&expected)?;
             lists.0.into_iter().map(|tokens| Prompt::Tokens(tokens.0)).collect()
@@ -133,7 +131,9 @@ fn dimensions(field: Option<Field<'_>>, model: &EmbeddingInfo) -> Result<Option<
     let whole = model.dimensions;
     let message = format!("vectors of this model have {whole} values, and cannot have {wanted}");
     let error = match &model.shortening {
-        Shortening::Refused => unsupported("dimensions", &format!("does not work with this model: its vectors have {whole} values")),
+        Shortening::Refused => {
+            unsupported("dimensions", &format!("does not work with this model: its vectors have {whole} values"))
+        }
         Shortening::Any => invalid("dimensions", message).alternative(format!("1 to {whole}")),
         Shortening::To(lengths) => {
             lengths.iter().fold(invalid("dimensions", message), |error, length| error.alternative(length.to_string()))
@@ -213,11 +213,8 @@ impl Writer for Vectors {
     fn whole(&mut self, texts: Vec<Text>, end: &End<'_>) -> Vec<u8> {
         let count = texts.iter().map(|text| text.vectors.len()).sum();
         let dealt = (0..count).filter_map(|index| texts[index % texts.len()].vectors.get(index / texts.len()));
-        let data = dealt.zip(0..).map(|(bytes, index)| Embedding {
-            object: "embedding".to_owned(),
-            index,
-            embedding: self.value(bytes),
-        });
+        let data =
+            dealt.zip(0..).map(|(bytes, index)| Embedding { object: "embedding".to_owned(), index, embedding: self.value(bytes) });
         let prompt_tokens = end.tokens.prompt().get();
         json(&EmbeddingList {
             object: "list".to_owned(),

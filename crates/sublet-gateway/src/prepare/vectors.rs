@@ -7,22 +7,25 @@ use sublet_core::admission::Access;
 use sublet_core::engine::{EmbedRequest, ModelInfo, PreparedPrompt, Prompt};
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
-use super::{ALTERNATIVES_MAX, Lot, Payment, Prepared, Served, Source, all_models};
+use super::{Lot, Payment, Prepared, Source};
 use crate::branch::Origin;
 use crate::dialect::embeddings::{Asked, Form, TOKENS_MAX, foreign_token, read};
 use crate::dialect::{Form as AnswerForm, Reading, Shape, no_embeddings};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
+use crate::offer::{Served, all_models};
 
 /// Places that one request takes in the engine's queue and in its steps.
 const LANES_MAX: usize = 8;
+/// Models named to whoever asked one that makes no vectors.
+const ALTERNATIVES_MAX: usize = 20;
 
 pub(super) fn prepare(gateway: &Gateway, access: &Access, body: &[u8], model: ModelInfo) -> Result<Prepared> {
     let Some(info) = &model.embeddings else {
-        return Err(all_models(gateway, access).iter().filter(|served| makes_vectors(served)).take(ALTERNATIVES_MAX).fold(
-            no_embeddings(&format!("the model '{}'", model.name)),
-            |error, served| error.alternative(served.name()),
-        ));
+        let others = all_models(gateway, access);
+        let others = others.iter().filter(|offer| makes_vectors(&offer.served)).take(ALTERNATIVES_MAX);
+        let error = no_embeddings(&format!("the model '{}'", model.name));
+        return Err(others.fold(error, |error, offer| error.alternative(offer.name())));
     };
     let Asked { inputs, dimensions, format } = read(body, info)?;
     let lanes = inputs.len().min(LANES_MAX);
@@ -37,6 +40,7 @@ pub(super) fn prepare(gateway: &Gateway, access: &Access, body: &[u8], model: Mo
         bills: Bills::Input,
         lots: requests.iter().map(lot).collect(),
         served_by: None,
+        warning: None,
         source: Source::Vectors(requests),
         model: model.name,
     })

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
+use sublet_core::card::Cards;
 use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, SecretSource};
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
@@ -86,6 +87,10 @@ impl Supply {
 
     pub fn models(&self) -> Arc<RemoteModels> {
         self.catalogue.remote_models()
+    }
+
+    pub fn cards(&self) -> Arc<Cards> {
+        self.catalogue.cards()
     }
 
     pub fn find(&self, name: &str) -> Option<Arc<RemoteModel>> {

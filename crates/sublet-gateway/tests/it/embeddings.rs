@@ -171,7 +171,10 @@ async fn moderations_are_refused_with_what_would_work() {
     let world = World::new().await;
     let response = world.post("/v1/moderations", &json!({"input": "x"})).await;
     let (status, headers, answer) = value(response).await;
-    assert_eq!((status, &answer["error"]["code"], &answer["error"]["type"]), (404, &json!("not_offered"), &json!("invalid_request_error")));
+    assert_eq!(
+        (status, &answer["error"]["code"], &answer["error"]["type"]),
+        (404, &json!("not_offered"), &json!("invalid_request_error"))
+    );
     assert_eq!(answer["error"]["alternatives"].as_array().map(Vec::len), Some(2), "{answer}");
     assert_eq!(headers["x-should-retry"], "false");
     let stranger = http::Request::post("/v1/moderations").body(axum::body::Body::from("{}")).unwrap();

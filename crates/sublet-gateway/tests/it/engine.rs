@@ -12,8 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::{Stream, StreamExt};
 use sublet_core::engine::{
-    Allowance, Chat, Constraint, EmbedRequest, EmbeddingInfo, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, GenerationStream, Millionths,
-    ModelEngine, ModelInfo, Pooling, PositionLogprobs, PreparedPrompt, Prompt, Shortening, TokenLogprob, ToolTemplate,
+    Allowance, Chat, Constraint, EmbedRequest, EmbeddingInfo, EngineLoad, FinishReason, GenerateRequest, GenerationEvent,
+    GenerationStream, Millionths, ModelEngine, ModelInfo, Pooling, PositionLogprobs, PreparedPrompt, Prompt, Shortening,
+    TokenLogprob, ToolTemplate,
 };
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
@@ -260,11 +261,7 @@ impl ModelEngine for Engine {
             vocabulary: TokenCount::new(500),
             has_chat_template: true,
             tools: ToolTemplate::Tagged,
-            embeddings: Some(EmbeddingInfo {
-                dimensions: 4,
-                pooling: Pooling::Mean,
-                shortening: Shortening::To([2].into()),
-            }),
+            embeddings: Some(EmbeddingInfo { dimensions: 4, pooling: Pooling::Mean, shortening: Shortening::To([2].into()) }),
         };
         let plain = ModelInfo { tools: ToolTemplate::Absent, embeddings: None, ..model("lab/tiny") };
         vec![model("tiny"), plain, model("unpriced")]

@@ -1,6 +1,8 @@
 //! The gateway over fakes: money, streams, journal, input.
 
 #[cfg(test)]
+mod cards;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod dialects;

@@ -26,7 +26,9 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, ModelAccess, RateLimits, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
-use sublet_core::engine::{EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
+use sublet_core::engine::{
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+};
 use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
