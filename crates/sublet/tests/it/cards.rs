@@ -67,7 +67,8 @@ fn licences(database: Database) {
     server.restart();
     call(&server, &key, &model).good();
     // Another licence is another agreement.
-    put(&server, &model, &json!({ "licence": { "name": "llama4", "url": "https://example.com/4", "acceptance_required": true } })).good();
+    put(&server, &model, &json!({ "licence": { "name": "llama4", "url": "https://example.com/4", "acceptance_required": true } }))
+        .good();
     assert_eq!(call(&server, &key, &model).code(), "licence_not_accepted");
     assert_eq!(server.see(path, &server.keys.admin)["data"].as_array().map(Vec::len), Some(1));
 }
@@ -140,7 +141,10 @@ fn ends(database: Database) {
     });
     put(&server, model, &card).good();
     let answer = call(&server, key, model);
-    assert_eq!(answer.header("x-sublet-deprecation"), Some(format!("model={model}; shutdown=2099-01-01; replacement=maker/next").as_str()));
+    assert_eq!(
+        answer.header("x-sublet-deprecation"),
+        Some(format!("model={model}; shutdown=2099-01-01; replacement=maker/next").as_str())
+    );
     assert_eq!(answer.header("sunset"), Some("Thu, 01 Jan 2099 00:00:00 GMT"));
     answer.good();
     for _ in 0..3 {
