@@ -9,7 +9,6 @@ use sublet_api::model::ImportModel;
 use sublet_api::openai::{Model, ModelList, TokenPrice};
 use sublet_api::remote_model::{CreateRemoteModel, RemoteModel};
 use sublet_api::time::Rfc3339;
-use sublet_core::Timestamp;
 use sublet_core::card::Weights;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ModelId, OrganizationId};
@@ -266,7 +265,6 @@ fn note_missing_price(context: &mut Context<'_>, priced: bool) -> Result<()> {
 fn card_table(card: &ModelCard) -> Table {
     let said = &card.card;
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| NOTHING.to_owned());
-    let instant = |at: Option<Rfc3339>| at.map_or_else(|| NOTHING.to_owned(), |at| at.0.to_string());
     let licence = said.licence.as_ref().map(|licence| {
         let must = if licence.acceptance_required { ", to be accepted" } else { "" };
         format!("{}{must}", licence.name)
@@ -285,13 +283,12 @@ fn card_table(card: &ModelCard) -> Table {
         ("for training", text(&trained)),
         ("served in", policy.served_in.join(", ")),
         ("for", only.unwrap_or_else(|| "everybody".to_owned())),
-        ("deprecated", instant(said.deprecated_at)),
-        ("shut down", instant(said.shutdown_date)),
+        ("deprecated", render::rfc3339(said.deprecated_at)),
+        ("shut down", render::rfc3339(said.shutdown_date)),
         ("use instead", text(&said.replacement)),
         ("aliases", said.aliases.join(", ")),
     ];
-    Table::new(["field", "value"], "nothing is said of it")
-        .rows(rows.into_iter().map(|(name, value)| [Cell::text(name), Cell::text(value)]))
+    Table::of_fields(rows.into_iter().map(|(name, value)| (name, Cell::text(value))).collect())
 }
 
 const fn weights_text(weights: Weights) -> &'static str {
@@ -307,7 +304,7 @@ fn licence_table(accepted: &[AcceptedLicence]) -> Table {
             Cell::text(&accepted.model),
             Cell::text(&accepted.licence),
             Cell::text(&accepted.accepted_by),
-            Cell::text(Timestamp::from(accepted.accepted_at).to_string()),
+            Cell::text(render::unix(accepted.accepted_at)),
         ]
     });
     Table::new(["model", "licence", "accepted by", "at"], "no licence was accepted").rows(rows)
@@ -351,7 +348,7 @@ fn table(models: &ModelList) -> Table {
 fn state(model: &Model) -> String {
     let unaccepted = model.sublet.licence.as_ref().filter(|licence| !licence.accepted);
     let licence = unaccepted.map(|licence| format!("accept the licence {}", licence.name));
-    let end = model.shutdown_date.map(|at| format!("until {}", Timestamp::from(at)));
+    let end = model.shutdown_date.map(|at| format!("until {}", render::unix(at)));
     let notes: Vec<String> = licence.into_iter().chain(end).collect();
     if notes.is_empty() { NOTHING.to_owned() } else { notes.join(", ") }
 }
