@@ -177,7 +177,7 @@ error_codes! {
     ModelNotAllowed = "model_not_allowed", 403, "permission_error", 8,
         "This key may use only the models it was created for. Use one of them or ask for a key with the model.";
     LicenceNotAccepted = "licence_not_accepted", 403, "permission_error", 8,
-        "The model's licence has to be accepted by your organization first: read it, then run 'sublet models accept MODEL' with an admin key, or call POST /v1/organization/licences.";
+        "The model's licence has to be accepted by your organization first: read it, then run 'sublet models accept MODEL --licence NAME' with an admin key, or call POST /v1/organization/licences.";
     NotFound = "not_found", 404, "invalid_request_error", 4,
         "There is no such object in your project or organization.";
     ModelNotFound = "model_not_found", 404, "invalid_request_error", 4,

@@ -77,7 +77,7 @@ impl Offer {
         let body = serde_json::json!({ "model": name, "licence": licence.name });
         Err(Error::new(ErrorCode::LicenceNotAccepted, message)
             .param("model")
-            .alternative(format!("sublet models accept {name}, with an admin key"))
+            .alternative(format!("sublet models accept {name} --licence '{}', with an admin key", licence.name))
             .alternative(format!("POST /v1/organization/licences {body}, with an admin key")))
     }
 
