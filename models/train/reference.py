@@ -27,6 +27,7 @@ PROMPTS = [
 ]
 CONTINUATION_TOKENS = 24
 LOGITS_KEPT = 8
+VECTOR_VALUES_KEPT = 8
 
 
 def load_weights(path: pathlib.Path) -> dict:
@@ -87,15 +88,18 @@ class Reference:
         up = x @ self.weights[f"{prefix}.mlp.up_proj.weight"].T
         return (gate / (1.0 + np.exp(-gate)) * up) @ self.weights[f"{prefix}.mlp.down_proj.weight"].T
 
-    def logits(self, ids) -> np.ndarray:
-        """Logits of the last position, [V]."""
+    def states(self, ids) -> np.ndarray:
+        """What the last layer makes of every position, after the final norm, [T, H]."""
         x = self.weights["model.embed_tokens.weight"][np.asarray(ids)]
         for layer in range(self.config["num_hidden_layers"]):
             prefix = f"model.layers.{layer}"
             x = x + self.attention(self.norm(x, f"{prefix}.input_layernorm.weight"), prefix)
             x = x + self.feed_forward(self.norm(x, f"{prefix}.post_attention_layernorm.weight"), prefix)
-        last = self.norm(x[-1:], "model.norm.weight")
-        return (last @ self.weights["model.embed_tokens.weight"].T)[0]
+        return self.norm(x, "model.norm.weight")
+
+    def logits(self, ids) -> np.ndarray:
+        """Logits of the last position, [V]."""
+        return self.states(ids)[-1] @ self.weights["model.embed_tokens.weight"].T
 
     def continue_greedily(self, ids, count) -> list:
         """Stops early after the end token, which is kept."""
@@ -107,6 +111,16 @@ class Reference:
         return produced
 
 
+def describe_vector(values: np.ndarray) -> dict:
+    """A pooled state at length 1: its first values, and two sums over all."""
+    unit = values.astype(np.float64) / np.linalg.norm(values.astype(np.float64))
+    return {
+        "first": [round(float(value), 6) for value in unit[:VECTOR_VALUES_KEPT]],
+        "sum": round(float(unit.sum()), 5),
+        "sum_of_sizes": round(float(np.abs(unit).sum()), 5),
+    }
+
+
 def describe(reference: Reference, kind: str, prompt) -> dict:
     if kind == "chat":
         text = reference.render(prompt)
@@ -116,6 +130,7 @@ def describe(reference: Reference, kind: str, prompt) -> dict:
         ids = reference.tokenizer.encode(prompt).ids
         entry = {"text": prompt}
     logits = reference.logits(ids).astype(np.float64)
+    states = reference.states(ids)
     top = logits.max()
     continuation = reference.continue_greedily(ids, CONTINUATION_TOKENS)
     return entry | {
@@ -124,6 +139,8 @@ def describe(reference: Reference, kind: str, prompt) -> dict:
         "argmax": int(logits.argmax()),
         "logit_max": round(float(top), 5),
         "logsumexp": round(float(top + np.log(np.exp(logits - top).sum())), 5),
+        "vector_mean": describe_vector(states.mean(axis=0)),
+        "vector_last": describe_vector(states[-1]),
         "greedy_ids": continuation,
         "greedy_text": reference.tokenizer.decode(continuation, skip_special_tokens=False),
     }

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod batch;
 pub mod body;
 pub mod capacity;
+pub mod card;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod credit;

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sublet_core::engine::{Millionths, Role};
 
+use crate::card::ModelNote;
 use crate::fields::raw_fields;
 use crate::money::Money;
 use crate::schema::{NoticeText, TierText};
+use crate::time::UnixSeconds;
 use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
 
@@ -402,6 +404,11 @@ pub struct Model {
     /// The tiers at which it is sold to the caller, the first to give way first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_tiers: Vec<ModelTier>,
+    /// It is not served from then on; left out if no end is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_date: Option<UnixSeconds>,
+    #[serde(default)]
+    pub sublet: ModelNote,
 }
 
 /// A tier of a model.

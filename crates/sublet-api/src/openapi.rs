@@ -192,6 +192,7 @@ impl Builder {
                 "text/event-stream": { "schema": self.schema(event) },
             }),
             Answer::File => json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } }),
+            Answer::Refusal => return json!({ "default": { "$ref": "#/components/responses/Error" } }),
             Answer::Text | Answer::TextStream => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };
         json!({

@@ -62,6 +62,8 @@ text_schemas! {
     PurposeText = json_schema!({ "type": "string", "enum": FilePurpose::ALL.map(FilePurpose::as_str) });
     /// What is known of a server's own ways.
     EngineKindText = json_schema!({ "type": "string", "enum": ["vllm", "sglang", "llama_cpp", "openai"] });
+    /// Whether anybody can have a model's weights.
+    WeightsText = json_schema!({ "type": "string", "enum": ["open", "proprietary"] });
     /// Whether new requests go to a replica.
     ReplicaStateText = json_schema!({ "type": "string", "enum": ["serving", "draining"] });
     /// Whose hardware a replica is on.

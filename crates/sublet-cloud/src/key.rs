@@ -8,7 +8,7 @@ use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_store::change::{self, Subject};
 use sublet_store::key::{self, Key};
-use sublet_store::{Page, PageRequest, Tx, organization, project};
+use sublet_store::{Page, PageRequest, Tx, licence, organization, project};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
@@ -247,8 +247,12 @@ impl Cloud {
             )
             .alternative(format!("use a key that starts with {}", KeyPlane::Project.prefix())));
         };
-        let owner = organization.clone();
-        let found = self.store.read(owner, |id, tx| Box::pin(organization::get(tx, &Scope::Operator, id))).await?;
+        let (found, accepted) = self
+            .store
+            .read(organization.clone(), |id, tx| {
+                Box::pin(async move { Ok((organization::get(tx, &Scope::Operator, id).await?, licence::list(tx, id).await?)) })
+            })
+            .await?;
         Ok(Arc::new(Access {
             key: key.id,
             project,
@@ -257,6 +261,7 @@ impl Cloud {
             models: key.models,
             rates: key.rates,
             expires_at: key.expires_at,
+            licences: accepted.into_iter().map(|acceptance| acceptance.accepted).collect(),
         }))
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use sublet_core::card::Cards;
 use sublet_core::id::{ModelId, ReplicaId};
 use sublet_core::supply::{
     Audience, BaseUrl, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName,
@@ -13,6 +14,7 @@ use sublet_core::supply::{
 use sublet_core::{Error, ErrorCode, Result, Scope, TokenCount};
 use sublet_money::sku::ModelName;
 use sublet_store::change::{self, Subject};
+use sublet_store::model_card;
 use sublet_store::remote_model::{self, RemoteModelRow};
 use sublet_store::replica::{self, ReplicaRow};
 use sublet_store::{Page, PageRequest, Tx, organization};
@@ -31,20 +33,27 @@ const IN_FLIGHT_MAX: u32 = 100_000;
 /// Longest name of a model on a replica, in bytes.
 const UPSTREAM_MODEL_BYTES_MAX: usize = 256;
 
-/// The remote models as they were when they had changed `number` times.
+/// The remote models and all cards as they were when they had changed `number` times.
 #[derive(Default)]
 pub(crate) struct RemoteModelBook {
-    edition: RwLock<(i64, Arc<RemoteModels>)>,
+    edition: RwLock<Edition>,
+}
+
+#[derive(Clone, Default)]
+struct Edition {
+    number: i64,
+    models: Arc<RemoteModels>,
+    cards: Arc<Cards>,
 }
 
 impl RemoteModelBook {
-    fn edition(&self) -> (i64, Arc<RemoteModels>) {
+    fn edition(&self) -> Edition {
         self.edition.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads all of them again if any were changed since they were last read.
     pub(crate) async fn follow(&self, tx: &mut Tx, number: i64) -> Result<()> {
-        if number <= self.edition().0 {
+        if number <= self.edition().number {
             return Ok(());
         }
         let mut replicas: BTreeMap<ModelId, Vec<Arc<Replica>>> = BTreeMap::new();
@@ -64,9 +73,10 @@ impl RemoteModelBook {
             (row.name, Arc::new(model))
         });
         let models = RemoteModels { models: models.collect() };
+        let cards = Cards::new(model_card::list_all(tx).await?.into_iter().map(|row| (row.model, row.card)));
         let mut edition = self.edition.write().unwrap_or_else(PoisonError::into_inner);
-        if edition.0 < number {
-            *edition = (number, Arc::new(models));
+        if edition.number < number {
+            *edition = Edition { number, models: Arc::new(models), cards: Arc::new(cards) };
         }
         Ok(())
     }
@@ -74,7 +84,10 @@ impl RemoteModelBook {
 
 impl Catalogue for Cloud {
     fn remote_models(&self) -> Arc<RemoteModels> {
-        self.remote_models.edition().1
+        self.remote_models.edition().models
+    }
+    fn cards(&self) -> Arc<Cards> {
+        self.remote_models.edition().cards
     }
 }
 
@@ -136,7 +149,7 @@ fn check_in_flight(in_flight_max: u32) -> Result<()> {
         .param("max_in_flight"))
 }
 
-async fn check_audience(tx: &mut Tx, audience: &Audience) -> Result<()> {
+pub(crate) async fn check_audience(tx: &mut Tx, audience: &Audience) -> Result<()> {
     let Audience::Only(organizations) = audience else { return Ok(()) };
     if organizations.is_empty() || organizations.len() > AUDIENCE_MAX {
         return Err(Error::new(ErrorCode::InvalidRequest, format!("a private model is for 1 to {AUDIENCE_MAX} organizations"))
@@ -178,6 +191,10 @@ impl Cloud {
             .once(call, &render, (self, &call.actor, row), |(cloud, actor, row), tx| {
                 Box::pin(async move {
                     check_audience(tx, &row.audience).await?;
+                    if let Some(model) = model_card::find_alias(tx, &row.name).await? {
+                        let message = format!("the name '{}' is an alias of '{model}'", row.name);
+                        return Err(Error::new(ErrorCode::Conflict, message).param("name"));
+                    }
                     remote_model::insert(tx, row).await?;
                     let detail = format!("'{}', context {}", row.name, row.context_window);
                     cloud.changed(tx, actor, ("remote_model.create", row.id.as_str(), detail)).await?;
@@ -190,7 +207,7 @@ impl Cloud {
     }
 
     /// Announces and records a change of models or replicas.
-    async fn changed(&self, tx: &mut Tx, actor: &Actor, (action, target, detail): (&str, &str, String)) -> Result<()> {
+    pub(crate) async fn changed(&self, tx: &mut Tx, actor: &Actor, (action, target, detail): (&str, &str, String)) -> Result<()> {
         change::announce(tx, Subject::Models).await?;
         self.record(tx, actor, Deed { organization: None, action, target, detail }, self.now()).await
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::BoxFuture;
+use crate::card::AcceptedLicence;
 use crate::error::Result;
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
@@ -27,6 +28,8 @@ pub struct Access {
     pub models: ModelAccess,
     pub rates: RateLimits,
     pub expires_at: Option<Timestamp>,
+    /// Licences that the organization agreed to.
+    pub licences: Vec<AcceptedLicence>,
 }
 
 /// Which models a key may call.

@@ -26,10 +26,15 @@ pub enum LineEndpoint {
     Completions,
     #[serde(rename = "/v1/responses")]
     Responses,
+    #[serde(rename = "/v1/embeddings")]
+    Embeddings,
 }
 
+/// An endpoint that lines of other clouds call, and the ones of this cloud cannot.
+const MODERATIONS: &str = "/v1/moderations";
+
 impl LineEndpoint {
-    pub const ALL: [Self; 3] = [Self::ChatCompletions, Self::Completions, Self::Responses];
+    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Completions, Self::Responses, Self::Embeddings];
 
     /// The path as a line names it.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +42,7 @@ impl LineEndpoint {
             Self::ChatCompletions => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
             Self::Responses => "/v1/responses",
+            Self::Embeddings => "/v1/embeddings",
         }
     }
 }
@@ -50,6 +56,9 @@ impl fmt::Display for LineEndpoint {
 impl FromStr for LineEndpoint {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
+        if text == MODERATIONS {
+            return Err(Error::no_moderations().param("endpoint"));
+        }
         Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == text).ok_or_else(|| {
             let shown: String = text.chars().take(80).collect();
             let error = Error::new(ErrorCode::UnsupportedField, format!("batches do not call '{shown}'")).param("endpoint");
@@ -188,8 +197,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_not_served_is_refused_by_name() {
-        let error = "/v1/embeddings".parse::<LineEndpoint>().unwrap_err();
+        let error = "/v1/videos".parse::<LineEndpoint>().unwrap_err();
         assert_eq!((error.code(), error.param_name()), (ErrorCode::UnsupportedField, Some("endpoint")));
-        assert!(error.to_string().contains("/v1/embeddings") && error.alternatives().len() == 3);
+        assert!(error.to_string().contains("/v1/videos") && error.alternatives().len() == 4);
+        let error = "/v1/moderations".parse::<LineEndpoint>().unwrap_err();
+        assert_eq!((error.code(), error.param_name()), (ErrorCode::NotOffered, Some("endpoint")));
     }
 }

@@ -27,6 +27,59 @@ pub struct ModelInfo {
     pub vocabulary: TokenCount,
     pub has_chat_template: bool,
     pub tools: ToolTemplate,
+    /// How it turns texts into vectors; `None` if it does not.
+    pub embeddings: Option<EmbeddingInfo>,
+}
+
+/// How a model makes one vector of a text. Every vector has length 1.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EmbeddingInfo {
+    /// Values of a vector.
+    pub dimensions: u32,
+    pub pooling: Pooling,
+    pub shortening: Shortening,
+}
+
+/// Which positions of a text its vector is made of, after the model's final norm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The mean of all.
+    Mean,
+    /// The last one, which alone has seen the whole text.
+    Last,
+}
+
+impl Pooling {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Last => "last",
+        }
+    }
+}
+
+/// Whether the first values of a vector are a vector too: only models trained for it have that.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum Shortening {
+    #[default]
+    Refused,
+    /// To these numbers of values.
+    To(Arc<[u32]>),
+    /// To any number.
+    Any,
+}
+
+impl EmbeddingInfo {
+    /// Whether a vector may have so many values.
+    pub fn allows(&self, dimensions: u32) -> bool {
+        dimensions == self.dimensions
+            || match &self.shortening {
+                Shortening::Refused => false,
+                Shortening::To(lengths) => lengths.contains(&dimensions),
+                Shortening::Any => (1..self.dimensions).contains(&dimensions),
+            }
+    }
 }
 
 /// How a model's chat template deals with tools.
@@ -299,6 +352,18 @@ impl Allowance {
     }
 }
 
+/// Texts to be turned into vectors, one for each.
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    pub model: String,
+    /// Made by [`ModelEngine::prepare_input`].
+    pub inputs: Vec<PreparedPrompt>,
+    /// Values of each vector, as [`EmbeddingInfo::allows`]; `None` wants all.
+    pub dimensions: Option<u32>,
+    /// Who is served first, and who gives way.
+    pub tier: ServiceTier,
+}
+
 /// Why a generation ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FinishReason {
@@ -335,6 +400,8 @@ pub enum GenerationEvent {
     /// More text. `output` counts every token whose text has been delivered so far. Text is always
     /// whole UTF-8; a token that ends inside a character or a possible stop string is delivered later.
     Delta { text: String, output: TokenCount, logprobs: Vec<PositionLogprobs> },
+    /// The vector of one input, by its place in the request: 32-bit floats, little-endian.
+    Vector { input: usize, values: Vec<u8> },
     /// What the engine counted of the prompt, if it says so only after the work: it replaces an estimate.
     Counted { input: TokenCount, cached_input: TokenCount, measured: Measured },
     /// Output up to this count is there, but not all of it is paid for: nothing more comes before it is.
@@ -356,6 +423,12 @@ pub trait ModelEngine: Send + Sync {
     fn prepare(&self, model: &str, prompt: &Prompt) -> Result<PreparedPrompt>;
     /// Queues a generation. Refuses with `queue_full` and a truthful retry hint when the bounded queue is full.
     fn generate(&self, request: GenerateRequest) -> Result<GenerationStream>;
+    /// Tokenizes what is to become a vector. Unlike a prompt it may fill the whole context.
+    fn prepare_input(&self, model: &str, input: &Prompt) -> Result<PreparedPrompt>;
+    /// Queues a request for vectors beside the generations; refuses as [`ModelEngine::generate`] does. Its events
+    /// are [`GenerationEvent::Started`], a [`GenerationEvent::Vector`] for each input in order, and
+    /// [`GenerationEvent::Finished`] without output. Nothing of it is kept for, or taken from, other requests.
+    fn embed(&self, request: EmbedRequest) -> Result<GenerationStream>;
     /// Tells parked sequences that an allowance was raised or closed.
     fn wake(&self);
     /// Figures for metrics and routing.

@@ -42,6 +42,12 @@ impl Error {
         Self::new(ErrorCode::Internal, "something failed on our side; only what was delivered before it is charged")
             .context(context)
     }
+    /// Moderation by a classifier, which no model here is.
+    pub fn no_moderations() -> Self {
+        Self::new(ErrorCode::NotOffered, "moderations are not offered here: no classifier for them is served")
+            .alternative("POST /v1/chat/completions with a model that judges text, and a response_format for its verdict")
+            .alternative("the moderation endpoint of another provider, before the text is sent here")
+    }
     /// Names the request field at fault.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
@@ -130,7 +136,10 @@ macro_rules! error_codes {
 impl ErrorCode {
     /// Whether clients that repeat refused calls by themselves are told not to.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::InsufficientQuota | Self::StorageFull | Self::AlreadyServed | Self::ContextLengthExceeded)
+        matches!(
+            self,
+            Self::InsufficientQuota | Self::StorageFull | Self::AlreadyServed | Self::ContextLengthExceeded | Self::NotOffered
+        )
     }
 }
 
@@ -167,10 +176,14 @@ error_codes! {
         "The key is valid but its role or its limits do not allow this action.";
     ModelNotAllowed = "model_not_allowed", 403, "permission_error", 8,
         "This key may use only the models it was created for. Use one of them or ask for a key with the model.";
+    LicenceNotAccepted = "licence_not_accepted", 403, "permission_error", 8,
+        "The model's licence has to be accepted by your organization first: read it, then run 'sublet models accept MODEL --licence NAME' with an admin key, or call POST /v1/organization/licences.";
     NotFound = "not_found", 404, "invalid_request_error", 4,
         "There is no such object in your project or organization.";
     ModelNotFound = "model_not_found", 404, "invalid_request_error", 4,
         "No model of this name is served to you. GET /v1/models lists the names that work.";
+    NotOffered = "not_offered", 404, "invalid_request_error", 4,
+        "The route is known, but nothing here serves it. The message says what would work instead; repeating the call does not.";
     UnknownUrl = "unknown_url", 404, "invalid_request_error", 4,
         "There is no such route. /openapi.json lists all of them.";
     MethodNotAllowed = "method_not_allowed", 405, "invalid_request_error", 2,

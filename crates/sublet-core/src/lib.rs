@@ -11,6 +11,7 @@
 pub mod admission;
 pub mod batch;
 pub mod blob;
+pub mod card;
 pub mod clock;
 pub mod device;
 pub mod engine;

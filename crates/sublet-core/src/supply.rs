@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::card::Cards;
 use crate::error::{Error, ErrorCode, Result};
 use crate::id::{OrganizationId, ReplicaId};
 use crate::quantity::TokenCount;
@@ -225,6 +226,8 @@ pub struct RemoteModels {
 pub trait Catalogue: Send + Sync {
     /// Answers from memory: every request asks. The same models are the same pointer.
     fn remote_models(&self) -> Arc<RemoteModels>;
+    /// What is told of models, these and those that the engine serves; answered like them.
+    fn cards(&self) -> Arc<Cards>;
 }
 
 /// Reads secrets by their names.

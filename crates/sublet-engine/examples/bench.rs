@@ -74,7 +74,10 @@ async fn generate(engine: &Engine, (model, constraint): (&str, Option<&Constrain
             }
             GenerationEvent::Finished { output: count, .. } => output = count.get(),
             GenerationEvent::Failed(error) => return Err(error),
-            GenerationEvent::Started { .. } | GenerationEvent::Counted { .. } | GenerationEvent::Waiting { .. } => {}
+            GenerationEvent::Started { .. }
+            | GenerationEvent::Vector { .. }
+            | GenerationEvent::Counted { .. }
+            | GenerationEvent::Waiting { .. } => {}
         }
     }
     Ok((output, first.unwrap_or_default()))

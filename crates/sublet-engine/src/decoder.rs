@@ -55,8 +55,27 @@ pub struct Row {
     pub position: usize,
     /// Index into the caches given with the batch.
     pub cache: usize,
-    /// Whether the next token's scores are wanted.
-    pub wants_logits: bool,
+    pub wants: Wants,
+}
+
+/// What is read off a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wants {
+    /// Only its keys and values are needed.
+    Nothing,
+    /// The next token's scores.
+    Logits,
+    /// What the last layer made of it, after the final norm.
+    State,
+}
+
+/// What was read off the rows of a batch, in their order.
+#[derive(Debug)]
+pub struct Computed {
+    /// A vocabulary's worth for each row that wants them.
+    pub logits: Vec<f32>,
+    /// As many values as the model is wide for each row that wants its state.
+    pub states: Vec<f32>,
 }
 
 impl Linear {
@@ -93,9 +112,8 @@ impl Decoder {
         self.matrices().map(|matrix| matrix.rows() * matrix.columns()).sum()
     }
 
-    /// Computes all rows, extends their caches, and returns the logits of the rows that want
-    /// them, one after the other.
-    pub fn forward(&self, rows: &[Row], caches: &mut [&mut KvCache]) -> Vec<f32> {
+    /// Computes all rows, extends their caches, and returns what the rows want.
+    pub fn forward(&self, rows: &[Row], caches: &mut [&mut KvCache]) -> Computed {
         let width = self.parameters.hidden;
         let mut hidden = vec![0.0; rows.len() * width];
         for (row, into) in rows.iter().zip(hidden.chunks_exact_mut(width)) {
@@ -109,7 +127,8 @@ impl Decoder {
         for row in rows {
             caches[row.cache].length = row.position + 1;
         }
-        self.logits(rows, &hidden)
+        let states = self.normed(rows, &hidden, Wants::State);
+        Computed { logits: self.logits(&self.normed(rows, &hidden, Wants::Logits)), states }
     }
 
     fn attend(&self, index: usize, rows: &[Row], caches: &mut [&mut KvCache], (rotations, hidden): (&Rotations, &mut Vec<f32>)) {
@@ -198,21 +217,26 @@ impl Decoder {
         add(hidden, &output);
     }
 
-    fn logits(&self, rows: &[Row], hidden: &[f32]) -> Vec<f32> {
+    /// The final norm of the rows that want so.
+    fn normed(&self, rows: &[Row], hidden: &[f32], wants: Wants) -> Vec<f32> {
         let p = &self.parameters;
-        let mut last = Vec::new();
+        let mut wanted = Vec::new();
         for (row, hidden) in rows.iter().zip(hidden.chunks_exact(p.hidden)) {
-            if row.wants_logits {
-                last.extend_from_slice(hidden);
+            if row.wants == wants {
+                wanted.extend_from_slice(hidden);
             }
         }
-        if last.is_empty() {
-            return last;
+        normalize(&wanted, &self.final_norm, p.norm_epsilon)
+    }
+
+    fn logits(&self, normed: &[f32]) -> Vec<f32> {
+        if normed.is_empty() {
+            return Vec::new();
         }
-        let normed = normalize(&last, &self.final_norm, p.norm_epsilon);
+        let p = &self.parameters;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let mut logits = vec![0.0; last.len() / p.hidden * p.vocabulary];
-        head.multiply(&Activations::new(&normed, p.hidden, head.quantize()), &mut logits);
+        let mut logits = vec![0.0; normed.len() / p.hidden * p.vocabulary];
+        head.multiply(&Activations::new(normed, p.hidden, head.quantize()), &mut logits);
         logits
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use sublet_core::engine::{
-    EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt, STOP_STRINGS_MAX,
-    Sampling, ToolTemplate,
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+    STOP_STRINGS_MAX, Sampling, ToolTemplate,
 };
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, TokenCount};
 
@@ -17,6 +17,7 @@ use crate::detokenize::TextAssembler;
 use crate::inbox::Inbox;
 use crate::kv::positions_fitting;
 use crate::load::{LoadedModel, ModelSource, load};
+use crate::pooling::Vectors;
 use crate::sample::Sampler;
 use crate::scheduler::Scheduler;
 use crate::sequence::{Sequence, SequenceParts, channel};
@@ -32,7 +33,8 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     models: RwLock<BTreeMap<String, Arc<ServedModel>>>,
-    next_number: AtomicU64,
+    /// Numbers rise in the order in which queues accept, which is the order of service.
+    next_number: Arc<AtomicU64>,
 }
 
 struct ServedModel {
@@ -55,7 +57,7 @@ impl Drop for ServedModel {
 
 impl Engine {
     pub fn new(config: EngineConfig, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
-        Self { config, clock, rng, models: RwLock::new(BTreeMap::new()), next_number: AtomicU64::new(0) }
+        Self { config, clock, rng, models: RwLock::new(BTreeMap::new()), next_number: Arc::default() }
     }
 
     /// Loads a model and serves it under `name`.
@@ -76,6 +78,7 @@ impl Engine {
             vocabulary: token_count(parameters.vocabulary),
             has_chat_template: model.template.is_some(),
             tools: model.template.as_ref().map_or(ToolTemplate::Absent, ChatTemplate::tools),
+            embeddings: model.vectors.info(parameters.hidden),
         };
         let model = Arc::new(model);
         let inbox = Arc::new(Inbox::default());
@@ -97,9 +100,9 @@ impl Engine {
 
     fn start_thread(&self, name: &str, model: &Arc<LoadedModel>, inbox: &Arc<Inbox>) -> Result<JoinHandle<()>> {
         let (model, inbox, clock) = (Arc::clone(model), Arc::clone(inbox), Arc::clone(&self.clock));
-        let config = self.config.clone();
+        let (config, numbers) = (self.config.clone(), Arc::clone(&self.next_number));
         let run = move || {
-            let scheduler = Scheduler::new(model, config, Arc::clone(&inbox), clock);
+            let scheduler = Scheduler::new(model, config, (Arc::clone(&inbox), numbers), clock);
             if catch_unwind(AssertUnwindSafe(|| scheduler.run())).is_err() {
                 inbox.mark_dead();
             }
@@ -131,6 +134,15 @@ impl Engine {
         let shown: String = name.chars().take(100).collect();
         let error = Error::new(ErrorCode::ModelNotFound, format!("the model '{shown}' does not exist")).param("model");
         self.models().into_iter().fold(error, |error, info| error.alternative(info.name))
+    }
+
+    fn queue(&self, served: &ServedModel, parts: SequenceParts) -> Result<GenerationStream> {
+        let (outlet, stream) = channel(Arc::clone(&served.inbox));
+        // Numbers rise in the order in which the queue accepts, which is the order of service within a tier.
+        let (tier, now) = (parts.tier, self.clock.now());
+        let make = || Sequence::new((self.next_number.fetch_add(1, Ordering::Relaxed), now), parts, outlet);
+        served.inbox.accept(&self.config, tier, make)?;
+        Ok(Box::pin(stream))
     }
 
     fn seed(&self, sampling: &Sampling) -> u64 {
@@ -184,13 +196,37 @@ impl ModelEngine for Engine {
             rule,
             salt: request.salt,
             tier: request.tier,
+            vectors: None,
         };
-        let (outlet, stream) = channel(Arc::clone(&served.inbox));
-        // Numbers rise in the order in which the queue accepts, which is the order of service within a tier.
-        let (tier, now) = (request.tier, self.clock.now());
-        let make = || Sequence::new((self.next_number.fetch_add(1, Ordering::Relaxed), now), parts, outlet);
-        served.inbox.accept(&self.config, tier, make)?;
-        Ok(Box::pin(stream))
+        self.queue(&served, parts)
+    }
+
+    fn prepare_input(&self, model: &str, input: &Prompt) -> Result<PreparedPrompt> {
+        let served = self.find(model)?;
+        let tokens = match input {
+            Prompt::Tokens(tokens) => tokens.clone(),
+            Prompt::Text(text) => served.encode_input(text)?,
+            Prompt::Chat(_) => return Err(invalid("input", "a chat has no vector".to_owned()).alternative("its text")),
+        };
+        served.check_input(&tokens)?;
+        Ok(PreparedPrompt { model: model.to_owned(), tokens: tokens.into() })
+    }
+
+    fn embed(&self, request: EmbedRequest) -> Result<GenerationStream> {
+        let served = self.find(&request.model)?;
+        let Some(info) = &served.info.embeddings else {
+            let message = format!("the model '{}' makes text, not embeddings", request.model);
+            return Err(Error::new(ErrorCode::UnsupportedField, message).param("model"));
+        };
+        let dimensions = request.dimensions.unwrap_or(info.dimensions);
+        if !info.allows(dimensions) {
+            return Err(invalid("dimensions", format!("vectors of this model have {} values", info.dimensions)));
+        }
+        request.inputs.iter().try_for_each(|input| served.check_input(&input.tokens))?;
+        let inputs = request.inputs.into_iter().map(|input| input.tokens).collect();
+        let work = Vectors::new(inputs, info.pooling, usize::try_from(dimensions).unwrap_or(0));
+        let work = work.ok_or_else(|| invalid("input", "there is no input".to_owned()))?;
+        self.queue(&served, SequenceParts::embedding(work, request.tier))
     }
 
     fn wake(&self) {
@@ -218,6 +254,38 @@ impl ServedModel {
             return Err(self.too_long(format!("at least {least}")));
         }
         self.model.tokenizer.encode(text, special).map_err(|problem| Error::internal(format!("tokenizer: {problem}")))
+    }
+
+    fn encode_input(&self, text: &str) -> Result<Vec<u32>> {
+        let least = self.model.tokenizer.tokens_at_least(text.len());
+        if least > self.context {
+            return Err(self.input_too_long(format!("at least {least}")));
+        }
+        let encoded = self.model.tokenizer.encode(text, SpecialTokens::Add);
+        encoded.map_err(|problem| Error::internal(format!("tokenizer: {problem}")))
+    }
+
+    /// What is only read may fill the context.
+    fn check_input(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(invalid("input", "the input is empty".to_owned()).alternative("at least one token or character"));
+        }
+        if tokens.len() > self.context {
+            return Err(self.input_too_long(tokens.len().to_string()));
+        }
+        let vocabulary = self.model.decoder.parameters.vocabulary;
+        match tokens.iter().find(|token| **token as usize >= vocabulary) {
+            Some(token) => Err(invalid("input", format!("token {token} is not in the vocabulary of {vocabulary} tokens"))),
+            None => Ok(()),
+        }
+    }
+
+    fn input_too_long(&self, count: String) -> Error {
+        let context = self.context;
+        let message = format!("the input has {count} tokens; the model's context window is {context}");
+        Error::new(ErrorCode::ContextLengthExceeded, message)
+            .param("input")
+            .alternative(format!("inputs of at most {context} tokens each"))
     }
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {

@@ -4,6 +4,7 @@
 //! decoder, a tokenizer and a chat template (`load`); one thread per model (`scheduler`)
 //! computes a ragged batch of prompt chunks and single tokens per step (`decoder`), chooses
 //! tokens (`sample`) that a rule may limit (`constraint`), and delivers whole text (`detokenize`) over bounded streams (`sequence`).
+//! Requests for vectors (`pooling`) go through the same queue and the same steps.
 //!
 //! Invariants: the same prompt, settings and seed give the same tokens whatever else is in the
 //! batch; no token is produced beyond the allowance; every queue, buffer and cache is bounded;
@@ -26,11 +27,13 @@ mod kernel;
 mod kv;
 mod load;
 mod matrix;
+mod pooling;
 mod prefix;
 mod quant;
 mod sample;
 mod scheduler;
 mod sequence;
+mod share;
 mod template;
 mod tokenizer;
 mod tools;

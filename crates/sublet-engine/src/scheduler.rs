@@ -6,6 +6,9 @@
 //! are then computed again from its tokens, with the same result. So a sequence that gives way to
 //! a higher tier goes on later as if nothing had been, unless it waits too long.
 //!
+//! A request for vectors is a sequence like the others: it holds a slot while one of its inputs is
+//! computed, gives it to whoever waits before the next input, and has no more than half of all slots.
+//!
 //! Invariants: running ≤ `running_max`; prompt tokens per step ≤ `prefill_tokens_per_step_max`;
 //! no sequence produces beyond its allowance; the first in rank of the running sequences is never
 //! the one whose memory is taken, so every step makes progress; nothing waits for a slot longer
@@ -13,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::ThreadPool;
 use sublet_core::engine::FinishReason;
@@ -20,12 +24,13 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, Timestamp};
 
 use crate::config::EngineConfig;
-use crate::decoder::Row;
+use crate::decoder::{Computed, Row, Wants};
 use crate::inbox::{Inbox, Work, crowded};
 use crate::kv::{KvCache, KvPool};
 use crate::load::LoadedModel;
 use crate::prefix::BLOCK_POSITIONS;
 use crate::sequence::{Rank, Readiness, Sequence};
+use crate::share::{Shares, Wanted};
 
 /// Products per step below which one thread is faster than several.
 const PARALLEL_STEP_PRODUCTS_MIN: usize = 8_000_000;
@@ -48,6 +53,8 @@ pub struct Scheduler {
     /// When waiting sequences were last looked through for those that wait too long.
     looked_at: Timestamp,
     ends: EndRate,
+    /// The order of service.
+    numbers: Arc<AtomicU64>,
 }
 
 /// The smoothed time between two ends while there was work throughout.
@@ -68,7 +75,12 @@ impl EndRate {
 }
 
 impl Scheduler {
-    pub fn new(model: Arc<LoadedModel>, config: EngineConfig, inbox: Arc<Inbox>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        model: Arc<LoadedModel>,
+        config: EngineConfig,
+        (inbox, numbers): (Arc<Inbox>, Arc<AtomicU64>),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let pool = KvPool::new(&model.decoder.parameters, config.kv_bytes(model.decoder.weight_bytes()));
         let count = config.thread_count();
         let name = |index| format!("sublet-math-{index}");
@@ -86,6 +98,7 @@ impl Scheduler {
             running: Vec::new(),
             parked: BTreeMap::new(),
             ends: EndRate::default(),
+            numbers,
         }
     }
 
@@ -115,6 +128,7 @@ impl Scheduler {
         self.sort_running();
         self.admit();
         self.step();
+        self.deliver_vectors();
         self.sort_running();
         self.inbox.report_places(self.running.len(), self.parked.len());
         true
@@ -201,7 +215,7 @@ impl Scheduler {
         let tier = sequence.tier();
         let waited = self.config.wait_max(tier).seconds_ceil();
         let after = self.inbox.time_of_ends(self.waiting.len() as u64 + 1);
-        if sequence.produced() == 0 {
+        if !sequence.is_started() {
             return crowded(format!("no place for a request of the tier '{tier}' was free for {waited} s"), after);
         }
         let message = format!("requests of a higher tier need the model: this one waited for {waited} s to go on");
@@ -227,9 +241,8 @@ impl Scheduler {
 
     /// Gives slots to the first in rank: free ones, and those of lower tiers.
     fn admit(&mut self) {
-        while let Some((&rank, first)) = self.waiting.first_key_value() {
-            let missing = (first.tokens.len() + 1).saturating_sub(first.cache.capacity());
-            if !self.make_slot(rank.0.0) || !self.make_room_for(rank.0.0, missing) {
+        while let Some((rank, missing)) = self.next_waiting() {
+            if !self.make_slot(rank.0.0) || !self.make_room_for(rank, missing) {
                 break;
             }
             if let Some(mut sequence) = self.waiting.remove(&rank) {
@@ -251,12 +264,12 @@ impl Scheduler {
     }
 
     /// Makes room for what is to run; at the cost of running sequences of lower tiers if need be. Alone it runs anyway.
-    fn make_room_for(&mut self, tier: ServiceTier, positions: usize) -> bool {
-        while !self.make_room(positions) {
+    fn make_room_for(&mut self, rank: Rank, positions: usize) -> bool {
+        while !self.make_room(positions, Some(rank)) {
             if self.running.is_empty() {
                 return true;
             }
-            if self.running.last().is_none_or(|last| last.tier() >= tier) {
+            if self.running.last().is_none_or(|last| last.tier() >= rank.0.0) {
                 return false;
             }
             self.preempt_last();
@@ -292,10 +305,19 @@ impl Scheduler {
         }
     }
 
+    /// The sequence that gets the next slot, and the positions it needs memory for.
+    fn next_waiting(&self) -> Option<(Rank, usize)> {
+        let vectors = self.running.iter().filter(|sequence| sequence.vectors.is_some()).count();
+        let no_more_vectors = vectors >= (self.config.running_max / 2).max(1);
+        let mut waiting = self.waiting.values();
+        let first = waiting.find(|sequence| !(no_more_vectors && sequence.vectors.is_some()))?;
+        Some((first.rank, (first.tokens.len() + 1).saturating_sub(first.cache.capacity())))
+    }
+
     /// Begins a sequence that has computed nothing with what is kept. Its last token is always computed,
     /// because the next one is chosen from its logits.
     fn reuse(&mut self, sequence: &mut Sequence) {
-        if sequence.cache.length == 0 {
+        if sequence.cache.length == 0 && sequence.vectors.is_none() {
             let mut hashes = sequence.block_hashes();
             hashes.truncate((sequence.tokens.len() - 1) / BLOCK_POSITIONS);
             self.pool.release(&mut sequence.cache);
@@ -304,14 +326,15 @@ impl Scheduler {
         }
     }
 
-    /// Takes memory from parked and waiting sequences, the last in rank first, until `positions` fit.
-    fn make_room(&mut self, positions: usize) -> bool {
+    /// Takes memory from parked and waiting sequences, the last in rank first and never from the one that is
+    /// `spared`, until `positions` fit.
+    fn make_room(&mut self, positions: usize, spared: Option<Rank>) -> bool {
         let pages = positions.div_ceil(crate::kv::PAGE_POSITIONS);
         if self.pool.has(pages) {
             return true;
         }
-        // The first waiting sequence is the one that room is made for.
-        for sequence in self.parked.values_mut().rev().chain(self.waiting.values_mut().skip(1).rev()) {
+        let waiting = self.waiting.values_mut().rev().filter(|sequence| Some(sequence.rank) != spared);
+        for sequence in self.parked.values_mut().rev().chain(waiting) {
             self.pool.release(&mut sequence.cache);
             if self.pool.has(pages) {
                 return true;
@@ -322,30 +345,51 @@ impl Scheduler {
 
     /// Decides how many tokens of each running sequence are computed, and takes the memory.
     fn plan(&mut self) -> Vec<usize> {
-        let mut prefill_left = self.config.prefill_tokens_per_step_max.max(1);
-        let flex_max = if self.has_better_than_flex() { self.config.flex_prefill_beside_max() } else { prefill_left };
+        let mut shares = Shares::new(self.config.prefill_tokens_per_step_max.max(1), self.wanted());
+        let mut flex_left = if self.has_better_than_flex() { self.config.flex_prefill_beside_max() } else { usize::MAX };
         let mut planned = Vec::with_capacity(self.running.len());
         let mut index = 0;
         while index < self.running.len() {
+            let before = shares;
             let uncomputed = self.running[index].uncomputed();
-            if self.running[index].tier() == ServiceTier::Flex {
-                // They come last.
-                prefill_left = prefill_left.min(flex_max);
-            }
-            let count = if uncomputed == 1 { 1 } else { uncomputed.min(prefill_left) };
+            let is_vectors = self.running[index].vectors.is_some();
+            // One token is a decode, which needs no share of what is for prompts.
+            let is_bound = self.running[index].tier() == ServiceTier::Flex && uncomputed > 1;
+            let wanted = if is_bound { uncomputed.min(flex_left) } else { uncomputed };
+            let count = match wanted {
+                0 => 0,
+                wanted if is_vectors => shares.vectors(wanted),
+                wanted => shares.prompt(wanted),
+            };
             let positions = self.running[index].cache.length + count;
             if count > 0 && !self.grow(index, positions) {
                 // Nobody could give way: this one is the last in rank and waits.
+                shares = before;
                 self.preempt_last();
                 continue;
             }
-            if uncomputed > 1 {
-                prefill_left -= count;
+            if is_bound {
+                flex_left -= count;
             }
             planned.push(count);
             index += 1;
         }
         planned
+    }
+
+    fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        for sequence in &self.running {
+            match (sequence.vectors.is_some(), sequence.uncomputed()) {
+                (true, uncomputed) => {
+                    wanted.vectors += uncomputed;
+                    wanted.vector_requests += 1;
+                }
+                (false, 0 | 1) => {}
+                (false, uncomputed) => wanted.prompts += uncomputed,
+            }
+        }
+        wanted
     }
 
     /// Makes room for a running sequence, at the cost of parked ones and of those behind it.
@@ -355,7 +399,9 @@ impl Scheduler {
                 return true;
             }
             let missing = positions.saturating_sub(self.running[index].cache.capacity());
-            if self.make_room(missing) {
+            // Whoever is next is the last to lose what it has.
+            let spared = self.waiting.keys().next().copied();
+            if self.make_room(missing, spared) {
                 continue;
             }
             if let Some(first) = self.waiting.first_entry().filter(|entry| entry.get().cache.capacity() > 0) {
@@ -387,24 +433,59 @@ impl Scheduler {
         let products = rows.len() * self.model.decoder.weight_count();
         let model = Arc::clone(&self.model);
         let mut caches: Vec<&mut KvCache> = self.running.iter_mut().map(|sequence| &mut sequence.cache).collect();
-        let mut logits = match &self.threads {
+        let computed = match &self.threads {
             Some(threads) if products >= PARALLEL_STEP_PRODUCTS_MIN => {
                 threads.install(|| model.decoder.forward(&rows, &mut caches))
             }
             _ => model.decoder.forward(&rows, &mut caches),
         };
-        let mut produced = 0;
-        let mut logits = logits.chunks_exact_mut(model.decoder.parameters.vocabulary);
-        for row in rows.iter().filter(|row| row.wants_logits) {
-            let logits = logits.next().expect("one row of logits per row that wants them");
-            let sequence = &mut self.running[row.cache];
-            if !sequence.is_started() {
-                // Others may ask the same while this one still answers.
-                keep_beginning(&mut self.pool, sequence);
-            }
-            produced += advance(&model, sequence, logits);
-        }
+        let produced = self.read_off(&rows, computed);
         self.inbox.report_step(produced);
+    }
+
+    /// Takes what was computed; returns how many output tokens that made.
+    fn read_off(&mut self, rows: &[Row], mut computed: Computed) -> u64 {
+        let model = Arc::clone(&self.model);
+        let mut produced = 0;
+        let mut logits = computed.logits.chunks_exact_mut(model.decoder.parameters.vocabulary);
+        let mut states = computed.states.chunks_exact(model.decoder.parameters.hidden);
+        for row in rows {
+            let sequence = &mut self.running[row.cache];
+            match row.wants {
+                Wants::Nothing => {}
+                Wants::State => {
+                    let state = states.next().expect("one state per row that wants it");
+                    if let Some(vectors) = &mut sequence.vectors {
+                        vectors.add(row.position, state);
+                    }
+                }
+                Wants::Logits => {
+                    let logits = logits.next().expect("one row of logits per row that wants them");
+                    if !sequence.is_started() {
+                        // Others may ask the same while this one still answers.
+                        keep_beginning(&mut self.pool, sequence);
+                    }
+                    produced += advance(&model, sequence, logits);
+                }
+            }
+        }
+        produced
+    }
+
+    /// Sends the vectors of inputs that are computed whole. Before its next input a request lets others go first.
+    fn deliver_vectors(&mut self) {
+        for mut sequence in std::mem::take(&mut self.running) {
+            if sequence.vectors.is_some() && sequence.uncomputed() == 0 && !sequence.finished {
+                sequence.deliver_vector();
+                self.pool.release(&mut sequence.cache);
+                if !sequence.finished && !self.waiting.is_empty() {
+                    sequence.rank.1 = self.numbers.fetch_add(1, Ordering::Relaxed);
+                    self.wait(sequence, false);
+                    continue;
+                }
+            }
+            self.running.push(sequence);
+        }
     }
 
     fn rows(&self, planned: &[usize]) -> Vec<Row> {
@@ -412,8 +493,12 @@ impl Scheduler {
         for (cache, (sequence, count)) in self.running.iter().zip(planned).enumerate() {
             let start = sequence.cache.length;
             for position in start..start + count {
-                let wants_logits = position + 1 == sequence.tokens.len();
-                rows.push(Row { token: sequence.tokens[position], position, cache, wants_logits });
+                let wants = match &sequence.vectors {
+                    Some(vectors) => vectors.wants(position, sequence.tokens.len()),
+                    None if position + 1 == sequence.tokens.len() => Wants::Logits,
+                    None => Wants::Nothing,
+                };
+                rows.push(Row { token: sequence.tokens[position], position, cache, wants });
             }
         }
         rows
@@ -422,7 +507,7 @@ impl Scheduler {
 
 /// Keeps the whole blocks that a sequence has computed.
 fn keep_beginning(pool: &mut KvPool, sequence: &Sequence) {
-    if sequence.cache.length >= BLOCK_POSITIONS {
+    if sequence.cache.length >= BLOCK_POSITIONS && sequence.vectors.is_none() {
         pool.keep(&sequence.cache, &sequence.block_hashes());
     }
 }

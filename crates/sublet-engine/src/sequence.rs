@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use sublet_core::engine::{Allowance, FinishReason, GenerationEvent};
+use sublet_core::engine::{Allowance, FinishReason, GenerationEvent, Sampling};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, Timestamp, TokenCount};
 use tokio::sync::mpsc;
@@ -22,8 +22,9 @@ use crate::constraint::{self, Rule, TokenSet};
 use crate::detokenize::{Piece, Pushed, TextAssembler};
 use crate::inbox::Inbox;
 use crate::kv::KvCache;
+use crate::pooling::Vectors;
 use crate::prefix::{self, BlockHash};
-use crate::sample::Choice;
+use crate::sample::{Choice, Sampler};
 
 /// Events that wait for a reader before its sequence is parked.
 pub const EVENTS_BUFFERED_MAX: usize = 32;
@@ -42,7 +43,7 @@ pub struct Sequence {
     /// Output tokens at most: the request's maximum or what is left of the context.
     pub output_max: usize,
     pub cache: KvCache,
-    pub sampler: crate::sample::Sampler,
+    pub sampler: Sampler,
     pub assembler: TextAssembler,
     pub allowance: Arc<Allowance>,
     pub outlet: Outlet,
@@ -54,18 +55,38 @@ pub struct Sequence {
     salt: Arc<str>,
     /// Positions of the prompt that were not computed.
     reused: usize,
+    /// It makes vectors, and no output.
+    pub vectors: Option<Vectors>,
 }
 
 /// What a caller gave for a sequence.
 pub struct SequenceParts {
     pub tokens: Vec<u32>,
     pub output_max: usize,
-    pub sampler: crate::sample::Sampler,
+    pub sampler: Sampler,
     pub assembler: TextAssembler,
     pub allowance: Arc<Allowance>,
     pub rule: Option<Rule>,
     pub salt: Arc<str>,
     pub tier: ServiceTier,
+    pub vectors: Option<Vectors>,
+}
+
+impl SequenceParts {
+    /// A request for vectors, whose first input has these tokens. It draws nothing and keeps nothing for others.
+    pub fn embedding((vectors, tokens): (Vectors, Vec<u32>), tier: ServiceTier) -> Self {
+        Self {
+            tokens,
+            output_max: 0,
+            sampler: Sampler::new(&Sampling::default(), 0),
+            assembler: TextAssembler::new(&[]),
+            allowance: Arc::new(Allowance::new(TokenCount::ZERO)),
+            rule: None,
+            salt: Arc::default(),
+            tier,
+            vectors: Some(vectors),
+        }
+    }
 }
 
 /// What a sequence can do next.
@@ -97,6 +118,7 @@ impl Sequence {
             rule: parts.rule,
             salt: parts.salt,
             reused: 0,
+            vectors: parts.vectors,
         }
     }
 
@@ -132,7 +154,7 @@ impl Sequence {
 
     /// Sends what can be sent, ends what has to end, and says what is next.
     pub fn readiness(&mut self) -> Readiness {
-        if !self.finished {
+        if !self.finished && self.vectors.is_none() {
             if self.produced() >= self.output_max {
                 self.finish(FinishReason::Length);
             } else if self.produced() as u64 >= self.allowance.tokens() {
@@ -160,6 +182,30 @@ impl Sequence {
         if !self.started {
             self.started = true;
             self.outlet.push(GenerationEvent::Started { input: count(self.prompt_length), cached_input: count(self.reused) });
+        }
+    }
+
+    /// The whole input is computed: delivers its vector and goes on to the next input, which begins without a cache.
+    pub fn deliver_vector(&mut self) {
+        let Some(vectors) = &mut self.vectors else { return };
+        if !std::mem::replace(&mut self.started, true) {
+            self.outlet.push(GenerationEvent::Started { input: vectors.total(), cached_input: TokenCount::ZERO });
+        }
+        let Some((input, values)) = vectors.take() else {
+            self.finished = true;
+            self.outlet.push(GenerationEvent::Failed(Error::internal("the model made a state that is no number")));
+            return;
+        };
+        self.outlet.push(GenerationEvent::Vector { input, values });
+        match vectors.advance() {
+            Some(tokens) => {
+                self.prompt_length = tokens.len();
+                self.tokens = tokens;
+            }
+            None => {
+                self.finished = true;
+                self.outlet.push(GenerationEvent::Finished { reason: FinishReason::Stop, output: TokenCount::ZERO });
+            }
         }
     }
 

@@ -53,6 +53,7 @@ pub(crate) async fn gather(generation: &mut Generation) -> Result<Vec<Text>> {
                 texts[choice].text.push_str(&text);
                 texts[choice].logprobs.extend(logprobs);
             }
+            Step::Vector { choice, values } => texts[choice].vectors.push(values),
             Step::Done => return Ok(texts),
             Step::Failed(error) => return Err(error),
         }
@@ -130,7 +131,8 @@ impl Streaming {
                 None => self.generation.next().await,
             };
             match step {
-                Step::Started => {}
+                // Vectors are not streamed.
+                Step::Started | Step::Vector { .. } => {}
                 Step::Silence => return (self.writer.heartbeat().to_vec(), Some(self)),
                 Step::Delta(delta) => {
                     self.writer.delta(&mut out, &delta);
@@ -156,7 +158,7 @@ impl Streaming {
         while out.len() < WRITE_BYTES_MAX {
             match self.generation.next().now_or_never() {
                 Some(Step::Delta(delta)) => self.writer.delta(out, &delta),
-                Some(Step::Started | Step::Silence) => {}
+                Some(Step::Started | Step::Silence | Step::Vector { .. }) => {}
                 Some(Step::Failed(error)) => return self.failed = Some(error),
                 // An answer that is done stays so.
                 Some(Step::Done) | None => return,

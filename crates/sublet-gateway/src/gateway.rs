@@ -18,6 +18,7 @@ use crate::idempotency::Idempotency;
 use crate::journal::settler::Settler;
 use crate::journal::{Journal, JournalDirectory, OpenReport};
 use crate::keys::Keys;
+use crate::measured::Measured;
 use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::purse::Bank;
 use crate::supply::{ReplicaStatus, Supply};
@@ -79,6 +80,7 @@ pub struct Gateway {
     pub(crate) journal: Journal,
     pub(crate) idempotency: Idempotency,
     pub(crate) metrics: Metrics,
+    pub(crate) measured: Measured,
     /// Turns for bodies that are large, or do not say how large they are.
     pub(crate) large_bodies: Semaphore,
     in_flight: Arc<Entrance>,
@@ -130,6 +132,7 @@ impl Gateway {
             clock,
             journal,
             metrics: Metrics::default(),
+            measured: Measured::default(),
             large_bodies: Semaphore::new(LARGE_BODIES_MAX),
             in_flight: Arc::default(),
             phase: watch::channel(Phase::Starting).0,

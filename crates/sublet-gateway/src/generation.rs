@@ -25,6 +25,7 @@ use crate::branch::{Branch, poll_branches};
 use crate::gateway::{Entered, Gateway, Phase};
 use crate::idempotency::Claim;
 use crate::journal::writer::{Submission, Written};
+use crate::measured::Sample;
 use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
 use crate::purse::{Ask, Extended, Money};
 use crate::rate::{InFlight, KeyRate};
@@ -67,6 +68,11 @@ pub(crate) enum Step {
     /// The prompt was read.
     Started,
     Delta(Delta),
+    /// The next vector of one lane: little-endian 32-bit floats.
+    Vector {
+        choice: usize,
+        values: Vec<u8>,
+    },
     /// Every answer ended well.
     Done,
     Failed(Error),
@@ -187,7 +193,7 @@ impl Generation {
         match tokio::time::timeout(wait, self.next()).await {
             Ok(Step::Failed(error)) => Err(error),
             // Delta and Done cannot come first: the engine's contract begins with Started.
-            Ok(Step::Started | Step::Silence | Step::Delta(_) | Step::Done) | Err(_) => Ok(()),
+            Ok(Step::Started | Step::Silence | Step::Delta(_) | Step::Vector { .. } | Step::Done) | Err(_) => Ok(()),
         }
     }
 
@@ -330,7 +336,11 @@ impl Generation {
         let streamed = self.facts.streamed;
         let branch = &mut self.branches[choice];
         branch.quiet = false;
-        if !branch.started && matches!(event, Some(GenerationEvent::Delta { .. } | GenerationEvent::Finished { .. })) {
+        let speaks = matches!(
+            event,
+            Some(GenerationEvent::Delta { .. } | GenerationEvent::Vector { .. } | GenerationEvent::Finished { .. })
+        );
+        if speaks && !branch.started {
             return Some(Step::Failed(Error::internal("a generation spoke before it started")));
         }
         match event {
@@ -350,6 +360,8 @@ impl Generation {
                 self.last_sent = self.last_event;
                 (!text.is_empty() || !logprobs.is_empty()).then_some(Step::Delta(Delta { choice, text, logprobs }))
             }
+            // Those of one stream come in the order of its inputs.
+            Some(GenerationEvent::Vector { values, .. }) => Some(Step::Vector { choice, values }),
             Some(GenerationEvent::Counted { input, cached_input, measured }) => {
                 branch.count(input, cached_input, measured);
                 None
@@ -485,11 +497,22 @@ impl Generation {
             drop(money);
         } else {
             self.gateway.metrics.ended(outcome, &tokens);
+            self.measure(output);
             ended.cost = provisional_cost(&self.facts.prices, &tokens).unwrap_or(Nanos::ZERO);
             ended.durable = Some(self.record(money, outcome, tokens));
         }
         ended.remaining = purse.remaining();
         ended
+    }
+
+    /// Takes note of how fast one answer was, where that tells something of its model.
+    fn measure(&self, output: TokenCount) {
+        let facts = &self.facts;
+        let was_seen = facts.streamed || facts.served_by.is_none();
+        let is_alone = self.branches.len() == 1 && facts.line.is_none() && facts.bills == Bills::Answer;
+        let Some(first_token_at) = self.first_token_at.filter(|_| was_seen && is_alone) else { return };
+        let finished_at = self.gateway.clock.now();
+        self.gateway.measured.record(&facts.model, Sample { admitted_at: facts.admitted_at, first_token_at, finished_at, output });
     }
 
     /// The least certain of its branches.

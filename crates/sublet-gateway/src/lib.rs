@@ -25,8 +25,10 @@ mod idempotency;
 pub mod journal;
 mod keys;
 mod line;
+mod measured;
 pub mod metrics;
 mod models;
+mod offer;
 mod prepare;
 mod pricing;
 mod purse;
@@ -64,11 +66,12 @@ pub fn handlers(gateway: &Arc<Gateway>) -> Vec<(Operation, MethodRouter)> {
         let gateway = Arc::clone(gateway);
         post(move |request: Request<Body>| serve::count(Arc::clone(&gateway), endpoint, request))
     };
-    let (listing, getting) = (Arc::clone(gateway), Arc::clone(gateway));
+    let (listing, getting, refusing) = (Arc::clone(gateway), Arc::clone(gateway), Arc::clone(gateway));
     vec![
         (Operation::CreateChatCompletion, bind(Endpoint::Chat)),
         (Operation::CreateCompletion, bind(Endpoint::Completion)),
         (Operation::CreateEmbedding, bind(Endpoint::Embedding)),
+        (Operation::CreateModeration, post(move |headers: HeaderMap| serve::refuse_moderation(Arc::clone(&refusing), headers))),
         (Operation::CreateResponse, bind(Endpoint::Response)),
         (Operation::CountResponseTokens, count(Endpoint::Response)),
         (Operation::CreateMessage, bind(Endpoint::Message)),

@@ -16,7 +16,7 @@ use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
 use crate::answer::{Bill, end, gather, writer_of};
 use crate::dialect::{Endpoint, Form};
 use crate::gateway::Gateway;
-use crate::generation::{Facts, Generation, Guards, not_written};
+use crate::generation::{Bills, Facts, Generation, Guards, not_written};
 use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
 use crate::journal::writer::Written;
 use crate::prepare::{Prepared, prepare};
@@ -58,6 +58,7 @@ const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
         LineEndpoint::ChatCompletions => Endpoint::Chat,
         LineEndpoint::Completions => Endpoint::Completion,
         LineEndpoint::Responses => Endpoint::Response,
+        LineEndpoint::Embeddings => Endpoint::Embedding,
     }
 }
 
@@ -147,7 +148,7 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
         generation.abandon(&error);
         return refused(head, error);
     }
-    if ending.tokens.output == TokenCount::ZERO {
+    if ending.tokens.output == TokenCount::ZERO && generation.facts.bills == Bills::Answer {
         generation.complete();
         return LineEnd::Free { body };
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use sublet_api::card::ModelNote;
 use sublet_api::messages::{MessageModel, MessageModelList};
 use sublet_api::openai::{Model, ModelList, ModelPricing, ModelTier, TokenPrice};
 use sublet_core::admission::{Access, TokenPrices};
@@ -13,7 +14,7 @@ use sublet_core::{Currency, Rate, Result, Timestamp, TokenCount};
 
 use crate::dialect::Envelope;
 use crate::gateway::Gateway;
-use crate::prepare::{Served, all_models, find_model};
+use crate::offer::{Offer, Served, all_models, find_model};
 use crate::reply::Head;
 
 pub(crate) async fn list(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
@@ -49,36 +50,39 @@ async fn list_for_anthropic(gateway: &Gateway, headers: &HeaderMap) -> Response 
 
 /// What is told of a model, wherever it is served.
 struct Shown<'a> {
-    name: &'a str,
+    offer: &'a Offer,
     owned_by: &'a str,
     created_at: Timestamp,
     context_window: TokenCount,
 }
 
 impl<'a> Shown<'a> {
-    fn new(served: &'a Served) -> Self {
-        match served {
-            Served::Here(info) => Self {
-                name: &info.name,
-                owned_by: &info.owned_by,
-                created_at: info.created_at,
-                context_window: info.context_window,
-            },
-            Served::Elsewhere(model) => Self {
-                name: &model.name,
-                owned_by: &model.owned_by,
-                created_at: model.created_at,
-                context_window: model.context_window,
-            },
-        }
+    fn new(offer: &'a Offer) -> Self {
+        let (owned_by, created_at, context_window) = match &offer.served {
+            Served::Here(info) => (&info.owned_by, info.created_at, info.context_window),
+            Served::Elsewhere(model) => (&model.owned_by, model.created_at, model.context_window),
+        };
+        let by_card = offer.card.as_ref().and_then(|card| card.owned_by.as_ref());
+        Self { offer, owned_by: by_card.unwrap_or(owned_by), created_at, context_window }
+    }
+
+    fn note(&self, gateway: &Gateway, access: &Access) -> ModelNote {
+        let (name, card) = (self.offer.name(), self.offer.card.as_ref());
+        let said = card.map_or_else(ModelNote::default, |card| ModelNote::of_card(name, card, &access.licences));
+        let embeddings = match &self.offer.served {
+            Served::Here(info) => info.embeddings.as_ref().map(Into::into),
+            Served::Elsewhere(_) => None,
+        };
+        let measured = gateway.measured.of(name, gateway.clock.now());
+        ModelNote { private: self.offer.is_private(), embeddings, measured, ..said }
     }
 }
 
 fn message_model(info: &Shown<'_>) -> MessageModel {
     MessageModel {
         r#type: "model".to_owned(),
-        id: info.name.to_owned(),
-        display_name: info.name.to_owned(),
+        id: info.offer.name().to_owned(),
+        display_name: info.offer.name().to_owned(),
         created_at: info.created_at.to_string(),
     }
 }
@@ -109,18 +113,20 @@ async fn respond<T: Serialize>(
 
 /// A model without a price in force is listed without one; calling it is refused.
 fn model(gateway: &Gateway, access: &Access, info: &Shown<'_>) -> Model {
-    let priced = |tier| gateway.admission.prices(access, info.name, tier).ok().map(|prices| pricing(&prices));
+    let priced = |tier| gateway.admission.prices(access, info.offer.name(), tier).ok().map(|prices| pricing(&prices));
     let tier = |service_tier: ServiceTier| {
         priced(service_tier).map(|pricing| ModelTier { service_tier, notice: service_tier.notice(), pricing })
     };
     Model {
-        id: info.name.to_owned(),
+        id: info.offer.name().to_owned(),
         object: "model".to_owned(),
         created: info.created_at.seconds(),
         owned_by: info.owned_by.to_owned(),
         context_window: info.context_window.get(),
         pricing: priced(ServiceTier::Default),
         service_tiers: ServiceTier::ALL.into_iter().filter_map(tier).collect(),
+        shutdown_date: info.offer.card.as_ref().and_then(|card| card.shutdown_at).map(Into::into),
+        sublet: info.note(gateway, access),
     }
 }
 

@@ -1,9 +1,13 @@
 //! From a body to work that can be priced: the fields are checked, the model is found, the prompt is measured.
 
+mod vectors;
+
 use std::sync::{Arc, OnceLock};
 
 use sublet_core::admission::Access;
-use sublet_core::engine::{Allowance, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling};
+use sublet_core::engine::{
+    Allowance, EmbedRequest, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling,
+};
 use sublet_core::id::ReplicaId;
 use sublet_core::supply::{RemoteModel, ReplicaSource};
 use sublet_core::tier::ServiceTier;
@@ -15,13 +19,12 @@ use crate::dialect::translate;
 use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
+use crate::offer::{Served, Warning, find_model};
 use crate::supply::request::OutputMax;
 use crate::supply::{self, Order};
 
 /// Larger bodies are parsed and tokenized off the request threads.
 pub(crate) const INLINE_BODY_BYTES_MAX: usize = 64 * 1_024;
-/// Names listed as alternatives to an unknown model.
-const ALTERNATIVES_MAX: usize = 20;
 
 /// A request that could be generated.
 pub(crate) struct Prepared {
@@ -33,6 +36,8 @@ pub(crate) struct Prepared {
     pub bills: Bills,
     pub lots: Vec<Lot>,
     pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
+    /// The model's end is announced.
+    pub warning: Option<Arc<Warning>>,
     source: Source,
 }
 
@@ -61,7 +66,12 @@ pub(crate) enum Payment {
 
 enum Source {
     Engine(Box<Settings>),
-    Replicas { model: Arc<RemoteModel>, relayed: Box<Relayed> },
+    /// The engine makes vectors: one request to it for each lane.
+    Vectors(Vec<EmbedRequest>),
+    Replicas {
+        model: Arc<RemoteModel>,
+        relayed: Box<Relayed>,
+    },
 }
 
 /// How the engine answers.
@@ -122,6 +132,7 @@ impl Prepared {
         let lot = self.lots[index];
         match &self.source {
             Source::Engine(settings) => settings.generate(gateway, settings.request(index, (lot.cap, self.tier), allowance)).await,
+            Source::Vectors(lanes) => gateway.engine.embed(EmbedRequest { tier: self.tier, ..lanes[index].clone() }),
             Source::Replicas { model, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
@@ -186,9 +197,16 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared> {
     let inline = body.len() <= INLINE_BODY_BYTES_MAX;
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
-    let work = move || match find_model(&gateway, &access, &model_of(&body)?)? {
-        Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
-        Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), &body, model),
+    let work = move || {
+        let offer = find_model(&gateway, &access, &model_of(&body)?)?;
+        offer.check_licence(&access)?;
+        let warning = offer.warning(gateway.clock.now());
+        let prepared = match offer.served {
+            Served::Here(model) if endpoint == Endpoint::Embedding => vectors::prepare(&gateway, &access, &body, model),
+            Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
+            Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), &body, model),
+        };
+        prepared.map(|prepared| Prepared { warning, ..prepared })
     };
     if inline {
         return work();
@@ -197,6 +215,8 @@ pub(crate) async fn prepare(
 }
 
 fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
+    // The body may have named an alias.
+    call.model.clone_from(&model.name);
     call.fit(&model)?;
     check_vocabulary(&call, &model)?;
     let prepared = call.prompts.iter().map(|prompt| gateway.engine.prepare(&call.model, prompt));
@@ -214,7 +234,7 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoin
     let Call { model, tier, answers, sampling, stop, rule, stream, form, .. } = call;
     let settings = Settings { prompts, answers, sampling, stop, rule, salt: access.organization.as_str().into() };
     let source = Source::Engine(Box::new(settings));
-    Ok(Prepared { model, tier, stream, form, bills: Bills::Answer, lots, served_by: None, source })
+    Ok(Prepared { model, tier, stream, form, bills: Bills::Answer, lots, served_by: None, warning: None, source })
 }
 
 fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
@@ -250,52 +270,9 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
         bills: if relayed.kind == relay::Kind::Embedding { Bills::Input } else { Bills::Answer },
         lots: vec![lot],
         served_by: Some(Arc::default()),
+        warning: None,
         source: Source::Replicas { model, relayed: Box::new(relayed) },
     })
-}
-
-/// A model that the key may call.
-pub(crate) enum Served {
-    Here(ModelInfo),
-    Elsewhere(Arc<RemoteModel>),
-}
-
-impl Served {
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Here(model) => &model.name,
-            Self::Elsewhere(model) => &model.name,
-        }
-    }
-}
-
-/// A model by name, if the key may call it.
-pub(crate) fn find_model(gateway: &Gateway, access: &Access, name: &str) -> Result<Served> {
-    let elsewhere = gateway.supply.find(name).filter(|model| model.audience.admits(&access.organization));
-    let found = match elsewhere {
-        Some(model) => Some(Served::Elsewhere(model)),
-        None => gateway.engine.models().into_iter().find(|model| model.name == name).map(Served::Here),
-    };
-    let (code, message) = match found {
-        Some(served) if access.models.allows(name) => return Ok(served),
-        Some(_) => (ErrorCode::ModelNotAllowed, "this key may not use the model"),
-        None => (ErrorCode::ModelNotFound, "there is no model"),
-    };
-    let shown: String = name.chars().take(80).collect();
-    let error = Error::new(code, format!("{message} '{shown}'")).param("model");
-    let allowed = all_models(gateway, access);
-    Err(allowed.iter().take(ALTERNATIVES_MAX).fold(error, |error, served| error.alternative(served.name())))
-}
-
-/// The models that the key may call, by their names.
-pub(crate) fn all_models(gateway: &Gateway, access: &Access) -> Vec<Served> {
-    let here = gateway.engine.models().into_iter().map(Served::Here);
-    let elsewhere = gateway.supply.models();
-    let elsewhere = elsewhere.models.values().filter(|model| model.audience.admits(&access.organization));
-    let mut all: Vec<Served> = here.chain(elsewhere.cloned().map(Served::Elsewhere)).collect();
-    all.retain(|served| access.models.allows(served.name()));
-    all.sort_by(|a, b| a.name().cmp(b.name()));
-    all
 }
 
 fn check_vocabulary(call: &Call, model: &ModelInfo) -> Result<()> {

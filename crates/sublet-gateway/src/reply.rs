@@ -1,5 +1,7 @@
 //! What every answer carries: the request id, the speed limits, and on errors the envelope and whether to repeat.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -9,6 +11,7 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Money};
 
 use crate::dialect::Envelope;
+use crate::offer::Warning;
 use crate::rate::RateReport;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,11 +33,13 @@ pub(crate) struct Head {
     pub envelope: Envelope,
     /// The tier that serves it, once that is known.
     pub tier: Option<ServiceTier>,
+    /// Of the model's end.
+    pub warning: Option<Arc<Warning>>,
 }
 
 impl Head {
     pub fn new(request: RequestId, envelope: Envelope) -> Self {
-        Self { request, rate: RateReport::default(), envelope, tier: None }
+        Self { request, rate: RateReport::default(), envelope, tier: None, warning: None }
     }
 
     pub fn write(&self, headers: &mut HeaderMap) {
@@ -47,6 +52,9 @@ impl Head {
         self.rate.write(headers);
         if let Some(tier) = self.tier {
             headers.insert(TIER, HeaderValue::from_static(tier.as_str()));
+        }
+        if let Some(warning) = &self.warning {
+            warning.write(headers);
         }
     }
 

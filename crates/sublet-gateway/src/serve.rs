@@ -56,6 +56,15 @@ async fn admit_and_count(
     Ok(prepared.prompt())
 }
 
+/// Refuses to classify, with what would work: whoever may ask learns that, and nobody else.
+pub(crate) async fn refuse_moderation(gateway: Arc<Gateway>, headers: HeaderMap) -> Response {
+    let head = Head::new(gateway.ids.mint(), Endpoint::Chat.envelope());
+    match gateway.access.authenticate(&headers).await {
+        Ok(_) => head.error(&Error::no_moderations()),
+        Err(error) => head.error(&error),
+    }
+}
+
 /// A request whose key, speed and body are good.
 struct Admitted {
     entered: Entered,
@@ -71,6 +80,7 @@ impl Admitted {
     /// Reading a prompt is work, whatever comes of it.
     fn spend(&self, prepared: &Prepared, head: &mut Head) {
         self.state.rate.spend_tokens(prepared.prompt(), self.now);
+        head.warning.clone_from(&prepared.warning);
         head.rate = self.state.rate.report(self.now);
     }
 }

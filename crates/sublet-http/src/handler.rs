@@ -6,8 +6,8 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, organization, price, project,
-    public, quote, remote_model, sku, usage, user, why,
+    App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
+    price, project, public, quote, remote_model, sku, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -100,6 +100,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListInvoices => to!(invoice::list),
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
+        Operation::ListLicences => to!(model_card::list_licences),
+        Operation::AcceptLicence => to!(model_card::accept_licence),
         Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetOrganizationWhy => to!(why::explain),
         _ => None,
@@ -132,6 +134,10 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListCapacity => to!(device::capacity),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
+        Operation::ListModelCards => to!(model_card::list),
+        Operation::GetModelCard => to!(model_card::get),
+        Operation::SetModelCard => to!(model_card::set),
+        Operation::DeleteModelCard => to!(model_card::delete),
         Operation::ListRemoteModels => to!(remote_model::list),
         Operation::CreateRemoteModel => to!(remote_model::create),
         Operation::GetRemoteModel => to!(remote_model::get),
@@ -161,6 +167,7 @@ mod tests {
                 "CreateChatCompletion",
                 "CreateCompletion",
                 "CreateEmbedding",
+                "CreateModeration",
                 "CreateResponse",
                 "CountResponseTokens",
                 "CreateMessage",

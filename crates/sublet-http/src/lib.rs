@@ -28,6 +28,7 @@ mod lease;
 mod ledger;
 mod limit;
 mod model;
+mod model_card;
 mod organization;
 mod price;
 mod project;

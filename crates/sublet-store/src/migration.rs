@@ -17,6 +17,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "old_answers", sql: include_str!("../migrations/0003_old_answers.sql") },
     Migration { version: 4, name: "remote_models", sql: include_str!("../migrations/0004_remote_models.sql") },
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
+    Migration { version: 6, name: "model_cards", sql: include_str!("../migrations/0006_model_cards.sql") },
     Migration { version: 7, name: "batch_counts", sql: include_str!("../migrations/0007_batch_counts.sql") },
 ];
 

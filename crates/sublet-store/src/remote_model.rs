@@ -44,9 +44,7 @@ pub async fn insert(tx: &mut Tx, model: &RemoteModelRow) -> Result<()> {
     if count >= REMOTE_MODELS_MAX {
         return Err(Error::new(ErrorCode::Conflict, format!("a cloud has at most {REMOTE_MODELS_MAX} remote models")));
     }
-    let taken = tx.fetch_optional("SELECT id FROM remote_models WHERE name = $1", params![model.name.as_str()]).await?;
-    if let Some(taken) = taken {
-        let id = taken.reader().string()?;
+    if let Some(id) = find_name(tx, &model.name).await? {
         return Err(Error::new(ErrorCode::Conflict, format!("the name '{}' belongs to {id}", model.name)).param("name"));
     }
     tx.execute(
@@ -76,6 +74,12 @@ pub async fn get(tx: &mut Tx, id: &ModelId) -> Result<RemoteModelRow> {
         .await?;
     let row = row.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no remote model '{id}'")))?;
     from_row(&row)
+}
+
+/// Whether a model of this name is served elsewhere.
+pub async fn find_name(tx: &mut Tx, name: &str) -> Result<Option<ModelId>> {
+    let row = tx.fetch_optional("SELECT id FROM remote_models WHERE name = $1", params![name]).await?;
+    row.map(|row| row.reader().parse()).transpose()
 }
 
 /// Writes what may change, if it is still what was read.

@@ -11,6 +11,7 @@ use super::{Chunks, Client, IdempotencyKey};
 use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
 use crate::capacity::Capacity;
+use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::health::Health;
@@ -23,7 +24,7 @@ use crate::limit::{LimitWindow, SetSpendLimit, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
-use crate::openai::{ChatCompletion, ChatRequest, ModelList};
+use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::price::{PriceList, PublishPriceList};
 use crate::project::{CreateProject, Project, ProjectListQuery};
@@ -51,6 +52,10 @@ impl Client {
     }
     pub fn models(&self) -> Result<ModelList> {
         self.call(Operation::ListModels, &[]).json()
+    }
+    /// One model by its name or an alias.
+    pub fn model(&self, name: &str) -> Result<Model> {
+        self.call(Operation::GetModel, &[name]).json()
     }
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatCompletion> {
         self.call(Operation::CreateChatCompletion, &[]).body(request).json()
@@ -127,6 +132,12 @@ impl Client {
 
 /// The organization, with admin keys.
 impl Client {
+    pub fn licences(&self) -> Result<List<AcceptedLicence>> {
+        self.call(Operation::ListLicences, &[]).json()
+    }
+    pub fn accept_licence(&self, body: &AcceptLicence, key: &IdempotencyKey) -> Result<AcceptedLicence> {
+        self.call(Operation::AcceptLicence, &[]).body(body).idempotency_key(key).json()
+    }
     pub fn own_organization(&self) -> Result<Organization> {
         self.call(Operation::GetOrganization, &[]).json()
     }
@@ -244,6 +255,18 @@ impl Client {
     }
     pub fn import_model(&self, body: &ImportModel) -> Result<ServedModel> {
         self.call(Operation::ImportModel, &[]).body(body).json()
+    }
+    pub fn model_cards(&self) -> Result<List<ModelCard>> {
+        self.call(Operation::ListModelCards, &[]).json()
+    }
+    pub fn model_card(&self, model: &str) -> Result<ModelCard> {
+        self.call(Operation::GetModelCard, &[model]).json()
+    }
+    pub fn set_model_card(&self, model: &str, body: &SetModelCard) -> Result<ModelCard> {
+        self.call(Operation::SetModelCard, &[model]).body(body).json()
+    }
+    pub fn delete_model_card(&self, model: &str) -> Result<Deleted> {
+        self.call(Operation::DeleteModelCard, &[model]).json()
     }
     pub fn remote_models(&self, query: &ListQuery) -> Result<List<RemoteModel>> {
         self.call(Operation::ListRemoteModels, &[]).query(query).json()

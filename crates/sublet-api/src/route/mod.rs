@@ -115,7 +115,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// What a route answers with when all is well. The status is always 200.
+/// What a route answers with when all is well. The status is then always 200.
 #[derive(Clone, Copy)]
 pub enum Answer {
     Json(SchemaOf),
@@ -127,6 +127,8 @@ pub enum Answer {
     TextStream,
     /// The content of a file.
     File,
+    /// Nothing: whatever is asked, the answer is an error that says what would work.
+    Refusal,
 }
 
 impl Route {
@@ -174,6 +176,10 @@ impl Route {
     }
     const fn gives_file(self) -> Self {
         Self { answer: Answer::File, ..self }
+    }
+    /// A route that clients know and that is not offered.
+    const fn refuses(self) -> Self {
+        Self { answer: Answer::Refusal, ..self.counts() }
     }
     const fn takes_form<T: JsonSchema>(self, bytes_max: usize) -> Self {
         Self { takes_form: true, ..self.takes::<T>().body_up_to(bytes_max) }
@@ -273,7 +279,7 @@ mod tests {
                     let last = route.path.rsplit('/').next();
                     let names_a_state = matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon"));
                     let names_its_object = matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel);
-                    let changes_nothing = matches!(last, Some("count_tokens" | "input_tokens"));
+                    let changes_nothing = matches!(last, Some("count_tokens" | "input_tokens" | "moderations"));
                     assert!(names_a_state || names_its_object || changes_nothing, "{route:?}");
                 }
                 (Method::Post, Idempotency::Stored | Idempotency::OutcomeOnly) => {}

@@ -6,6 +6,7 @@ use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
 use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
+use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::file::{CreateFile, File, FileListQuery};
@@ -73,6 +74,7 @@ routes! {
         .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
     CreateEmbedding      = Post "/v1/embeddings"       .open(Project, "Turns texts into vectors, with models that do so.")
         .inference().takes::<openai::EmbeddingRequest>().gives::<openai::EmbeddingList>();
+    CreateModeration     = Post "/v1/moderations"      .open(Project, "Not offered: no classifier is served; the error says what would work.").refuses();
     CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; nothing of it is stored.")
         .inference().takes::<ResponseRequest>().gives_or_streams::<Response, ResponseEvent>();
     CountResponseTokens  = Post "/v1/responses/input_tokens" .open(Project, "Counts an input's tokens, free of charge.")
@@ -139,6 +141,8 @@ routes! {
     SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
     DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").gives::<Deleted>();
 
+    ListLicences         = Get  "/v1/organization/licences"              .open(Admin, "The licences of models that the organization accepted.").gives::<List<AcceptedLicence>>();
+    AcceptLicence        = Post "/v1/organization/licences"              .open(Admin, "Accepts a model's licence, so that the organization's keys may call it.").creates().takes::<AcceptLicence>().gives::<AcceptedLicence>();
     GetOrganizationUsage = Get  "/v1/organization/usage"                 .open(Admin, "What all projects used, each line with its project.").query::<UsageQuery>().gives::<UsageSummary>();
     GetCompletionsUsage  = Get  "/v1/organization/usage/completions"     .open(Admin, "Tokens in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<CompletionsUsage>>();
     GetCosts             = Get  "/v1/organization/costs"                 .open(Admin, "Costs in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<Costs>>();
@@ -167,6 +171,10 @@ routes! {
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
     ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
     ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").takes::<ImportModel>().gives::<ServedModel>();
+    ListModelCards     = Get    "/operator/v1/model_cards"              .open(Operator, "Every model card, in the order of names.").gives::<List<ModelCard>>();
+    GetModelCard       = Get    "/operator/v1/model_cards/{*id}"        .open(Operator, "One model's card; names may hold slashes.").gives::<ModelCard>();
+    SetModelCard       = Put    "/operator/v1/model_cards/{*id}"        .open(Operator, "Writes a model's card in the place of the one before it.").takes::<SetModelCard>().gives::<ModelCard>();
+    DeleteModelCard    = Delete "/operator/v1/model_cards/{*id}"        .open(Operator, "Forgets a model's card and its aliases.").gives::<Deleted>();
     ListRemoteModels   = Get    "/operator/v1/remote_models"            .open(Operator, "The models that other servers answer for.").query::<ListQuery>().gives::<List<RemoteModel>>();
     CreateRemoteModel  = Post   "/operator/v1/remote_models"            .open(Operator, "Offers a model that other servers answer for.").creates().takes::<CreateRemoteModel>().gives::<RemoteModel>();
     GetRemoteModel     = Get    "/operator/v1/remote_models/{id}"       .open(Operator, "One remote model.").gives::<RemoteModel>();

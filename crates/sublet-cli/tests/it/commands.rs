@@ -106,6 +106,25 @@ fn keys_are_sorted_by_the_plane_their_prefix_names() {
 }
 
 #[test]
+fn what_is_said_of_a_model_is_added_to_what_was_said_before() {
+    let cloud = Cloud::start();
+    let card = json!({"object": "model_card", "id": "a/b", "owned_by": "Maker", "aliases": ["best"], "generation": 1, "changed_at": 1,
+        "data_policy": {"retention": "none"}});
+    cloud.gives("GET /operator/v1/model_cards/a/b", card.clone()).gives("PUT /operator/v1/model_cards/a/b", card);
+    let say = |more: &[&str]| {
+        let printed = Terminal::at(cloud.url()).run(&[&["models", "describe", "a/b"], more].concat());
+        assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+        cloud.asked().pop().unwrap().body
+    };
+    assert_eq!(
+        say(&["--served-in", "DE", "--shutdown-date", "2099-01-01T00:00:00Z"]),
+        json!({"owned_by": "Maker", "aliases": ["best"], "data_policy": {"retention": "none", "served_in": ["DE"]},
+            "shutdown_date": "2099-01-01T00:00:00.000000Z"})
+    );
+    assert_eq!(say(&["--replace", "--alias", "other"]), json!({"aliases": ["other"]}));
+}
+
+#[test]
 fn more_pages_are_announced_and_asked_for() {
     let cloud = Cloud::start();
     let mut page = object::list(vec![object::job("queued", json!(null))]);

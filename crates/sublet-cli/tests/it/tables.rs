@@ -25,7 +25,9 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
     let model = json!({"id": "tiny", "object": "model", "created": 1, "owned_by": "sublet", "context_window": 512,
         "pricing": {"version": "abc", "input": {"price": object::eur("0.2"), "per_tokens": 1_000_000},
             "cached_input": {"price": object::eur("0.05"), "per_tokens": 1_000_000},
-            "output": {"price": object::eur("0.6"), "per_tokens": 1_000_000}}});
+            "output": {"price": object::eur("0.6"), "per_tokens": 1_000_000}},
+        "shutdown_date": 4_070_908_800_i64, "sublet": {"private": false,
+            "licence": {"name": "llama3.1", "acceptance_required": true, "accepted": false}}});
     let availability = json!({"object": "availability", "sku": "cpu", "notice": "n0", "available_units": 3,
         "total_units": 4, "price": object::eur("0.02"), "as_of": "2026-03-01T00:00:00Z"});
     vec![
@@ -57,7 +59,10 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
     let entry = json!({"object": "organization.audit_log", "id": "aud_1", "type": "api_key.created", "effective_at": 1_772_323_200,
         "actor": {"kind": "key", "id": "key_9"}, "address": "127.0.0.1", "target": "key_1", "organization": "org_1",
         "request_id": "req_1", "result": "ok", "detail": null});
+    let licence = json!({"object": "organization.licence", "model": "tiny", "licence": "llama3.1", "url": null,
+        "accepted_by": "key_1", "accepted_at": 1_772_323_200});
     vec![
+        ("models licences", "GET /v1/organization/licences", object::list(vec![licence])),
         ("projects list", "GET /v1/organization/projects", object::list(vec![project])),
         ("keys list --project proj_1", "GET /v1/organization/projects/proj_1/api_keys", object::list(vec![object::key()])),
         ("audit list", "GET /v1/organization/audit_logs", object::list(vec![entry])),
@@ -77,7 +82,12 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         "created_at": 1_772_323_200});
     let account = json!({"object": "ledger.account", "name": "liabilities:customers:org_1:available:paid",
         "organization": "org_1", "currency": "EUR", "debits_posted": "6", "credits_posted": "50"});
+    let card = json!({"object": "model_card", "id": "maker/tiny", "weights": "open", "aliases": ["best"], "generation": 2,
+        "licence": {"name": "llama3.1", "url": "https://example.com/l", "acceptance_required": true},
+        "data_policy": {"retention": "none", "used_for_training": false, "served_in": ["DE"]},
+        "shutdown_date": "2099-01-01T00:00:00Z", "changed_at": 1_772_323_200});
     vec![
+        ("models card maker/tiny", "GET /operator/v1/model_cards/maker/tiny", card),
         ("orgs list", "GET /operator/v1/organizations", object::list(vec![object::organization()])),
         ("billing credits show org_1", "GET /operator/v1/organizations/org_1/credits", object::balance()),
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),

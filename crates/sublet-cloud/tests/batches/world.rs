@@ -16,7 +16,9 @@ use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineName, LineRequest, LineServer};
 use sublet_core::blob::{BlobStore, BlobWriter};
-use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
+use sublet_core::engine::{
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::tier::ServiceTier;
@@ -45,6 +47,12 @@ impl ModelEngine for Idle {
         Err(Error::internal("nothing is generated here"))
     }
     fn generate(&self, _: GenerateRequest) -> Result<GenerationStream> {
+        Err(Error::internal("nothing is generated here"))
+    }
+    fn prepare_input(&self, _: &str, _: &Prompt) -> Result<PreparedPrompt> {
+        Err(Error::internal("nothing is generated here"))
+    }
+    fn embed(&self, _: EmbedRequest) -> Result<GenerationStream> {
         Err(Error::internal("nothing is generated here"))
     }
     fn wake(&self) {}

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use sublet_core::Result;
+use sublet_core::engine::Pooling;
 
 use super::LoadedModel;
 use super::assemble::{Biases, Options, Tensors};
@@ -17,6 +18,7 @@ use super::bytes::{ByteSource, invalid};
 use super::gguf_tokenizer;
 use crate::architecture::{CONTEXT_MAX, Hyperparameters, Rope, RopeLayout, RopeScaling};
 use crate::matrix::Storage;
+use crate::pooling::VectorSettings;
 use crate::quant::BlockFormat;
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
@@ -345,7 +347,20 @@ pub fn load_file(path: &Path) -> Result<LoadedModel> {
     let parameters = hyperparameters(&metadata, &tensors)?;
     let options = Options { tied_head: !tensors.contains("output.weight"), biases: Biases::AsFound };
     let decoder = tensors.assemble(parameters, options)?;
-    LoadedModel { decoder, tokenizer, template, end_tokens, rules: OnceLock::new() }.check_vocabulary(&name)
+    let vectors = vector_settings(&metadata);
+    LoadedModel { decoder, tokenizer, template, end_tokens, vectors, rules: OnceLock::new() }.check_vocabulary(&name)
+}
+
+/// The kinds of pooling as llama.cpp numbers them in `{architecture}.pooling_type`: 0 says nothing, 1 is the mean,
+/// 3 the last token; the others are for encoders and for ranking.
+fn vector_settings(metadata: &GgufMetadata) -> VectorSettings {
+    let architecture = metadata.text("general.architecture").unwrap_or_default();
+    let pooling = match metadata.index(&format!("{architecture}.pooling_type")) {
+        None | Some(0 | 1) => Some(Pooling::Mean),
+        Some(3) => Some(Pooling::Last),
+        Some(_) => None,
+    };
+    VectorSettings { pooling, ..VectorSettings::default() }
 }
 
 fn hyperparameters(metadata: &GgufMetadata, tensors: &Tensors) -> Result<Hyperparameters> {

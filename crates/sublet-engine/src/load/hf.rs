@@ -10,12 +10,14 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::Value;
 use sublet_core::Result;
+use sublet_core::engine::Pooling;
 
 use super::assemble::{Biases, Options, Tensors};
 use super::bytes::{ByteSource, invalid};
 use super::safetensors::Safetensors;
 use super::{EmbeddedFiles, LoadedModel};
 use crate::architecture::{CONTEXT_MAX, Hyperparameters, Rope, RopeLayout, RopeScaling};
+use crate::pooling::{PoolingFile, VectorSettings, shortening};
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
 
@@ -50,6 +52,10 @@ struct Config {
     use_sliding_window: Option<bool>,
     quantization_config: Option<Value>,
     eos_token_id: Option<Value>,
+    #[serde(default)]
+    is_matryoshka: bool,
+    #[serde(default)]
+    matryoshka_dimensions: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +78,26 @@ struct Files {
     tokenizer_config: Option<ByteSource>,
     generation_config: Option<ByteSource>,
     template: Option<ByteSource>,
+    pooling: PoolingSource,
+}
+
+/// Where it is said how vectors are made.
+enum PoolingSource {
+    Unsaid,
+    File(ByteSource),
+    /// In a way that this engine does not read.
+    Unknown,
+}
+
+impl PoolingSource {
+    /// In the layout of the sentence-transformers library: its steps are numbered folders.
+    fn of(directory: &Path) -> Result<Self> {
+        let file = directory.join("1_Pooling").join(CONFIG);
+        if directory.join("2_Dense").exists() {
+            return Ok(Self::Unknown);
+        }
+        if file.exists() { ByteSource::open(&file).map(Self::File) } else { Ok(Self::Unsaid) }
+    }
 }
 
 pub fn load_directory(directory: &Path) -> Result<LoadedModel> {
@@ -86,6 +112,7 @@ pub fn load_directory(directory: &Path) -> Result<LoadedModel> {
         tokenizer_config: optional("tokenizer_config.json")?,
         generation_config: optional("generation_config.json")?,
         template: optional("chat_template.jinja")?,
+        pooling: PoolingSource::of(directory)?,
     })
 }
 
@@ -97,6 +124,7 @@ pub fn load_embedded(files: EmbeddedFiles) -> Result<LoadedModel> {
         tokenizer_config: files.tokenizer_config.map(|bytes| ByteSource::memory("tokenizer_config.json", bytes)),
         generation_config: files.generation_config.map(|bytes| ByteSource::memory("generation_config.json", bytes)),
         template: None,
+        pooling: PoolingSource::Unsaid,
     })
 }
 
@@ -159,7 +187,15 @@ fn load_files(files: Files) -> Result<LoadedModel> {
     // A tied head may still be stored; either way it is the same matrix.
     let options = Options { tied_head: config.tie_word_embeddings, biases };
     let decoder = tensors.assemble(parameters, options)?;
-    LoadedModel { decoder, tokenizer, template, end_tokens, rules: OnceLock::new() }.check_vocabulary(files.tokenizer.name())
+    let pooling = match &files.pooling {
+        PoolingSource::Unsaid => Some(Pooling::Mean),
+        PoolingSource::File(source) => parse::<PoolingFile>(source)?.pooling(),
+        PoolingSource::Unknown => None,
+    };
+    let shortening = shortening(config.is_matryoshka, &config.matryoshka_dimensions, decoder.parameters.hidden);
+    let vectors = VectorSettings { pooling, shortening };
+    LoadedModel { decoder, tokenizer, template, end_tokens, vectors, rules: OnceLock::new() }
+        .check_vocabulary(files.tokenizer.name())
 }
 
 fn hyperparameters(config: &Config) -> Result<(Hyperparameters, Biases)> {

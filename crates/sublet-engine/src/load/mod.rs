@@ -22,6 +22,7 @@ use sublet_core::{Error, Result};
 
 use crate::constraint::{Rule, Rules};
 use crate::decoder::Decoder;
+use crate::pooling::VectorSettings;
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
 use bytes::{file_name, invalid};
@@ -80,6 +81,7 @@ pub struct LoadedModel {
     pub template: Option<ChatTemplate>,
     /// Tokens that end a generation.
     pub end_tokens: Vec<u32>,
+    pub vectors: VectorSettings,
     /// Made with the first constrained request: most models never see one.
     pub rules: OnceLock<Result<Rules, String>>,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sublet_core::engine::Chat;
 
-use crate::decoder::Row;
+use crate::decoder::{Row, Wants};
 use crate::kernel::reduce;
 use crate::kv::{KvCache, KvPool};
 use crate::load::{LoadedModel, ModelSource, load};
@@ -170,9 +170,12 @@ fn a_prompt_in_chunks_or_at_once_gives_the_same_bytes() {
     // Beside rows of another sequence, too.
     let (mut one, mut two) = (KvCache::default(), KvCache::default());
     assert!(pool.grow(&mut one, 70) && pool.grow(&mut two, 70));
-    let row = |cache, (position, token): (usize, &u32)| Row { token: *token, position, cache, wants_logits: position == 69 };
+    let row = |cache, (position, token): (usize, &u32)| {
+        let wants = if position == 69 { Wants::Logits } else { Wants::State };
+        Row { token: *token, position, cache, wants }
+    };
     let mut rows: Vec<Row> = tokens.iter().enumerate().map(|pair| row(0, pair)).collect();
     rows.extend(tokens.iter().rev().enumerate().map(|pair| row(1, pair)));
     let both = model.decoder.forward(&rows, &mut [&mut one, &mut two]);
-    assert_eq!(whole, both[..VOCABULARY]);
+    assert_eq!(whole, both.logits[..VOCABULARY]);
 }

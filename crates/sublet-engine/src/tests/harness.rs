@@ -157,8 +157,8 @@ pub fn collect(mut stream: BoxStream<'static, GenerationEvent>) -> Outcome {
                 (outcome.reason, outcome.output) = (Some(reason), output.get());
             }
             GenerationEvent::Failed(error) => outcome.failure = Some(error),
-            GenerationEvent::Counted { .. } | GenerationEvent::Waiting { .. } => {
-                panic!("this engine counts at once and parks instead")
+            GenerationEvent::Counted { .. } | GenerationEvent::Waiting { .. } | GenerationEvent::Vector { .. } => {
+                panic!("this engine counts at once, parks instead, and answers with text")
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod batching;
 mod constraints;
+mod embeddings;
 mod formats;
 mod generation;
 mod harness;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use sublet_core::engine::{ChatMessage, Role};
 
-use crate::decoder::Row;
+use crate::decoder::{Row, Wants};
 use crate::kv::{KvCache, KvPool};
 use crate::load::{LoadedModel, ModelSource, load};
 use crate::tokenizer::SpecialTokens;
@@ -18,29 +18,39 @@ use crate::tokenizer::SpecialTokens;
 const LOGIT_TOLERANCE: f32 = 2e-3;
 
 #[derive(Deserialize)]
-struct Reference {
-    prompts: Vec<Case>,
+pub struct Reference {
+    pub prompts: Vec<Case>,
+}
+
+/// A vector of length 1.
+#[derive(Deserialize)]
+pub struct Vector {
+    pub first: Vec<f64>,
+    pub sum: f64,
+    pub sum_of_sizes: f64,
 }
 
 #[derive(Deserialize)]
-struct Case {
+pub struct Case {
     messages: Option<Vec<ChatMessage>>,
     rendered: Option<String>,
     text: Option<String>,
-    ids: Vec<u32>,
+    pub ids: Vec<u32>,
     logits_first: Vec<f32>,
     argmax: u32,
     logit_max: f32,
     logsumexp: f32,
     greedy_ids: Vec<u32>,
     greedy_text: String,
+    pub vector_mean: Vector,
+    pub vector_last: Vector,
 }
 
 pub fn shipped_directory() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/sublet-mini"))
 }
 
-fn shipped() -> (LoadedModel, Reference) {
+pub fn shipped() -> (LoadedModel, Reference) {
     let model = load(ModelSource::Directory(shipped_directory())).expect("the shipped model loads");
     let text = std::fs::read_to_string(shipped_directory().join("reference.json")).expect("the reference is there");
     (model, serde_json::from_str(&text).expect("the reference is well formed"))
@@ -53,9 +63,12 @@ pub fn logits_after(model: &LoadedModel, cache: &mut KvCache, pool: &mut KvPool,
     let rows: Vec<Row> = tokens
         .iter()
         .enumerate()
-        .map(|(index, token)| Row { token: *token, position: start + index, cache: 0, wants_logits: index + 1 == tokens.len() })
+        .map(|(index, token)| {
+            let wants = if index + 1 == tokens.len() { Wants::Logits } else { Wants::Nothing };
+            Row { token: *token, position: start + index, cache: 0, wants }
+        })
         .collect();
-    model.decoder.forward(&rows, &mut [cache])
+    model.decoder.forward(&rows, &mut [cache]).logits
 }
 
 fn argmax(logits: &[f32]) -> u32 {

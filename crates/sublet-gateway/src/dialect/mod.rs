@@ -4,6 +4,7 @@
 //! nothing of admission and metering, and sees money only as the finished amount that it shows.
 
 mod body;
+pub(crate) mod embeddings;
 mod field;
 mod format;
 mod messages;
@@ -80,7 +81,8 @@ impl Endpoint {
             Self::Completion => openai::read(openai::Kind::Completion, body),
             Self::Response => responses::read(body),
             Self::Message => messages::read(body, messages::Purpose::Answer),
-            Self::Embedding => Err(no_embeddings()),
+            // They are read where the model is known.
+            Self::Embedding => Err(no_embeddings("this model")),
         }
     }
 
@@ -120,8 +122,9 @@ impl Endpoint {
     }
 }
 
-fn no_embeddings() -> Error {
-    Error::new(ErrorCode::UnsupportedField, "this model makes text, not embeddings").param("model")
+/// A model without vectors was asked for some.
+pub(crate) fn no_embeddings(model: &str) -> Error {
+    Error::new(ErrorCode::UnsupportedField, format!("{model} makes text, not embeddings")).param("model")
 }
 
 /// The shape of errors.
@@ -203,6 +206,7 @@ pub(crate) enum Shape {
     Relay(relay::Form),
     /// What a server elsewhere says, in these words.
     Translated(Box<Shape>),
+    Vectors(embeddings::Form),
 }
 
 impl Form {
@@ -220,6 +224,7 @@ impl Form {
                 other => Self { shape: other, reading }.writer(subject),
             },
             Shape::Relay(form) => Box::new(relay::Relay::new(form, subject)),
+            Shape::Vectors(form) => Box::new(embeddings::Vectors::new(form, subject)),
         }
     }
 }
@@ -258,11 +263,13 @@ impl CallIds {
     }
 }
 
-/// The text of one answer so far.
+/// The text of one answer so far, or its vectors.
 #[derive(Default, Debug)]
 pub(crate) struct Text {
     pub text: String,
     pub logprobs: Vec<PositionLogprobs>,
+    /// Little-endian 32-bit floats, in the order of the inputs of this lane.
+    pub vectors: Vec<Vec<u8>>,
 }
 
 /// How a request ended well.

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
+use sublet_core::card::Cards;
 use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, ReplicaState, SecretSource};
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
@@ -91,6 +92,10 @@ impl Supply {
 
     pub fn models(&self) -> Arc<RemoteModels> {
         self.catalogue.remote_models()
+    }
+
+    pub fn cards(&self) -> Arc<Cards> {
+        self.catalogue.cards()
     }
 
     pub fn find(&self, name: &str) -> Option<Arc<RemoteModel>> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use sublet_core::admission::{
     Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices,
 };
+use sublet_core::card::Cards;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
@@ -52,6 +53,7 @@ pub struct Cloud {
     /// Slices end at this instant.
     pub window_ends_at: Mutex<Option<Timestamp>>,
     pub remote: Mutex<Arc<RemoteModels>>,
+    pub cards: Mutex<Arc<Cards>>,
 }
 
 pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
@@ -93,6 +95,7 @@ impl Cloud {
             authentications: AtomicU64::new(0),
             window_ends_at: Mutex::default(),
             remote: Mutex::default(),
+            cards: Mutex::default(),
         })
     }
 
@@ -107,6 +110,7 @@ impl Cloud {
             models: ModelAccess::All,
             rates,
             expires_at: None,
+            licences: Vec::new(),
         };
         self.books.lock().unwrap().access.insert(text.clone(), Arc::new(access));
         text
@@ -311,6 +315,9 @@ impl Admission for Cloud {
 impl Catalogue for Cloud {
     fn remote_models(&self) -> Arc<RemoteModels> {
         Arc::clone(&self.remote.lock().unwrap())
+    }
+    fn cards(&self) -> Arc<Cards> {
+        Arc::clone(&self.cards.lock().unwrap())
     }
 }
 

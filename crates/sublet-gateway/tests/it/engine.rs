@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use sublet_core::engine::{
-    Allowance, Chat, Constraint, EngineLoad, FinishReason, GenerateRequest, GenerationEvent, GenerationStream, Millionths,
-    ModelEngine, ModelInfo, PositionLogprobs, PreparedPrompt, Prompt, TokenLogprob, ToolTemplate,
+    Allowance, Chat, Constraint, EmbedRequest, EmbeddingInfo, EngineLoad, FinishReason, GenerateRequest, GenerationEvent,
+    GenerationStream, Millionths, ModelEngine, ModelInfo, Pooling, PositionLogprobs, PreparedPrompt, Prompt, Shortening,
+    TokenLogprob, ToolTemplate,
 };
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
@@ -232,6 +233,24 @@ impl Drop for Generation {
     }
 }
 
+/// An input whose request never ends.
+const STUCK: u32 = 400;
+
+/// A request for vectors, while it is read.
+struct Lane {
+    shared: Arc<Shared>,
+    finished: bool,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.running.fetch_sub(1, Ordering::SeqCst);
+        if !self.finished {
+            self.shared.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 impl ModelEngine for Engine {
     fn models(&self) -> Vec<ModelInfo> {
         let model = |name: &str| ModelInfo {
@@ -242,8 +261,9 @@ impl ModelEngine for Engine {
             vocabulary: TokenCount::new(500),
             has_chat_template: true,
             tools: ToolTemplate::Tagged,
+            embeddings: Some(EmbeddingInfo { dimensions: 4, pooling: Pooling::Mean, shortening: Shortening::To([2].into()) }),
         };
-        let plain = ModelInfo { tools: ToolTemplate::Absent, ..model("lab/tiny") };
+        let plain = ModelInfo { tools: ToolTemplate::Absent, embeddings: None, ..model("lab/tiny") };
         vec![model("tiny"), plain, model("unpriced")]
     }
     fn prepare(&self, model: &str, prompt: &Prompt) -> Result<PreparedPrompt> {
@@ -291,6 +311,39 @@ impl ModelEngine for Engine {
             finished: false,
             waited: false,
         }))
+    }
+    fn prepare_input(&self, model: &str, input: &Prompt) -> Result<PreparedPrompt> {
+        let tokens: Vec<u32> = match input {
+            Prompt::Tokens(tokens) => tokens.clone(),
+            Prompt::Text(text) if text.ends_with("stuck") => vec![STUCK],
+            Prompt::Text(text) => text.split_whitespace().map(|_| 7).collect(),
+            Prompt::Chat(_) => panic!("a chat has no vector"),
+        };
+        if i64::try_from(tokens.len()).unwrap() > CONTEXT {
+            return Err(Error::new(ErrorCode::ContextLengthExceeded, "the input is too long").param("input"));
+        }
+        Ok(PreparedPrompt { model: model.to_owned(), tokens: tokens.into() })
+    }
+    fn embed(&self, request: EmbedRequest) -> Result<GenerationStream> {
+        let input = request.inputs.iter().map(|input| input.count().get()).sum();
+        let mut events = vec![GenerationEvent::Started { input: TokenCount::new(input), cached_input: TokenCount::ZERO }];
+        let dimensions = usize::try_from(request.dimensions.unwrap_or(4)).unwrap();
+        for (input, prompt) in request.inputs.iter().enumerate() {
+            // What a vector says is the sum of its tokens.
+            let first = prompt.tokens.iter().map(|token| f32::from(u16::try_from(*token).unwrap())).sum::<f32>();
+            let values = [first, 0.5, -1.0, 1e-9][..dimensions].iter().flat_map(|value| value.to_le_bytes()).collect();
+            events.push(GenerationEvent::Vector { input, values });
+        }
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        let stuck = request.inputs.iter().any(|input| *input.tokens == [STUCK]);
+        if !stuck {
+            events.push(GenerationEvent::Finished { reason: FinishReason::Stop, output: TokenCount::ZERO });
+        }
+        let guard = Lane { shared: Arc::clone(&self.shared), finished: !stuck };
+        let given = futures_util::stream::iter(events).chain(futures_util::stream::pending());
+        Ok(Box::pin(given.inspect(move |_| {
+            let _held = &guard;
+        })))
     }
     fn wake(&self) {
         let wakers = std::mem::take(&mut *self.shared.wakers.lock().unwrap());

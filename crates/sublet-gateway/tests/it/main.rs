@@ -1,11 +1,15 @@
 //! The gateway over fakes: money, streams, journal, input.
 
 #[cfg(test)]
+mod cards;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod dialects;
 #[cfg(test)]
 mod disk;
+#[cfg(test)]
+mod embeddings;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]

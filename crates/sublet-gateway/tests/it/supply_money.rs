@@ -317,8 +317,9 @@ async fn embeddings_are_charged_for_their_input_alone() {
         let (found, _, _) = value(world.post("/v1/embeddings", &json!({"model": "far/away", "input": input})).await).await;
         assert_eq!(found, status, "{input}");
     }
-    let (found, _, answer) = value(world.post("/v1/embeddings", &json!({"model": "tiny", "input": "x"})).await).await;
+    let (found, _, answer) = value(world.post("/v1/embeddings", &json!({"model": "lab/tiny", "input": "x"})).await).await;
     assert_eq!((found, &answer["error"]["code"]), (400, &json!("unsupported_field")), "{answer}");
+    assert_eq!(answer["error"]["alternatives"], json!(["far/away", "tiny", "unpriced"]), "{answer}");
     world.close().await;
 }
 

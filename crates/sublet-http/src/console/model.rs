@@ -6,6 +6,7 @@ use http::Response;
 use sublet_cloud::Actor;
 use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::key::KeyPlane;
+use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result, Scope};
 
@@ -23,6 +24,12 @@ pub struct ModelRow {
     pub output: String,
     /// This key may use it.
     pub allowed: bool,
+    /// The licence, where one is named.
+    pub licence: String,
+    /// The licence has to be accepted before the model is called.
+    pub unaccepted: bool,
+    /// The day after which it is not served, where one is announced.
+    pub until: Option<String>,
 }
 
 /// The currency of the actor's account.
@@ -46,9 +53,17 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
         let entry = sku.ok().and_then(|sku| prices.find(&sku).map(|entry| entry.price_text(currency)));
         entry.unwrap_or_else(|| "no price, not served".to_owned())
     };
+    let (cards, now) = (cloud.cards(), cloud.clock().now());
+    let organization = actor.organization()?;
+    let accepted = cloud.accepted_licences(actor).await?;
+    let card = |name: &str| cards.find(name);
     let mut models = console.app.engine.models();
+    models.retain(|model| card(&model.name).is_none_or(|card| card.admits(organization) && !card.is_shut_down(now)));
     models.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |model: sublet_core::engine::ModelInfo| ModelRow {
+        licence: card(&model.name).and_then(|card| card.licence.as_ref()).map_or_else(String::new, |licence| licence.name.clone()),
+        unaccepted: card(&model.name).is_some_and(|card| card.unaccepted(&model.name, &accepted).is_some()),
+        until: card(&model.name).and_then(|card| card.shutdown_at).map(|at| at.to_string().chars().take(10).collect()),
         context_window: Count(model.context_window.get()),
         input: price(&model.name, TokenKind::Input),
         cached_input: price(&model.name, TokenKind::CachedInput),

@@ -26,7 +26,9 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Access, Admission, ModelAccess, RateLimits, SliceRequest, SliceReturn, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
-use sublet_core::engine::{EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt};
+use sublet_core::engine::{
+    EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
+};
 use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
@@ -61,6 +63,7 @@ impl ModelEngine for Models {
             vocabulary: TokenCount::new(512),
             has_chat_template: true,
             tools: sublet_core::engine::ToolTemplate::Absent,
+            embeddings: None,
         };
         vec![info(MODEL), info(HOSTILE)]
     }
@@ -68,6 +71,12 @@ impl ModelEngine for Models {
         Err(Error::internal("nothing is generated here"))
     }
     fn generate(&self, _: GenerateRequest) -> Result<GenerationStream> {
+        Err(Error::internal("nothing is generated here"))
+    }
+    fn prepare_input(&self, _: &str, _: &Prompt) -> Result<PreparedPrompt> {
+        Err(Error::internal("nothing is generated here"))
+    }
+    fn embed(&self, _: EmbedRequest) -> Result<GenerationStream> {
         Err(Error::internal("nothing is generated here"))
     }
     fn wake(&self) {}
@@ -372,6 +381,7 @@ fn routes(cloud: &Cloud, compute: &Compute, chat: &Chat) -> Router {
         Operation::CreateCompletion,
         Operation::CreateResponse,
         Operation::CreateEmbedding,
+        Operation::CreateModeration,
         Operation::CountResponseTokens,
         Operation::CreateMessage,
         Operation::CountMessageTokens,

@@ -172,7 +172,8 @@ fn wrong_lines(database: Database) {
     assert_eq!((&blank["status"], &blank["errors"]["data"][0]["line"]), (&json!("failed"), &Value::Null));
     let file = batch_file(&server, key, lines[0].as_bytes());
     for (extra, code, param) in [
-        (json!({ "endpoint": "/v1/embeddings" }), "unsupported_field", "endpoint"),
+        (json!({ "endpoint": "/v1/videos" }), "unsupported_field", "endpoint"),
+        (json!({ "endpoint": "/v1/moderations" }), "not_offered", "endpoint"),
         (json!({ "completion_window": "48h" }), "invalid_request", "completion_window"),
         (json!({ "input_file_id": "file_0000" }), "not_found", "input_file_id"),
         (json!({ "colour": "red" }), "invalid_request", "colour"),

@@ -7,7 +7,9 @@
 mod bad_input;
 mod batch_kill;
 mod batches;
+mod cards;
 mod chat;
+mod embeddings;
 mod files;
 mod http;
 mod jobs;

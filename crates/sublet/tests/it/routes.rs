@@ -245,14 +245,12 @@ fn billable_routes_need_money(database: Database) {
     let server = Home::new(database).start();
     let poor = Stranger::make(&server, None);
     let quote = server.post("/v1/quotes", &poor.project, &json!({ "sku": "cpu" })).unwrap().good();
-    crate::remote::offer(&server, "far", "http://127.0.0.1:9/v1", &json!({}));
-    crate::remote::price(&server, "far");
     for route in ROUTES.iter().filter(|route| route.billable) {
         let body: Value = match route.operation {
             Operation::CreateLease => json!({ "quote": quote["id"] }),
             Operation::CreateJob => json!({ "lease": "lease_00000000000000000000000000", "command": ["true"] }),
             Operation::CreateCompletion => json!({ "model": server.keys.model, "prompt": "Hello", "max_tokens": 4 }),
-            Operation::CreateEmbedding => json!({ "model": "far", "input": "Hello" }),
+            Operation::CreateEmbedding => json!({ "model": server.keys.model, "input": "Hello" }),
             Operation::CreateMessage => {
                 let messages = json!([{ "role": "user", "content": "Hello" }]);
                 json!({ "model": server.keys.model, "messages": messages, "max_tokens": 4 })

@@ -316,7 +316,9 @@ impl PartWriter for Events {
             for item in items {
                 let item = match item {
                     // All of them go with the first text.
-                    parts::Item::Text(text) => Item::Text(Text { text, logprobs: std::mem::take(&mut logprobs) }),
+                    parts::Item::Text(text) => {
+                        Item::Text(Text { text, logprobs: std::mem::take(&mut logprobs), ..Text::default() })
+                    }
                     parts::Item::Call(Call { id, name, arguments }) => self.called(id, name, arguments),
                 };
                 self.items.push(item);
