@@ -8,7 +8,8 @@ use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenUsage,
+    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
+    TokenUsage,
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
@@ -46,7 +47,7 @@ impl Session {
                 gateway: self.gateway.clone(),
                 fence: self.fence,
                 key: self.access.key.clone(),
-                extend: extend.cloned(),
+                slice: extend.cloned().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend),
                 wanted: Nanos::new(wanted),
                 least: Nanos::new(least),
             })

@@ -14,10 +14,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn};
+use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn, SliceTarget};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, SliceId};
-use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result, Timestamp};
 use tokio::sync::oneshot;
+
+use crate::burn::Burn;
+use crate::generation::monotonic;
+use crate::metrics::GrantTimes;
 
 /// A grant asks for this many times what is needed now, unless money is short.
 const GROWTH_FACTOR: i64 = 4;
@@ -28,6 +32,8 @@ const GROWTH_SHARE: i64 = 4;
 pub(crate) struct Bank {
     pub admission: Arc<dyn Admission>,
     pub clock: Arc<dyn Clock>,
+    pub ids: IdMint,
+    pub grants: Arc<GrantTimes>,
     pub gateway: GatewayId,
     pub fence: i64,
     pub tight_for: DurationMs,
@@ -57,6 +63,8 @@ pub(crate) struct Purse {
 #[derive(Default)]
 struct State {
     slice: Option<OpenSlice>,
+    /// Was asked for and never answered: the cloud may have opened it.
+    doubtful: Option<SliceId>,
     granted: Nanos,
     held: Nanos,
     captured: Nanos,
@@ -90,29 +98,6 @@ struct Waiter {
     /// Refused once; waits for others to release.
     starved: bool,
     reply: oneshot::Sender<Result<Money>>,
-}
-
-/// What was captured in this second and the one before it.
-#[derive(Default)]
-struct Burn {
-    second: i64,
-    now: Nanos,
-    before: Nanos,
-}
-
-impl Burn {
-    fn add(&mut self, at: Timestamp, amount: Nanos) {
-        let passed = at.seconds() - self.second;
-        if passed != 0 {
-            self.before = if passed == 1 { self.now } else { Nanos::ZERO };
-            self.now = Nanos::ZERO;
-            self.second = at.seconds();
-        }
-        self.now = self.now.checked_add(amount).unwrap_or(Nanos::MAX);
-    }
-    fn two_seconds(&self) -> Nanos {
-        self.now.checked_add(self.before).unwrap_or(Nanos::MAX)
-    }
 }
 
 /// An answer that may have to be awaited.
@@ -193,6 +178,12 @@ impl Purse {
         self.lock().slice.as_ref().map(|slice| slice.id.clone())
     }
 
+    /// True if the cloud holds money for this purse, as far as is known.
+    pub fn has_slice(&self) -> bool {
+        let state = self.lock();
+        state.slice.is_some() || state.doubtful.is_some()
+    }
+
     pub fn held(&self) -> Nanos {
         self.lock().held
     }
@@ -228,7 +219,8 @@ impl Purse {
         }
         state.offered = true;
         let fence = self.bank.fence;
-        let slice = state.slice.as_ref().map(|slice| SliceReturn { slice: slice.id.clone(), fence, records: state.records });
+        let slice = state.slice.as_ref().map(|slice| slice.id.clone()).or_else(|| state.doubtful.clone());
+        let slice = slice.map(|slice| SliceReturn { slice, fence, records: state.records });
         Ok(Offer { purse: Arc::clone(self), slice })
     }
 
@@ -261,7 +253,7 @@ impl Offer {
     /// The slice was given back; there is nothing more to return.
     pub fn closed(self) {
         let mut state = self.purse.lock();
-        state.slice = None;
+        (state.slice, state.doubtful) = (None, None);
         state.granted = Nanos::ZERO;
         state.captured = Nanos::ZERO;
         state.check();
@@ -365,14 +357,12 @@ impl State {
         let sum = Nanos::checked_sum(self.waiters.iter().map(|waiter| waiter.ask.wanted)).unwrap_or(Nanos::MAX);
         let short = expect(sum.checked_sub(free)).max(least);
         let wanted = if now < self.tight_until { short } else { short.checked_add(self.growth(short)).unwrap_or(short) };
-        Some(SliceRequest {
-            gateway: purse.bank.gateway.clone(),
-            fence: purse.bank.fence,
-            key: purse.key.clone(),
-            extend: self.slice.as_ref().map(|slice| slice.id.clone()),
-            wanted,
-            least,
-        })
+        let slice = match &self.slice {
+            Some(slice) => SliceTarget::Extend(slice.id.clone()),
+            None => SliceTarget::Open(self.doubtful.clone().unwrap_or_else(|| purse.bank.ids.mint())),
+        };
+        let (gateway, fence, key) = (purse.bank.gateway.clone(), purse.bank.fence, purse.key.clone());
+        Some(SliceRequest { gateway, fence, key, slice, wanted, least })
     }
 
     fn growth(&self, short: Nanos) -> Nanos {
@@ -392,11 +382,16 @@ impl State {
         self.granted = grant.granted;
         self.available = grant.available;
         self.slice = Some(OpenSlice { id: grant.slice, window_ends_at: grant.window_ends_at });
+        self.doubtful = None;
         self.check();
     }
 
     /// Tells those who need at least as much as was refused; extensions stay in line for what others release.
-    fn apply_refusal(&mut self, refused: Nanos, error: &Error, tight_until: Timestamp) -> Replies {
+    fn apply_refusal(&mut self, request: &SliceRequest, error: &Error, tight_until: Timestamp) -> Replies {
+        let refused = request.least;
+        if let (true, SliceTarget::Open(slice)) = (is_in_doubt(error), &request.slice) {
+            self.doubtful = Some(slice.clone());
+        }
         let out_of_money = error.code() == ErrorCode::InsufficientQuota;
         if out_of_money {
             self.tight_until = tight_until;
@@ -420,6 +415,11 @@ impl State {
         replies.extend(self.refuse_if_all_wait());
         replies
     }
+}
+
+/// Whether the cloud may have done what it reported a failure of: the connection broke before the answer, say.
+fn is_in_doubt(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::Internal)
 }
 
 /// Proof that a refill is under way: if the port panics, its drop tells the waiters and lets the next one begin.
@@ -446,16 +446,17 @@ impl Drop for Refilling {
 async fn refill(mut refilling: Refilling) {
     let purse = Arc::clone(&refilling.purse);
     while let Some(request) = next_request(&purse, &mut refilling) {
-        let (wanted, least) = (request.wanted, request.least);
-        let answer = grant(&purse, request).await;
+        let began = monotonic();
+        let answer = grant(&purse, &request).await;
+        purse.bank.grants.took(began.elapsed());
         let tight_until = purse.bank.clock.now().plus(purse.bank.tight_for);
         let mut state = purse.lock();
         let replies = match answer {
             Ok(grant) => {
-                state.apply_grant(grant, wanted, tight_until);
+                state.apply_grant(grant, request.wanted, tight_until);
                 state.serve(&purse)
             }
-            Err(error) => state.apply_refusal(least, &error, tight_until),
+            Err(error) => state.apply_refusal(&request, &error, tight_until),
         };
         drop(state);
         send(replies);
@@ -477,7 +478,7 @@ fn next_request(purse: &Arc<Purse>, refilling: &mut Refilling) -> Option<SliceRe
 }
 
 /// One grant; if it is refused for lack of money, idle slices of the organization go back first.
-async fn grant(purse: &Purse, request: SliceRequest) -> Result<SliceGrant> {
+async fn grant(purse: &Purse, request: &SliceRequest) -> Result<SliceGrant> {
     let answer = purse.bank.admission.grant_slice(request.clone()).await;
     match answer {
         Err(error) if error.code() == ErrorCode::InsufficientQuota => {
@@ -486,7 +487,7 @@ async fn grant(purse: &Purse, request: SliceRequest) -> Result<SliceGrant> {
                 None => Nanos::ZERO,
             };
             if released > Nanos::ZERO {
-                return purse.bank.admission.grant_slice(request).await;
+                return purse.bank.admission.grant_slice(request.clone()).await;
             }
             Err(error)
         }

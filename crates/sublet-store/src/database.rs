@@ -5,11 +5,13 @@
 //! with a serialization failure or a deadlock are run again, up to [`WRITE_ATTEMPTS_MAX`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Transaction, TypeInfo};
-use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result, Timestamp};
 
 use crate::migration;
 use crate::row::{Row, Value};
@@ -36,6 +38,25 @@ pub enum StoreConfig {
 #[derive(Clone)]
 pub struct Store {
     backend: Backend,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    transactions: AtomicU64,
+    repetitions: AtomicU64,
+    attempts_max: AtomicU64,
+}
+
+/// What this process asked of the database since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreFigures {
+    /// Transactions begun, repetitions included.
+    pub transactions: u64,
+    /// Writes begun again after a serialization failure or a deadlock.
+    pub repetitions: u64,
+    /// Attempts of the write that was begun most often, of [`WRITE_ATTEMPTS_MAX`].
+    pub attempts_max: u64,
 }
 
 #[derive(Clone)]
@@ -59,7 +80,7 @@ impl Store {
             StoreConfig::Sqlite(path) => Backend::Sqlite(Sqlite::open(path)?),
             StoreConfig::Postgres(url) => open_postgres(url).await?,
         };
-        let store = Self { backend };
+        let store = Self { backend, counts: Arc::default() };
         migration::apply(&store).await?;
         Ok(store)
     }
@@ -80,6 +101,8 @@ impl Store {
                     let backoff = RETRY_BASE_MS.saturating_mul(1 << attempt.min(6)).min(RETRY_CEILING_MS);
                     tokio::time::sleep(Duration::from_millis(backoff)).await;
                     attempt += 1;
+                    self.counts.repetitions.fetch_add(1, Ordering::Relaxed);
+                    self.counts.attempts_max.fetch_max(u64::from(attempt), Ordering::Relaxed);
                 }
                 other => return other,
             }
@@ -121,6 +144,22 @@ impl Store {
         self.read((), |(), tx| Box::pin(async move { tx.fetch_all("SELECT 1", &[]).await.map(|_| ()) })).await
     }
 
+    /// The clock that all processes on this database share; `None` on SQLite, where there is only one process.
+    pub async fn now(&self) -> Result<Option<Timestamp>> {
+        if let Backend::Sqlite(_) = &self.backend {
+            return Ok(None);
+        }
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        self.read((), |(), tx| Box::pin(async move { tx.fetch_one(sql, &[]).await?.reader().time() })).await.map(Some)
+    }
+
+    pub fn figures(&self) -> StoreFigures {
+        let Counts { transactions, repetitions, attempts_max } = &*self.counts;
+        let [transactions, repetitions, attempts_max] =
+            [transactions, repetitions, attempts_max].map(|count| count.load(Ordering::Relaxed));
+        StoreFigures { transactions, repetitions, attempts_max }
+    }
+
     /// Waits until all connections are closed.
     pub async fn close(&self) {
         match &self.backend {
@@ -138,6 +177,7 @@ impl Store {
     }
 
     async fn begin(&self, access: Access) -> Result<Tx> {
+        self.counts.transactions.fetch_add(1, Ordering::Relaxed);
         let engine = match (&self.backend, access) {
             (Backend::Sqlite(sqlite), access) => Engine::Sqlite(sqlite.begin(access).await?),
             (Backend::Postgres(pool), Access::Write) => {

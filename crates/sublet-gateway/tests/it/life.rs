@@ -7,6 +7,7 @@ use serde_json::json;
 use sublet_core::DurationMs;
 use sublet_core::usage::Outcome;
 
+use crate::cloud::{INPUT, OUTPUT};
 use crate::world::{SOON, World, config, event, events, read, read_deltas, text, value};
 
 #[tokio::test]
@@ -198,5 +199,30 @@ async fn metrics_count_what_happened() {
     assert_eq!((count(Outcome::Completed), count(Outcome::ClientCancelled)), (1, 1));
     assert_eq!((metrics.voided, metrics.refused, metrics.tokens.output.get()), (1, 1, 7));
     assert_eq!((metrics.journal_records, metrics.first_token.iter().sum::<u64>()), (2, 2));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn f_a_grant_whose_answer_was_lost_is_taken_up_again() {
+    let world = World::new().await;
+    // So little that a second slice would find nothing left.
+    world.cloud.limit("a", 3 * INPUT + 5 * OUTPUT + 4);
+    world.cloud.answers_lost.store(true, Ordering::SeqCst);
+    let (status, _, answer) = value(world.chat("please say 5").await).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("store_unavailable")));
+    assert_eq!(world.cloud.open_slices(), 1);
+    world.cloud.answers_lost.store(false, Ordering::SeqCst);
+    assert_eq!(world.chat("please say 5").await.status(), 200);
+    assert_eq!(world.cloud.open_slices(), 1, "the slice that was opened first pays");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn f_a_grant_whose_answer_was_lost_goes_back_when_nobody_asks_again() {
+    let world = World::new().await;
+    world.cloud.answers_lost.store(true, Ordering::SeqCst);
+    assert_eq!(world.chat("please say 5").await.status(), 503);
+    world.cloud.answers_lost.store(false, Ordering::SeqCst);
+    assert_eq!(world.cloud.open_slices(), 1);
     world.close().await;
 }
