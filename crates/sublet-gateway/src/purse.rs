@@ -11,7 +11,10 @@
 //!
 //! Deliberately absent: prices and tokens (see `pricing`), and what becomes of a request that is refused.
 
+mod money;
+
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn, SliceTarget};
@@ -22,6 +25,8 @@ use tokio::sync::oneshot;
 use crate::burn::Burn;
 use crate::generation::monotonic;
 use crate::metrics::GrantTimes;
+
+pub(crate) use money::Money;
 
 /// A grant asks for this many times what is needed now, unless money is short.
 const GROWTH_FACTOR: i64 = 4;
@@ -96,8 +101,14 @@ struct Waiter {
     ask: Ask,
     extension: bool,
     /// Refused once; waits for others to release.
-    starved: bool,
+    starved: Arc<AtomicBool>,
     reply: oneshot::Sender<Result<Money>>,
+}
+
+impl Waiter {
+    fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
 }
 
 /// An answer that may have to be awaited.
@@ -111,7 +122,20 @@ pub(crate) enum Held {
 /// An answer to an extension: `Now` has been added already.
 pub(crate) enum Extended {
     Now,
-    Wait(oneshot::Receiver<Result<Money>>),
+    Wait(Waiting),
+}
+
+/// An extension in line.
+pub(crate) struct Waiting {
+    pub answer: oneshot::Receiver<Result<Money>>,
+    starved: Arc<AtomicBool>,
+}
+
+impl Waiting {
+    /// True if the cloud has refused it, so that only others of its key can help; false while the cloud is still asked.
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
 }
 
 /// Replies to be sent after the lock is gone: dropping a reply's money takes the lock again.
@@ -148,17 +172,18 @@ impl Purse {
             state.requests += 1;
             return Held::Now(Money { purse: Arc::clone(self), amount, main: true });
         }
-        Held::Wait(self.wait(state, ask, false))
+        Held::Wait(self.wait(state, ask, false).answer)
     }
 
-    fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> oneshot::Receiver<Result<Money>> {
+    fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> Waiting {
         let (reply, answer) = oneshot::channel();
-        state.waiters.push_back(Waiter { ask, extension, starved: false, reply });
+        let starved = Arc::<AtomicBool>::default();
+        state.waiters.push_back(Waiter { ask, extension, starved: Arc::clone(&starved), reply });
         if !state.refilling {
             state.refilling = true;
             tokio::spawn(refill(Refilling { purse: Arc::clone(self), finished: false }));
         }
-        answer
+        Waiting { answer, starved }
     }
 
     /// True while the limits granted less than was wanted a moment ago.
@@ -340,7 +365,7 @@ impl State {
     /// Everybody who could release money is in line himself: nobody will be served any more.
     fn refuse_if_all_wait(&mut self) -> Replies {
         self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        let starving = self.waiters.iter().filter(|waiter| waiter.starved).count();
+        let starving = self.waiters.iter().filter(|waiter| waiter.is_starved()).count();
         let all_wait = u64::try_from(starving).is_ok_and(|starving| starving >= self.requests);
         if starving == 0 || starving < self.waiters.len() || !all_wait {
             return Vec::new();
@@ -352,7 +377,7 @@ impl State {
     /// The next grant to ask for, or the end of the refill.
     fn next_request(&mut self, purse: &Purse, now: Timestamp) -> Option<SliceRequest> {
         let free = self.free();
-        let first = self.waiters.iter().find(|waiter| !waiter.starved)?;
+        let first = self.waiters.iter().find(|waiter| !waiter.is_starved())?;
         let least = expect(first.ask.least.checked_sub(free)).max(Nanos::ZERO);
         let sum = Nanos::checked_sum(self.waiters.iter().map(|waiter| waiter.ask.wanted)).unwrap_or(Nanos::MAX);
         let short = expect(sum.checked_sub(free)).max(least);
@@ -401,12 +426,12 @@ impl State {
         self.refusal = Some(error.clone());
         let free = self.free();
         let mut replies = Replies::new();
-        for mut waiter in std::mem::take(&mut self.waiters) {
+        for waiter in std::mem::take(&mut self.waiters) {
             let short = expect(waiter.ask.least.checked_sub(free));
             if short < refused {
                 self.waiters.push_back(waiter);
             } else if out_of_money && waiter.extension {
-                waiter.starved = true;
+                waiter.starved.store(true, Ordering::Release);
                 self.waiters.push_back(waiter);
             } else {
                 replies.push((waiter.reply, Err(error.clone())));
@@ -492,105 +517,5 @@ async fn grant(purse: &Purse, request: &SliceRequest) -> Result<SliceGrant> {
             Err(error)
         }
         other => other,
-    }
-}
-
-/// Money held for one request; what is not captured goes back when this is dropped.
-pub(crate) struct Money {
-    purse: Arc<Purse>,
-    amount: Nanos,
-    /// The request's own hold, not an addition on its way to it.
-    main: bool,
-}
-
-impl Money {
-    pub fn amount(&self) -> Nanos {
-        self.amount
-    }
-
-    pub fn purse(&self) -> &Arc<Purse> {
-        &self.purse
-    }
-
-    /// More money for the same request.
-    pub fn extend(&mut self, ask: Ask) -> Extended {
-        let mut state = self.purse.lock();
-        match state.take(ask) {
-            Some(added) => {
-                drop(state);
-                self.amount = expect(self.amount.checked_add(added));
-                Extended::Now
-            }
-            None => Extended::Wait(self.purse.wait(state, ask, true)),
-        }
-    }
-
-    /// Adds what an awaited extension brought.
-    pub fn absorb(&mut self, mut addition: Self) {
-        assert!(Arc::ptr_eq(&self.purse, &addition.purse) && !addition.main, "an extension comes from the same purse");
-        self.amount = expect(self.amount.checked_add(addition.amount));
-        addition.amount = Nanos::ZERO;
-    }
-
-    /// Turns the hold into spent money. `upper` is the most that the request can be charged.
-    pub fn capture(mut self, upper: Nanos) -> Captured {
-        assert!(self.main && upper <= self.amount, "a request costs {upper}, more than its hold of {}", self.amount);
-        let purse = Arc::clone(&self.purse);
-        let mut state = purse.lock();
-        state.held = expect(state.held.checked_sub(upper));
-        state.captured = expect(state.captured.checked_add(upper));
-        state.records += 1;
-        state.unanswered += 1;
-        state.burn.add(purse.bank.clock.now(), upper);
-        state.check();
-        drop(state);
-        self.amount = expect(self.amount.checked_sub(upper));
-        Captured { purse, upper, answered: false }
-    }
-}
-
-impl Drop for Money {
-    fn drop(&mut self) {
-        self.purse.release(self.amount, self.main);
-    }
-}
-
-/// Spent money whose record is on its way to the disk.
-pub(crate) struct Captured {
-    purse: Arc<Purse>,
-    upper: Nanos,
-    answered: bool,
-}
-
-impl Captured {
-    /// The record is durable, or may be.
-    pub fn keep(mut self) {
-        self.answer(false);
-    }
-    /// The record surely is not durable: nothing was spent.
-    pub fn void(mut self) {
-        self.answer(true);
-    }
-    fn answer(&mut self, void: bool) {
-        self.answered = true;
-        let mut state = self.purse.lock();
-        state.unanswered -= 1;
-        let mut replies = Vec::new();
-        if void {
-            state.captured = expect(state.captured.checked_sub(self.upper));
-            state.records -= 1;
-            state.check();
-            replies = state.after_release(&self.purse);
-        }
-        drop(state);
-        send(replies);
-    }
-}
-
-impl Drop for Captured {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.answer(false);
-        }
     }
 }

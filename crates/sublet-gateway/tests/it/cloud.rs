@@ -45,6 +45,9 @@ pub struct Cloud {
     pub prices: Mutex<TokenPrices>,
     pub epoch: AtomicU64,
     pub unreachable: AtomicBool,
+    /// Grants wait until this is false again and `go` says so.
+    pub slow: AtomicBool,
+    pub go: tokio::sync::Notify,
     /// Grants are made, and their answers are lost.
     pub answers_lost: AtomicBool,
     pub grants: AtomicU64,
@@ -70,6 +73,8 @@ impl Cloud {
             prices: Mutex::new(prices(per_token(INPUT), per_token(CACHED), per_token(OUTPUT))),
             epoch: AtomicU64::new(1),
             unreachable: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            go: tokio::sync::Notify::new(),
             answers_lost: AtomicBool::new(false),
             grants: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -263,6 +268,9 @@ impl Admission for Cloud {
         Box::pin(async move {
             // Others run while the store works.
             tokio::task::yield_now().await;
+            while self.slow.load(Ordering::SeqCst) {
+                self.go.notified().await;
+            }
             self.check_reachable()?;
             self.grants.fetch_add(1, Ordering::SeqCst);
             let window = *self.window_ends_at.lock().unwrap();
