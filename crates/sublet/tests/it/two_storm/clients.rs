@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::http::{Ask, Opened};
-use crate::server::{chat, merge, never_end};
+use crate::server::{LOOK_PAUSE, chat, merge, never_end};
 
 /// What one thread of a client needs for its stack, in bytes.
 const STACK_BYTES: usize = 256 * 1024;
@@ -66,6 +66,7 @@ pub struct Storm<'a> {
     pub embedded_model: String,
     pub far_model: &'static str,
     pub running: AtomicBool,
+    pub may_go_on: Arc<AtomicBool>,
     pub open: AtomicUsize,
     pub open_most: AtomicUsize,
     pub records: Mutex<Vec<Record>>,
@@ -149,6 +150,10 @@ impl Storm<'_> {
     fn read(&self, opened: Opened) -> Fate {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.open_most.fetch_max(open, Ordering::Relaxed);
+        // The first streams of all wait for each other, so that all of them are open at once.
+        while !self.may_go_on.load(Ordering::Relaxed) && self.is_running() {
+            std::thread::sleep(LOOK_PAUSE);
+        }
         let fate = read_stream(opened);
         self.open.fetch_sub(1, Ordering::Relaxed);
         fate

@@ -12,7 +12,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ use upstream::Upstream;
 const SEED: u64 = 20_261;
 /// One dollar, in nano-units.
 const LIMIT: i128 = 1_000_000_000;
-/// Streams that are open at once, of all: those of the embedded model are short, and some are just being asked for.
-const OPEN_PERCENT: usize = 98;
+/// How much of it the storm uses before it ends.
+const USED_UP_PERCENT: i128 = 96;
 /// A refusal is false while more than this is left beyond holds, live slices and suspense: five percent.
 const ENOUGH: i128 = LIMIT / 20;
 const FAR_MODEL: &str = "elsewhere/steady";
@@ -72,10 +72,10 @@ fn plan() -> Plan {
     if full() {
         let load = Load { streams_each: 256, embedded_each: 16, refused_pause: Duration::from_secs(3), ..load };
         let script = Script { kills: 6, calm_ms: (4_000, 8_000), outage: Duration::from_secs(5) };
-        return Plan { load, pace: Duration::from_secs(1), script, price: 24_000_000_000 };
+        return Plan { load, pace: Duration::from_secs(1), script, price: 16_000_000_000 };
     }
     let script = Script { kills: 3, calm_ms: (1_000, 2_500), outage: Duration::from_secs(2) };
-    Plan { load, pace: Duration::from_millis(200), script, price: 120_000_000_000 }
+    Plan { load, pace: Duration::from_millis(200), script, price: 130_000_000_000 }
 }
 
 #[test]
@@ -100,6 +100,7 @@ fn a_dollar_is_never_exceeded_by_two_processes_in_a_storm() {
         embedded_model: servers[0].keys.model.clone(),
         far_model: FAR_MODEL,
         running: AtomicBool::new(true),
+        may_go_on: Arc::clone(&upstream.may_go_on),
         open: AtomicUsize::new(0),
         open_most: AtomicUsize::new(0),
         records: Mutex::default(),
@@ -113,6 +114,7 @@ fn a_dollar_is_never_exceeded_by_two_processes_in_a_storm() {
         storm.begin(scope);
         let _end = EndOfStorm(&storm);
         disasters(&plan.script, &database, &mut servers, &storm, &mut past);
+        wait_for("the dollar to be used up", || (spent_of(&servers[0], &key) * 100 >= LIMIT * USED_UP_PERCENT).then_some(()));
         storm.running.store(false, Ordering::Relaxed);
         watch.join().expect("the limit holds at each look")
     });
@@ -127,8 +129,6 @@ fn a_dollar_is_never_exceeded_by_two_processes_in_a_storm() {
     assert_eq!(unpromised.last(), LIMIT - spent, "every slice came back but for what was spent");
     assert_clocks_agree(&records);
     let refused = assert_no_refusal_was_false(&records, &past, &unpromised);
-    assert!(spent * 100 >= LIMIT * 95, "only {spent} of {LIMIT} could be spent");
-    assert_streams_were_open(&storm);
     past.tell(&storm, &looks, took);
     eprintln!("refusals {refused:?}, {spent} of {LIMIT} nano-units spent, {} instants of the books", unpromised.entries());
 }
@@ -162,6 +162,11 @@ fn set_prices(server: &Server, output: i128) {
     server.make("/operator/v1/price_lists", operator, &json!({ "name": list["name"], "currency": "USD", "prices": prices }));
 }
 
+/// What is settled of the dollar.
+fn spent_of(server: &Server, key: &NewKey) -> i128 {
+    nanos(&server.see(&format!("{}/spend_limits", key.path()), &server.keys.admin)["data"][0]["spent"])
+}
+
 /// What happened to the processes and the database, with instants since the start of the storm.
 #[derive(Default)]
 struct Past {
@@ -172,9 +177,8 @@ struct Past {
 }
 
 fn disasters(script: &Script, database: &PostgresServer, servers: &mut [Server; 2], storm: &Storm<'_>, past: &mut Past) {
-    wait_for("all streams to be open", || {
-        (storm.open.load(Ordering::Relaxed) * 100 >= storm.load.streams() * OPEN_PERCENT).then_some(())
-    });
+    wait_for("all streams to be open", || (storm.open.load(Ordering::Relaxed) == storm.load.streams()).then_some(()));
+    storm.may_go_on.store(true, Ordering::Relaxed);
     let mut moments = Sequence(SEED);
     let mut skews = SKEWS_MS.iter().cycle().skip(1);
     for number in 0..script.kills {
@@ -225,11 +229,6 @@ fn is_out_of_money(fate: &Fate) -> bool {
     matches!(fate, Fate::Refused { status: 429, code, .. } if code == "insufficient_quota")
 }
 
-fn assert_streams_were_open(storm: &Storm<'_>) {
-    let (most, streams) = (storm.open_most.load(Ordering::Relaxed), storm.load.streams());
-    assert!(most * 100 >= streams * OPEN_PERCENT, "only {most} of {streams} streams were open at once");
-}
-
 /// What the limit says was spent is the sum of the charges, of the usage events and of the invoice, in the ledger too;
 /// what clients saw whole was charged once, as they saw it; nothing is held, sliced or in suspense.
 fn assert_spend_is_one_number(server: &Server, key: &NewKey, records: &[Record]) -> i128 {
@@ -255,11 +254,13 @@ fn assert_spend_is_one_number(server: &Server, key: &NewKey, records: &[Record])
     assert_eq!(["captured", "sliced", "held", "suspense"].map(|part| nanos(&credits[part])), [spent, 0, 0, 0], "{credits}");
     let mut seen = BTreeMap::new();
     for record in records {
-        if let Fate::Finished { output, .. } = record.fate {
+        if let Fate::Finished { output, cut } = record.fate {
+            assert!(cut || output > 0, "nothing came, and nobody said why: {record:?}");
             assert_eq!(seen.insert(record.id.clone(), output), None, "one id for two requests: {record:?}");
         }
     }
-    let wrong = seen.iter().find(|(id, tokens)| output.get(*id) != Some(*tokens));
+    // What has no output is free.
+    let wrong = seen.iter().find(|(id, tokens)| output.get(*id).copied().unwrap_or(0) != **tokens);
     assert_eq!(wrong, None, "a client saw it whole, and it is charged otherwise");
     spent
 }

@@ -1,5 +1,8 @@
-//! A model server by script: it says as many words as it is asked for, one at a time, at a steady pace.
+//! A model server by script: it says as many words as it is asked for, one at a time, at a steady pace. Until it may go
+//! on, it says one word only.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,12 +19,15 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The server, on a thread of its own until it is dropped.
 pub struct Upstream {
     pub base_url: String,
+    pub may_go_on: Arc<AtomicBool>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Upstream {
     pub fn start(pace: Duration) -> Self {
+        let may_go_on = Arc::<AtomicBool>::default();
+        let gate = Arc::clone(&may_go_on);
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
@@ -29,7 +35,7 @@ impl Upstream {
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                let router = Router::new().fallback(move |body: Bytes| answer(body, pace));
+                let router = Router::new().fallback(move |body: Bytes| answer(body, pace, Arc::clone(&gate)));
                 tokio::select! {
                     served = axum::serve(listener, router) => served.unwrap(),
                     _ = stopped => {}
@@ -37,7 +43,7 @@ impl Upstream {
             });
         });
         let base_url = format!("http://{}/v1", told.recv().unwrap());
-        Self { base_url, stop: Some(stop), thread: Some(thread) }
+        Self { base_url, may_go_on, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -48,17 +54,20 @@ impl Drop for Upstream {
     }
 }
 
-async fn answer(body: Bytes, pace: Duration) -> Response {
+async fn answer(body: Bytes, pace: Duration, gate: Arc<AtomicBool>) -> Response {
     assert!(body.len() <= BODY_BYTES_MAX);
     // Whoever only looks whether it is there sends no body.
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = asked["max_tokens"].as_u64().or_else(|| asked["max_completion_tokens"].as_u64()).unwrap_or(0);
-    let stream = futures_util::stream::unfold(0, move |said| async move {
+    let stream = futures_util::stream::unfold((0, gate), move |(said, gate)| async move {
         if said > words {
             return None;
         }
         tokio::time::sleep(pace).await;
-        Some((Ok::<Bytes, std::io::Error>(piece(said, words).into()), said + 1))
+        while said > 0 && !gate.load(Ordering::Relaxed) {
+            tokio::time::sleep(pace).await;
+        }
+        Some((Ok::<Bytes, std::io::Error>(piece(said, words).into()), (said + 1, gate)))
     });
     Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(stream)).unwrap()
 }
