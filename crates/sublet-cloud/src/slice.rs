@@ -119,13 +119,14 @@ impl Cloud {
     /// The answer of a grant that got lost on its way: what the slice has, or that and what is still needed.
     async fn answer_again(&self, tx: &mut Tx, request: &SliceRequest, slice: &Slice) -> Result<SliceGrant> {
         let granted = slice.granted.total()?;
-        let is_ours = slice.open && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
-        if is_ours && granted >= request.least {
+        let is_fresh = slice.open && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
+        if is_fresh && granted >= request.least {
             live_owner(tx, &request.key, self.now()).await?;
             let (id, window_ends_at) = (slice.id.clone(), slice.window_ends_at);
             return Ok(SliceGrant { slice: id, added: granted, granted, window_ends_at, available: None });
         }
-        let short = request.least.checked_sub(granted)?;
+        // Closed, it is refused as every closed slice is.
+        let short = request.least.checked_sub(granted)?.max(Nanos::ZERO);
         let rest = SliceRequest { least: short, wanted: request.wanted.checked_sub(granted)?.max(short), ..request.clone() };
         self.extend_slice(tx, &rest, &slice.id).await
     }

@@ -22,6 +22,9 @@ pub const WRITE_ATTEMPTS_MAX: u32 = 40;
 const RETRY_BASE_MS: u64 = 1;
 const RETRY_CEILING_MS: u64 = 64;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a transaction waits for a connection. A server that is away refuses connections, and is asked again and
+/// again that long: it is also how late somebody hears that.
+const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const STATEMENT_CACHE: usize = 256;
 
@@ -204,7 +207,7 @@ async fn open_postgres(url: &str) -> Result<Backend> {
     })?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
         .connect_with(options.statement_cache_capacity(STATEMENT_CACHE))
         .await
         .map_err(failure)?;

@@ -92,6 +92,11 @@ impl Storm<'_> {
                 Fate::Finished { cut, .. } => format!("finished, cut {cut}"),
                 other => format!("{other:?}"),
             };
+            if let Fate::Refused { message, .. } = &record.fate
+                && !counts.contains_key(&format!("process {}: {fate}", record.process))
+            {
+                eprintln!("the first of process {}, {:?} to {:?}: {message}", record.process, record.sent, record.ended);
+            }
             *counts.entry(format!("process {}: {fate}", record.process)).or_default() += 1;
         }
         let (open, most) = (self.open.load(Ordering::Relaxed), self.open_most.load(Ordering::Relaxed));
