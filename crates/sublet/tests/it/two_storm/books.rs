@@ -1,14 +1,10 @@
 //! What the books said: while the storm went on, and afterwards at every instant of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::http::Ask;
-use crate::server::{NewKey, Server, nanos};
+use crate::server::{LOOK_PAUSE, NewKey, Server, nanos};
 use crate::two_storm::clients::Storm;
-
-/// Between two looks at the limit.
-const LOOK_PAUSE: Duration = Duration::from_millis(15);
 
 /// Who looks, and at what.
 pub struct Watcher<'a> {
@@ -37,7 +33,7 @@ impl Watcher<'_> {
                 assert!(used <= self.limit, "{used} spent and held of {}", self.limit);
                 looks = Looks { count: looks.count + 1, most: looks.most.max(used) };
             }
-            std::thread::sleep(LOOK_PAUSE);
+            self.storm.pass(LOOK_PAUSE);
         }
         looks
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{Ask, Opened};
-use crate::server::{LOOK_PAUSE, chat, merge, never_end};
+use crate::server::{chat, merge, never_end, wait_for};
 
 /// What one thread of a client needs for its stack, in bytes.
 const STACK_BYTES: usize = 256 * 1024;
@@ -103,6 +103,12 @@ impl Storm<'_> {
         eprintln!("{open} streams open, {most} at most; {counts:#?}");
     }
 
+    /// Returns when so much of the storm has passed.
+    pub fn pass(&self, pause: Duration) {
+        let until = (self.elapsed)() + pause;
+        wait_for("a while to pass", || ((self.elapsed)() >= until || !self.is_running()).then_some(()));
+    }
+
     /// Starts every stream of every client in a scope; they end soon after `running` turns false.
     pub fn begin<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
         for client in 0..self.load.clients {
@@ -128,13 +134,13 @@ impl Storm<'_> {
                 return;
             }
             let Some(record) = self.ask(process, &body) else {
-                std::thread::sleep(GONE_PAUSE);
+                self.pass(GONE_PAUSE);
                 continue;
             };
             let is_refused = matches!(record.fate, Fate::Refused { .. });
             self.records.lock().unwrap().push(record);
             if is_refused {
-                std::thread::sleep(self.load.refused_pause);
+                self.pass(self.load.refused_pause);
             }
         }
     }
@@ -156,9 +162,7 @@ impl Storm<'_> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.open_most.fetch_max(open, Ordering::Relaxed);
         // The first streams of all wait for each other, so that all of them are open at once.
-        while !self.may_go_on.load(Ordering::Relaxed) && self.is_running() {
-            std::thread::sleep(LOOK_PAUSE);
-        }
+        wait_for("all streams to be open", || (self.may_go_on.load(Ordering::Relaxed) || !self.is_running()).then_some(()));
         let fate = read_stream(opened);
         self.open.fetch_sub(1, Ordering::Relaxed);
         fate

@@ -174,8 +174,8 @@ struct Past {
     /// From the end of the database to the start of the next one.
     outage: Option<(Duration, Duration)>,
     figures: Figures,
-    /// Of the lives that went into the outage, just before it.
-    before_outage: Figures,
+    /// Grants that ended in the outage.
+    in_outage: Figures,
 }
 
 fn disasters(script: &Script, database: &PostgresServer, servers: &mut [Server; 2], storm: &Storm<'_>, past: &mut Past) {
@@ -184,11 +184,12 @@ fn disasters(script: &Script, database: &PostgresServer, servers: &mut [Server; 
     let mut moments = Sequence(SEED);
     let mut skews = SKEWS_MS.iter().cycle().skip(1);
     for number in 0..script.kills {
-        calm(script, &mut moments);
+        storm.pass(calm(script, &mut moments));
         if number == script.kills / 2 {
-            servers.iter().for_each(|server| past.before_outage.add(server));
+            let before = Figures::of(servers);
             outage(script, database, servers, storm, past);
-            calm(script, &mut moments);
+            past.in_outage = Figures::of(servers).since(&before);
+            storm.pass(calm(script, &mut moments));
         }
         // The second first: its clock is the wrong one.
         let victim = usize::from(number % 2 == 0);
@@ -201,12 +202,13 @@ fn disasters(script: &Script, database: &PostgresServer, servers: &mut [Server; 
         servers[victim].restart();
         storm.addresses[victim].write().unwrap().clone_from(&servers[victim].address);
     }
-    calm(script, &mut moments);
+    storm.pass(calm(script, &mut moments));
 }
 
-fn calm(script: &Script, moments: &mut Sequence) {
+/// How long nothing happens.
+fn calm(script: &Script, moments: &mut Sequence) -> Duration {
     let (least, most) = script.calm_ms;
-    std::thread::sleep(Duration::from_millis(least + moments.below(most - least)));
+    Duration::from_millis(least + moments.below(most - least))
 }
 
 /// The database ends as in a crash and comes back after a while. Both processes live on, and serve again.
@@ -214,7 +216,7 @@ fn outage(script: &Script, database: &PostgresServer, servers: &[Server; 2], sto
     let processes = [0, 1].map(|process: usize| servers[process].process_id());
     let began = (storm.elapsed)();
     database.crash();
-    std::thread::sleep(script.outage);
+    storm.pass(script.outage);
     database.start_again();
     let ended = (storm.elapsed)();
     past.outage = Some((began, ended));
@@ -342,6 +344,18 @@ struct Figures {
 }
 
 impl Figures {
+    fn of(servers: &[Server; 2]) -> Self {
+        let mut figures = Self::default();
+        servers.iter().for_each(|server| figures.add(server));
+        figures
+    }
+
+    /// The grants that are in these figures and not in those.
+    fn since(&self, before: &Self) -> Self {
+        let known = |bound: &u64| before.grants.get(bound).copied().unwrap_or(0);
+        Self { grants: self.grants.iter().map(|(bound, count)| (*bound, count - known(bound))).collect(), ..Self::default() }
+    }
+
     /// Takes in what a process has counted in this life.
     fn add(&mut self, server: &Server) {
         self.transactions += server.figure("sublet_store_transactions_total");
@@ -376,7 +390,7 @@ impl Past {
         eprintln!("count: looks at the dollar meanwhile = {}", looks.count);
         eprintln!("seed {SEED}: {asked} requests ended, {requests} were charged, in {took:?}; at most {} in use", looks.most);
         eprintln!("{transactions} transactions begun, {repetitions} of them again, one write {attempts_max} times at most");
-        for (when, figures) in [("before the outage", &self.before_outage), ("in all", &self.figures)] {
+        for (when, figures) in [("in the outage", &self.in_outage), ("else", &self.figures.since(&self.in_outage))] {
             let [half, most, nearly_all] = [50, 95, 99].map(|percent| figures.grant_ms(percent));
             let grants = figures.grants.values().max().copied().unwrap_or(0);
             eprintln!("{when} {grants} grants; 50 % within {half} ms, 95 % within {most} ms, 99 % within {nearly_all} ms");

@@ -59,15 +59,16 @@ async fn answer(body: Bytes, pace: Duration, gate: Arc<AtomicBool>) -> Response 
     // Whoever only looks whether it is there sends no body.
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = asked["max_tokens"].as_u64().or_else(|| asked["max_completion_tokens"].as_u64()).unwrap_or(0);
-    let stream = futures_util::stream::unfold((0, gate), move |(said, gate)| async move {
+    let beat = tokio::time::interval(pace);
+    let stream = futures_util::stream::unfold((0, beat, gate), move |(said, mut beat, gate)| async move {
         if said > words {
             return None;
         }
-        tokio::time::sleep(pace).await;
+        beat.tick().await;
         while said > 0 && !gate.load(Ordering::Relaxed) {
-            tokio::time::sleep(pace).await;
+            beat.tick().await;
         }
-        Some((Ok::<Bytes, std::io::Error>(piece(said, words).into()), (said + 1, gate)))
+        Some((Ok::<Bytes, std::io::Error>(piece(said, words).into()), (said + 1, beat, gate)))
     });
     Response::builder().header("content-type", "text/event-stream").body(Body::from_stream(stream)).unwrap()
 }
