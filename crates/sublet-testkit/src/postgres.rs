@@ -60,13 +60,13 @@ impl PostgresServer {
         self.wait_until_ready();
     }
 
-    /// Transactions that a database has finished, by how they ended: committed, rolled back.
-    pub fn transactions(&self, url: &str) -> (u64, u64) {
-        let sql = "SELECT xact_commit || ' ' || xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    /// The charged usage events of a database: how many, and their amounts in nano-units, added up.
+    pub fn usage_events(&self, url: &str) -> (i128, i128) {
+        let sql = "SELECT COUNT(*) || ' ' || COALESCE(SUM(amount), 0) FROM usage_events WHERE amount > 0";
         let output = Command::new(self.programs.join("psql")).args(["-qtA", "-d", url, "-c", sql]).output().expect("psql runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut counts = text.split_whitespace().map(|count| count.parse().expect("a count"));
-        (counts.next().expect("commits"), counts.next().expect("roll-backs"))
+        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
+        (numbers.next().expect("a count"), numbers.next().expect("a sum"))
     }
 
     /// Makes a database look as if a newer program had raised its schema.
