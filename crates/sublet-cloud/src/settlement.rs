@@ -245,6 +245,11 @@ impl Cloud {
 
     /// Everything that a batch comes to, in an order that is the same for all.
     async fn write(&self, tx: &mut Tx, fold: &Fold<'_>) -> Result<()> {
+        let lines: Vec<_> = fold.lines.iter().map(|(key, state)| (key, *state)).collect();
+        charge::set_line_states(tx, &lines).await?;
+        charge::insert(tx, &fold.charges).await?;
+        usage::insert(tx, &fold.events).await?;
+        // Grants wait for the rows from here on, so they are taken last.
         let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
         let mut captured: BTreeMap<(&OrganizationId, Currency), (Nanos, i64)> = BTreeMap::new();
         for Drawn { slice, total, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
@@ -261,10 +266,6 @@ impl Cloud {
         for (reference, settled) in budgets {
             budget::settle(tx, std::slice::from_ref(reference), settled).await?;
         }
-        let lines: Vec<_> = fold.lines.iter().map(|(key, state)| (key, *state)).collect();
-        charge::set_line_states(tx, &lines).await?;
-        charge::insert(tx, &fold.charges).await?;
-        usage::insert(tx, &fold.events).await?;
         for ((organization, currency), (amount, count)) in captured {
             let memo = fold.memo(organization, count);
             let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo };

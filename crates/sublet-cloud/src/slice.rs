@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices};
+use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenPrices};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::tier::ServiceTier;
@@ -108,10 +108,28 @@ impl Cloud {
             return Err(Error::new(ErrorCode::Conflict, "another session of this gateway has taken over"));
         }
         self.follow_changes(tx).await?;
-        match &request.extend {
-            Some(id) => self.extend_slice(tx, request, id).await,
-            None => self.open_slice(tx, request).await,
+        match &request.slice {
+            SliceTarget::Extend(id) => self.extend_slice(tx, request, id).await,
+            SliceTarget::Open(id) => match slice::find(tx, &request.gateway, id).await? {
+                None => self.open_slice(tx, request, id).await,
+                Some(known) => self.answer_again(tx, request, &known).await,
+            },
         }
+    }
+
+    /// The answer of a grant that got lost on its way: what the slice has, or that and what is still needed.
+    async fn answer_again(&self, tx: &mut Tx, request: &SliceRequest, slice: &Slice) -> Result<SliceGrant> {
+        let granted = slice.granted.total()?;
+        let is_fresh = slice.open && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
+        if is_fresh && granted >= request.least {
+            live_owner(tx, &request.key, self.now()).await?;
+            let (id, window_ends_at) = (slice.id.clone(), slice.window_ends_at);
+            return Ok(SliceGrant { slice: id, added: granted, granted, window_ends_at, available: None });
+        }
+        // Closed, it is refused as every closed slice is.
+        let short = request.least.checked_sub(granted)?.max(Nanos::ZERO);
+        let rest = SliceRequest { least: short, wanted: request.wanted.checked_sub(granted)?.max(short), ..request.clone() };
+        self.extend_slice(tx, &rest, &slice.id).await
     }
 
     /// What a key could spend if nothing else were going on: its limits and the credit, without regard to
@@ -134,7 +152,7 @@ impl Cloud {
             .await
     }
 
-    async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
+    async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<SliceGrant> {
         let now = self.now();
         let (owner, project) = live_owner(tx, &request.key, now).await?;
         let organization = organization::get(tx, &Scope::Operator, &owner).await?;
@@ -145,7 +163,7 @@ impl Cloud {
         let amount = source.grant(request)?;
         let granted = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
         let slice = Slice {
-            id: self.ids.mint(),
+            id: id.clone(),
             gateway: request.gateway.clone(),
             fence: request.fence,
             organization: owner,

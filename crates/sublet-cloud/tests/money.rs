@@ -8,7 +8,8 @@ use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenUsage,
+    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
+    TokenUsage,
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
@@ -42,16 +43,13 @@ impl Session {
         Self { cloud: cloud.clone(), port, gateway, fence, access }
     }
     async fn grant(&self, extend: Option<&SliceId>, least: i64, wanted: i64) -> Result<SliceGrant> {
-        self.port
-            .grant_slice(SliceRequest {
-                gateway: self.gateway.clone(),
-                fence: self.fence,
-                key: self.access.key.clone(),
-                extend: extend.cloned(),
-                wanted: Nanos::new(wanted),
-                least: Nanos::new(least),
-            })
-            .await
+        let slice = extend.cloned().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend);
+        self.grant_to(slice, least, wanted).await
+    }
+    async fn grant_to(&self, slice: SliceTarget, least: i64, wanted: i64) -> Result<SliceGrant> {
+        let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
+        let (least, wanted) = (Nanos::new(least), Nanos::new(wanted));
+        self.port.grant_slice(SliceRequest { gateway, fence, key, slice, wanted, least }).await
     }
     async fn give_back(&self, slice: &SliceId, records: i64) -> Result<SliceClosed> {
         self.port.return_slice(SliceReturn { slice: slice.clone(), fence: self.fence, records }).await
@@ -173,6 +171,24 @@ on_both_databases! {
             }
         }
         assert_eq!(granted, 5 * UNIT);
+    }
+
+    async fn a_slice_asked_for_again_under_its_name_is_the_same_slice(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        set_limit(cloud, &LimitSubject::Key(session.access.key.clone()), BudgetWindow::Total, 10).await;
+        let name: SliceId = session.cloud.ids().mint();
+        let open = |least, wanted| session.grant_to(SliceTarget::Open(name.clone()), least, wanted);
+        let first = open(4, 4).await.expect("granted");
+        // The first answer was lost: what it gave is all there for the next who asks, though others have the rest.
+        session.grant(None, 6, 6).await.expect("the rest");
+        let again = open(3, 8).await.expect("the same");
+        assert_eq!((again.slice, again.added, again.granted), (first.slice.clone(), Nanos::new(4), Nanos::new(4)));
+        assert_eq!(open(5, 5).await.expect_err("one more is not there").code(), ErrorCode::InsufficientQuota);
+        assert_eq!(session.give_back(&name, 0).await.expect("asked"), SliceClosed::Released(Nanos::new(4)));
+        assert_eq!(open(3, 3).await.expect_err("it is closed").code(), ErrorCode::Conflict);
+        let other = Session::start(&cloud.cloud, &cloud.keys.project, "gw_2").await;
+        let stolen = other.grant_to(SliceTarget::Open(name.clone()), 1, 1).await;
+        assert_eq!(stolen.expect_err("it is another gateway's").code(), ErrorCode::Conflict);
     }
 
     async fn a_refusal_names_the_limit_what_was_needed_and_what_is_left(cloud: &TestCloud) {

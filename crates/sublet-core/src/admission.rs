@@ -116,19 +116,28 @@ pub struct SliceRequest {
     /// The gateway's session number: a later session fences off earlier ones.
     pub fence: i64,
     pub key: KeyId,
-    /// Extend this open slice; `None` opens one.
-    pub extend: Option<SliceId>,
+    pub slice: SliceTarget,
     /// What would be good to have.
     pub wanted: Nanos,
     /// What is needed; less is refused.
     pub least: Nanos,
 }
 
+/// Where granted money goes. The gateway names its slices, so that a grant whose answer was lost can be asked for
+/// again without a second one staying behind that nobody knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SliceTarget {
+    /// Opens a slice of this name. If this session has opened it before, what it has is the answer.
+    Open(SliceId),
+    /// Adds to this open slice.
+    Extend(SliceId),
+}
+
 /// An answered [`SliceRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SliceGrant {
     pub slice: SliceId,
-    /// What this call added: between `least` and `wanted`.
+    /// What this call added: between `least` and `wanted`; of a slice that was opened before, all it has.
     pub added: Nanos,
     /// All that the slice was ever granted.
     pub granted: Nanos,

@@ -22,6 +22,8 @@ pub struct GatewayConfig {
     pub tight_for: DurationMs,
     /// How long an extension waits for others of its key to release money.
     pub money_wait_max: DurationMs,
+    /// How long an extension waits for the cloud to say whether there is money.
+    pub grant_wait_max: DurationMs,
     /// A slice nobody held anything of for this long goes back.
     pub slice_idle: DurationMs,
     /// How often idle slices are looked for and returned slices are offered again.
@@ -110,6 +112,7 @@ impl GatewayConfig {
             tight_output_step: TokenCount::new(8),
             tight_for: DurationMs::from_seconds(2),
             money_wait_max: DurationMs::from_seconds(2),
+            grant_wait_max: DurationMs::from_seconds(15),
             slice_idle: DurationMs::from_seconds(5),
             sweep_interval: DurationMs::from_millis(500),
             heartbeat_after: DurationMs::from_seconds(15),

@@ -19,7 +19,7 @@ use crate::journal::settler::Settler;
 use crate::journal::{Journal, JournalDirectory, OpenReport};
 use crate::keys::Keys;
 use crate::measured::Measured;
-use crate::metrics::{Metrics, MetricsSnapshot};
+use crate::metrics::{GrantTimes, Metrics, MetricsSnapshot};
 use crate::purse::Bank;
 use crate::supply::{ReplicaStatus, Supply};
 
@@ -81,6 +81,7 @@ pub struct Gateway {
     pub(crate) idempotency: Idempotency,
     pub(crate) metrics: Metrics,
     pub(crate) measured: Measured,
+    grants: Arc<GrantTimes>,
     /// Turns for bodies that are large, or do not say how large they are.
     pub(crate) large_bodies: Semaphore,
     in_flight: Arc<Entrance>,
@@ -114,9 +115,12 @@ impl Gateway {
         let clock = Arc::clone(ports.ids.clock());
         let (journal, report) = Journal::open(ports.journal, config.journal, Arc::clone(&clock))?;
         let settler = Settler::new(Arc::clone(journal.segments()), ports.sink, config.journal);
+        let grants = Arc::<GrantTimes>::default();
         let bank = Bank {
             admission: Arc::clone(&ports.admission),
             clock: Arc::clone(&clock),
+            ids: ports.ids.clone(),
+            grants: Arc::clone(&grants),
             gateway: config.gateway.clone(),
             fence: config.fence,
             tight_for: config.tight_for,
@@ -133,6 +137,7 @@ impl Gateway {
             journal,
             metrics: Metrics::default(),
             measured: Measured::default(),
+            grants,
             large_bodies: Semaphore::new(LARGE_BODIES_MAX),
             in_flight: Arc::default(),
             phase: watch::channel(Phase::Starting).0,
@@ -280,6 +285,7 @@ impl Gateway {
             journal_unsettled: durable.saturating_sub(self.settled_up_to()),
             journal_bytes: self.journal.segments().unsettled_bytes(),
             slices_returning: count(self.keys.outstanding()),
+            grants: self.grants.read(),
             ..self.metrics.snapshot()
         }
     }

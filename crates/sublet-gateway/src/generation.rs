@@ -17,7 +17,7 @@ use sublet_core::engine::{FinishReason, GenerationEvent, PositionLogprobs};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ReplicaId, RequestId, SliceId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, UsageRecord};
-use sublet_core::{Nanos, Timestamp, TokenCount};
+use sublet_core::{DurationMs, Nanos, Timestamp, TokenCount};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -27,7 +27,7 @@ use crate::idempotency::Claim;
 use crate::journal::writer::{Submission, Written};
 use crate::measured::Sample;
 use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
-use crate::purse::{Ask, Extended, Money};
+use crate::purse::{Ask, Extended, Money, Waiting};
 use crate::rate::{InFlight, KeyRate};
 
 /// A generation that says nothing for so many quiet intervals is given another step even if the engine
@@ -112,7 +112,8 @@ pub(crate) struct Generation {
     branches: Vec<Branch>,
     /// The branch that is asked first, so that none starves.
     turn: usize,
-    pending: Option<oneshot::Receiver<Result<Money>>>,
+    pending: Option<Waiting>,
+    pending_since: Instant,
     pending_until: Instant,
     /// Why there will be no more money.
     refused: Option<Error>,
@@ -173,6 +174,7 @@ impl Generation {
             branches,
             turn: 0,
             pending: None,
+            pending_since: now,
             pending_until: now,
             refused: None,
             first_token_at: None,
@@ -271,7 +273,8 @@ impl Generation {
             Extended::Now => self.spend_covered(step),
             Extended::Wait(answer) => {
                 self.pending = Some(answer);
-                self.pending_until = monotonic() + self.gateway.config.money_wait_max.to_std();
+                self.pending_since = monotonic();
+                self.pending_until = self.pending_since + self.gateway.config.money_wait_max.to_std();
                 Ok(())
             }
         }
@@ -414,10 +417,11 @@ impl Generation {
     fn on_timer(&mut self) -> Option<Step> {
         let now = monotonic();
         let config = &self.gateway.config;
-        if self.pending.is_some() && now >= self.pending_until {
-            // Nobody released money in time. An answer on its way goes back by its own drop.
-            self.pending = None;
-            self.refuse(Error::new(ErrorCode::InsufficientQuota, "no money was released in time"));
+        if now >= self.pending_until
+            && let Some(waiting) = &self.pending
+        {
+            let is_starved = waiting.is_starved();
+            self.on_long_wait(is_starved, now);
             return None;
         }
         self.last_look = now;
@@ -437,6 +441,24 @@ impl Generation {
             return Some(Step::Silence);
         }
         None
+    }
+
+    /// Nobody released money in time, or the cloud has still not said whether there is any. The first is an empty purse,
+    /// the second is not.
+    fn on_long_wait(&mut self, is_starved: bool, now: Instant) {
+        let config = &self.gateway.config;
+        let error = if is_starved {
+            Error::new(ErrorCode::InsufficientQuota, "no money was released in time")
+        } else if now < self.pending_since + config.grant_wait_max.to_std() {
+            self.pending_until = now + config.money_wait_max.to_std();
+            return;
+        } else {
+            Error::new(ErrorCode::StoreUnavailable, "it was not said in time whether there is money to go on with")
+                .retry_after(DurationMs::from_seconds(1))
+        };
+        // An answer on its way goes back by its own drop.
+        self.pending = None;
+        self.refuse(error);
     }
 
     /// What the request used so far, with so much output.
@@ -591,9 +613,9 @@ async fn stopping(phase: &mut watch::Receiver<Phase>) {
     let _stopping = phase.wait_for(|phase| *phase == Phase::Stopping).await;
 }
 
-async fn answer_of(pending: &mut Option<oneshot::Receiver<Result<Money>>>) -> Result<Money> {
+async fn answer_of(pending: &mut Option<Waiting>) -> Result<Money> {
     match pending {
-        Some(answer) => answer.await.unwrap_or_else(|_| Err(Error::internal("a purse dropped its waiter"))),
+        Some(waiting) => (&mut waiting.answer).await.unwrap_or_else(|_| Err(Error::internal("a purse dropped its waiter"))),
         None => std::future::pending().await,
     }
 }

@@ -129,7 +129,7 @@ impl Keys {
         let states = organization.map_or_else(|| self.all(), |organization| self.all_of(organization));
         for (key, state) in states {
             let purse = state.current();
-            if purse.slice().is_some() && purse.retire_if_unused_since(before) {
+            if purse.has_slice() && purse.retire_if_unused_since(before) {
                 self.rotate(&key, &state, &purse);
             }
         }
@@ -143,7 +143,7 @@ impl Keys {
             shard.retain(|key, state| {
                 let purse = state.current();
                 let shared = Arc::strong_count(state) > 1;
-                let needed = shared || purse.slice().is_some() || purse.is_used() || !state.rate.is_idle(now);
+                let needed = shared || purse.has_slice() || purse.is_used() || !state.rate.is_idle(now);
                 if !needed {
                     forgotten.push((state.organization.clone(), key.clone()));
                 }

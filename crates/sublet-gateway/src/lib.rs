@@ -17,6 +17,7 @@
 mod answer;
 mod auth;
 mod branch;
+mod burn;
 pub mod config;
 mod dialect;
 mod gateway;

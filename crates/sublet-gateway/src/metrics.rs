@@ -18,6 +18,36 @@ const OUTCOMES: [Outcome; 6] = [
     Outcome::Preempted,
 ];
 
+/// Upper bounds of the buckets for the time of one grant, in milliseconds; one more bucket has no bound.
+pub const GRANT_BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000];
+
+/// How long grants of slices took, refusals and the release of idle slices included.
+#[derive(Default)]
+pub(crate) struct GrantTimes {
+    buckets: [AtomicU64; GRANT_BOUNDS_MS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl GrantTimes {
+    pub fn took(&self, time: std::time::Duration) {
+        let bucket = GRANT_BOUNDS_MS.iter().position(|bound| time.as_millis() < u128::from(*bound));
+        self.buckets[bucket.unwrap_or(GRANT_BOUNDS_MS.len())].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+    pub fn read(&self) -> GrantFigures {
+        GrantFigures { buckets: self.buckets.iter().map(read).collect(), micros: read(&self.micros) }
+    }
+}
+
+/// Times of grants since the start.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct GrantFigures {
+    /// Grants per bucket of [`GRANT_BOUNDS_MS`], not cumulative; the last has no bound.
+    pub buckets: Vec<u64>,
+    /// All of them together, in microseconds.
+    pub micros: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Metrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
@@ -109,4 +139,5 @@ pub struct MetricsSnapshot {
     pub journal_bytes: Bytes,
     /// Slices that were offered back and are not closed yet.
     pub slices_returning: u64,
+    pub grants: GrantFigures,
 }

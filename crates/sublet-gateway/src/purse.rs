@@ -11,13 +11,22 @@
 //!
 //! Deliberately absent: prices and tokens (see `pricing`), and what becomes of a request that is refused.
 
+mod money;
+
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn};
+use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn, SliceTarget};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, SliceId};
-use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result, Timestamp};
 use tokio::sync::oneshot;
+
+use crate::burn::Burn;
+use crate::generation::monotonic;
+use crate::metrics::GrantTimes;
+
+pub(crate) use money::Money;
 
 /// A grant asks for this many times what is needed now, unless money is short.
 const GROWTH_FACTOR: i64 = 4;
@@ -28,6 +37,8 @@ const GROWTH_SHARE: i64 = 4;
 pub(crate) struct Bank {
     pub admission: Arc<dyn Admission>,
     pub clock: Arc<dyn Clock>,
+    pub ids: IdMint,
+    pub grants: Arc<GrantTimes>,
     pub gateway: GatewayId,
     pub fence: i64,
     pub tight_for: DurationMs,
@@ -57,6 +68,8 @@ pub(crate) struct Purse {
 #[derive(Default)]
 struct State {
     slice: Option<OpenSlice>,
+    /// Was asked for and never answered: the cloud may have opened it.
+    doubtful: Option<SliceId>,
     granted: Nanos,
     held: Nanos,
     captured: Nanos,
@@ -88,30 +101,13 @@ struct Waiter {
     ask: Ask,
     extension: bool,
     /// Refused once; waits for others to release.
-    starved: bool,
+    starved: Arc<AtomicBool>,
     reply: oneshot::Sender<Result<Money>>,
 }
 
-/// What was captured in this second and the one before it.
-#[derive(Default)]
-struct Burn {
-    second: i64,
-    now: Nanos,
-    before: Nanos,
-}
-
-impl Burn {
-    fn add(&mut self, at: Timestamp, amount: Nanos) {
-        let passed = at.seconds() - self.second;
-        if passed != 0 {
-            self.before = if passed == 1 { self.now } else { Nanos::ZERO };
-            self.now = Nanos::ZERO;
-            self.second = at.seconds();
-        }
-        self.now = self.now.checked_add(amount).unwrap_or(Nanos::MAX);
-    }
-    fn two_seconds(&self) -> Nanos {
-        self.now.checked_add(self.before).unwrap_or(Nanos::MAX)
+impl Waiter {
+    fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
     }
 }
 
@@ -126,7 +122,20 @@ pub(crate) enum Held {
 /// An answer to an extension: `Now` has been added already.
 pub(crate) enum Extended {
     Now,
-    Wait(oneshot::Receiver<Result<Money>>),
+    Wait(Waiting),
+}
+
+/// An extension in line.
+pub(crate) struct Waiting {
+    pub answer: oneshot::Receiver<Result<Money>>,
+    starved: Arc<AtomicBool>,
+}
+
+impl Waiting {
+    /// True if the cloud has refused it, so that only others of its key can help; false while the cloud is still asked.
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
 }
 
 /// Replies to be sent after the lock is gone: dropping a reply's money takes the lock again.
@@ -163,17 +172,18 @@ impl Purse {
             state.requests += 1;
             return Held::Now(Money { purse: Arc::clone(self), amount, main: true });
         }
-        Held::Wait(self.wait(state, ask, false))
+        Held::Wait(self.wait(state, ask, false).answer)
     }
 
-    fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> oneshot::Receiver<Result<Money>> {
+    fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> Waiting {
         let (reply, answer) = oneshot::channel();
-        state.waiters.push_back(Waiter { ask, extension, starved: false, reply });
+        let starved = Arc::<AtomicBool>::default();
+        state.waiters.push_back(Waiter { ask, extension, starved: Arc::clone(&starved), reply });
         if !state.refilling {
             state.refilling = true;
             tokio::spawn(refill(Refilling { purse: Arc::clone(self), finished: false }));
         }
-        answer
+        Waiting { answer, starved }
     }
 
     /// True while the limits granted less than was wanted a moment ago.
@@ -191,6 +201,12 @@ impl Purse {
     /// The slice that pays; there is one as soon as anything is held.
     pub fn slice(&self) -> Option<SliceId> {
         self.lock().slice.as_ref().map(|slice| slice.id.clone())
+    }
+
+    /// True if the cloud holds money for this purse, as far as is known.
+    pub fn has_slice(&self) -> bool {
+        let state = self.lock();
+        state.slice.is_some() || state.doubtful.is_some()
     }
 
     pub fn held(&self) -> Nanos {
@@ -228,7 +244,8 @@ impl Purse {
         }
         state.offered = true;
         let fence = self.bank.fence;
-        let slice = state.slice.as_ref().map(|slice| SliceReturn { slice: slice.id.clone(), fence, records: state.records });
+        let slice = state.slice.as_ref().map(|slice| slice.id.clone()).or_else(|| state.doubtful.clone());
+        let slice = slice.map(|slice| SliceReturn { slice, fence, records: state.records });
         Ok(Offer { purse: Arc::clone(self), slice })
     }
 
@@ -261,7 +278,7 @@ impl Offer {
     /// The slice was given back; there is nothing more to return.
     pub fn closed(self) {
         let mut state = self.purse.lock();
-        state.slice = None;
+        (state.slice, state.doubtful) = (None, None);
         state.granted = Nanos::ZERO;
         state.captured = Nanos::ZERO;
         state.check();
@@ -348,7 +365,7 @@ impl State {
     /// Everybody who could release money is in line himself: nobody will be served any more.
     fn refuse_if_all_wait(&mut self) -> Replies {
         self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        let starving = self.waiters.iter().filter(|waiter| waiter.starved).count();
+        let starving = self.waiters.iter().filter(|waiter| waiter.is_starved()).count();
         let all_wait = u64::try_from(starving).is_ok_and(|starving| starving >= self.requests);
         if starving == 0 || starving < self.waiters.len() || !all_wait {
             return Vec::new();
@@ -360,19 +377,17 @@ impl State {
     /// The next grant to ask for, or the end of the refill.
     fn next_request(&mut self, purse: &Purse, now: Timestamp) -> Option<SliceRequest> {
         let free = self.free();
-        let first = self.waiters.iter().find(|waiter| !waiter.starved)?;
+        let first = self.waiters.iter().find(|waiter| !waiter.is_starved())?;
         let least = expect(first.ask.least.checked_sub(free)).max(Nanos::ZERO);
         let sum = Nanos::checked_sum(self.waiters.iter().map(|waiter| waiter.ask.wanted)).unwrap_or(Nanos::MAX);
         let short = expect(sum.checked_sub(free)).max(least);
         let wanted = if now < self.tight_until { short } else { short.checked_add(self.growth(short)).unwrap_or(short) };
-        Some(SliceRequest {
-            gateway: purse.bank.gateway.clone(),
-            fence: purse.bank.fence,
-            key: purse.key.clone(),
-            extend: self.slice.as_ref().map(|slice| slice.id.clone()),
-            wanted,
-            least,
-        })
+        let slice = match &self.slice {
+            Some(slice) => SliceTarget::Extend(slice.id.clone()),
+            None => SliceTarget::Open(self.doubtful.clone().unwrap_or_else(|| purse.bank.ids.mint())),
+        };
+        let (gateway, fence, key) = (purse.bank.gateway.clone(), purse.bank.fence, purse.key.clone());
+        Some(SliceRequest { gateway, fence, key, slice, wanted, least })
     }
 
     fn growth(&self, short: Nanos) -> Nanos {
@@ -392,11 +407,16 @@ impl State {
         self.granted = grant.granted;
         self.available = grant.available;
         self.slice = Some(OpenSlice { id: grant.slice, window_ends_at: grant.window_ends_at });
+        self.doubtful = None;
         self.check();
     }
 
     /// Tells those who need at least as much as was refused; extensions stay in line for what others release.
-    fn apply_refusal(&mut self, refused: Nanos, error: &Error, tight_until: Timestamp) -> Replies {
+    fn apply_refusal(&mut self, request: &SliceRequest, error: &Error, tight_until: Timestamp) -> Replies {
+        let refused = request.least;
+        if let (true, SliceTarget::Open(slice)) = (is_in_doubt(error), &request.slice) {
+            self.doubtful = Some(slice.clone());
+        }
         let out_of_money = error.code() == ErrorCode::InsufficientQuota;
         if out_of_money {
             self.tight_until = tight_until;
@@ -406,12 +426,12 @@ impl State {
         self.refusal = Some(error.clone());
         let free = self.free();
         let mut replies = Replies::new();
-        for mut waiter in std::mem::take(&mut self.waiters) {
+        for waiter in std::mem::take(&mut self.waiters) {
             let short = expect(waiter.ask.least.checked_sub(free));
             if short < refused {
                 self.waiters.push_back(waiter);
             } else if out_of_money && waiter.extension {
-                waiter.starved = true;
+                waiter.starved.store(true, Ordering::Release);
                 self.waiters.push_back(waiter);
             } else {
                 replies.push((waiter.reply, Err(error.clone())));
@@ -420,6 +440,11 @@ impl State {
         replies.extend(self.refuse_if_all_wait());
         replies
     }
+}
+
+/// Whether the cloud may have done what it reported a failure of: the connection broke before the answer, say.
+fn is_in_doubt(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::Internal)
 }
 
 /// Proof that a refill is under way: if the port panics, its drop tells the waiters and lets the next one begin.
@@ -446,16 +471,17 @@ impl Drop for Refilling {
 async fn refill(mut refilling: Refilling) {
     let purse = Arc::clone(&refilling.purse);
     while let Some(request) = next_request(&purse, &mut refilling) {
-        let (wanted, least) = (request.wanted, request.least);
-        let answer = grant(&purse, request).await;
+        let began = monotonic();
+        let answer = grant(&purse, &request).await;
+        purse.bank.grants.took(began.elapsed());
         let tight_until = purse.bank.clock.now().plus(purse.bank.tight_for);
         let mut state = purse.lock();
         let replies = match answer {
             Ok(grant) => {
-                state.apply_grant(grant, wanted, tight_until);
+                state.apply_grant(grant, request.wanted, tight_until);
                 state.serve(&purse)
             }
-            Err(error) => state.apply_refusal(least, &error, tight_until),
+            Err(error) => state.apply_refusal(&request, &error, tight_until),
         };
         drop(state);
         send(replies);
@@ -477,7 +503,7 @@ fn next_request(purse: &Arc<Purse>, refilling: &mut Refilling) -> Option<SliceRe
 }
 
 /// One grant; if it is refused for lack of money, idle slices of the organization go back first.
-async fn grant(purse: &Purse, request: SliceRequest) -> Result<SliceGrant> {
+async fn grant(purse: &Purse, request: &SliceRequest) -> Result<SliceGrant> {
     let answer = purse.bank.admission.grant_slice(request.clone()).await;
     match answer {
         Err(error) if error.code() == ErrorCode::InsufficientQuota => {
@@ -486,110 +512,10 @@ async fn grant(purse: &Purse, request: SliceRequest) -> Result<SliceGrant> {
                 None => Nanos::ZERO,
             };
             if released > Nanos::ZERO {
-                return purse.bank.admission.grant_slice(request).await;
+                return purse.bank.admission.grant_slice(request.clone()).await;
             }
             Err(error)
         }
         other => other,
-    }
-}
-
-/// Money held for one request; what is not captured goes back when this is dropped.
-pub(crate) struct Money {
-    purse: Arc<Purse>,
-    amount: Nanos,
-    /// The request's own hold, not an addition on its way to it.
-    main: bool,
-}
-
-impl Money {
-    pub fn amount(&self) -> Nanos {
-        self.amount
-    }
-
-    pub fn purse(&self) -> &Arc<Purse> {
-        &self.purse
-    }
-
-    /// More money for the same request.
-    pub fn extend(&mut self, ask: Ask) -> Extended {
-        let mut state = self.purse.lock();
-        match state.take(ask) {
-            Some(added) => {
-                drop(state);
-                self.amount = expect(self.amount.checked_add(added));
-                Extended::Now
-            }
-            None => Extended::Wait(self.purse.wait(state, ask, true)),
-        }
-    }
-
-    /// Adds what an awaited extension brought.
-    pub fn absorb(&mut self, mut addition: Self) {
-        assert!(Arc::ptr_eq(&self.purse, &addition.purse) && !addition.main, "an extension comes from the same purse");
-        self.amount = expect(self.amount.checked_add(addition.amount));
-        addition.amount = Nanos::ZERO;
-    }
-
-    /// Turns the hold into spent money. `upper` is the most that the request can be charged.
-    pub fn capture(mut self, upper: Nanos) -> Captured {
-        assert!(self.main && upper <= self.amount, "a request costs {upper}, more than its hold of {}", self.amount);
-        let purse = Arc::clone(&self.purse);
-        let mut state = purse.lock();
-        state.held = expect(state.held.checked_sub(upper));
-        state.captured = expect(state.captured.checked_add(upper));
-        state.records += 1;
-        state.unanswered += 1;
-        state.burn.add(purse.bank.clock.now(), upper);
-        state.check();
-        drop(state);
-        self.amount = expect(self.amount.checked_sub(upper));
-        Captured { purse, upper, answered: false }
-    }
-}
-
-impl Drop for Money {
-    fn drop(&mut self) {
-        self.purse.release(self.amount, self.main);
-    }
-}
-
-/// Spent money whose record is on its way to the disk.
-pub(crate) struct Captured {
-    purse: Arc<Purse>,
-    upper: Nanos,
-    answered: bool,
-}
-
-impl Captured {
-    /// The record is durable, or may be.
-    pub fn keep(mut self) {
-        self.answer(false);
-    }
-    /// The record surely is not durable: nothing was spent.
-    pub fn void(mut self) {
-        self.answer(true);
-    }
-    fn answer(&mut self, void: bool) {
-        self.answered = true;
-        let mut state = self.purse.lock();
-        state.unanswered -= 1;
-        let mut replies = Vec::new();
-        if void {
-            state.captured = expect(state.captured.checked_sub(self.upper));
-            state.records -= 1;
-            state.check();
-            replies = state.after_release(&self.purse);
-        }
-        drop(state);
-        send(replies);
-    }
-}
-
-impl Drop for Captured {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.answer(false);
-        }
     }
 }

@@ -5,11 +5,13 @@
 //! with a serialization failure or a deadlock are run again, up to [`WRITE_ATTEMPTS_MAX`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Transaction, TypeInfo};
-use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result, Timestamp};
 
 use crate::migration;
 use crate::row::{Row, Value};
@@ -20,6 +22,9 @@ pub const WRITE_ATTEMPTS_MAX: u32 = 40;
 const RETRY_BASE_MS: u64 = 1;
 const RETRY_CEILING_MS: u64 = 64;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a transaction waits for a connection. A server that is away refuses connections, and is asked again and
+/// again that long: it is also how late somebody hears that.
+const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const STATEMENT_CACHE: usize = 256;
 
@@ -36,6 +41,25 @@ pub enum StoreConfig {
 #[derive(Clone)]
 pub struct Store {
     backend: Backend,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    transactions: AtomicU64,
+    repetitions: AtomicU64,
+    attempts_max: AtomicU64,
+}
+
+/// What this process asked of the database since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreFigures {
+    /// Transactions begun, repetitions included.
+    pub transactions: u64,
+    /// Writes begun again after a serialization failure or a deadlock.
+    pub repetitions: u64,
+    /// Attempts of the write that was begun most often, of [`WRITE_ATTEMPTS_MAX`].
+    pub attempts_max: u64,
 }
 
 #[derive(Clone)]
@@ -59,7 +83,7 @@ impl Store {
             StoreConfig::Sqlite(path) => Backend::Sqlite(Sqlite::open(path)?),
             StoreConfig::Postgres(url) => open_postgres(url).await?,
         };
-        let store = Self { backend };
+        let store = Self { backend, counts: Arc::default() };
         migration::apply(&store).await?;
         Ok(store)
     }
@@ -80,6 +104,8 @@ impl Store {
                     let backoff = RETRY_BASE_MS.saturating_mul(1 << attempt.min(6)).min(RETRY_CEILING_MS);
                     tokio::time::sleep(Duration::from_millis(backoff)).await;
                     attempt += 1;
+                    self.counts.repetitions.fetch_add(1, Ordering::Relaxed);
+                    self.counts.attempts_max.fetch_max(u64::from(attempt), Ordering::Relaxed);
                 }
                 other => return other,
             }
@@ -121,6 +147,22 @@ impl Store {
         self.read((), |(), tx| Box::pin(async move { tx.fetch_all("SELECT 1", &[]).await.map(|_| ()) })).await
     }
 
+    /// The clock that all processes on this database share; `None` on SQLite, where there is only one process.
+    pub async fn now(&self) -> Result<Option<Timestamp>> {
+        if let Backend::Sqlite(_) = &self.backend {
+            return Ok(None);
+        }
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        self.read((), |(), tx| Box::pin(async move { tx.fetch_one(sql, &[]).await?.reader().time() })).await.map(Some)
+    }
+
+    pub fn figures(&self) -> StoreFigures {
+        let Counts { transactions, repetitions, attempts_max } = &*self.counts;
+        let [transactions, repetitions, attempts_max] =
+            [transactions, repetitions, attempts_max].map(|count| count.load(Ordering::Relaxed));
+        StoreFigures { transactions, repetitions, attempts_max }
+    }
+
     /// Waits until all connections are closed.
     pub async fn close(&self) {
         match &self.backend {
@@ -138,6 +180,7 @@ impl Store {
     }
 
     async fn begin(&self, access: Access) -> Result<Tx> {
+        self.counts.transactions.fetch_add(1, Ordering::Relaxed);
         let engine = match (&self.backend, access) {
             (Backend::Sqlite(sqlite), access) => Engine::Sqlite(sqlite.begin(access).await?),
             (Backend::Postgres(pool), Access::Write) => {
@@ -164,7 +207,7 @@ async fn open_postgres(url: &str) -> Result<Backend> {
     })?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
         .connect_with(options.statement_cache_capacity(STATEMENT_CACHE))
         .await
         .map_err(failure)?;

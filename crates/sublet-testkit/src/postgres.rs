@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 /// What the directories of servers are called.
 const PREFIX: &str = "sublet-postgres-";
@@ -14,18 +14,59 @@ const LEFT_AFTER: Duration = Duration::from_secs(600);
 const START_CHECKS_MAX: u32 = 600;
 const START_PAUSE: Duration = Duration::from_millis(50);
 
+/// Settings of a server that many tests share: none of them stops it, so nothing has to survive that.
+const QUICK: &[&str] = &["listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300"];
+
 /// A running server.
 pub struct PostgresServer {
     directory: PathBuf,
     programs: PathBuf,
     databases: AtomicU64,
+    /// Where it answers besides its socket, if it was made to be reached from other machines.
+    port: Option<u16>,
+    thread: ServerThread,
 }
 
 impl PostgresServer {
     /// The server of this test program.
     pub fn shared() -> &'static Self {
         static SERVER: OnceLock<PostgresServer> = OnceLock::new();
-        SERVER.get_or_init(Self::start)
+        SERVER.get_or_init(|| Self::start(QUICK, None))
+    }
+
+    /// A server for one test, which may stop it. It keeps what it commits, as a server in use does, and is reached over
+    /// TCP on the loopback address.
+    pub fn alone() -> Self {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = taken.local_addr().expect("an address").port();
+        drop(taken);
+        let port_setting = format!("port={port}");
+        Self::start(&["listen_addresses=127.0.0.1", "max_connections=100", &port_setting], Some(port))
+    }
+
+    /// Ends the server at once, as a crash would: transactions break off, nothing is written down in order.
+    pub fn crash(&self) {
+        let stopped = as_server_user(&self.programs.join("pg_ctl"))
+            .args(["stop", "--silent", "--wait", "--mode=immediate", "-D"])
+            .arg(self.directory.join("data"))
+            .status()
+            .expect("pg_ctl runs");
+        assert!(stopped.success(), "PostgreSQL did not stop");
+    }
+
+    /// Starts a server that was stopped.
+    pub fn start_again(&self) {
+        self.thread.start();
+        self.wait_until_ready();
+    }
+
+    /// The charged usage events of a database: how many, and their amounts in nano-units, added up.
+    pub fn usage_events(&self, url: &str) -> (i128, i128) {
+        let sql = "SELECT COUNT(*) || ' ' || COALESCE(SUM(amount), 0) FROM usage_events WHERE amount > 0";
+        let output = Command::new(self.programs.join("psql")).args(["-qtA", "-d", url, "-c", sql]).output().expect("psql runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
+        (numbers.next().expect("a count"), numbers.next().expect("a sum"))
     }
 
     /// Makes a database look as if a newer program had raised its schema.
@@ -46,18 +87,30 @@ impl PostgresServer {
     /// A new empty database; returns its URL.
     pub fn fresh_database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::SeqCst));
-        let created = Command::new(self.programs.join("psql"))
-            .args(["-q", "-U", "postgres", "-d", "postgres", "-h"])
-            .arg(&self.directory)
-            .arg("-c")
+        let created = self
+            .client("psql")
+            .args(["-q", "-d", "postgres", "-c"])
             .arg(format!("CREATE DATABASE {name}"))
             .status()
             .expect("psql runs");
         assert!(created.success(), "PostgreSQL did not create the database {name}");
-        format!("postgres://postgres@localhost/{name}?host={}", self.directory.display())
+        match self.port {
+            Some(port) => format!("postgres://postgres@127.0.0.1:{port}/{name}"),
+            None => format!("postgres://postgres@localhost/{name}?host={}", self.directory.display()),
+        }
     }
 
-    fn start() -> Self {
+    /// A client program that finds the server's socket.
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.args(["-U", "postgres", "-h"]).arg(&self.directory);
+        if let Some(port) = self.port {
+            command.args(["-p", &port.to_string()]);
+        }
+        command
+    }
+
+    fn start(settings: &[&str], port: Option<u16>) -> Self {
         let programs = find_programs();
         sweep();
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir().expect("a temporary directory").keep();
@@ -70,19 +123,21 @@ impl PostgresServer {
             .status()
             .expect("initdb runs");
         assert!(made.success(), "initdb failed");
-        run_server(&programs, &directory, &data);
-        let server = Self { directory, programs, databases: AtomicU64::new(0) };
-        server.wait_until_ready();
+        let mut command = as_server_user(&programs.join("postgres"));
+        command.arg("-D").arg(data).arg("-k").arg(&directory);
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let thread = ServerThread::begin(command, directory.clone());
+        let server = Self { directory, programs, databases: AtomicU64::new(0), port, thread };
+        server.start_again();
         server
     }
 
     fn wait_until_ready(&self) {
         for _ in 0..START_CHECKS_MAX {
-            let ready = Command::new(self.programs.join("pg_isready"))
-                .args(["-q", "-U", "postgres", "-h"])
-                .arg(&self.directory)
-                .status()
-                .expect("pg_isready runs");
+            let ready = self.client("pg_isready").arg("-q").status().expect("pg_isready runs");
             if ready.success() {
                 return;
             }
@@ -107,27 +162,50 @@ fn sweep() {
     }
 }
 
-/// Starts the server on a thread of its own that lives as long as this program: the kernel ends the
-/// server with that thread, so no server outlives its tests.
-fn run_server(programs: &Path, directory: &Path, data: &Path) {
-    let mut command = as_server_user(&programs.join("postgres"));
-    command.arg("-D").arg(data).arg("-k").arg(directory);
-    for setting in ["listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300"] {
-        command.args(["-c", setting]);
+/// The thread that starts the server and lives as long as this program: the kernel ends the server with that thread, so
+/// no server outlives its tests.
+struct ServerThread {
+    starts: mpsc::Sender<()>,
+    started: Mutex<mpsc::Receiver<bool>>,
+}
+
+impl ServerThread {
+    fn begin(mut command: Command, directory: PathBuf) -> Self {
+        let (starts, asked) = mpsc::channel();
+        let (sender, started) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("postgres".to_owned())
+            .spawn(move || {
+                for () in asked {
+                    let child = command.spawn();
+                    sender.send(child.is_ok()).ok();
+                    wait(child.ok());
+                }
+                std::fs::remove_dir_all(directory).ok();
+            })
+            .expect("a thread for the server");
+        Self { starts, started: Mutex::new(started) }
     }
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let (sender, receiver) = mpsc::channel();
-    let remove = directory.to_owned();
-    std::thread::Builder::new()
-        .name("postgres".to_owned())
-        .spawn(move || {
-            let child = command.spawn();
-            sender.send(child.is_ok()).ok();
-            wait(child.ok());
-            std::fs::remove_dir_all(remove).ok();
-        })
-        .expect("a thread for the server");
-    assert!(receiver.recv() == Ok(true), "postgres did not start");
+
+    /// Waits for the end of the server before, if there is one.
+    fn start(&self) {
+        self.starts.send(()).expect("the server's thread lives");
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        assert!(started == Ok(true), "postgres did not start");
+    }
+}
+
+impl Drop for PostgresServer {
+    /// Only a server that is not shared is dropped. One that was stopped already says so, which is no matter.
+    fn drop(&mut self) {
+        let data = self.directory.join("data");
+        let stopping = as_server_user(&self.programs.join("pg_ctl"))
+            .args(["stop", "--silent", "--wait", "--mode=immediate", "-D"])
+            .arg(data)
+            .stderr(Stdio::null())
+            .status();
+        stopping.ok();
+    }
 }
 
 fn wait(child: Option<Child>) {

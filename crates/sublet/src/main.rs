@@ -12,6 +12,7 @@ mod process;
 mod pull;
 mod real;
 mod secret_files;
+mod shared_clock;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
-use sublet_core::{Currency, Error, ErrorCode, Result};
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::real::SystemRng;
@@ -68,6 +69,16 @@ struct UpArguments {
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
+    /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
+    #[arg(
+        long,
+        hide = true,
+        value_name = "MILLISECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        env = "SUBLET_TEST_CLOCK_SKEW_MS"
+    )]
+    test_clock_skew_ms: i64,
 }
 
 #[derive(Args)]
@@ -90,14 +101,16 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
-            let UpArguments { listen, database, currency, time_zone, node_name, files } = up;
-            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files };
+            let UpArguments { listen, database, currency, time_zone, node_name, files, test_clock_skew_ms } = up;
+            let clock_skew = DurationMs::from_millis(test_clock_skew_ms);
+            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, clock_skew };
             finish(serve(&options, &After::Serve))
         }
         AnyCommand::Demo(demo) => {
             let (currency, time_zone) = (Currency::EUR, "UTC".to_owned());
             let (listen, database) = (demo.listen, None);
-            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name: None, files: None };
+            let (node_name, files, clock_skew) = (None, None, DurationMs::ZERO);
+            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, clock_skew };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {

@@ -12,7 +12,7 @@ use sublet_core::id::ReplicaId;
 use sublet_core::{BoxFuture, Result};
 use sublet_engine::Engine;
 use sublet_gateway::Gateway;
-use sublet_gateway::metrics::FIRST_TOKEN_BOUNDS_MS;
+use sublet_gateway::metrics::{FIRST_TOKEN_BOUNDS_MS, GRANT_BOUNDS_MS};
 use sublet_http::Process;
 
 use crate::models;
@@ -58,6 +58,7 @@ impl Process for CloudProcess {
             let mut page = Page::default();
             self.gateway_figures(&mut page);
             self.engine_figures(&mut page);
+            self.store_figures(&mut page);
             let available = self.cloud.store().ping().await;
             page.gauge("sublet_store_up", "1 if the database answers", i64::from(available.is_ok()));
             page.0
@@ -106,20 +107,28 @@ impl CloudProcess {
             );
         }
         page.gauge("sublet_journal_bytes", "size of the segments that are kept", figures.journal_bytes);
-        self.first_token(page, &figures);
+        Self::histograms(page, &figures);
     }
 
-    fn first_token(&self, page: &mut Page, figures: &sublet_gateway::MetricsSnapshot) {
-        let name = "sublet_time_to_first_token_milliseconds";
-        page.head(name, "from admission to the first token", "histogram");
-        let mut cumulative = 0;
-        for (position, count) in figures.first_token.iter().enumerate() {
-            cumulative += count;
-            let bound = FIRST_TOKEN_BOUNDS_MS.get(position).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
-            page.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), cumulative);
-        }
-        page.sample(&format!("{name}_sum"), "", figures.first_token_sum.millis());
-        page.sample(&format!("{name}_count"), "", cumulative);
+    fn histograms(page: &mut Page, figures: &sublet_gateway::MetricsSnapshot) {
+        let bounds: Vec<String> = FIRST_TOKEN_BOUNDS_MS.iter().map(ToString::to_string).collect();
+        let sum = figures.first_token_sum.millis();
+        let names = ("sublet_time_to_first_token_milliseconds", "from admission to the first token");
+        page.histogram(names, &bounds, &figures.first_token, sum);
+        let bounds: Vec<String> = GRANT_BOUNDS_MS.iter().map(ToString::to_string).collect();
+        let (counts, sum) = (&figures.grants.buckets, figures.grants.micros / 1_000);
+        page.histogram(("sublet_grant_milliseconds", "grants of slices, refused ones included"), &bounds, counts, sum);
+    }
+
+    fn store_figures(&self, page: &mut Page) {
+        let figures = self.cloud.store().figures();
+        page.counter("sublet_store_transactions_total", "transactions begun, repetitions included", figures.transactions);
+        page.counter(
+            "sublet_store_repetitions_total",
+            "writes begun again because others wrote the same rows",
+            figures.repetitions,
+        );
+        page.gauge("sublet_store_attempts_max", "attempts of the write that was begun most often", figures.attempts_max);
     }
 
     fn engine_figures(&self, page: &mut Page) {
@@ -143,6 +152,18 @@ impl Page {
     }
     fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+    /// `counts` are not cumulative and have one more than there are bounds.
+    fn histogram(&mut self, (name, help): (&str, &str), bounds: &[String], counts: &[u64], sum: impl std::fmt::Display) {
+        self.head(name, help, "histogram");
+        let mut cumulative = 0;
+        for (position, count) in counts.iter().enumerate() {
+            cumulative += count;
+            let bound = bounds.get(position).map_or("+Inf", String::as_str);
+            self.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), cumulative);
+        }
+        self.sample(&format!("{name}_sum"), "", sum);
+        self.sample(&format!("{name}_count"), "", cumulative);
     }
     fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.head(name, help, "counter");

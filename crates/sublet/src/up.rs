@@ -28,8 +28,9 @@ use tokio::task::JoinHandle;
 use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
 use crate::process::CloudProcess;
-use crate::real::{SystemClock, SystemRng};
+use crate::real::SystemRng;
 use crate::secret_files::SecretFiles;
+use crate::shared_clock::ProcessClock;
 use crate::{listen, models};
 
 /// How long a drain lets streams finish.
@@ -57,6 +58,8 @@ pub struct UpOptions {
     pub node_name: Option<String>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
+    /// How wrong this machine's clock is made; zero but for diagnosis.
+    pub clock_skew: DurationMs,
 }
 
 /// A running cloud.
@@ -76,6 +79,8 @@ pub struct RunningCloud {
     listener: JoinHandle<()>,
     reconciler: JoinHandle<()>,
     follower: JoinHandle<()>,
+    /// Keeps the clock that processes share, where they share one.
+    timekeeper: Option<JoinHandle<()>>,
     batch_reconciler: JoinHandle<()>,
     _data: DataDirectory,
 }
@@ -86,14 +91,15 @@ impl RunningCloud {
         let data = DataDirectory::open(&options.data_dir)?;
         let listener = listen::bind(options.listen).await?;
         let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()))?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let rng: Arc<dyn Rng> = Arc::new(SystemRng);
-        let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
         let config = match &options.database {
             Some(url) => StoreConfig::Postgres(url.clone()),
             None => StoreConfig::Sqlite(data.join("sublet.db")),
         };
-        let cloud = Cloud::open(Store::open(&config).await?, ids.clone()).await?;
+        let store = Store::open(&config).await?;
+        let ProcessClock { clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
+        let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+        let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
+        let cloud = Cloud::open(store, ids.clone()).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
@@ -115,6 +121,8 @@ impl RunningCloud {
         let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
         let reconciling = compute.clone();
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
+        let (store, stopped) = (cloud.store().clone(), stop.subscribe());
+        let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
         let (following, stopped) = (cloud.clone(), stop.subscribe());
         let follower = tokio::spawn(async move { following.run_follower(stopped).await });
         let stopped = stop.subscribe();
@@ -133,6 +141,7 @@ impl RunningCloud {
             listener,
             reconciler,
             follower,
+            timekeeper,
             batch_reconciler,
             _data: data,
         })
@@ -149,7 +158,7 @@ impl RunningCloud {
             ("follower", self.follower),
             ("batches", self.batch_reconciler),
         ];
-        for (name, task) in tasks {
+        for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
                 tracing::error!(name, %error, "a task failed");
             }

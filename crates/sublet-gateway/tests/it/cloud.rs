@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, TokenPrices,
+    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
+    TokenPrices,
 };
 use sublet_core::card::Cards;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
@@ -39,7 +40,6 @@ pub struct Books {
     /// Tokens per priced line, for cumulative rounding.
     lines: HashMap<(OrganizationId, &'static str), i64>,
     access: HashMap<String, Arc<Access>>,
-    next: u64,
 }
 
 pub struct Cloud {
@@ -47,6 +47,11 @@ pub struct Cloud {
     pub prices: Mutex<TokenPrices>,
     pub epoch: AtomicU64,
     pub unreachable: AtomicBool,
+    /// Grants wait until this is false again and `go` says so.
+    pub slow: AtomicBool,
+    pub go: tokio::sync::Notify,
+    /// Grants are made, and their answers are lost.
+    pub answers_lost: AtomicBool,
     pub grants: AtomicU64,
     pub refusals: AtomicU64,
     pub authentications: AtomicU64,
@@ -90,6 +95,9 @@ impl Cloud {
             prices: Mutex::new(prices(per_token(INPUT), per_token(CACHED), per_token(OUTPUT))),
             epoch: AtomicU64::new(1),
             unreachable: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            go: tokio::sync::Notify::new(),
+            answers_lost: AtomicBool::new(false),
             grants: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             authentications: AtomicU64::new(0),
@@ -190,17 +198,22 @@ impl Books {
         let settled = self.settled.get(&organization).copied().unwrap_or(0);
         let available = limit - settled - self.sliced(&organization);
         assert!(request.least <= request.wanted && !request.least.is_negative(), "{request:?}");
+        if let SliceTarget::Open(id) = &request.slice
+            && let Some(known) = self.slices.get(id).filter(|known| known.granted >= request.least.get())
+        {
+            let (has, available) = (Nanos::new(known.granted), Some(Nanos::new(available)));
+            let window_ends_at = Some(known.window).filter(|at| *at != Timestamp::EPOCH);
+            return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available });
+        }
         if available < request.least.get() {
             let message = format!("the organization's limit of {limit} leaves {available}, {} are needed", request.least.get());
             return Err(Error::new(ErrorCode::InsufficientQuota, message));
         }
         let added = request.wanted.get().min(available);
-        let id = match &request.extend {
-            Some(id) if self.slices.contains_key(id) => id.clone(),
-            Some(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
-            None => {
-                self.next += 1;
-                let id = SliceId::from_trusted(Arc::from(format!("slice_{:04}", self.next)));
+        let id = match &request.slice {
+            SliceTarget::Extend(id) if self.slices.contains_key(id) => id.clone(),
+            SliceTarget::Extend(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
+            SliceTarget::Open(id) => {
                 let slice = Slice {
                     key: request.key.clone(),
                     organization,
@@ -209,8 +222,8 @@ impl Books {
                     records: 0,
                     window: window.unwrap_or(Timestamp::EPOCH),
                 };
-                self.slices.insert(id.clone(), slice);
-                id
+                assert!(self.slices.insert(id.clone(), slice).is_none(), "{id} was opened twice");
+                id.clone()
             }
         };
         let slice = self.slices.get_mut(&id).unwrap();
@@ -283,11 +296,17 @@ impl Admission for Cloud {
         Box::pin(async move {
             // Others run while the store works.
             tokio::task::yield_now().await;
+            while self.slow.load(Ordering::SeqCst) {
+                self.go.notified().await;
+            }
             self.check_reachable()?;
             self.grants.fetch_add(1, Ordering::SeqCst);
             let window = *self.window_ends_at.lock().unwrap();
             let answer = self.books.lock().unwrap().grant(&request, window);
             tokio::task::yield_now().await;
+            if self.answers_lost.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorCode::StoreUnavailable, "the connection broke before the answer"));
+            }
             if answer.is_err() {
                 self.refusals.fetch_add(1, Ordering::SeqCst);
             }

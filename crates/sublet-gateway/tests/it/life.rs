@@ -7,6 +7,7 @@ use serde_json::json;
 use sublet_core::DurationMs;
 use sublet_core::usage::Outcome;
 
+use crate::cloud::{INPUT, OUTPUT};
 use crate::world::{SOON, World, config, event, events, read, read_deltas, text, value};
 
 #[tokio::test]
@@ -198,5 +199,65 @@ async fn metrics_count_what_happened() {
     assert_eq!((count(Outcome::Completed), count(Outcome::ClientCancelled)), (1, 1));
     assert_eq!((metrics.voided, metrics.refused, metrics.tokens.output.get()), (1, 1, 7));
     assert_eq!((metrics.journal_records, metrics.first_token.iter().sum::<u64>()), (2, 2));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn f_a_grant_whose_answer_was_lost_is_taken_up_again() {
+    let world = World::new().await;
+    // So little that a second slice would find nothing left.
+    world.cloud.limit("a", 3 * INPUT + 5 * OUTPUT + 4);
+    world.cloud.answers_lost.store(true, Ordering::SeqCst);
+    let (status, _, answer) = value(world.chat("please say 5").await).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("store_unavailable")));
+    assert_eq!(world.cloud.open_slices(), 1);
+    world.cloud.answers_lost.store(false, Ordering::SeqCst);
+    assert_eq!(world.chat("please say 5").await.status(), 200);
+    assert_eq!(world.cloud.open_slices(), 1, "the slice that was opened first pays");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn f_a_grant_whose_answer_was_lost_goes_back_when_nobody_asks_again() {
+    let world = World::new().await;
+    world.cloud.answers_lost.store(true, Ordering::SeqCst);
+    assert_eq!(world.chat("please say 5").await.status(), 503);
+    world.cloud.answers_lost.store(false, Ordering::SeqCst);
+    assert_eq!(world.cloud.open_slices(), 1);
+    world.close().await;
+}
+
+/// Longer than a stream waits for others of its key to release money, in the test of that.
+const LONG_MS: i64 = 300;
+
+#[tokio::test]
+async fn c_a_cloud_that_answers_late_is_no_empty_purse() {
+    let mut config = config();
+    config.money_wait_max = DurationMs::from_millis(LONG_MS / 30);
+    let world = World::with(config).await;
+    let body = world.stream("please say 100").await;
+    world.cloud.slow.store(true, Ordering::SeqCst);
+    let mut reading = std::pin::pin!(read(body));
+    let early = tokio::time::timeout(DurationMs::from_millis(LONG_MS).to_std(), &mut reading).await;
+    assert!(early.is_err(), "it ended before the cloud had spoken: {early:?}");
+    world.cloud.slow.store(false, Ordering::SeqCst);
+    world.cloud.go.notify_waiters();
+    let (all, done) = events(&reading.await);
+    assert!(done && all.iter().any(|event| event["usage"]["completion_tokens"] == json!(100)), "{all:?}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn c_a_cloud_that_never_answers_is_our_failure() {
+    let mut config = config();
+    (config.money_wait_max, config.grant_wait_max) = (DurationMs::from_millis(10), DurationMs::from_millis(50));
+    let world = World::with(config).await;
+    let body = world.stream("please say 100").await;
+    world.cloud.slow.store(true, Ordering::SeqCst);
+    let (all, done) = events(&read(body).await);
+    let codes: Vec<_> = all.iter().filter_map(|event| event["error"]["code"].as_str()).collect();
+    assert_eq!((done, codes), (false, vec!["store_unavailable"]), "{all:?}");
+    world.cloud.slow.store(false, Ordering::SeqCst);
+    world.cloud.go.notify_waiters();
     world.close().await;
 }

@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod streams;
 mod two;
+mod two_storm;
 
 /// A scenario on both databases, each time with a fresh cloud.
 #[macro_export]

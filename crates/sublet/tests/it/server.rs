@@ -33,6 +33,10 @@ pub struct Home {
     pub files: Option<PathBuf>,
     /// What is logged.
     pub log_filter: &'static str,
+    /// Whose currency the first organizations have, if not the default.
+    pub currency: Option<&'static str>,
+    /// How wrong the machine's clock is as this process sees it, in milliseconds.
+    pub clock_skew_ms: i64,
 }
 
 impl Home {
@@ -43,12 +47,28 @@ impl Home {
             Database::Sqlite => None,
             Database::Postgresql => Some(PostgresServer::shared().fresh_database()),
         };
-        Self { _temporary: Some(temporary), data_dir, database_url, files: None, log_filter: LOG_FILTER }
+        Self {
+            _temporary: Some(temporary),
+            data_dir,
+            database_url,
+            files: None,
+            log_filter: LOG_FILTER,
+            currency: None,
+            clock_skew_ms: 0,
+        }
     }
 
     /// A directory that somebody else owns.
     pub fn at(data_dir: PathBuf) -> Self {
-        Self { _temporary: None, data_dir, database_url: None, files: None, log_filter: LOG_FILTER }
+        Self {
+            _temporary: None,
+            data_dir,
+            database_url: None,
+            files: None,
+            log_filter: LOG_FILTER,
+            currency: None,
+            clock_skew_ms: 0,
+        }
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -64,6 +84,12 @@ impl Home {
         }
         if let Some(files) = &self.files {
             command.arg("--files").arg(files);
+        }
+        if let Some(currency) = self.currency {
+            command.args(["--currency", currency]);
+        }
+        if self.clock_skew_ms != 0 {
+            command.env("SUBLET_TEST_CLOCK_SKEW_MS", self.clock_skew_ms.to_string());
         }
         command
     }

@@ -13,9 +13,15 @@ const LIMIT: i128 = 400_000;
 
 /// A second process on the database of the first, with a data directory of its own.
 pub fn beside(first: &Server) -> Server {
+    beside_with_clock(first, 0)
+}
+
+/// The same on a machine whose clock is wrong by so many milliseconds.
+pub fn beside_with_clock(first: &Server, clock_skew_ms: i64) -> Server {
     let mut home = Home::new(Database::Sqlite);
     home.database_url.clone_from(&first.home.database_url);
     home.files.clone_from(&first.home.files);
+    home.clock_skew_ms = clock_skew_ms;
     std::fs::create_dir_all(&home.data_dir).unwrap();
     let known = std::fs::read_to_string(first.home.data_dir.join("credentials.json")).unwrap();
     let elsewhere = known.replace(&first.address, "127.0.0.1:1");
