@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Supply;
 use super::events::{EventReader, LineTooLong};
-use super::reply::{BYTES_PER_TOKEN, Counts, Refusal, Seen, Unreadable, refusal};
+use super::reply::{BYTES_PER_TOKEN, Counts, Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
 use super::station::{Seat, Station};
 use crate::generation::monotonic;
@@ -128,7 +128,8 @@ impl Tally {
 enum Miss {
     /// Another replica would say the same.
     Request(Error),
-    Busy,
+    /// This one has too much to do, and may be asked again after this.
+    Busy(DurationMs),
     /// This one does not serve such requests.
     Unfit(Error),
     Broken(Error),
@@ -236,6 +237,7 @@ impl Exchange {
     async fn open(&mut self) {
         let mut miss = None;
         let mut tried = 0;
+        let mut wait: Option<DurationMs> = None;
         let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
         let prompt = (prompt.0.as_ref(), prompt.1);
         for station in self.supply.stations(&self.order.model, prompt) {
@@ -256,7 +258,7 @@ impl Exchange {
                     station.succeeded();
                     return self.fail(error);
                 }
-                Err(Miss::Busy) => {}
+                Err(Miss::Busy(until)) => wait = Some(wait.map_or(until, |other| other.min(until))),
                 Err(Miss::Unfit(error)) => miss = Some(error),
                 Err(Miss::Late(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
@@ -271,18 +273,18 @@ impl Exchange {
                 break;
             }
         }
-        let error = miss.unwrap_or_else(|| self.unavailable(tried > 0));
+        let error = miss.unwrap_or_else(|| self.unavailable(wait));
         self.fail(error);
     }
 
-    /// No replica took the request.
-    fn unavailable(&self, asked: bool) -> Error {
+    /// No replica took the request. `busy` is the shortest wait that one of them wants, if any was asked.
+    fn unavailable(&self, busy: Option<DurationMs>) -> Error {
         let now = self.supply.clock.now();
         let stations = self.supply.stations(&self.order.model, (&[], TokenCount::ZERO));
         let rests: Vec<DurationMs> = stations.iter().filter_map(|station| station.rest(now)).collect();
-        if asked || rests.len() < stations.len() {
+        if busy.is_some() || rests.len() < stations.len() {
             return Error::new(ErrorCode::QueueFull, format!("all servers of the model '{}' are busy", self.order.model.name))
-                .retry_after(UNAVAILABLE_WAIT);
+                .retry_after(busy.unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT));
         }
         let wait = rests.into_iter().min().unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT);
         Error::new(ErrorCode::ModelUnavailable, format!("no server of the model '{}' can be reached now", self.order.model.name))
@@ -305,7 +307,7 @@ impl Exchange {
             let names = (station.replica.upstream_model.as_str(), self.order.model.name.as_str());
             return Err(match refusal(head.status.as_u16(), &body, names) {
                 Refusal::Request(error) => Miss::Request(error),
-                Refusal::Busy => Miss::Busy,
+                Refusal::Busy => Miss::Busy(retry_after(&head.headers).unwrap_or(UNAVAILABLE_WAIT)),
                 Refusal::Unfit(why) => Miss::Unfit(failure(why)),
                 Refusal::Broken(why) => broken(why),
             });
