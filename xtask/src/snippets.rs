@@ -124,7 +124,7 @@ impl Stage {
         write_program(&bin.join("sublet"), &format!("#!/bin/sh\nexec '{}' \"$@\"\n", binary.display()))?;
         let modules = environment::node_modules(root);
         std::os::unix::fs::symlink(modules, work.join("node_modules")).context("link node_modules")?;
-        let (python, node) = (environment::python_bin(root), environment::node_bin(root));
+        let (python, node) = (environment::PYTHON.bin(root), environment::node_bin(root));
         let inherited = std::env::var("PATH").context("PATH")?;
         Ok(Self { path: format!("{}:{}:{}:{inherited}", bin.display(), python.display(), node.display()), directory })
     }
