@@ -1,16 +1,14 @@
 // The unmodified Anthropic package for Node against a running cloud.
 //
-// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads
-// SUBLET_API_BASE, SUBLET_PROJECT_KEY, SUBLET_MODEL, and SUBLET_NODE_MODULES: where it is installed.
+// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads what `checks.mjs` reads.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
 
-const { Anthropic } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('@anthropic-ai/sdk');
+import { Upstream, base, key as apiKey, load, model, run } from './checks.mjs';
 
-const baseURL = process.env.SUBLET_API_BASE.replace(/\/v1$/, '');
-const apiKey = process.env.SUBLET_PROJECT_KEY;
-const model = process.env.SUBLET_MODEL;
+const { Anthropic } = load('@anthropic-ai/sdk');
+
+const upstream = new Upstream();
+const baseURL = base.replace(/\/v1$/, '');
 const messages = [{ role: 'user', content: 'Name three colours.' }];
 // Without retries a failure is seen as it is.
 const client = new Anthropic({ apiKey, baseURL, maxRetries: 0, timeout: 60_000 });
@@ -23,7 +21,7 @@ async function refused(kind, type, code, call) {
   assert.deepEqual([error.error.type, error.error.error.type, error.error.error.code], ['error', type, code]);
 }
 
-const checks = {
+await run({
   async 'a message has text, usage and a request id'() {
     const answer = await ask({ temperature: 0 });
     assert.deepEqual([answer.type, answer.role, answer.model], ['message', 'assistant', model]);
@@ -89,16 +87,25 @@ const checks = {
     assert.ok(names.includes(model), `${model} is not among ${names}`);
     assert.equal((await client.models.retrieve(model)).type, 'model');
   },
-};
 
-let failed = 0;
-for (const [name, run] of Object.entries(checks)) {
-  try {
-    await run();
-    console.log(`ok ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.stack ?? error}`.replaceAll('\n', ' | '));
-  }
-}
-process.exit(failed ? 1 : 0);
+  async 'a model that is free uses several tools and goes on'() {
+    const settings = { model: upstream.model, max_tokens: 80, tools: [{ name: 'get_weather', input_schema: { type: 'object', properties: { city: { type: 'string' } } } }] };
+    const calls = ['Rome', 'Oslo'].map((city) => ({ name: 'get_weather', arguments: { city } }));
+    for (const ask of [(body) => client.messages.create(body), (body) => client.messages.stream(body).finalMessage()]) {
+      await upstream.script({ calls }, { text: 'It is 7 degrees.' });
+      const first = await ask({ ...settings, messages });
+      assert.deepEqual(first.content.map(({ type, input }) => [type, input.city]), [['tool_use', 'Rome'], ['tool_use', 'Oslo']]);
+      const results = first.content.map(({ id }) => ({ type: 'tool_result', tool_use_id: id, content: '7 degrees' }));
+      const second = await ask({ ...settings, messages: [...messages, { role: 'assistant', content: first.content }, { role: 'user', content: results }] });
+      assert.equal(second.content[0].text.trim(), 'It is 7 degrees.');
+      const [, call, ...answered] = (await upstream.bodies())[1].messages;
+      assert.deepEqual(answered.map((one) => one.tool_call_id), call.tool_calls.map(({ id }) => id));
+    }
+    await upstream.isCharged();
+  },
+
+  async 'a busy server is asked again when it said'() {
+    const patient = client.withOptions({ maxRetries: 2 });
+    await upstream.isAskedAgain(async () => (await patient.messages.create({ model: upstream.model, messages, max_tokens: 24 })).content[0].text);
+  },
+});

@@ -1,18 +1,15 @@
 """The unmodified anthropic package against a running cloud.
 
 Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed.
-Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
+Reads what `checks.py` reads.
 """
-
-import os
 
 import anthropic
 
-from checks import check, main, same, settled
+from checks import KEY, MODEL, Upstream, charged, check, main, same, settled
+from checks import ROOT as BASE
 
-BASE = os.environ["SUBLET_API_BASE"].removesuffix("/v1")
-KEY = os.environ["SUBLET_PROJECT_KEY"]
-MODEL = os.environ["SUBLET_MODEL"]
+upstream = Upstream()
 QUESTION = [{"role": "user", "content": "Name three colours."}]
 
 # Without retries a failure is seen as it is.
@@ -51,6 +48,7 @@ def a_message_has_text_usage_and_a_request_id():
     assert answer.content[0].text and answer.stop_reason in ("end_turn", "max_tokens"), answer
     assert answer.usage.input_tokens > 0 and 0 < answer.usage.output_tokens <= 24, answer.usage
     assert answer._request_id.startswith("req_"), answer._request_id
+    charged(answer.id, answer.usage.input_tokens, answer.usage.output_tokens)
 
 
 @check
@@ -156,6 +154,35 @@ def a_conversation_with_a_tool_comes_to_an_answer():
     turns = [*WEATHER_QUESTION, {"role": "assistant", "content": called.content}, {"role": "user", "content": [result]}]
     answer = ask(messages=turns, tools=TOOLS, max_tokens=40)
     assert "7" in answer.content[0].text, answer
+
+
+@check
+def a_model_that_is_free_uses_several_tools_and_goes_on():
+    settings = {"model": upstream.model, "max_tokens": 80, "tools": TOOLS}
+    called = {"calls": [{"name": "get_weather", "arguments": {"city": city}} for city in ("Rome", "Oslo")]}
+    for streamed in (False, True):
+        upstream.script(called, {"text": "It is 7 degrees."})
+        if streamed:
+            with client.messages.stream(**settings, messages=WEATHER_QUESTION) as stream:
+                first = stream.get_final_message()
+        else:
+            first = client.messages.create(**settings, messages=WEATHER_QUESTION)
+        same(([block.input for block in first.content], first.stop_reason), ([{"city": "Rome"}, {"city": "Oslo"}], "tool_use"), "the uses")
+        results = [{"type": "tool_result", "tool_use_id": block.id, "content": "7 degrees"} for block in first.content]
+        turns = [*WEATHER_QUESTION, {"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
+        second = client.messages.create(**settings, messages=turns)
+        same(second.content[0].text, "It is 7 degrees.", "the answer")
+        charged(second.id, 11, 7)
+        _, call, *answered = upstream.bodies()[1]["messages"]
+        same([one["tool_call_id"] for one in answered], [one["id"] for one in call["tool_calls"]], "the answered uses")
+    upstream.is_charged()
+
+
+@check
+def a_busy_server_is_asked_again_when_it_said():
+    patient = client.with_options(max_retries=2)
+    ask = lambda: patient.messages.create(model=upstream.model, messages=QUESTION, max_tokens=24)
+    upstream.is_asked_again(lambda: ask().content[0].text)
 
 
 @check

@@ -1,18 +1,16 @@
 // The unmodified openai package for Node against a running cloud.
 //
-// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads
-// SUBLET_API_BASE, SUBLET_PROJECT_KEY, SUBLET_MODEL, and SUBLET_NODE_MODULES: where it is installed.
+// Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed. Reads what `checks.mjs` reads.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
 
-const { OpenAI, toFile } = createRequire(join(process.env.SUBLET_NODE_MODULES, '..', 'here.js'))('openai');
+import { Upstream, base, key, load, model, run } from './checks.mjs';
 
-const base = process.env.SUBLET_API_BASE;
-const model = process.env.SUBLET_MODEL;
+const { OpenAI, toFile } = load('openai');
+
+const upstream = new Upstream();
 const messages = [{ role: 'user', content: 'Name three colours.' }];
 // Without retries a failure is seen as it is.
-const client = new OpenAI({ apiKey: process.env.SUBLET_PROJECT_KEY, baseURL: base, maxRetries: 0, timeout: 60_000 });
+const client = new OpenAI({ apiKey: key, baseURL: base, maxRetries: 0, timeout: 60_000 });
 const ask = (settings, options) => client.chat.completions.create({ model, messages, max_tokens: 24, ...settings }, options);
 
 async function refused(kind, code, call) {
@@ -34,7 +32,7 @@ async function settledRequest(request) {
   }
 }
 
-const checks = {
+await run({
   async 'models are listed and found by name'() {
     const names = [];
     for await (const one of client.models.list()) names.push(one.id);
@@ -172,22 +170,45 @@ const checks = {
   },
 
   async 'a time-out of the client leaves the cloud serving'() {
-    const hasty = new OpenAI({ apiKey: process.env.SUBLET_PROJECT_KEY, baseURL: base, maxRetries: 0, timeout: 5 });
+    const hasty = new OpenAI({ apiKey: key, baseURL: base, maxRetries: 0, timeout: 5 });
     await hasty.chat.completions.create({ model, messages, max_tokens: 200 }).catch((error) => {
       if (!(error instanceof OpenAI.APIConnectionTimeoutError)) throw error;
     });
     assert.ok((await ask({ max_tokens: 2 })).usage.completion_tokens <= 2);
   },
-};
 
-let failed = 0;
-for (const [name, check] of Object.entries(checks)) {
-  try {
-    await check();
-    console.log(`ok ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error?.message ?? error}`.replaceAll('\n', ' '));
-  }
-}
-process.exit(failed ? 1 : 0);
+  async 'a model that is free calls several tools and goes on'() {
+    const calls = ['Rome', 'Oslo'].map((city) => ({ name: 'get_weather', arguments: { city } }));
+    for (const stream of [false, true]) {
+      const asked = [];
+      const run = ({ city }) => { asked.push(city); return `7 degrees in ${city}`; };
+      const tool = { type: 'function', function: { name: 'get_weather', parameters: { type: 'object', properties: { city: { type: 'string' } } }, parse: JSON.parse, function: run } };
+      await upstream.script({ calls }, { text: 'It is 7 degrees.' });
+      const answer = await client.chat.completions.runTools({ model: upstream.model, messages, tools: [tool], stream }).finalContent();
+      assert.equal(answer.trim(), 'It is 7 degrees.');
+      assert.deepEqual(asked, ['Rome', 'Oslo']);
+      const [, call, ...results] = (await upstream.bodies())[1].messages;
+      assert.deepEqual(results.map((one) => one.tool_call_id), call.tool_calls.map(({ id }) => id));
+    }
+    await upstream.isCharged();
+  },
+
+  async 'texts and tokens become vectors in both forms'() {
+    for (const [input, lengths] of [['two', [3]], [['Name three colours.', 'two'], [19, 3]], [[1, 2, 3], [3]], [[[1, 2, 3], [4]], [3, 1]]]) {
+      for (const form of [undefined, 'float']) {
+        await upstream.script();
+        const { data, usage } = await client.embeddings.create({ model: upstream.model, input, ...(form && { encoding_format: form }) });
+        assert.deepEqual(data.map(({ embedding }) => [...embedding]), lengths.map((length, place) => [length, place, 0.5, -2]));
+        assert.equal(usage.total_tokens, lengths.reduce((sum, length) => sum + length));
+        const [body] = await upstream.bodies();
+        assert.deepEqual([body.input, body.encoding_format], [input, form ?? 'base64']);
+      }
+    }
+    await upstream.isCharged();
+  },
+
+  async 'a busy server is asked again when it said'() {
+    const patient = client.withOptions({ maxRetries: 2 });
+    await upstream.isAskedAgain(async () => (await patient.chat.completions.create({ model: upstream.model, messages })).choices[0].message.content);
+  },
+});

@@ -1,22 +1,23 @@
 """The unmodified openai package against a running cloud.
 
 Prints `ok NAME` or `FAIL NAME: why` per check; exit status 0 only if all passed.
-Reads SUBLET_API_BASE, SUBLET_PROJECT_KEY and SUBLET_MODEL.
+Reads what `checks.py` reads, and SUBLET_ADMIN_KEY.
 """
 
+import base64
 import json
 import os
+import struct
+import threading
 import time
 from typing import Literal
 
 import openai
 import pydantic
 
-from checks import check, main, same, settled
+from checks import BASE, KEY, MODEL, Upstream, charged, check, cloud, fetch, main, same, settled
 
-BASE = os.environ["SUBLET_API_BASE"]
-KEY = os.environ["SUBLET_PROJECT_KEY"]
-MODEL = os.environ["SUBLET_MODEL"]
+upstream = Upstream()
 QUESTION = [{"role": "user", "content": "Name three colours."}]
 
 # Without retries a failure is seen as it is.
@@ -64,6 +65,7 @@ def an_answer_has_text_usage_and_a_request_id():
     usage = answer.usage
     assert usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= 24, usage
     same(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens, "total tokens")
+    charged(answer.id, usage.prompt_tokens, usage.completion_tokens)
 
 
 @check
@@ -304,6 +306,97 @@ def a_response_calls_a_function_and_goes_on():
     result = {"type": "function_call_output", "call_id": call.call_id, "output": '{"temperature": 7, "sky": "cloudy"}'}
     items = [{"role": "user", "content": question}, call, result]
     assert client.responses.create(**settings, input=items).output_text
+
+
+CALLED = {"calls": [{"name": "get_weather", "arguments": {"city": city}} for city in ("Rome", "Oslo")]}
+
+
+@check
+def a_model_that_is_free_calls_several_tools_and_goes_on():
+    settings = {"model": upstream.model, "tools": [WEATHER, CLOCK]}
+    for streamed in (False, True):
+        upstream.script(CALLED, {"text": "It is 7 degrees."})
+        if streamed:
+            with client.chat.completions.stream(**settings, messages=WEATHER_QUESTION) as stream:
+                first = stream.get_final_completion()
+        else:
+            first = client.chat.completions.create(**settings, messages=WEATHER_QUESTION)
+        [choice] = first.choices
+        same([json.loads(call.function.arguments)["city"] for call in choice.message.tool_calls], ["Rome", "Oslo"], "the calls")
+        same(choice.finish_reason, "tool_calls", "the reason")
+        results = [{"role": "tool", "tool_call_id": call.id, "content": "7 degrees"} for call in choice.message.tool_calls]
+        second = client.chat.completions.create(**settings, messages=[*WEATHER_QUESTION, choice.message, *results])
+        same(second.choices[0].message.content, "It is 7 degrees.", "the answer")
+        charged(second.id, 11, 7)
+    upstream.is_charged()
+
+
+@check
+def a_response_of_a_model_that_is_free_calls_several_functions_and_goes_on():
+    tool = {"type": "function", "name": "get_weather", "parameters": CITY, "strict": True}
+    settings = {"model": upstream.model, "tools": [tool]}
+    for streamed in (False, True):
+        upstream.script(CALLED, {"text": "It is 7 degrees."})
+        if streamed:
+            with client.responses.stream(**settings, input="The weather?") as stream:
+                first = stream.get_final_response()
+        else:
+            first = client.responses.create(**settings, input="The weather?")
+        same([json.loads(call.arguments)["city"] for call in first.output], ["Rome", "Oslo"], "the calls")
+        results = [{"type": "function_call_output", "call_id": call.call_id, "output": "7 degrees"} for call in first.output]
+        second = client.responses.create(**settings, input=[{"role": "user", "content": "The weather?"}, *first.output, *results])
+        same(second.output_text, "It is 7 degrees.", "the answer")
+        _, call, *answered = upstream.bodies()[1]["messages"]
+        same([one["tool_call_id"] for one in answered], [one["id"] for one in call["tool_calls"]], "the answered calls")
+    upstream.is_charged()
+
+
+@check
+def texts_and_tokens_become_vectors_in_both_forms():
+    for given in ("two", ["Name three colours.", "two"], [1, 2, 3], [[1, 2, 3], [4]]):
+        several = given if isinstance(given[0], (str, list)) and not isinstance(given, str) else [given]
+        for form in (openai.NOT_GIVEN, "base64", "float"):
+            upstream.script()
+            answer = client.embeddings.create(model=upstream.model, input=given, encoding_format=form)
+            [body] = upstream.bodies()
+            same((body["input"], body["encoding_format"]), (given, form or "base64"), "what was sent on")
+            same((answer.model, answer.usage.total_tokens), (upstream.model, sum(map(len, several))), "the answer")
+            for place, (item, one) in enumerate(zip(answer.data, several, strict=True)):
+                vector = item.embedding
+                if form == "base64":
+                    # Who asks for it by name decodes it too.
+                    vector = list(struct.unpack("<4f", base64.b64decode(vector)))
+                same(vector, [float(len(one)), float(place), 0.5, -2.0], "a vector")
+    upstream.is_charged()
+
+
+@check
+def a_busy_server_is_asked_again_when_it_said():
+    patient = client.with_options(max_retries=2)
+    upstream.is_asked_again(lambda: patient.chat.completions.create(model=upstream.model, messages=QUESTION).choices[0].message.content)
+
+
+@check
+def a_key_at_its_limit_waits_as_long_as_it_is_told():
+    admin = openai.OpenAI(api_key=os.environ["SUBLET_ADMIN_KEY"], base_url=BASE, max_retries=0)
+    limited = {"name": "one at a time", "rate_limits": {"concurrent_requests": 1}}
+    project = cloud("/account")["project"]
+    made = admin.post(f"/organization/projects/{project}/api_keys", body=limited, cast_to=object)
+    narrow = openai.OpenAI(api_key=made["value"], base_url=BASE, max_retries=0, timeout=60)
+    upstream.script({"text": "one two three", "wait": True}, {"text": "At last."})
+    settings = {"model": upstream.model, "messages": QUESTION}
+    stream = narrow.chat.completions.create(**settings, stream=True)
+    next(iter(stream))
+    error = raises(openai.RateLimitError, lambda: narrow.chat.completions.create(**settings), code="concurrency_exceeded")
+    assert float(error.response.headers["retry-after"]) > 0, error.response.headers
+    # The place is free before the client comes back.
+    leaving = threading.Timer(0.2, stream.close)
+    leaving.start()
+    raw = narrow.with_options(max_retries=2).chat.completions.with_raw_response.create(**settings)
+    leaving.join()
+    assert raw.retries_taken >= 1, raw.retries_taken
+    same(raw.parse().choices[0].message.content, "At last.", "the answer")
+    fetch(f"{upstream.address}/left")
 
 
 def lines(count, **settings):

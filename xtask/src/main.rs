@@ -5,6 +5,7 @@ mod environment;
 mod generate;
 mod outside;
 mod ratchet;
+mod scripted;
 mod snippets;
 mod source;
 mod steps;

@@ -1,18 +1,20 @@
 //! Runs other people's programs against a running cloud: client libraries, accounting programs, a browser.
 //!
 //! The suites are in `tests/clients/` and `tests/outside/`. Each reads the cloud's address and keys
-//! from the environment, prints a line per check, and ends with 0 only if all passed.
+//! from the environment, prints a line per check, and ends with 0 only if all passed. Clients run
+//! side by side: each has a model of its own behind the scripted server.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::environment;
+use crate::scripted::Scripted;
 use crate::steps;
 
 /// How long a cloud may take to write its credentials and answer.
@@ -110,39 +112,92 @@ struct Suite {
     script: &'static str,
 }
 
+impl Suite {
+    /// Its room at the scripted server: the name of the script.
+    fn room(&self) -> &str {
+        let file = self.script.rsplit('/').next().unwrap_or(self.script);
+        file.split('.').next().unwrap_or(file)
+    }
+}
+
 /// How long one suite may take.
-const SUITE_MAX: Duration = Duration::from_secs(300);
+const SUITE_MAX: Duration = Duration::from_secs(600);
+
+/// Clients that run at once: much of their time they wait, as they are told to by busy servers.
+const SUITES_AT_ONCE: usize = 4;
+
+/// Names of models that a library gives no choice of, and the room in which they are scripted.
+const OTHER_MODELS: &[(&str, &str)] = &[("text-embedding-3-small", "llm_vectors")];
+
+/// The suites of clients, those that take long first.
+fn clients(root: &Path) -> Vec<Suite> {
+    let python = environment::PYTHON.bin(root).join("python");
+    let older = environment::OLDER_PYTHON.bin(root).join("python");
+    let node = environment::node_bin(root).join("node");
+    let suite = |name, program: &Path, script| Suite { name, program: program.to_owned(), script };
+    vec![
+        suite("llama-index", &older, "tests/clients/llama_index_python.py"),
+        suite("litellm", &older, "tests/clients/litellm_python.py"),
+        suite("langchain", &python, "tests/clients/langchain_python.py"),
+        suite("pydantic-ai", &python, "tests/clients/pydantic_ai_python.py"),
+        suite("llm", &python, "tests/clients/llm_python.py"),
+        suite("instructor", &older, "tests/clients/instructor_python.py"),
+        suite("openai for Python", &python, "tests/clients/openai_python.py"),
+        suite("openai for Node", &node, "tests/clients/openai_node.mjs"),
+        suite("AI SDK for Node", &node, "tests/clients/ai_sdk_node.mjs"),
+        suite("anthropic for Python", &python, "tests/clients/anthropic_python.py"),
+        suite("anthropic for Node", &node, "tests/clients/anthropic_node.mjs"),
+        suite("curl", Path::new("bash"), "tests/clients/curl.sh"),
+    ]
+}
 
 pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
-    let python = environment::python_bin(root).join("python");
-    let node = environment::node_bin(root).join("node");
-    let bash = PathBuf::from("bash");
-    let suites = [
-        Suite { name: "curl", program: bash.clone(), script: "tests/clients/curl.sh" },
-        Suite { name: "openai for Python", program: python.clone(), script: "tests/clients/openai_python.py" },
-        Suite { name: "openai for Node", program: node.clone(), script: "tests/clients/openai_node.mjs" },
-        Suite { name: "anthropic for Python", program: python, script: "tests/clients/anthropic_python.py" },
-        Suite { name: "anthropic for Node", program: node.clone(), script: "tests/clients/anthropic_node.mjs" },
-        Suite { name: "accounting programs", program: bash, script: "tests/outside/journal.sh" },
-        Suite { name: "browser", program: node, script: "tests/outside/console.mjs" },
+    let clients = clients(root);
+    // What the clients did is in the books and on the screen of the others.
+    let after = [
+        Suite { name: "accounting programs", program: PathBuf::from("bash"), script: "tests/outside/journal.sh" },
+        Suite { name: "browser", program: environment::node_bin(root).join("node"), script: "tests/outside/console.mjs" },
     ];
     let cloud = Cloud::start(root, binary, "suites")?;
-    let mut checks = 0;
-    let mut failures = Vec::new();
-    for suite in &suites {
-        match run_suite(root, suite, &cloud.credentials) {
-            Ok(passed) => {
-                println!("      {}: {passed} checks passed", suite.name);
-                checks += passed;
-            }
-            Err(error) => failures.push(format!("{error:#}")),
-        }
-    }
+    let scripted = Scripted::start(root)?;
+    let rooms = clients.iter().map(|suite| (format!("scripted/{}", suite.room()), suite.room().to_owned()));
+    let others = OTHER_MODELS.iter().map(|(model, room)| ((*model).to_owned(), (*room).to_owned()));
+    scripted.offer(binary, &cloud.directory.join("data"), &rooms.chain(others).collect::<Vec<_>>())?;
+    let mut settings = settings(root, &cloud.credentials)?;
+    settings.push(("SUBLET_UPSTREAM", scripted.address.clone()));
+    settings.push(("TIKTOKEN_CACHE_DIR", environment::vocabularies(root)?.display().to_string()));
+    let mut results = side_by_side(&clients, SUITES_AT_ONCE, |suite| run_suite(root, suite, &settings));
+    results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
+    let suites = results.len();
+    let failures: Vec<String> =
+        results.iter().filter_map(|result| result.as_ref().err().map(|error| format!("{error:#}"))).collect();
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    Ok(format!("{checks} checks in {} suites", suites.len()))
+    let checks: usize = results.into_iter().flatten().sum();
+    Ok(format!("{checks} checks in {suites} suites"))
+}
+
+/// Does all of a list, some at once, and gives what came of each.
+fn side_by_side<T: Sync, R: Send>(list: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let todo = Mutex::new(list.iter().enumerate());
+    let done = Mutex::new(Vec::with_capacity(list.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((place, item)) = next else { break };
+                    let result = work(item);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Fields of `credentials.json`, and the names under which suites find them.
@@ -155,19 +210,27 @@ const FIELDS: &[(&str, &str)] = &[
     ("model", "SUBLET_MODEL"),
 ];
 
-fn run_suite(root: &Path, suite: &Suite, credentials: &Value) -> Result<usize> {
+/// What every suite finds in its environment.
+fn settings(root: &Path, credentials: &Value) -> Result<Vec<(&'static str, String)>> {
     let out = root.join("target/outside/out");
     std::fs::create_dir_all(&out).context("create the folder for what suites write")?;
     let inherited = std::env::var("PATH").context("PATH")?;
-    let mut command = Command::new(&suite.program);
-    command
-        .arg(root.join(suite.script))
-        .env("PATH", format!("{}:{inherited}", environment::python_bin(root).display()))
-        .env("SUBLET_NODE_MODULES", environment::node_modules(root))
-        .env("SUBLET_OUT", out);
+    let mut settings = vec![
+        ("PATH", format!("{}:{inherited}", environment::PYTHON.bin(root).display())),
+        ("SUBLET_NODE_MODULES", environment::node_modules(root).display().to_string()),
+        ("SUBLET_OUT", out.display().to_string()),
+    ];
     for (field, name) in FIELDS {
-        command.env(name, credentials[field].as_str().with_context(|| format!("credentials.json has no {field}"))?);
+        let value = credentials[field].as_str().with_context(|| format!("credentials.json has no {field}"))?;
+        settings.push((name, value.to_owned()));
     }
+    Ok(settings)
+}
+
+fn run_suite(root: &Path, suite: &Suite, settings: &[(&str, String)]) -> Result<usize> {
+    let start = Instant::now();
+    let mut command = Command::new(&suite.program);
+    command.arg(root.join(suite.script)).envs(settings.iter().map(|(name, value)| (name, value)));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
     let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, SUITE_MAX)?;
     let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("FAIL")).collect();
@@ -178,6 +241,7 @@ fn run_suite(root: &Path, suite: &Suite, credentials: &Value) -> Result<usize> {
     if !succeeded || !failed.is_empty() || passed == 0 {
         bail!("{}: {passed} checks passed, {} failed, ended well: {succeeded}", suite.name, failed.len());
     }
+    println!("      {}: {passed} checks passed in {:.0?}", suite.name, start.elapsed());
     Ok(passed)
 }
 
@@ -214,7 +278,7 @@ mod tests {
         std::fs::write(directory.join("suite.sh"), script)?;
         let credentials: Value = FIELDS.iter().map(|(field, _)| ((*field).to_owned(), Value::from("x"))).collect();
         let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh" };
-        let result = run_suite(&directory, &suite, &credentials);
+        let result = settings(&directory, &credentials).and_then(|settings| run_suite(&directory, &suite, &settings));
         std::fs::remove_dir_all(directory)?;
         result
     }
@@ -225,6 +289,14 @@ mod tests {
         assert!(suite("echo nothing").is_err());
         assert!(suite("echo ok one; exit 1").is_err());
         assert!(suite("echo ok one; echo FAIL two; exit 0").is_err());
+    }
+
+    #[test]
+    fn all_of_a_list_is_done_and_what_comes_of_it_is_in_its_order() {
+        let list: Vec<usize> = (0..20).collect();
+        for at_once in [1, 3, 40] {
+            assert_eq!(side_by_side(&list, at_once, |item| item * 2), (0..20).map(|item| item * 2).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Fenced blocks named `sh`, `python` and `js` are run, in order, one shell per document, in an
 //! empty directory. A second word changes that: `sh serve` is one command that keeps running
 //! until the document ends or the next one is served (it must become ready, and end with status 0
-//! when told to stop); `sh stopped` first stops what is served; `sh no-run` is not run and counts in the ratchet. Every other block is an illustration.
+//! when told to stop); `sh stopped` first stops what is served; `python older` runs where the libraries
+//! are that want an older openai package; `sh no-run` is not run and counts in the ratchet. Every other
+//! block is an illustration.
 //!
 //! What is served listens on a free port; examples find it in `credentials.json`.
 //! `cargo run --release -- …` starts the binary that was built already, so that a document is
@@ -25,6 +27,7 @@ pub enum Mode {
     Serve,
     Stopped,
     Python,
+    OlderPython,
     JavaScript,
     NoRun,
 }
@@ -65,6 +68,7 @@ fn mode(info: &str) -> Option<Mode> {
         "sh serve" => Some(Mode::Serve),
         "sh stopped" => Some(Mode::Stopped),
         "python" => Some(Mode::Python),
+        "python older" => Some(Mode::OlderPython),
         "js" => Some(Mode::JavaScript),
         other if other.split(' ').nth(1) == Some("no-run") => Some(Mode::NoRun),
         _ => None,
@@ -121,10 +125,13 @@ impl Stage {
         let shim =
             format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || exit 97\nshift 3\nexec '{}' \"$@\"\n", binary.display());
         write_program(&bin.join("cargo"), &shim)?;
-        write_program(&bin.join("sublet"), &format!("#!/bin/sh\nexec '{}' \"$@\"\n", binary.display()))?;
+        let older = environment::OLDER_PYTHON.bin(root).join("python");
+        for (name, program) in [("sublet", binary), ("python-older", &older)] {
+            write_program(&bin.join(name), &format!("#!/bin/sh\nexec '{}' \"$@\"\n", program.display()))?;
+        }
         let modules = environment::node_modules(root);
         std::os::unix::fs::symlink(modules, work.join("node_modules")).context("link node_modules")?;
-        let (python, node) = (environment::python_bin(root), environment::node_bin(root));
+        let (python, node) = (environment::PYTHON.bin(root), environment::node_bin(root));
         let inherited = std::env::var("PATH").context("PATH")?;
         Ok(Self { path: format!("{}:{}:{}:{inherited}", bin.display(), python.display(), node.display()), directory })
     }
@@ -201,6 +208,7 @@ fn script_of(document: &str, snippets: &[Snippet]) -> String {
             }
             Mode::Stopped => writeln!(script, "stop\n{}", snippet.text),
             Mode::Python => writeln!(script, "python - <<'SNIPPET'\n{}SNIPPET", snippet.text),
+            Mode::OlderPython => writeln!(script, "python-older - <<'SNIPPET'\n{}SNIPPET", snippet.text),
             Mode::JavaScript => writeln!(script, "node --input-type=module - <<'SNIPPET'\n{}SNIPPET", snippet.text),
             Mode::NoRun => Ok(()),
         };
@@ -213,12 +221,12 @@ fn script_of(document: &str, snippets: &[Snippet]) -> String {
 mod tests {
     use super::*;
 
-    const DOCUMENT: &str = "# T\n\n```sh\ntrue\n```\n\n```sh serve\nsublet up\n```\n```json\n{}\n```\n```python\nprint(1)\n```\n```sh no-run\nrm x\n```\n```text\n```sh\n```\n";
+    const DOCUMENT: &str = "# T\n\n```sh\ntrue\n```\n\n```sh serve\nsublet up\n```\n```json\n{}\n```\n```python\nprint(1)\n```\n```python older\nprint(2)\n```\n```sh no-run\nrm x\n```\n```text\n```sh\n```\n";
 
     #[test]
     fn runnable_blocks_are_told_from_illustrations() {
         let found: Vec<_> = parse(DOCUMENT).into_iter().map(|snippet| (snippet.line, snippet.mode)).collect();
-        assert_eq!(found, [(3, Mode::Shell), (7, Mode::Serve), (13, Mode::Python), (16, Mode::NoRun)]);
+        assert_eq!(found, [(3, Mode::Shell), (7, Mode::Serve), (13, Mode::Python), (16, Mode::OlderPython), (19, Mode::NoRun)]);
     }
 
     fn run(name: &str, markdown: &str) -> Result<()> {

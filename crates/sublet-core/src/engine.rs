@@ -9,11 +9,22 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 use crate::quantity::TokenCount;
 use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 use crate::usage::Measured;
+
+/// The refusal of a prompt that leaves no room for an answer; `count` is its size in tokens, in words.
+///
+/// Libraries have a type of their own for it, and many know it by its words only: "prompt is too long"
+/// is Anthropic's way to say it, "this model's maximum context length is" OpenAI's.
+pub fn prompt_too_long(count: &str, context: TokenCount) -> Error {
+    let message = format!(
+        "the prompt is too long: {count} tokens, and this model's maximum context length is {context} tokens, of which at least one is output"
+    );
+    Error::new(ErrorCode::ContextLengthExceeded, message).alternative(format!("a prompt of at most {} tokens", context.get() - 1))
+}
 
 /// One model that can be called by name.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use sublet_core::engine::{
     EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, Millionths, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
-    STOP_STRINGS_MAX, Sampling, ToolTemplate,
+    STOP_STRINGS_MAX, Sampling, ToolTemplate, prompt_too_long,
 };
 use sublet_core::{Clock, Error, ErrorCode, Result, Rng, TokenCount};
 
@@ -303,12 +303,7 @@ impl ServedModel {
     }
 
     fn too_long(&self, count: String) -> Error {
-        let context = self.context;
-        let message =
-            format!("the prompt has {count} tokens; the model's context window is {context}, of which at least one is output");
-        Error::new(ErrorCode::ContextLengthExceeded, message)
-            .param("messages")
-            .alternative(format!("a prompt of at most {} tokens", context - 1))
+        prompt_too_long(&count, token_count(self.context)).param("messages")
     }
 
     fn check_settings(&self, request: &GenerateRequest) -> Result<()> {

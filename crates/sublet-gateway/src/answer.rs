@@ -12,7 +12,8 @@ use sublet_api::openai::CostNote;
 use sublet_core::{Currency, Error, Money, Result, TokenCount};
 
 use crate::dialect::{End, Form, Subject, Text, Writer};
-use crate::generation::{Delta, Ended, Generation, Step};
+use crate::ended::Ended;
+use crate::generation::{Delta, Generation, Step};
 use crate::reply::{Head, log, write_cost};
 
 /// Events are gathered into one write up to here. What is written is delivered, and charged if its reader leaves.

@@ -20,6 +20,7 @@ mod branch;
 mod burn;
 pub mod config;
 mod dialect;
+mod ended;
 mod gateway;
 mod generation;
 mod idempotency;

@@ -15,8 +15,9 @@ use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
 
 use crate::answer::{Bill, end, gather, writer_of};
 use crate::dialect::{Endpoint, Form};
+use crate::ended::not_written;
 use crate::gateway::Gateway;
-use crate::generation::{Bills, Facts, Generation, Guards, not_written};
+use crate::generation::{Bills, Facts, Generation, Guards};
 use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
 use crate::journal::writer::Written;
 use crate::prepare::{Prepared, prepare};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use sublet_core::admission::Access;
 use sublet_core::engine::{
-    Allowance, EmbedRequest, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling,
+    Allowance, EmbedRequest, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling, prompt_too_long,
 };
 use sublet_core::id::ReplicaId;
 use sublet_core::supply::{RemoteModel, ReplicaSource};
@@ -299,9 +299,5 @@ fn check_context(prompt: &PreparedPrompt, model: &ModelInfo) -> Result<()> {
     if prompt.count() < model.context_window {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorCode::ContextLengthExceeded,
-        format!("the prompt has {} tokens and the model's context is {}, output included", prompt.count(), model.context_window),
-    )
-    .alternative(format!("shorten the prompt to at most {} tokens", model.context_window.get() - 1)))
+    Err(prompt_too_long(&prompt.count().to_string(), model.context_window))
 }

@@ -125,6 +125,9 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
     let engine = engine();
     let code = |prompt: Prompt| engine.prepare(MODEL, &prompt).map_err(|error| error.code()).map(|_| ());
     assert_eq!(code(Prompt::Text("x".repeat(300))), Err(ErrorCode::ContextLengthExceeded));
+    let words = engine.prepare(MODEL, &Prompt::Text("x".repeat(300))).expect_err("it is too long").message().to_owned();
+    // By these words LangChain, LiteLLM and others know which error it is.
+    assert!(words.contains("prompt is too long") && words.contains("this model's maximum context length is"), "{words}");
     assert_eq!(code(Prompt::Text("x".repeat(30_000_000))), Err(ErrorCode::ContextLengthExceeded));
     assert_eq!(code(Prompt::Tokens(vec![])), Err(ErrorCode::InvalidRequest));
     assert_eq!(code(Prompt::Tokens(vec![259])), Err(ErrorCode::InvalidRequest));

@@ -18,9 +18,10 @@ use super::Supply;
 use super::events::{EventReader, LineTooLong};
 use super::pump::detached;
 use super::queue::{Place, Queue, Ticket};
-use super::reply::{BYTES_PER_TOKEN, Counts, Refusal, Seen, Unreadable, refusal};
+use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
 use super::station::{Entry, Station};
+use super::tally::Tally;
 use crate::generation::monotonic;
 use crate::routing::Block;
 
@@ -95,45 +96,6 @@ struct Reading {
     place: Place,
 }
 
-/// What was said so far.
-#[derive(Default)]
-struct Tally {
-    /// The replica's own counts, if it gave any.
-    counts: Option<Counts>,
-    /// Events that carried text since it counted last, and its bytes.
-    spoken: u64,
-    uncounted_bytes: u64,
-    /// Bytes of all text.
-    text_bytes: u64,
-    /// Ends of answers.
-    finishes: usize,
-    reason: Option<FinishReason>,
-    /// Output that was passed on, and that of the last event that is to be.
-    passed: u64,
-    queued: u64,
-}
-
-impl Tally {
-    /// `partial` are counts of one answer among several, which some servers give with its events.
-    fn add(&mut self, seen: &Seen, partial: bool) {
-        self.spoken += u64::from(seen.text_bytes > 0);
-        self.uncounted_bytes += seen.text_bytes;
-        self.text_bytes += seen.text_bytes;
-        if let Some(counts) = seen.counts.filter(|counts| !partial && (counts.output > TokenCount::ZERO || self.text_bytes == 0)) {
-            self.counts = Some(counts);
-            (self.spoken, self.uncounted_bytes) = (0, 0);
-        }
-        self.finishes += seen.finishes;
-        self.reason = seen.reason.or(self.reason);
-    }
-
-    /// Output tokens so far: the replica's count, and what could be seen since.
-    fn output(&self) -> u64 {
-        let counted = self.counts.map_or(0, |counts| u64::try_from(counts.output.get()).unwrap_or(0));
-        counted.saturating_add(self.spoken.max(self.uncounted_bytes.div_ceil(BYTES_PER_TOKEN)))
-    }
-}
-
 /// What came of asking the replicas.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tried {
@@ -141,13 +103,16 @@ enum Tried {
     Settled,
     /// All that could be asked are full.
     Full,
+    /// The same, and this is the shortest wait that one of them wants.
+    Busy(DurationMs),
 }
 
 /// Why an attempt came to nothing.
 enum Miss {
     /// Another replica would say the same.
     Request(Error),
-    Busy,
+    /// This one has too much to do; when it wants to be asked again, if it says so.
+    Busy(Option<DurationMs>),
     /// Somebody of a higher tier needed its place.
     GaveWay,
     /// This one does not serve such requests.
@@ -256,14 +221,18 @@ impl Exchange {
     /// Finds a replica that answers, and waits for one while all are full. Nothing was passed on yet, so the next
     /// one may be tried.
     async fn open(&mut self) {
-        let (queue, tier) = (self.supply.queue(&self.order.model.name), self.order.tier);
-        let wait = self.supply.config.queue_wait;
-        let until = monotonic() + wait.to_std();
+        let (queue, tier, config) = (self.supply.queue(&self.order.model.name), self.order.tier, self.supply.config);
+        let until = monotonic() + config.queue_wait.to_std();
         let mut ticket: Option<Ticket> = None;
         loop {
-            let may_try = ticket.as_ref().map_or_else(|| !queue.is_taken(tier), Ticket::is_first);
-            if may_try && self.try_replicas(&queue).await == Tried::Settled {
-                return;
+            let mut pause = config.busy_pause;
+            if ticket.as_ref().map_or_else(|| !queue.is_taken(tier), Ticket::is_first) {
+                match self.try_replicas(&queue).await {
+                    Tried::Settled => return,
+                    Tried::Full => {}
+                    Tried::Busy(wait) if monotonic() + wait.to_std() > until => return self.fail(self.busy(wait)),
+                    Tried::Busy(wait) => pause = pause.max(wait),
+                }
             }
             let ticket = match &ticket {
                 Some(ticket) => ticket,
@@ -272,18 +241,19 @@ impl Exchange {
                     Err(error) => return self.fail(error),
                 },
             };
-            let pause = monotonic() + self.supply.config.busy_pause.to_std();
             // A server may have become free without a word: it is asked now and then.
-            let woken = timeout_at(pause.min(until), ticket.turn()).await;
+            let woken = timeout_at((monotonic() + pause.to_std()).min(until), ticket.turn()).await;
             if woken.is_err() && monotonic() >= until {
-                return self.fail(queue.overdue(wait, tier));
+                return self.fail(queue.overdue(config.queue_wait, tier));
             }
         }
     }
 
     /// Asks the replicas one after the other.
     async fn try_replicas(&mut self, queue: &Arc<Queue>) -> Tried {
-        let (mut miss, mut tried, mut full) = (None, 0, false);
+        let (mut miss, mut tried) = (None, 0);
+        // Whether some are full, and the shortest wait that those who were asked want.
+        let (mut full, mut wait) = (false, None::<DurationMs>);
         let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
         let prompt = (prompt.0.as_ref(), prompt.1);
         for station in self.supply.stations(&self.order.model, prompt) {
@@ -320,9 +290,10 @@ impl Exchange {
                     return Tried::Settled;
                 }
                 Err(Miss::GaveWay) => return Tried::Full,
-                Err(Miss::Busy) => {
+                Err(Miss::Busy(named)) => {
                     station.refused();
-                    full = true;
+                    full |= named.is_none();
+                    wait = wait.into_iter().chain(named).min();
                 }
                 Err(Miss::Unfit(error)) => miss = Some(error),
                 Err(Miss::Late(error)) => {
@@ -339,12 +310,19 @@ impl Exchange {
                 break;
             }
         }
-        match miss {
-            None if full => return Tried::Full,
-            None => self.fail(self.unavailable()),
-            Some(error) => self.fail(error),
+        match (miss, wait) {
+            (None, Some(wait)) if !full => return Tried::Busy(wait),
+            (None, wait) if full || wait.is_some() => return Tried::Full,
+            (None, _) => self.fail(self.unavailable()),
+            (Some(error), _) => self.fail(error),
         }
         Tried::Settled
+    }
+
+    /// All who were asked want to be left alone for longer than anybody waits here.
+    fn busy(&self, wait: DurationMs) -> Error {
+        Error::new(ErrorCode::QueueFull, format!("all servers of the model '{}' are busy", self.order.model.name))
+            .retry_after(wait.max(UNAVAILABLE_WAIT))
     }
 
     /// No replica could be asked.
@@ -373,7 +351,7 @@ impl Exchange {
             let names = (station.replica.upstream_model.as_str(), self.order.model.name.as_str());
             return Err(match refusal(head.status.as_u16(), &body, names) {
                 Refusal::Request(error) => Miss::Request(error),
-                Refusal::Busy => Miss::Busy,
+                Refusal::Busy => Miss::Busy(retry_after(&head.headers)),
                 Refusal::Unfit(why) => Miss::Unfit(failure(why)),
                 Refusal::Broken(why) => broken(why),
             });

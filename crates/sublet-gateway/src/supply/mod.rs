@@ -16,6 +16,7 @@ mod queue;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod station;
+mod tally;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,16 +5,21 @@
 
 use std::borrow::Cow;
 
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sublet_core::engine::FinishReason;
-use sublet_core::{Error, ErrorCode, TokenCount};
+use sublet_core::{DurationMs, Error, ErrorCode, TokenCount};
 
 use super::request::Fields;
 
 /// Bytes of text that count as one token where nobody counted: what English text has on average
 /// (<https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them>).
 pub(crate) const BYTES_PER_TOKEN: u64 = 4;
+/// The longest wait that a busy server is believed.
+const BUSY_WAIT_MAX: DurationMs = DurationMs::from_hours(1);
+/// Milliseconds, as OpenAI says it beside the seconds.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Most characters of a replica's own message that are shown to a caller.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
@@ -221,6 +226,19 @@ pub(crate) fn refusal(status: u16, body: &[u8], (upstream_model, shown_as): (&st
     }
 }
 
+/// How long a busy server wants to be left alone, at most [`BUSY_WAIT_MAX`]. Dates are not read: clocks differ.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<DurationMs> {
+    let read = |name: HeaderName, unit_millis: i64| {
+        let text = headers.get(name)?.to_str().ok()?.trim();
+        let (units, part) = text.split_once('.').unwrap_or((text, ""));
+        let is_number = [units, part].iter().all(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        // A part of a unit is a whole one: never too early.
+        let units = units.parse::<i64>().ok().filter(|_| is_number)?.saturating_add(i64::from(!part.is_empty()));
+        Some(DurationMs::from_millis(units.saturating_mul(unit_millis)).min(BUSY_WAIT_MAX))
+    };
+    read(RETRY_AFTER_MS, 1).or_else(|| read(http::header::RETRY_AFTER, 1_000))
+}
+
 #[derive(Deserialize)]
 struct ErrorFields<'a> {
     #[serde(borrow, default)]
@@ -301,6 +319,32 @@ mod tests {
         }
         assert_eq!(read(r#"{"error":{"message":"boom","code":500}}"#).error.as_deref(), Some("boom"));
         assert_eq!(read(r#"{"error":"boom"}"#).error.as_deref(), Some("boom"));
+    }
+
+    #[test]
+    fn a_busy_server_says_how_long_in_seconds_or_milliseconds() {
+        let wait = |pairs: &[(&'static str, &str)]| {
+            let header = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().unwrap());
+            retry_after(&pairs.iter().map(header).collect()).map(DurationMs::millis)
+        };
+        for (value, expected) in [
+            ("2", Some(2_000)),
+            (" 30 ", Some(30_000)),
+            ("0.5", Some(1_000)),
+            ("0", Some(0)),
+            ("86400", Some(3_600_000)),
+            ("9999999999999999", Some(3_600_000)),
+            ("99999999999999999999", None),
+            ("-1", None),
+            ("1.x", None),
+            ("", None),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ] {
+            assert_eq!(wait(&[("retry-after", value)]), expected, "{value:?}");
+        }
+        assert_eq!(wait(&[("retry-after-ms", "250"), ("retry-after", "1")]), Some(250));
+        assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "1")]), Some(1_000));
+        assert_eq!(wait(&[]), None);
     }
 
     #[test]

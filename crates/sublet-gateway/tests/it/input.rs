@@ -140,6 +140,8 @@ async fn prompts_beyond_the_context_are_refused_and_not_repeated() {
         let (status, headers, answer) = value(world.chat(&format!("{} say 3", "word ".repeat(words))).await).await;
         assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")));
         assert_eq!(headers["x-should-retry"], "false");
+        let words = answer["error"]["message"].as_str().unwrap();
+        assert!(words.contains("prompt is too long") && words.contains("this model's maximum context length is"), "{words}");
     }
     // One token of room is enough for one token.
     let (_, _, answer) = value(world.chat(&format!("{} say 3", "word ".repeat(997))).await).await;

@@ -165,6 +165,7 @@ async fn m_another_replica_takes_over_before_the_first_byte_and_one_is_charged()
         let is_stream = matches!(reply, Reply::Stream(_) | Reply::Hang);
         let name = match &reply {
             Reply::Json(status, body) => format!("{status} {body}"),
+            Reply::Busy(status, _) => format!("{status}"),
             Reply::Raw(..) => "html".to_owned(),
             Reply::Stream(parts) => format!("a stream of {}", parts.len()),
             Reply::Hang => "silence".to_owned(),
@@ -255,6 +256,28 @@ async fn a_replica_that_fails_is_left_alone_until_it_is_well() {
     }
     assert_eq!((upstream.received().len(), world.gateway.replicas()[0].resting_until), (4, None), "its trial was enough");
     world.close().await;
+}
+
+#[tokio::test]
+async fn callers_of_busy_servers_are_told_the_shortest_wait_that_is_true() {
+    for (first, second, expected, retried) in [
+        (Reply::Busy(429, "7"), Reply::Busy(503, "5"), "5", true),
+        (Reply::Busy(429, "7"), Reply::Json(529, json!({})), "1", true),
+        (Reply::Busy(503, "0"), Reply::Busy(503, "0"), "1", true),
+        // Clients do not wait for so long, or not to the end.
+        (Reply::Busy(429, "300"), Reply::Busy(429, "90"), "90", false),
+    ] {
+        let upstreams = (Upstream::start().await, Upstream::start().await);
+        upstreams.0.then(first);
+        upstreams.1.then(second);
+        let world = World::new().await;
+        world.cloud.offer([model("far/away", vec![replica(1, &upstreams.0.base_url), replica(2, &upstreams.1.base_url)])]);
+        let (status, headers, answer) = value(world.post("/v1/chat/completions", &ask()).await).await;
+        assert_eq!((status, &answer["error"]["code"]), (503, &json!("queue_full")), "{answer}");
+        assert_eq!(headers["retry-after"], expected);
+        assert_eq!(headers.get("x-should-retry").is_none(), retried, "{headers:?}");
+        world.close().await;
+    }
 }
 
 #[tokio::test]

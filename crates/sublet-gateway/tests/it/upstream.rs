@@ -20,6 +20,8 @@ use crate::cloud::Cloud;
 /// What it does with one request.
 pub enum Reply {
     Json(u16, Value),
+    /// Refuses for so many seconds.
+    Busy(u16, &'static str),
     Raw(u16, &'static str, String),
     Stream(Vec<Part>),
     /// Never answers.
@@ -134,6 +136,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Response {
     let reply = shared.script.lock().unwrap().pop_front();
     match reply {
         Some(Reply::Json(status, body)) => plain(status, "application/json", body.to_string()),
+        Some(Reply::Busy(status, seconds)) => {
+            let mut response = plain(status, "application/json", "{}".to_owned());
+            response.headers_mut().insert("retry-after", seconds.parse().unwrap());
+            response
+        }
         Some(Reply::Raw(status, kind, body)) => plain(status, kind, body),
         Some(Reply::Stream(parts)) => stream(shared, parts),
         Some(Reply::Hang) => {

@@ -64,7 +64,7 @@ pub fn config() -> GatewayConfig {
     config.output_step = sublet_core::TokenCount::new(8);
     config.tight_output_step = sublet_core::TokenCount::new(2);
     config.supply.queue_wait = DurationMs::from_millis(50);
-    config.supply.busy_pause = DurationMs::from_millis(5);
+    config.supply.busy_pause = DurationMs::from_millis(100);
     config.quiet_extension = DurationMs::from_millis(1);
     config.journal.settle_interval = DurationMs::from_millis(1);
     config.journal.settle_backoff_first = DurationMs::from_millis(1);
