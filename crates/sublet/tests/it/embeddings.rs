@@ -32,8 +32,9 @@ fn online(database: Database) {
     assert_eq!(alone["data"][0]["embedding"], answer["data"][1]["embedding"], "to the last bit");
     let floats = server.make(PATH, key, &json!({ "model": model, "input": "Once upon a time" }));
     let values: Vec<f64> = floats["data"][0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-    let length: f64 = values.iter().map(|value| value * value).sum();
-    assert!(values.len() > 16 && (length - 1.0).abs() < 1e-5, "{length}");
+    let note = &server.see(&format!("/v1/models/{model}"), key)["sublet"]["embeddings"];
+    assert_eq!((&note["dimensions"], &note["pooling"]), (&json!(values.len()), &json!("mean")), "{note}");
+    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)) && values.iter().any(|value| *value != 0.0));
     server.wait_until_settled();
     let record = server.see(&format!("/v1/requests/{request}"), key);
     assert_eq!(
