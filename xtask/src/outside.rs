@@ -108,41 +108,73 @@ struct Suite {
     name: &'static str,
     program: PathBuf,
     script: &'static str,
+    limit: Duration,
 }
 
 /// How long one suite may take.
 const SUITE_MAX: Duration = Duration::from_secs(300);
 
-pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
+/// How long the suite that asks every route may take.
+const EVERY_ROUTE_MAX: Duration = Duration::from_secs(1_800);
+
+/// `route_examples` is how many requests every route gets beyond those at the ends of its ranges.
+pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String> {
     let python = environment::python_bin(root).join("python");
     let node = environment::node_bin(root).join("node");
     let bash = PathBuf::from("bash");
     let suites = [
-        Suite { name: "curl", program: bash.clone(), script: "tests/clients/curl.sh" },
-        Suite { name: "openai for Python", program: python.clone(), script: "tests/clients/openai_python.py" },
-        Suite { name: "openai for Node", program: node.clone(), script: "tests/clients/openai_node.mjs" },
-        Suite { name: "anthropic for Python", program: python, script: "tests/clients/anthropic_python.py" },
-        Suite { name: "anthropic for Node", program: node.clone(), script: "tests/clients/anthropic_node.mjs" },
-        Suite { name: "accounting programs", program: bash, script: "tests/outside/journal.sh" },
-        Suite { name: "browser", program: node, script: "tests/outside/console.mjs" },
+        Suite { name: "curl", program: bash.clone(), script: "tests/clients/curl.sh", limit: SUITE_MAX },
+        Suite { name: "openai for Python", program: python.clone(), script: "tests/clients/openai_python.py", limit: SUITE_MAX },
+        Suite { name: "openai for Node", program: node.clone(), script: "tests/clients/openai_node.mjs", limit: SUITE_MAX },
+        Suite {
+            name: "anthropic for Python",
+            program: python.clone(),
+            script: "tests/clients/anthropic_python.py",
+            limit: SUITE_MAX,
+        },
+        Suite { name: "anthropic for Node", program: node.clone(), script: "tests/clients/anthropic_node.mjs", limit: SUITE_MAX },
+        Suite { name: "accounting programs", program: bash, script: "tests/outside/journal.sh", limit: SUITE_MAX },
+        Suite { name: "browser", program: node, script: "tests/outside/console.mjs", limit: SUITE_MAX },
     ];
     let cloud = Cloud::start(root, binary, "suites")?;
-    let mut checks = 0;
-    let mut failures = Vec::new();
+    let mut outcome = Outcome::default();
     for suite in &suites {
-        match run_suite(root, suite, &cloud.credentials) {
-            Ok(passed) => {
-                println!("      {}: {passed} checks passed", suite.name);
-                checks += passed;
-            }
-            Err(error) => failures.push(format!("{error:#}")),
-        }
+        outcome.take(suite.name, run_suite(root, suite, &cloud.credentials, &[]));
     }
     cloud.stop()?;
-    if !failures.is_empty() {
-        bail!("{}", failures.join("\n"));
+    // Whoever asks every route for everything leaves nothing as it was.
+    let suite = Suite { name: "schemathesis", program: python, script: "tests/outside/openapi.py", limit: EVERY_ROUTE_MAX };
+    let cloud = Cloud::start(root, binary, "every-route")?;
+    let examples = ("SUBLET_OPENAPI_EXAMPLES", route_examples.to_string());
+    outcome.take(suite.name, run_suite(root, &suite, &cloud.credentials, &[examples]));
+    cloud.stop()?;
+    outcome.end(suites.len() + 1)
+}
+
+/// What came of suites.
+#[derive(Default)]
+struct Outcome {
+    checks: usize,
+    failures: Vec<String>,
+}
+
+impl Outcome {
+    fn take(&mut self, name: &str, ran: Result<usize>) {
+        match ran {
+            Ok(passed) => {
+                println!("      {name}: {passed} checks passed");
+                self.checks += passed;
+            }
+            Err(error) => self.failures.push(format!("{error:#}")),
+        }
     }
-    Ok(format!("{checks} checks in {} suites", suites.len()))
+
+    fn end(self, suites: usize) -> Result<String> {
+        if !self.failures.is_empty() {
+            bail!("{}", self.failures.join("\n"));
+        }
+        Ok(format!("{} checks in {suites} suites", self.checks))
+    }
 }
 
 /// Fields of `credentials.json`, and the names under which suites find them.
@@ -155,7 +187,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("model", "SUBLET_MODEL"),
 ];
 
-fn run_suite(root: &Path, suite: &Suite, credentials: &Value) -> Result<usize> {
+fn run_suite(root: &Path, suite: &Suite, credentials: &Value, environment: &[(&str, String)]) -> Result<usize> {
     let out = root.join("target/outside/out");
     std::fs::create_dir_all(&out).context("create the folder for what suites write")?;
     let inherited = std::env::var("PATH").context("PATH")?;
@@ -164,12 +196,13 @@ fn run_suite(root: &Path, suite: &Suite, credentials: &Value) -> Result<usize> {
         .arg(root.join(suite.script))
         .env("PATH", format!("{}:{inherited}", environment::python_bin(root).display()))
         .env("SUBLET_NODE_MODULES", environment::node_modules(root))
-        .env("SUBLET_OUT", out);
+        .env("SUBLET_OUT", out)
+        .envs(environment.iter().map(|(name, value)| (name, value)));
     for (field, name) in FIELDS {
         command.env(name, credentials[field].as_str().with_context(|| format!("credentials.json has no {field}"))?);
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-    let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, SUITE_MAX)?;
+    let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, suite.limit)?;
     let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("FAIL")).collect();
     for line in &failed {
         println!("      {}: {line}", suite.name);
@@ -213,8 +246,8 @@ mod tests {
         std::fs::create_dir_all(&directory)?;
         std::fs::write(directory.join("suite.sh"), script)?;
         let credentials: Value = FIELDS.iter().map(|(field, _)| ((*field).to_owned(), Value::from("x"))).collect();
-        let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh" };
-        let result = run_suite(&directory, &suite, &credentials);
+        let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh", limit: SUITE_MAX };
+        let result = run_suite(&directory, &suite, &credentials, &[]);
         std::fs::remove_dir_all(directory)?;
         result
     }

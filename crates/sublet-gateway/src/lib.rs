@@ -19,6 +19,8 @@ mod auth;
 mod branch;
 pub mod config;
 mod dialect;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 mod generation;
 mod idempotency;

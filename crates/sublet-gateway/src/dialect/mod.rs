@@ -6,6 +6,8 @@
 mod body;
 mod field;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod messages;
 mod number;
 mod openai;

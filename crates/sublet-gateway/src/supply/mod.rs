@@ -11,6 +11,8 @@ mod breaker;
 mod client;
 mod events;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod station;
