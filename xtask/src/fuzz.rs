@@ -17,7 +17,7 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// How long each target is searched if nobody says, in seconds.
 const SECONDS: u64 = 180;
 /// Longest input, in bytes.
-const INPUT_BYTES_MAX: u64 = 16 * 1_024;
+const INPUT_BYTES_MAX: u64 = 32 * 1_024;
 /// An input that takes longer is a finding, in seconds.
 const INPUT_SECONDS_MAX: u64 = 20;
 /// A target that takes more memory is a finding, in mebibytes.

@@ -21,6 +21,8 @@ use crate::supply::request::Fields;
 
 /// Longest error that a server's words can become, in bytes.
 const REFUSAL_BYTES_MAX: usize = 8 * 1_024;
+/// As much of a model's text as is read: more of it says nothing new.
+const MODEL_TEXT_BYTES_MAX: usize = 2_048;
 
 /// JSON text as a number: read to millionths, it is written and read again as the same.
 pub fn numbers(data: &[u8]) {
@@ -61,7 +63,7 @@ pub fn upstream_answer(data: &[u8]) {
 /// What a model writes where it may call tools.
 pub fn tool_text(data: &[u8]) {
     let Some((step, text)) = data.split_first() else { return };
-    let text = String::from_utf8_lossy(text);
+    let text = String::from_utf8_lossy(&text[..text.len().min(MODEL_TEXT_BYTES_MAX)]);
     let tools = ["f".to_owned(), "weather".to_owned()];
     for reading in [Reading::Text, Reading::Tagged(tools.into()), Reading::Named("f".to_owned()), Reading::Called] {
         let step = usize::from(*step).max(1);
