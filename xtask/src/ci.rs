@@ -32,6 +32,13 @@ impl Extent {
             Self::Full => "target/release/sublet",
         }
     }
+    /// Requests that every route gets beyond those at the ends of its ranges.
+    pub fn route_examples(self) -> u32 {
+        match self {
+            Self::Reduced => 4,
+            Self::Full => 100,
+        }
+    }
     fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Reduced => &[],
@@ -53,7 +60,7 @@ pub fn run(root: &Path, extent: Extent) -> Result<()> {
         Step { name: "clippy", run: Box::new(|| lint(root)) },
         Step { name: "tests", run: Box::new(|| test(root, extent, &mut report)) },
         Step { name: "build", run: Box::new(|| build(root, extent)) },
-        Step { name: "other people's programs", run: Box::new(|| outside::run_all(root, &binary)) },
+        Step { name: "other people's programs", run: Box::new(|| outside::run_all(root, &binary, extent.route_examples())) },
         Step { name: "documents", run: Box::new(|| snippets::run_all(root, &binary)) },
     ];
     let done = steps::run(list)?;

@@ -2,6 +2,7 @@
 
 mod ci;
 mod environment;
+mod fuzz;
 mod generate;
 mod outside;
 mod ratchet;
@@ -25,6 +26,8 @@ cargo xtask COMMAND
   tidy [--bless]  the rules no compiler checks; --bless lowers the ratchet, never raises it
   generate        writes the reference pages that are made from the code
   test-env        installs what the tests need beyond cargo
+  fuzz [--seconds N] [--target T] [--input FILE]
+                  searches for inputs that a parser cannot take, N seconds a target; runs one FILE
   outside         other people's clients, accounting programs and browser against the built binary
   docs-test       the snippets of README and docs against the built binary";
 
@@ -49,9 +52,10 @@ fn run(root: &Path, words: &[&str]) -> Result<()> {
         ["tidy", "--bless"] => tidy::run(root, true),
         ["generate"] => generate::write_all(root),
         ["test-env"] => environment::ensure(root).map(|remark| println!("{remark}")),
+        ["fuzz", options @ ..] => fuzz::run(root, options),
         ["outside"] => {
             environment::ensure(root)?;
-            outside::run_all(root, &binary).map(|remark| println!("{remark}"))
+            outside::run_all(root, &binary, ci::Extent::Reduced.route_examples()).map(|remark| println!("{remark}"))
         }
         ["docs-test"] => {
             environment::ensure(root)?;

@@ -110,6 +110,7 @@ struct Suite {
     name: &'static str,
     program: PathBuf,
     script: &'static str,
+    limit: Duration,
 }
 
 impl Suite {
@@ -123,6 +124,9 @@ impl Suite {
 /// How long one suite may take.
 const SUITE_MAX: Duration = Duration::from_secs(600);
 
+/// How long the suite that asks every route may take.
+const EVERY_ROUTE_MAX: Duration = Duration::from_secs(1_800);
+
 /// Clients that run at once: much of their time they wait, as they are told to by busy servers.
 const SUITES_AT_ONCE: usize = 4;
 
@@ -134,7 +138,7 @@ fn clients(root: &Path) -> Vec<Suite> {
     let python = environment::PYTHON.bin(root).join("python");
     let older = environment::OLDER_PYTHON.bin(root).join("python");
     let node = environment::node_bin(root).join("node");
-    let suite = |name, program: &Path, script| Suite { name, program: program.to_owned(), script };
+    let suite = |name, program: &Path, script| Suite { name, program: program.to_owned(), script, limit: SUITE_MAX };
     vec![
         suite("llama-index", &older, "tests/clients/llama_index_python.py"),
         suite("litellm", &older, "tests/clients/litellm_python.py"),
@@ -151,12 +155,18 @@ fn clients(root: &Path) -> Vec<Suite> {
     ]
 }
 
-pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
+/// `route_examples` is how many requests every route gets beyond those at the ends of its ranges.
+pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String> {
     let clients = clients(root);
     // What the clients did is in the books and on the screen of the others.
     let after = [
-        Suite { name: "accounting programs", program: PathBuf::from("bash"), script: "tests/outside/journal.sh" },
-        Suite { name: "browser", program: environment::node_bin(root).join("node"), script: "tests/outside/console.mjs" },
+        Suite { name: "accounting programs", program: PathBuf::from("bash"), script: "tests/outside/journal.sh", limit: SUITE_MAX },
+        Suite {
+            name: "browser",
+            program: environment::node_bin(root).join("node"),
+            script: "tests/outside/console.mjs",
+            limit: SUITE_MAX,
+        },
     ];
     let cloud = Cloud::start(root, binary, "suites")?;
     let scripted = Scripted::start(root)?;
@@ -169,6 +179,7 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     let mut results = side_by_side(&clients, SUITES_AT_ONCE, |suite| run_suite(root, suite, &settings));
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
+    results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
         results.iter().filter_map(|result| result.as_ref().err().map(|error| format!("{error:#}"))).collect();
@@ -177,6 +188,18 @@ pub fn run_all(root: &Path, binary: &Path) -> Result<String> {
     }
     let checks: usize = results.into_iter().flatten().sum();
     Ok(format!("{checks} checks in {suites} suites"))
+}
+
+/// Whoever asks every route for everything leaves nothing as it was: on a cloud of its own.
+fn every_route(root: &Path, binary: &Path, examples: u32) -> Result<usize> {
+    let program = environment::PYTHON.bin(root).join("python");
+    let suite = Suite { name: "schemathesis", program, script: "tests/outside/openapi.py", limit: EVERY_ROUTE_MAX };
+    let cloud = Cloud::start(root, binary, "every-route")?;
+    let mut settings = settings(root, &cloud.credentials)?;
+    settings.push(("SUBLET_OPENAPI_EXAMPLES", examples.to_string()));
+    let ran = run_suite(root, &suite, &settings);
+    cloud.stop()?;
+    ran
 }
 
 /// Does all of a list, some at once, and gives what came of each.
@@ -232,7 +255,7 @@ fn run_suite(root: &Path, suite: &Suite, settings: &[(&str, String)]) -> Result<
     let mut command = Command::new(&suite.program);
     command.arg(root.join(suite.script)).envs(settings.iter().map(|(name, value)| (name, value)));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-    let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, SUITE_MAX)?;
+    let (lines, succeeded) = wait_with_limit(child.with_context(|| format!("start {}", suite.program.display()))?, suite.limit)?;
     let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("FAIL")).collect();
     for line in &failed {
         println!("      {}: {line}", suite.name);
@@ -277,7 +300,7 @@ mod tests {
         std::fs::create_dir_all(&directory)?;
         std::fs::write(directory.join("suite.sh"), script)?;
         let credentials: Value = FIELDS.iter().map(|(field, _)| ((*field).to_owned(), Value::from("x"))).collect();
-        let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh" };
+        let suite = Suite { name: "sample", program: PathBuf::from("bash"), script: "suite.sh", limit: SUITE_MAX };
         let result = settings(&directory, &credentials).and_then(|settings| run_suite(&directory, &suite, &settings));
         std::fs::remove_dir_all(directory)?;
         result

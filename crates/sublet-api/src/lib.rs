@@ -21,6 +21,8 @@ pub mod device;
 pub mod error;
 mod fields;
 pub mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod health;
 pub mod invoice;
 pub mod job;

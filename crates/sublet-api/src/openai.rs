@@ -164,7 +164,7 @@ pub struct StreamOptions {
 /// One message of a chat with plain text content.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ChatMessage {
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("enum" = ["system", "developer", "user", "assistant", "tool"]))]
     pub role: Role,
     pub content: String,
 }
@@ -307,6 +307,24 @@ pub struct Completion {
     pub model: String,
     pub choices: Vec<CompletionChoice>,
     pub usage: Usage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sublet_stop: Option<String>,
+}
+
+/// One event of a streamed text completion.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CompletionChunk {
+    pub id: String,
+    /// `text_completion`.
+    pub object: String,
+    pub created: i64,
+    pub model: String,
+    /// Empty in the event with the usage.
+    pub choices: Vec<CompletionChoice>,
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sublet: Option<CostNote>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublet_stop: Option<String>,
 }

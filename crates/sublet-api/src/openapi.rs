@@ -71,6 +71,19 @@ fn tag_of(plane: Plane) -> &'static str {
     }
 }
 
+/// One event of a stream: its data are the JSON, they are not it.
+fn event_schema(data: &Value) -> Value {
+    json!({
+        "type": "object",
+        "description": "One event. The data of the last one may be `[DONE]`.",
+        "properties": {
+            "event": { "type": "string" },
+            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
+        },
+        "required": ["data"],
+    })
+}
+
 fn security_schemes() -> Value {
     let scheme = |prefix: &str| json!({ "type": "http", "scheme": "bearer", "bearerFormat": format!("{prefix}…") });
     json!({
@@ -189,7 +202,7 @@ impl Builder {
             Answer::Json(schema) => json!({ "application/json": { "schema": self.schema(schema) } }),
             Answer::JsonOrEvents(whole, event) => json!({
                 "application/json": { "schema": self.schema(whole) },
-                "text/event-stream": { "schema": self.schema(event) },
+                "text/event-stream": { "schema": event_schema(&self.schema(event)) },
             }),
             Answer::File => json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } }),
             Answer::Refusal => return json!({ "default": { "$ref": "#/components/responses/Error" } }),
@@ -266,6 +279,14 @@ mod tests {
         for name in document["components"]["schemas"].as_object().unwrap().keys() {
             assert!(found.contains(&format!("#{SCHEMAS}/{name}")), "nothing uses {name}");
         }
+    }
+
+    #[test]
+    fn the_data_of_an_event_are_described_and_not_the_event() {
+        let content = &document()["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"];
+        let event = &content["text/event-stream"]["schema"];
+        assert_eq!(event["required"], json!(["data"]));
+        assert_eq!(event["properties"]["data"]["contentSchema"]["$ref"], "#/components/schemas/CompletionChunk");
     }
 
     #[test]

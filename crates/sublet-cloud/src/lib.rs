@@ -25,6 +25,8 @@ mod cover;
 pub mod credit;
 pub mod device;
 pub mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hold;
 pub mod idempotency;
 pub mod invoice;

@@ -17,6 +17,8 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod id;
 pub mod job;
 pub mod key;

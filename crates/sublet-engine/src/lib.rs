@@ -38,7 +38,9 @@ mod template;
 mod tokenizer;
 mod tools;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+#[cfg(any(test, fuzzing))]
 mod test_model;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ mod burn;
 pub mod config;
 mod dialect;
 mod ended;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 mod generation;
 mod idempotency;

@@ -19,6 +19,9 @@ mod context;
 mod credit;
 mod device;
 mod file;
+mod form;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gate;
 mod handler;
 mod invoice;

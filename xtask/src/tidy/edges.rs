@@ -3,8 +3,8 @@
 use super::Finding;
 use crate::tree::Tree;
 
-/// A crate of this workspace and the crates of this workspace it may use. `sublet-testkit` may be
-/// a dev-dependency of every crate.
+/// A crate of this workspace and the crates of this workspace it may use. `sublet-testkit` and
+/// `sublet-fuzz` may be dev-dependencies of every crate.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sublet-core", &[]),
     ("sublet-money", &["sublet-core"]),
@@ -18,9 +18,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sublet-http", &["sublet-core", "sublet-api", "sublet-cloud"]),
     ("sublet-cli", &["sublet-core", "sublet-api", "sublet-money", "sublet-capacity"]),
     ("sublet-testkit", EVERYTHING),
+    ("sublet-fuzz", &[]),
     ("sublet", EVERYTHING),
     ("xtask", &["sublet-core"]),
 ];
+
+const FOR_TESTS: [&str; 2] = ["sublet-testkit", "sublet-fuzz"];
 
 const EVERYTHING: &[&str] = &[
     "sublet-core",
@@ -67,8 +70,8 @@ pub fn edges(tree: &Tree) -> Vec<Finding> {
         };
         for dependency in &package.dependencies {
             let is_ours = ALLOWED.iter().any(|(name, _)| *name == dependency.name);
-            let is_testkit_in_tests = dependency.is_dev && dependency.name == "sublet-testkit";
-            if is_ours && !allowed.contains(&dependency.name.as_str()) && !is_testkit_in_tests {
+            let is_for_tests = dependency.is_dev && FOR_TESTS.contains(&dependency.name.as_str());
+            if is_ours && !allowed.contains(&dependency.name.as_str()) && !is_for_tests {
                 findings.push(at(&package.name, &format!("must not depend on {}", dependency.name)));
             }
         }

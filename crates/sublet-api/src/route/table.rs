@@ -71,7 +71,7 @@ routes! {
     CreateChatCompletion = Post "/v1/chat/completions" .open(Project, "Answers a conversation.")
         .inference().takes::<openai::ChatRequest>().gives_or_streams::<openai::ChatCompletion, openai::ChatChunk>();
     CreateCompletion     = Post "/v1/completions"      .open(Project, "Continues a text.")
-        .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::Completion>();
+        .inference().takes::<openai::CompletionRequest>().gives_or_streams::<openai::Completion, openai::CompletionChunk>();
     CreateEmbedding      = Post "/v1/embeddings"       .open(Project, "Turns texts into vectors, with models that do so.")
         .inference().takes::<openai::EmbeddingRequest>().gives::<openai::EmbeddingList>();
     CreateModeration     = Post "/v1/moderations"      .open(Project, "Not offered: no classifier is served; the error says what would work.").refuses();

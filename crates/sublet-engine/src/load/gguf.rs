@@ -321,13 +321,17 @@ fn open(source: ByteSource) -> Result<(GgufMetadata, GgufTensors)> {
 }
 
 pub fn load_file(path: &Path) -> Result<LoadedModel> {
-    let (metadata, tensors) = open(ByteSource::open(path)?)?;
     let beside = path.with_file_name("tokenizer.json");
-    let (name, json) = if beside.is_file() {
-        let source = ByteSource::open(&beside)?;
-        (source.name().to_owned(), source.text()?)
-    } else {
-        (metadata.file.clone(), gguf_tokenizer::tokenizer_json(&metadata)?)
+    let tokenizer = if beside.is_file() { Some(ByteSource::open(&beside)?) } else { None };
+    load_source(ByteSource::open(path)?, tokenizer)
+}
+
+/// Loads a file with the tokenizer that lies beside it, if one does.
+pub fn load_source(source: ByteSource, tokenizer: Option<ByteSource>) -> Result<LoadedModel> {
+    let (metadata, tensors) = open(source)?;
+    let (name, json) = match tokenizer {
+        Some(source) => (source.name().to_owned(), source.text()?),
+        None => (metadata.file.clone(), gguf_tokenizer::tokenizer_json(&metadata)?),
     };
     let tokenizer = ModelTokenizer::from_json(json.as_bytes()).map_err(|problem| invalid(&name, problem))?;
     let token_name = |key: &str| metadata.index(key).and_then(|id| tokenizer.name(u32::try_from(id).ok()?));

@@ -25,6 +25,8 @@ use crate::decoder::Decoder;
 use crate::pooling::VectorSettings;
 use crate::template::ChatTemplate;
 use crate::tokenizer::ModelTokenizer;
+#[cfg(any(test, fuzzing))]
+use bytes::ByteSource;
 use bytes::{file_name, invalid};
 
 /// Where a model's files are.
@@ -116,11 +118,21 @@ pub fn load(source: ModelSource) -> Result<LoadedModel> {
         ModelSource::Directory(path) | ModelSource::Gguf(path) => file_name(path),
         ModelSource::Embedded(_) => "the built-in model".to_owned(),
     };
-    // The tokenizer library asserts on some malformed files; a file must never end the process.
-    catch_unwind(AssertUnwindSafe(|| match source {
+    contained(&name, || match source {
         ModelSource::Directory(path) => hf::load_directory(&path),
         ModelSource::Gguf(path) => gguf::load_file(&path),
         ModelSource::Embedded(files) => hf::load_embedded(files),
-    }))
-    .unwrap_or_else(|_| Err(invalid(&name, "is malformed in a way that the loader did not expect")))
+    })
+}
+
+/// Loads a GGUF file; `tokenizer` is the one that is preferred to the file's own.
+#[cfg(any(test, fuzzing))]
+pub fn load_gguf(source: ByteSource, tokenizer: Option<ByteSource>) -> Result<LoadedModel> {
+    contained("model.gguf", || gguf::load_source(source, tokenizer))
+}
+
+/// The tokenizer library asserts on some malformed files; a file must never end the process.
+fn contained(name: &str, work: impl FnOnce() -> Result<LoadedModel>) -> Result<LoadedModel> {
+    let unexpected = |_| Err(invalid(name, "is malformed in a way that the loader did not expect"));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(unexpected)
 }

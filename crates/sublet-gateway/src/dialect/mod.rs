@@ -7,6 +7,8 @@ mod body;
 pub(crate) mod embeddings;
 mod field;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod messages;
 mod number;
 mod openai;

@@ -5,7 +5,7 @@ use sublet_core::engine::Millionths;
 /// Longer number texts are refused: no setting needs them.
 const NUMBER_CHARS_MAX: usize = 64;
 /// Exponents beyond this are refused: every setting is far smaller.
-const EXPONENT_MAX: i32 = 30;
+const EXPONENT_MAX: u32 = 30;
 const MILLIONTHS_DIGITS: i32 = 6;
 
 /// The value of a JSON number in millionths. Digits beyond the sixth decimal are cut towards zero,
@@ -22,7 +22,7 @@ pub(crate) fn millionths(text: &str) -> Option<Millionths> {
         Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix('+').unwrap_or(exponent).parse::<i32>().ok()?),
         None => (text, 0),
     };
-    if exponent.abs() > EXPONENT_MAX {
+    if exponent.unsigned_abs() > EXPONENT_MAX {
         return None;
     }
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -63,7 +63,23 @@ mod tests {
 
     #[test]
     fn what_is_not_a_usable_number_is_refused() {
-        for text in ["", "-", "null", "\"1\"", "1e99", "1e", "[1]", "true", "NaN", "99999999999999999999", ".5", &"1".repeat(65)] {
+        // The last exponent has no positive counterpart.
+        for text in [
+            "",
+            "-",
+            "null",
+            "\"1\"",
+            "1e99",
+            "1e-99",
+            "1e-2147483648",
+            "1e",
+            "[1]",
+            "true",
+            "NaN",
+            "99999999999999999999",
+            ".5",
+            &"1".repeat(65),
+        ] {
             assert_eq!(millionths(text), None, "{text}");
         }
     }

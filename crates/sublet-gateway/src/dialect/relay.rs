@@ -30,6 +30,7 @@ const INPUTS_MAX: usize = 2_048;
 const MESSAGES_MAX: usize = 8_192;
 /// Tokens that a chat template may add to what the request says, such as a default system prompt.
 const TEMPLATE_TOKENS_MAX: i64 = 1_024;
+const DATA: &[u8] = b"data: ";
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// Which endpoint, on a replica.
@@ -251,6 +252,10 @@ fn has_only_text(fields: &Fields<'_>) -> Result<bool> {
     Ok(lists.into_iter().all(is_text))
 }
 
+/// Fields of an answer in which a replica's words are not passed on: what another cloud charges us, and why it
+/// stopped, is nothing that our caller is to take for ours.
+pub(crate) const OURS: [&str; 6] = ["id", "model", "usage", "service_tier", "sublet", "sublet_stop"];
+
 /// Writes what a replica said.
 pub(crate) struct Relay {
     form: Form,
@@ -283,7 +288,7 @@ impl Relay {
         out.extend_from_slice(b",\"model\":");
         push_json(out, self.model.as_str());
         for (name, value) in fields.iter() {
-            if matches!(name, "id" | "model" | "usage" | "service_tier") {
+            if OURS.contains(&name) {
                 continue;
             }
             out.push(b',');
@@ -331,13 +336,19 @@ impl Writer for Relay {
 
     fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta) {
         let start = out.len();
-        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(DATA);
         if self.fields(out, &delta.text).is_none() {
             out.truncate(start);
             return;
         }
         if self.form.include_usage {
             out.extend_from_slice(b",\"usage\":null");
+        }
+        // JSON may have it between its parts, and for readers of events it ends a line.
+        if out[start..].contains(&b'\r') {
+            let object = compact(&out[start + DATA.len()..]);
+            out.truncate(start + DATA.len());
+            out.extend_from_slice(&object);
         }
         out.extend_from_slice(b"}\n\n");
     }
@@ -408,4 +419,35 @@ fn compact(json: &[u8]) -> Vec<u8> {
         out.push(*byte);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_core::id::Identifier;
+
+    fn relay(request: &RequestId) -> Relay {
+        let form = Form { kind: Kind::Chat, include_usage: false };
+        Relay::new(form, Subject { request, model: "m", created: Timestamp::EPOCH, choices: 1 })
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_white_space_a_replica_writes() {
+        let request = RequestId::from_trusted("req_1".into());
+        let mut out = Vec::new();
+        let text = "{\"choices\":\r[ {\"delta\":{\"content\":\"a \\r b\"}}\r]}".to_owned();
+        relay(&request).delta(&mut out, &Delta { choice: 0, text, logprobs: Vec::new() });
+        let expected = "data: {\"id\":\"req_1\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a \\r b\"}}],\"service_tier\":\"default\"}\n\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_another_cloud_says_of_money_is_not_passed_on() {
+        let request = RequestId::from_trusted("req_1".into());
+        let mut out = Vec::new();
+        let text = r#"{"choices":[{"text":"a"}],"sublet_stop":"budget","sublet":{"cost":"9"},"theirs":1}"#.to_owned();
+        relay(&request).delta(&mut out, &Delta { choice: 0, text, logprobs: Vec::new() });
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("\"theirs\":1") && !out.contains("sublet"), "{out}");
+    }
 }

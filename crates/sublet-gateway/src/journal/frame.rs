@@ -5,7 +5,8 @@
 //! body   = (length u32 | payload)*
 //! ```
 //! All numbers are little-endian. The checksum covers everything of the frame but itself. At most one
-//! frame is ever unsynced, and it is the last one. So a frame that does not check out is a torn tail if
+//! frame is ever unsynced, and it is the last one. A record is JSON, which has no control characters, and
+//! every header has one: the last byte of its length. So no frame stands inside a record, and a frame that does not check out is a torn tail if
 //! no good frame follows it, and corruption of synced data if one does.
 
 /// "SJF1": the version is in the magic.
@@ -105,6 +106,8 @@ pub fn decode(bytes: &[u8]) -> Option<Frame<'_>> {
     }
     let first_sequence = u64::from_le_bytes(*frame[8..].first_chunk()?);
     let records = u32::from_le_bytes(*frame[16..].first_chunk()?);
+    // No writer gets there.
+    first_sequence.checked_add(u64::from(records))?;
     Some(Frame { first_sequence, records, body: &frame[HEADER_BYTES..] })
 }
 
@@ -191,6 +194,15 @@ mod tests {
                 assert_eq!(scan(&damaged, 7).tail, expected, "bit {bit} of byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn no_header_can_be_written_in_json() {
+        for payloads in [vec![b"".as_slice()], vec![b"record"; FRAME_RECORDS_MAX]] {
+            assert!(encode(u64::MAX / 2, payloads.into_iter())[7].is_ascii_control());
+        }
+        let most = bounded(FRAME_BYTES_MAX).to_le_bytes();
+        assert!(most[3].is_ascii_control(), "{most:?}");
     }
 
     #[test]

@@ -12,6 +12,8 @@
 
 pub mod directory;
 pub(crate) mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod segments;
 pub(crate) mod settler;
 pub(crate) mod writer;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sublet_core::usage::UsageRecord;
@@ -16,6 +17,8 @@ const PREFIX: &str = "usage-";
 const SUFFIX: &str = ".journal";
 /// Bytes a segment can have at most: one frame over its soft limit.
 const SEGMENT_BYTES_MAX: usize = 256 * 1_024 * 1_024;
+/// Numbers that records can have. Nobody gets to the last of them; a name beyond is no segment's.
+const SEQUENCES: RangeInclusive<u64> = 1..=u64::MAX / 2;
 
 /// All segments, oldest first; the last one is written.
 pub(crate) struct Segments {
@@ -72,6 +75,9 @@ impl Segments {
         let mut expected = found.first().map_or(1, |(first, _)| *first);
         let last = found.len().saturating_sub(1);
         for (position, (first_sequence, name)) in found.into_iter().enumerate() {
+            if !SEQUENCES.contains(&first_sequence) {
+                return Err(corrupt(&name, 0, "no segment of a journal has this name"));
+            }
             if first_sequence != expected {
                 return Err(corrupt(&name, 0, &format!("the records from {expected} on are missing before it")));
             }

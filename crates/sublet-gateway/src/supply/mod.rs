@@ -11,6 +11,8 @@ mod breaker;
 mod client;
 mod events;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod pump;
 mod queue;
 pub(crate) mod reply;

@@ -182,6 +182,10 @@ fn error_message(raw: &RawValue) -> String {
         .and_then(|shape| shape.message.map(Cow::into_owned))
         .or_else(|| serde_json::from_str::<String>(raw.get()).ok())
         .unwrap_or_else(|| raw.get().to_owned());
+    shorten(&text)
+}
+
+fn shorten(text: &str) -> String {
     text.chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
@@ -206,11 +210,11 @@ pub(crate) fn refusal(status: u16, body: &[u8], (upstream_model, shown_as): (&st
         (Some(error), _) => error_message(error),
         // FastAPI says what is wrong in `detail`, some servers in `message`.
         (None, Some(fields)) => fields.get("message").or_else(|| fields.get("detail")).map(error_message).unwrap_or_default(),
-        (None, None) => String::from_utf8_lossy(body).chars().take(MESSAGE_CHARS_MAX).collect(),
+        (None, None) => shorten(&String::from_utf8_lossy(body)),
     };
     match status {
         400 | 413 | 415 | 422 => {
-            let shown = if upstream_model.is_empty() { message } else { message.replace(upstream_model, shown_as) };
+            let shown = if upstream_model.is_empty() { message } else { shorten(&message.replace(upstream_model, shown_as)) };
             let code = if is_about_context(error, &shown) { ErrorCode::ContextLengthExceeded } else { ErrorCode::InvalidRequest };
             let shown = if shown.is_empty() { "the model's server refuses this request".to_owned() } else { shown };
             let refused = Error::new(code, shown);
@@ -248,7 +252,7 @@ struct ErrorFields<'a> {
 }
 
 fn param_of(raw: &RawValue) -> Option<String> {
-    serde_json::from_str::<ErrorFields<'_>>(raw.get()).ok()?.param.map(Cow::into_owned)
+    serde_json::from_str::<ErrorFields<'_>>(raw.get()).ok()?.param.map(|param| shorten(&param))
 }
 
 /// OpenAI has a code for it; vLLM and llama.cpp say it in words.
@@ -345,6 +349,15 @@ mod tests {
         assert_eq!(wait(&[("retry-after-ms", "250"), ("retry-after", "1")]), Some(250));
         assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "1")]), Some(1_000));
         assert_eq!(wait(&[]), None);
+    }
+
+    #[test]
+    fn a_refusal_is_short_however_long_a_server_makes_it() {
+        let long = "x".repeat(60_000);
+        let body = format!(r#"{{"error":{{"message":"{long}","param":"{long}"}}}}"#);
+        let Refusal::Request(error) = refusal(400, body.as_bytes(), ("x", &"m".repeat(200))) else { panic!("the request's fault") };
+        let param = error.param_name().unwrap();
+        assert_eq!((error.message().len(), param.len()), (MESSAGE_CHARS_MAX, MESSAGE_CHARS_MAX));
     }
 
     #[test]

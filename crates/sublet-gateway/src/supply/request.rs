@@ -112,7 +112,8 @@ impl UpstreamBody {
         let mut options = Vec::new();
         for (name, value) in fields.iter() {
             match name {
-                "model" | "max_tokens" | "max_completion_tokens" | "service_tier" | "stream" => {}
+                // A salt of the caller's, and be it none, would come after ours and be taken instead.
+                "model" | "max_tokens" | "max_completion_tokens" | "service_tier" | "stream" | "cache_salt" => {}
                 "stream_options" if streamed && value.get() != "null" => push_options(&mut options, value)?,
                 "stream_options" => {}
                 _ => push_field(&mut tail, name, value.get()),
@@ -237,6 +238,19 @@ mod tests {
         assert_eq!(sent(r#"{"model":"m"}"#, EngineKind::LlamaCpp, one)["max_tokens"], 3);
         assert_eq!(sent(r#"{"model":"m","max_completion_tokens":1}"#, EngineKind::LlamaCpp, one)["max_tokens"], 3);
         assert_eq!(sent(r#"{"model":"m","max_tokens":1}"#, EngineKind::OpenAi, one)["max_tokens"], 3);
+    }
+
+    #[test]
+    fn the_salt_of_a_tenant_is_said_once() {
+        for theirs in ["null", "false", "\"shared\""] {
+            let body = format!(r#"{{"model":"m","cache_salt":{theirs},"a":1}}"#);
+            let upstream = UpstreamBody::new(&Fields::read(body.as_bytes()).unwrap(), (true, false), "org").unwrap();
+            for engine in EngineKind::ALL {
+                let text = String::from_utf8(upstream.for_replica(&replica(engine), OutputMax::Open)).unwrap();
+                let salts = text.matches("cache_salt").count();
+                assert_eq!((salts, text.contains(theirs)), (usize::from(engine == EngineKind::Vllm), false), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -83,6 +83,17 @@ async fn damage_to_synced_data_stops_the_start_and_names_the_place() {
     assert!(open(&disk).unwrap_err().message().contains("are missing before it"));
 }
 
+#[test]
+fn a_name_that_no_segment_has_stops_the_start() {
+    for number in ["0", "18446744073709551615"] {
+        let disk = Disk::default();
+        let name = format!("usage-{number:0>20}.journal");
+        drop(sublet_gateway::JournalDirectory::create(&disk, &name).unwrap());
+        let error = open(&disk).unwrap_err();
+        assert!(error.message().contains(&name), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_torn_tail_is_cut_and_reported() {
     let (world, states) = short_life().await;

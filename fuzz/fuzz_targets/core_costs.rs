@@ -1,0 +1,4 @@
+//! See `sublet_core::fuzzing::core_costs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sublet_core::fuzzing::core_costs(data));

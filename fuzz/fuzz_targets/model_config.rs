@@ -1,0 +1,4 @@
+//! See `sublet_engine::fuzzing::model_config`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sublet_engine::fuzzing::model_config(data));
