@@ -85,7 +85,14 @@ pub fn core_costs(data: &[u8]) {
     };
     let mut count = || TokenCount::new(next().max(0));
     let tokens = TokenUsage { input: count(), cached_input: count(), output: count() };
-    let prices = TokenPrices { version: PriceVersion("v".into()), currency: Currency::EUR, input, cached_input, output };
+    let prices = TokenPrices {
+        tier: crate::tier::ServiceTier::Default,
+        version: PriceVersion("v".into()),
+        currency: Currency::EUR,
+        input,
+        cached_input,
+        output,
+    };
     if let Ok(held) = prices.upper_bound(&tokens) {
         let lines = [(input, tokens.input), (cached_input, tokens.cached_input), (output, tokens.output)];
         let charged = lines.map(|(rate, count)| rate.cost_half_even(count.get()).expect("no more than what is held"));

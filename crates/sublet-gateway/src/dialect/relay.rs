@@ -428,7 +428,7 @@ mod tests {
 
     fn relay(request: &RequestId) -> Relay {
         let form = Form { kind: Kind::Chat, include_usage: false };
-        Relay::new(form, Subject { request, model: "m", created: Timestamp::EPOCH, choices: 1 })
+        Relay::new(form, Subject { request, model: "m", created: Timestamp::EPOCH, choices: 1, tier: ServiceTier::Default })
     }
 
     #[test]

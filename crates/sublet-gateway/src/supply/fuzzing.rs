@@ -11,6 +11,7 @@ use sublet_core::id::{Identifier, ReplicaId};
 use sublet_core::supply::{
     Audience, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName, SecretSource,
 };
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Clock, Error, Result, Timestamp, TokenCount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -78,6 +79,9 @@ impl Catalogue for One {
     fn remote_models(&self) -> Arc<RemoteModels> {
         Arc::clone(&self.0)
     }
+    fn cards(&self) -> Arc<sublet_core::card::Cards> {
+        Arc::default()
+    }
 }
 
 struct NoSecrets;
@@ -114,7 +118,9 @@ impl World {
         };
         let models = Arc::new(RemoteModels { models: [("m".to_owned(), Arc::new(model))].into() });
         let clock = Arc::new(Hours(AtomicI64::new(1)));
-        let supply = Supply::new(Arc::new(One(models)), Arc::new(NoSecrets), clock, SupplyConfig::default());
+        // Nobody waits for a server that says that it is busy.
+        let config = SupplyConfig { queue_wait: sublet_core::DurationMs::ZERO, ..SupplyConfig::default() };
+        let supply = Supply::new(Arc::new(One(models)), Arc::new(NoSecrets), clock, config);
         Self { runtime, listener, supply: Arc::new(supply.expect("no certificate is needed")) }
     }
 
@@ -134,6 +140,8 @@ impl World {
             blocks: Arc::default(),
             allowance: Arc::new(Allowance::new(TokenCount::new(paid))),
             served_by: Arc::default(),
+            // `flex` is driven by a task of its own.
+            tier: if how & 1 == 1 { ServiceTier::Flex } else { ServiceTier::Default },
         };
         let allowance = Arc::clone(&order.allowance);
         self.runtime.block_on(async {
@@ -201,6 +209,7 @@ impl Checks {
                 assert!((0..=paid.min(CAP)).contains(&output.get()), "{event:?} with {paid} paid");
                 self.over = true;
             }
+            GenerationEvent::Vector { .. } => panic!("a server elsewhere makes no vectors of ours"),
             GenerationEvent::Failed(error) => {
                 assert!(error.code().status() < 600 && !error.message().is_empty());
                 self.over = true;

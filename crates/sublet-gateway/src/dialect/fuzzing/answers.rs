@@ -10,6 +10,7 @@ use sublet_api::openai::{CostNote, Logprob};
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, Millionths};
 use sublet_core::id::{Identifier, RequestId};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Money, Nanos, Timestamp, TokenCount};
 
 use crate::dialect::number::millionths;
@@ -121,7 +122,7 @@ fn translated(endpoint: Endpoint) -> Form {
 }
 
 fn writer(form: Form) -> Box<dyn Writer> {
-    form.writer(Subject { request: &request(), model: "m", created: Timestamp::EPOCH, choices: 1 })
+    form.writer(Subject { request: &request(), model: "m", created: Timestamp::EPOCH, choices: 1, tier: ServiceTier::Default })
 }
 
 fn ended<T>(finish: impl FnOnce(&End<'_>) -> T) -> T {
@@ -141,7 +142,7 @@ fn told(form: Form, text: &str) -> Vec<u8> {
 }
 
 fn whole(form: Form, text: &str) -> Vec<u8> {
-    ended(|end| writer(form).whole(vec![Text { text: text.to_owned(), logprobs: Vec::new() }], end))
+    ended(|end| writer(form).whole(vec![Text { text: text.to_owned(), logprobs: Vec::new(), vectors: Vec::new() }], end))
 }
 
 /// The answer of a server in the words of its own API.
@@ -167,11 +168,11 @@ fn check_relay(form: relay::Form, text: &str) {
 }
 
 fn subject_of(request: &RequestId) -> Subject<'_> {
-    Subject { request, model: "m", created: Timestamp::EPOCH, choices: 1 }
+    Subject { request, model: "m", created: Timestamp::EPOCH, choices: 1, tier: ServiceTier::Default }
 }
 
 fn of(text: &str) -> Text {
-    Text { text: text.to_owned(), logprobs: Vec::new() }
+    Text { text: text.to_owned(), logprobs: Vec::new(), vectors: Vec::new() }
 }
 
 /// Everything that the server said is there once, and what is ours is ours.

@@ -82,6 +82,7 @@ fn here(tools: ToolTemplate) -> ModelInfo {
         vocabulary: TokenCount::new(256),
         has_chat_template: true,
         tools,
+        embeddings: None,
     }
 }
 
