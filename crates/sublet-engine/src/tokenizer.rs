@@ -7,6 +7,7 @@
 //! Deliberately absent: training, padding, truncation.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -84,14 +85,25 @@ impl ModelTokenizer {
             token_bytes_max = token_bytes_max.max(longest);
             ends.push(bytes.len());
         }
-        Ok(Self { inner, bytes, ends, token_bytes_max })
+        Self { inner, bytes, ends, token_bytes_max }.tried()
+    }
+
+    /// Tries what is added around every text: the library believes a file that adds tokens which it does not have.
+    fn tried(self) -> Result<Self, String> {
+        let added = self.encode("", SpecialTokens::Add)?;
+        match added.iter().find(|token| **token as usize >= self.token_count()) {
+            Some(token) => Err(format!("adds token {token}, which is not in its vocabulary")),
+            None => Ok(self),
+        }
     }
 
     /// The tokens of a text; with the ones the tokenizer adds around it, or without.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, String> {
         let add = special == SpecialTokens::Add;
-        let encoding = self.inner.encode_fast(text, add).map_err(|error| error.to_string())?;
-        Ok(encoding.get_ids().to_vec())
+        // The library asserts what it believes of its file, and no file may end a thread.
+        let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, add)));
+        let encoding = encoded.map_err(|_| "fails on a text: the file contradicts itself".to_owned())?;
+        Ok(encoding.map_err(|error| error.to_string())?.get_ids().to_vec())
     }
 
     /// The tokens a text of this many bytes has at least: an over-long prompt is refused before

@@ -221,6 +221,23 @@ fn a_truncated_gguf_file_is_refused_at_every_length() {
 }
 
 #[test]
+fn a_tokenizer_that_adds_tokens_which_it_has_not_is_refused() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 2] = [
+        ("contradicts itself", |added| *added = json!({"<w>": added["<s>"]})),
+        ("token 9999", |added| added["<s>"]["ids"] = json!([9_999])),
+    ];
+    for (hint, change) in changes {
+        let directory = directory();
+        let mut tokenizer = tokenizer_json();
+        change(&mut tokenizer["post_processor"]["special_tokens"]);
+        std::fs::write(directory.path().join("tokenizer.json"), tokenizer.to_string()).expect("it can be written");
+        let message = refused(directory.path(), "tokenizer.json");
+        assert!(message.contains(hint), "{message}");
+    }
+}
+
+#[test]
 fn a_tokenizer_beyond_the_vocabulary_is_refused() {
     let directory = directory();
     let mut tokenizer = tokenizer_json();

@@ -308,7 +308,7 @@ impl Relay {
         out.extend_from_slice(b",\"usage\":");
         match &self.usage {
             Some(raw) if counts(raw).is_some_and(|counts| counts.prompt == tokens.prompt() && counts.output == tokens.output) => {
-                out.extend_from_slice(raw.get().as_bytes());
+                push_line(out, raw.get().as_bytes());
             }
             _ => push_json(out, &usage(tokens)),
         }
@@ -344,11 +344,9 @@ impl Writer for Relay {
         if self.form.include_usage {
             out.extend_from_slice(b",\"usage\":null");
         }
-        // JSON may have it between its parts, and for readers of events it ends a line.
         if out[start..].contains(&b'\r') {
-            let object = compact(&out[start + DATA.len()..]);
-            out.truncate(start + DATA.len());
-            out.extend_from_slice(&object);
+            let object = out.split_off(start + DATA.len());
+            push_line(out, &object);
         }
         out.extend_from_slice(b"}\n\n");
     }
@@ -403,6 +401,15 @@ impl Writer for Relay {
     }
 }
 
+/// JSON as one line for every reader of events: between its parts it may have what ends one.
+fn push_line(out: &mut Vec<u8>, json: &[u8]) {
+    if json.contains(&b'\r') || json.contains(&b'\n') {
+        out.extend_from_slice(&compact(json));
+    } else {
+        out.extend_from_slice(json);
+    }
+}
+
 /// JSON without the white space between its parts.
 fn compact(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
@@ -439,6 +446,19 @@ mod tests {
         relay(&request).delta(&mut out, &Delta { choice: 0, text, logprobs: Vec::new() });
         let expected = "data: {\"id\":\"req_1\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a \\r b\"}}],\"service_tier\":\"default\"}\n\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn usage_that_is_passed_on_is_one_line_too() {
+        let request = RequestId::from_trusted("req_1".into());
+        let mut relay = relay(&request);
+        relay.form.include_usage = true;
+        let text = "{\"choices\":[],\"usage\":{\"prompt_tokens\":\r3,\"completion_tokens\":5,\"theirs\":1}}".to_owned();
+        let mut out = Vec::new();
+        relay.delta(&mut out, &Delta { choice: 0, text, logprobs: Vec::new() });
+        let tokens = TokenUsage { input: TokenCount::new(3), cached_input: TokenCount::ZERO, output: TokenCount::new(5) };
+        relay.push_usage(&mut out, &tokens);
+        assert_eq!(String::from_utf8(out).unwrap(), r#","usage":{"prompt_tokens":3,"completion_tokens":5,"theirs":1}"#);
     }
 
     #[test]
