@@ -105,7 +105,7 @@ await run({
   },
 
   async 'a busy server is asked again when it said'() {
-    const patient = client.withOptions({ maxRetries: 2 });
-    await upstream.isAskedAgain(async () => (await patient.messages.create({ model: upstream.model, messages, max_tokens: 24 })).content[0].text);
+    const patient = (apiKey) => client.withOptions({ maxRetries: 2, apiKey });
+    await upstream.isAskedAgain(async (apiKey) => (await patient(apiKey).messages.create({ model: upstream.model, messages, max_tokens: 24 })).content[0].text);
   },
 });

@@ -180,9 +180,8 @@ def a_model_that_is_free_uses_several_tools_and_goes_on():
 
 @check
 def a_busy_server_is_asked_again_when_it_said():
-    patient = client.with_options(max_retries=2)
-    ask = lambda: patient.messages.create(model=upstream.model, messages=QUESTION, max_tokens=24)
-    upstream.is_asked_again(lambda: ask().content[0].text)
+    ask = lambda key: client.with_options(max_retries=2, api_key=key).messages.create(model=upstream.model, messages=QUESTION, max_tokens=24)
+    upstream.is_asked_again(lambda key: ask(key).content[0].text)
 
 
 @check

@@ -38,9 +38,18 @@ export async function charged(answer, prompt, output) {
   // In nano-units, which are whole: no price here has a finer one.
   const cost = prices
     .filter(({ subject }) => subject.kind === 'model' && subject.name === record.model)
+    .filter(({ service_tier: tier = 'default' }) => tier === record.service_tier)
     .reduce((sum, { meter, amount, per }) => sum + (record.usage[meter] * Math.round(amount * 1e9)) / per, 0);
   assert.equal(Math.round(record.cost.amount * 1e9), Math.round(cost), 'the cost in the record');
   return record;
+}
+
+/** A new key of the project that may have one request in flight. */
+async function narrowKey() {
+  const { project } = await fetched(`${base}/account`);
+  const body = JSON.stringify({ name: 'one at a time', rate_limits: { concurrent_requests: 1 } });
+  const headers = { authorization: `Bearer ${process.env.SUBLET_ADMIN_KEY}`, 'content-type': 'application/json' };
+  return (await fetched(`${base}/organization/projects/${project}/api_keys`, { method: 'POST', body, headers })).value;
 }
 
 /** The scripted server (`upstream.py`) behind the model that this suite has for itself. */
@@ -82,9 +91,9 @@ export class Upstream {
   }
 
   /** A stream that `begin` leaves after its first words ends here, and is charged for what was delivered. */
-  async isLeft(begin) {
+  async isLeft(begin, ...more) {
     await this.isCharged();
-    await this.script({ text: 'one two three', wait: true });
+    await this.script({ text: 'one two three', wait: true }, ...more);
     await begin();
     assert.deepEqual(await fetched(`${this.address}/left`), { left: true });
     const look = async () => {
@@ -97,15 +106,32 @@ export class Upstream {
     this.left = [this.left[0] + prompt, this.left[1] + output];
   }
 
-  /** A client that repeats waits as long as it is told, and is charged once. */
+  /** What fails is repeated when it should be, by the cloud or by the client, and charged once. */
   async isAskedAgain(ask) {
-    for (const [reply, wait] of [[{ status: 503 }, 1], [{ status: 429, headers: { 'retry-after': '2' } }, 2]]) {
+    // The client repeats what a server could not answer; the cloud waits for one that is busy, as long as it said.
+    for (const [reply, wait] of [[{ status: 500 }, 0], [{ status: 503 }, 0], [{ status: 429, headers: { 'retry-after': '2' } }, 2]]) {
       await this.script(reply, { text: 'At last.' });
-      assert.equal((await ask()).trim(), 'At last.');
+      assert.equal((await ask(key)).trim(), 'At last.');
       const [first, second] = (await this.received()).map(({ seconds }) => seconds);
       assert.ok(second - first >= wait, `asked again after ${second - first} s, told to wait ${wait} s`);
       await this.isCharged();
     }
+    await this.isLeft(() => this.atItsLimit(ask), { text: 'At last.' });
+  }
+
+  /** A client whose key has all it may have in flight is refused for a second, and waits so long. */
+  async atItsLimit(ask) {
+    const narrow = await narrowKey();
+    const controller = new AbortController();
+    const body = JSON.stringify({ model: this.model, messages: [{ role: 'user', content: 'x' }], stream: true });
+    const headers = { authorization: `Bearer ${narrow}`, 'content-type': 'application/json' };
+    const stream = await fetch(`${base}/chat/completions`, { method: 'POST', headers, body, signal: controller.signal });
+    await stream.body.getReader().read();
+    // Its place is free before the client comes back for the second time, and not before it came for the first.
+    setTimeout(() => controller.abort(), 1_500);
+    const start = Date.now();
+    assert.equal((await ask(narrow)).trim(), 'At last.');
+    assert.ok(Date.now() - start >= 1_000, `came back after ${Date.now() - start} ms, told to wait 1 s`);
   }
 }
 

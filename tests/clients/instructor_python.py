@@ -141,8 +141,8 @@ def a_stream_that_is_left_is_charged_for_what_was_delivered():
 
 @check
 def a_busy_server_is_asked_again_when_it_said():
-    ask = lambda: client(max_retries=2).create(**settings(model=upstream.model, response_model=None))
-    upstream.is_asked_again(lambda: ask().choices[0].message.content)
+    ask = lambda key: client(max_retries=2, api_key=key).create(**settings(model=upstream.model, response_model=None))
+    upstream.is_asked_again(lambda key: ask(key).choices[0].message.content)
 
 
 main()

@@ -176,8 +176,8 @@ def a_stream_that_is_left_is_charged_for_what_was_delivered():
 
 @check
 def a_busy_server_is_asked_again_when_it_said():
-    again = lambda: ask("openai", model=upstream.model, max_retries=2)
-    upstream.is_asked_again(lambda: again().choices[0].message.content)
+    again = lambda key: ask("openai", model=upstream.model, max_retries=2, api_key=key)
+    upstream.is_asked_again(lambda key: again(key).choices[0].message.content)
 
 
 main()

@@ -188,7 +188,7 @@ def a_stream_that_is_left_is_charged_for_what_was_delivered():
 
 @check
 def a_busy_server_is_asked_again_when_it_said():
-    upstream.is_asked_again(lambda: model(upstream.model, max_retries=2).chat(asked()).message.content)
+    upstream.is_asked_again(lambda key: model(upstream.model, max_retries=2, api_key=key).chat(asked()).message.content)
 
 
 main()

@@ -176,7 +176,7 @@ def a_stream_that_is_left_is_charged_for_what_was_delivered():
 
 @check
 def a_busy_server_is_asked_again_when_it_said():
-    upstream.is_asked_again(lambda: ask("scripted")[0])
+    upstream.is_asked_again(lambda key: ask("scripted", key=key)[0])
 
 
 main()

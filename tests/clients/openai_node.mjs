@@ -208,7 +208,7 @@ await run({
   },
 
   async 'a busy server is asked again when it said'() {
-    const patient = client.withOptions({ maxRetries: 2 });
-    await upstream.isAskedAgain(async () => (await patient.chat.completions.create({ model: upstream.model, messages })).choices[0].message.content);
+    const patient = (apiKey) => client.withOptions({ maxRetries: 2, apiKey });
+    await upstream.isAskedAgain(async (apiKey) => (await patient(apiKey).chat.completions.create({ model: upstream.model, messages })).choices[0].message.content);
   },
 });

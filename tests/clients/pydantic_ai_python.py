@@ -199,7 +199,7 @@ def a_stream_that_is_left_is_charged_for_what_was_delivered():
 @check
 def a_busy_server_is_asked_again_when_it_said():
     for api in (chat, messages):
-        upstream.is_asked_again(lambda: ask(api(upstream.model, max_retries=2)).output)
+        upstream.is_asked_again(lambda key: ask(api(upstream.model, max_retries=2, api_key=key)).output)
 
 
 main()

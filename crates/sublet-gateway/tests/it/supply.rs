@@ -165,7 +165,7 @@ async fn m_another_replica_takes_over_before_the_first_byte_and_one_is_charged()
         let is_stream = matches!(reply, Reply::Stream(_) | Reply::Hang);
         let name = match &reply {
             Reply::Json(status, body) => format!("{status} {body}"),
-            Reply::Busy(status, _) => format!("{status}"),
+            Reply::Busy(status, ..) => format!("{status}"),
             Reply::Raw(..) => "html".to_owned(),
             Reply::Stream(parts) => format!("a stream of {}", parts.len()),
             Reply::Hang => "silence".to_owned(),
@@ -259,13 +259,12 @@ async fn a_replica_that_fails_is_left_alone_until_it_is_well() {
 }
 
 #[tokio::test]
-async fn callers_of_busy_servers_are_told_the_shortest_wait_that_is_true() {
-    for (first, second, expected, retried) in [
-        (Reply::Busy(429, "7"), Reply::Busy(503, "5"), "5", true),
-        (Reply::Busy(429, "7"), Reply::Json(529, json!({})), "1", true),
-        (Reply::Busy(503, "0"), Reply::Busy(503, "0"), "1", true),
+async fn callers_of_busy_servers_are_told_the_shortest_wait_if_it_is_longer_than_the_queue() {
+    let busy = |status, seconds| Reply::Busy(status, "retry-after", seconds);
+    for (first, second, expected, repeated) in [
+        (busy(429, "7"), busy(503, "5"), "5", true),
         // Clients do not wait for so long, or not to the end.
-        (Reply::Busy(429, "300"), Reply::Busy(429, "90"), "90", false),
+        (busy(429, "300"), busy(529, "90"), "90", false),
     ] {
         let upstreams = (Upstream::start().await, Upstream::start().await);
         upstreams.0.then(first);
@@ -274,10 +273,27 @@ async fn callers_of_busy_servers_are_told_the_shortest_wait_that_is_true() {
         world.cloud.offer([model("far/away", vec![replica(1, &upstreams.0.base_url), replica(2, &upstreams.1.base_url)])]);
         let (status, headers, answer) = value(world.post("/v1/chat/completions", &ask()).await).await;
         assert_eq!((status, &answer["error"]["code"]), (503, &json!("queue_full")), "{answer}");
-        assert_eq!(headers["retry-after"], expected);
-        assert_eq!(headers.get("x-should-retry").is_none(), retried, "{headers:?}");
+        assert_eq!((&headers["retry-after"], headers.get("x-should-retry").is_none()), (&expected.parse().unwrap(), repeated));
+        assert_eq!((upstreams.0.received().len(), upstreams.1.received().len()), (1, 1), "nobody was asked again");
         world.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again_when_it_said_and_no_earlier() {
+    let upstream = Upstream::start().await;
+    let mut config = config();
+    config.supply.queue_wait = DurationMs::from_seconds(60);
+    let world = World::with(config).await;
+    world.cloud.offer([model("far/away", vec![replica(1, &upstream.base_url)])]);
+    for (header, value, least) in [("retry-after", "0", 0), ("retry-after-ms", "200", 200)] {
+        upstream.then(Reply::Busy(503, header, value)).then(whole("hi", usage(7, 3)));
+        let start = tokio::time::Instant::now();
+        assert_eq!(post(&world, &ask()).await.0, 200);
+        assert!(start.elapsed() >= std::time::Duration::from_millis(least), "asked again after {:?}", start.elapsed());
+    }
+    assert_eq!(upstream.received().len(), 4, "each was refused once");
+    world.close().await;
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ use crate::cloud::Cloud;
 /// What it does with one request.
 pub enum Reply {
     Json(u16, Value),
-    /// Refuses for so many seconds.
-    Busy(u16, &'static str),
+    /// Refuses, with a header that says for how long.
+    Busy(u16, &'static str, &'static str),
     Raw(u16, &'static str, String),
     Stream(Vec<Part>),
     /// Never answers.
@@ -136,9 +136,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Response {
     let reply = shared.script.lock().unwrap().pop_front();
     match reply {
         Some(Reply::Json(status, body)) => plain(status, "application/json", body.to_string()),
-        Some(Reply::Busy(status, seconds)) => {
+        Some(Reply::Busy(status, header, wait)) => {
             let mut response = plain(status, "application/json", "{}".to_owned());
-            response.headers_mut().insert("retry-after", seconds.parse().unwrap());
+            response.headers_mut().insert(header, wait.parse().unwrap());
             response
         }
         Some(Reply::Raw(status, kind, body)) => plain(status, kind, body),
