@@ -75,10 +75,14 @@ fn tag_of(plane: Plane) -> &'static str {
 fn event_schema(data: &Value) -> Value {
     json!({
         "type": "object",
-        "description": "One event. The data of the last one may be `[DONE]`.",
+        "description": "One event. A failure in the middle of a stream is an event with an error, and the last.",
         "properties": {
             "event": { "type": "string" },
-            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
+            "data": { "anyOf": [
+                { "const": "[DONE]" },
+                { "type": "string", "contentMediaType": "application/json",
+                    "contentSchema": { "anyOf": [data, { "$ref": format!("#{SCHEMAS}/ErrorBody") }] } },
+            ] },
         },
         "required": ["data"],
     })
@@ -286,7 +290,9 @@ mod tests {
         let content = &document()["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"];
         let event = &content["text/event-stream"]["schema"];
         assert_eq!(event["required"], json!(["data"]));
-        assert_eq!(event["properties"]["data"]["contentSchema"]["$ref"], "#/components/schemas/CompletionChunk");
+        let data = &event["properties"]["data"]["anyOf"];
+        assert_eq!(data[0]["const"], "[DONE]");
+        assert_eq!(data[1]["contentSchema"]["anyOf"][0]["$ref"], "#/components/schemas/CompletionChunk");
     }
 
     #[test]
