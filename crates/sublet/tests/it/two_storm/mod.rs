@@ -42,6 +42,9 @@ const CLOCKS_APART_MS: i64 = 500;
 /// After the database is back, connections are made again with the next request.
 const BACK_GRACE: Duration = Duration::from_secs(1);
 
+/// How long the database is away: longer than a request waits for it, so that some are told.
+const OUTAGE: Duration = Duration::from_secs(7);
+
 /// How large and how long.
 struct Plan {
     load: Load,
@@ -71,10 +74,10 @@ fn plan() -> Plan {
     };
     if full() {
         let load = Load { streams_each: 256, embedded_each: 16, refused_pause: Duration::from_secs(3), ..load };
-        let script = Script { kills: 6, calm_ms: (4_000, 8_000), outage: Duration::from_secs(5) };
+        let script = Script { kills: 6, calm_ms: (4_000, 8_000), outage: OUTAGE };
         return Plan { load, pace: Duration::from_secs(1), script, price: 16_000_000_000 };
     }
-    let script = Script { kills: 3, calm_ms: (1_000, 2_500), outage: Duration::from_secs(2) };
+    let script = Script { kills: 3, calm_ms: (1_000, 2_500), outage: OUTAGE };
     Plan { load, pace: Duration::from_millis(200), script, price: 180_000_000_000 }
 }
 
