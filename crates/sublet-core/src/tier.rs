@@ -48,6 +48,15 @@ impl ServiceTier {
             Self::Priority => 2,
         }
     }
+    /// How many waiting requests one of this tier may find in a queue of so many places: an eighth is kept for
+    /// `priority`, and `flex` finds half.
+    pub const fn places(self, queue_max: usize) -> usize {
+        match self {
+            Self::Flex => queue_max / 2,
+            Self::Default => queue_max - queue_max / 8,
+            Self::Priority => queue_max,
+        }
+    }
     /// For serde: records of the default tier do not name it.
     pub fn is_default(&self) -> bool {
         *self == Self::Default
@@ -81,6 +90,7 @@ mod tests {
         for (index, tier) in ServiceTier::ALL.into_iter().enumerate() {
             assert_eq!((tier.index(), tier.as_str().parse::<ServiceTier>().unwrap()), (index, tier));
         }
+        assert_eq!(ServiceTier::ALL.map(|tier| tier.places(8)), [4, 7, 8]);
         assert_eq!("gold".parse::<ServiceTier>().unwrap_err().code(), ErrorCode::InvalidRequest);
     }
 }

@@ -53,15 +53,6 @@ impl EngineConfig {
         }
     }
 
-    /// Waiting sequences that a request of a tier may find in front of it.
-    pub(crate) fn queue_places(&self, tier: ServiceTier) -> usize {
-        match tier {
-            ServiceTier::Flex => self.queue_max / 2,
-            ServiceTier::Default => self.queue_max - self.queue_max / 8,
-            ServiceTier::Priority => self.queue_max,
-        }
-    }
-
     pub(crate) fn wait_max(&self, tier: ServiceTier) -> DurationMs {
         if tier == ServiceTier::Flex { self.flex_wait_max } else { self.wait_max }
     }

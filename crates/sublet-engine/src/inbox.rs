@@ -82,7 +82,7 @@ impl Inbox {
         }
         let (alive, running) = (self.gauges.alive(ServiceTier::Flex), self.gauges.running.load(Ordering::Acquire));
         let waiting = alive.saturating_sub(running);
-        let places = config.queue_places(tier) as u64;
+        let places = tier.places(config.queue_max) as u64;
         if waiting >= places {
             let message = format!("{waiting} generations wait for this model, as many as its queue holds for the tier '{tier}'");
             return Err(crowded(message, self.time_of_ends(waiting - places + 1)));

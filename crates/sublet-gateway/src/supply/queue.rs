@@ -93,11 +93,7 @@ impl Queue {
     /// Waits from now on, if there is room; somebody of `flex` may have to give way.
     pub fn join(self: &Arc<Self>, tier: ServiceTier) -> Result<Ticket> {
         let mut state = self.lock();
-        let places = match tier {
-            ServiceTier::Flex => self.waiting_max / 2,
-            ServiceTier::Default => self.waiting_max - self.waiting_max / 8,
-            ServiceTier::Priority => self.waiting_max,
-        };
+        let places = tier.places(self.waiting_max);
         if state.waiting.len() >= places {
             let after = state.time_of(state.waiting.len() - places + 1);
             let message = format!("{} requests wait for this model, as many as may at the tier '{tier}'", state.waiting.len());
