@@ -47,7 +47,7 @@ pub struct RateLimits {
     pub concurrent_requests: Option<u32>,
 }
 
-impl From<RateLimits> for sublet_core::admission::RateLimits {
+impl From<RateLimits> for sublet_core::rate::RateLimits {
     fn from(limits: RateLimits) -> Self {
         Self {
             requests_per_minute: limits.requests_per_minute,
@@ -56,8 +56,8 @@ impl From<RateLimits> for sublet_core::admission::RateLimits {
         }
     }
 }
-impl From<sublet_core::admission::RateLimits> for RateLimits {
-    fn from(limits: sublet_core::admission::RateLimits) -> Self {
+impl From<sublet_core::rate::RateLimits> for RateLimits {
+    fn from(limits: sublet_core::rate::RateLimits) -> Self {
         Self {
             requests_per_minute: limits.requests_per_minute,
             tokens_per_minute: limits.tokens_per_minute,

@@ -144,6 +144,7 @@ impl Batches {
     /// Removes what is no longer needed: expired and ownerless files, lines of batches that have ended.
     async fn sweep(&self) -> Result<()> {
         self.files.sweep().await?;
+        self.cloud.forget_unused_rate_buckets().await?;
         while let Some(id) = self.cloud.store.read((), |(), tx| Box::pin(batch::unpurged(tx))).await? {
             self.purge(&id).await?;
         }

@@ -1,9 +1,10 @@
 //! The first start: an operator, an internal and an external organization, keys, prices, credit.
 
-use sublet_core::admission::{ModelAccess, RateLimits};
+use sublet_core::admission::ModelAccess;
 use sublet_core::id::{OrganizationId, PriceListId};
 use sublet_core::key::Secret;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::rate::RateLimits;
 use sublet_core::{Currency, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::sku::{DeviceKind, ModelName};

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use sublet_core::admission::{Access, ModelAccess, RateLimits};
+use sublet_core::admission::{Access, ModelAccess};
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::key::{KeyPlane, Secret};
+use sublet_core::rate::RateLimits;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_store::change::{self, Subject};
 use sublet_store::key::{self, Key};
+use sublet_store::rate_limit::{self, RateLimit};
 use sublet_store::{Page, PageRequest, Tx, licence, organization, project};
 
 use crate::audit::Deed;
@@ -247,19 +249,24 @@ impl Cloud {
             )
             .alternative(format!("use a key that starts with {}", KeyPlane::Project.prefix())));
         };
-        let (found, accepted) = self
+        let (found, accepted, limits) = self
             .store
-            .read(organization.clone(), |id, tx| {
-                Box::pin(async move { Ok((organization::get(tx, &Scope::Operator, id).await?, licence::list(tx, id).await?)) })
+            .read((&organization, &project, &key.id), |(id, project, key), tx| {
+                Box::pin(async move {
+                    let found = organization::get(tx, &Scope::Operator, id).await?;
+                    let limits = rate_limit::list_for(tx, id, (project.as_str(), key.as_str())).await?;
+                    Ok((found, licence::list(tx, id).await?, limits))
+                })
             })
             .await?;
+        let own = key.rates.rules(&key.id);
         Ok(Arc::new(Access {
             key: key.id,
             project,
             organization,
             currency: found.currency,
             models: key.models,
-            rates: key.rates,
+            limits: own.into_iter().chain(limits.iter().map(RateLimit::rule)).collect(),
             expires_at: key.expires_at,
             licences: accepted.into_iter().map(|acceptance| acceptance.accepted).collect(),
         }))

@@ -41,6 +41,7 @@ pub mod organization;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod rate_limit;
 pub mod remote_model;
 pub mod settlement;
 pub mod slice;
@@ -80,6 +81,7 @@ pub mod data {
     pub use sublet_store::page::Order;
     pub use sublet_store::project::Project;
     pub use sublet_store::quote::Quote;
+    pub use sublet_store::rate_limit::RateLimit;
     pub use sublet_store::remote_model::RemoteModelRow;
     pub use sublet_store::replica::ReplicaRow;
     pub use sublet_store::usage::{UsageEvent, UsageSummary};

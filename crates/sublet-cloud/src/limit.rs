@@ -32,10 +32,10 @@ impl LimitSubject {
             Some("org") => text.parse().map(Self::Organization),
             Some("proj") => text.parse().map(Self::Project),
             Some("key") => text.parse().map(Self::Key),
-            _ => Err(Error::new(ErrorCode::InvalidId, "a spend limit is on an organization, a project or a key").param("subject")),
+            _ => Err(Error::new(ErrorCode::InvalidId, "a limit is on an organization, a project or a key").param("subject")),
         }
     }
-    async fn check(&self, tx: &mut Tx, scope: &Scope) -> Result<()> {
+    pub(crate) async fn check(&self, tx: &mut Tx, scope: &Scope) -> Result<()> {
         let visible = match self {
             Self::Organization(id) => organization::find(tx, scope, id).await?.is_some(),
             Self::Project(id) => project::find(tx, scope, id).await?.is_some(),

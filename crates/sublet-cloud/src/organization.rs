@@ -1,8 +1,9 @@
 //! Organizations: created by the operator, each with its own ledger accounts and calendar.
 
-use sublet_core::admission::{ModelAccess, RateLimits};
+use sublet_core::admission::ModelAccess;
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::rate::RateLimits;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::period::BillingCalendar;
 use sublet_store::organization::{self, Organization};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenPrices};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::rate::{DrawRequest, Drawn};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
@@ -43,6 +44,9 @@ impl Admission for GatewayPort {
         Box::pin(async move {
             self.cloud.store.write((&self.cloud, request), |(cloud, request), tx| Box::pin(cloud.grant_slice(tx, request))).await
         })
+    }
+    fn draw_limits(&self, request: DrawRequest) -> BoxFuture<'_, Result<Vec<Drawn>>> {
+        Box::pin(self.cloud.draw_limits(request))
     }
     fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>> {
         Box::pin(async move {

@@ -15,6 +15,7 @@ use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
 use crate::quantity::TokenCount;
+use crate::rate::{DrawRequest, Drawn, RateRule};
 use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
@@ -26,7 +27,8 @@ pub struct Access {
     pub organization: OrganizationId,
     pub currency: Currency,
     pub models: ModelAccess,
-    pub rates: RateLimits,
+    /// Limits on speed: those of the key, its project and its organization.
+    pub limits: Vec<RateRule>,
     pub expires_at: Option<Timestamp>,
     /// Licences that the organization agreed to.
     pub licences: Vec<AcceptedLicence>,
@@ -46,14 +48,6 @@ impl ModelAccess {
             Self::Only(names) => names.iter().any(|name| name == model),
         }
     }
-}
-
-/// Limits on speed rather than spend; `None` is unlimited.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct RateLimits {
-    pub requests_per_minute: Option<u32>,
-    pub tokens_per_minute: Option<u32>,
-    pub concurrent_requests: Option<u32>,
 }
 
 /// Prices of one model at one tier in force at some instant.
@@ -175,6 +169,8 @@ pub trait Admission: Send + Sync {
     fn prices(&self, access: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>>;
     /// Grants money out of every limit that applies (key, project, organization, credit): all or nothing.
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>>;
+    /// Draws from the buckets of limits on speed, and says what became of earlier draws. One answer for each, in order.
+    fn draw_limits(&self, request: DrawRequest) -> BoxFuture<'_, Result<Vec<Drawn>>>;
     /// Gives the unspent part back.
     fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>>;
 }

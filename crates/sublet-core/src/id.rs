@@ -154,6 +154,8 @@ identifiers! {
     AccountId = "acct",
     /// A price list, all versions of it.
     PriceListId = "plist",
+    /// A limit on speed.
+    RateLimitId = "rlim",
     /// One invoice.
     InvoiceId = "inv",
     /// Prepaid or promotional credit.

@@ -28,6 +28,7 @@ pub mod notice;
 pub mod organization;
 pub mod quantity;
 pub mod quote;
+pub mod rate;
 pub mod runner;
 pub mod scope;
 pub mod supply;

@@ -1,27 +1,27 @@
-//! How fast a key spends.
+//! How fast something is used.
 
-use sublet_core::{Nanos, Timestamp};
+use sublet_core::Timestamp;
 
-/// What was captured in this second and the one before it.
+/// What was used in this second and the one before it.
 #[derive(Default)]
 pub(crate) struct Burn {
     second: i64,
-    now: Nanos,
-    before: Nanos,
+    now: i64,
+    before: i64,
 }
 
 impl Burn {
-    pub fn add(&mut self, at: Timestamp, amount: Nanos) {
+    pub fn add(&mut self, at: Timestamp, amount: i64) {
         let passed = at.seconds() - self.second;
         if passed != 0 {
-            self.before = if passed == 1 { self.now } else { Nanos::ZERO };
-            self.now = Nanos::ZERO;
+            self.before = if passed == 1 { self.now } else { 0 };
+            self.now = 0;
             self.second = at.seconds();
         }
-        self.now = self.now.checked_add(amount).unwrap_or(Nanos::MAX);
+        self.now = self.now.saturating_add(amount);
     }
 
-    pub fn two_seconds(&self) -> Nanos {
-        self.now.checked_add(self.before).unwrap_or(Nanos::MAX)
+    pub fn two_seconds(&self) -> i64 {
+        self.now.saturating_add(self.before)
     }
 }

@@ -26,6 +26,8 @@ pub struct GatewayConfig {
     pub grant_wait_max: DurationMs,
     /// A slice nobody held anything of for this long goes back.
     pub slice_idle: DurationMs,
+    /// What is drawn from a limit on speed and was not used for this long goes back.
+    pub limit_idle: DurationMs,
     /// How often idle slices are looked for and returned slices are offered again.
     pub sweep_interval: DurationMs,
     /// Silence on a stream after which a comment line is sent.
@@ -36,8 +38,10 @@ pub struct GatewayConfig {
     pub quiet_extension: DurationMs,
     /// Remembered keys.
     pub access_cache_entries_max: usize,
-    /// Keys with rate limits or slices in memory.
+    /// Keys with slices in memory.
     pub keys_max: usize,
+    /// Limits on speed in memory, those of each end user apart.
+    pub meters_max: usize,
     /// Remembered `Idempotency-Key` values.
     pub idempotency_entries_max: usize,
     pub journal: JournalConfig,
@@ -114,12 +118,14 @@ impl GatewayConfig {
             money_wait_max: DurationMs::from_seconds(2),
             grant_wait_max: DurationMs::from_seconds(15),
             slice_idle: DurationMs::from_seconds(5),
+            limit_idle: DurationMs::from_seconds(1),
             sweep_interval: DurationMs::from_millis(500),
             heartbeat_after: DurationMs::from_seconds(15),
             first_event_wait: DurationMs::from_seconds(2),
             quiet_extension: DurationMs::from_millis(100),
             access_cache_entries_max: 16_384,
             keys_max: 65_536,
+            meters_max: 262_144,
             idempotency_entries_max: 16_384,
             journal: JournalConfig::default(),
             supply: SupplyConfig::default(),

@@ -18,6 +18,7 @@ use crate::idempotency::Idempotency;
 use crate::journal::settler::Settler;
 use crate::journal::{Journal, JournalDirectory, OpenReport};
 use crate::keys::Keys;
+use crate::limits::Limits;
 use crate::measured::Measured;
 use crate::metrics::{GrantTimes, Metrics, MetricsSnapshot};
 use crate::purse::Bank;
@@ -77,6 +78,7 @@ pub struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: AccessCache,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) limits: Limits,
     pub(crate) journal: Journal,
     pub(crate) idempotency: Idempotency,
     pub(crate) metrics: Metrics,
@@ -125,9 +127,12 @@ impl Gateway {
             fence: config.fence,
             tight_for: config.tight_for,
         };
+        let session = (config.gateway.clone(), config.fence);
+        let limits = Limits::new(Arc::clone(&ports.admission), Arc::clone(&clock), session, config.meters_max);
         let gateway = Self {
             access: AccessCache::new(Arc::clone(&ports.admission), Arc::clone(&clock), config.access_cache_entries_max),
             keys: Keys::new(Arc::new(bank), config.keys_max),
+            limits,
             idempotency: Idempotency::new(config.idempotency_entries_max),
             admission: ports.admission,
             engine: ports.engine,
@@ -256,6 +261,7 @@ impl Gateway {
             loop {
                 self.keys.retire_unused(None, self.clock.now());
                 self.keys.give_back(None).await;
+                self.limits.give_back(self.clock.now()).await;
                 if self.keys.outstanding() == 0 {
                     return;
                 }
@@ -299,7 +305,8 @@ async fn sweep(gateway: std::sync::Weak<Gateway>, interval: DurationMs) {
         let now = gateway.clock.now();
         gateway.keys.retire_unused(None, now.minus(gateway.config.slice_idle));
         gateway.keys.give_back(None).await;
-        gateway.keys.forget_idle(now);
+        gateway.keys.forget_idle();
+        gateway.limits.sweep(now, now.minus(gateway.config.limit_idle));
     }
 }
 

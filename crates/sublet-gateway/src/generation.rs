@@ -26,10 +26,10 @@ use crate::ended::Ended;
 use crate::gateway::{Entered, Gateway, Phase};
 use crate::idempotency::Claim;
 use crate::journal::writer::{Submission, Written};
+use crate::limits::Pass;
 use crate::measured::Sample;
 use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
 use crate::purse::{Ask, Extended, Money, Waiting};
-use crate::rate::{InFlight, KeyRate};
 
 /// A generation that says nothing for so many quiet intervals is given another step even if the engine
 /// does not say that it is parked.
@@ -92,14 +92,14 @@ pub(crate) struct Delta {
 /// What ends with the request.
 pub(crate) struct Guards {
     /// Act when they are dropped.
-    _counted: (Entered, InFlight),
-    rate: Arc<KeyRate>,
+    _entered: Entered,
+    pass: Pass,
     claim: Option<Claim>,
 }
 
 impl Guards {
-    pub fn new(entered: Entered, in_flight: InFlight, rate: Arc<KeyRate>, claim: Option<Claim>) -> Self {
-        Self { _counted: (entered, in_flight), rate, claim }
+    pub fn new(entered: Entered, pass: Pass, claim: Option<Claim>) -> Self {
+        Self { _entered: entered, pass, claim }
     }
 }
 
@@ -474,7 +474,8 @@ impl Generation {
     /// Releases or captures the money. What owes nothing leaves no record.
     fn end(&mut self, outcome: Outcome, output: TokenCount, finishes: Vec<FinishReason>) -> Ended {
         let tokens = self.usage(output);
-        self.guards.rate.spend_tokens(output, self.gateway.clock.now());
+        // What was cached is no work.
+        self.guards.pass.count(tokens.input.saturating_add(output), self.gateway.clock.now());
         let mut ended = Ended { tokens, finishes, cost: Nanos::ZERO, remaining: None, at: self.gateway.clock.now(), durable: None };
         let Some(money) = self.money.take() else { return ended };
         self.pending = None;

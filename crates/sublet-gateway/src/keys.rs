@@ -1,4 +1,4 @@
-//! What the gateway remembers per key: its speed, and the purse it spends from.
+//! What the gateway remembers per key: the purse it spends from.
 //!
 //! Purses that are closed to new requests wait in a list until nothing is held of them, and are then
 //! given back until the cloud says that their slice is closed.
@@ -11,7 +11,6 @@ use sublet_core::id::{KeyId, OrganizationId};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 
 use crate::purse::{Bank, IdleSlices, Purse};
-use crate::rate::KeyRate;
 
 /// Maps of keys, so that requests of different keys seldom meet.
 const SHARDS: usize = 16;
@@ -22,7 +21,6 @@ const RELEASE_PAUSE: DurationMs = DurationMs::from_millis(50);
 
 /// One key's state.
 pub(crate) struct KeyState {
-    pub rate: Arc<KeyRate>,
     purse: Mutex<Arc<Purse>>,
     organization: OrganizationId,
 }
@@ -82,7 +80,6 @@ impl Keys {
                 .retry_after(DurationMs::from_seconds(5)));
         }
         let state = Arc::new(KeyState {
-            rate: Arc::new(KeyRate::default()),
             purse: Mutex::new(self.new_purse(&access.key, &access.organization)),
             organization: access.organization.clone(),
         });
@@ -136,14 +133,14 @@ impl Keys {
     }
 
     /// Forgets keys whose state says nothing.
-    pub fn forget_idle(&self, now: Timestamp) {
+    pub fn forget_idle(&self) {
         let mut forgotten = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|key, state| {
                 let purse = state.current();
                 let shared = Arc::strong_count(state) > 1;
-                let needed = shared || purse.has_slice() || purse.is_used() || !state.rate.is_idle(now);
+                let needed = shared || purse.has_slice() || purse.is_used();
                 if !needed {
                     forgotten.push((state.organization.clone(), key.clone()));
                 }

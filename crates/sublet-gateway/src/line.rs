@@ -20,9 +20,11 @@ use crate::gateway::Gateway;
 use crate::generation::{Bills, Facts, Generation, Guards};
 use crate::journal::frame::LINE_ANSWER_BYTES_MAX;
 use crate::journal::writer::Written;
+use crate::limits::{Pass, Stage};
 use crate::prepare::{Prepared, prepare};
 use crate::pricing::hold_for;
 use crate::reply::{Head, log};
+use crate::serve::pass_body;
 use crate::start::start;
 
 /// Serves lines at one gateway.
@@ -37,7 +39,7 @@ impl Lines {
 impl LineServer for Lines {
     fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
         Box::pin(async move {
-            let prepared = read(&self.0, &access, endpoint, body).await?;
+            let prepared = read(&self.0, &access, endpoint, body.into()).await?;
             let prices = prices(&self.0, &access, &prepared.model)?;
             let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
             Ok(LineEstimate {
@@ -72,8 +74,8 @@ fn prices(gateway: &Gateway, access: &Access, model: &str) -> Result<Arc<TokenPr
 }
 
 /// Everything of a line that can be wrong before its money.
-async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> Result<Prepared> {
-    let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body.into()).await?;
+async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: bytes::Bytes) -> Result<Prepared> {
+    let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body).await?;
     if prepared.stream {
         return Err(Error::new(ErrorCode::InvalidRequest, "a line of a batch is answered whole: 'stream' must be false")
             .param("stream")
@@ -101,12 +103,14 @@ async fn serve(gateway: &Arc<Gateway>, line: LineRequest) -> LineEnd {
 async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation, Form)> {
     let entered = gateway.enter()?;
     let LineRequest { access, endpoint, body, request, attempt, name, tier } = line;
+    let body = bytes::Bytes::from(body);
     let state = gateway.keys.get(&access)?;
     let now = gateway.clock.now();
-    let in_flight = state.rate.enter(access.rates, now)?;
-    let mut prepared = read(gateway, &access, endpoint, body).await?;
+    let mut pass = Pass::default();
+    gateway.limits.enter(&mut pass, &access, Stage::Key, now).await?;
+    let mut prepared = read(gateway, &access, endpoint, body.clone()).await?;
     prepared.tier = tier;
-    state.rate.spend_tokens(prepared.prompt(), now);
+    pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
@@ -121,7 +125,7 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
         attempt,
         line: Some(AnsweredLine { name, answer: String::new() }),
     };
-    let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), None);
+    let guards = Guards::new(entered, pass, None);
     let generation = start(gateway, &state, (facts, guards), &prepared).await?;
     Ok((generation, prepared.form))
 }

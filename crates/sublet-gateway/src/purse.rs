@@ -392,7 +392,7 @@ impl State {
 
     fn growth(&self, short: Nanos) -> Nanos {
         let several = Nanos::new(short.get().saturating_mul(GROWTH_FACTOR - 1));
-        let growth = several.max(self.burn.two_seconds());
+        let growth = several.max(Nanos::new(self.burn.two_seconds()));
         match self.available {
             // Rounded down: a share that is too small only means one more grant.
             Some(available) => growth.min(Nanos::new(available.get() / GROWTH_SHARE)),

@@ -11,8 +11,8 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Money};
 
 use crate::dialect::Envelope;
+use crate::limits::RateReport;
 use crate::offer::Warning;
-use crate::rate::RateReport;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What Anthropic's clients read into their errors.
@@ -49,7 +49,7 @@ impl Head {
             }
             headers.insert(REQUEST_ID, value);
         }
-        self.rate.write(headers);
+        self.rate.write(headers, self.envelope);
         if let Some(tier) = self.tier {
             headers.insert(TIER, HeaderValue::from_static(tier.as_str()));
         }

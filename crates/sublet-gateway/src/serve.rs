@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sublet_core::admission::Access;
+use sublet_core::rate::RateRule;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::answer;
@@ -18,8 +19,8 @@ use crate::gateway::{Entered, Gateway};
 use crate::generation::{Facts, Guards};
 use crate::idempotency::Attempt;
 use crate::keys::KeyState;
+use crate::limits::{Pass, Stage};
 use crate::prepare::{INLINE_BODY_BYTES_MAX, Prepared, prepare};
-use crate::rate::InFlight;
 use crate::reply::Head;
 use crate::start::start;
 
@@ -41,7 +42,7 @@ async fn admit_and_count(
     request: Request<Body>,
     head: &mut Head,
 ) -> Result<TokenCount> {
-    let admitted = admit(gateway, request, head).await?;
+    let mut admitted = admit(gateway, request, head).await?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read_to_count), admitted.body.clone()).await?;
     if prepared.served_by.is_some() {
         // What is known of the prompt is an estimate.
@@ -52,7 +53,7 @@ async fn admit_and_count(
         .param("model")
         .alternative("the usage of an answer"));
     }
-    admitted.spend(&prepared, head);
+    admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
     Ok(prepared.prompt())
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn refuse_moderation(gateway: Arc<Gateway>, headers: HeaderMap)
 /// A request whose key, speed and body are good.
 struct Admitted {
     entered: Entered,
-    in_flight: InFlight,
+    pass: Pass,
     access: Arc<Access>,
     state: Arc<KeyState>,
     now: Timestamp,
@@ -77,12 +78,29 @@ struct Admitted {
 }
 
 impl Admitted {
-    /// Reading a prompt is work, whatever comes of it.
-    fn spend(&self, prepared: &Prepared, head: &mut Head) {
-        self.state.rate.spend_tokens(prepared.prompt(), self.now);
+    /// Passes the limits that the body decides on. Reading a prompt is work, whatever comes of it.
+    async fn pass_limits(&mut self, gateway: &Gateway, endpoint: Endpoint, prepared: &Prepared, head: &mut Head) -> Result<()> {
         head.warning.clone_from(&prepared.warning);
-        head.rate = self.state.rate.report(self.now);
+        let passed = pass_body(gateway, &mut self.pass, (&self.access, endpoint), (&self.body, prepared), self.now).await;
+        head.rate = self.pass.report(self.now);
+        passed
     }
+}
+
+/// Counts a request that was read against the limits on its model, its end user and its tokens.
+pub(crate) async fn pass_body(
+    gateway: &Gateway,
+    pass: &mut Pass,
+    (access, endpoint): (&Access, Endpoint),
+    (body, prepared): (&[u8], &Prepared),
+    now: Timestamp,
+) -> Result<()> {
+    let needs_end_user = access.limits.iter().any(RateRule::needs_end_user);
+    let end_user = if needs_end_user { endpoint.end_user(body)? } else { None };
+    let stage = Stage::Body { model: &prepared.model, end_user: end_user.as_ref() };
+    gateway.limits.enter(pass, access, stage, now).await?;
+    pass.count(prepared.prompt(), now);
+    Ok(())
 }
 
 async fn admit(gateway: &Gateway, request: Request<Body>, head: &mut Head) -> Result<Admitted> {
@@ -91,11 +109,12 @@ async fn admit(gateway: &Gateway, request: Request<Body>, head: &mut Head) -> Re
     let access = gateway.access.authenticate(&parts.headers).await?;
     let state = gateway.keys.get(&access)?;
     let now = gateway.clock.now();
-    let in_flight = state.rate.enter(access.rates, now);
-    head.rate = state.rate.report(now);
-    let in_flight = in_flight?;
+    let mut pass = Pass::default();
+    let passed = gateway.limits.enter(&mut pass, &access, Stage::Key, now).await;
+    head.rate = pass.report(now);
+    passed?;
     let body = read_body(gateway, body, &parts.headers).await?;
-    Ok(Admitted { entered, in_flight, access, state, now, headers: parts.headers, body })
+    Ok(Admitted { entered, pass, access, state, now, headers: parts.headers, body })
 }
 
 /// Serves one billable request.
@@ -111,13 +130,13 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: Endpoint, request: Re
 }
 
 async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: Request<Body>, head: &mut Head) -> Result<Response> {
-    let admitted = admit(gateway, request, head).await?;
+    let mut admitted = admit(gateway, request, head).await?;
     let attempt =
         Attempt { project: &admitted.access.project, route: endpoint.route(), body: &admitted.body, request: &head.request };
     let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
-    admitted.spend(&prepared, head);
-    let Admitted { entered, in_flight, access, state, now, headers, .. } = admitted;
+    admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
+    let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
     let facts = Facts {
         request: head.request.clone(),
@@ -133,7 +152,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         attempt: 1,
         line: None,
     };
-    let guards = Guards::new(entered, in_flight, Arc::clone(&state.rate), claim);
+    let guards = Guards::new(entered, pass, claim);
     let generation = start(gateway, &state, (facts, guards), &prepared).await?;
     answer::answer(head.clone(), prepared.form, generation).await
 }

@@ -1,9 +1,10 @@
 //! Keys: hashed, on three planes.
 
 use sha2::{Digest, Sha256};
-use sublet_core::admission::{ModelAccess, RateLimits};
+use sublet_core::admission::ModelAccess;
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::key::{KeyPlane, Secret};
+use sublet_core::rate::RateLimits;
 use sublet_core::{Error, ErrorCode, Result, Scope, Timestamp};
 
 use crate::database::Tx;

@@ -39,6 +39,7 @@ pub mod page;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod rate_limit;
 pub mod remote_model;
 pub mod replica;
 pub mod row;

@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
     Migration { version: 6, name: "model_cards", sql: include_str!("../migrations/0006_model_cards.sql") },
     Migration { version: 7, name: "batch_counts", sql: include_str!("../migrations/0007_batch_counts.sql") },
+    Migration { version: 8, name: "rate_limits", sql: include_str!("../migrations/0008_rate_limits.sql") },
 ];
 
 /// The schema version this program writes.

@@ -1,11 +1,14 @@
 //! What every dialect reads alike: the JSON object, the model's name, and how the next token is chosen.
 
+use std::fmt::Write;
 use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use sublet_api::openai::StreamOptionFields;
 use sublet_core::engine::{ChatMessage, Millionths, Role, STOP_STRINGS_MAX, ToolCall};
+use sublet_core::rate::EndUser;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
@@ -16,6 +19,8 @@ use super::field::{Bounded, Field, field, invalid};
 pub(crate) const UNIT: i64 = 1_000_000;
 /// Longest name of a model or of a value.
 const NAME_BYTES_MAX: usize = 256;
+/// Of the hash of an end user's name: enough that two names never have the same.
+const MARK_BYTES: usize = 16;
 
 /// The body as one object of raw fields.
 pub(crate) fn json_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
@@ -44,6 +49,40 @@ pub(crate) fn model_of(body: &[u8]) -> Result<String> {
 
 pub(crate) fn model_name(raw: Option<&RawValue>) -> Result<String> {
     field("model", raw).ok_or_else(|| invalid("model", "'model' is missing"))?.text(NAME_BYTES_MAX)
+}
+
+/// Who calls: OpenAI's clients say it in `safety_identifier`, or in `user` before there was that; Anthropic's in their
+/// metadata.
+pub(crate) fn end_user(body: &[u8], in_metadata: bool) -> Result<Option<EndUser>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        safety_identifier: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        user: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        metadata: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata<'a> {
+        #[serde(borrow, default)]
+        user_id: Option<&'a RawValue>,
+    }
+    let named: Named<'_> = json_object(body)?;
+    let found = if in_metadata {
+        let metadata = field("metadata", named.metadata).map(|field| field.parse::<Metadata<'_>>("an object")).transpose()?;
+        field("metadata.user_id", metadata.and_then(|metadata| metadata.user_id))
+    } else {
+        field("safety_identifier", named.safety_identifier).or(field("user", named.user))
+    };
+    let Some(found) = found else { return Ok(None) };
+    let name = found.text(NAME_BYTES_MAX)?;
+    let mark = Sha256::digest(name.as_bytes()).iter().take(MARK_BYTES).fold(String::new(), |mut mark, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(mark, "{byte:02x}");
+        mark
+    });
+    Ok(Some(EndUser { name, mark }))
 }
 
 /// A switch that is off unless it is turned on.

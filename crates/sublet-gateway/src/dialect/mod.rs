@@ -27,6 +27,7 @@ use sublet_api::openai::CostNote;
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{FinishReason, ModelInfo, PositionLogprobs, Prompt, STOP_STRINGS_MAX, Sampling};
 use sublet_core::id::RequestId;
+use sublet_core::rate::EndUser;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
@@ -113,6 +114,11 @@ impl Endpoint {
             (Self::Response, Some("messages")) => error.param("input"),
             _ => error,
         }
+    }
+
+    /// Who calls, as far as the body says: its program's own name for him.
+    pub fn end_user(self, body: &[u8]) -> Result<Option<EndUser>> {
+        body::end_user(body, self == Self::Message)
     }
 
     /// The answer to a request to count.

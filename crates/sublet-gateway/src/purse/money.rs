@@ -52,7 +52,7 @@ impl Money {
         state.captured = expect(state.captured.checked_add(upper));
         state.records += 1;
         state.unanswered += 1;
-        state.burn.add(purse.bank.clock.now(), upper);
+        state.burn.add(purse.bank.clock.now(), upper.get());
         state.check();
         drop(state);
         self.amount = expect(self.amount.checked_sub(upper));

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::world::TestClock;
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
-    TokenPrices,
+    Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenPrices,
 };
 use sublet_core::card::Cards;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::rate::{Bucket, Draw, DrawRequest, Drawn, RateLimits};
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp};
+use sublet_core::{BoxFuture, Clock, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp};
 
 /// Nano-units per token in the fake price list.
 pub const INPUT: i64 = 10;
@@ -57,6 +58,11 @@ pub struct Cloud {
     pub authentications: AtomicU64,
     /// Slices end at this instant.
     pub window_ends_at: Mutex<Option<Timestamp>>,
+    /// Of limits on speed.
+    pub buckets: Mutex<BTreeMap<Arc<str>, Bucket>>,
+    /// That of every gateway on it.
+    pub clock: Arc<TestClock>,
+    pub draws: AtomicU64,
     pub remote: Mutex<Arc<RemoteModels>>,
     pub cards: Mutex<Arc<Cards>>,
 }
@@ -102,6 +108,9 @@ impl Cloud {
             refusals: AtomicU64::new(0),
             authentications: AtomicU64::new(0),
             window_ends_at: Mutex::default(),
+            buckets: Mutex::default(),
+            clock: TestClock::new(),
+            draws: AtomicU64::new(0),
             remote: Mutex::default(),
             cards: Mutex::default(),
         })
@@ -116,7 +125,7 @@ impl Cloud {
             organization: organization_id(organization),
             currency: Currency::EUR,
             models: ModelAccess::All,
-            rates,
+            limits: rates.rules(&KeyId::from_trusted(Arc::from(format!("key_{number}")))),
             expires_at: None,
             licences: Vec::new(),
         };
@@ -156,6 +165,15 @@ impl Cloud {
 
     pub fn records(&self) -> Vec<UsageRecord> {
         self.books.lock().unwrap().records.values().cloned().collect()
+    }
+
+    fn draw(&self, request: &DrawRequest, now: Timestamp) -> Vec<Drawn> {
+        let mut buckets = self.buckets.lock().unwrap();
+        let draw = |draw: &Draw| {
+            let bucket = buckets.entry(Arc::clone(&draw.bucket)).or_insert_with(|| Bucket::full(draw, now));
+            bucket.draw((&request.gateway, request.fence), draw, now)
+        };
+        request.draws.iter().map(draw).collect()
     }
 
     fn check_reachable(&self) -> Result<()> {
@@ -311,6 +329,21 @@ impl Admission for Cloud {
                 self.refusals.fetch_add(1, Ordering::SeqCst);
             }
             answer
+        })
+    }
+    fn draw_limits(&self, request: DrawRequest) -> BoxFuture<'_, Result<Vec<Drawn>>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            while self.slow.load(Ordering::SeqCst) {
+                self.go.notified().await;
+            }
+            self.check_reachable()?;
+            self.draws.fetch_add(1, Ordering::SeqCst);
+            assert!(request.draws.is_sorted_by(|one, other| one.bucket < other.bucket), "one draw of each bucket, in order");
+            let now = self.clock.now();
+            let drawn = self.draw(&request, now);
+            tokio::task::yield_now().await;
+            Ok(drawn)
         })
     }
     fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>> {

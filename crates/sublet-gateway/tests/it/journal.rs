@@ -111,7 +111,7 @@ async fn real_files_keep_what_was_acknowledged() {
     let path = directory.path().join("journal");
     let open = || Arc::new(sublet_gateway::FileDirectory::open(&path).unwrap());
     let cloud = crate::cloud::Cloud::new();
-    let key = cloud.add_key(1, "a", sublet_core::admission::RateLimits::default());
+    let key = cloud.add_key(1, "a", sublet_core::rate::RateLimits::default());
     {
         let world = World::on(config(), Arc::clone(&cloud), open(), key.clone()).await;
         for _ in 0..3 {

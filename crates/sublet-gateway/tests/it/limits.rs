@@ -1,9 +1,12 @@
 //! Speed limits, repeats, and retries.
 
+use std::sync::Arc;
+
 use http::Request;
 use serde_json::json;
 use sublet_core::DurationMs;
-use sublet_core::admission::RateLimits;
+use sublet_core::id::{Identifier, KeyId};
+use sublet_core::rate::{RateLimits, RateRule};
 
 use crate::world::{World, chat, event, read_deltas, text, value};
 
@@ -11,10 +14,14 @@ fn limits(requests: Option<u32>, tokens: Option<u32>, concurrent: Option<u32>) -
     RateLimits { requests_per_minute: requests, tokens_per_minute: tokens, concurrent_requests: concurrent }
 }
 
+fn rules(requests: Option<u32>, tokens: Option<u32>, concurrent: Option<u32>) -> Vec<RateRule> {
+    limits(requests, tokens, concurrent).rules(&KeyId::from_trusted(Arc::from("key_1")))
+}
+
 #[tokio::test]
 async fn every_answer_tells_the_limits_and_a_refusal_the_real_wait() {
     let world = World::new().await;
-    world.cloud.change_key(&world.key, |access| access.rates = limits(Some(2), Some(600), None));
+    world.cloud.change_key(&world.key, |access| access.limits = rules(Some(2), Some(600), None));
     let response = world.chat("please say 7").await;
     let headers = response.headers().clone();
     assert_eq!(
@@ -38,7 +45,7 @@ async fn every_answer_tells_the_limits_and_a_refusal_the_real_wait() {
 #[tokio::test]
 async fn waits_that_clients_ignore_come_with_the_advice_not_to_repeat() {
     let world = World::new().await;
-    world.cloud.change_key(&world.key, |access| access.rates = limits(None, Some(10), None));
+    world.cloud.change_key(&world.key, |access| access.limits = rules(None, Some(10), None));
     text(world.chat("please say 30").await).await;
     let (status, headers, _) = value(world.chat("please say 1").await).await;
     assert_eq!(
@@ -51,7 +58,7 @@ async fn waits_that_clients_ignore_come_with_the_advice_not_to_repeat() {
 #[tokio::test]
 async fn b_requests_in_flight_are_limited_and_end_however_they_end() {
     let world = World::new().await;
-    world.cloud.change_key(&world.key, |access| access.rates = limits(None, None, Some(2)));
+    world.cloud.change_key(&world.key, |access| access.limits = rules(None, None, Some(2)));
     world.engine.set_pace(1);
     let mut first = world.stream("please say 9").await;
     let second = world.stream("please say 9").await;

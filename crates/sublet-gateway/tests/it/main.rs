@@ -26,6 +26,8 @@ mod money;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod shared_limits;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 mod supply;

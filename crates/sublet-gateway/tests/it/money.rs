@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use sublet_core::admission::{RateLimits, TokenUsage};
+use sublet_core::admission::TokenUsage;
+use sublet_core::rate::RateLimits;
 use sublet_core::usage::Outcome;
 use sublet_core::{DurationMs, TokenCount};
 

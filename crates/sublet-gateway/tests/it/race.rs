@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sublet_core::admission::RateLimits;
+use sublet_core::rate::RateLimits;
 use sublet_core::usage::{Outcome, UsageRecord};
 use sublet_core::{Bytes, TokenCount};
 

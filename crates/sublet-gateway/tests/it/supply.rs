@@ -3,7 +3,7 @@
 use http::Request;
 use serde_json::{Value, json};
 use sublet_core::DurationMs;
-use sublet_core::admission::RateLimits;
+use sublet_core::rate::RateLimits;
 use sublet_core::supply::{Audience, ReplicaState};
 use sublet_core::usage::{Measured, Outcome, UsageRecord};
 

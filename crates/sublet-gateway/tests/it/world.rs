@@ -9,8 +9,8 @@ use axum::response::Response;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use sublet_core::admission::RateLimits;
 use sublet_core::id::{GatewayId, Identifier};
+use sublet_core::rate::RateLimits;
 use sublet_core::{Clock, DurationMs, IdMint, Rng, Timestamp};
 use sublet_gateway::{Gateway, GatewayConfig, GatewayPorts, JournalDirectory, handlers};
 use tower::ServiceExt;
@@ -32,6 +32,9 @@ impl Clock for TestClock {
 }
 
 impl TestClock {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(START.micros())))
+    }
     pub fn advance(&self, by: DurationMs) {
         self.0.fetch_add(by.millis() * 1_000, Ordering::SeqCst);
     }
@@ -95,8 +98,17 @@ impl World {
         Self { disk, ..world }
     }
 
+    /// Another gateway of the same cloud.
+    pub async fn beside(&self, name: &str) -> Self {
+        let mut other = config();
+        other.gateway = GatewayId::from_trusted(Arc::from(name));
+        // The ids of a session begin with its number.
+        other.fence = i64::try_from(name.len()).unwrap();
+        Self::over(other, Arc::clone(&self.cloud), Disk::default(), self.key.clone()).await
+    }
+
     pub async fn on(config: GatewayConfig, cloud: Arc<Cloud>, journal: Arc<dyn JournalDirectory>, key: String) -> Self {
-        let clock = Arc::new(TestClock(AtomicI64::new(START.micros())));
+        let clock = Arc::clone(&cloud.clock);
         let session = u64::try_from(config.fence).unwrap() << 32;
         let ids = IdMint::new(clock.clone(), Arc::new(TestRng(AtomicU64::new(session))));
         let engine = Engine::new();

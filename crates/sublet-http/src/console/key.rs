@@ -8,8 +8,9 @@ use sublet_cloud::data::{Key, PageRequest, Project};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::key::NewKey;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{ModelAccess, RateLimits};
+use sublet_core::admission::ModelAccess;
 use sublet_core::id::{KeyId, ProjectId};
+use sublet_core::rate::RateLimits;
 use sublet_core::{Error, ErrorCode, Result};
 
 use super::figure::When;

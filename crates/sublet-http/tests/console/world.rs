@@ -24,7 +24,7 @@ use sublet_cloud::organization::NewOrganization;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{Access, Admission, ModelAccess, RateLimits, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
+use sublet_core::admission::{Access, Admission, ModelAccess, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
 use sublet_core::engine::{
     EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
@@ -34,6 +34,7 @@ use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::notice::NoticeClass;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::rate::RateLimits;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, TokenCount};
