@@ -41,6 +41,7 @@ pub mod organization;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod rate_limit;
 pub mod reference;
 pub mod remote_model;
 pub mod responses;

@@ -75,6 +75,7 @@ object_tags! {
     RequestTag = "request",
     ServedModelTag = "served_model",
     SkuTag = "sku",
+    RateLimitTag = "rate_limit",
     SpendLimitTag = "spend_limit",
     UsageTag = "usage",
     CompletionsUsageTag = "organization.usage.completions.result",

@@ -10,6 +10,7 @@ use sublet_core::error::ErrorCode;
 use sublet_core::file::FilePurpose;
 use sublet_core::id::Identifier;
 use sublet_core::notice::NoticeClass;
+use sublet_core::rate::RateMetric;
 use sublet_core::tier::ServiceTier;
 
 /// An identifier of one kind.
@@ -52,6 +53,8 @@ text_schemas! {
     NoticeText = json_schema!({ "type": "string", "enum": NoticeClass::ALL.map(NoticeClass::as_str) });
     /// A service tier.
     TierText = json_schema!({ "type": "string", "enum": ServiceTier::ALL.map(ServiceTier::as_str) });
+    /// What a rate limit counts.
+    RateMetricText = json_schema!({ "type": "string", "enum": RateMetric::ALL.map(RateMetric::as_str) });
     /// A plane of keys.
     PlaneText = json_schema!({ "type": "string", "enum": ["project", "admin", "operator"] });
     /// What an organization is to the owner.

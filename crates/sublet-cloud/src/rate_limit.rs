@@ -84,8 +84,17 @@ impl Cloud {
         let NewRateLimit { subject, metric, value, model, end_users } = new;
         let organization = call.actor.organization()?.clone();
         let text = subject.as_str().to_owned();
-        let limit =
-            RateLimit { id: self.ids.mint(), organization, subject: text, metric, value, model, end_users, created_at: self.now() };
+        let limit = RateLimit {
+            id: self.ids.mint(),
+            organization,
+            subject: text,
+            metric,
+            value,
+            model,
+            end_users,
+            created_at: self.now(),
+            remaining: None,
+        };
         let answer = self
             .once(call, render, (self, &call.actor, subject, limit), |(cloud, actor, subject, limit), tx| {
                 Box::pin(async move {
@@ -95,7 +104,9 @@ impl Cloud {
                         return Err(Error::new(ErrorCode::Conflict, message).alternative("change the value of that limit"));
                     }
                     cloud.record_rate_limit(tx, actor, limit, "rate_limit.set").await?;
-                    Ok(limit.clone())
+                    let mut made = limit.clone();
+                    rate_limit::fill_in(tx, std::slice::from_mut(&mut made), limit.created_at).await?;
+                    Ok(made)
                 })
             })
             .await?;
@@ -114,8 +125,9 @@ impl Cloud {
                     let found = rate_limit::find(tx, organization, id).await?.ok_or_else(|| not_found(id))?;
                     check_value(found.metric, value)?;
                     rate_limit::set_value(tx, organization, id, value).await?;
-                    let limit = RateLimit { value, ..found };
+                    let mut limit = RateLimit { value, ..found };
                     cloud.record_rate_limit(tx, actor, &limit, "rate_limit.set").await?;
+                    rate_limit::fill_in(tx, std::slice::from_mut(&mut limit), cloud.now()).await?;
                     Ok(limit)
                 })
             })
@@ -148,16 +160,30 @@ impl Cloud {
 
     pub async fn get_rate_limit(&self, actor: &Actor, id: &RateLimitId) -> Result<RateLimit> {
         actor.require(Action::ManageLimits)?;
-        let organization = actor.organization()?;
-        let found =
-            self.store.read((organization, id), |(organization, id), tx| Box::pin(rate_limit::find(tx, organization, id))).await?;
-        found.ok_or_else(|| not_found(id))
+        let (organization, now) = (actor.organization()?, self.now());
+        self.store
+            .read((organization, id), move |(organization, id), tx| {
+                Box::pin(async move {
+                    let mut found = rate_limit::find(tx, organization, id).await?.ok_or_else(|| not_found(id))?;
+                    rate_limit::fill_in(tx, std::slice::from_mut(&mut found), now).await?;
+                    Ok(found)
+                })
+            })
+            .await
     }
 
     pub async fn list_rate_limits(&self, actor: &Actor, page: &PageRequest) -> Result<Page<RateLimit>> {
         actor.require(Action::ManageLimits)?;
-        let organization = actor.organization()?;
-        self.store.read((organization, page), |(organization, page), tx| Box::pin(rate_limit::list(tx, organization, page))).await
+        let (organization, now) = (actor.organization()?, self.now());
+        self.store
+            .read((organization, page), move |(organization, page), tx| {
+                Box::pin(async move {
+                    let mut found = rate_limit::list(tx, organization, page).await?;
+                    rate_limit::fill_in(tx, &mut found.items, now).await?;
+                    Ok(found)
+                })
+            })
+            .await
     }
 
     /// Draws for a gateway, all in one transaction.

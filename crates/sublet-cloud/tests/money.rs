@@ -8,11 +8,11 @@ use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, RateLimits, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
-    TokenUsage,
+    Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenUsage,
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::rate::RateLimits;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};

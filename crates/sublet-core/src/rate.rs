@@ -334,6 +334,14 @@ impl Bucket {
         self.holders.iter().fold(0, |sum, holder| sum.saturating_add(holder.units))
     }
 
+    /// What is left beyond what gateways hold.
+    pub fn remaining(mut self, value: i64, now: Timestamp) -> i64 {
+        self.holders.retain(|holder| holder.until > now.micros());
+        self.level.resize(value);
+        self.level.refill(now, self.held());
+        self.level.units()
+    }
+
     /// Takes note of what a gateway tells, and gives it what it asks for if that is there. Half of what is left stays for
     /// others, unless more is needed: near its end a limit is drawn unit by unit.
     pub fn draw(&mut self, gateway: (&GatewayId, i64), draw: &Draw, now: Timestamp) -> Drawn {

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
-    price, project, public, quote, remote_model, sku, usage, user, why,
+    price, project, public, quote, rate_limit, remote_model, sku, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -100,6 +100,11 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListInvoices => to!(invoice::list),
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
+        Operation::ListRateLimits => to!(rate_limit::list),
+        Operation::CreateRateLimit => to!(rate_limit::create),
+        Operation::GetRateLimit => to!(rate_limit::get),
+        Operation::SetRateLimit => to!(rate_limit::update),
+        Operation::DeleteRateLimit => to!(rate_limit::delete),
         Operation::ListLicences => to!(model_card::list_licences),
         Operation::AcceptLicence => to!(model_card::accept_licence),
         Operation::GetOrganizationUsage => to!(usage::summary),

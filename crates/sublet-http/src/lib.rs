@@ -37,6 +37,7 @@ mod price;
 mod project;
 mod public;
 mod quote;
+mod rate_limit;
 mod remote_model;
 mod router;
 mod sku;

@@ -25,6 +25,8 @@ pub struct RateLimit {
     pub model: Option<String>,
     pub end_users: EndUsers,
     pub created_at: Timestamp,
+    /// What its bucket had left when it was read; `None` if there are several.
+    pub remaining: Option<i64>,
 }
 
 impl RateLimit {
@@ -63,7 +65,8 @@ fn from_row(row: &Row) -> Result<RateLimit> {
     let (id, organization, subject, metric, value) = (row.parse()?, row.parse()?, row.string()?, row.parse()?, row.int()?);
     let (model, end_users) = (row.string()?, read_end_users(row.text()?)?);
     let model = Some(model).filter(|model| !model.is_empty());
-    Ok(RateLimit { id, organization, subject, metric, value, model, end_users, created_at: row.time()? })
+    let created_at = row.time()?;
+    Ok(RateLimit { id, organization, subject, metric, value, model, end_users, created_at, remaining: None })
 }
 
 /// Adds a limit. False if the subject has one like it.
@@ -156,6 +159,16 @@ pub async fn remove(tx: &mut Tx, organization: &OrganizationId, id: &RateLimitId
         .execute("DELETE FROM rate_limits WHERE organization_id = $1 AND id = $2", params![organization.as_str(), id.as_str()])
         .await?;
     Ok(removed == 1)
+}
+
+/// Reads what is left of limits that have one bucket each.
+pub async fn fill_in(tx: &mut Tx, limits: &mut [RateLimit], now: Timestamp) -> Result<()> {
+    for limit in limits.iter_mut().filter(|limit| limit.end_users != EndUsers::Each) {
+        let bucket = limit.id.as_str().into();
+        let draw = Draw { bucket, metric: limit.metric, value: limit.value, keeps: 0, back: 0, debt: 0, least: 0, wanted: 0 };
+        limit.remaining = Some(bucket_of(tx, &draw, now).await?.remaining(limit.value, now));
+    }
+    Ok(())
 }
 
 /// The bucket that a gateway draws from; a full one if nobody did before.

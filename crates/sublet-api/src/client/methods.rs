@@ -4,7 +4,7 @@ use std::io::Read;
 
 use sublet_core::error::Result;
 use sublet_core::id::{
-    DeviceId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, ReplicaId, RequestId,
+    DeviceId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, RateLimitId, ReplicaId, RequestId,
 };
 
 use super::{Chunks, Client, IdempotencyKey};
@@ -29,6 +29,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PublishPriceList};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
@@ -180,6 +181,21 @@ impl Client {
             LimitPath::Project(project) => self.call(Operation::DeleteProjectLimit, &[project.as_str(), window]).json(),
             LimitPath::Key(at) => self.call(Operation::DeleteKeyLimit, &[at.project.as_str(), at.key.as_str(), window]).json(),
         }
+    }
+    pub fn rate_limits(&self, query: &ListQuery) -> Result<List<RateLimit>> {
+        self.call(Operation::ListRateLimits, &[]).query(query).json()
+    }
+    pub fn create_rate_limit(&self, body: &CreateRateLimit, key: &IdempotencyKey) -> Result<RateLimit> {
+        self.call(Operation::CreateRateLimit, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn rate_limit(&self, id: &RateLimitId) -> Result<RateLimit> {
+        self.call(Operation::GetRateLimit, &[id.as_str()]).json()
+    }
+    pub fn set_rate_limit(&self, id: &RateLimitId, body: &SetRateLimit) -> Result<RateLimit> {
+        self.call(Operation::SetRateLimit, &[id.as_str()]).body(body).json()
+    }
+    pub fn remove_rate_limit(&self, id: &RateLimitId) -> Result<Deleted> {
+        self.call(Operation::DeleteRateLimit, &[id.as_str()]).json()
     }
     pub fn organization_usage(&self, query: &UsageQuery) -> Result<UsageSummary> {
         self.call(Operation::GetOrganizationUsage, &[]).query(query).json()

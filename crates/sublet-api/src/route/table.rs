@@ -26,6 +26,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
+use crate::rate_limit::{self, RateLimit};
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
@@ -140,6 +141,12 @@ routes! {
     ListKeyLimits           = Get    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits"          .open(Admin, "A key's spend limits.").gives::<List<SpendLimit>>();
     SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
     DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").gives::<Deleted>();
+
+    ListRateLimits  = Get    "/v1/organization/rate_limits"      .open(Admin, "The organization's limits on speed, with what is left of them.").query::<ListQuery>().gives::<List<RateLimit>>();
+    CreateRateLimit = Post   "/v1/organization/rate_limits"      .open(Admin, "Limits the speed of the organization, a project or a key, on a model or on end users.").creates().takes::<rate_limit::CreateRateLimit>().gives::<RateLimit>();
+    GetRateLimit    = Get    "/v1/organization/rate_limits/{id}" .open(Admin, "One limit on speed.").gives::<RateLimit>();
+    SetRateLimit    = Put    "/v1/organization/rate_limits/{id}" .open(Admin, "Changes the value of a limit on speed; what was used stays used.").takes::<rate_limit::SetRateLimit>().gives::<RateLimit>();
+    DeleteRateLimit = Delete "/v1/organization/rate_limits/{id}" .open(Admin, "Removes a limit on speed.").gives::<Deleted>();
 
     ListLicences         = Get  "/v1/organization/licences"              .open(Admin, "The licences of models that the organization accepted.").gives::<List<AcceptedLicence>>();
     AcceptLicence        = Post "/v1/organization/licences"              .open(Admin, "Accepts a model's licence, so that the organization's keys may call it.").creates().takes::<AcceptLicence>().gives::<AcceptedLicence>();

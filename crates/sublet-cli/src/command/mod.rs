@@ -18,6 +18,7 @@ pub mod organization;
 pub mod price;
 pub mod project;
 pub mod quote;
+pub mod rate_limit;
 pub mod replica;
 pub mod run;
 pub mod sku;
@@ -68,6 +69,9 @@ pub enum Command {
     /// Credit, limits, charges, invoices
     #[command(subcommand)]
     Billing(billing::BillingCommand),
+    /// Limits on speed (admin); all that apply do apply
+    #[command(subcommand)]
+    RateLimits(rate_limit::RateLimitCommand),
     /// Keys of projects
     #[command(subcommand)]
     Keys(key::KeyCommand),
@@ -108,6 +112,7 @@ impl Command {
             Self::Jobs(command) => command.run(context),
             Self::Models(command) => command.run(context),
             Self::Replicas(command) => command.run(context),
+            Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),

@@ -24,6 +24,11 @@ pub fn account() -> Value {
         "limits": [], "spendable": eur("20")})
 }
 
+pub fn rate_limit() -> Value {
+    json!({"object": "rate_limit", "id": "rlim_1", "subject": "proj_1", "metric": "tokens_per_day", "value": 1_000_000,
+        "model": "tiny", "each_end_user": false, "end_user": null, "remaining": 999_000, "created_at": 1_772_323_200})
+}
+
 pub fn quote() -> Value {
     json!({"object": "quote", "id": "quote_1", "project": "proj_1", "status": "open", "sku": "cpu", "units": 2,
         "notice": "n0", "price": eur("0.02"), "price_version": "abc", "minimum_seconds": 0, "maximum_seconds": null,

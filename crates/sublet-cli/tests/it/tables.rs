@@ -66,6 +66,7 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("projects list", "GET /v1/organization/projects", object::list(vec![project])),
         ("keys list --project proj_1", "GET /v1/organization/projects/proj_1/api_keys", object::list(vec![object::key()])),
         ("audit list", "GET /v1/organization/audit_logs", object::list(vec![entry])),
+        ("rate-limits list", "GET /v1/organization/rate_limits", object::list(vec![object::rate_limit()])),
         ("billing limits list", "GET /v1/organization/spend_limits", object::list(vec![object::limit()])),
         ("billing charges", "GET /v1/organization/billing/charges", object::list(vec![charge])),
         ("billing invoices list", "GET /v1/organization/billing/invoices", object::list(vec![object::invoice()])),

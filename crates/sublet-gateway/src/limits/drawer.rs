@@ -2,13 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::meter::{Meter, Purpose, send};
+use crate::generation::monotonic;
 use sublet_core::admission::Admission;
 use sublet_core::id::GatewayId;
 use sublet_core::rate::{DRAWS_MAX, Draw, DrawRequest};
 use sublet_core::{Clock, Error};
-use tokio::time::Instant;
-
-use super::meter::{Meter, Purpose, send};
 
 pub(super) struct Drawer {
     admission: Arc<dyn Admission>,
@@ -102,7 +101,7 @@ async fn run(mut running: Running) {
     while let Some(batch) = drawer.next() {
         running.asked = batch.into_iter().map(|(meter, purpose)| (Arc::clone(&meter), meter.compose(purpose))).collect();
         let draws = running.asked.iter().map(|(_, draw)| draw.clone()).collect();
-        let asked_at = Instant::now();
+        let asked_at = monotonic();
         let request = DrawRequest { gateway: drawer.gateway.clone(), fence: drawer.fence, draws };
         let answer = drawer.admission.draw_limits(request).await;
         match answer {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::burn::Burn;
+use crate::generation::monotonic;
 
 /// What is held is not used any more so long before the cloud counts it as lost.
 const LIFE_MARGIN: DurationMs = DurationMs::from_seconds(5);
@@ -103,7 +104,7 @@ impl Meter {
             free: 0,
             in_use: 0,
             told: 0,
-            told_at: Instant::now(),
+            told_at: monotonic(),
             level: Level::full(rule.metric, rule.value, now),
             waiters: VecDeque::new(),
             drawing: false,

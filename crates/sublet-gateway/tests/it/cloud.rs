@@ -62,7 +62,7 @@ pub struct Cloud {
     pub buckets: Mutex<BTreeMap<Arc<str>, Bucket>>,
     /// That of every gateway on it.
     pub clock: Arc<TestClock>,
-    pub draws: AtomicU64,
+    pub draws: tokio::sync::watch::Sender<u64>,
     pub remote: Mutex<Arc<RemoteModels>>,
     pub cards: Mutex<Arc<Cards>>,
 }
@@ -110,7 +110,7 @@ impl Cloud {
             window_ends_at: Mutex::default(),
             buckets: Mutex::default(),
             clock: TestClock::new(),
-            draws: AtomicU64::new(0),
+            draws: tokio::sync::watch::Sender::new(0),
             remote: Mutex::default(),
             cards: Mutex::default(),
         })
@@ -338,7 +338,7 @@ impl Admission for Cloud {
                 self.go.notified().await;
             }
             self.check_reachable()?;
-            self.draws.fetch_add(1, Ordering::SeqCst);
+            self.draws.send_modify(|count| *count += 1);
             assert!(request.draws.is_sorted_by(|one, other| one.bucket < other.bucket), "one draw of each bucket, in order");
             let now = self.clock.now();
             let drawn = self.draw(&request, now);

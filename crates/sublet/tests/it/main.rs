@@ -16,6 +16,7 @@ mod jobs;
 mod kill;
 mod lifecycle;
 mod privacy;
+mod rate_limits;
 mod remote;
 mod routes;
 mod server;

@@ -100,6 +100,7 @@ struct Owned {
     invoice: String,
     file: String,
     batch: String,
+    rate_limit: String,
 }
 
 impl Owned {
@@ -115,6 +116,7 @@ impl Owned {
         let batch = ended(server, &keys.project, &create(server, &keys.project, &file, &json!({})));
         let user = json!({ "name": "Ada", "email": "ada@example.com", "role": "reader" });
         let key = server.new_key("owned");
+        let rate_limit = json!({ "subject": key.id, "metric": "requests_per_minute", "value": 1_000 });
         Self {
             project: key.project,
             key: key.id,
@@ -126,6 +128,7 @@ impl Owned {
             invoice: text(&server.make("/v1/organization/billing/invoices", &keys.admin, &json!({}))["id"]),
             file,
             batch: text(&batch["id"]),
+            rate_limit: text(&server.make("/v1/organization/rate_limits", &keys.admin, &rate_limit)["id"]),
         }
     }
 
@@ -143,6 +146,7 @@ impl Owned {
             ("/invoices/", vec![&self.invoice]),
             ("/files/", vec![&self.file]),
             ("/batches/", vec![&self.batch]),
+            ("/rate_limits/", vec![&self.rate_limit]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()
@@ -208,6 +212,7 @@ fn assert_found_by_owner_only(server: &Server, route: &Route, owned: &Owned, (id
         let asked = server.ask(method(route), &path).key(key);
         let body = match route.operation {
             Operation::CreateKey => json!({ "name": "stolen" }),
+            Operation::SetRateLimit => json!({ "value": 1 }),
             _ => json!({ "amount": "1" }),
         };
         if route.request.is_some() { asked.json(&body) } else { asked }.send().unwrap()
@@ -228,7 +233,7 @@ fn lists_of_a_stranger_are_empty(server: &Server, stranger: &Stranger) {
     for path in ["/v1/jobs", "/v1/leases", "/v1/quotes", "/v1/files", "/v1/batches"] {
         assert_eq!(server.see(path, &stranger.project)["data"], json!([]), "{path}");
     }
-    for path in ["billing/charges", "billing/invoices", "users", "spend_limits"] {
+    for path in ["billing/charges", "billing/invoices", "users", "spend_limits", "rate_limits"] {
         assert_eq!(server.see(&format!("/v1/organization/{path}"), &stranger.admin)["data"], json!([]), "{path}");
     }
 }
