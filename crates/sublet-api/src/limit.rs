@@ -15,6 +15,12 @@ pub struct SpendLimit {
     pub object: SpendLimitTag,
     pub owner: LimitOwner,
     pub window: LimitWindow,
+    /// Counts requests for this model only; all models together if null.
+    pub model: Option<String>,
+    /// Every end user has the limit for himself; what is spent, held and left is then that of one who spent nothing.
+    pub each_end_user: bool,
+    /// Counts requests of this end user only.
+    pub end_user: Option<String>,
     pub amount: Money,
     /// Settled in the window.
     pub spent: Money,
@@ -56,6 +62,22 @@ impl LimitWindow {
             Self::Month => "month",
         }
     }
+}
+
+/// Which of the owner's requests a limit is on; all of them if nothing is said.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitQuery {
+    /// Requests for this model; the name is the model's own, not an alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Every end user has the limit for himself. The end user is `safety_identifier` or `user` of a request, in Anthropic's
+    /// API `metadata.user_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each_end_user: Option<bool>,
+    /// Requests of this end user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
 }
 
 /// Body that sets a limit; the window is in the path.

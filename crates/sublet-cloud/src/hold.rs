@@ -1,5 +1,6 @@
 //! Holds of long-running work: placed, extended, captured, released, each inside the caller's transaction.
 
+use sublet_core::admission::SpendClass;
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
@@ -27,7 +28,9 @@ impl Cloud {
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let periods = periods_at(&found.time_zone, now)?;
         let key = owner.key.as_ref().map_or("", KeyId::as_str);
-        let budgets = budget::chain(tx, &[key, owner.project.as_str(), owner.organization.as_str()], &periods).await?;
+        let budgets =
+            budget::chain(tx, &[key, owner.project.as_str(), owner.organization.as_str()], &SpendClass::default(), &periods)
+                .await?;
         let budgets: Vec<BudgetRef> = budgets.into_iter().map(|budget| budget.reference).collect();
         budget::reserve(tx, &budgets, amount).await?;
         let available = ledger::available(tx, &owner.organization).await?;

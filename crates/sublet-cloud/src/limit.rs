@@ -1,8 +1,11 @@
 //! Spend limits: set by administrators, shown to everybody they bind.
 
+use sublet_core::admission::Narrowing;
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
+use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
 use sublet_store::budget::{Budget, BudgetWindow};
+use sublet_store::change::{self, Subject};
 use sublet_store::limit::{self, SpendLimit};
 use sublet_store::{Tx, key, organization, project};
 
@@ -48,62 +51,115 @@ impl LimitSubject {
     }
 }
 
+/// A subject, and which of its requests are limited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LimitTarget {
+    pub subject: LimitSubject,
+    pub requests: Narrowing,
+}
+
+/// All of its requests.
+impl From<&LimitSubject> for LimitTarget {
+    fn from(subject: &LimitSubject) -> Self {
+        Self { subject: subject.clone(), requests: Narrowing::NONE }
+    }
+}
+
+impl LimitTarget {
+    /// Reads a limit's stored name.
+    pub fn parse(name: &str) -> Result<Self> {
+        let (subject, requests) = Narrowing::parse(name);
+        Ok(Self { subject: LimitSubject::parse(subject)?, requests })
+    }
+
+    pub fn name(&self) -> String {
+        self.requests.name(self.subject.as_str())
+    }
+
+    fn check(&self) -> Result<()> {
+        let Narrowing { model, end_users } = &self.requests;
+        check_name("a model", "model", model.as_deref())?;
+        if model.as_deref().is_some_and(|model| model.contains(char::is_whitespace)) {
+            return Err(Error::new(ErrorCode::InvalidRequest, "the name of a model has no spaces").param("model"));
+        }
+        match end_users {
+            EndUsers::One(name) => check_name("an end user", "end_user", Some(name)),
+            EndUsers::All | EndUsers::Each => Ok(()),
+        }
+    }
+}
+
+/// Longest name of a model or an end user.
+const NAME_BYTES_MAX: usize = 256;
+
+pub(crate) fn check_name(what: &str, param: &str, name: Option<&str>) -> Result<()> {
+    let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if name.is_none_or(is_name) {
+        return Ok(());
+    }
+    let message = format!("the name of {what} has 1 to {NAME_BYTES_MAX} bytes and no control characters");
+    Err(Error::new(ErrorCode::InvalidRequest, message).param(param))
+}
+
 impl Cloud {
-    /// Sets a limit, or changes its amount. It binds from the next reservation on.
+    /// Sets a limit, or changes its amount. It binds from the next reservation on. One on some requests only counts what is
+    /// spent from now on, by requests that begin from now on.
     pub async fn set_limit(
         &self,
         actor: &Actor,
-        subject: &LimitSubject,
+        target: impl Into<LimitTarget>,
         window: BudgetWindow,
         amount: Nanos,
     ) -> Result<SpendLimit> {
         actor.require(Action::ManageLimits)?;
+        let target: LimitTarget = target.into();
+        target.check()?;
         if amount.is_negative() {
             return Err(Error::new(ErrorCode::InvalidAmount, "a spend limit is not negative").param("amount"));
         }
         let now = self.now();
-        let limit = SpendLimit {
-            subject: subject.as_str().to_owned(),
-            window,
-            organization: actor.organization()?.clone(),
-            amount,
-            created_at: now,
-        };
+        let limit =
+            SpendLimit { subject: target.name(), window, organization: actor.organization()?.clone(), amount, created_at: now };
         self.store
-            .write((self, actor, subject, &limit), move |(cloud, actor, subject, limit), tx| {
+            .write((self, actor, &target, &limit), move |(cloud, actor, target, limit), tx| {
                 Box::pin(async move {
-                    subject.check(tx, &actor.scope).await?;
+                    target.subject.check(tx, &actor.scope).await?;
                     let organization = organization::get(tx, &actor.scope, &limit.organization).await?;
                     limit::set(tx, limit, &periods_at(&organization.time_zone, now)?).await?;
+                    announce(tx, target).await?;
                     let detail = format!("{} {} per {}", limit.amount, organization.currency, limit.window.as_str());
                     let deed = Deed {
                         organization: Some(&limit.organization),
                         action: "spend_limit.set",
-                        target: subject.as_str(),
+                        target: target.subject.as_str(),
                         detail,
                     };
                     cloud.record(tx, actor, deed, now).await
                 })
             })
             .await?;
+        self.follow().await?;
         Ok(limit)
     }
 
-    pub async fn remove_limit(&self, actor: &Actor, subject: &LimitSubject, window: BudgetWindow) -> Result<()> {
+    pub async fn remove_limit(&self, actor: &Actor, target: impl Into<LimitTarget>, window: BudgetWindow) -> Result<()> {
         actor.require(Action::ManageLimits)?;
+        let target: LimitTarget = target.into();
         let organization = actor.organization()?;
         let now = self.now();
         self.store
-            .write((self, actor, organization, subject), move |(cloud, actor, organization, subject), tx| {
+            .write((self, actor, organization, &target), move |(cloud, actor, organization, target), tx| {
                 Box::pin(async move {
-                    limit::remove(tx, organization, subject.as_str(), window).await?;
+                    limit::remove(tx, organization, &target.name(), window).await?;
+                    announce(tx, target).await?;
                     let detail = format!("per {}", window.as_str());
-                    let deed =
-                        Deed { organization: Some(organization), action: "spend_limit.remove", target: subject.as_str(), detail };
+                    let target = target.subject.as_str();
+                    let deed = Deed { organization: Some(organization), action: "spend_limit.remove", target, detail };
                     cloud.record(tx, actor, deed, now).await
                 })
             })
-            .await
+            .await?;
+        self.follow().await
     }
 
     /// Limits with what is spent and held in their running windows. A project key sees those that bind it.
@@ -126,6 +182,14 @@ impl Cloud {
             .await?;
         let Some(project) = actor.scope.project() else { return Ok(limits) };
         let own = [organization.as_str(), project.as_str(), actor.key.as_ref().map_or("", KeyId::as_str)];
-        Ok(limits.into_iter().filter(|(limit, _)| own.contains(&limit.subject.as_str())).collect())
+        Ok(limits.into_iter().filter(|(limit, _)| own.contains(&Narrowing::parse(&limit.subject).0)).collect())
     }
+}
+
+/// Gateways know limits on some requests only as part of a key's access; the others they meet when they ask for money.
+async fn announce(tx: &mut Tx, target: &LimitTarget) -> Result<()> {
+    if target.requests != Narrowing::NONE {
+        change::announce(tx, Subject::Access).await?;
+    }
+    Ok(())
 }

@@ -9,11 +9,9 @@ use sublet_store::{Page, PageRequest, Tx, slice};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call, Render};
-use crate::limit::LimitSubject;
+use crate::limit::{LimitSubject, check_name};
 use crate::{Action, Actor, Cloud};
 
-/// Longest name of a model or an end user.
-const NAME_BYTES_MAX: usize = 256;
 /// A bucket that nobody drew from for so long is full again, whatever it counts.
 const BUCKET_LIFE: DurationMs = DurationMs::from_hours(25);
 /// Buckets that are forgotten in one transaction.
@@ -32,17 +30,10 @@ pub struct NewRateLimit {
 impl NewRateLimit {
     fn check(&self) -> Result<()> {
         check_value(self.metric, self.value)?;
-        let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
-        let wrong = |what: &str, param: &str| {
-            let message = format!("the name of {what} has 1 to {NAME_BYTES_MAX} bytes and no control characters");
-            Err(Error::new(ErrorCode::InvalidRequest, message).param(param))
-        };
-        if self.model.as_deref().is_some_and(|model| !is_name(model)) {
-            return wrong("a model", "model");
-        }
+        check_name("a model", "model", self.model.as_deref())?;
         match &self.end_users {
-            EndUsers::One(name) if !is_name(name) => wrong("an end user", "end_user"),
-            EndUsers::One(_) | EndUsers::Each | EndUsers::All => Ok(()),
+            EndUsers::One(name) => check_name("an end user", "end_user", Some(name)),
+            EndUsers::Each | EndUsers::All => Ok(()),
         }
     }
 }

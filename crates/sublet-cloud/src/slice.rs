@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sublet_core::admission::{Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenPrices};
+use sublet_core::admission::{
+    Access, Admission, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenPrices,
+};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::rate::{DrawRequest, Drawn};
@@ -146,7 +148,9 @@ impl Cloud {
                     let (owner, project) = live_owner(tx, key, now).await?;
                     let organization = organization::get(tx, &Scope::Operator, &owner).await?;
                     let periods = periods_at(&organization.time_zone, now)?;
-                    let budgets = budget::chain(tx, &[key.as_str(), project.as_str(), owner.as_str()], &periods).await?;
+                    let budgets =
+                        budget::chain(tx, &[key.as_str(), project.as_str(), owner.as_str()], &SpendClass::default(), &periods)
+                            .await?;
                     let in_slices = slice::open_total(tx, &owner).await?;
                     let available = ledger::available(tx, &owner).await?.total()?;
                     let credit = available.checked_add(organization.credit_limit)?.checked_add(in_slices)?;
@@ -161,7 +165,8 @@ impl Cloud {
         let (owner, project) = live_owner(tx, &request.key, now).await?;
         let organization = organization::get(tx, &Scope::Operator, &owner).await?;
         let periods = periods_at(&organization.time_zone, now)?;
-        let budgets = budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &periods).await?;
+        let budgets =
+            budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &request.class, &periods).await?;
         let available = ledger::available(tx, &owner).await?;
         let source = Source { organization, budgets, available };
         let amount = source.grant(request)?;

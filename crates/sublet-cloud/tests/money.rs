@@ -4,15 +4,16 @@
 use sublet_cloud::hold::HoldOwner;
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::key::NewKey;
-use sublet_cloud::limit::LimitSubject;
+use sublet_cloud::limit::{LimitSubject, LimitTarget};
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenUsage,
+    Access, Admission, ModelAccess, Narrowing, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
+    SpendClass, TokenUsage,
 };
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::key::Secret;
-use sublet_core::rate::RateLimits;
+use sublet_core::rate::{EndUser, EndUsers, RateLimits};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};
@@ -46,10 +47,16 @@ impl Session {
         let slice = extend.cloned().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend);
         self.grant_to(slice, least, wanted).await
     }
+    /// A new slice for some of the key's requests.
+    async fn grant_for(&self, class: SpendClass, amount: i64) -> Result<SliceGrant> {
+        let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
+        let (slice, least, wanted) = (SliceTarget::Open(self.cloud.ids().mint()), Nanos::new(amount), Nanos::new(amount));
+        self.port.grant_slice(SliceRequest { gateway, fence, key, class, slice, wanted, least }).await
+    }
     async fn grant_to(&self, slice: SliceTarget, least: i64, wanted: i64) -> Result<SliceGrant> {
         let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
         let (least, wanted) = (Nanos::new(least), Nanos::new(wanted));
-        self.port.grant_slice(SliceRequest { gateway, fence, key, slice, wanted, least }).await
+        self.port.grant_slice(SliceRequest { gateway, fence, key, class: SpendClass::default(), slice, wanted, least }).await
     }
     async fn give_back(&self, slice: &SliceId, records: i64) -> Result<SliceClosed> {
         self.port.return_slice(SliceReturn { slice: slice.clone(), fence: self.fence, records }).await
@@ -199,6 +206,52 @@ on_both_databases! {
             assert!(error.message().contains(part), "{part}: {error}");
         }
         assert!(error.alternatives()[0].contains("2026-03-31T22:00:00"), "{:?}", error.alternatives());
+    }
+
+    async fn a_limit_on_some_requests_leaves_the_others_alone(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let project = LimitSubject::Project(session.access.project.clone());
+        let target = |model: Option<&str>, end_users| LimitTarget {
+            subject: project.clone(),
+            requests: Narrowing { model: model.map(Into::into), end_users },
+        };
+        let set = async |target: &LimitTarget, amount| {
+            cloud.cloud.set_limit(&admin, target.clone(), BudgetWindow::Day, Nanos::new(amount)).await.expect("the limit is set");
+        };
+        let (by_model, each) = (target(Some("m"), EndUsers::All), target(None, EndUsers::Each));
+        set(&by_model, 10).await;
+        set(&each, 6).await;
+        set(&target(Some("m"), EndUsers::One("bob".into())), 2).await;
+        let class = |model: Option<&str>, user: Option<&str>| SpendClass {
+            model: model.map(Into::into),
+            end_user: user.map(|name| EndUser { name: name.to_owned(), mark: format!("mark of {name}") }),
+        };
+        let (ann, bob) = (Some("ann"), Some("bob"));
+        session.grant(None, UNIT, UNIT).await.expect("other requests are not limited");
+        let open = session.grant_for(class(Some("m"), ann), 6).await.expect("of both limits");
+        session.grant_for(class(None, ann), 1).await.expect_err("six are all that ann has");
+        session.grant_for(class(None, bob), 4).await.expect("bob has his own");
+        session.grant_for(class(Some("m"), bob), 3).await.expect_err("bob has two for this model");
+        session.grant_for(class(Some("m"), Some("cem")), 5).await.expect_err("four are left for the model");
+        session.grant_for(class(Some("m"), bob), 2).await.expect("of three limits");
+        let refused = session.grant_for(class(Some("m"), Some("cem")), 3).await.expect_err("two are left");
+        assert!(refused.message().contains(&format!("{} model=m (0.00000001 a day)", session.access.project)), "{refused}");
+        assert_eq!(session.give_back(&open.slice, 0).await.expect("asked"), SliceClosed::Released(Nanos::new(6)));
+        session.grant_for(class(Some("m"), ann), 6).await.expect("all of it is back");
+        // A change reaches the budgets of those who have spent already, a removal leaves nothing behind.
+        set(&each, 7).await;
+        session.grant_for(class(None, ann), 1).await.expect("one more");
+        session.grant_for(class(None, ann), 1).await.expect_err("and no more than that");
+        let listed = cloud.cloud.list_limits(&admin, Some(&project)).await.expect("limits");
+        assert_eq!(listed.len(), 3, "{listed:?}");
+        assert_eq!(session.port.authenticate(&cloud.keys.project).await.expect("works").narrow_limits.len(), 3);
+        cloud.cloud.remove_limit(&admin, each, BudgetWindow::Day).await.expect("removed");
+        session.grant_for(class(None, ann), UNIT).await.expect("no limit any more");
+        for (wrong, param) in [(target(Some("a b"), EndUsers::All), "model"), (target(None, EndUsers::One("".into())), "end_user")] {
+            let error = cloud.cloud.set_limit(&admin, wrong, BudgetWindow::Day, Nanos::new(1)).await.expect_err("wrong");
+            assert_eq!((error.code(), error.param_name()), (ErrorCode::InvalidRequest, Some(param)));
+        }
     }
 
     async fn a_daily_limit_starts_anew_at_midnight_of_the_account(cloud: &TestCloud) {

@@ -15,7 +15,7 @@ use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
 use crate::quantity::TokenCount;
-use crate::rate::{DrawRequest, Drawn, RateRule};
+use crate::rate::{DrawRequest, Drawn, EndUser, EndUsers, RateRule};
 use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
@@ -29,6 +29,8 @@ pub struct Access {
     pub models: ModelAccess,
     /// Limits on speed: those of the key, its project and its organization.
     pub limits: Vec<RateRule>,
+    /// The spend limits that are on some of its requests only.
+    pub narrow_limits: Vec<Narrowing>,
     pub expires_at: Option<Timestamp>,
     /// Licences that the organization agreed to.
     pub licences: Vec<AcceptedLicence>,
@@ -47,6 +49,105 @@ impl ModelAccess {
             Self::All => true,
             Self::Only(names) => names.iter().any(|name| name == model),
         }
+    }
+}
+
+/// Some of a subject's requests: those for a model, those of end users, or both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Narrowing {
+    pub model: Option<Arc<str>>,
+    pub end_users: EndUsers,
+}
+
+impl Narrowing {
+    /// All requests.
+    pub const NONE: Self = Self { model: None, end_users: EndUsers::All };
+
+    /// What a limit on these requests of a subject is called.
+    pub fn name(&self, subject: &str) -> String {
+        let model = self.model.as_deref().map(|model| format!(" model={model}")).unwrap_or_default();
+        match &self.end_users {
+            EndUsers::All => format!("{subject}{model}"),
+            EndUsers::Each => format!("{subject}{model} each_end_user"),
+            EndUsers::One(name) => format!("{subject}{model} end_user={name}"),
+        }
+    }
+
+    /// Takes a name apart. Names of subjects and models have no spaces.
+    pub fn parse(name: &str) -> (&str, Self) {
+        let (subject, mut rest) = name.split_once(' ').unwrap_or((name, ""));
+        let mut narrowing = Self::NONE;
+        if let Some(after) = rest.strip_prefix("model=") {
+            let (model, after) = after.split_once(' ').unwrap_or((after, ""));
+            narrowing.model = Some(model.into());
+            rest = after;
+        }
+        narrowing.end_users = match rest.strip_prefix("end_user=") {
+            Some(user) => EndUsers::One(user.into()),
+            None if rest == "each_end_user" => EndUsers::Each,
+            None => EndUsers::All,
+        };
+        (subject, narrowing)
+    }
+
+    fn admits(&self, model: &str, end_user: Option<&EndUser>) -> bool {
+        let is_user = match &self.end_users {
+            EndUsers::All | EndUsers::Each => true,
+            EndUsers::One(name) => end_user.is_some_and(|user| *user.name == **name),
+        };
+        is_user && self.model.as_deref().is_none_or(|limited| limited == model)
+    }
+}
+
+/// Requests of a key that share a slice, because the same spend limits apply to all of them.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct SpendClass {
+    pub model: Option<Arc<str>>,
+    /// Unnamed ones are those of one more end user.
+    pub end_user: Option<EndUser>,
+}
+
+impl SpendClass {
+    /// The limits that may apply to a subject's requests of this class, and the budget of each.
+    pub fn budgets_of(&self, subject: &str) -> Vec<(String, String)> {
+        let models = std::iter::once(None).chain(self.model.clone().map(Some));
+        let mut budgets = Vec::new();
+        for model in models {
+            let mut add = |end_users, mark: Option<&str>| {
+                let limit = Narrowing { model: model.clone(), end_users }.name(subject);
+                let budget = mark.map_or_else(|| limit.clone(), |mark| format!("{limit} #{mark}"));
+                budgets.push((limit, budget));
+            };
+            add(EndUsers::All, None);
+            if let Some(user) = &self.end_user {
+                add(EndUsers::Each, Some(&user.mark));
+                add(EndUsers::One(user.name.as_str().into()), None);
+            }
+        }
+        budgets
+    }
+}
+
+impl Access {
+    /// What shares its money with a request.
+    pub fn spend_class(&self, model: &str, end_user: Option<&EndUser>) -> SpendClass {
+        let mut class = SpendClass::default();
+        for limit in self.narrow_limits.iter().filter(|limit| limit.admits(model, end_user)) {
+            if limit.model.is_some() {
+                class.model = Some(model.into());
+            }
+            if limit.end_users != EndUsers::All {
+                let unnamed = || EndUser { name: String::new(), mark: String::new() };
+                class.end_user = Some(end_user.cloned().unwrap_or_else(unnamed));
+            }
+        }
+        class
+    }
+
+    /// Whether anything depends on who the end user is.
+    pub fn needs_end_user(&self) -> bool {
+        let narrow = self.narrow_limits.iter().any(|limit| limit.end_users != EndUsers::All);
+        narrow || self.limits.iter().any(RateRule::needs_end_user)
     }
 }
 
@@ -110,6 +211,8 @@ pub struct SliceRequest {
     /// The gateway's session number: a later session fences off earlier ones.
     pub fence: i64,
     pub key: KeyId,
+    /// Which of the key's requests it is for.
+    pub class: SpendClass,
     pub slice: SliceTarget,
     /// What would be good to have.
     pub wanted: Nanos,
@@ -173,4 +276,75 @@ pub trait Admission: Send + Sync {
     fn draw_limits(&self, request: DrawRequest) -> BoxFuture<'_, Result<Vec<Drawn>>>;
     /// Gives the unspent part back.
     fn return_slice(&self, request: SliceReturn) -> BoxFuture<'_, Result<SliceClosed>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Identifier;
+
+    fn narrowing(model: Option<&str>, end_users: EndUsers) -> Narrowing {
+        Narrowing { model: model.map(Into::into), end_users }
+    }
+
+    fn ann() -> EndUser {
+        EndUser { name: "Ann B".to_owned(), mark: "a1".to_owned() }
+    }
+
+    #[test]
+    fn a_limit_s_name_says_which_requests_it_is_on() {
+        for (requests, name) in [
+            (Narrowing::NONE, "proj_1"),
+            (narrowing(Some("org/m"), EndUsers::All), "proj_1 model=org/m"),
+            (narrowing(None, EndUsers::Each), "proj_1 each_end_user"),
+            (narrowing(Some("m"), EndUsers::One("Ann B each_end_user".into())), "proj_1 model=m end_user=Ann B each_end_user"),
+        ] {
+            assert_eq!(requests.name("proj_1"), name);
+            assert_eq!(Narrowing::parse(name), ("proj_1", requests));
+        }
+    }
+
+    #[test]
+    fn a_class_names_every_limit_that_may_apply_and_a_budget_for_each() {
+        let class = SpendClass { model: Some("m".into()), end_user: Some(ann()) };
+        let budgets = class.budgets_of("key_1");
+        let names: Vec<&str> = budgets.iter().map(|(_, budget)| budget.as_str()).collect();
+        let expected = [
+            "key_1",
+            "key_1 each_end_user #a1",
+            "key_1 end_user=Ann B",
+            "key_1 model=m",
+            "key_1 model=m each_end_user #a1",
+            "key_1 model=m end_user=Ann B",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(SpendClass::default().budgets_of("key_1"), [("key_1".to_owned(), "key_1".to_owned())]);
+    }
+
+    #[test]
+    fn requests_share_money_unless_a_limit_tells_them_apart() {
+        let access = |narrow_limits| Access {
+            key: KeyId::from_trusted("key_1".into()),
+            project: ProjectId::from_trusted("proj_1".into()),
+            organization: OrganizationId::from_trusted("org_1".into()),
+            currency: Currency::EUR,
+            models: ModelAccess::All,
+            limits: Vec::new(),
+            narrow_limits,
+            expires_at: None,
+            licences: Vec::new(),
+        };
+        let of = |model: Option<&str>, end_user| SpendClass { model: model.map(Into::into), end_user };
+        let ann = ann();
+        assert_eq!(access(Vec::new()).spend_class("m", Some(&ann)), SpendClass::default());
+        let by_model = access(vec![narrowing(Some("m"), EndUsers::All)]);
+        assert_eq!(by_model.spend_class("m", Some(&ann)), of(Some("m"), None));
+        assert_eq!(by_model.spend_class("other", None), SpendClass::default());
+        let each = access(vec![narrowing(Some("m"), EndUsers::Each)]);
+        assert_eq!(each.spend_class("m", Some(&ann)), of(Some("m"), Some(ann.clone())));
+        assert_eq!(each.spend_class("m", None).end_user.map(|user| user.mark).as_deref(), Some(""));
+        let one = access(vec![narrowing(None, EndUsers::One("bob".into()))]);
+        assert_eq!(one.spend_class("m", Some(&ann)), SpendClass::default());
+        assert!(one.needs_end_user() && !by_model.needs_end_user());
+    }
 }

@@ -54,7 +54,7 @@ impl RateMetric {
     /// The largest value whose bucket is in range.
     pub const fn value_max(self) -> i64 {
         match self {
-            Self::RequestsPerMinute | Self::TokensPerMinute => u32::MAX as i64,
+            Self::RequestsPerMinute | Self::TokensPerMinute => 4_294_967_295,
             Self::TokensPerDay => 10_000_000_000,
             Self::ConcurrentRequests => 1_000_000,
         }
@@ -133,7 +133,7 @@ impl RateRule {
 }
 
 /// Who calls, as the customer's own program names him.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EndUser {
     pub name: String,
     /// Different for different names, and says nothing of them.

@@ -239,7 +239,7 @@ impl Gateway {
             task.abort();
         }
         let unsettled = self.journal.segments().durable().saturating_sub(self.settled_up_to());
-        ShutdownReport { stopped, unsettled, slices_left: self.keys.outstanding() }
+        ShutdownReport { stopped, unsettled, slices_left: self.keys.with_slices() }
     }
 
     async fn wait_until_empty(&self, within: DurationMs) {
@@ -262,7 +262,7 @@ impl Gateway {
                 self.keys.retire_unused(None, self.clock.now());
                 self.keys.give_back(None).await;
                 self.limits.give_back(self.clock.now()).await;
-                if self.keys.outstanding() == 0 {
+                if self.keys.with_slices() == 0 {
                     return;
                 }
                 tokio::time::sleep(RETURN_PAUSE.to_std()).await;

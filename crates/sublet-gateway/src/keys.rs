@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sublet_core::admission::{Access, SliceClosed};
+use sublet_core::admission::{Access, SliceClosed, SpendClass};
 use sublet_core::id::{KeyId, OrganizationId};
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 
@@ -19,19 +19,31 @@ const SHARDS: usize = 16;
 const RELEASE_RETRIES: u32 = 5;
 const RELEASE_PAUSE: DurationMs = DurationMs::from_millis(50);
 
+/// Classes of requests of one key that have a purse here at once.
+const CLASSES_MAX: usize = 4_096;
+
 /// One key's state.
 pub(crate) struct KeyState {
-    purse: Mutex<Arc<Purse>>,
+    key: KeyId,
+    /// The purses that new requests use.
+    purses: Mutex<Purses>,
     organization: OrganizationId,
 }
 
+struct Purses {
+    /// For requests to which only limits on all requests apply.
+    common: Arc<Purse>,
+    classes: HashMap<SpendClass, Arc<Purse>>,
+}
+
 impl KeyState {
-    fn purse(&self) -> MutexGuard<'_, Arc<Purse>> {
-        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    fn purses(&self) -> MutexGuard<'_, Purses> {
+        self.purses.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The purse that new requests use.
-    pub fn current(&self) -> Arc<Purse> {
-        Arc::clone(&self.purse())
+    /// All that new requests use.
+    fn current(&self) -> Vec<Arc<Purse>> {
+        let purses = self.purses();
+        std::iter::once(&purses.common).chain(purses.classes.values()).cloned().collect()
     }
 }
 
@@ -64,9 +76,27 @@ impl Keys {
         self.shards[last % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn new_purse(&self, key: &KeyId, organization: &OrganizationId) -> Arc<Purse> {
+    fn new_purse(&self, key: &KeyId, organization: &OrganizationId, class: &SpendClass) -> Arc<Purse> {
         let me = Weak::clone(&self.me);
-        Purse::new(Arc::clone(&self.bank), me, (key.clone(), organization.clone()))
+        Purse::new(Arc::clone(&self.bank), me, (key.clone(), organization.clone()), class.clone())
+    }
+
+    /// The purse that new requests of a class use.
+    pub fn purse(&self, state: &KeyState, class: &SpendClass) -> Result<Arc<Purse>> {
+        let mut purses = state.purses();
+        if *class == SpendClass::default() {
+            return Ok(Arc::clone(&purses.common));
+        }
+        if let Some(purse) = purses.classes.get(class) {
+            return Ok(Arc::clone(purse));
+        }
+        if purses.classes.len() >= CLASSES_MAX {
+            return Err(Error::new(ErrorCode::QueueFull, "too many end users or models of this key are in use at this gateway")
+                .retry_after(DurationMs::from_seconds(5)));
+        }
+        let purse = self.new_purse(&state.key, &state.organization, class);
+        purses.classes.insert(class.clone(), Arc::clone(&purse));
+        Ok(purse)
     }
 
     /// The state of a key, made on its first use.
@@ -80,7 +110,11 @@ impl Keys {
                 .retry_after(DurationMs::from_seconds(5)));
         }
         let state = Arc::new(KeyState {
-            purse: Mutex::new(self.new_purse(&access.key, &access.organization)),
+            key: access.key.clone(),
+            purses: Mutex::new(Purses {
+                common: self.new_purse(&access.key, &access.organization, &SpendClass::default()),
+                classes: HashMap::new(),
+            }),
             organization: access.organization.clone(),
         });
         shard.insert(access.key.clone(), Arc::clone(&state));
@@ -89,13 +123,20 @@ impl Keys {
         Ok(state)
     }
 
-    /// Replaces a purse that takes no new requests, unless somebody did already.
-    pub fn rotate(&self, key: &KeyId, state: &KeyState, retired: &Arc<Purse>) {
-        let mut current = state.purse();
-        if Arc::ptr_eq(&current, retired) {
-            let fresh = self.new_purse(key, &state.organization);
-            self.returning().push(std::mem::replace(&mut *current, fresh));
+    /// Replaces a purse that takes no new requests, unless somebody did already. That of a class is made again when it is
+    /// needed.
+    pub fn rotate(&self, state: &KeyState, retired: &Arc<Purse>) {
+        let mut purses = state.purses();
+        let class = retired.class();
+        let is_current = |known: Option<&Arc<Purse>>| known.is_some_and(|known| Arc::ptr_eq(known, retired));
+        if is_current(Some(&purses.common)) {
+            purses.common = self.new_purse(&state.key, &state.organization, class);
+        } else if is_current(purses.classes.get(class)) {
+            purses.classes.remove(class);
+        } else {
+            return;
         }
+        self.returning().push(Arc::clone(retired));
     }
 
     fn returning(&self) -> MutexGuard<'_, Vec<Arc<Purse>>> {
@@ -124,10 +165,11 @@ impl Keys {
     /// Closes the purses nobody used since `before`, of one organization or of all, and begins to return them.
     pub fn retire_unused(&self, organization: Option<&OrganizationId>, before: Timestamp) {
         let states = organization.map_or_else(|| self.all(), |organization| self.all_of(organization));
-        for (key, state) in states {
-            let purse = state.current();
-            if purse.has_slice() && purse.retire_if_unused_since(before) {
-                self.rotate(&key, &state, &purse);
+        for (_, state) in states {
+            for purse in state.current() {
+                if purse.has_slice() && purse.retire_if_unused_since(before) {
+                    self.rotate(&state, &purse);
+                }
             }
         }
     }
@@ -138,9 +180,9 @@ impl Keys {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|key, state| {
-                let purse = state.current();
                 let shared = Arc::strong_count(state) > 1;
-                let needed = shared || purse.has_slice() || purse.is_used();
+                state.purses().classes.retain(|_, purse| Arc::strong_count(purse) > 1 || purse.has_slice() || purse.is_used());
+                let needed = shared || state.current().iter().any(|purse| purse.has_slice() || purse.is_used());
                 if !needed {
                     forgotten.push((state.organization.clone(), key.clone()));
                 }
@@ -192,6 +234,12 @@ impl Keys {
         Some(released)
     }
 
+    /// Purses that hold a slice, on their way back or not: one that is being refilled cannot be retired yet.
+    pub fn with_slices(&self) -> usize {
+        let current = self.all().into_iter().flat_map(|(_, state)| state.current()).filter(|purse| purse.has_slice()).count();
+        self.outstanding() + current
+    }
+
     /// Purses that are not back yet.
     pub fn outstanding(&self) -> usize {
         self.returning().len()
@@ -199,7 +247,7 @@ impl Keys {
 
     /// Money held by requests in flight, over all keys.
     pub fn held(&self) -> Nanos {
-        let current = self.all().into_iter().map(|(_, state)| state.current().held());
+        let current = self.all().into_iter().flat_map(|(_, state)| state.current()).map(|purse| purse.held());
         let returning: Vec<_> = self.returning().iter().map(|purse| purse.held()).collect();
         Nanos::checked_sum(current.chain(returning)).unwrap_or(Nanos::MAX)
     }

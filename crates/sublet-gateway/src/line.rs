@@ -110,7 +110,7 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
     gateway.limits.enter(&mut pass, &access, Stage::Key, now).await?;
     let mut prepared = read(gateway, &access, endpoint, body.clone()).await?;
     prepared.tier = tier;
-    pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
+    let class = pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
@@ -126,7 +126,7 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
         line: Some(AnsweredLine { name, answer: String::new() }),
     };
     let guards = Guards::new(entered, pass, None);
-    let generation = start(gateway, &state, (facts, guards), &prepared).await?;
+    let generation = start(gateway, (&state, &class), (facts, guards), &prepared).await?;
     Ok((generation, prepared.form))
 }
 

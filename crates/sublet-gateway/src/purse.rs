@@ -1,4 +1,4 @@
-//! One key's money in this gateway: an open slice, what is held of it, and who waits for more.
+//! One key's money in this gateway, or that for one class of its requests: an open slice, what is held of it, and who waits for more.
 //!
 //! Invariants, asserted in every build:
 //! - held + captured ≤ granted;
@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn, SliceTarget};
+use sublet_core::admission::{Admission, SliceGrant, SliceRequest, SliceReturn, SliceTarget, SpendClass};
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, SliceId};
 use sublet_core::{BoxFuture, Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result, Timestamp};
 use tokio::sync::oneshot;
@@ -62,6 +62,8 @@ pub(crate) struct Purse {
     idle: Weak<dyn IdleSlices>,
     key: KeyId,
     organization: OrganizationId,
+    /// Which requests of the key it is for.
+    class: SpendClass,
     state: Mutex<State>,
 }
 
@@ -149,9 +151,9 @@ fn send(replies: Replies) {
 }
 
 impl Purse {
-    pub fn new(bank: Arc<Bank>, idle: Weak<dyn IdleSlices>, owner: (KeyId, OrganizationId)) -> Arc<Self> {
+    pub fn new(bank: Arc<Bank>, idle: Weak<dyn IdleSlices>, owner: (KeyId, OrganizationId), class: SpendClass) -> Arc<Self> {
         let state = State { used_at: bank.clock.now(), ..State::default() };
-        Arc::new(Self { bank, idle, key: owner.0, organization: owner.1, state: Mutex::new(state) })
+        Arc::new(Self { bank, idle, key: owner.0, organization: owner.1, class, state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -217,6 +219,10 @@ impl Purse {
     pub fn is_used(&self) -> bool {
         let state = self.lock();
         state.requests > 0 || state.unanswered > 0 || state.refilling || !state.waiters.is_empty()
+    }
+
+    pub fn class(&self) -> &SpendClass {
+        &self.class
     }
 
     pub fn organization(&self) -> &OrganizationId {
@@ -387,7 +393,7 @@ impl State {
             None => SliceTarget::Open(self.doubtful.clone().unwrap_or_else(|| purse.bank.ids.mint())),
         };
         let (gateway, fence, key) = (purse.bank.gateway.clone(), purse.bank.fence, purse.key.clone());
-        Some(SliceRequest { gateway, fence, key, slice, wanted, least })
+        Some(SliceRequest { gateway, fence, key, class: purse.class.clone(), slice, wanted, least })
     }
 
     fn growth(&self, short: Nanos) -> Nanos {

@@ -9,8 +9,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use sublet_core::admission::Access;
-use sublet_core::rate::RateRule;
+use sublet_core::admission::{Access, SpendClass};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::answer;
@@ -79,7 +78,13 @@ struct Admitted {
 
 impl Admitted {
     /// Passes the limits that the body decides on. Reading a prompt is work, whatever comes of it.
-    async fn pass_limits(&mut self, gateway: &Gateway, endpoint: Endpoint, prepared: &Prepared, head: &mut Head) -> Result<()> {
+    async fn pass_limits(
+        &mut self,
+        gateway: &Gateway,
+        endpoint: Endpoint,
+        prepared: &Prepared,
+        head: &mut Head,
+    ) -> Result<SpendClass> {
         head.warning.clone_from(&prepared.warning);
         let passed = pass_body(gateway, &mut self.pass, (&self.access, endpoint), (&self.body, prepared), self.now).await;
         head.rate = self.pass.report(self.now);
@@ -87,20 +92,20 @@ impl Admitted {
     }
 }
 
-/// Counts a request that was read against the limits on its model, its end user and its tokens.
+/// Counts a request that was read against the limits on its model, its end user and its tokens. Answers what shares its
+/// money with it.
 pub(crate) async fn pass_body(
     gateway: &Gateway,
     pass: &mut Pass,
     (access, endpoint): (&Access, Endpoint),
     (body, prepared): (&[u8], &Prepared),
     now: Timestamp,
-) -> Result<()> {
-    let needs_end_user = access.limits.iter().any(RateRule::needs_end_user);
-    let end_user = if needs_end_user { endpoint.end_user(body)? } else { None };
+) -> Result<SpendClass> {
+    let end_user = if access.needs_end_user() { endpoint.end_user(body)? } else { None };
     let stage = Stage::Body { model: &prepared.model, end_user: end_user.as_ref() };
     gateway.limits.enter(pass, access, stage, now).await?;
     pass.count(prepared.prompt(), now);
-    Ok(())
+    Ok(access.spend_class(&prepared.model, end_user.as_ref()))
 }
 
 async fn admit(gateway: &Gateway, request: Request<Body>, head: &mut Head) -> Result<Admitted> {
@@ -135,7 +140,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         Attempt { project: &admitted.access.project, route: endpoint.route(), body: &admitted.body, request: &head.request };
     let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
-    admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
+    let class = admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
     let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
     let facts = Facts {
@@ -153,7 +158,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
         line: None,
     };
     let guards = Guards::new(entered, pass, claim);
-    let generation = start(gateway, &state, (facts, guards), &prepared).await?;
+    let generation = start(gateway, (&state, &class), (facts, guards), &prepared).await?;
     answer::answer(head.clone(), prepared.form, generation).await
 }
 

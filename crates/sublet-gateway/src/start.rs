@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sublet_core::admission::SpendClass;
 use sublet_core::engine::Allowance;
 use sublet_core::id::SliceId;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
@@ -22,18 +23,19 @@ const PURSES_MAX: usize = 4;
 /// Holds the money, then starts every lot.
 pub(crate) async fn start(
     gateway: &Arc<Gateway>,
-    state: &KeyState,
+    (state, class): (&KeyState, &SpendClass),
     (facts, guards): (Facts, Guards),
     prepared: &Prepared,
 ) -> Result<Generation> {
-    let (money, slice) = hold(gateway, state, &facts, prepared).await?;
+    let (money, slice) = hold(gateway, (state, class), &facts, prepared).await?;
+    let is_tight = money.purse().is_tight();
     let for_output = money.amount().checked_sub(prompt_hold(&facts.prices, prepared.prompt_max())?)?;
     let mut spare = output_covered(&facts.prices, for_output).get();
     let mut branches = Vec::with_capacity(prepared.lots.len());
     for (index, lot) in prepared.lots.iter().enumerate() {
         let left = i64::try_from(prepared.lots.len() - index).unwrap_or(i64::MAX);
         // Rounded down; what remains is for the last ones.
-        let paid = TokenCount::new(first_step(gateway, state, lot).min(spare / left));
+        let paid = TokenCount::new(first_step(gateway, is_tight, lot).min(spare / left));
         spare -= paid.get();
         let allowance = Arc::new(Allowance::new(paid));
         let events = prepared.open(gateway, index, &allowance).await?;
@@ -45,30 +47,36 @@ pub(crate) async fn start(
 }
 
 /// Output that is paid for when a lot begins.
-fn first_step(gateway: &Gateway, state: &KeyState, lot: &Lot) -> i64 {
+fn first_step(gateway: &Gateway, is_tight: bool, lot: &Lot) -> i64 {
     if lot.payment == Payment::Before {
         return lot.cap.get();
     }
     let config = &gateway.config;
-    let step = if state.current().is_tight() { config.tight_output_step } else { config.output_step };
+    let step = if is_tight { config.tight_output_step } else { config.output_step };
     step.get().saturating_mul(lot.least).min(lot.cap.get()).max(1)
 }
 
 /// Money for the prompts and a first step of each answer; at least for one token of each.
-async fn hold(gateway: &Gateway, state: &KeyState, facts: &Facts, prepared: &Prepared) -> Result<(Money, SliceId)> {
+async fn hold(
+    gateway: &Gateway,
+    (state, class): (&KeyState, &SpendClass),
+    facts: &Facts,
+    prepared: &Prepared,
+) -> Result<(Money, SliceId)> {
+    let is_tight = gateway.keys.purse(state, class)?.is_tight();
     let least = prepared.lots.iter().fold(0_i64, |sum, lot| sum.saturating_add(lot.least));
-    let wanted = prepared.lots.iter().fold(0_i64, |sum, lot| sum.saturating_add(first_step(gateway, state, lot)));
+    let wanted = prepared.lots.iter().fold(0_i64, |sum, lot| sum.saturating_add(first_step(gateway, is_tight, lot)));
     let prompt = prepared.prompt_max();
     let ask = Ask {
         least: hold_for(&facts.prices, prompt, TokenCount::new(least))?,
         wanted: hold_for(&facts.prices, prompt, TokenCount::new(wanted))?,
     };
     for _ in 0..PURSES_MAX {
-        let purse = state.current();
+        let purse = gateway.keys.purse(state, class)?;
         let money = match purse.hold(ask) {
             Held::Now(money) => money,
             Held::Retired => {
-                gateway.keys.rotate(&facts.access.key, state, &purse);
+                gateway.keys.rotate(state, &purse);
                 continue;
             }
             Held::Wait(answer) => match tokio::time::timeout(GRANT_WAIT.to_std(), answer).await {

@@ -2,7 +2,7 @@
 
 use sublet_api::account::Account;
 use sublet_api::object::AccountTag;
-use sublet_core::admission::ModelAccess;
+use sublet_core::admission::{ModelAccess, Narrowing};
 use sublet_core::{Error, Nanos, Result};
 
 use crate::App;
@@ -21,7 +21,9 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
     let currency = organization.currency;
     let available = app.cloud.credit_balance(actor, organization_id).await?.funds.available;
     let limits = app.cloud.list_limits(actor, None).await?;
-    let spendable = limits.iter().map(|(_, budget)| budget.left()).fold(available.max(Nanos::ZERO), Nanos::min);
+    // A limit on some requests does not bind the others.
+    let binding = limits.iter().filter(|(limit, _)| Narrowing::parse(&limit.subject).1 == Narrowing::NONE);
+    let spendable = binding.map(|(_, budget)| budget.left()).fold(available.max(Nanos::ZERO), Nanos::min);
     json(&Account {
         object: AccountTag,
         organization: organization.id.clone(),

@@ -60,7 +60,7 @@ async fn admit(app: &App, route: &'static Route, id: RequestId, request: Request
         false => (read_body(body, route.body_bytes_max).await?, None),
     };
     let query = parts.uri.query().unwrap_or("").to_owned();
-    if route.method != Method::Get && !query.is_empty() {
+    if route.method != Method::Get && route.query.is_none() && !query.is_empty() {
         let name = query.split(['=', '&']).next().unwrap_or_default();
         let message = format!("{} {} takes no query, '{name}' was given", route.method, route.path);
         return Err(Error::new(ErrorCode::InvalidRequest, message)

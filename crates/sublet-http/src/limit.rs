@@ -4,8 +4,10 @@ use sublet_api::limit as wire;
 use sublet_api::object::{Deleted, SpendLimitTag};
 use sublet_cloud::data::SpendLimit;
 use sublet_cloud::data::{Budget, BudgetWindow};
-use sublet_cloud::limit::LimitSubject;
+use sublet_cloud::limit::{LimitSubject, LimitTarget};
+use sublet_core::admission::Narrowing;
 use sublet_core::id::{KeyId, ProjectId};
+use sublet_core::rate::EndUsers;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
 
 use crate::App;
@@ -22,7 +24,8 @@ const fn window_to_wire(window: BudgetWindow) -> wire::LimitWindow {
 }
 
 pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<wire::SpendLimit> {
-    let owner = match LimitSubject::parse(&limit.subject)? {
+    let LimitTarget { subject, requests } = LimitTarget::parse(&limit.subject)?;
+    let owner = match subject {
         LimitSubject::Organization(id) => wire::LimitOwner::Organization(id),
         LimitSubject::Project(id) => wire::LimitOwner::Project(id),
         LimitSubject::Key(id) => wire::LimitOwner::Key(id),
@@ -31,6 +34,12 @@ pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Resul
         object: SpendLimitTag,
         owner,
         window: window_to_wire(limit.window),
+        model: requests.model.as_deref().map(str::to_owned),
+        each_end_user: requests.end_users == EndUsers::Each,
+        end_user: match requests.end_users {
+            EndUsers::One(name) => Some(name.to_string()),
+            EndUsers::All | EndUsers::Each => None,
+        },
         amount: money(limit.amount, currency),
         spent: money(budget.settled, currency),
         held: money(budget.reserved, currency),
@@ -61,6 +70,26 @@ async fn checked_subject(app: &App, context: &Context) -> Result<LimitSubject> {
     Ok(subject)
 }
 
+/// Which requests two fields mean.
+pub fn end_users(each: bool, one: Option<String>) -> Result<EndUsers> {
+    match (each, one) {
+        (false, None) => Ok(EndUsers::All),
+        (true, None) => Ok(EndUsers::Each),
+        (false, Some(name)) => Ok(EndUsers::One(name.into())),
+        (true, Some(_)) => Err(Error::new(ErrorCode::InvalidRequest, "a limit is on each end user or on one of them")
+            .param("end_user")
+            .alternative("leave 'each_end_user' out")
+            .alternative("leave 'end_user' out")),
+    }
+}
+
+async fn checked_target(app: &App, context: &Context) -> Result<LimitTarget> {
+    let subject = checked_subject(app, context).await?;
+    let wire::LimitQuery { model, each_end_user, end_user } = context.query()?;
+    let end_users = end_users(each_end_user.unwrap_or_default(), end_user)?;
+    Ok(LimitTarget { subject, requests: Narrowing { model: model.map(Into::into), end_users } })
+}
+
 async fn currency(app: &App, context: &Context) -> Result<Currency> {
     Ok(app.cloud.get_organization(&context.actor, context.actor.organization()?).await?.currency)
 }
@@ -74,22 +103,23 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 }
 
 pub async fn set(app: App, context: Context) -> Result<Answer> {
-    let subject = checked_subject(&app, &context).await?;
+    let target = checked_target(&app, &context).await?;
     let window: BudgetWindow = context.path("window")?;
     let amount: Nanos = context.body::<wire::SetSpendLimit>()?.amount.0;
     let currency = currency(&app, &context).await?;
-    app.cloud.set_limit(&context.actor, &subject, window, amount).await?;
-    let limits = app.cloud.list_limits(&context.actor, Some(&subject)).await?;
+    let set = app.cloud.set_limit(&context.actor, target.clone(), window, amount).await?;
+    let limits = app.cloud.list_limits(&context.actor, Some(&target.subject)).await?;
     let (limit, budget) = limits
         .iter()
-        .find(|(limit, _)| limit.window == window)
+        .find(|(limit, _)| limit.window == window && limit.subject == set.subject)
         .ok_or_else(|| Error::new(ErrorCode::Conflict, "the limit was removed at the same time"))?;
     json(&to_wire(limit, budget, currency)?)
 }
 
 pub async fn delete(app: App, context: Context) -> Result<Answer> {
-    let subject = checked_subject(&app, &context).await?;
+    let target = checked_target(&app, &context).await?;
     let window: BudgetWindow = context.path("window")?;
-    app.cloud.remove_limit(&context.actor, &subject, window).await?;
-    json(&Deleted::new("spend_limit", format!("{}/{}", subject.as_str(), window.as_str())))
+    let name = format!("{}/{}", target.name(), window.as_str());
+    app.cloud.remove_limit(&context.actor, target, window).await?;
+    json(&Deleted::new("spend_limit", name))
 }

@@ -6,13 +6,14 @@ use sublet_api::rate_limit as wire;
 use sublet_cloud::data::RateLimit;
 use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::rate_limit::NewRateLimit;
+use sublet_core::Result;
 use sublet_core::id::RateLimitId;
 use sublet_core::rate::EndUsers;
-use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
 use crate::context::{Context, once, page_answer, page_request};
+use crate::limit::end_users;
 
 fn to_wire(limit: &RateLimit) -> wire::RateLimit {
     wire::RateLimit {
@@ -34,17 +35,7 @@ fn to_wire(limit: &RateLimit) -> wire::RateLimit {
 
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateRateLimit = context.body()?;
-    let end_users = match (body.each_end_user, body.end_user) {
-        (false, None) => EndUsers::All,
-        (true, None) => EndUsers::Each,
-        (false, Some(name)) => EndUsers::One(name.into()),
-        (true, Some(_)) => {
-            return Err(Error::new(ErrorCode::InvalidRequest, "a limit is on each end user or on one of them")
-                .param("end_user")
-                .alternative("leave 'each_end_user' out")
-                .alternative("leave 'end_user' out"));
-        }
-    };
+    let end_users = end_users(body.each_end_user, body.end_user)?;
     let subject = match body.subject {
         Some(text) => LimitSubject::parse(&text)?,
         None => LimitSubject::Organization(context.actor.organization()?.clone()),

@@ -6,6 +6,7 @@
 //! deleted; what still remembers them passes over them.
 
 use serde::{Deserialize, Serialize};
+use sublet_core::admission::SpendClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 
 use crate::database::Tx;
@@ -63,7 +64,7 @@ impl Periods {
 /// One window of one limit: what slices and holds remember.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct BudgetRef {
-    /// An organization, project or key id.
+    /// An organization, project or key id, and which of its requests ([`sublet_core::admission::Narrowing`]).
     pub subject: String,
     pub window: BudgetWindow,
     pub starts_at: Timestamp,
@@ -87,19 +88,50 @@ impl Budget {
     }
 }
 
-/// The budgets that apply to the subjects of a chain (key, project, organization), one per limit,
+/// The budgets that apply to requests of a class of the subjects of a chain (key, project, organization), one per limit,
 /// in a fixed order. Windows that were not touched before are opened.
-pub async fn chain(tx: &mut Tx, subjects: &[&str; 3], periods: &Periods) -> Result<Vec<Budget>> {
-    let rows = tx
-        .fetch_all(
+pub async fn chain(tx: &mut Tx, subjects: &[&str; 3], class: &SpendClass, periods: &Periods) -> Result<Vec<Budget>> {
+    let names: Vec<(String, String)> = subjects.iter().flat_map(|subject| class.budgets_of(subject)).collect();
+    let rows = if *class == SpendClass::default() {
+        tx.fetch_all(
             "SELECT subject, budget_window, amount FROM spend_limits WHERE subject IN ($1, $2, $3) ORDER BY subject, budget_window",
             params![subjects[0], subjects[1], subjects[2]],
         )
-        .await?;
+        .await?
+    } else {
+        let name = |place: usize| names.get(place).map_or("", |(limit, _)| limit);
+        tx.fetch_all(
+            "SELECT subject, budget_window, amount FROM spend_limits WHERE subject IN
+                 ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ORDER BY subject, budget_window",
+            params![
+                name(0),
+                name(1),
+                name(2),
+                name(3),
+                name(4),
+                name(5),
+                name(6),
+                name(7),
+                name(8),
+                name(9),
+                name(10),
+                name(11),
+                name(12),
+                name(13),
+                name(14),
+                name(15),
+                name(16),
+                name(17)
+            ],
+        )
+        .await?
+    };
     let mut budgets = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut row = row.reader();
-        let (subject, window, amount) = (row.string()?, row.parse::<BudgetWindow>()?, row.nanos()?);
+        let (limit, window, amount) = (row.string()?, row.parse::<BudgetWindow>()?, row.nanos()?);
+        let budget = names.iter().find(|(name, _)| *name == limit).map(|(_, budget)| budget.clone());
+        let subject = budget.ok_or_else(|| Error::internal(format!("nobody asked for the limit {limit}")))?;
         let (starts_at, ends_at) = periods.of(window);
         let reference = BudgetRef { subject, window, starts_at };
         open(tx, &reference, ends_at, amount).await?;
@@ -198,6 +230,8 @@ async fn change(tx: &mut Tx, budgets: &[BudgetRef], unreserved: Nanos, settled: 
 /// The refusal that names the limit, what was needed and what is left.
 pub fn exhausted(budget: &Budget, needed: Nanos) -> Error {
     let BudgetRef { subject, window, .. } = &budget.reference;
+    // What tells end users apart tells nobody anything.
+    let subject = subject.split_once(" #").map_or(subject.as_str(), |(limit, _)| limit);
     let period = match window {
         BudgetWindow::Total => "in total",
         BudgetWindow::Day => "a day",

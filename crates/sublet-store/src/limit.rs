@@ -1,5 +1,6 @@
 //! Spend limits on organizations, projects and keys. They nest: all that apply do apply.
 
+use sublet_core::admission::Narrowing;
 use sublet_core::id::OrganizationId;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 
@@ -32,19 +33,23 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
     let (starts_at, ends_at) = periods.of(limit.window);
     let known = tx
         .execute(
-            "UPDATE budgets SET amount = $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+            "UPDATE budgets SET amount = $4 WHERE (subject = $1 OR substr(subject, 1, length($1) + 2) = $1 || ' #') AND budget_window = $2 AND starts_at = $3",
             params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
         )
         .await?;
     if known == 0 {
         let counted_from = if limit.window == BudgetWindow::Total { limit.created_at } else { starts_at };
-        let settled = spent_since(tx, &limit.subject, counted_from).await?;
+        let is_narrow = limit.subject.contains(' ');
+        // Charges do not say which end user they are for, so what was spent before is not counted.
+        let settled = if is_narrow { Nanos::ZERO } else { spent_since(tx, &limit.subject, counted_from).await? };
         tx.execute(
             "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved) VALUES ($1, $2, $3, $4, $5, $6, 0)",
             params![limit.subject.as_str(), limit.window.as_str(), starts_at, ends_at, limit.amount, settled],
         )
         .await?;
-        attach_open_reservations(tx, limit, starts_at).await?;
+        if !is_narrow {
+            attach_open_reservations(tx, limit, starts_at).await?;
+        }
     }
     Ok(())
 }
@@ -103,7 +108,12 @@ pub async fn remove(tx: &mut Tx, organization: &OrganizationId, subject: &str, w
     if removed == 0 {
         return Err(Error::new(ErrorCode::NotFound, format!("{subject} has no spend limit with the window {}", window.as_str())));
     }
-    tx.execute("DELETE FROM budgets WHERE subject = $1 AND budget_window = $2", params![subject, window.as_str()]).await?;
+    // Those of each end user are called after the limit.
+    tx.execute(
+        "DELETE FROM budgets WHERE (subject = $1 OR substr(subject, 1, length($1) + 2) = $1 || ' #') AND budget_window = $2",
+        params![subject, window.as_str()],
+    )
+    .await?;
     Ok(())
 }
 
@@ -117,7 +127,7 @@ pub async fn list(
     let rows = tx
         .fetch_all(
             "SELECT subject, budget_window, amount, created_at FROM spend_limits
-             WHERE organization_id = $1 AND ($2 = '' OR subject = $2) ORDER BY subject, budget_window LIMIT $3",
+             WHERE organization_id = $1 AND ($2 = '' OR subject = $2 OR subject LIKE $2 || ' %') ORDER BY subject, budget_window LIMIT $3",
             params![organization.as_str(), subject.unwrap_or(""), LIMITS_MAX],
         )
         .await?;
@@ -144,6 +154,19 @@ pub async fn list(
         limits.push((limit, Budget { reference, ends_at, amount, settled, reserved }));
     }
     Ok(limits)
+}
+
+/// The limits on some of the requests of an organization, its project and its key only.
+pub async fn list_narrow(tx: &mut Tx, organization: &OrganizationId, (project, key): (&str, &str)) -> Result<Vec<Narrowing>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT DISTINCT subject FROM spend_limits
+             WHERE organization_id = $1 AND (subject LIKE $1 || ' %' OR subject LIKE $2 || ' %' OR subject LIKE $3 || ' %')
+             ORDER BY subject LIMIT $4",
+            params![organization.as_str(), project, key, LIMITS_MAX],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(Narrowing::parse(row.reader().text()?).1)).collect()
 }
 
 /// The tightest budget of a chain for an amount, if any is too tight.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
+use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenUsage};
 use sublet_core::id::{GatewayId, RequestId, SliceId};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
@@ -83,6 +83,7 @@ impl Ledger {
             gateway: self.gateway.clone(),
             fence: self.fence,
             key: self.access.key.clone(),
+            class: SpendClass::default(),
             slice: SliceTarget::Open(self.cloud.ids().mint()),
             wanted: GRANT,
             least: GRANT,

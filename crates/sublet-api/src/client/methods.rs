@@ -20,7 +20,7 @@ use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{CreateKey, CreatedKey, Key};
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
-use crate::limit::{LimitWindow, SetSpendLimit, SpendLimit};
+use crate::limit::{LimitQuery, LimitWindow, SetSpendLimit, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
@@ -165,21 +165,31 @@ impl Client {
             LimitPath::Key(at) => self.call(Operation::ListKeyLimits, &[at.project.as_str(), at.key.as_str()]).json(),
         }
     }
-    pub fn set_limit(&self, at: &LimitPath, window: LimitWindow, body: &SetSpendLimit) -> Result<SpendLimit> {
+    pub fn set_limit(
+        &self,
+        at: &LimitPath,
+        window: LimitWindow,
+        requests: &LimitQuery,
+        body: &SetSpendLimit,
+    ) -> Result<SpendLimit> {
         let window = window.as_str();
         let call = match at {
             LimitPath::Organization => self.call(Operation::SetOrganizationLimit, &[window]),
             LimitPath::Project(project) => self.call(Operation::SetProjectLimit, &[project.as_str(), window]),
             LimitPath::Key(at) => self.call(Operation::SetKeyLimit, &[at.project.as_str(), at.key.as_str(), window]),
         };
-        call.body(body).json()
+        call.query(requests).body(body).json()
     }
-    pub fn remove_limit(&self, at: &LimitPath, window: LimitWindow) -> Result<Deleted> {
+    pub fn remove_limit(&self, at: &LimitPath, window: LimitWindow, requests: &LimitQuery) -> Result<Deleted> {
         let window = window.as_str();
         match at {
-            LimitPath::Organization => self.call(Operation::DeleteOrganizationLimit, &[window]).json(),
-            LimitPath::Project(project) => self.call(Operation::DeleteProjectLimit, &[project.as_str(), window]).json(),
-            LimitPath::Key(at) => self.call(Operation::DeleteKeyLimit, &[at.project.as_str(), at.key.as_str(), window]).json(),
+            LimitPath::Organization => self.call(Operation::DeleteOrganizationLimit, &[window]).query(requests).json(),
+            LimitPath::Project(project) => {
+                self.call(Operation::DeleteProjectLimit, &[project.as_str(), window]).query(requests).json()
+            }
+            LimitPath::Key(at) => {
+                self.call(Operation::DeleteKeyLimit, &[at.project.as_str(), at.key.as_str(), window]).query(requests).json()
+            }
         }
     }
     pub fn rate_limits(&self, query: &ListQuery) -> Result<List<RateLimit>> {

@@ -16,7 +16,7 @@ use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{CreateKey, CreatedKey, Key};
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
-use crate::limit::{SetSpendLimit, SpendLimit};
+use crate::limit::{LimitQuery, SetSpendLimit, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
@@ -133,14 +133,14 @@ routes! {
     DeleteKey            = Delete "/v1/organization/projects/{id}/api_keys/{key}" .open(Admin, "Revokes a key at once.").gives::<Deleted>();
 
     ListOrganizationLimits  = Get    "/v1/organization/spend_limits"                                       .open(Admin, "The organization's spend limits.").gives::<List<SpendLimit>>();
-    SetOrganizationLimit    = Put    "/v1/organization/spend_limits/{window}"                              .open(Admin, "Sets the organization's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
-    DeleteOrganizationLimit = Delete "/v1/organization/spend_limits/{window}"                              .open(Admin, "Removes the organization's limit for a window.").gives::<Deleted>();
+    SetOrganizationLimit    = Put    "/v1/organization/spend_limits/{window}"                              .open(Admin, "Sets the organization's limit for a window.").query::<LimitQuery>().takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteOrganizationLimit = Delete "/v1/organization/spend_limits/{window}"                              .open(Admin, "Removes the organization's limit for a window.").query::<LimitQuery>().gives::<Deleted>();
     ListProjectLimits       = Get    "/v1/organization/projects/{id}/spend_limits"                         .open(Admin, "A project's spend limits.").gives::<List<SpendLimit>>();
-    SetProjectLimit         = Put    "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Sets a project's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
-    DeleteProjectLimit      = Delete "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Removes a project's limit for a window.").gives::<Deleted>();
+    SetProjectLimit         = Put    "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Sets a project's limit for a window.").query::<LimitQuery>().takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteProjectLimit      = Delete "/v1/organization/projects/{id}/spend_limits/{window}"                .open(Admin, "Removes a project's limit for a window.").query::<LimitQuery>().gives::<Deleted>();
     ListKeyLimits           = Get    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits"          .open(Admin, "A key's spend limits.").gives::<List<SpendLimit>>();
-    SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").takes::<SetSpendLimit>().gives::<SpendLimit>();
-    DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").gives::<Deleted>();
+    SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").query::<LimitQuery>().takes::<SetSpendLimit>().gives::<SpendLimit>();
+    DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").query::<LimitQuery>().gives::<Deleted>();
 
     ListRateLimits  = Get    "/v1/organization/rate_limits"      .open(Admin, "The organization's limits on speed, with what is left of them.").query::<ListQuery>().gives::<List<RateLimit>>();
     CreateRateLimit = Post   "/v1/organization/rate_limits"      .open(Admin, "Limits the speed of the organization, a project or a key, on a model or on end users.").creates().takes::<rate_limit::CreateRateLimit>().gives::<RateLimit>();

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use sublet_api::client::{Client, KeyPath, LimitPath};
-use sublet_api::limit::{LimitOwner, LimitWindow, SetSpendLimit, SpendLimit};
+use sublet_api::limit::{LimitOwner, LimitQuery, LimitWindow, SetSpendLimit, SpendLimit};
 use sublet_api::money::Amount;
 use sublet_core::error::Result;
 use sublet_core::id::{KeyId, ProjectId};
@@ -30,6 +30,8 @@ pub enum LimitCommand {
         window: LimitWindow,
         /// Such as 20 or "20 EUR"
         amount: MoneyArgument,
+        #[command(flatten)]
+        requests: RequestArgs,
     },
     /// Remove a limit
     Remove {
@@ -38,6 +40,8 @@ pub enum LimitCommand {
         /// total, day or month
         #[arg(value_parser = word::<LimitWindow>)]
         window: LimitWindow,
+        #[command(flatten)]
+        requests: RequestArgs,
     },
 }
 
@@ -50,6 +54,27 @@ pub struct OwnerArgs {
     /// A key's limit
     #[arg(long)]
     pub of_key: Option<KeyId>,
+}
+
+/// On which requests; on all if nothing is said.
+#[derive(Args, Debug)]
+pub struct RequestArgs {
+    /// Those for this model
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Those of each end user, who has the limit for himself
+    #[arg(long, conflicts_with = "end_user")]
+    pub each_end_user: bool,
+    /// Those of this end user
+    #[arg(long)]
+    pub end_user: Option<String>,
+}
+
+impl RequestArgs {
+    fn query(self) -> LimitQuery {
+        let Self { model, each_end_user, end_user } = self;
+        LimitQuery { model, each_end_user: each_end_user.then_some(true), end_user }
+    }
 }
 
 impl OwnerArgs {
@@ -70,18 +95,28 @@ impl LimitCommand {
                 let list = client.limits(&owner.path(&client)?)?;
                 show_page(context, &list, table)
             }
-            Self::Set { owner, window, amount } => {
+            Self::Set { owner, window, amount, requests } => {
                 let money = amount.in_currency(client.own_organization()?.currency)?;
                 let body = SetSpendLimit { amount: Amount(money.nanos()) };
-                let limit = client.set_limit(&owner.path(&client)?, window, &body)?;
+                let limit = client.set_limit(&owner.path(&client)?, window, &requests.query(), &body)?;
                 context.show(&limit, |limit| table(std::slice::from_ref(limit)))
             }
-            Self::Remove { owner, window } => {
-                let removed = client.remove_limit(&owner.path(&client)?, window)?;
+            Self::Remove { owner, window, requests } => {
+                let removed = client.remove_limit(&owner.path(&client)?, window, &requests.query())?;
                 context.show_text(&removed, |_, _| format!("removed the {} limit\n", window.as_str()))
             }
         }
     }
+}
+
+fn requests(limit: &SpendLimit) -> String {
+    let users = match (&limit.end_user, limit.each_end_user) {
+        (Some(name), _) => Some(format!("of {name}")),
+        (None, true) => Some("of each end user".to_owned()),
+        (None, false) => None,
+    };
+    let parts: Vec<String> = limit.model.iter().map(|model| format!("for {model}")).chain(users).collect();
+    if parts.is_empty() { "all".to_owned() } else { parts.join(" ") }
 }
 
 fn table(limits: &[SpendLimit]) -> Table {
@@ -93,6 +128,7 @@ fn table(limits: &[SpendLimit]) -> Table {
         };
         [
             Cell::text(owner),
+            Cell::text(requests(limit)),
             Cell::text(limit.window.as_str()),
             Cell::number(render::money(&limit.amount)),
             Cell::number(render::money(&limit.spent)),
@@ -102,7 +138,7 @@ fn table(limits: &[SpendLimit]) -> Table {
         ]
     });
     Table::new(
-        ["of", "window", "limit", "spent", "set aside", "left", "resets"],
+        ["of", "requests", "window", "limit", "spent", "set aside", "left", "resets"],
         "no limits here; the credit alone bounds spending",
     )
     .rows(rows)

@@ -95,7 +95,8 @@ pub fn organization() -> Value {
 }
 
 pub fn limit() -> Value {
-    json!({"object": "spend_limit", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "amount": eur("20"),
+    json!({"object": "spend_limit", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "model": null, "each_end_user": false,
+        "end_user": null, "amount": eur("20"),
         "spent": eur("12.34"), "held": eur("0.5"), "remaining": eur("7.16"), "resets_at": "2026-03-31T22:00:00Z",
         "created_at": 1_772_323_200})
 }

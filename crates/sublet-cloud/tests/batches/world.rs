@@ -13,7 +13,7 @@ use sublet_cloud::file::{Files, NewFile};
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
+use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineName, LineRequest, LineServer};
 use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::engine::{
@@ -112,6 +112,7 @@ impl Lines {
             gateway: gateway.clone(),
             fence: self.fence,
             key: key.clone(),
+            class: SpendClass::default(),
             slice: SliceTarget::Open(self.cloud.ids().mint()),
             wanted: amount,
             least: amount,

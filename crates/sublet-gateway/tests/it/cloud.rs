@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::world::TestClock;
 use sublet_core::admission::{
-    Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, TokenPrices,
+    Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, SpendClass,
+    TokenPrices,
 };
 use sublet_core::card::Cards;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
@@ -25,6 +26,7 @@ pub const OUTPUT: i64 = 100;
 #[derive(Debug)]
 struct Slice {
     key: KeyId,
+    class: SpendClass,
     organization: OrganizationId,
     granted: i64,
     charged: i64,
@@ -34,6 +36,8 @@ struct Slice {
 
 #[derive(Default)]
 pub struct Books {
+    /// What each class of requests may be granted.
+    pub class_limit: Option<i64>,
     limits: HashMap<OrganizationId, i64>,
     settled: HashMap<OrganizationId, i64>,
     slices: BTreeMap<SliceId, Slice>,
@@ -127,6 +131,7 @@ impl Cloud {
             models: ModelAccess::All,
             limits: rates.rules(&KeyId::from_trusted(Arc::from(format!("key_{number}")))),
             expires_at: None,
+            narrow_limits: Vec::new(),
             licences: Vec::new(),
         };
         self.books.lock().unwrap().access.insert(text.clone(), Arc::new(access));
@@ -157,6 +162,10 @@ impl Cloud {
     /// Granted and not charged.
     pub fn sliced(&self, organization: &str) -> i64 {
         self.books.lock().unwrap().sliced(&organization_id(organization))
+    }
+
+    pub fn shown_slices(&self) -> String {
+        format!("{:?}", self.books.lock().unwrap().slices)
     }
 
     pub fn open_slices(&self) -> usize {
@@ -223,6 +232,10 @@ impl Books {
             let window_ends_at = Some(known.window).filter(|at| *at != Timestamp::EPOCH);
             return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available });
         }
+        // Every class but the common one is limited here, each by itself.
+        let of_class: i64 = self.slices.values().filter(|slice| slice.class == request.class).map(|slice| slice.granted).sum();
+        let class_limit = if request.class == SpendClass::default() { i64::MAX } else { self.class_limit.unwrap_or(i64::MAX) };
+        let available = available.min(class_limit.saturating_sub(of_class));
         if available < request.least.get() {
             let message = format!("the organization's limit of {limit} leaves {available}, {} are needed", request.least.get());
             return Err(Error::new(ErrorCode::InsufficientQuota, message));
@@ -234,6 +247,7 @@ impl Books {
             SliceTarget::Open(id) => {
                 let slice = Slice {
                     key: request.key.clone(),
+                    class: request.class.clone(),
                     organization,
                     granted: 0,
                     charged: 0,

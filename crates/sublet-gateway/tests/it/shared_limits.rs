@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use sublet_core::DurationMs;
+use sublet_core::admission::Narrowing;
 use sublet_core::rate::{EndUsers, HOLDING_LIFE, RateMetric, RateRule};
 
+use crate::cloud::{INPUT, OUTPUT};
 use crate::world::{SOON, World, chat, read_deltas, text, value};
 
 fn rule(name: &str, metric: RateMetric, limit: i64) -> RateRule {
@@ -166,4 +168,21 @@ async fn many_wait_for_one_draw() {
     }
     assert!(*world.cloud.draws.borrow() <= 4, "{:?}", world.cloud.draws);
     world.close().await;
+}
+
+#[tokio::test]
+async fn money_of_an_end_user_is_held_apart_and_goes_back() {
+    let world = World::new().await;
+    let each = Narrowing { model: None, end_users: EndUsers::Each };
+    world.cloud.change_key(&world.key, |access| access.narrow_limits = vec![each]);
+    // Enough for one answer: three tokens in and one out.
+    world.cloud.books.lock().unwrap().class_limit = Some(3 * INPUT + OUTPUT + 10);
+    assert_eq!(status(&world, &by("ann")).await, 200);
+    let (refused, _, answer) = value(world.post("/v1/chat/completions", &by("ann")).await).await;
+    assert_eq!((refused, &answer["error"]["code"]), (429, &json!("insufficient_quota")));
+    assert_eq!(status(&world, &by("bob")).await, 200);
+    assert_eq!(status(&world, &chat("please say 1")).await, 200, "unnamed ones are one more end user");
+    assert_eq!(status(&world, &chat("please say 1")).await, 429);
+    world.close().await;
+    assert_eq!(world.cloud.records().len(), 3);
 }

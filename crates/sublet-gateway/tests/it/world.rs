@@ -163,7 +163,7 @@ impl World {
         self.at_rest().await;
         let report = self.gateway.shutdown(DurationMs::ZERO).await;
         assert_eq!((report.stopped, report.unsettled, report.slices_left), (0, 0, 0));
-        assert_eq!(self.cloud.open_slices(), 0);
+        assert_eq!(self.cloud.open_slices(), 0, "{}", self.cloud.shown_slices());
     }
 }
 

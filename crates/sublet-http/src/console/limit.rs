@@ -2,6 +2,7 @@
 
 use sublet_cloud::data::{Budget, BudgetWindow, SpendLimit};
 use sublet_cloud::{Actor, Cloud};
+use sublet_core::admission::Narrowing;
 use sublet_core::{Currency, Nanos, Result};
 
 use super::chart::{Part, Svg, meter};
@@ -21,15 +22,17 @@ pub struct LimitRow {
 }
 
 /// What a limit is on, as somebody calls it from their own place.
-fn subject_text(subject: &str, actor: &Actor) -> String {
+fn subject_text(name: &str, actor: &Actor) -> String {
+    let (subject, requests) = Narrowing::parse(name);
     let is_own_key = actor.key.as_ref().is_some_and(|key| key.as_str() == subject);
     let is_own_project = actor.scope.project().is_some_and(|project| project.as_str() == subject);
-    match sublet_core::id::prefix_of(subject) {
-        Some("org") => "Organization".to_owned(),
-        Some("proj") if is_own_project => "This project".to_owned(),
-        Some("key") if is_own_key => "This key".to_owned(),
-        _ => subject.to_owned(),
-    }
+    let subject = match sublet_core::id::prefix_of(subject) {
+        Some("org") => "Organization",
+        Some("proj") if is_own_project => "This project",
+        Some("key") if is_own_key => "This key",
+        _ => subject,
+    };
+    requests.name(subject)
 }
 
 fn row(limit: &SpendLimit, budget: &Budget, currency: Currency, actor: &Actor) -> Result<LimitRow> {

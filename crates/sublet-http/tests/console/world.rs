@@ -24,7 +24,7 @@ use sublet_cloud::organization::NewOrganization;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{Access, Admission, ModelAccess, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
+use sublet_core::admission::{Access, Admission, ModelAccess, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenUsage};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
 use sublet_core::engine::{
     EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
@@ -401,7 +401,15 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
     let access = port.authenticate(secret).await.expect("the key works");
     let (key, wanted) = (access.key.clone(), Nanos::new(2 * UNIT));
     let slice = SliceTarget::Open(cloud.ids().mint());
-    let request = SliceRequest { gateway: gateway.clone(), fence, key: key.clone(), slice, wanted, least: wanted };
+    let request = SliceRequest {
+        gateway: gateway.clone(),
+        fence,
+        key: key.clone(),
+        class: SpendClass::default(),
+        slice,
+        wanted,
+        least: wanted,
+    };
     let slice = port.grant_slice(request).await.expect("credit is there").slice;
     let now = cloud.clock().now();
     let million = TokenCount::new(1_000_000);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use sublet_cloud::Cloud;
 use sublet_cloud::slice::GatewayPort;
-use sublet_core::admission::{Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, TokenPrices, TokenUsage};
+use sublet_core::admission::{
+    Access, Admission, SliceClosed, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenPrices, TokenUsage,
+};
 use sublet_core::id::{GatewayId, KeyId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::tier::ServiceTier;
@@ -175,6 +177,7 @@ impl ModelGateway {
             gateway: self.id.clone(),
             fence: self.fence,
             key: key.clone(),
+            class: SpendClass::default(),
             slice: extend.clone().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend),
             wanted: Nanos::new(least.get() * GROWTH),
             least,

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use crate::http::Answer;
 use crate::on_both;
 use crate::routes::Stranger;
-use crate::server::{Database, Home, Server, chat, merge, never_end, stopwatch, text, wait_for};
+use crate::server::{Database, Home, Server, chat, decimal, merge, nanos, never_end, stopwatch, text, wait_for};
 use crate::two::beside;
 
 on_both! {
     a_limit_on_each_end_user_is_set_changed_and_removed: end_users;
     what_was_used_of_a_day_stays_used_when_a_gateway_is_killed: a_day_outlives_the_process;
     a_limit_that_is_wrong_is_refused_by_the_field: wrong_limits;
+    what_each_end_user_and_a_model_may_spend_is_limited_apart: spending;
 }
 
 const PATH: &str = "/v1/organization/rate_limits";
@@ -114,6 +115,45 @@ fn wrong_limits(database: Database) {
     assert_eq!(server.see(PATH, &stranger.admin)["data"], json!([]));
 }
 
+fn spending(database: Database) {
+    let server = Home::new(database).start();
+    let admin = &server.keys.admin;
+    let probe = ask(&server, &json!({ "user": "probe" })).good();
+    server.wait_until_settled();
+    let cost = nanos(&server.see(&format!("/v1/requests/{}", text(&probe["id"])), &server.keys.project)["cost"]);
+    let path = "/v1/organization/spend_limits/day";
+    let put = |query: &str, amount: i128| {
+        let asked = server.ask("PUT", &format!("{path}?{query}")).key(admin).json(&json!({ "amount": decimal(amount) }));
+        asked.send().unwrap().good()
+    };
+    let each = put("each_end_user=true", cost * 3);
+    assert_eq!(
+        (&each["each_end_user"], &each["model"], &each["owner"]["kind"]),
+        (&json!(true), &Value::Null, &json!("organization"))
+    );
+    let model = put(&format!("model={}&end_user=bob", server.keys.model), cost);
+    assert_eq!((&model["model"], &model["end_user"]), (&json!(server.keys.model), &json!("bob")));
+    let served = |user: &str| asks_of(&server, user, 6).iter().filter(|status| **status == 200).count();
+    let (ann, bob, cem) = (served("ann"), served("bob"), served("cem"));
+    assert!((1..=3).contains(&ann) && ann == cem && bob <= 1, "ann {ann}, bob {bob}, cem {cem}");
+    let refused = ask(&server, &json!({ "user": "bob" }));
+    assert_eq!((refused.status, refused.code().as_str()), (429, "insufficient_quota"), "{}", refused.text());
+    assert!(refused.text().contains("end_user=bob"), "{}", refused.text());
+    server.wait_until_settled();
+    let limits = server.see("/v1/organization/spend_limits", admin);
+    let of_bob = limits["data"].as_array().unwrap().iter().find(|limit| limit["end_user"] == json!("bob")).unwrap();
+    assert!(nanos(&of_bob["spent"]) <= cost, "{of_bob}");
+    assert!(nanos(&server.see("/v1/account", &server.keys.project)["spendable"]) > cost * 100, "others are not bound");
+    for query in ["each_end_user=true", &format!("model={}&end_user=bob", server.keys.model)] {
+        server.ask("DELETE", &format!("{path}?{query}")).key(admin).send().unwrap().good();
+    }
+    assert_eq!(asks_of(&server, "bob", 3), [200; 3]);
+    let both = server.ask("PUT", &format!("{path}?each_end_user=true&end_user=a")).key(admin).json(&json!({ "amount": "1" }));
+    assert_eq!(both.send().unwrap().status, 400);
+    server.wait_until_settled();
+    server.assert_books();
+}
+
 #[test]
 fn two_gateways_share_a_limit_on_requests_and_one_on_places() {
     let first = Home::new(Database::Postgresql).start();
@@ -129,10 +169,11 @@ fn two_gateways_share_a_limit_on_requests_and_one_on_places() {
             .collect();
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
+    let served = u128::try_from(served).unwrap();
     let returned = elapsed().as_millis() * u128::from(SHARED) / 60_000 + 1;
     let most = u128::from(SHARED) + returned;
-    assert!(served as u128 <= most, "{served} of {most}");
-    assert!(served as u128 >= u128::from(SHARED) * 3 / 4, "only {served} of {SHARED}");
+    assert!(served <= most, "{served} of {most}");
+    assert!(served >= u128::from(SHARED) * 3 / 4, "only {served} of {SHARED}");
     first.ask("DELETE", &format!("{PATH}/{}", text(&made["id"]))).key(&first.keys.admin).send().unwrap().good();
 
     limit(&first, &json!({ "metric": "concurrent_requests", "value": 1 }));
