@@ -7,6 +7,7 @@ left out and named. Loopback only; every program started here is ended here.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 START_MAX_S = 60
 MODEL = "bench/far"
 OPEN_STREAMS = 5_000
+KEYS = (10, 1_000, 10_000, 100_000)
 
 
 def free_port():
@@ -195,7 +197,16 @@ def start_sublet(binary):
         own = [dict(price, subject={"kind": "model", "name": MODEL}) for price in old["prices"] if price["subject"]["kind"] == "model"]
         call("POST", f"{base}/operator/v1/price_lists", operator,
              {"name": old["name"], "currency": old["currency"], "prices": old["prices"] + own})
-        return Gateway("Sublet", f"127.0.0.1:{port}", process, keys["project_key"])
+        # Limits on every level, too wide to refuse anything: what they cost is in the figures.
+        limits = f"{base}/v1/organization/rate_limits"
+        for metric, value in [("requests_per_minute", 100_000_000), ("tokens_per_day", 10_000_000_000)]:
+            call("POST", limits, keys["admin_key"], {"metric": metric, "value": value})
+        gateway = Gateway("Sublet", f"127.0.0.1:{port}", process, keys["project_key"])
+        own = call("GET", f"{base}/v1/account", gateway.key)
+        call("POST", limits, keys["admin_key"], {"subject": own["key"], "metric": "concurrent_requests", "value": 100_000})
+        call("PUT", f"{base}/v1/organization/projects/{own['project']}/spend_limits/month", keys["admin_key"], {"amount": "1000000"})
+        gateway.admin, gateway.project = keys["admin_key"], own["project"]
+        return gateway
     return start
 
 
@@ -254,6 +265,36 @@ def measure_open(options, programs, gateway, upstream_slow):
         holder.wait()
 
 
+def new_keys(gateway, count):
+    """Makes keys, several at once; answers their secrets."""
+    path = f"http://{gateway.address}/v1/organization/projects/{gateway.project}/api_keys"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        made = pool.map(lambda number: call("POST", path, gateway.admin, {"name": f"key {number}"})["value"], range(count))
+        return list(made)
+
+
+def measure_keys(options, programs, gateway, most):
+    """One gateway with ever more keys: ten of them in use, and each request another key's."""
+    bench, secrets, lines = Bench(options, programs), [], ["| keys | ten in use | each request another key |", "| --- | --- | --- |"]
+    file = programs.folder / "keys"
+    requests = 2_000 if options.rounds < 3 else 8_000
+    few = [gateway.key]
+    for count in (count for count in KEYS if count <= most):
+        secrets += new_keys(gateway, count - len(secrets))
+        cells = []
+        for used in (secrets[:10], secrets):
+            file.write_text("\n".join(used))
+            gateway.key = f"@{file}"
+            bench.drive(gateway, 16, requests // 4)
+            runs = [bench.drive(gateway, 16, requests) for _ in range(options.rounds)]
+            middle = lambda name: statistics.median(run[name] for run in runs)
+            cells.append(f"{middle('cpu'):.0f} µs; {middle('p50') / 1000:.2f} / {middle('p99') / 1000:.2f} ms")
+        lines.append(f"| {count:,} | " + " | ".join(cells) + " |")
+        print(f"{count} keys", file=sys.stderr)
+    gateway.key = few[0]
+    return "\n".join(lines) + f"\n\nResident with the last: {resident_mb(gateway.process.pid):.0f} MB."
+
+
 def table(gateways, seen, plans):
     lines = ["| gateway | " + " | ".join(plans) + " |", "| --- |" + " --- |" * len(plans)]
     for gateway in gateways:
@@ -271,6 +312,7 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--load", required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keys", type=int, default=0, metavar="N", help="only Sublet, with 10 up to N keys")
     parser.add_argument("--only", help="comma-separated names")
     options = parser.parse_args()
     peers = {
@@ -281,7 +323,7 @@ def main():
         "SMG": start_router("SMG", "smg", ["launch"]),
         "LiteLLM": start_litellm,
     }
-    chosen = options.only.split(",") if options.only else list(peers)
+    chosen = ["Sublet"] if options.keys else options.only.split(",") if options.only else list(peers)
     with tempfile.TemporaryDirectory(prefix="sublet-bench-") as folder:
         programs = Programs(Path(folder))
         try:
@@ -300,6 +342,10 @@ def run(options, programs, peers):
             print(f"left out: {name} is not installed", file=sys.stderr)
         elif wait_until(name, lambda: answers(gateway.address, gateway.key, gateway.model)):
             gateways.append(gateway)
+    if options.keys:
+        sublet = next(gateway for gateway in gateways if gateway.name == "Sublet")
+        print(measure_keys(options, programs, sublet, options.keys))
+        return
     n = 2_000 if options.rounds < 3 else 8_000
     plans = {
         "whole, 16 at once": (16, n, []),

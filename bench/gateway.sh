@@ -3,6 +3,7 @@
 #
 #   bench/gateway.sh                 everything, in about ten minutes behind the build
 #   bench/gateway.sh --rounds 1      a quick look
+#   bench/gateway.sh --keys 100000   Sublet with 10, 1,000, 10,000 and 100,000 keys
 #   BINARY=path LOAD=path bench/gateway.sh    with programs that were built already
 #
 # Peers are measured if their commands are found: nginx (apt-get install nginx), and from PyPI, best in an

@@ -67,10 +67,13 @@ async fn hold(
     let least = prepared.lots.iter().fold(0_i64, |sum, lot| sum.saturating_add(lot.least));
     let wanted = prepared.lots.iter().fold(0_i64, |sum, lot| sum.saturating_add(first_step(gateway, is_tight, lot)));
     let prompt = prepared.prompt_max();
-    let ask = Ask {
+    let short = Ask {
         least: hold_for(&facts.prices, prompt, TokenCount::new(least))?,
         wanted: hold_for(&facts.prices, prompt, TokenCount::new(wanted))?,
     };
+    // What is paid before it begins is cut by the budget, and not by what happens to be free in a slice.
+    let is_paid_before = prepared.lots.iter().any(|lot| lot.payment == Payment::Before);
+    let mut ask = if is_paid_before { Ask { least: short.wanted, ..short } } else { short };
     for _ in 0..PURSES_MAX {
         let purse = gateway.keys.purse(state, class)?;
         let money = match purse.hold(ask) {
@@ -82,6 +85,10 @@ async fn hold(
             Held::Wait(answer) => match tokio::time::timeout(GRANT_WAIT.to_std(), answer).await {
                 Ok(Ok(Ok(money))) => money,
                 Ok(Ok(Err(error))) if error.code() == ErrorCode::Conflict => continue,
+                Ok(Ok(Err(error))) if error.code() == ErrorCode::InsufficientQuota && ask != short => {
+                    ask = short;
+                    continue;
+                }
                 Ok(Ok(Err(error))) => return Err(error),
                 Ok(Err(_)) => return Err(Error::internal("a purse dropped its waiter")),
                 Err(_) => {

@@ -3,7 +3,8 @@
 //! `load upstream ADDRESS` answers every POST at once: with an object, or with 32 events of text.
 //! `load drive ADDRESS KEY MODEL CONNECTIONS REQUESTS [stream] [rate=N]` sends requests over so many
 //! connections, each its next one when the last was answered, or N a second over all; it prints one JSON
-//! object with latencies in microseconds, and counts every answer that is not whole and right.
+//! object with latencies in microseconds, and counts every answer that is not whole and right. KEY may be
+//! `@FILE`: the keys in its lines are used in turn.
 //! `load open ADDRESS KEY MODEL STREAMS` opens so many streams, says "open", and holds them until its
 //! standard input ends; the server behind must have been started as `load upstream ADDRESS slow`.
 //! Both ends write HTTP by hand, so that what they use of the processor says little about HTTP libraries.
@@ -40,7 +41,7 @@ fn main() -> Outcome<()> {
             let rate = rest.iter().find_map(|word| word.strip_prefix("rate=")?.parse().ok());
             let plan = Plan {
                 address: (*address).to_owned(),
-                request: request(address, key, model, rest.contains(&"stream")),
+                requests_of_keys: requests(address, key, model, rest.contains(&"stream"))?,
                 connections: connections.parse()?,
                 requests: requests.parse()?,
                 rate,
@@ -57,6 +58,13 @@ fn main() -> Outcome<()> {
 
 fn say(text: &str) -> Outcome<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// One request for each key.
+fn requests(address: &str, key: &str, model: &str, stream: bool) -> Outcome<Vec<Vec<u8>>> {
+    let file = key.strip_prefix('@').map(std::fs::read_to_string).transpose()?;
+    let keys = file.as_deref().unwrap_or(key).lines();
+    Ok(keys.map(|key| request(address, key, model, stream)).collect())
 }
 
 /// A request of about three quarters of a kilobyte, as a short chat has.
@@ -178,7 +186,7 @@ fn header(head: &[u8], name: &str) -> Option<String> {
 
 struct Plan {
     address: String,
-    request: Vec<u8>,
+    requests_of_keys: Vec<Vec<u8>>,
     connections: usize,
     requests: usize,
     /// Requests a second over all connections; `None` is as fast as answers come.
@@ -220,7 +228,7 @@ async fn call_all(plan: Arc<Plan>, next: Arc<AtomicUsize>, start: Instant) -> Ou
             tokio::time::sleep_until(due).await;
             begun = due;
         }
-        match call(&mut socket, &plan.request, &mut buffer).await {
+        match call(&mut socket, &plan.requests_of_keys[number % plan.requests_of_keys.len()], &mut buffer).await {
             Ok(true) => times.push(begun.elapsed()),
             Ok(false) | Err(_) => {
                 wrong += 1;

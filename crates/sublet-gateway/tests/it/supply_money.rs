@@ -401,3 +401,30 @@ async fn many_requests_over_failing_replicas_leave_the_books_right() {
     );
     world.close().await;
 }
+
+/// What a slice has free is no reason to ask for a shorter answer, as long as there is more to be had.
+#[tokio::test]
+async fn an_answer_that_is_paid_before_is_cut_by_the_budget_only() {
+    let upstream = Upstream::start().await;
+    let world = world(&upstream).await;
+    let mut body = ask();
+    let mut asked = Vec::new();
+    for tokens in [1, 50, 400] {
+        upstream.then(whole("fine", usage(9, 1)));
+        body["max_tokens"] = json!(tokens);
+        assert_eq!(world.post("/v1/chat/completions", &body).await.status(), 200);
+        asked.push(upstream.received().last().unwrap().body["max_tokens"].clone());
+    }
+    assert_eq!(asked, [json!(1), json!(50), json!(400)]);
+    // A budget that is used up still cuts it.
+    world.gateway.flush(crate::world::SOON).await.unwrap();
+    let left = 30 * OUTPUT + 2_000 * INPUT;
+    world.cloud.limit("a", world.cloud.settled("a") + world.cloud.sliced("a") + left);
+    upstream.then(whole("fine", usage(9, 1)));
+    body["max_tokens"] = json!(2_000);
+    assert_eq!(world.post("/v1/chat/completions", &body).await.status(), 200);
+    let cut = upstream.received().last().unwrap().body["max_tokens"].as_i64().unwrap();
+    assert!((1..2_000).contains(&cut), "{cut}");
+    world.close().await;
+    assert_eq!(world.cloud.records().len(), 4);
+}
