@@ -41,7 +41,7 @@ fn main() -> Outcome<()> {
             let rate = rest.iter().find_map(|word| word.strip_prefix("rate=")?.parse().ok());
             let plan = Plan {
                 address: (*address).to_owned(),
-                requests_of_keys: requests(address, key, model, rest.contains(&"stream"))?,
+                requests_of_keys: requests_of(address, key, model, rest.contains(&"stream"))?,
                 connections: connections.parse()?,
                 requests: requests.parse()?,
                 rate,
@@ -61,7 +61,7 @@ fn say(text: &str) -> Outcome<()> {
 }
 
 /// One request for each key.
-fn requests(address: &str, key: &str, model: &str, stream: bool) -> Outcome<Vec<Vec<u8>>> {
+fn requests_of(address: &str, key: &str, model: &str, stream: bool) -> Outcome<Vec<Vec<u8>>> {
     let file = key.strip_prefix('@').map(std::fs::read_to_string).transpose()?;
     let keys = file.as_deref().unwrap_or(key).lines();
     Ok(keys.map(|key| request(address, key, model, stream)).collect())
