@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_content_is_seen_whole_or_not_at_all() {
         let place = tempfile::tempdir().unwrap();
-        let folder = BlobFolder::open(place.path(), &SystemRng).unwrap();
+        let folder = BlobFolder::open(place.path(), &SystemRng::default()).unwrap();
         let mut writer = folder.create(&id("file_1")).unwrap();
         writer.append(b"half of").unwrap();
         assert_eq!(folder.read(&id("file_1"), 0, 100).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_dropped_beginning_leaves_nothing_and_a_forgotten_one_is_swept() {
         let place = tempfile::tempdir().unwrap();
-        let folder = BlobFolder::open(place.path(), &SystemRng).unwrap();
+        let folder = BlobFolder::open(place.path(), &SystemRng::default()).unwrap();
         drop(folder.create(&id("file_1")).unwrap());
         assert_eq!(entries(&folder.unfinished).unwrap(), []);
         std::mem::forget(folder.create(&id("file_2")).unwrap());
@@ -198,12 +198,12 @@ mod tests {
     #[test]
     fn a_folder_is_the_same_for_everybody_who_opens_it() {
         let place = tempfile::tempdir().unwrap();
-        let first = BlobFolder::open(place.path(), &SystemRng).unwrap();
-        let second = BlobFolder::open(place.path(), &SystemRng).unwrap();
+        let first = BlobFolder::open(place.path(), &SystemRng::default()).unwrap();
+        let second = BlobFolder::open(place.path(), &SystemRng::default()).unwrap();
         write(&first, &id("file_1"), b"shared");
         assert_eq!(second.read(&id("file_1"), 0, 9).unwrap(), b"shared");
         let elsewhere = tempfile::tempdir().unwrap();
-        let other = BlobFolder::open(elsewhere.path(), &SystemRng).unwrap();
+        let other = BlobFolder::open(elsewhere.path(), &SystemRng::default()).unwrap();
         assert_eq!((first.home() == second.home(), first.home() == other.home()), (true, false));
     }
 }

@@ -146,7 +146,7 @@ fn client(global: &Global, data_dir: PathBuf, command: Command) -> ExitCode {
             input: &mut std::io::stdin().lock(),
             out: &mut stdout.lock(),
             err: &mut std::io::stderr(),
-            rng: &SystemRng,
+            rng: &SystemRng::default(),
             pause: &std::thread::sleep,
         },
     );

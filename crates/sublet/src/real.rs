@@ -1,6 +1,7 @@
 //! Real time and real randomness: made here and nowhere else.
 #![allow(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sublet_core::{Clock, Rng, Timestamp};
@@ -15,12 +16,33 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's random source.
-pub struct SystemRng;
+/// Bytes that are fetched from the operating system at once: each id takes ten of them.
+const FETCHED_BYTES: usize = 1_024;
+
+/// The operating system's random source. What is short comes out of a store; each byte is given once, and wiped.
+#[derive(Default)]
+pub struct SystemRng {
+    left: Mutex<Vec<u8>>,
+}
 
 impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) {
-        // Without randomness there are no keys and no ids: nothing can go on.
-        getrandom::fill(bytes).expect("the operating system gives random bytes");
+        if bytes.len() > FETCHED_BYTES / 8 {
+            return fetch(bytes);
+        }
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.len() < bytes.len() {
+            left.resize(FETCHED_BYTES, 0);
+            fetch(&mut left);
+        }
+        let start = left.len() - bytes.len();
+        bytes.copy_from_slice(&left[start..]);
+        left[start..].fill(0);
+        left.truncate(start);
     }
+}
+
+fn fetch(bytes: &mut [u8]) {
+    // Without randomness there are no keys and no ids: nothing can go on.
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
 }

@@ -97,7 +97,7 @@ impl RunningCloud {
         };
         let store = Store::open(&config).await?;
         let ProcessClock { clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
-        let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+        let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
         let cloud = Cloud::open(store, ids.clone()).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;

@@ -82,7 +82,7 @@ fn open(directory: &Memory) {
     let Ok((segments, report)) = Segments::open(Arc::new(directory.clone())) else { return };
     let (mut cursor, mut records) = (segments.start(), 0);
     loop {
-        match segments.read(&cursor) {
+        match segments.read(&cursor, 3) {
             // A record that nobody can understand stops the settling, and is not skipped.
             Err(_) => break,
             Ok(None) => {

@@ -10,9 +10,11 @@ use sublet_core::{Bytes, Error, ErrorCode, Result};
 use tokio::sync::watch;
 
 use super::directory::{JournalDirectory, JournalFile};
-use super::frame::{self, HEADER_BYTES, Tail};
+use super::frame::{self, Tail};
 use super::{OpenReport, TornTail, io_error};
 
+/// As much is read of a segment at once.
+const READ_BYTES: usize = 256 * 1_024;
 const PREFIX: &str = "usage-";
 const SUFFIX: &str = ".journal";
 /// Bytes a segment can have at most: one frame over its soft limit.
@@ -154,29 +156,40 @@ impl Segments {
         Cursor { next_sequence: first, offset: 0, segment: first }
     }
 
-    /// The records of the next frame after `cursor`, and where to go on; `None` if nothing more is durable.
-    pub fn read(&self, cursor: &Cursor) -> Result<Option<(Vec<UsageRecord>, Cursor)>> {
-        let Some((name, offset, segment)) = self.locate(cursor) else { return Ok(None) };
+    /// The records of the next frames after `cursor`, at least of one and no more than it takes to have `records_max`, and
+    /// where to go on; `None` if nothing more is durable.
+    pub fn read(&self, cursor: &Cursor, records_max: usize) -> Result<Option<(Vec<UsageRecord>, Cursor)>> {
+        let Some(place) = self.locate(cursor) else { return Ok(None) };
+        let Place { name, offset, segment, durable_bytes } = place;
         let failed = |e: io::Error| io_error("read", &name, &e);
-        let header = self.directory.read(&name, offset, HEADER_BYTES).map_err(failed)?;
-        let bad = || corrupt(&name, offset, "a frame that was good does not match its checksum any more");
-        let announced = frame::announced_len(&header).ok_or_else(bad)?;
-        let bytes = self.directory.read(&name, offset, announced).map_err(failed)?;
-        let frame = frame::decode(&bytes).filter(|frame| frame.first_sequence == cursor.next_sequence).ok_or_else(bad)?;
-        let parse = |payload: &[u8]| {
-            serde_json::from_slice(payload).map_err(|e| corrupt(&name, offset, &format!("a record cannot be understood: {e}")))
-        };
-        let records = frame.payloads().map(parse).collect::<Result<Vec<UsageRecord>>>()?;
-        let next = Cursor { next_sequence: frame.next_sequence(), offset: offset + length(frame.len()), segment };
-        Ok(Some((records, next)))
+        let durable = usize::try_from(durable_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = self.directory.read(&name, offset, durable.min(READ_BYTES)).map_err(failed)?;
+        let announced = frame::announced_len(&bytes).ok_or_else(|| changed(&name, offset))?;
+        if announced > bytes.len() {
+            bytes = self.directory.read(&name, offset, announced).map_err(failed)?;
+        }
+        let (mut records, mut next) = read_frame(&bytes, cursor.next_sequence, (&name, offset))?;
+        let mut done = next.offset - offset;
+        // What is cut at the end of what was read, or cannot be read, is for the next call.
+        while records.len() < records_max
+            && let Some(rest) = usize::try_from(done).ok().and_then(|done| bytes.get(done..))
+            && frame::announced_len(rest).is_some_and(|announced| announced <= rest.len())
+            && let Ok((more, after)) = read_frame(rest, next.next_sequence, (&name, next.offset))
+        {
+            records.extend(more);
+            done += after.offset - next.offset;
+            next = after;
+        }
+        Ok(Some((records, Cursor { segment, ..next })))
     }
 
-    /// The file and offset of the cursor, moved on over the end of a segment.
-    fn locate(&self, cursor: &Cursor) -> Option<(String, u64, u64)> {
+    /// The place of the cursor, moved on over the end of a segment.
+    fn locate(&self, cursor: &Cursor) -> Option<Place> {
         let list = self.list();
         let holding = list.iter().find(|s| s.first_sequence <= cursor.next_sequence && cursor.next_sequence < s.next_sequence)?;
         let offset = if holding.first_sequence == cursor.segment { cursor.offset } else { 0 };
-        Some((holding.name.clone(), offset, holding.first_sequence))
+        let durable_bytes = holding.durable_bytes;
+        Some(Place { name: holding.name.clone(), offset, segment: holding.first_sequence, durable_bytes })
     }
 
     /// Deletes segments of which every record before `cursor` was settled, except the one being written.
@@ -191,6 +204,29 @@ impl Segments {
             self.directory.remove(&segment.name).map_err(|e| io_error("delete", &segment.name, &e))?;
         }
     }
+}
+
+fn changed(name: &str, offset: u64) -> Error {
+    corrupt(name, offset, "a frame that was good does not match its checksum any more")
+}
+
+/// The records of the frame at the start of `bytes`, and where the next one is; its segment is for the caller to say.
+fn read_frame(bytes: &[u8], first_sequence: u64, (name, offset): (&str, u64)) -> Result<(Vec<UsageRecord>, Cursor)> {
+    let frame = frame::decode(bytes).filter(|frame| frame.first_sequence == first_sequence);
+    let frame = frame.ok_or_else(|| changed(name, offset))?;
+    let parse = |payload: &[u8]| {
+        serde_json::from_slice(payload).map_err(|e| corrupt(name, offset, &format!("a record cannot be understood: {e}")))
+    };
+    let records = frame.payloads().map(parse).collect::<Result<_>>()?;
+    Ok((records, Cursor { next_sequence: frame.next_sequence(), offset: offset + length(frame.len()), segment: 0 }))
+}
+
+/// Where to read on.
+struct Place {
+    name: String,
+    offset: u64,
+    segment: u64,
+    durable_bytes: u64,
 }
 
 impl Cursor {

@@ -57,7 +57,8 @@ impl Settler {
         let mut records = Vec::new();
         let mut cursor = self.cursor.clone();
         while records.len() < self.config.settle_batch_records_max {
-            let Some((more, next)) = self.segments.read(&cursor)? else { break };
+            let wanted = self.config.settle_batch_records_max - records.len();
+            let Some((more, next)) = self.segments.read(&cursor, wanted)? else { break };
             records.extend(more);
             cursor = next;
         }
