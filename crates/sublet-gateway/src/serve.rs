@@ -139,14 +139,16 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let attempt =
         Attempt { project: &admitted.access.project, route: endpoint.route(), body: &admitted.body, request: &head.request };
     let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
-    let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
+    let mut prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
     let class = admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
     let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
+    let prices = gateway.admission.prices(&access, &prepared.model, prepared.tier)?;
+    prepared.permit(gateway, &access, &prices)?;
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),
-        prices: gateway.admission.prices(&access, &prepared.model, prepared.tier)?,
+        prices,
         access,
         model: prepared.model.clone(),
         admitted_at: now,

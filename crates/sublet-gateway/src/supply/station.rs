@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use sublet_core::supply::{Replica, ReplicaState, SecretSource};
+use sublet_core::supply::{Replica, ReplicaSource, ReplicaState, SecretSource};
 use sublet_core::{DurationMs, Error, Result, Timestamp, TokenCount};
 
 use super::breaker::Breaker;
@@ -92,6 +92,11 @@ impl Station {
     /// The same replica after a change of its definition: what it does for us goes on.
     pub fn after(self, before: &Self) -> Self {
         Self { load: Arc::clone(&before.load), ..self }
+    }
+
+    /// Whether what it does has to be paid.
+    pub fn is_bought(&self) -> bool {
+        self.replica.source == ReplicaSource::Supplier
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
