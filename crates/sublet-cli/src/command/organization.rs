@@ -32,7 +32,7 @@ pub enum OrganizationCommand {
     /// Say which suppliers outside may see what your organization asks, with its admin key
     DataPolicy {
         /// none, no_retention or any
-        #[arg(long, value_parser = word::<ExternalSupply>)]
+        #[arg(value_parser = word::<ExternalSupply>)]
         external: ExternalSupply,
         /// Where suppliers may process it, such as eu; everywhere if left out
         #[arg(long = "region", value_name = "REGION")]
