@@ -21,7 +21,7 @@ use crate::generation::Bills;
 use crate::offer::{Served, Warning, find_model};
 use crate::supply::permit::{Permitted, Sale, permit};
 use crate::supply::purchase::{Bid, Supplied};
-use crate::supply::request::OutputMax;
+use crate::supply::request::{OutputMax, UpstreamBody};
 use crate::supply::{self, Order};
 
 /// Larger bodies are parsed and tokenized off the request threads.
@@ -127,6 +127,14 @@ impl Prepared {
     /// Output without which none of it is worth starting.
     pub fn output_least(&self) -> TokenCount {
         self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(TokenCount::new(lot.least)))
+    }
+
+    /// A model on other servers, and the chat that one of them is to count.
+    pub fn elsewhere(&self) -> Option<(&RemoteModel, &UpstreamBody)> {
+        match &self.source {
+            Source::Replicas { permitted, relayed } => Some((&permitted.model, &relayed.body)),
+            Source::Engine(_) | Source::Vectors(_) => None,
+        }
     }
 
     /// Decides who may be asked at these prices; before it the fleet's servers and suppliers are alike.

@@ -43,17 +43,12 @@ async fn admit_and_count(
 ) -> Result<TokenCount> {
     let mut admitted = admit(gateway, request, head).await?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read_to_count), admitted.body.clone()).await?;
-    if prepared.served_by.is_some() {
-        // What is known of the prompt is an estimate.
-        return Err(Error::new(
-            ErrorCode::UnsupportedField,
-            "the tokens of this model are counted only by the servers that serve it",
-        )
-        .param("model")
-        .alternative("the usage of an answer"));
-    }
     admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
-    Ok(prepared.prompt())
+    match prepared.elsewhere() {
+        // What is known here of the prompt is an estimate: whoever serves the model is asked.
+        Some((model, chat)) => gateway.supply.count(model, chat).await,
+        None => Ok(prepared.prompt()),
+    }
 }
 
 /// Refuses to classify, with what would work: whoever may ask learns that, and nobody else.

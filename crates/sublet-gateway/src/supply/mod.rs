@@ -9,6 +9,7 @@
 
 mod breaker;
 mod client;
+mod count;
 mod events;
 mod exchange;
 #[cfg(any(test, fuzzing))]
