@@ -7,7 +7,7 @@ use sublet_cloud::organization::NewOrganization;
 use sublet_cloud::remote_model::{NewRemoteModel, NewReplica, ReplicaChange};
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::supplier::{NewCost, TermsChange};
-use sublet_core::admission::{Access, Admission, SliceRequest, SliceReturn, SliceTarget, TokenUsage};
+use sublet_core::admission::{Access, Admission, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenUsage};
 use sublet_core::id::{GatewayId, ModelId, OrganizationId, ReplicaId, RequestId, SliceId};
 use sublet_core::money::divide_half_even;
 use sublet_core::organization::OrganizationClass;
@@ -104,7 +104,8 @@ impl<'a> Session<'a> {
         let slice: SliceId = cloud.cloud.ids().mint();
         let (key, unit) = (access.key.clone(), Nanos::new(1_000_000_000));
         let slice_target = SliceTarget::Open(slice.clone());
-        let request = SliceRequest { gateway: gateway.clone(), fence, key, slice: slice_target, wanted: unit, least: unit };
+        let (gateway_id, class) = (gateway.clone(), SpendClass::default());
+        let request = SliceRequest { gateway: gateway_id, fence, key, class, slice: slice_target, wanted: unit, least: unit };
         port.grant_slice(request).await.unwrap();
         Self { cloud, port, gateway, fence, access, slice }
     }

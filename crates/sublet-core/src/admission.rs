@@ -346,6 +346,7 @@ mod tests {
             narrow_limits,
             expires_at: None,
             licences: Vec::new(),
+            data: DataConsent::default(),
         };
         let of = |model: Option<&str>, end_user| SpendClass { model: model.map(Into::into), end_user };
         let ann = ann();
