@@ -48,6 +48,7 @@ pub mod responses;
 pub mod route;
 pub mod schema;
 pub mod sku;
+pub mod supplier;
 pub mod time;
 pub mod usage;
 pub mod user;

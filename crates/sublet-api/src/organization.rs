@@ -12,6 +12,7 @@ use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::{Metadata, OrganizationTag};
 use crate::schema::{ClassText, CurrencyText, IdText, IsolationText};
+use crate::supplier::DataPermission;
 use crate::time::UnixSeconds;
 
 /// A customer, an internal team, a partner or a supplier.
@@ -34,6 +35,8 @@ pub struct Organization {
     /// The least separation its workloads run with.
     #[schemars(with = "IsolationText")]
     pub isolation: IsolationLevel,
+    /// Which suppliers outside may see its prompts and answers; its administrators say so.
+    pub data_policy: DataPermission,
     pub created_at: UnixSeconds,
     pub metadata: Metadata,
 }

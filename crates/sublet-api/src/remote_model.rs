@@ -8,6 +8,7 @@ use sublet_core::supply::{BaseUrl, EngineKind, ReplicaSource, ReplicaState, Secr
 use crate::list::list_query;
 use crate::object::{RemoteModelTag, ReplicaTag};
 use crate::schema::{EngineKindText, IdText, ReplicaSourceText, ReplicaStateText};
+use crate::supplier::{ReplicaSupply, SupplierPolicy};
 use crate::time::UnixSeconds;
 
 /// A model that replicas serve.
@@ -85,6 +86,8 @@ pub struct Replica {
     pub state: ReplicaState,
     #[schemars(with = "ReplicaSourceText")]
     pub source: ReplicaSource,
+    /// On which terms it is bought, and whether it is used; null for one of the fleet.
+    pub supply: Option<ReplicaSupply>,
     /// How the answering process sees it; null until it was first asked.
     pub seen: Option<ReplicaSeen>,
     pub created_at: UnixSeconds,
@@ -119,14 +122,25 @@ pub struct CreateReplica {
     /// 256 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
-    /// `fleet` if left out.
+    /// `fleet` if left out, or `supplier` where one is named.
     #[serde(default)]
     #[schemars(with = "ReplicaSourceText")]
     pub source: ReplicaSource,
+    /// Who is owed for its answers: an organization of the class `supplier`. It is used only once its cost is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<OrganizationId>>")]
+    pub supplier: Option<OrganizationId>,
+    /// What the supplier does with data; what is not said is taken as the worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_policy: Option<SupplierPolicy>,
+    /// Least part of the price that has to stay, in thousandths; 0 if left out: never sold below its cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub min_margin_permille: Option<u16>,
 }
 
 /// Body that changes a replica; what is left out stays.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeReplica {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,6 +148,15 @@ pub struct ChangeReplica {
     pub state: Option<ReplicaState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
+    /// For a replica that was bought before suppliers had names; never changed afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<OrganizationId>>")]
+    pub supplier: Option<OrganizationId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_policy: Option<SupplierPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000))]
+    pub min_margin_permille: Option<u16>,
 }
 
 list_query! {

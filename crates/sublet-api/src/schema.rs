@@ -11,6 +11,7 @@ use sublet_core::file::FilePurpose;
 use sublet_core::id::Identifier;
 use sublet_core::notice::NoticeClass;
 use sublet_core::rate::RateMetric;
+use sublet_core::supplier::ExternalSupply;
 use sublet_core::tier::ServiceTier;
 
 /// An identifier of one kind.
@@ -78,6 +79,16 @@ text_schemas! {
     });
     /// Content hash of a price-list version.
     PriceVersionText = json_schema!({ "type": "string", "description": "content hash of an immutable price-list version" });
+    /// Content hash of a version.
+    VersionText = json_schema!({ "type": "string", "description": "content hash of an immutable version" });
+    /// Which suppliers may see data.
+    ExternalSupplyText = json_schema!({ "type": "string", "enum": ExternalSupply::ALL.map(ExternalSupply::as_str) });
+    /// How long data is kept.
+    RetentionText = json_schema!({ "type": "string", "pattern": "^(none|unknown|[1-9][0-9]{0,3}d)$" });
+    /// A place by its short name.
+    RegionText = json_schema!({ "type": "string", "pattern": "^[a-z0-9-]{1,32}$" });
+    /// Who answered a request.
+    ServedByText = json_schema!({ "type": "string", "enum": ["engine", "fleet", "supplier"] });
     /// How a request ended.
     OutcomeText = json_schema!({
         "type": "string",

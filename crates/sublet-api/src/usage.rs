@@ -12,7 +12,7 @@ use crate::list::Cursor;
 use crate::money::Money;
 use crate::object::{BucketTag, CompletionsUsageTag, CostsTag, PageTag, RequestTag, UsageTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, OutcomeText, PriceVersionText, TierText};
+use crate::schema::{IdText, NoticeText, OutcomeText, PriceVersionText, ServedByText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// Settled usage of a stretch of time, one line for each thing with its own price.
@@ -149,6 +149,9 @@ pub struct Request {
     pub route: String,
     #[schemars(with = "OutcomeText")]
     pub outcome: Outcome,
+    /// Who answered: the engine of the cloud's own process, another server of its fleet, or a supplier outside.
+    #[schemars(with = "ServedByText")]
+    pub served_by: ServedBy,
     pub usage: RequestTokens,
     pub cost: Money,
     #[schemars(with = "PriceVersionText")]
@@ -159,6 +162,15 @@ pub struct Request {
     pub admitted_at: Rfc3339,
     pub first_token_at: Option<Rfc3339>,
     pub finished_at: Rfc3339,
+}
+
+/// Who answered a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServedBy {
+    Engine,
+    Fleet,
+    Supplier,
 }
 
 /// Tokens by price kind; `input_tokens` excludes the cached ones.

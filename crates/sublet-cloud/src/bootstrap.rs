@@ -5,6 +5,7 @@ use sublet_core::id::{OrganizationId, PriceListId};
 use sublet_core::key::Secret;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
+use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::sku::{DeviceKind, ModelName};
@@ -130,6 +131,7 @@ impl Cloud {
             currency: start.currency,
             time_zone: start.time_zone.clone(),
             credit_limit,
+            data: DataConsent::default(),
             generation: 1,
             created_at: now,
         };

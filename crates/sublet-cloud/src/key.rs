@@ -270,6 +270,7 @@ impl Cloud {
             limits: own.into_iter().chain(limits.iter().map(RateLimit::rule)).collect(),
             narrow_limits,
             expires_at: key.expires_at,
+            data: found.data,
             licences: accepted.into_iter().map(|acceptance| acceptance.accepted).collect(),
         }))
     }

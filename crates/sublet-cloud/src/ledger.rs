@@ -1,14 +1,19 @@
 //! The books as a whole: verification and export.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sublet_core::id::{OrganizationId, ReplicaId};
+use sublet_core::supplier::CostVersion;
 use sublet_core::{Currency, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CostKind, LedgerAccount};
 use sublet_money::balance::TrialBalance;
+use sublet_money::cost::CostLineKey;
 use sublet_money::export::{JournalFormat, JournalWriter};
+use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, verify_line};
 use sublet_store::ledger::{JournalCursor, StoredAccount};
-use sublet_store::{PageRequest, Tx, charge, hold, ledger, organization, slice};
+use sublet_store::{PageRequest, Tx, charge, hold, ledger, organization, slice, supplier};
 
 use crate::{Action, Actor, Cloud, credit};
 
@@ -96,7 +101,7 @@ impl Cloud {
         for line in charge::list_all_lines(tx, id).await? {
             self.verify_charge_line(tx, &line, verification).await?;
         }
-        Ok(())
+        verify_supplier(tx, id, verification).await
     }
 
     async fn verify_charge_line(
@@ -225,6 +230,33 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
     for (currency, (debits, credits)) in sums {
         verification.check(debits == credits, || format!("{currency}: debits are {debits}, credits {credits}"));
         verification.totals.push((currency, debits, credits));
+    }
+    Ok(())
+}
+
+/// What a supplier is owed: purchases against lines, and both against its accounts.
+async fn verify_supplier(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
+    let bought = supplier::supplier_total(tx, id).await?;
+    for (kind, side) in [(AccountKind::Costs(CostKind::Upstream), "costs"), (AccountKind::AccruedCosts(CostKind::Upstream), "owed")]
+    {
+        let totals = ledger::totals(tx, &LedgerAccount::customer(kind, id)).await?;
+        let balance = totals.balance(kind.normal_side())?;
+        verification.check(bought == balance, || format!("{id}: purchases add up to {bought}, the account of {side} to {balance}"));
+    }
+    // Lines of one replica, period and version: its purchases are not split by kind of token.
+    let mut groups: BTreeMap<(ReplicaId, PeriodKey, CostVersion), (CostLineKey, Nanos)> = BTreeMap::new();
+    for (key, state) in supplier::list_lines(tx, id).await? {
+        match supplier::find_cost(tx, &key.version).await? {
+            Some(stored) => verification.note(verify_line(state, &stored.cost.entry(key.kind))),
+            None => verification.check(false, || format!("{key}: its cost is unknown")),
+        }
+        let group = (key.replica.clone(), key.period, key.version.clone());
+        let sum = groups.entry(group).or_insert((key, Nanos::ZERO));
+        sum.1 = sum.1.checked_add(state.charged)?;
+    }
+    for (key, owed) in groups.into_values() {
+        let sum = supplier::sum_of(tx, &key).await?;
+        verification.check(sum == owed, || format!("{key}: purchases add up to {sum}, the lines to {owed}"));
     }
     Ok(())
 }

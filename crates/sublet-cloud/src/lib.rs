@@ -44,8 +44,10 @@ pub mod quote;
 pub mod rate_limit;
 pub mod remote_model;
 pub mod settlement;
+mod settlement_cost;
 pub mod slice;
 pub mod spend;
+pub mod supplier;
 mod ticket;
 pub mod usage;
 pub mod user;
@@ -84,6 +86,7 @@ pub mod data {
     pub use sublet_store::rate_limit::RateLimit;
     pub use sublet_store::remote_model::RemoteModelRow;
     pub use sublet_store::replica::ReplicaRow;
+    pub use sublet_store::supplier::{MarginRow, StoredCost};
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
     pub use sublet_store::{Page, PageRequest};

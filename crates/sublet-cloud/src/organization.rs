@@ -4,6 +4,7 @@ use sublet_core::admission::ModelAccess;
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
+use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::period::BillingCalendar;
 use sublet_store::organization::{self, Organization};
@@ -55,6 +56,7 @@ impl Cloud {
             currency: new.currency,
             time_zone: calendar.zone_name().to_owned(),
             credit_limit: new.credit_limit,
+            data: DataConsent::default(),
             generation: 1,
             created_at: self.now(),
         };

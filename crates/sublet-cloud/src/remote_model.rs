@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sublet_core::card::Cards;
 use sublet_core::id::{ModelId, ReplicaId};
+use sublet_core::supplier::{CostPrice, SupplierTerms};
 use sublet_core::supply::{
     Audience, BaseUrl, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName,
 };
@@ -17,11 +18,12 @@ use sublet_store::change::{self, Subject};
 use sublet_store::model_card;
 use sublet_store::remote_model::{self, RemoteModelRow};
 use sublet_store::replica::{self, ReplicaRow};
-use sublet_store::{Page, PageRequest, Tx, organization};
+use sublet_store::{Page, PageRequest, Tx, organization, supplier};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
 use crate::organization::checked_name;
+use crate::supplier::{TermsChange, change_terms, check_terms};
 use crate::{Action, Actor, Cloud};
 
 /// Organizations that one private model can be for.
@@ -57,8 +59,13 @@ impl RemoteModelBook {
             return Ok(());
         }
         let mut replicas: BTreeMap<ModelId, Vec<Arc<Replica>>> = BTreeMap::new();
+        let mut costs: BTreeMap<ReplicaId, Vec<CostPrice>> = BTreeMap::new();
+        for stored in supplier::list_all_costs(tx).await? {
+            costs.entry(stored.cost.content().replica.clone()).or_default().push(stored.cost.price()?);
+        }
         for row in replica::list_all(tx).await? {
-            replicas.entry(row.model).or_default().push(Arc::new(row.replica));
+            let costs = costs.remove(&row.replica.id).unwrap_or_default();
+            replicas.entry(row.model).or_default().push(Arc::new(Replica { costs, ..row.replica }));
         }
         let models = remote_model::list_all(tx).await?.into_iter().map(|row| {
             let model = RemoteModel {
@@ -120,13 +127,15 @@ pub struct NewReplica {
     pub engine: EngineKind,
     pub in_flight_max: u32,
     pub source: ReplicaSource,
+    pub terms: Option<SupplierTerms>,
 }
 
 /// What can be changed of a replica; `None` stays.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ReplicaChange {
     pub state: Option<ReplicaState>,
     pub in_flight_max: Option<u32>,
+    pub terms: TermsChange,
 }
 
 fn check_sizes(context_window: TokenCount, output_max: TokenCount) -> Result<()> {
@@ -278,6 +287,8 @@ impl Cloud {
             in_flight_max: new.in_flight_max,
             state: ReplicaState::Serving,
             source: new.source,
+            terms: new.terms,
+            costs: Vec::new(),
         };
         let row = ReplicaRow { model: new.model, replica, generation: 1, created_at: self.now() };
         let render = |row: &ReplicaRow| Ok(row.replica.id.to_string());
@@ -285,6 +296,7 @@ impl Cloud {
             .once(call, &render, (self, &call.actor, row), |(cloud, actor, row), tx| {
                 Box::pin(async move {
                     let model = remote_model::get(tx, &row.model).await?;
+                    check_terms(tx, &row.replica).await?;
                     replica::insert(tx, row).await?;
                     let detail = format!("of '{}' at {}", model.name, row.replica.base_url.as_str());
                     cloud.changed(tx, actor, ("replica.create", row.replica.id.as_str(), detail)).await?;
@@ -310,14 +322,20 @@ impl Cloud {
         actor.require(Action::ManageFleet)?;
         let changed = self
             .store
-            .write((self, actor, id), move |(cloud, actor, id), tx| {
+            .write((self, actor, id, &change), |(cloud, actor, id, change), tx| {
                 Box::pin(async move {
                     let mut row = replica::get(tx, id).await?;
                     row.replica.state = change.state.unwrap_or(row.replica.state);
                     row.replica.in_flight_max = change.in_flight_max.unwrap_or(row.replica.in_flight_max);
                     check_in_flight(row.replica.in_flight_max)?;
+                    change_terms(tx, &mut row.replica, &change.terms).await?;
                     replica::update(tx, &row).await?;
-                    let detail = format!("{:?}, {} at once", row.replica.state, row.replica.in_flight_max);
+                    let mut detail = format!("{:?}, {} at once", row.replica.state, row.replica.in_flight_max);
+                    if let Some(SupplierTerms { data, margin_min, .. }) = &row.replica.terms {
+                        let training = if data.used_for_training { "trains" } else { "does not train" };
+                        let margin = margin_min.get();
+                        detail.push_str(&format!(", retention {}, {training}, margin {margin} of 1000", data.retention));
+                    }
                     cloud.changed(tx, actor, ("replica.change", id.as_str(), detail)).await?;
                     Ok(ReplicaRow { generation: row.generation + 1, ..row })
                 })

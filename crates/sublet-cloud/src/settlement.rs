@@ -1,4 +1,4 @@
-//! Settlement: usage records become events, charges and postings in one transaction.
+//! Settlement: usage records become events, charges, costs and postings in one transaction.
 //!
 //! A batch is folded: what its records refer to is read once, moved on in memory record by record in
 //! their order, and written once. The result is what settling one by one would give, but that the
@@ -25,6 +25,7 @@ use sublet_store::usage::{self, Encoded, NewEvent};
 use sublet_store::{Tx, audit, budget, ledger, organization};
 
 use crate::audit::Deed;
+use crate::settlement_cost::Costs;
 use crate::{Actor, Cloud};
 
 impl UsageSink for Cloud {
@@ -50,8 +51,8 @@ impl Drawn {
 }
 
 /// A batch on its way through.
-struct Fold<'a> {
-    now: Timestamp,
+pub(crate) struct Fold<'a> {
+    pub(crate) now: Timestamp,
     report: SettleReport,
     /// Bodies that are known, from before and from this batch.
     hashes: BTreeMap<(RequestId, u32), String>,
@@ -61,6 +62,8 @@ struct Fold<'a> {
     lines: BTreeMap<LineKey, LineState>,
     charges: Vec<Charge>,
     events: Vec<NewEvent<'a>>,
+    /// What it owes to suppliers.
+    pub(crate) costs: Costs<'a>,
 }
 
 /// What one record is charged.
@@ -80,10 +83,11 @@ impl<'a> Fold<'a> {
             lines: BTreeMap::new(),
             charges: Vec::new(),
             events: Vec::new(),
+            costs: Costs::default(),
         }
     }
 
-    async fn calendar(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&BillingCalendar> {
+    pub(crate) async fn calendar(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&BillingCalendar> {
         match self.calendars.entry(id.clone()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(empty) => {
@@ -181,7 +185,13 @@ impl Cloud {
     /// Charges one new record, or says why not.
     async fn settle_one<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, fold: &mut Fold<'a>) -> Result<()> {
         let record = encoded.record;
-        if !answer_line(tx, record).await? {
+        let answers = answer_line(tx, record).await?;
+        let owed = match fold.owe(tx, record).await? {
+            Ok(owed) => owed,
+            Err(reason) => return self.set_aside(tx, encoded, reason, fold).await,
+        };
+        if !answers {
+            fold.buy(record, owed, Nanos::ZERO);
             return supersede(tx, encoded, fold).await;
         }
         let outcome = match self.rate(tx, record, fold).await? {
@@ -199,15 +209,20 @@ impl Cloud {
         match outcome {
             Ok((rated, currency)) => {
                 fold.report.settled += 1;
+                fold.buy(record, owed, rated.total);
                 fold.events.push(NewEvent { encoded, amount: rated.total, currency, quarantine: None, superseded: false });
                 fold.charge(self, record, rated, currency);
             }
-            Err(reason) => {
-                fold.report.quarantined += 1;
-                let event = self.quarantine(tx, encoded, reason, fold.now).await?;
-                fold.events.push(event);
-            }
+            Err(reason) => self.set_aside(tx, encoded, reason, fold).await?,
         }
+        Ok(())
+    }
+
+    /// Neither charged nor owed: an operator has to look at it.
+    async fn set_aside<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, reason: String, fold: &mut Fold<'a>) -> Result<()> {
+        fold.report.quarantined += 1;
+        let event = self.quarantine(tx, encoded, reason, fold.now).await?;
+        fold.events.push(event);
         Ok(())
     }
 
@@ -249,6 +264,7 @@ impl Cloud {
         charge::set_line_states(tx, &lines).await?;
         charge::insert(tx, &fold.charges).await?;
         usage::insert(tx, &fold.events).await?;
+        self.write_purchases(tx, &fold.costs).await?;
         // Grants wait for the rows from here on, so they are taken last.
         let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
         let mut captured: BTreeMap<(&OrganizationId, Currency), (Nanos, i64)> = BTreeMap::new();
@@ -272,7 +288,7 @@ impl Cloud {
             let fact = Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount };
             ledger::post(tx, &post(head, organization, &fact)?).await?;
         }
-        Ok(())
+        self.post_purchases(tx, fold).await
     }
 
     /// The same identity came with another body: the first one stays. The slice counts this one too, for its

@@ -68,6 +68,11 @@ impl Cloud {
             facts.push(self.charge_fact(charge)?);
             related.push(charge.id.to_string());
         }
+        for cost in self.costs_of_request(actor, id).await? {
+            let value = format!("{} {} to {}", cost.amount, cost.currency, cost.supplier);
+            let parts = vec![Fact::new("replica", &cost.replica), Fact::new("cost version", &cost.version.0)];
+            facts.push(Fact::new("owed", value).made_of(parts));
+        }
         let total = sublet_core::Nanos::checked_sum(usage.charges.iter().map(|charge| charge.amount))?;
         let first = usage.events.first().ok_or_else(|| Error::internal("a request without events"))?;
         let summary = match &first.quarantine {

@@ -86,6 +86,7 @@ impl Session {
             client_retry: 0,
             line: None,
             replica: None,
+            purchases: Vec::new(),
         }
     }
 }

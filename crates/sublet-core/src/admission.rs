@@ -16,6 +16,7 @@ use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
 use crate::quantity::TokenCount;
 use crate::rate::{DrawRequest, Drawn, EndUser, EndUsers, RateRule};
+use crate::supplier::DataConsent;
 use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
@@ -34,6 +35,8 @@ pub struct Access {
     pub expires_at: Option<Timestamp>,
     /// Licences that the organization agreed to.
     pub licences: Vec<AcceptedLicence>,
+    /// Whether suppliers outside may see what it asks.
+    pub data: DataConsent,
 }
 
 /// Which models a key may call.
@@ -158,6 +161,16 @@ pub struct TokenPrices {
     /// Which immutable price-list version these come from.
     pub version: PriceVersion,
     pub currency: Currency,
+    pub input: Rate,
+    pub cached_input: Rate,
+    pub output: Rate,
+    /// What each costs at least, where prices fall with the quantity: margins are reckoned with it.
+    pub least: TokenRates,
+}
+
+/// A rate for each kind of token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TokenRates {
     pub input: Rate,
     pub cached_input: Rate,
     pub output: Rate,
@@ -333,6 +346,7 @@ mod tests {
             narrow_limits,
             expires_at: None,
             licences: Vec::new(),
+            data: DataConsent::default(),
         };
         let of = |model: Option<&str>, end_user| SpendClass { model: model.map(Into::into), end_user };
         let ann = ann();

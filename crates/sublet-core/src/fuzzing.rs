@@ -5,13 +5,14 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use crate::admission::{PriceVersion, TokenPrices, TokenUsage};
+use crate::admission::{PriceVersion, TokenPrices, TokenRates, TokenUsage};
 use crate::error::{Error, ErrorCode};
 use crate::id::{BatchId, FileId, KeyId, OrganizationId, RequestId, prefix_of};
 use crate::key::{KeyPlane, Secret};
 use crate::money::{Currency, Nanos, Rate, divide_ceil, divide_half_even};
 use crate::notice::NoticeClass;
 use crate::quantity::TokenCount;
+use crate::supplier::Retention;
 use crate::supply::{BaseUrl, SecretName};
 use crate::usage::UsageRecord;
 
@@ -31,6 +32,7 @@ pub fn core_texts(data: &[u8]) {
     exact::<KeyPlane>(text);
     exact::<NoticeClass>(text);
     exact::<ErrorCode>(text);
+    exact::<Retention>(text);
     if let Some(prefix) = prefix_of(text) {
         assert!(text.starts_with(prefix));
     }
@@ -92,6 +94,7 @@ pub fn core_costs(data: &[u8]) {
         input,
         cached_input,
         output,
+        least: TokenRates { input, cached_input, output },
     };
     if let Ok(held) = prices.upper_bound(&tokens) {
         let lines = [(input, tokens.input), (cached_input, tokens.cached_input), (output, tokens.output)];

@@ -31,6 +31,7 @@ pub mod quote;
 pub mod rate;
 pub mod runner;
 pub mod scope;
+pub mod supplier;
 pub mod supply;
 pub mod tier;
 pub mod time;

@@ -12,6 +12,7 @@ use crate::card::Cards;
 use crate::error::{Error, ErrorCode, Result};
 use crate::id::{OrganizationId, ReplicaId};
 use crate::quantity::TokenCount;
+use crate::supplier::{CostPrice, SupplierTerms};
 use crate::time::Timestamp;
 
 /// Most replicas of one model.
@@ -69,6 +70,12 @@ pub struct Replica {
     pub in_flight_max: u32,
     pub state: ReplicaState,
     pub source: ReplicaSource,
+    /// On which terms it is bought; nobody of the fleet has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<SupplierTerms>,
+    /// What it costs, in the order of the instants from which on: they are kept beside it.
+    #[serde(skip)]
+    pub costs: Vec<CostPrice>,
 }
 
 /// What is known of a server's own ways.
@@ -121,7 +128,8 @@ pub enum ReplicaSource {
     /// This fleet: an answer that is stopped costs nothing more.
     #[default]
     Fleet,
-    /// Bought from outside: whatever it produces has to be paid, so the worst case is held before it is asked.
+    /// Bought from outside: whatever it produces has to be paid, so the worst case is held before it is asked. It is
+    /// asked only where its terms, its cost and the caller's organization allow it, and when the fleet has no place.
     Supplier,
 }
 

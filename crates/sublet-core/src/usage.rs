@@ -7,6 +7,7 @@ use crate::admission::{PriceVersion, TokenUsage};
 use crate::batch::LineName;
 use crate::error::Result;
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId, SliceId};
+use crate::supplier::Purchase;
 use crate::tier::ServiceTier;
 use crate::time::Timestamp;
 
@@ -38,9 +39,19 @@ pub struct UsageRecord {
     /// The server that answered; `None` is the engine of the gateway's own process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaId>,
+    /// What suppliers are owed for it, whether it was charged or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purchases: Vec<Purchase>,
     /// The line of a batch that this is the answer to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<AnsweredLine>,
+}
+
+impl UsageRecord {
+    /// Nothing was delivered that could be charged; it is there for what suppliers are owed.
+    pub fn is_purchase_only(&self) -> bool {
+        !self.purchases.is_empty() && self.tokens == TokenUsage::default()
+    }
 }
 
 /// A line of a batch with its answer: they are durable, settled and charged together.

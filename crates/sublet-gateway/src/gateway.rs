@@ -292,6 +292,7 @@ impl Gateway {
             journal_bytes: self.journal.segments().unsettled_bytes(),
             slices_returning: count(self.keys.outstanding()),
             grants: self.grants.read(),
+            calls_unaccounted: self.supply.calls_unaccounted(),
             ..self.metrics.snapshot()
         }
     }

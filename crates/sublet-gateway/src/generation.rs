@@ -10,12 +10,12 @@
 //! Deliberately absent: how answers look on the wire.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use sublet_core::admission::{Access, TokenPrices, TokenUsage};
-use sublet_core::engine::{FinishReason, GenerationEvent, PositionLogprobs};
+use sublet_core::engine::{FinishReason, GenerationEvent};
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::{ReplicaId, RequestId, SliceId};
+use sublet_core::id::{RequestId, SliceId};
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, UsageRecord};
 use sublet_core::{DurationMs, Nanos, Timestamp, TokenCount};
 use tokio::sync::{oneshot, watch};
@@ -30,6 +30,8 @@ use crate::limits::Pass;
 use crate::measured::Sample;
 use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
 use crate::purse::{Ask, Extended, Money, Waiting};
+pub(crate) use crate::step::{Delta, Step};
+use crate::supply::purchase::Supplied;
 
 /// A generation that says nothing for so many quiet intervals is given another step even if the engine
 /// does not say that it is parked.
@@ -51,7 +53,7 @@ pub(crate) struct Facts {
     pub line: Option<AnsweredLine>,
     pub bills: Bills,
     /// Who answered, if it was a server elsewhere.
-    pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
+    pub served_by: Option<Arc<Supplied>>,
 }
 
 /// What a request is charged for.
@@ -61,32 +63,6 @@ pub(crate) enum Bills {
     Answer,
     /// The input alone, once all of the answer is there.
     Input,
-}
-
-/// What happened next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// The prompt was read.
-    Started,
-    Delta(Delta),
-    /// The next vector of one lane: little-endian 32-bit floats.
-    Vector {
-        choice: usize,
-        values: Vec<u8>,
-    },
-    /// Every answer ended well.
-    Done,
-    Failed(Error),
-    /// Nothing for the time after which a stream gets a heartbeat.
-    Silence,
-}
-
-/// More of one answer.
-#[derive(Debug)]
-pub(crate) struct Delta {
-    pub choice: usize,
-    pub text: String,
-    pub logprobs: Vec<PositionLogprobs>,
 }
 
 /// What ends with the request.
@@ -484,7 +460,7 @@ impl Generation {
         let owes = output > TokenCount::ZERO || (self.facts.bills == Bills::Input && whole);
         if !owes {
             self.gateway.metrics.voided();
-            drop(money);
+            self.end_unsold(money, outcome);
         } else {
             self.gateway.metrics.ended(outcome, &tokens);
             self.measure(output);
@@ -493,6 +469,22 @@ impl Generation {
         }
         ended.remaining = purse.remaining();
         ended
+    }
+
+    /// Nobody is charged. What a supplier is owed all the same goes on record, so that it becomes our cost: without the
+    /// answer of a line, and without keeping the client from asking again.
+    fn end_unsold(&mut self, money: Money, outcome: Outcome) {
+        let bought = self.facts.served_by.as_ref().is_some_and(|served_by| !served_by.purchases().is_empty());
+        if !bought {
+            return drop(money);
+        }
+        self.gateway.metrics.unsold();
+        self.guards.claim = None;
+        if self.facts.line.take().is_some() {
+            // A line is tried again under its own name.
+            self.facts.request = self.gateway.ids.mint();
+        }
+        let _nobody_waits = self.record(money, outcome, TokenUsage::default());
     }
 
     /// Takes note of how fast one answer was, where that tells something of its model.
@@ -536,7 +528,8 @@ impl Generation {
             measured: self.measured(),
             client_retry: facts.client_retry,
             line,
-            replica: facts.served_by.as_ref().and_then(|served_by| served_by.get().cloned()),
+            replica: facts.served_by.as_ref().and_then(|served_by| served_by.by()),
+            purchases: facts.served_by.as_ref().map_or_else(Vec::new, |served_by| served_by.purchases()),
         };
         let payload = serde_json::to_vec(&record).expect("a usage record has only JSON's own types");
         let captured = money.capture(upper);

@@ -41,6 +41,7 @@ mod reply;
 pub mod routing;
 mod serve;
 mod start;
+mod step;
 mod supply;
 
 pub use config::{GatewayConfig, JournalConfig, SupplyConfig};

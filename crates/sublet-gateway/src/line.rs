@@ -39,8 +39,9 @@ impl Lines {
 impl LineServer for Lines {
     fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
         Box::pin(async move {
-            let prepared = read(&self.0, &access, endpoint, body.into()).await?;
+            let mut prepared = read(&self.0, &access, endpoint, body.into()).await?;
             let prices = prices(&self.0, &access, &prepared.model)?;
+            prepared.permit(&self.0, &access, &prices)?;
             let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
             Ok(LineEstimate {
                 input: prepared.prompt(),
@@ -111,10 +112,12 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
     let mut prepared = read(gateway, &access, endpoint, body.clone()).await?;
     prepared.tier = tier;
     let class = pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
+    let prices = prices(gateway, &access, &prepared.model)?;
+    prepared.permit(gateway, &access, &prices)?;
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
-        prices: prices(gateway, &access, &prepared.model)?,
+        prices,
         access,
         model: prepared.model.clone(),
         admitted_at: now,

@@ -52,6 +52,7 @@ pub struct GrantFigures {
 pub(crate) struct Metrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
     voided: AtomicU64,
+    unsold: AtomicU64,
     refused: AtomicU64,
     input: AtomicU64,
     cached_input: AtomicU64,
@@ -80,6 +81,9 @@ impl Metrics {
     pub fn voided(&self) {
         add(&self.voided, 1);
     }
+    pub fn unsold(&self) {
+        add(&self.unsold, 1);
+    }
     pub fn refused(&self) {
         add(&self.refused, 1);
     }
@@ -93,6 +97,7 @@ impl Metrics {
         MetricsSnapshot {
             requests: OUTCOMES.iter().zip(&self.outcomes).map(|(outcome, count)| (*outcome, read(count))).collect(),
             voided: read(&self.voided),
+            unsold: read(&self.unsold),
             refused: read(&self.refused),
             tokens: TokenUsage {
                 input: tokens(&self.input),
@@ -117,6 +122,10 @@ pub struct MetricsSnapshot {
     pub requests: Vec<(Outcome, u64)>,
     /// Requests that ended without output and without a charge, after money was held.
     pub voided: u64,
+    /// Requests among those for which a supplier is owed something.
+    pub unsold: u64,
+    /// Suppliers that were asked and neither delivered nor counted anything.
+    pub calls_unaccounted: u64,
     /// Requests refused before anything was generated.
     pub refused: u64,
     pub tokens: TokenUsage,

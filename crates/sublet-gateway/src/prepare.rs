@@ -2,14 +2,13 @@
 
 mod vectors;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use sublet_core::admission::Access;
+use sublet_core::admission::{Access, TokenPrices};
 use sublet_core::engine::{
     Allowance, EmbedRequest, GenerateRequest, GenerationStream, ModelInfo, PreparedPrompt, Prompt, Sampling, prompt_too_long,
 };
-use sublet_core::id::ReplicaId;
-use sublet_core::supply::{RemoteModel, ReplicaSource};
+use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
@@ -20,7 +19,9 @@ use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
 use crate::gateway::Gateway;
 use crate::generation::Bills;
 use crate::offer::{Served, Warning, find_model};
-use crate::supply::request::OutputMax;
+use crate::supply::permit::{Permitted, Sale, permit};
+use crate::supply::purchase::{Bid, Supplied};
+use crate::supply::request::{OutputMax, UpstreamBody};
 use crate::supply::{self, Order};
 
 /// Larger bodies are parsed and tokenized off the request threads.
@@ -35,7 +36,7 @@ pub(crate) struct Prepared {
     pub form: Form,
     pub bills: Bills,
     pub lots: Vec<Lot>,
-    pub served_by: Option<Arc<OnceLock<ReplicaId>>>,
+    pub served_by: Option<Arc<Supplied>>,
     /// The model's end is announced.
     pub warning: Option<Arc<Warning>>,
     source: Source,
@@ -69,7 +70,8 @@ enum Source {
     /// The engine makes vectors: one request to it for each lane.
     Vectors(Vec<EmbedRequest>),
     Replicas {
-        model: Arc<RemoteModel>,
+        /// Those that may be asked, once that was decided.
+        permitted: Permitted,
         relayed: Box<Relayed>,
     },
 }
@@ -127,20 +129,42 @@ impl Prepared {
         self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(TokenCount::new(lot.least)))
     }
 
+    /// A model on other servers, and the chat that one of them is to count.
+    pub fn elsewhere(&self) -> Option<(&RemoteModel, &UpstreamBody)> {
+        match &self.source {
+            Source::Replicas { permitted, relayed } => Some((&permitted.model, &relayed.body)),
+            Source::Engine(_) | Source::Vectors(_) => None,
+        }
+    }
+
+    /// Decides who may be asked at these prices; before it the fleet's servers and suppliers are alike.
+    pub fn permit(&mut self, gateway: &Gateway, access: &Access, prices: &TokenPrices) -> Result<()> {
+        let Source::Replicas { permitted, relayed } = &mut self.source else { return Ok(()) };
+        let model = Arc::clone(&permitted.model);
+        let at_tier = |tier| gateway.admission.prices(access, &model.name, tier).ok();
+        let (cards, now) = (gateway.supply.cards(), gateway.clock.now());
+        let card = cards.find(&model.name).map(Arc::as_ref);
+        *permitted = permit(&model, Sale { access, prices, now, card, at_tier: &at_tier })?;
+        for lot in &mut self.lots {
+            lot.payment = payment(relayed, &permitted.bids);
+        }
+        Ok(())
+    }
+
     /// Starts one lot with what is paid for it.
     pub async fn open(&self, gateway: &Gateway, index: usize, allowance: &Arc<Allowance>) -> Result<GenerationStream> {
         let lot = self.lots[index];
         match &self.source {
             Source::Engine(settings) => settings.generate(gateway, settings.request(index, (lot.cap, self.tier), allowance)).await,
             Source::Vectors(lanes) => gateway.engine.embed(EmbedRequest { tier: self.tier, ..lanes[index].clone() }),
-            Source::Replicas { model, relayed } => {
+            Source::Replicas { permitted: Permitted { model, bids, hints }, relayed } => {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
                     model: Arc::clone(model),
                     path: relayed.kind.path(),
                     body: relayed.body.clone(),
                     streamed: relayed.stream,
-                    output_max: output_max(relayed, model, lot.payment, paid),
+                    output_max: output_max(relayed, (model, !bids.is_empty()), lot.payment, paid),
                     answers: usize::try_from(relayed.answers).unwrap_or(usize::MAX),
                     cap: if lot.payment == Payment::Before { paid } else { lot.cap },
                     input_max: lot.prompt_max,
@@ -148,6 +172,8 @@ impl Prepared {
                     blocks: relayed.blocks.as_slice().into(),
                     allowance: Arc::clone(allowance),
                     served_by: self.served_by.clone().unwrap_or_default(),
+                    bids: Arc::clone(bids),
+                    hints: Arc::clone(hints),
                     tier: self.tier,
                 };
                 Ok(supply::start(Arc::clone(&gateway.supply), order))
@@ -165,7 +191,7 @@ fn sampling(common: &Sampling, answer: usize) -> Sampling {
 
 /// What a replica is told. A maximum that the caller did not name is left to the replica where it cannot go beyond
 /// what is paid: engines refuse one that does not fit beside the prompt, whose tokens only they know.
-fn output_max(relayed: &Relayed, model: &RemoteModel, payment: Payment, paid: TokenCount) -> OutputMax {
+fn output_max(relayed: &Relayed, (model, is_bought): (&RemoteModel, bool), payment: Payment, paid: TokenCount) -> OutputMax {
     if relayed.kind == relay::Kind::Embedding {
         return OutputMax::Open;
     }
@@ -177,12 +203,12 @@ fn output_max(relayed: &Relayed, model: &RemoteModel, payment: Payment, paid: To
     };
     let room = model.context_window.saturating_sub(relayed.input_estimate);
     let fits_only_without = each == relayed.output_max && each >= room;
-    if !relayed.limited && fits_only_without && !is_bought(model) { OutputMax::Open } else { OutputMax::Each(each) }
+    if !relayed.limited && fits_only_without && !is_bought { OutputMax::Open } else { OutputMax::Each(each) }
 }
 
-/// Whatever some replica of it produces has to be paid.
-fn is_bought(model: &RemoteModel) -> bool {
-    model.replicas.iter().any(|replica| replica.source == ReplicaSource::Supplier)
+/// What is bought has to be paid whatever it says; what is ours can be stopped at any event.
+fn payment(relayed: &Relayed, bids: &[Bid]) -> Payment {
+    if relayed.stream && bids.is_empty() { Payment::Ahead } else { Payment::Before }
 }
 
 /// How a body is read for the engine.
@@ -252,18 +278,17 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
             (relayed, Shape::Translated(Box::new(call.form.shape)))
         }
     };
-    // What is bought has to be paid whatever it says; what is ours can be stopped at any event.
-    let payment = if relayed.stream && !is_bought(&model) { Payment::Ahead } else { Payment::Before };
+    let permitted = Permitted { model, bids: Arc::default(), hints: Arc::default() };
     let lot = Lot {
         origin: Origin::Replica,
         prompt: relayed.input_estimate,
         prompt_max: relayed.input_max,
         cap: TokenCount::new(relayed.output_max.get().saturating_mul(relayed.answers)),
         least: relayed.answers,
-        payment,
+        payment: payment(&relayed, &permitted.bids),
     };
     Ok(Prepared {
-        model: model.name.clone(),
+        model: permitted.model.name.clone(),
         tier: relayed.tier,
         stream: relayed.stream,
         form: Form { shape, reading: Reading::Text },
@@ -271,7 +296,7 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
         lots: vec![lot],
         served_by: Some(Arc::default()),
         warning: None,
-        source: Source::Replicas { model, relayed: Box::new(relayed) },
+        source: Source::Replicas { permitted, relayed: Box::new(relayed) },
     })
 }
 

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use sublet_core::admission::PriceVersion;
+    use sublet_core::admission::{PriceVersion, TokenRates};
     use sublet_core::tier::ServiceTier;
     use sublet_core::{Currency, Rate};
 
@@ -64,6 +64,7 @@ mod tests {
             input: rate(input),
             cached_input: rate(cached),
             output: rate(output),
+            least: TokenRates { input: rate(input), cached_input: rate(cached), output: rate(output) },
         }
     }
 

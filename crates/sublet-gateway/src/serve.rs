@@ -43,17 +43,12 @@ async fn admit_and_count(
 ) -> Result<TokenCount> {
     let mut admitted = admit(gateway, request, head).await?;
     let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read_to_count), admitted.body.clone()).await?;
-    if prepared.served_by.is_some() {
-        // What is known of the prompt is an estimate.
-        return Err(Error::new(
-            ErrorCode::UnsupportedField,
-            "the tokens of this model are counted only by the servers that serve it",
-        )
-        .param("model")
-        .alternative("the usage of an answer"));
-    }
     admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
-    Ok(prepared.prompt())
+    match prepared.elsewhere() {
+        // What is known here of the prompt is an estimate: whoever serves the model is asked.
+        Some((model, chat)) => gateway.supply.count(model, chat).await,
+        None => Ok(prepared.prompt()),
+    }
 }
 
 /// Refuses to classify, with what would work: whoever may ask learns that, and nobody else.
@@ -139,14 +134,16 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let attempt =
         Attempt { project: &admitted.access.project, route: endpoint.route(), body: &admitted.body, request: &head.request };
     let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
-    let prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
+    let mut prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
     let class = admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
     let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
+    let prices = gateway.admission.prices(&access, &prepared.model, prepared.tier)?;
+    prepared.permit(gateway, &access, &prices)?;
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),
-        prices: gateway.admission.prices(&access, &prepared.model, prepared.tier)?,
+        prices,
         access,
         model: prepared.model.clone(),
         admitted_at: now,

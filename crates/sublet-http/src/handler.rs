@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
-    price, project, public, quote, rate_limit, remote_model, sku, usage, user, why,
+    price, project, public, quote, rate_limit, remote_model, sku, supplier, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -107,6 +107,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::DeleteRateLimit => to!(rate_limit::delete),
         Operation::ListLicences => to!(model_card::list_licences),
         Operation::AcceptLicence => to!(model_card::accept_licence),
+        Operation::SetDataPolicy => to!(supplier::set_data_policy),
         Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetOrganizationWhy => to!(why::explain),
         _ => None,
@@ -153,6 +154,9 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::GetReplica => to!(remote_model::get_replica),
         Operation::ChangeReplica => to!(remote_model::change_replica),
         Operation::DeleteReplica => to!(remote_model::delete_replica),
+        Operation::ListReplicaCosts => to!(supplier::list_costs),
+        Operation::SetReplicaCost => to!(supplier::set_cost),
+        Operation::GetMargins => to!(supplier::margins),
         _ => None,
     }
 }

@@ -41,6 +41,7 @@ mod rate_limit;
 mod remote_model;
 mod router;
 mod sku;
+mod supplier;
 mod usage;
 mod user;
 mod why;

@@ -2,6 +2,7 @@
 
 use sublet_api::object::OrganizationTag;
 use sublet_api::organization as wire;
+use sublet_api::supplier::DataPermission;
 use sublet_cloud::data::Organization;
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_cloud::organization::NewOrganization;
@@ -23,7 +24,7 @@ const fn isolation_of(class: OrganizationClass) -> IsolationLevel {
     }
 }
 
-fn to_wire(organization: &Organization) -> wire::Organization {
+pub fn to_wire(organization: &Organization) -> wire::Organization {
     wire::Organization {
         object: OrganizationTag,
         id: organization.id.clone(),
@@ -34,6 +35,7 @@ fn to_wire(organization: &Organization) -> wire::Organization {
         time_zone: organization.time_zone.clone(),
         credit_limit: money(organization.credit_limit, organization.currency),
         isolation: isolation_of(organization.class),
+        data_policy: DataPermission { external: organization.data.external, regions: organization.data.regions.clone() },
         created_at: organization.created_at.into(),
         metadata: sublet_api::object::Metadata::default(),
     }

@@ -6,14 +6,17 @@ use sublet_api::remote_model as wire;
 use sublet_cloud::data::{RemoteModelRow, ReplicaRow};
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_cloud::remote_model::{NewRemoteModel, NewReplica, RemoteModelChange, ReplicaChange};
+use sublet_cloud::supplier::TermsChange;
 use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
-use sublet_core::supply::Audience;
+use sublet_core::supplier::SupplierTerms;
+use sublet_core::supply::{Audience, ReplicaSource};
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_answer, page_request};
 use crate::model::is_priced;
+use crate::supplier::{margin_min, policy, supply_to_wire};
 use crate::wire::count;
 
 /// Requests of one gateway at a replica if the operator does not say.
@@ -49,6 +52,7 @@ fn replica_to_wire(app: &App, row: &ReplicaRow) -> wire::Replica {
         max_in_flight: replica.in_flight_max,
         state: replica.state,
         source: replica.source,
+        supply: supply_to_wire(app, row),
         seen: app.process.replica_seen(&replica.id),
         created_at: row.created_at.into(),
     }
@@ -119,6 +123,12 @@ pub async fn list_replicas(app: App, context: Context) -> Result<Answer> {
 
 pub async fn create_replica(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateReplica = context.body()?;
+    if body.supplier.is_none() && (body.data_policy.is_some() || body.min_margin_permille.is_some()) {
+        return Err(Error::new(ErrorCode::InvalidRequest, "terms need the supplier whose they are").param("supplier"));
+    }
+    let source = if body.supplier.is_some() { ReplicaSource::Supplier } else { body.source };
+    let margin_min = margin_min(body.min_margin_permille)?.unwrap_or_default();
+    let data = body.data_policy.map(policy).unwrap_or_default();
     let new = NewReplica {
         model: body.model,
         base_url: body.base_url,
@@ -126,7 +136,8 @@ pub async fn create_replica(app: App, context: Context) -> Result<Answer> {
         secret: body.secret,
         engine: body.engine,
         in_flight_max: body.max_in_flight.unwrap_or(IN_FLIGHT_DEFAULT),
-        source: body.source,
+        source,
+        terms: body.supplier.map(|supplier| SupplierTerms { supplier, data, margin_min }),
     };
     let row = match app.cloud.create_replica(&context.call()?, new).await? {
         Once::New(row) => row,
@@ -143,7 +154,12 @@ pub async fn get_replica(app: App, context: Context) -> Result<Answer> {
 pub async fn change_replica(app: App, context: Context) -> Result<Answer> {
     let id: ReplicaId = context.path("id")?;
     let body: wire::ChangeReplica = context.body()?;
-    let change = ReplicaChange { state: body.state, in_flight_max: body.max_in_flight };
+    let terms = TermsChange {
+        supplier: body.supplier,
+        data: body.data_policy.map(policy),
+        margin_min: margin_min(body.min_margin_permille)?,
+    };
+    let change = ReplicaChange { state: body.state, in_flight_max: body.max_in_flight, terms };
     json(&replica_to_wire(&app, &app.cloud.change_replica(&context.actor, &id, change).await?))
 }
 

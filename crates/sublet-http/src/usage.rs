@@ -3,11 +3,12 @@
 use sublet_api::list::Cursor;
 use sublet_api::object::{BucketTag, CompletionsUsageTag, CostsTag, PageTag, RequestTag, UsageTag};
 use sublet_api::usage::{
-    Bucket, BucketPage, BucketQuery, BucketWidth, CompletionsUsage, Costs, Request, RequestTokens, UsageLine, UsageQuery,
+    Bucket, BucketPage, BucketQuery, BucketWidth, CompletionsUsage, Costs, Request, RequestTokens, ServedBy, UsageLine, UsageQuery,
     UsageSummary,
 };
 use sublet_cloud::data::{BillingCalendar, Interval, PeriodLength};
 use sublet_core::id::RequestId;
+use sublet_core::usage::UsageRecord;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 
 use crate::App;
@@ -71,6 +72,7 @@ pub async fn get_request(app: App, context: Context) -> Result<Answer> {
         service_tier: record.tier,
         route: record.route.clone(),
         outcome: record.outcome,
+        served_by: served_by(record),
         usage: RequestTokens {
             input_tokens: count(record.tokens.input.get())?,
             cached_input_tokens: count(record.tokens.cached_input.get())?,
@@ -84,6 +86,14 @@ pub async fn get_request(app: App, context: Context) -> Result<Answer> {
         first_token_at: record.first_token_at.map(Into::into),
         finished_at: record.finished_at.into(),
     })
+}
+
+fn served_by(record: &UsageRecord) -> ServedBy {
+    match &record.replica {
+        None => ServedBy::Engine,
+        Some(replica) if record.purchases.iter().any(|bought| bought.replica == *replica) => ServedBy::Supplier,
+        Some(_) => ServedBy::Fleet,
+    }
 }
 
 /// Buckets on one page.

@@ -1,7 +1,7 @@
 //! The chart of accounts: a closed list, each kind with its normal side and its stable path.
 //!
 //! Customer accounts exist once per organization, so that every balance a customer asks about is
-//! one row and no row is shared by all customers. Paths are part of the stored and exported form:
+//! one row and no row is shared by all customers; so do the costs of suppliers, once per supplier. Paths are part of the stored and exported form:
 //! they never change their meaning.
 //!
 //! Deliberately absent until postpaid billing needs them: receivables, deferred revenue, taxes,
@@ -107,7 +107,7 @@ pub enum AccountKind {
     Suspense,
     /// Credit on its way back to the customer.
     RefundsPayable,
-    /// Costs of supply not yet paid.
+    /// Costs of supply not yet paid: what is bought from outside, once per supplier.
     AccruedCosts(CostKind),
     /// What was charged, exact to the nano-unit.
     Usage(SkuFamily),
@@ -119,7 +119,7 @@ pub enum AccountKind {
     Promotions,
     /// Charges given back (reduces income).
     Refunds,
-    /// Costs of supply.
+    /// Costs of supply: what is bought from outside, once per supplier.
     Costs(CostKind),
 }
 
@@ -165,7 +165,7 @@ impl AccountKind {
             Self::RefundsPayable => "liabilities:customers:{}:refunds-payable",
             Self::AccruedCosts(CostKind::Power) => "liabilities:accrued:power",
             Self::AccruedCosts(CostKind::Depreciation) => "liabilities:accrued:depreciation",
-            Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream",
+            Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream:{}",
             Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
@@ -175,7 +175,7 @@ impl AccountKind {
             Self::Refunds => "income:refunds:{}",
             Self::Costs(CostKind::Power) => "expenses:supply:power",
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
-            Self::Costs(CostKind::Upstream) => "expenses:supply:upstream",
+            Self::Costs(CostKind::Upstream) => "expenses:supply:upstream:{}",
             Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees",
         }
     }

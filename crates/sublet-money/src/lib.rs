@@ -15,6 +15,7 @@
 pub mod account;
 pub mod balance;
 pub mod canonical;
+pub mod cost;
 pub mod explanation;
 pub mod export;
 pub mod invoice;

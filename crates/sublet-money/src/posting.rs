@@ -66,7 +66,7 @@ impl CreditSplit {
     }
 }
 
-/// Something that happened to one customer's money. Amounts are not negative unless said so.
+/// Something that happened to one organization's money. Amounts are not negative unless said so.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
@@ -101,6 +101,8 @@ pub enum Fact {
     RefundRequested { amount: Nanos },
     /// Paid credit was paid out.
     RefundPaid { amount: Nanos },
+    /// Answers were bought from a supplier, which is owed for them.
+    SupplyBought { amount: Nanos },
 }
 
 macro_rules! entry_kinds {
@@ -193,7 +195,7 @@ impl JournalEntry {
     }
 }
 
-/// The entry that records a fact of one customer.
+/// The entry that records a fact of one organization.
 pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Result<JournalEntry> {
     let account = |kind| LedgerAccount::customer(kind, organization);
     let available = |credit| account(AccountKind::Available(credit));
@@ -228,12 +230,20 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         Fact::RefundPaid { amount } => {
             entry.transfer(account(AccountKind::RefundsPayable), account(AccountKind::Cash(Processor::Bank)), *amount)?;
         }
+        Fact::SupplyBought { amount } => {
+            let (cost, owed) = (AccountKind::Costs(CostKind::Upstream), AccountKind::AccruedCosts(CostKind::Upstream));
+            entry.transfer(account(cost), account(owed), *amount)?;
+        }
     }
     Ok(entry.finish())
 }
 
-/// The entry that records a cost of supply which is owed.
+/// The entry that records one of the owner's own costs of supply, which is owed. What is bought names its supplier
+/// and is [`Fact::SupplyBought`].
 pub fn post_cost(head: EntryHead, cost: CostKind, amount: Nanos) -> Result<JournalEntry> {
+    if cost == CostKind::Upstream {
+        return Err(Error::internal("a cost of the kind upstream is owed to a supplier"));
+    }
     let mut entry = Builder::new(head, EntryKind::CostAccrued)?;
     entry.transfer(LedgerAccount::cost(cost), LedgerAccount::accrued(cost), amount)?;
     Ok(entry.finish())
@@ -271,6 +281,7 @@ impl Fact {
             Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
             Self::RefundRequested { .. } => EntryKind::RefundRequested,
             Self::RefundPaid { .. } => EntryKind::RefundPaid,
+            Self::SupplyBought { .. } => EntryKind::CostAccrued,
         }
     }
 }

@@ -46,6 +46,7 @@ fn every_fact_has_its_postings() {
         Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
         Fact::RefundRequested { amount: nanos(9) },
         Fact::RefundPaid { amount: nanos(9) },
+        Fact::SupplyBought { amount: nanos(9) },
         Fact::UsageCaptured { family: tokens, amount: nanos(0) },
     ];
     let mut table = String::new();

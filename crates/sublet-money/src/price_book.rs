@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sublet_core::admission::{PriceVersion, TokenPrices};
+use sublet_core::admission::{PriceVersion, TokenPrices, TokenRates};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::PriceListId;
 use sublet_core::notice::NoticeClass;
@@ -196,15 +196,13 @@ impl PriceListVersion {
     /// dearest, since a hold must cover it.
     pub fn token_prices(&self, model: &ModelName, tier: ServiceTier) -> Result<TokenPrices> {
         self.check_offered(model, tier)?;
-        let rate = |kind| self.hold_rate(&SkuName::Tokens { tier, kind, model: model.clone() });
-        Ok(TokenPrices {
-            tier,
-            version: self.version.clone(),
-            currency: self.currency,
-            input: rate(TokenKind::Input)?,
-            cached_input: rate(TokenKind::CachedInput)?,
-            output: rate(TokenKind::Output)?,
-        })
+        let rates = |kind| self.dearest_and_least(&SkuName::Tokens { tier, kind, model: model.clone() });
+        let (input, least_input) = rates(TokenKind::Input)?;
+        let (cached_input, least_cached_input) = rates(TokenKind::CachedInput)?;
+        let (output, least_output) = rates(TokenKind::Output)?;
+        let least = TokenRates { input: least_input, cached_input: least_cached_input, output: least_output };
+        let (version, currency) = (self.version.clone(), self.currency);
+        Ok(TokenPrices { tier, version, currency, input, cached_input, output, least })
     }
     /// The tiers at which a model is sold.
     pub fn tiers(&self, model: &ModelName) -> impl Iterator<Item = ServiceTier> {
@@ -224,6 +222,11 @@ impl PriceListVersion {
     /// The rate for one device-millisecond; the dearest tier's if there are tiers.
     pub fn device_rate(&self, device: &DeviceKind, notice: NoticeClass) -> Result<Rate> {
         self.hold_rate(&SkuName::Device { notice, device: device.clone() })
+    }
+    fn dearest_and_least(&self, sku: &SkuName) -> Result<(Rate, Rate)> {
+        let (entry, dearest) = (self.get(sku)?, self.hold_rate(sku)?);
+        let least = entry.model.prices().into_iter().min().unwrap_or(Nanos::ZERO);
+        Ok((dearest, Rate::new(least, entry.unit.base_units())?))
     }
     fn hold_rate(&self, sku: &SkuName) -> Result<Rate> {
         let entry = self.get(sku)?;

@@ -252,6 +252,7 @@ fn record(version: &PriceListVersion) -> UsageRecord {
         client_retry: 0,
         line: None,
         replica: None,
+        purchases: Vec::new(),
     }
 }
 

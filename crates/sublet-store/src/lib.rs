@@ -46,6 +46,7 @@ pub mod row;
 pub mod setting;
 pub mod slice;
 mod sqlite;
+pub mod supplier;
 pub mod usage;
 pub mod user;
 

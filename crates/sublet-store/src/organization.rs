@@ -2,11 +2,12 @@
 
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::row::Row;
+use crate::row::{Row, to_json};
 use crate::{list_sql, params};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +20,8 @@ pub struct Organization {
     pub time_zone: String,
     /// How far below zero the available amount may go.
     pub credit_limit: Nanos,
+    /// Whether suppliers outside may see what it asks.
+    pub data: DataConsent,
     pub generation: i64,
     pub created_at: Timestamp,
 }
@@ -32,6 +35,7 @@ fn from_row(row: &Row) -> Result<Organization> {
         currency: row.parse()?,
         time_zone: row.string()?,
         credit_limit: row.nanos()?,
+        data: row.json()?,
         generation: row.int()?,
         created_at: row.time()?,
     })
@@ -39,8 +43,8 @@ fn from_row(row: &Row) -> Result<Organization> {
 
 pub async fn insert(tx: &mut Tx, organization: &Organization) -> Result<()> {
     tx.execute(
-        "INSERT INTO organizations (id, name, class, currency, time_zone, credit_limit, state, generation, created_at, metadata)
-         VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, '{}')",
+        "INSERT INTO organizations (id, name, class, currency, time_zone, credit_limit, state, generation, created_at, metadata, data_consent)
+         VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, '{}', $9)",
         params![
             organization.id.as_str(),
             organization.name.as_str(),
@@ -49,7 +53,8 @@ pub async fn insert(tx: &mut Tx, organization: &Organization) -> Result<()> {
             organization.time_zone.as_str(),
             organization.credit_limit,
             organization.generation,
-            organization.created_at
+            organization.created_at,
+            to_json(&organization.data)?
         ],
     )
     .await?;
@@ -64,7 +69,7 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &OrganizationId) -> Result<Opt
     }
     let row = tx
         .fetch_optional(
-            "SELECT id, name, class, currency, time_zone, credit_limit, generation, created_at FROM organizations WHERE id = $1",
+            "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at FROM organizations WHERE id = $1",
             params![id.as_str()],
         )
         .await?;
@@ -75,12 +80,22 @@ pub async fn get(tx: &mut Tx, scope: &Scope, id: &OrganizationId) -> Result<Orga
     find(tx, scope, id).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no organization '{id}'")))
 }
 
+/// Says anew what may be done with an organization's data.
+pub async fn set_consent(tx: &mut Tx, id: &OrganizationId, data: &DataConsent) -> Result<()> {
+    tx.execute(
+        "UPDATE organizations SET data_consent = $2, generation = generation + 1 WHERE id = $1",
+        params![id.as_str(), to_json(data)?],
+    )
+    .await?;
+    Ok(())
+}
+
 /// All organizations, or those of one class: for the operator only.
 pub async fn list(tx: &mut Tx, class: Option<OrganizationClass>, page: &PageRequest) -> Result<Page<Organization>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, name, class, currency, time_zone, credit_limit, generation, created_at FROM organizations
+        "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at FROM organizations
          WHERE state = 'active' AND ($3 = '' OR class = $3)",
         "id",
         "1",

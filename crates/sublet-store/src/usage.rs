@@ -63,10 +63,12 @@ pub struct NewEvent<'a> {
 }
 
 impl NewEvent<'_> {
-    const fn state(&self) -> &'static str {
+    fn state(&self) -> &'static str {
         match (&self.quarantine, self.superseded) {
             (Some(_), _) => "quarantined",
             (None, true) => "superseded",
+            // A supplier is owed for it, and nobody else owes anything.
+            (None, false) if self.encoded.record.is_purchase_only() => "unsold",
             (None, false) => "settled",
         }
     }

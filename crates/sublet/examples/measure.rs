@@ -120,6 +120,7 @@ impl Ledger {
             client_retry: 0,
             line: None,
             replica: None,
+            purchases: Vec::new(),
         }
     }
 }

@@ -81,6 +81,12 @@ impl CloudProcess {
         }
         page.counter("sublet_requests_refused_total", "requests refused before anything was generated", figures.refused);
         page.counter("sublet_requests_void_total", "requests that ended without a charge after money was held", figures.voided);
+        page.counter("sublet_requests_unsold_total", "void requests for which a supplier is owed something", figures.unsold);
+        page.counter(
+            "sublet_supplier_calls_unaccounted_total",
+            "suppliers that were asked and neither delivered nor counted anything",
+            figures.calls_unaccounted,
+        );
         page.head("sublet_tokens_total", "tokens by price kind", "counter");
         for (kind, count) in
             [("input", figures.tokens.input), ("cached_input", figures.tokens.cached_input), ("output", figures.tokens.output)]

@@ -39,7 +39,7 @@ fn is_sql(text: &str) -> bool {
 
 /// Files of the store whose tables belong to the operator, not to a tenant.
 const OPERATOR_TABLES: &[&str] =
-    &["device.rs", "model_card.rs", "price.rs", "remote_model.rs", "replica.rs", "setting.rs", "migration.rs"];
+    &["device.rs", "model_card.rs", "price.rs", "remote_model.rs", "replica.rs", "setting.rs", "supplier.rs", "migration.rs"];
 
 /// Whoever reads from the store says whose data it may see: by a `Scope`, or by naming the owner.
 pub fn scopes(tree: &Tree) -> Vec<Finding> {

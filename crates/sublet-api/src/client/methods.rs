@@ -33,6 +33,7 @@ use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
+use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::usage::{Request, UsageQuery, UsageSummary};
 use crate::why::Why;
 
@@ -138,6 +139,9 @@ impl Client {
     }
     pub fn accept_licence(&self, body: &AcceptLicence, key: &IdempotencyKey) -> Result<AcceptedLicence> {
         self.call(Operation::AcceptLicence, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn set_data_policy(&self, body: &DataPermission) -> Result<Organization> {
+        self.call(Operation::SetDataPolicy, &[]).body(body).json()
     }
     pub fn own_organization(&self) -> Result<Organization> {
         self.call(Operation::GetOrganization, &[]).json()
@@ -314,6 +318,15 @@ impl Client {
     }
     pub fn delete_replica(&self, id: &ReplicaId) -> Result<Deleted> {
         self.call(Operation::DeleteReplica, &[id.as_str()]).json()
+    }
+    pub fn replica_costs(&self, id: &ReplicaId) -> Result<List<ReplicaCost>> {
+        self.call(Operation::ListReplicaCosts, &[id.as_str()]).json()
+    }
+    pub fn set_replica_cost(&self, id: &ReplicaId, body: &SetReplicaCost, key: &IdempotencyKey) -> Result<ReplicaCost> {
+        self.call(Operation::SetReplicaCost, &[id.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn margins(&self, query: &UsageQuery) -> Result<Margins> {
+        self.call(Operation::GetMargins, &[]).query(query).json()
     }
     pub fn all_jobs(&self, query: &JobListQuery) -> Result<List<Job>> {
         self.call(Operation::OperatorListJobs, &[]).query(query).json()

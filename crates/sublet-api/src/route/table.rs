@@ -32,6 +32,7 @@ use crate::remote_model::{
 };
 use crate::responses::{CountInput, CountedInput, Response, ResponseEvent, ResponseRequest};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
+use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
 use crate::why::Why;
@@ -150,6 +151,7 @@ routes! {
 
     ListLicences         = Get  "/v1/organization/licences"              .open(Admin, "The licences of models that the organization accepted.").gives::<List<AcceptedLicence>>();
     AcceptLicence        = Post "/v1/organization/licences"              .open(Admin, "Accepts a model's licence, so that the organization's keys may call it.").creates().takes::<AcceptLicence>().gives::<AcceptedLicence>();
+    SetDataPolicy        = Put  "/v1/organization/data_policy"           .open(Admin, "Says which suppliers outside may see what the organization asks.").takes::<DataPermission>().gives::<Organization>();
     GetOrganizationUsage = Get  "/v1/organization/usage"                 .open(Admin, "What all projects used, each line with its project.").query::<UsageQuery>().gives::<UsageSummary>();
     GetCompletionsUsage  = Get  "/v1/organization/usage/completions"     .open(Admin, "Tokens in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<CompletionsUsage>>();
     GetCosts             = Get  "/v1/organization/costs"                 .open(Admin, "Costs in buckets of time, in OpenAI's shape.").query::<BucketQuery>().gives::<BucketPage<Costs>>();
@@ -192,6 +194,8 @@ routes! {
     GetReplica         = Get    "/operator/v1/replicas/{id}"            .open(Operator, "One server.").gives::<Replica>();
     ChangeReplica      = Put    "/operator/v1/replicas/{id}"            .open(Operator, "Drains a server, or changes how much it is given.").takes::<ChangeReplica>().gives::<Replica>();
     DeleteReplica      = Delete "/operator/v1/replicas/{id}"            .open(Operator, "Forgets a server; what it has begun still ends.").gives::<Deleted>();
+    ListReplicaCosts   = Get    "/operator/v1/replicas/{id}/costs"      .open(Operator, "What a supplier's server costs: every version, oldest first.").gives::<List<ReplicaCost>>();
+    SetReplicaCost     = Post   "/operator/v1/replicas/{id}/costs"      .open(Operator, "Sets what a supplier's server costs, never changed afterwards.").creates().takes::<SetReplicaCost>().gives::<ReplicaCost>();
     OperatorListJobs   = Get  "/operator/v1/jobs"                       .open(Operator, "Every job.").query::<JobListQuery>().gives::<List<Job>>();
     OperatorListLeases = Get  "/operator/v1/leases"                     .open(Operator, "Every lease.").query::<LeaseListQuery>().gives::<List<Lease>>();
     VerifyLedger       = Get  "/operator/v1/ledger/verify"              .open(Operator, "Adds everything up again.").gives::<LedgerVerification>();
@@ -199,6 +203,7 @@ routes! {
     ExportLedger       = Get  "/operator/v1/ledger/export"              .open(Operator, "The whole journal as beancount or hledger text.").query::<LedgerExportQuery>().streams_text();
     OperatorListAuditLogs = Get "/operator/v1/audit_logs"               .open(Operator, "Who did what, everywhere.").query::<AuditListQuery>().gives::<List<AuditEntry>>();
     GetEarnings        = Get  "/operator/v1/reports/earnings"           .open(Operator, "What was earned, by organization and thing.").query::<UsageQuery>().gives::<Earnings>();
+    GetMargins         = Get  "/operator/v1/reports/margins"            .open(Operator, "What was bought from suppliers, and what stays of what it was sold for.").query::<UsageQuery>().gives::<Margins>();
     ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();
     OperatorGetWhy     = Get  "/operator/v1/why/{id}"                   .open(Operator, "The rule and the numbers behind any object.").gives::<Why>();
 }

@@ -4,10 +4,12 @@ use clap::{Args, Subcommand};
 use sublet_api::money::Amount;
 use sublet_api::object::Metadata;
 use sublet_api::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery, OrganizationStatus};
+use sublet_api::supplier::DataPermission;
 use sublet_core::error::Result;
 use sublet_core::money::Currency;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::runner::IsolationLevel;
+use sublet_core::supplier::{ExternalSupply, Region};
 
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -27,6 +29,15 @@ pub enum OrganizationCommand {
     },
     /// Create an organization; its admin key is printed this once
     Create(CreateArgs),
+    /// Say which suppliers outside may see what your organization asks, with its admin key
+    DataPolicy {
+        /// none, no_retention or any
+        #[arg(value_parser = word::<ExternalSupply>)]
+        external: ExternalSupply,
+        /// Where suppliers may process it, such as eu; everywhere if left out
+        #[arg(long = "region", value_name = "REGION")]
+        regions: Vec<Region>,
+    },
 }
 
 /// A new organization.
@@ -69,6 +80,10 @@ impl OrganizationCommand {
                 })?;
                 context.note("the second line is its admin key, which is not shown again")
             }
+            Self::DataPolicy { external, regions } => {
+                let changed = client.set_data_policy(&DataPermission { external, regions })?;
+                context.show(&changed, |organization| table(std::slice::from_ref(organization)))
+            }
         }
     }
 }
@@ -105,8 +120,12 @@ fn table(organizations: &[Organization]) -> Table {
             Cell::number(render::money(&organization.credit_limit)),
             Cell::text(organization.isolation.as_str()),
             Cell::text(&organization.time_zone),
+            Cell::text(organization.data_policy.external.as_str()),
         ]
     });
-    Table::new(["organization", "name", "class", "state", "credit limit", "isolation", "time zone"], "no organizations yet")
-        .rows(rows)
+    Table::new(
+        ["organization", "name", "class", "state", "credit limit", "isolation", "time zone", "suppliers"],
+        "no organizations yet",
+    )
+    .rows(rows)
 }

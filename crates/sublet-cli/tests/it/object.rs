@@ -91,6 +91,7 @@ pub fn key() -> Value {
 pub fn organization() -> Value {
     json!({"object": "organization", "id": "org_1", "name": "Acme", "class": "external", "status": "active",
         "currency": "EUR", "time_zone": "Europe/Berlin", "credit_limit": eur("0"), "isolation": "sandbox",
+        "data_policy": {"external": "none", "regions": []},
         "created_at": 1_772_323_200, "metadata": {}})
 }
 

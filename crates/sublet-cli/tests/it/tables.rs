@@ -87,7 +87,29 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         "licence": {"name": "llama3.1", "url": "https://example.com/l", "acceptance_required": true},
         "data_policy": {"retention": "none", "used_for_training": false, "served_in": ["DE"]},
         "shutdown_date": "2099-01-01T00:00:00Z", "changed_at": 1_772_323_200});
+    let supply = json!({"supplier": "org_9", "data_policy": {"retention": "30d", "used_for_training": false, "region": "eu"},
+        "min_margin_permille": 100, "cost_version": "c0ffee", "tiers": [
+            {"service_tier": "flex", "margin_permille": -12, "refused": "the margin of output tokens is below the least"},
+            {"service_tier": "default", "margin_permille": 493, "refused": null}]});
+    let replica = |id: &str, source: &str, supply: Value| {
+        json!({"object": "replica", "id": id, "model": "model_1",
+        "base_url": "http://10.0.0.1/v1", "upstream_model": "m", "secret": null, "engine": "openai", "max_in_flight": 4,
+        "state": "serving", "source": source, "supply": supply, "seen": null, "created_at": 1_772_323_200})
+    };
+    let unknown = json!({"supplier": "org_9", "data_policy": null, "min_margin_permille": 0, "cost_version": null, "tiers": []});
+    let replicas =
+        vec![replica("rep_1", "fleet", json!(null)), replica("rep_2", "supplier", supply), replica("rep_3", "supplier", unknown)];
+    let cost = json!({"object": "replica.cost", "version": "c0ffee0123456789", "replica": "rep_2", "supplier": "org_9",
+        "model": "far/mini", "currency": "EUR", "effective_at": "2026-03-01T00:00:00Z", "input": "0.1", "cached_input": "0.05",
+        "output": "0.4", "created_at": 1_772_323_200});
+    let margins = json!({"object": "report.margins", "start_time": "2026-03-01T00:00:00Z", "end_time": "2026-04-01T00:00:00Z",
+        "lines": [{"model": "far/mini", "supplier": "org_9", "purchases": 12, "unsold": 1, "input_tokens": 1000,
+            "cached_input_tokens": 0, "output_tokens": 300, "revenue": object::eur("0.5"), "cost": object::eur("0.253"),
+            "margin": object::eur("0.247"), "margin_permille": 494}]});
     vec![
+        ("replicas list", "GET /operator/v1/replicas", object::list(replicas)),
+        ("replicas cost rep_2", "GET /operator/v1/replicas/rep_2/costs", object::list(vec![cost])),
+        ("replicas margins", "GET /operator/v1/reports/margins", margins),
         ("models card maker/tiny", "GET /operator/v1/model_cards/maker/tiny", card),
         ("orgs list", "GET /operator/v1/organizations", object::list(vec![object::organization()])),
         ("billing credits show org_1", "GET /operator/v1/organizations/org_1/credits", object::balance()),

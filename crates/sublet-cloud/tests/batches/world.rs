@@ -140,6 +140,7 @@ impl Lines {
             measured: Measured::Engine,
             client_retry: 0,
             replica: None,
+            purchases: Vec::new(),
             line: Some(AnsweredLine { name: line.name.clone(), answer: json!({ "attempt": line.attempt }).to_string() }),
         })
     }

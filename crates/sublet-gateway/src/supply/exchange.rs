@@ -1,14 +1,15 @@
 //! One request to a replica, as a generation.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{Allowance, Cover, FinishReason, GenerationEvent, GenerationStream};
-use sublet_core::id::ReplicaId;
-use sublet_core::supply::{RemoteModel, ReplicaSource};
+use sublet_core::supplier::Purchase;
+use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::Measured;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
@@ -17,9 +18,11 @@ use tokio::time::{Instant, timeout_at};
 use super::Supply;
 use super::events::{EventReader, LineTooLong};
 use super::pump::detached;
+use super::purchase::{Bid, Supplied};
 use super::queue::{Place, Queue, Ticket};
 use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
+use super::search::{Found, Miss, Reach, Tried, broken, failure, silence};
 use super::station::{Entry, Station};
 use super::tally::Tally;
 use crate::generation::monotonic;
@@ -58,8 +61,12 @@ pub(crate) struct Order {
     /// How the prompt begins, for the choice of a replica.
     pub blocks: Arc<[Block]>,
     pub allowance: Arc<Allowance>,
-    /// Says afterwards who answered.
-    pub served_by: Arc<OnceLock<ReplicaId>>,
+    /// Says afterwards who answered, and what is owed for it.
+    pub served_by: Arc<Supplied>,
+    /// The suppliers among the model's replicas.
+    pub bids: Arc<[Bid]>,
+    /// What would open others.
+    pub hints: Arc<[String]>,
     /// Who is served first, and who gives way.
     pub tier: ServiceTier,
 }
@@ -94,45 +101,6 @@ struct Reading {
     /// The latest instant at which it may still go on.
     until: Instant,
     place: Place,
-}
-
-/// What came of asking the replicas.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tried {
-    /// One answers, or it has failed.
-    Settled,
-    /// All that could be asked are full.
-    Full,
-    /// The same, and this is the shortest wait that one of them wants.
-    Busy(DurationMs),
-}
-
-/// Why an attempt came to nothing.
-enum Miss {
-    /// Another replica would say the same.
-    Request(Error),
-    /// This one has too much to do; when it wants to be asked again, if it says so.
-    Busy(Option<DurationMs>),
-    /// Somebody of a higher tier needed its place.
-    GaveWay,
-    /// This one does not serve such requests.
-    Unfit(Error),
-    Broken(Error),
-    /// It was asked and may still be at work: nobody else is.
-    Late(Error),
-}
-
-fn broken(why: impl Into<String>) -> Miss {
-    Miss::Broken(failure(why))
-}
-
-fn failure(why: impl Into<String>) -> Error {
-    Error::new(ErrorCode::UpstreamFailed, "the model's server gave no usable answer").context(why)
-}
-
-fn silence(after: DurationMs) -> Error {
-    let message = format!("the model's server said nothing for {} s", after.seconds_ceil());
-    Error::new(ErrorCode::UpstreamTimeout, message)
 }
 
 pub(super) struct Exchange {
@@ -213,6 +181,27 @@ impl Exchange {
         if output > self.order.cap { (self.order.cap, Measured::Bounded) } else { (output, Measured::Engine) }
     }
 
+    /// Owes a supplier what it did so far: by its own count, or estimated where it gave none. What cannot be is not owed.
+    fn owe(&self, station: &Station) {
+        let Some(bid) = self.order.bids.iter().find(|bid| bid.replica == station.replica.id) else { return };
+        let (output, measured) = self.output();
+        let (prompt, cached, measured) = match self.tally.counts {
+            None => (self.order.input_estimate, TokenCount::ZERO, Measured::Estimated),
+            Some(counts) if counts.prompt > self.order.input_max => (self.order.input_max, counts.cached, Measured::Bounded),
+            Some(counts) => (counts.prompt, counts.cached, measured),
+        };
+        let cached_input = cached.min(prompt);
+        let tokens = TokenUsage { input: prompt.saturating_sub(cached_input), cached_input, output };
+        self.order.served_by.owe(Purchase { replica: bid.replica.clone(), cost: bid.cost.clone(), tokens, measured });
+    }
+
+    /// Owes a supplier what it counted, if it did: nothing was passed on.
+    fn owe_counted(&self, station: &Station) {
+        if self.tally.counts.is_some() {
+            self.owe(station);
+        }
+    }
+
     fn fail(&mut self, error: Error) {
         self.stage = Stage::Over;
         self.queue.push_back(GenerationEvent::Failed(error));
@@ -226,8 +215,10 @@ impl Exchange {
         let mut ticket: Option<Ticket> = None;
         loop {
             let mut pause = config.busy_pause;
-            if ticket.as_ref().map_or_else(|| !queue.is_taken(tier), Ticket::is_first) {
-                match self.try_replicas(&queue).await {
+            let has_turn = ticket.as_ref().map_or_else(|| !queue.is_taken(tier), Ticket::is_first);
+            let reach = if has_turn { Reach::All } else { Reach::Bought };
+            if has_turn || !self.order.bids.is_empty() {
+                match self.try_replicas(&queue, reach).await {
                     Tried::Settled => return,
                     Tried::Full => {}
                     Tried::Busy(wait) if monotonic() + wait.to_std() > until => return self.fail(self.busy(wait)),
@@ -238,36 +229,36 @@ impl Exchange {
                 Some(ticket) => ticket,
                 None => match queue.join(tier) {
                     Ok(joined) => ticket.insert(joined),
-                    Err(error) => return self.fail(error),
+                    Err(error) => return self.fail(self.hinted(error)),
                 },
             };
             // A server may have become free without a word: it is asked now and then.
             let woken = timeout_at((monotonic() + pause.to_std()).min(until), ticket.turn()).await;
             if woken.is_err() && monotonic() >= until {
-                return self.fail(queue.overdue(config.queue_wait, tier));
+                return self.fail(self.hinted(queue.overdue(config.queue_wait, tier)));
             }
         }
     }
 
     /// Asks the replicas one after the other.
-    async fn try_replicas(&mut self, queue: &Arc<Queue>) -> Tried {
-        let (mut miss, mut tried) = (None, 0);
-        // Whether some are full, and the shortest wait that those who were asked want.
-        let (mut full, mut wait) = (false, None::<DurationMs>);
+    async fn try_replicas(&mut self, queue: &Arc<Queue>, reach: Reach) -> Tried {
+        let (mut found, mut tried) = (Found::new(reach), 0);
         let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
         let prompt = (prompt.0.as_ref(), prompt.1);
-        for station in self.supply.stations(&self.order.model, prompt) {
+        let mut stations = self.supply.stations(&self.order.model, prompt);
+        stations.retain(|station| reach == Reach::All || station.is_bought());
+        for station in stations {
             let reading = self.supply.unread(prompt, &station.replica.id);
             let seat = match station.enter(reading, self.supply.clock.now()) {
                 Entry::Open(seat) => seat,
                 Entry::Full => {
-                    full = true;
+                    found.full(&station);
                     continue;
                 }
                 Entry::Closed => continue,
             };
             tried += 1;
-            let may_go = self.order.tier == ServiceTier::Flex && station.replica.source == ReplicaSource::Fleet;
+            let may_go = self.order.tier == ServiceTier::Flex && !station.is_bought();
             let place = queue.place(seat, may_go.then(|| station.replica.id.clone()));
             let asked_to_go = place.asked_to_go();
             let attempt = tokio::select! {
@@ -280,8 +271,7 @@ impl Exchange {
                     if !self.order.streamed {
                         station.succeeded();
                     }
-                    // Set once: an exchange has one answer.
-                    let _ = self.order.served_by.set(station.replica.id.clone());
+                    self.order.served_by.answers(&station.replica.id);
                     return Tried::Settled;
                 }
                 Err(Miss::Request(error)) => {
@@ -292,29 +282,45 @@ impl Exchange {
                 Err(Miss::GaveWay) => return Tried::Full,
                 Err(Miss::Busy(named)) => {
                     station.refused();
-                    full |= named.is_none();
-                    wait = wait.into_iter().chain(named).min();
+                    found.busy(&station, named);
                 }
-                Err(Miss::Unfit(error)) => miss = Some(error),
+                Err(Miss::Unfit(error)) => self.missed(&mut found, &station, error),
                 Err(Miss::Late(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
+                    self.lost_sight(&station);
                     self.fail(error);
                     return Tried::Settled;
                 }
                 Err(Miss::Broken(error)) => {
                     self.supply.failed(&station, &format!("{error:?}"));
-                    miss = Some(error);
+                    self.missed(&mut found, &station, error);
                 }
             }
             if tried == REPLICAS_TRIED_MAX {
                 break;
             }
         }
-        match (miss, wait) {
-            (None, Some(wait)) if !full => return Tried::Busy(wait),
-            (None, wait) if full || wait.is_some() => return Tried::Full,
-            (None, _) => self.fail(self.unavailable()),
-            (Some(error), _) => self.fail(error),
+        self.conclude(found)
+    }
+
+    fn missed(&self, found: &mut Found, station: &Station, error: Error) {
+        self.lost_sight(station);
+        found.missed(station, error);
+    }
+
+    /// A supplier was asked in vain. Only what it counted is known to be owed.
+    fn lost_sight(&self, station: &Station) {
+        if !self.order.served_by.owes(&station.replica.id) {
+            self.supply.unaccounted(station);
+        }
+    }
+
+    /// What comes of having asked.
+    fn conclude(&mut self, found: Found) -> Tried {
+        match found.outcome() {
+            Ok(tried) => return tried,
+            Err(Some(error)) => self.fail(error),
+            Err(None) => self.fail(self.unavailable()),
         }
         Tried::Settled
     }
@@ -325,14 +331,19 @@ impl Exchange {
             .retry_after(wait.max(UNAVAILABLE_WAIT))
     }
 
+    /// With what would open servers that may not be asked now.
+    fn hinted(&self, error: Error) -> Error {
+        self.order.hints.iter().fold(error, |error, hint| error.alternative(hint.as_str()))
+    }
+
     /// No replica could be asked.
     fn unavailable(&self) -> Error {
         let now = self.supply.clock.now();
         let stations = self.supply.stations(&self.order.model, (&[], TokenCount::ZERO));
         let rests = stations.iter().filter_map(|station| station.rest(now));
         let wait = rests.min().unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT);
-        Error::new(ErrorCode::ModelUnavailable, format!("no server of the model '{}' can be reached now", self.order.model.name))
-            .retry_after(wait)
+        let message = format!("no server of the model '{}' can be reached now", self.order.model.name);
+        self.hinted(Error::new(ErrorCode::ModelUnavailable, message).retry_after(wait))
     }
 
     async fn attempt(&mut self, station: &Arc<Station>, place: Place) -> Result<(), Miss> {
@@ -360,7 +371,7 @@ impl Exchange {
         if !self.order.streamed {
             let body = timeout_at(first_until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(|_| late())?;
             let body = body.map_err(|error| broken(format!("the answer ended early: {error}")))?.to_bytes();
-            return self.whole(&body);
+            return self.whole(&body, station);
         }
         let until = monotonic() + config.answer_max.to_std();
         let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, place };
@@ -368,8 +379,10 @@ impl Exchange {
     }
 
     /// Takes a whole answer.
-    fn whole(&mut self, body: &[u8]) -> Result<(), Miss> {
+    fn whole(&mut self, body: &[u8], station: &Station) -> Result<(), Miss> {
         let seen = Seen::read(body).map_err(|Unreadable(what)| broken(format!("it sent {what}")))?;
+        self.tally.add(&seen, false);
+        self.owe_counted(station);
         if seen.error.is_some() {
             return Err(Miss::Unfit(failure("it sent an error with status 200")));
         }
@@ -377,11 +390,11 @@ impl Exchange {
             return Err(broken("its answer holds no answer"));
         }
         let text = String::from_utf8(body.to_vec()).map_err(|_| broken("its answer is not UTF-8"))?;
-        self.tally.add(&seen, false);
         if self.is_beyond_order() {
             return Err(broken("its answer is far longer than was ordered"));
         }
         self.begin();
+        self.owe(station);
         let (output, measured) = self.output();
         self.queue.extend(self.input(measured));
         self.queue.push_back(GenerationEvent::Delta { text, output, logprobs: Vec::new() });
@@ -473,6 +486,7 @@ impl Exchange {
     fn lose(&mut self, error: Error) {
         if let Stage::Reading(reading) = &self.stage {
             self.supply.failed(&reading.station, &format!("{error:?}"));
+            self.lost_sight(&reading.station);
         }
         self.fail(error);
     }
@@ -481,6 +495,9 @@ impl Exchange {
         let had_counts = self.tally.counts;
         // Servers count each answer by itself until all have ended.
         self.tally.add(seen, self.order.answers > 1 && seen.choices > 0);
+        if let Stage::Reading(reading) = &self.stage {
+            if self.tally.text_bytes > 0 { self.owe(&reading.station) } else { self.owe_counted(&reading.station) }
+        }
         if self.is_beyond_order() {
             self.tally.reason = Some(FinishReason::Length);
             return self.finish();
@@ -534,6 +551,7 @@ impl Exchange {
     fn finish(&mut self) {
         if let Stage::Reading(reading) = &self.stage {
             reading.station.succeeded();
+            self.owe(&reading.station);
         }
         self.stage = Stage::Over;
         let (output, measured) = self.output();

@@ -106,6 +106,8 @@ impl World {
             in_flight_max: 64,
             state: ReplicaState::Serving,
             source: ReplicaSource::Fleet,
+            terms: None,
+            costs: Vec::new(),
         };
         let model = RemoteModel {
             name: "m".to_owned(),
@@ -140,6 +142,8 @@ impl World {
             blocks: Arc::default(),
             allowance: Arc::new(Allowance::new(TokenCount::new(paid))),
             served_by: Arc::default(),
+            bids: Arc::default(),
+            hints: Arc::default(),
             // `flex` is driven by a task of its own.
             tier: if how & 1 == 1 { ServiceTier::Flex } else { ServiceTier::Default },
         };

@@ -9,19 +9,23 @@
 
 mod breaker;
 mod client;
+mod count;
 mod events;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod permit;
 mod pump;
+pub(crate) mod purchase;
 mod queue;
 pub(crate) mod reply;
 pub(crate) mod request;
+mod search;
 mod station;
 mod tally;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -52,6 +56,8 @@ pub(crate) struct Supply {
     router: Mutex<Router>,
     /// Whose turn it is among replicas that are alike.
     turn: AtomicUsize,
+    /// Suppliers that were asked and neither delivered nor counted anything.
+    unaccounted: AtomicU64,
 }
 
 /// The replicas that were asked for so far.
@@ -90,6 +96,7 @@ impl Supply {
             fleet: Mutex::default(),
             router: Mutex::new(Router::new(Routing::default())),
             turn: AtomicUsize::new(0),
+            unaccounted: AtomicU64::new(0),
         })
     }
 
@@ -119,7 +126,8 @@ impl Supply {
             let order = self.router().rank(prompt.0, prompt.1, &candidates, self.clock.now());
             // Stable: among equals it is still the turn that decides.
             stations = order.into_iter().map(|place| Arc::clone(&stations[place])).collect();
-            stations.sort_by_key(|station| station.is_resting());
+            // What is bought serves when the fleet has no place, and what rests last of all.
+            stations.sort_by_key(|station| (station.is_resting(), station.is_bought()));
         }
         stations
     }
@@ -166,6 +174,18 @@ impl Supply {
     fn failed(&self, station: &Station, why: &str) {
         station.failed(self.clock.now(), why);
         self.router().forget(&station.replica.id);
+    }
+
+    /// A supplier was asked, and it is not known whether anything is owed for that.
+    fn unaccounted(&self, station: &Station) {
+        if station.is_bought() {
+            self.unaccounted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often that was so.
+    pub fn calls_unaccounted(&self) -> u64 {
+        self.unaccounted.load(Ordering::Relaxed)
     }
 
     /// Looks at the replicas whose rest is over, so that no request has to.

@@ -190,6 +190,8 @@ mod tests {
             in_flight_max: 1,
             state: ReplicaState::Serving,
             source: ReplicaSource::Fleet,
+            terms: None,
+            costs: Vec::new(),
         }
     }
 

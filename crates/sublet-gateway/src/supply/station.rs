@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use sublet_core::supply::{Replica, ReplicaState, SecretSource};
+use sublet_core::supply::{Replica, ReplicaSource, ReplicaState, SecretSource};
 use sublet_core::{DurationMs, Error, Result, Timestamp, TokenCount};
 
 use super::breaker::Breaker;
@@ -94,13 +94,23 @@ impl Station {
         Self { load: Arc::clone(&before.load), ..self }
     }
 
+    /// Whether what it does has to be paid.
+    pub fn is_bought(&self) -> bool {
+        self.replica.source == ReplicaSource::Supplier
+    }
+
+    /// Whether it takes nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.replica.state == ReplicaState::Draining
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a request that has so many tokens to be read, if there is one and the replica is well.
     pub fn enter(&self, reading: TokenCount, now: Timestamp) -> Entry {
-        if self.replica.state == ReplicaState::Draining {
+        if self.is_draining() {
             return Entry::Closed;
         }
         let busy = self.load.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -176,16 +186,21 @@ impl Station {
     }
 
     pub fn post(&self, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
-        self.request(Method::POST, path, body)
+        self.request(Method::POST, (self.replica.base_url.as_str(), path), body)
+    }
+
+    /// To a path of the engine's own, which lies beside those of OpenAI's API.
+    pub fn post_beside(&self, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
+        let base = self.replica.base_url.as_str();
+        self.request(Method::POST, (base.strip_suffix("/v1").unwrap_or(base), path), body)
     }
 
     /// Asks whether it is there: every OpenAI-compatible server lists its models.
     pub fn probe(&self) -> Result<Request<Full<Bytes>>> {
-        self.request(Method::GET, "/models", Vec::new())
+        self.request(Method::GET, (self.replica.base_url.as_str(), "/models"), Vec::new())
     }
 
-    fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
-        let base = self.replica.base_url.as_str();
+    fn request(&self, method: Method, (base, path): (&str, &str), body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
         let uri: Uri = format!("{base}{path}").parse().map_err(|error| Error::internal(format!("{base}{path}: {error}")))?;
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;

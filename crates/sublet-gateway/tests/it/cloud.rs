@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use crate::world::TestClock;
 use sublet_core::admission::{
     Access, Admission, ModelAccess, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget, SpendClass,
-    TokenPrices,
+    TokenPrices, TokenRates,
 };
 use sublet_core::card::Cards;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::rate::{Bucket, Draw, DrawRequest, Drawn, RateLimits};
+use sublet_core::supplier::DataConsent;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
@@ -79,6 +80,7 @@ pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
         input,
         cached_input: cached,
         output,
+        least: TokenRates { input, cached_input: cached, output },
     }
 }
 
@@ -91,7 +93,8 @@ fn at_tier(prices: TokenPrices, tier: ServiceTier) -> TokenPrices {
     };
     let share = |rate: Rate| Rate::new(Nanos::new(rate.nanos().get() * times), rate.per() * per).unwrap();
     let TokenPrices { input, cached_input, output, .. } = prices;
-    TokenPrices { tier, input: share(input), cached_input: share(cached_input), output: share(output), ..prices }
+    let least = TokenRates { input: share(input), cached_input: share(cached_input), output: share(output) };
+    TokenPrices { tier, input: least.input, cached_input: least.cached_input, output: least.output, least, ..prices }
 }
 
 pub fn per_token(nanos: i64) -> Rate {
@@ -133,6 +136,7 @@ impl Cloud {
             expires_at: None,
             narrow_limits: Vec::new(),
             licences: Vec::new(),
+            data: DataConsent::default(),
         };
         self.books.lock().unwrap().access.insert(text.clone(), Arc::new(access));
         text
@@ -279,7 +283,7 @@ impl Books {
             assert_eq!(known, record, "the same identity with another body");
             return false;
         }
-        let has_work = record.tokens.output.get() > 0 || record.route == "/v1/embeddings";
+        let has_work = record.tokens.output.get() > 0 || record.route == "/v1/embeddings" || record.is_purchase_only();
         assert!(has_work, "a record without output: {record:?}");
         let mut cost = 0;
         for (name, rate, tokens) in [

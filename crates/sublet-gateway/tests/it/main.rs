@@ -30,6 +30,8 @@ mod shared_limits;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]
+mod suppliers;
+#[cfg(test)]
 mod supply;
 #[cfg(test)]
 mod supply_money;

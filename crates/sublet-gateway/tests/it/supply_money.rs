@@ -1,11 +1,13 @@
 //! Models on other servers: what is held and charged when they count, lie, fail or stop.
 
 use serde_json::{Value, json};
-use sublet_core::supply::{EngineKind, ReplicaSource};
+use sublet_core::supplier::ExternalSupply;
+use sublet_core::supply::EngineKind;
 use sublet_core::usage::{Measured, Outcome};
 use sublet_core::{DurationMs, TokenCount};
 
 use crate::cloud::{CACHED, INPUT, OUTPUT};
+use crate::suppliers::{permit, supplier};
 use crate::upstream::{Part, Reply, Upstream, chunk, counted, ended, model, replica, said, usage, whole, words};
 use crate::world::{World, event, events, read, text, value};
 
@@ -282,8 +284,8 @@ async fn d_a_suppliers_stream_is_paid_before_it_begins() {
     let upstream = Upstream::start().await;
     upstream.then(words(3));
     let world = World::new().await;
-    let bought = sublet_core::supply::Replica { source: ReplicaSource::Supplier, ..replica(1, &upstream.base_url) };
-    world.cloud.offer([model("far/away", vec![bought])]);
+    world.cloud.offer([model("far/away", vec![supplier(1, &upstream.base_url)])]);
+    permit(&world, ExternalSupply::Any);
     world.cloud.limit("a", 1_300 * INPUT + 50 * OUTPUT);
     let answer = text(world.post("/v1/chat/completions", &streamed()).await).await;
     assert!(answer.ends_with("data: [DONE]\n\n"), "{answer}");

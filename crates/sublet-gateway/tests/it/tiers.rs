@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 use sublet_core::DurationMs;
-use sublet_core::supply::{Replica, ReplicaSource, ReplicaState};
+use sublet_core::supplier::ExternalSupply;
+use sublet_core::supply::{Replica, ReplicaState};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::Outcome;
 
 use crate::cloud::{INPUT, OUTPUT};
+use crate::suppliers::{permit, supplier};
 use crate::supply::{ask, counts, only_record, streamed};
 use crate::upstream::{Part, Reply, Upstream, counted, ended, model, replica, said, usage, whole};
 use crate::world::{World, chat, config, event, events, read, text, value};
@@ -148,7 +150,8 @@ async fn a_supplier_is_not_told_to_stop_what_has_to_be_paid_anyway() {
     let upstream = Upstream::start().await;
     upstream.then(held()).then(whole("hi", usage(7, 3)));
     let world = narrow(&upstream).await;
-    world.cloud.offer([model("far/away", vec![Replica { source: ReplicaSource::Supplier, ..seat(&upstream) }])]);
+    world.cloud.offer([model("far/away", vec![Replica { in_flight_max: 1, ..supplier(1, &upstream.base_url) }])]);
+    permit(&world, ExternalSupply::Any);
     let mut flex = world.post("/v1/chat/completions", &at("flex", streamed())).await.into_body();
     event(&mut flex).await.unwrap();
     let body = ask();

@@ -1,6 +1,7 @@
 //! Responses and Messages over a server that speaks chat completions.
 
 use serde_json::{Value, json};
+use sublet_core::supply::{EngineKind, Replica};
 
 use crate::upstream::{Part, Reply, Upstream, chunk, counted, ended, model, replica, said, usage};
 use crate::world::{World, text, value};
@@ -163,6 +164,49 @@ async fn a_response_is_asked_for_as_a_chat_and_answered_as_a_response() {
     assert_eq!(answer["output"][0]["content"][0]["text"], json!("{\"city\":\"Ulm\"}"), "{answer}");
     assert_eq!(upstream.received()[2].body["response_format"]["json_schema"]["schema"], schema());
     world.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_counts_is_asked_for_the_count() {
+    let (first, second) = (Upstream::start().await, Upstream::start().await);
+    first.then(Reply::Json(500, json!({})));
+    for _ in 0..3 {
+        second.then(Reply::Json(200, json!({"count": 17, "max_model_len": 4096, "tokens": [1, 2]})));
+    }
+    let world = world(&first).await;
+    let counts = |number, upstream: &Upstream| Replica { engine: EngineKind::Vllm, ..replica(number, &upstream.base_url) };
+    let supplier = Replica { engine: EngineKind::Vllm, ..crate::suppliers::supplier(3, "http://127.0.0.1:9/v1") };
+    world.cloud.offer([model("far/away", vec![counts(1, &first), counts(2, &second), supplier])]);
+    let tools = json!([{"name": "look", "input_schema": schema()}]);
+    let question = json!([{"role": "user", "content": "hi"}]);
+    let asked = json!({"model": "far/away", "messages": question, "tools": tools});
+    for _ in 0..2 {
+        let (status, _, answer) = value(world.post("/v1/messages/count_tokens", &asked).await).await;
+        assert_eq!((status, answer), (200, json!({"input_tokens": 17})));
+    }
+    let (status, _, answer) =
+        value(world.post("/v1/responses/input_tokens", &json!({"model": "far/away", "input": "hi"})).await).await;
+    assert_eq!((status, &answer["input_tokens"]), (200, &json!(17)), "{answer}");
+    let sent = &second.received()[0];
+    assert_eq!((sent.path.as_str(), &sent.body["model"], &sent.body["messages"]), ("/tokenize", &json!("theirs/model"), &question));
+    assert_eq!(sent.body["tools"][0]["function"]["name"], "look", "{}", sent.text);
+    world.at_rest().await;
+    assert!(world.cloud.records().is_empty(), "counting is free");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_count_that_nobody_gives_is_not_made_up() {
+    for nonsense in [json!({"tokens": [1]}), json!({"count": 0}), json!({"count": -3}), json!("7")] {
+        let upstream = Upstream::start().await;
+        upstream.then(Reply::Json(200, nonsense.clone()));
+        let world = world(&upstream).await;
+        world.cloud.offer([model("far/away", vec![Replica { engine: EngineKind::Vllm, ..replica(1, &upstream.base_url) }])]);
+        let body = json!({"model": "far/away", "messages": [{"role": "user", "content": "hi"}]});
+        let (status, _, answer) = value(world.post("/v1/messages/count_tokens", &body).await).await;
+        assert_eq!(status, 502, "{nonsense}: {answer}");
+        world.close().await;
+    }
 }
 
 #[tokio::test]

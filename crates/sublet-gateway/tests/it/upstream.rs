@@ -228,6 +228,8 @@ pub fn replica(number: u32, base_url: &str) -> Replica {
         in_flight_max: 64,
         state: ReplicaState::Serving,
         source: ReplicaSource::Fleet,
+        terms: None,
+        costs: Vec::new(),
     }
 }
 

@@ -151,6 +151,8 @@ struct EarningsPage {
     shell: Shell,
     period: Span,
     earned: Vec<Amount>,
+    /// What was bought from suppliers; nothing if nothing was.
+    bought: Vec<Amount>,
     earners: Vec<EarnedRow>,
     skus: Vec<SkuRow>,
 }
@@ -158,7 +160,9 @@ struct EarningsPage {
 pub async fn earnings(console: Console, visit: Visit) -> Result<Response<Body>> {
     let interval = this_month(&console)?;
     let lines = console.app.cloud.earnings(&visit.actor, interval.starts_at, interval.ends_at).await?;
+    let bought = console.app.cloud.margins(&visit.actor, interval.starts_at, interval.ends_at).await?;
     shell::html(&EarningsPage {
+        bought: sums(bought.iter().map(|line| (line.currency, line.cost)))?,
         shell: Shell::of(&console, &visit.actor, "Earnings", "/console/earnings").await?,
         period: Span(interval),
         earned: sums(lines.iter().map(|line| (line.currency, line.amount)))?,

@@ -435,6 +435,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         client_retry: 0,
         line: None,
         replica: None,
+        purchases: Vec::new(),
     };
     let report = cloud.settle(std::slice::from_ref(&record)).await.expect("settled");
     assert_eq!(report.settled, 1);

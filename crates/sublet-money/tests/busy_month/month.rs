@@ -148,7 +148,11 @@ impl Month {
             3 => self.refund(customer),
             4 => {
                 let amount = self.dice.amount(1_000_000_000);
-                let entry = post_cost(self.head(customer.currency), CostKind::Power, amount).unwrap();
+                let head = self.head(customer.currency);
+                let bought = Fact::SupplyBought { amount };
+                let is_bought = amount.get() % 2 == 0;
+                let entry = if is_bought { post(head, &customer.id, &bought) } else { post_cost(head, CostKind::Power, amount) };
+                let entry = entry.unwrap();
                 self.books.apply(&entry).unwrap();
                 self.journal.push(entry);
             }

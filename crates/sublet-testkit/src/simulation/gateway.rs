@@ -263,6 +263,7 @@ impl ModelGateway {
             client_retry: 0,
             line: None,
             replica: None,
+            purchases: Vec::new(),
         };
         let purse = self.purse(&request.slice);
         purse.held = minus(purse.held, request.hold);

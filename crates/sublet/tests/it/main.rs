@@ -21,6 +21,7 @@ mod remote;
 mod routes;
 mod server;
 mod streams;
+mod suppliers;
 mod two;
 mod two_storm;
 

@@ -48,8 +48,7 @@ fn models_are_resold(database: Database) {
     let mut maker = Home::new(Database::Sqlite).start();
     let seller = Home::new(database).start();
     keep_secret(&seller, "maker", &maker.keys.project);
-    let replica =
-        offer(&seller, "maker/mini", &format!("http://{}/v1", maker.address), &json!({ "secret": "maker", "source": "supplier" }));
+    let replica = offer(&seller, "maker/mini", &format!("http://{}/v1", maker.address), &json!({ "secret": "maker" }));
     let key = &seller.keys.project;
     let unpriced = seller.post("/v1/chat/completions", key, &chat("maker/mini", 4, &json!({}))).unwrap();
     assert_eq!((unpriced.status, unpriced.code().as_str()), (409, "unknown_price"));
@@ -131,6 +130,11 @@ fn mistakes_are_said(database: Database) {
         (json!({ "upstream_model": "" }), 400),
         (json!({ "max_in_flight": 0 }), 400),
         (json!({ "engine": "other" }), 400),
+        (json!({ "source": "supplier" }), 400),
+        (json!({ "supplier": "org_0" }), 404),
+        (json!({ "supplier": organization_of(&server) }), 400),
+        (json!({ "min_margin_permille": 1 }), 400),
+        (json!({ "supplier": organization_of(&server), "min_margin_permille": 1_001 }), 400),
         (json!({ "model": "model_0" }), 404),
         (json!({ "api_key": "sk-1" }), 400),
     ] {

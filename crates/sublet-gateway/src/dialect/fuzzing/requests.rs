@@ -96,6 +96,8 @@ fn replica(engine: EngineKind) -> Replica {
         in_flight_max: 1,
         state: ReplicaState::Serving,
         source: ReplicaSource::Fleet,
+        terms: None,
+        costs: Vec::new(),
     }
 }
 
