@@ -141,10 +141,14 @@ impl Batches {
         Ok(())
     }
 
-    /// Removes what is no longer needed: expired and ownerless files, lines of batches that have ended.
+    /// Removes what is no longer needed: expired and ownerless files, expired responses, lines of batches that have ended.
     async fn sweep(&self) -> Result<()> {
         self.files.sweep().await?;
         self.cloud.forget_unused_rate_buckets().await?;
+        let swept = self.cloud.sweep_responses().await?;
+        if swept > 0 {
+            tracing::info!(swept, "expired responses were deleted");
+        }
         while let Some(id) = self.cloud.store.read((), |(), tx| Box::pin(batch::unpurged(tx))).await? {
             self.purge(&id).await?;
         }

@@ -43,6 +43,7 @@ pub mod project;
 pub mod quote;
 pub mod rate_limit;
 pub mod remote_model;
+pub mod response;
 pub mod settlement;
 mod settlement_cost;
 pub mod slice;

@@ -48,6 +48,14 @@ impl Error {
             .alternative("POST /v1/chat/completions with a model that judges text, and a response_format for its verdict")
             .alternative("the moderation endpoint of another provider, before the text is sent here")
     }
+    /// A response to go on from is not there, whoever it may belong to. Clients know the words.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        let shown: String = id.chars().take(80).collect();
+        Self::new(ErrorCode::PreviousResponseNotFound, format!("Previous response with id '{shown}' not found"))
+            .param("previous_response_id")
+            .alternative("send 'store': true with each request whose response is gone on from")
+            .alternative("send the conversation as items of 'input'")
+    }
     /// Names the request field at fault.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
@@ -152,6 +160,8 @@ error_codes! {
         "The model behind this name cannot honour a field that would change the answer. Leave the field out or choose another model.";
     ContextLengthExceeded = "context_length_exceeded", 400, "invalid_request_error", 2,
         "Prompt and requested output do not fit the model's context window. Shorten the prompt, lower max_tokens, or choose a model with a longer context.";
+    PreviousResponseNotFound = "previous_response_not_found", 400, "invalid_request_error", 4,
+        "The response that a request goes on from is not kept here for this project: it was not asked for with 'store': true, has expired, was deleted, or is another project's. Send the conversation again as items of 'input'.";
     InvalidId = "invalid_id", 400, "invalid_request_error", 2,
         "An identifier is malformed. Ids are a prefix, an underscore and lower-case letters and digits, exactly as they were returned.";
     InvalidAmount = "invalid_amount", 400, "invalid_request_error", 2,
@@ -193,7 +203,7 @@ error_codes! {
     IdempotencyInProgress = "idempotency_in_progress", 409, "invalid_request_error", 5,
         "A request with the same Idempotency-Key is still running. Wait and repeat.";
     AlreadyServed = "already_served", 409, "invalid_request_error", 5,
-        "This Idempotency-Key was used by a request that finished; outputs are not stored. The earlier request id is in the message; it was charged once.";
+        "This Idempotency-Key was used by a request that finished; outputs are not stored, but for responses that were asked to be kept. The earlier request id is in the message; it was charged once.";
     PreconditionFailed = "precondition_failed", 412, "invalid_request_error", 5,
         "If-Match named another generation than the current one. Read the object again.";
     BodyTooLarge = "body_too_large", 413, "invalid_request_error", 6,

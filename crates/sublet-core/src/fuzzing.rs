@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::admission::{PriceVersion, TokenPrices, TokenRates, TokenUsage};
 use crate::error::{Error, ErrorCode};
-use crate::id::{BatchId, FileId, KeyId, OrganizationId, RequestId, prefix_of};
+use crate::id::{BatchId, FileId, KeyId, OrganizationId, RequestId, ResponseId, prefix_of};
 use crate::key::{KeyPlane, Secret};
 use crate::money::{Currency, Nanos, Rate, divide_ceil, divide_half_even};
 use crate::notice::NoticeClass;
@@ -29,6 +29,7 @@ pub fn core_texts(data: &[u8]) {
     exact::<KeyId>(text);
     exact::<FileId>(text);
     exact::<BatchId>(text);
+    exact::<ResponseId>(text);
     exact::<KeyPlane>(text);
     exact::<NoticeClass>(text);
     exact::<ErrorCode>(text);

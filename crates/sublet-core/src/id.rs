@@ -114,6 +114,8 @@ identifiers! {
     UserId = "user",
     /// One request to the data plane.
     RequestId = "req",
+    /// An answer of the Responses API; it has the text of its request behind another prefix.
+    ResponseId = "resp",
     /// A file that a project uploaded or was given.
     FileId = "file",
     /// Many requests in one file, answered within a time.
@@ -170,6 +172,14 @@ identifiers! {
     SessionId = "sess",
 }
 
+impl ResponseId {
+    /// The response that a request is answered with.
+    pub fn of(request: &RequestId) -> Self {
+        let body = request.as_str().split_once('_').map_or(request.as_str(), |(_, body)| body);
+        Self(Arc::from(format!("{}_{body}", Self::PREFIX)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +197,14 @@ mod tests {
         for text in ["key_0", "req_", "req", "req_UPPER", "req_a b", ""] {
             assert!(text.parse::<RequestId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_response_is_named_after_its_request() {
+        let request = RequestId::encode(Timestamp::from_millis(1_000), [7; 10]);
+        let response = ResponseId::of(&request);
+        assert_eq!(response.as_str().strip_prefix("resp_"), request.as_str().strip_prefix("req_"));
+        assert_eq!(response.as_str().parse::<ResponseId>().ok(), Some(response));
     }
 
     #[test]

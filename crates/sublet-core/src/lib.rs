@@ -29,6 +29,7 @@ pub mod organization;
 pub mod quantity;
 pub mod quote;
 pub mod rate;
+pub mod response;
 pub mod runner;
 pub mod scope;
 pub mod supplier;

@@ -42,6 +42,7 @@ pub mod quote;
 pub mod rate_limit;
 pub mod remote_model;
 pub mod replica;
+pub mod response;
 pub mod row;
 pub mod setting;
 pub mod slice;

@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "model_cards", sql: include_str!("../migrations/0006_model_cards.sql") },
     Migration { version: 7, name: "batch_counts", sql: include_str!("../migrations/0007_batch_counts.sql") },
     Migration { version: 8, name: "rate_limits", sql: include_str!("../migrations/0008_rate_limits.sql") },
+    Migration { version: 9, name: "responses", sql: include_str!("../migrations/0009_responses.sql") },
     Migration { version: 10, name: "suppliers", sql: include_str!("../migrations/0010_suppliers.sql") },
 ];
 

@@ -44,7 +44,8 @@ impl Lane {
         let connection = blocking(|| Connection::open(&self.path)).map_err(failure)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failure)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+        // What is deleted is content at times: it is overwritten, not only unlinked.
+        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
         blocking(|| connection.execute_batch(settings)).map_err(failure)?;
         Ok(connection)
     }
