@@ -166,7 +166,7 @@ impl Builder {
             Idempotency::Ignored => return parameters,
             Idempotency::Stored => "The same key and body give the same answer for 24 hours; another body is refused.",
             Idempotency::OutcomeOnly => {
-                "A repeat of a finished request is refused with its id and is never charged; outputs are not stored."
+                "A repeat of a finished request is refused with its id and is never charged; outputs are not stored for repeats."
             }
         };
         parameters.push(json!({

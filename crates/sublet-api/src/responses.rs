@@ -1,7 +1,7 @@
 //! The data plane's wire types of OpenAI's Responses.
 //!
-//! Deliberately absent: validation, which is the gateway's business; stored responses; tools; reading
-//! answers back, for which clients of this cloud use chat.
+//! Deliberately absent: validation, which is the gateway's business; tools; reading answers back, for
+//! which clients of this cloud use chat.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,17 @@ raw_fields! {
 
 raw_fields! {
     /// One item of the input: a message, or something that is recognized by its type.
-    InputItemFields { r#type, role, content, call_id, name, arguments, output }
+    InputItemFields { r#type, id, role, content, call_id, name, arguments, output }
+}
+
+raw_fields! {
+    /// What a request refers to that was kept before.
+    EarlierFields { previous_response_id, input }
+}
+
+raw_fields! {
+    /// The part of a kept response object that a later request goes on from.
+    KeptOutputFields { output }
 }
 
 raw_fields! {
@@ -45,6 +55,12 @@ pub struct ResponseRequest {
     pub max_output_tokens: Option<i64>,
     #[serde(default)]
     pub stream: bool,
+    /// Keeps the response with its input, for `previous_response_id` and to be read again. Nothing is kept unless this is true.
+    #[serde(default)]
+    pub store: bool,
+    /// A kept response whose conversation is gone on from. Its instructions are not carried over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_response_id: Option<String>,
 }
 
 /// A request to count the tokens of a response request.
@@ -89,10 +105,11 @@ pub struct RequestEcho {
     pub tools: Vec<Verbatim>,
     /// `disabled`.
     pub truncation: String,
-    /// Always false: nothing is stored.
+    /// Whether it is kept.
     pub store: bool,
     /// Always false.
     pub background: bool,
+    /// What it goes on from.
     pub previous_response_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<String>,
@@ -187,6 +204,66 @@ pub struct OutputText {
     #[schemars(with = "Vec<serde_json::Value>")]
     pub annotations: Vec<Verbatim>,
     pub logprobs: Vec<ChatTokenLogprob>,
+}
+
+/// One item of what a kept response was asked.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum InputItem {
+    Message(InputMessage),
+    Call(OutputCall),
+    CallOutput(CallOutput),
+}
+
+/// What somebody said.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct InputMessage {
+    pub id: String,
+    /// `message`.
+    pub r#type: String,
+    /// `completed`.
+    pub status: String,
+    /// `system`, `developer`, `user` or `assistant`.
+    pub role: String,
+    pub content: Vec<InputPart>,
+}
+
+/// One text of an input message.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum InputPart {
+    Text(InputText),
+    /// What an assistant said.
+    Output(OutputText),
+}
+
+/// One text that was asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct InputText {
+    /// `input_text`.
+    pub r#type: String,
+    pub text: String,
+}
+
+/// What a call gave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct CallOutput {
+    pub id: String,
+    /// `function_call_output`.
+    pub r#type: String,
+    /// `completed`.
+    pub status: String,
+    pub call_id: String,
+    pub output: String,
+}
+
+/// The query of a kept response.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseQuery {
+    /// Must be left out or false: a kept response is given whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
 }
 
 /// Tokens of one response.

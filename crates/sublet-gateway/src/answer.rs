@@ -9,11 +9,12 @@ use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use sublet_api::openai::CostNote;
-use sublet_core::{Currency, Error, Money, Result, TokenCount};
+use sublet_core::{Currency, Error, Money, Result, Timestamp, TokenCount};
 
 use crate::dialect::{End, Form, Subject, Text, Writer};
 use crate::ended::Ended;
 use crate::generation::{Delta, Generation, Step};
+use crate::keep::Keeping;
 use crate::reply::{Head, log, write_cost};
 
 /// Events are gathered into one write up to here. What is written is delivered, and charged if its reader leaves.
@@ -62,7 +63,7 @@ pub(crate) async fn gather(generation: &mut Generation) -> Result<Vec<Text>> {
 }
 
 /// Generates to the end and answers with one object.
-async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
+async fn whole(head: Head, (form, keeping): (Form, Option<Keeping>), mut generation: Generation) -> Response {
     let texts = match gather(&mut generation).await {
         Ok(texts) => texts,
         Err(error) => {
@@ -72,15 +73,50 @@ async fn whole(head: Head, form: Form, mut generation: Generation) -> Response {
     };
     let mut writer = writer_of(form, &head, &generation);
     let currency = generation.facts.prices.currency;
-    let mut ended = generation.complete();
-    if let Err(error) = ended.durable().await {
-        return head.error(&error);
-    }
+    let done = match keeping {
+        None => complete(generation).await.map(|ended| (ended, Some(texts))),
+        Some(keeping) => {
+            let ending = generation.ending();
+            let object = writer.whole(texts, &end(&ending, &Bill::new(&ending, currency).note()));
+            keep_and_complete(keeping, (object, ending.at), generation).await.map(|ended| (ended, None))
+        }
+    };
+    let (ended, texts) = match done {
+        Ok(done) => done,
+        Err(error) => return head.error(&error),
+    };
     let bill = Bill::new(&ended, currency);
-    let body = writer.whole(texts, &end(&ended, &bill.note()));
+    let note = bill.note();
+    let last = end(&ended, &note);
+    let body = match texts {
+        Some(texts) => writer.whole(texts, &last),
+        None => writer.object(&last).unwrap_or_default(),
+    };
     let mut response = head.json(StatusCode::OK, body);
     write_cost(response.headers_mut(), bill.cost, bill.remaining);
     response
+}
+
+/// The record is durable when it returns.
+async fn complete(generation: Generation) -> Result<Ended> {
+    let mut ended = generation.complete();
+    ended.durable().await.map(|()| ended)
+}
+
+/// Keeps an answer, then records it. Of one that cannot be kept, what was delivered is recorded.
+async fn keep_and_complete(mut keeping: Keeping, (object, at): (Vec<u8>, Timestamp), generation: Generation) -> Result<Ended> {
+    if let Err(error) = keeping.keep(object).await {
+        let mut ended = generation.abandon(&error);
+        return Err(ended.durable().await.err().unwrap_or(error));
+    }
+    match complete(generation).await {
+        // The answer says what was kept.
+        Ok(ended) => Ok(Ended { at, ..ended }),
+        Err(error) => {
+            keeping.take_back().await;
+            Err(error)
+        }
+    }
 }
 
 pub(crate) fn end<'a>(ended: &'a Ended, cost: &'a CostNote) -> End<'a> {
@@ -92,15 +128,16 @@ struct Streaming {
     head: Head,
     writer: Box<dyn Writer>,
     generation: Generation,
+    keeping: Option<Keeping>,
     begun: bool,
     /// Seen while the events before it were gathered.
     failed: Option<Error>,
 }
 
 /// Answers with events as they come.
-fn streamed(head: Head, form: Form, generation: Generation) -> Response {
+fn streamed(head: Head, (form, keeping): (Form, Option<Keeping>), generation: Generation) -> Response {
     let writer = writer_of(form, &head, &generation);
-    let state = Streaming { head: head.clone(), writer, generation, begun: false, failed: None };
+    let state = Streaming { head: head.clone(), writer, generation, keeping, begun: false, failed: None };
     let stream = futures_util::stream::unfold(Some(state), |state| async move {
         let (event, state) = state?.next().await;
         Some((Ok::<Bytes, Infallible>(event.into()), state))
@@ -167,17 +204,27 @@ impl Streaming {
         }
     }
 
-    /// The record first, then the end of the answer.
+    /// What is to be kept first, then the record, then the end of the answer.
     async fn finish(self) -> Vec<u8> {
-        let Self { head, mut writer, generation, .. } = self;
+        let Self { head, mut writer, generation, keeping, .. } = self;
         let currency = generation.facts.prices.currency;
-        let mut ended = generation.complete();
-        if let Err(error) = ended.durable().await {
-            return failure(&head, writer.as_mut(), &error);
-        }
-        let note = Bill::new(&ended, currency).note();
         let mut out = Vec::new();
-        writer.end(&mut out, &end(&ended, &note));
+        let done = match keeping {
+            None => complete(generation).await,
+            Some(keeping) => {
+                writer.rest(&mut out);
+                let ending = generation.ending();
+                let object = writer.object(&end(&ending, &Bill::new(&ending, currency).note())).unwrap_or_default();
+                keep_and_complete(keeping, (object, ending.at), generation).await
+            }
+        };
+        match done {
+            Ok(ended) => {
+                let note = Bill::new(&ended, currency).note();
+                writer.end(&mut out, &end(&ended, &note));
+            }
+            Err(error) => out.extend(failure(&head, writer.as_mut(), &error)),
+        }
         out
     }
 }
@@ -190,7 +237,7 @@ fn failure(head: &Head, writer: &mut dyn Writer, error: &Error) -> Vec<u8> {
 }
 
 /// Waits for the engine to begin; answers by the form that was asked for.
-pub(crate) async fn answer(head: Head, form: Form, mut generation: Generation) -> Result<Response> {
+pub(crate) async fn answer(head: Head, form: (Form, Option<Keeping>), mut generation: Generation) -> Result<Response> {
     if !generation.facts.streamed {
         return Ok(whole(head, form, generation).await);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sublet_core::admission::Admission;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::OrganizationId;
+use sublet_core::response::ResponseStore;
 use sublet_core::supply::{Catalogue, SecretSource};
 use sublet_core::usage::UsageSink;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result};
@@ -40,6 +41,7 @@ pub struct GatewayPorts {
     pub sink: Arc<dyn UsageSink>,
     pub engine: Arc<dyn ModelEngine>,
     pub catalogue: Arc<dyn Catalogue>,
+    pub responses: Arc<dyn ResponseStore>,
     pub secrets: Arc<dyn SecretSource>,
     pub ids: IdMint,
     pub journal: Arc<dyn JournalDirectory>,
@@ -74,6 +76,7 @@ pub struct Gateway {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) engine: Arc<dyn ModelEngine>,
     pub(crate) supply: Arc<Supply>,
+    pub(crate) responses: Arc<dyn ResponseStore>,
     pub(crate) ids: IdMint,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: AccessCache,
@@ -137,6 +140,7 @@ impl Gateway {
             admission: ports.admission,
             engine: ports.engine,
             supply: Arc::new(Supply::new(ports.catalogue, ports.secrets, Arc::clone(&clock), config.supply)?),
+            responses: ports.responses,
             ids: ports.ids,
             clock,
             journal,

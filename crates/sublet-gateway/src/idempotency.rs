@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use sublet_api::route::IDEMPOTENCY_KEY_BYTES_MAX;
-use sublet_core::id::{ProjectId, RequestId};
+use sublet_core::id::{ProjectId, RequestId, ResponseId};
 use sublet_core::{DurationMs, Error, ErrorCode, Result};
+
+use crate::dialect::Endpoint;
 
 type Fingerprint = [u8; 32];
 
@@ -77,7 +79,7 @@ impl Idempotency {
         let body: Fingerprint = Sha256::digest(attempt.body).into();
         let mut entries = lock(&self.entries);
         if let Some(entry) = entries.known.get(&name) {
-            return Err(repeat(entry, &body));
+            return Err(repeat(entry, &body, attempt.route));
         }
         self.make_room(&mut entries);
         entries.known.insert(name, Entry { body, request: attempt.request.clone(), served: false });
@@ -94,12 +96,17 @@ impl Idempotency {
     }
 }
 
-fn repeat(entry: &Entry, body: &Fingerprint) -> Error {
+fn repeat(entry: &Entry, body: &Fingerprint, route: &str) -> Error {
     let request = &entry.request;
     if entry.body != *body {
         return Error::new(ErrorCode::IdempotencyMismatch, format!("this Idempotency-Key was used with another body by {request}"));
     }
     if entry.served {
+        if route == Endpoint::Response.route() {
+            let message = format!("this Idempotency-Key was served by {request}; its output is kept only if it said 'store': true");
+            return Error::new(ErrorCode::AlreadyServed, message)
+                .alternative(format!("GET /v1/responses/{}", ResponseId::of(request)));
+        }
         return Error::new(
             ErrorCode::AlreadyServed,
             format!("this Idempotency-Key was served by {request}; its output is not stored"),

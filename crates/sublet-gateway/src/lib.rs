@@ -12,7 +12,8 @@
 //! Deliberately absent: the cloud and the store (they are behind [`sublet_core::admission::Admission`]
 //! and [`sublet_core::usage::UsageSink`]), routes (they are in `sublet-api`'s one table), listeners
 //! (whoever opens them must set `TCP_NODELAY`, or every event of a stream waits for an acknowledgement),
-//! and prompts or outputs anywhere but in the answer.
+//! and prompts or outputs anywhere but in the answer and, where a
+//! request asks for it, behind [`sublet_core::response::ResponseStore`].
 
 mod answer;
 mod auth;
@@ -20,6 +21,7 @@ mod branch;
 mod burn;
 pub mod config;
 mod dialect;
+mod earlier;
 mod ended;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -27,6 +29,7 @@ mod gateway;
 mod generation;
 mod idempotency;
 pub mod journal;
+mod keep;
 mod keys;
 mod limits;
 mod line;

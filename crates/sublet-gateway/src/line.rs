@@ -76,7 +76,7 @@ fn prices(gateway: &Gateway, access: &Access, model: &str) -> Result<Arc<TokenPr
 
 /// Everything of a line that can be wrong before its money.
 async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoint, body: bytes::Bytes) -> Result<Prepared> {
-    let prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body).await?;
+    let mut prepared = prepare(gateway, access, (endpoint_of(endpoint), Endpoint::read), body).await?;
     if prepared.stream {
         return Err(Error::new(ErrorCode::InvalidRequest, "a line of a batch is answered whole: 'stream' must be false")
             .param("stream")
@@ -85,6 +85,11 @@ async fn read(gateway: &Arc<Gateway>, access: &Arc<Access>, endpoint: LineEndpoi
     if prepared.tier == ServiceTier::Priority {
         let error = Error::new(ErrorCode::InvalidRequest, "a batch fills what nothing better needs: its lines have no priority");
         return Err(error.param("service_tier").alternative("leave 'service_tier' out"));
+    }
+    if prepared.form.take_draft().is_some() {
+        let error =
+            Error::new(ErrorCode::UnsupportedField, "responses to lines of a batch are not kept: they are in its output file");
+        return Err(error.param("store").alternative("leave 'store' out"));
     }
     Ok(prepared)
 }

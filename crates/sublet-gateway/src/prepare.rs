@@ -15,7 +15,8 @@ use sublet_core::{Error, ErrorCode, Result, TokenCount};
 use crate::branch::Origin;
 use crate::dialect::relay::{self, Relayed};
 use crate::dialect::translate;
-use crate::dialect::{Call, Endpoint, Form, Reading, Rule, Shape, model_of};
+use crate::dialect::{Call, Earlier, Endpoint, Form, Reading, Rule, Shape, model_of};
+use crate::earlier;
 use crate::gateway::Gateway;
 use crate::generation::Bills;
 use crate::offer::{Served, Warning, find_model};
@@ -212,7 +213,15 @@ fn payment(relayed: &Relayed, bids: &[Bid]) -> Payment {
 }
 
 /// How a body is read for the engine.
-pub(crate) type Read = fn(Endpoint, &[u8]) -> Result<Call>;
+pub(crate) type Read = fn(Endpoint, &[u8], &Earlier) -> Result<Call>;
+
+/// Runs work on a text of so many bytes: here if it is short, otherwise on a thread of its own.
+pub(crate) async fn worked<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if bytes <= INLINE_BODY_BYTES_MAX {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
+}
 
 /// Checks the fields, finds the model, and tokenizes.
 pub(crate) async fn prepare(
@@ -221,7 +230,8 @@ pub(crate) async fn prepare(
     (endpoint, read): (Endpoint, Read),
     body: bytes::Bytes,
 ) -> Result<Prepared> {
-    let inline = body.len() <= INLINE_BODY_BYTES_MAX;
+    let earlier = earlier::load(gateway, access, endpoint, &body).await?;
+    let bytes = body.len();
     let (gateway, access) = (Arc::clone(gateway), Arc::clone(access));
     let work = move || {
         let offer = find_model(&gateway, &access, &model_of(&body)?)?;
@@ -229,15 +239,12 @@ pub(crate) async fn prepare(
         let warning = offer.warning(gateway.clock.now());
         let prepared = match offer.served {
             Served::Here(model) if endpoint == Endpoint::Embedding => vectors::prepare(&gateway, &access, &body, model),
-            Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body)?), model),
-            Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), &body, model),
+            Served::Here(model) => for_engine(&gateway, &access, (endpoint, read(endpoint, &body, &earlier)?), model),
+            Served::Elsewhere(model) => for_replicas(&access, (endpoint, read), (&body, &earlier), model),
         };
         prepared.map(|prepared| Prepared { warning, ..prepared })
     };
-    if inline {
-        return work();
-    }
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::internal(format!("reading a large request failed: {e}"))))
+    worked(bytes, work).await
 }
 
 fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoint, Call), model: ModelInfo) -> Result<Prepared> {
@@ -263,7 +270,12 @@ fn for_engine(gateway: &Gateway, access: &Access, (endpoint, mut call): (Endpoin
     Ok(Prepared { model, tier, stream, form, bills: Bills::Answer, lots, served_by: None, warning: None, source })
 }
 
-fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8], model: Arc<RemoteModel>) -> Result<Prepared> {
+fn for_replicas(
+    access: &Access,
+    (endpoint, read): (Endpoint, Read),
+    (body, earlier): (&[u8], &Earlier),
+    model: Arc<RemoteModel>,
+) -> Result<Prepared> {
     let salt = access.organization.as_str();
     let (relayed, shape) = match endpoint.relayed() {
         Some(kind) => {
@@ -272,7 +284,7 @@ fn for_replicas(access: &Access, (endpoint, read): (Endpoint, Read), body: &[u8]
             (relayed, shape)
         }
         None => {
-            let call = read(endpoint, body)?;
+            let call = read(endpoint, body, earlier)?;
             let mut relayed = relay::read(relay::Kind::Chat, &translate::chat(&call)?, &model, salt)?;
             relayed.tier = call.tier;
             (relayed, Shape::Translated(Box::new(call.form.shape)))

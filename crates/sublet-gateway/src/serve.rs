@@ -17,6 +17,7 @@ use crate::dialect::Endpoint;
 use crate::gateway::{Entered, Gateway};
 use crate::generation::{Facts, Guards};
 use crate::idempotency::Attempt;
+use crate::keep::Keeping;
 use crate::keys::KeyState;
 use crate::limits::{Pass, Stage};
 use crate::prepare::{INLINE_BODY_BYTES_MAX, Prepared, prepare};
@@ -136,6 +137,10 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     let claim = gateway.idempotency.claim(&admitted.headers, &attempt)?;
     let mut prepared = prepare(gateway, &admitted.access, (endpoint, Endpoint::read), admitted.body.clone()).await?;
     let class = admitted.pass_limits(gateway, endpoint, &prepared, head).await?;
+    let keeping = match prepared.form.take_draft() {
+        Some(draft) => Some(Keeping::prepare(gateway, &admitted.access, (&head.request, admitted.now), draft).await?),
+        None => None,
+    };
     let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
     let prices = gateway.admission.prices(&access, &prepared.model, prepared.tier)?;
@@ -156,7 +161,7 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     };
     let guards = Guards::new(entered, pass, claim);
     let generation = start(gateway, (&state, &class), (facts, guards), &prepared).await?;
-    answer::answer(head.clone(), prepared.form, generation).await
+    answer::answer(head.clone(), (prepared.form, keeping), generation).await
 }
 
 fn client_retry(headers: &HeaderMap) -> u32 {

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
-    price, project, public, quote, rate_limit, remote_model, sku, supplier, usage, user, why,
+    price, project, public, quote, rate_limit, remote_model, response, sku, supplier, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -44,6 +44,10 @@ fn everybodys(operation: Operation) -> Option<Handler> {
 
 fn projects(operation: Operation) -> Option<Handler> {
     match operation {
+        Operation::GetResponse => to!(response::get),
+        Operation::DeleteResponse => to!(response::delete),
+        Operation::ListResponseInputItems => to!(response::list_input_items),
+        Operation::CancelResponse => to!(response::cancel),
         Operation::CreateFile => to!(file::create),
         Operation::ListFiles => to!(file::list),
         Operation::GetFile => to!(file::get),

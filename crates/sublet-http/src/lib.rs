@@ -39,6 +39,7 @@ mod public;
 mod quote;
 mod rate_limit;
 mod remote_model;
+mod response;
 mod router;
 mod sku;
 mod supplier;

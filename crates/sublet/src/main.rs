@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
+use sublet_cloud::response::KEPT_DAYS;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -69,6 +70,15 @@ struct UpArguments {
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
+    /// How many days responses are kept whose requests say "store": true; 0 keeps none
+    #[arg(
+        long,
+        value_name = "DAYS",
+        default_value_t = KEPT_DAYS,
+        value_parser = clap::value_parser!(u32).range(0..=3650),
+        env = "SUBLET_KEEP_RESPONSES_DAYS"
+    )]
+    keep_responses_days: u32,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -101,16 +111,21 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
-            let UpArguments { listen, database, currency, time_zone, node_name, files, test_clock_skew_ms } = up;
+            let UpArguments { listen, database, currency, time_zone, node_name, files, keep_responses_days, test_clock_skew_ms } =
+                up;
             let clock_skew = DurationMs::from_millis(test_clock_skew_ms);
-            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, clock_skew };
+            let responses_kept_for = days(keep_responses_days);
+            let options =
+                UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, responses_kept_for, clock_skew };
             finish(serve(&options, &After::Serve))
         }
         AnyCommand::Demo(demo) => {
             let (currency, time_zone) = (Currency::EUR, "UTC".to_owned());
             let (listen, database) = (demo.listen, None);
             let (node_name, files, clock_skew) = (None, None, DurationMs::ZERO);
-            let options = UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, clock_skew };
+            let responses_kept_for = days(KEPT_DAYS);
+            let options =
+                UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, responses_kept_for, clock_skew };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {
@@ -119,6 +134,10 @@ fn main() -> ExitCode {
         },
         AnyCommand::Client(command) => client(&arguments.global, data_dir, command),
     }
+}
+
+fn days(days: u32) -> DurationMs {
+    DurationMs::from_hours(i64::from(days) * 24)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]

@@ -12,6 +12,7 @@ use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
 use sublet_cloud::file::Files;
+use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
@@ -58,6 +59,8 @@ pub struct UpOptions {
     pub node_name: Option<String>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
+    /// How long responses that were asked to be kept are; zero keeps none.
+    pub responses_kept_for: DurationMs,
     /// How wrong this machine's clock is made; zero but for diagnosis.
     pub clock_skew: DurationMs,
 }
@@ -105,7 +108,8 @@ impl RunningCloud {
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
         let without_devices = register_devices(&compute).await?;
-        let gateway = open_gateway(&cloud, gateway_id.clone(), &data, Arc::clone(&engine)).await?;
+        let kept_for = options.responses_kept_for;
+        let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, Arc::clone(&engine)).await?;
         let batches = open_batches(&cloud, (gateway_id, &gateway), Arc::<Engine>::clone(&engine), &files_folder(&data, options)?)?;
         let process = CloudProcess {
             cloud: cloud.clone(),
@@ -315,7 +319,12 @@ fn credentials(keys: &FirstKeys, address: SocketAddr) -> Credentials {
 }
 
 /// Opens this machine's gateway, settles what its last life left, and frees what it held.
-async fn open_gateway(cloud: &Cloud, id: GatewayId, data: &DataDirectory, engine: Arc<Engine>) -> Result<Arc<Gateway>> {
+async fn open_gateway(
+    cloud: &Cloud,
+    (id, kept_for): (GatewayId, DurationMs),
+    data: &DataDirectory,
+    engine: Arc<Engine>,
+) -> Result<Arc<Gateway>> {
     let fence = cloud.start_gateway(&id).await?;
     let path = data.directory("journal")?;
     let journal = FileDirectory::open(path.clone()).map_err(|error| data_directory::failure(&path, &error))?;
@@ -324,6 +333,7 @@ async fn open_gateway(cloud: &Cloud, id: GatewayId, data: &DataDirectory, engine
         sink: Arc::new(cloud.clone()),
         engine,
         catalogue: Arc::new(cloud.clone()),
+        responses: Arc::new(ResponsePort::new(cloud.clone(), kept_for)),
         secrets: Arc::new(SecretFiles::new(data.directory("secrets")?)),
         ids: cloud.ids().clone(),
         journal: Arc::new(journal),

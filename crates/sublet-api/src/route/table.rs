@@ -30,7 +30,7 @@ use crate::rate_limit::{self, RateLimit};
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
-use crate::responses::{CountInput, CountedInput, Response, ResponseEvent, ResponseRequest};
+use crate::responses::{CountInput, CountedInput, InputItem, Response, ResponseEvent, ResponseQuery, ResponseRequest};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
@@ -77,10 +77,16 @@ routes! {
     CreateEmbedding      = Post "/v1/embeddings"       .open(Project, "Turns texts into vectors, with models that do so.")
         .inference().takes::<openai::EmbeddingRequest>().gives::<openai::EmbeddingList>();
     CreateModeration     = Post "/v1/moderations"      .open(Project, "Not offered: no classifier is served; the error says what would work.").refuses();
-    CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; nothing of it is stored.")
+    CreateResponse       = Post "/v1/responses"        .open(Project, "Answers an input; kept only if the body says \"store\": true.")
         .inference().takes::<ResponseRequest>().gives_or_streams::<Response, ResponseEvent>();
     CountResponseTokens  = Post "/v1/responses/input_tokens" .open(Project, "Counts an input's tokens, free of charge.")
         .counts().takes::<CountInput>().gives::<CountedInput>();
+    GetResponse          = Get    "/v1/responses/{id}" .open(Project, "A response that was kept, as it was answered.")
+        .aliased().query::<ResponseQuery>().gives::<Response>();
+    DeleteResponse       = Delete "/v1/responses/{id}" .open(Project, "Forgets a kept response at once.").aliased().gives::<Deleted>();
+    ListResponseInputItems = Get  "/v1/responses/{id}/input_items" .open(Project, "What a kept response was asked; items of the responses before it are theirs.")
+        .aliased().query::<ListQuery>().gives::<List<InputItem>>();
+    CancelResponse       = Post   "/v1/responses/{id}/cancel" .open(Project, "Not offered: responses do not run in the background; the error says what would work.").refuses();
     CreateMessage        = Post "/v1/messages"         .open(Project, "Answers a conversation in Anthropic's shape.")
         .inference().takes::<MessageRequest>().gives_or_streams::<Message, MessageEvent>();
     CountMessageTokens   = Post "/v1/messages/count_tokens" .open(Project, "Counts a conversation's tokens, free of charge.")

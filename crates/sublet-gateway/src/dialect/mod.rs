@@ -39,6 +39,7 @@ use translate::Translated;
 
 pub(crate) use format::Rule;
 pub(crate) use piece::Reading;
+pub(crate) use responses::{Draft, Earlier, references, response_of};
 
 /// A line that parsers who know the format skip.
 const COMMENT: &[u8] = b": still working\n\n";
@@ -77,12 +78,12 @@ impl Endpoint {
         }
     }
 
-    /// Reads a body of which an answer is wanted.
-    pub fn read(self, body: &[u8]) -> Result<Call> {
+    /// Reads a body of which an answer is wanted, with what was kept before that it refers to.
+    pub fn read(self, body: &[u8], earlier: &Earlier) -> Result<Call> {
         match self {
             Self::Chat => openai::read(openai::Kind::Chat, body),
             Self::Completion => openai::read(openai::Kind::Completion, body),
-            Self::Response => responses::read(body),
+            Self::Response => responses::read(body, earlier),
             Self::Message => messages::read(body, messages::Purpose::Answer),
             // They are read where the model is known.
             Self::Embedding => Err(no_embeddings("this model")),
@@ -101,10 +102,10 @@ impl Endpoint {
     }
 
     /// Reads a body of which only the tokens are to be counted.
-    pub fn read_to_count(self, body: &[u8]) -> Result<Call> {
+    pub fn read_to_count(self, body: &[u8], earlier: &Earlier) -> Result<Call> {
         match self {
             Self::Message => messages::read(body, messages::Purpose::Count),
-            Self::Chat | Self::Completion | Self::Response | Self::Embedding => self.read(body),
+            Self::Chat | Self::Completion | Self::Response | Self::Embedding => self.read(body, earlier),
         }
     }
 
@@ -218,6 +219,18 @@ pub(crate) enum Shape {
 }
 
 impl Form {
+    /// What is to be kept with the answer; nothing unless it was asked for.
+    pub fn take_draft(&mut self) -> Option<Draft> {
+        let mut shape = &mut self.shape;
+        while let Shape::Translated(inner) = shape {
+            shape = inner;
+        }
+        match shape {
+            Shape::Response(form) => form.draft.take(),
+            Shape::OpenAi(_) | Shape::Message(_) | Shape::Relay(_) | Shape::Translated(_) | Shape::Vectors(_) => None,
+        }
+    }
+
     /// Writes the answer of this form.
     pub fn writer(self, subject: Subject<'_>) -> Box<dyn Writer> {
         let Self { shape, reading } = self;
@@ -305,12 +318,18 @@ fn stop_text(reason: FinishReason) -> Option<&'static str> {
     }
 }
 
-/// Writes one answer: either [`Writer::whole`], or events in this order: `begin`, any `delta`, and
-/// `end` or `failure`.
+/// Writes one answer: either [`Writer::whole`], or events in this order: `begin`, any `delta`, `rest` where
+/// something happens before the end, and `end` or `failure`.
 pub(crate) trait Writer: Send {
     /// The events before any text; `prompt` is what is known of the input's tokens.
     fn begin(&mut self, out: &mut Vec<u8>, prompt: &TokenUsage);
     fn delta(&mut self, out: &mut Vec<u8>, delta: &Delta);
+    /// What is still to be said before the end: text that was kept back.
+    fn rest(&mut self, _out: &mut Vec<u8>) {}
+    /// The finished answer as one object, after [`Writer::rest`] or [`Writer::whole`]; `None` where answers are not kept.
+    fn object(&self, _end: &End<'_>) -> Option<Vec<u8>> {
+        None
+    }
     fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>);
     /// The last event when something failed, after which the stream just ends.
     fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error);

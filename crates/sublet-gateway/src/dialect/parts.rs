@@ -77,6 +77,12 @@ impl Answer {
 pub(crate) trait PartWriter: Send {
     fn begin(&mut self, out: &mut Vec<u8>, prompt: &TokenUsage);
     fn part(&mut self, out: &mut Vec<u8>, part: &Part);
+    /// What is still to be said before [`PartWriter::end`].
+    fn rest(&mut self, _out: &mut Vec<u8>) {}
+    /// The finished answer as it is kept, where a dialect has answers that are.
+    fn object(&self, _end: &End<'_>) -> Option<Vec<u8>> {
+        None
+    }
     fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>);
     fn failure(&mut self, out: &mut Vec<u8>, request: &RequestId, error: &Error);
     fn heartbeat(&self) -> &'static [u8] {
@@ -89,6 +95,8 @@ pub(crate) trait PartWriter: Send {
 pub(crate) struct Split<W> {
     writer: W,
     choices: Vec<Choice>,
+    /// Nothing is kept back any more.
+    is_rested: bool,
 }
 
 struct Choice {
@@ -100,7 +108,7 @@ struct Choice {
 impl<W: PartWriter> Split<W> {
     pub fn new(writer: W, reading: &Reading, choices: usize) -> Self {
         let choice = |_| Choice { splitter: Splitter::new(reading.clone()), logprobs: Vec::new() };
-        Self { writer, choices: (0..choices).map(choice).collect() }
+        Self { writer, choices: (0..choices).map(choice).collect(), is_rested: false }
     }
 
     fn write(&mut self, out: &mut Vec<u8>, choice: usize, pieces: Vec<Piece>) {
@@ -123,7 +131,10 @@ impl<W: PartWriter> Writer for Split<W> {
         self.write(out, delta.choice, pieces);
     }
 
-    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+    fn rest(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.is_rested, true) {
+            return;
+        }
         for index in 0..self.choices.len() {
             let mut pieces = self.choices[index].splitter.finish();
             if pieces.is_empty() && !self.choices[index].logprobs.is_empty() {
@@ -131,6 +142,15 @@ impl<W: PartWriter> Writer for Split<W> {
             }
             self.write(out, index, pieces);
         }
+        self.writer.rest(out);
+    }
+
+    fn object(&self, end: &End<'_>) -> Option<Vec<u8>> {
+        self.writer.object(end)
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+        self.rest(out);
         self.writer.end(out, end);
     }
 

@@ -238,6 +238,14 @@ impl<W: PartWriter> Writer for Translated<W> {
         }
     }
 
+    fn rest(&mut self, out: &mut Vec<u8>) {
+        self.writer.rest(out);
+    }
+
+    fn object(&self, end: &End<'_>) -> Option<Vec<u8>> {
+        self.writer.object(end)
+    }
+
     fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
         self.writer.end(out, end);
     }

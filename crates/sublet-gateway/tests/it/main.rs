@@ -26,7 +26,11 @@ mod money;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod responses;
+#[cfg(test)]
 mod shared_limits;
+#[cfg(test)]
+mod shelf;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use crate::cloud::Cloud;
 use crate::disk::Disk;
 use crate::engine::Engine;
+use crate::shelf::Shelf;
 
 pub const START: Timestamp = Timestamp::from_seconds(1_750_000_000);
 /// How long a test waits for what must happen at once; only a failing test waits that long.
@@ -55,6 +56,7 @@ impl Rng for TestRng {
 pub struct World {
     pub cloud: Arc<Cloud>,
     pub engine: Arc<Engine>,
+    pub shelf: Arc<Shelf>,
     pub disk: Disk,
     pub clock: Arc<TestClock>,
     pub gateway: Arc<Gateway>,
@@ -112,19 +114,21 @@ impl World {
         let session = u64::try_from(config.fence).unwrap() << 32;
         let ids = IdMint::new(clock.clone(), Arc::new(TestRng(AtomicU64::new(session))));
         let engine = Engine::new();
+        let shelf = Arc::<Shelf>::default();
         let ports = GatewayPorts {
             admission: cloud.clone(),
             sink: cloud.clone(),
             engine: engine.clone(),
             catalogue: cloud.clone(),
             secrets: cloud.clone(),
+            responses: shelf.clone(),
             ids,
             journal,
         };
         let (gateway, _) = Gateway::open(config, ports).unwrap();
         gateway.recover().await.unwrap();
         let router = router(&gateway);
-        Self { cloud, engine, disk: Disk::default(), clock, gateway, key, router }
+        Self { cloud, engine, shelf, disk: Disk::default(), clock, gateway, key, router }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Response {

@@ -101,6 +101,7 @@ struct Owned {
     file: String,
     batch: String,
     rate_limit: String,
+    response: String,
 }
 
 impl Owned {
@@ -114,6 +115,8 @@ impl Owned {
         let quote = server.make("/v1/quotes", &keys.project, &json!({ "sku": "cpu" }));
         let file = batch_file(server, &keys.project, chat_lines(&keys.model, 1, 2).as_bytes());
         let batch = ended(server, &keys.project, &create(server, &keys.project, &file, &json!({})));
+        let asked = json!({ "model": keys.model, "input": "Hello", "max_output_tokens": 4, "store": true });
+        let response = server.make("/v1/responses", &keys.project, &asked);
         let user = json!({ "name": "Ada", "email": "ada@example.com", "role": "reader" });
         let key = server.new_key("owned");
         let rate_limit = json!({ "subject": key.id, "metric": "requests_per_minute", "value": 1_000 });
@@ -129,6 +132,7 @@ impl Owned {
             file,
             batch: text(&batch["id"]),
             rate_limit: text(&server.make("/v1/organization/rate_limits", &keys.admin, &rate_limit)["id"]),
+            response: text(&response["id"]),
         }
     }
 
@@ -147,6 +151,7 @@ impl Owned {
             ("/files/", vec![&self.file]),
             ("/batches/", vec![&self.batch]),
             ("/rate_limits/", vec![&self.rate_limit]),
+            ("/responses/", vec![&self.response]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()

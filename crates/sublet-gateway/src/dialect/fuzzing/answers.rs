@@ -15,7 +15,7 @@ use sublet_core::{Currency, Money, Nanos, Timestamp, TokenCount};
 
 use crate::dialect::number::millionths;
 use crate::dialect::piece::{Piece, Splitter};
-use crate::dialect::{End, Endpoint, Form, Reading, Shape, Subject, Text, Writer, relay};
+use crate::dialect::{Earlier, End, Endpoint, Form, Reading, Shape, Subject, Text, Writer, relay};
 use crate::generation::Delta;
 use crate::supply::reply::{Refusal, Seen, refusal};
 use crate::supply::request::Fields;
@@ -114,7 +114,7 @@ fn shape(endpoint: Endpoint) -> Shape {
         Endpoint::Response => br#"{"model":"m","input":"hi"}"#,
         Endpoint::Message => br#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#,
     };
-    endpoint.read(body).expect("a good request").form.shape
+    endpoint.read(body, &Earlier::default()).expect("a good request").form.shape
 }
 
 fn translated(endpoint: Endpoint) -> Form {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sublet_core::engine::{Millionths, ModelInfo, Prompt, STOP_STRINGS_MAX, ToolTemplate};
-use sublet_core::id::{Identifier, ReplicaId, RequestId};
+use sublet_core::engine::{Chat, Millionths, ModelInfo, Prompt, STOP_STRINGS_MAX, ToolTemplate};
+use sublet_core::id::{Identifier, ReplicaId, RequestId, ResponseId};
+use sublet_core::response::Turn;
 use sublet_core::supply::{Audience, EngineKind, RemoteModel, Replica, ReplicaSource, ReplicaState};
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::dialect::body::{UNIT, model_of};
 use crate::dialect::relay::{self, Relayed};
-use crate::dialect::{CHOICES_MAX, Call, Endpoint, STOP_BYTES_MAX, translate};
+use crate::dialect::{CHOICES_MAX, Call, Earlier, Endpoint, STOP_BYTES_MAX, translate};
 use crate::supply::request::{Fields, OutputMax};
 
 /// Longest answer that is an error, in bytes.
@@ -55,8 +56,12 @@ fn request(endpoint: Endpoint, body: &[u8]) {
         check_refusal(endpoint, &error);
     }
     for read in [Endpoint::read, Endpoint::read_to_count] {
+        let read = |endpoint, body| read(endpoint, body, &Earlier::default());
         match read(endpoint, body) {
-            Ok(call) => check_call(&call, body),
+            Ok(mut call) => {
+                check_call(&call, body);
+                check_kept(&mut call);
+            }
             Err(error) => check_refusal(endpoint, &error),
         }
         for tools in [ToolTemplate::Absent, ToolTemplate::Shown, ToolTemplate::Tagged] {
@@ -119,7 +124,7 @@ fn elsewhere(endpoint: Endpoint, body: &[u8]) -> Result<(Relayed, Vec<u8>)> {
     match endpoint.relayed() {
         Some(kind) => Ok((relay::read(kind, body, &model, "org_1")?, body.to_vec())),
         None => {
-            let chat = translate::chat(&endpoint.read(body)?)?;
+            let chat = translate::chat(&endpoint.read(body, &Earlier::default())?)?;
             let relayed = relay::read(relay::Kind::Chat, &chat, &model, "org_1").expect("what is translated can be passed on");
             Ok((relayed, chat))
         }
@@ -151,6 +156,23 @@ fn check_call(call: &Call, body: &[u8]) {
     assert!(sampling.logprobs.is_none_or(|count| count <= 20));
     let kept: usize = call.prompts.iter().map(prompt_bytes).sum();
     assert!(kept <= body.len(), "a prompt of {kept} bytes out of a body of {}", body.len());
+}
+
+/// What is kept of a request can be gone on from, and is what its model read.
+fn check_kept(call: &mut Call) {
+    let Some(draft) = call.form.take_draft() else { return };
+    let input = String::from_utf8(draft.into_input(&RequestId::from_trusted("req_1".into()))).expect("an input is UTF-8");
+    let id = ResponseId::from_trusted("resp_1".into());
+    let turn = Turn { id: id.clone(), input, object: r#"{"output":[]}"#.to_owned() };
+    let earlier = Earlier::conversation(id, &[turn]).expect("what is kept can be gone on from");
+    let again = Endpoint::Response.read(br#"{"model":"m","input":[{"role":"system","content":""}]}"#, &earlier);
+    let (Prompt::Chat(asked), Prompt::Chat(again)) = (&call.prompts[0], &again.expect("a good request").prompts[0]) else {
+        panic!("responses are conversations")
+    };
+    // Instructions are the first turn, or a part of it.
+    let calls = |chat: &Chat| chat.messages.iter().map(|message| message.tool_calls.len()).sum::<usize>();
+    let results = |chat: &Chat| chat.messages.iter().filter_map(|message| message.tool_call_id.clone()).collect::<Vec<_>>();
+    assert_eq!((calls(asked), results(asked)), (calls(again), results(again)));
 }
 
 /// Bytes of what a prompt says; a token is at least two in JSON.

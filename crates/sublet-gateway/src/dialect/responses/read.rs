@@ -1,22 +1,18 @@
 //! Reads response requests.
 
 use serde_json::value::RawValue;
-use sublet_api::openai::PartFields;
 use sublet_api::responses::{InputItemFields, RequestEcho, ResponseRequestFields, TextFields, Verbatim};
-use sublet_core::engine::{ChatMessage, Prompt, Role, Sampling, ToolCall};
+use sublet_core::engine::{Prompt, Role, Sampling};
 use sublet_core::{Result, TokenCount};
 
 use super::Form;
-use crate::dialect::body::{
-    TIERS, UNIT, boolean, decimal, json_object, model_name, push_call, push_result, push_turn, service_tier, top_p,
-};
-use crate::dialect::field::{Bounded, Field, field, invalid, unsupported};
+use super::item::{Draft, Earlier, ITEMS_MAX, Item};
+use crate::dialect::body::{TIERS, UNIT, boolean, decimal, json_object, model_name, push_turn, service_tier, top_p};
+use crate::dialect::field::{Bounded, field, invalid, unsupported};
 use crate::dialect::format::{Rule, openai_format};
-use crate::dialect::tools::{self, Offer, ToolShape, name, read_tools};
+use crate::dialect::tools::{Offer, ToolShape, read_tools};
 use crate::dialect::{self, Call, Shape, openai};
 
-const ITEMS_MAX: usize = 8_192;
-const PARTS_MAX: usize = 1_024;
 const INCLUDES_MAX: usize = 32;
 const TOP_LOGPROBS_MAX: i64 = 20;
 /// Longest text that is repeated to whoever sent it, beside instructions.
@@ -25,9 +21,10 @@ const LABEL_BYTES_MAX: usize = 1_024;
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Reads a body.
-pub(crate) fn read(body: &[u8]) -> Result<Call> {
+pub(crate) fn read(body: &[u8], earlier: &Earlier) -> Result<Call> {
     let fields: ResponseRequestFields<'_> = json_object(body)?;
     refuse_unsupported(&fields)?;
+    let store = boolean("store", fields.store)?;
     let tier = service_tier(fields.service_tier, &TIERS)?;
     let model = model_name(fields.model)?;
     let instructions = field("instructions", fields.instructions).map(|field| field.parse::<String>("a string")).transpose()?;
@@ -35,7 +32,9 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
     if let Some(instructions) = instructions.as_deref().filter(|text| !text.is_empty()) {
         push_turn(&mut messages, Role::System, instructions.to_owned());
     }
-    input(&fields, &mut messages)?;
+    let items = input(&fields, earlier)?;
+    let draft = store.then(|| Draft::new(earlier.previous.clone(), items.clone()));
+    earlier.items().iter().cloned().chain(items).for_each(|item| item.push(&mut messages));
     let logprobs = logprobs(&fields)?;
     let output_max =
         field("max_output_tokens", fields.max_output_tokens).map(|field| field.integer(1..=i64::from(i32::MAX))).transpose()?;
@@ -67,9 +66,9 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
         tool_choice: repeated(fields.tool_choice, "\"auto\""),
         tools: echoed,
         truncation: "disabled".to_owned(),
-        store: false,
+        store,
         background: false,
-        previous_response_id: None,
+        previous_response_id: earlier.previous.as_ref().map(ToString::to_string),
         prompt_cache_key: label("prompt_cache_key", fields.prompt_cache_key)?,
         safety_identifier: label("safety_identifier", fields.safety_identifier)?,
         user: label("user", fields.user)?,
@@ -86,7 +85,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Call> {
         parallel_calls,
         stream: boolean("stream", fields.stream)?,
         form: dialect::Form {
-            shape: Shape::Response(Box::new(Form { echo, logprobs: logprobs.is_some() })),
+            shape: Shape::Response(Box::new(Form { echo, logprobs: logprobs.is_some(), draft })),
             reading: plan.reading,
         },
     })
@@ -101,15 +100,16 @@ fn text_format(fields: &ResponseRequestFields<'_>) -> Result<Option<Rule>> {
 /// Fields with the JSON values that mean the same as leaving them out.
 fn refuse_unsupported(fields: &ResponseRequestFields<'_>) -> Result<()> {
     const OFF: &[&str] = &["false"];
-    if let Some(store) = field("store", fields.store)
-        && store.boolean()?
-    {
-        return Err(unsupported("store", "is not offered: nothing of a response is kept here").alternative("send 'store': false"));
+    if boolean("background", fields.background)? {
+        return Err(unsupported("background", "is not offered: a response is answered on its connection")
+            .alternative("send 'stream': true for an answer that takes long")
+            .alternative("POST /v1/batches for many answers that may take hours"));
     }
-    let table: [(&'static str, Option<&RawValue>, &[&str]); 18] = [
-        ("previous_response_id", fields.previous_response_id, &[]),
-        ("conversation", fields.conversation, &[]),
-        ("background", fields.background, OFF),
+    if field("conversation", fields.conversation).is_some() {
+        return Err(unsupported("conversation", "is not offered")
+            .alternative("send 'store': true, and 'previous_response_id' with the id of the response to go on from"));
+    }
+    let table: [(&'static str, Option<&RawValue>, &[&str]); 15] = [
         ("prompt", fields.prompt, &[]),
         ("context_management", fields.context_management, &["[]"]),
         ("truncation", fields.truncation, &["\"disabled\""]),
@@ -176,107 +176,22 @@ fn logprobs(fields: &ResponseRequestFields<'_>) -> Result<Option<u8>> {
     Ok(is_on.then(|| u8::try_from(top.unwrap_or(0)).unwrap_or(0)))
 }
 
-fn input(fields: &ResponseRequestFields<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
+/// The items of the input, and the text that stands for one message.
+fn input(fields: &ResponseRequestFields<'_>, earlier: &Earlier) -> Result<Vec<Item>> {
     let field = field("input", fields.input).ok_or_else(|| invalid("input", "'input' is missing"))?;
     if field.raw.get().starts_with('"') {
-        push_turn(messages, Role::User, field.parse("a string")?);
-        return Ok(());
+        return Ok(vec![Item::Message { role: Role::User, parts: vec![field.parse("a string")?] }]);
     }
-    let before = messages.len();
-    items(&field, messages)?;
-    if messages.len() == before {
+    let expected = format!("a string or a list of at most {ITEMS_MAX} items");
+    let Bounded(sent) = field.parse::<Bounded<InputItemFields<'_>, ITEMS_MAX>>(&expected)?;
+    let mut items = Vec::with_capacity(sent.len());
+    for (index, fields) in sent.iter().enumerate() {
+        items.extend(Item::read(index, fields, earlier)?);
+    }
+    if items.is_empty() {
         return Err(invalid("input", "'input' must have at least one message"));
     }
-    Ok(())
-}
-
-fn items(field: &Field<'_>, messages: &mut Vec<ChatMessage>) -> Result<()> {
-    let expected = format!("a string or a list of at most {ITEMS_MAX} items");
-    let Bounded(items) = field.parse::<Bounded<InputItemFields<'_>, ITEMS_MAX>>(&expected)?;
-    for (index, item) in items.iter().enumerate() {
-        let kind = item.r#type.map_or(Some("message"), |raw| serde_json::from_str::<&str>(raw.get()).ok());
-        match kind {
-            Some("message") => {
-                let (role, content) = message(index, item)?;
-                push_turn(messages, role, content);
-            }
-            Some("function_call") => push_call(messages, call(index, item)?),
-            Some("function_call_output") => {
-                let (call, output) = call_output(index, item)?;
-                push_result(messages, call, output);
-            }
-            // What a model thought before is not part of what it reads.
-            Some("reasoning") => {}
-            Some("item_reference") => {
-                let error = unsupported(&format!("input[{index}]"), "refers to a stored item, and nothing is stored here");
-                return Err(error.alternative("send 'store': false, so that clients send whole items"));
-            }
-            Some(_) => {
-                let param = format!("input[{index}].type");
-                return Err(unsupported(&param, "other than messages and functions is not supported by the models served here"));
-            }
-            None => return Err(invalid(&format!("input[{index}].type"), "an item's type must be a string")),
-        }
-    }
-    Ok(())
-}
-
-/// A call of an earlier turn.
-fn call(index: usize, item: &InputItemFields<'_>) -> Result<ToolCall> {
-    let param = |name: &str| format!("input[{index}].{name}");
-    Ok(ToolCall {
-        id: text_of(&param("call_id"), item.call_id)?,
-        name: name(&param("name"), item.name)?,
-        arguments: text_of(&param("arguments"), item.arguments)?,
-    })
-}
-
-/// Which call it answers, and how.
-fn call_output(index: usize, item: &InputItemFields<'_>) -> Result<(String, String)> {
-    let param = |name: &str| format!("input[{index}].{name}");
-    let output = item.output.ok_or_else(|| invalid(&param("output"), format!("'{}' is missing", param("output"))))?;
-    Ok((text_of(&param("call_id"), item.call_id)?, text(&param("output"), output)?))
-}
-
-fn text_of(param: &str, raw: Option<&RawValue>) -> Result<String> {
-    tools::text(param, raw, "a string")?.ok_or_else(|| invalid(param, format!("'{param}' is missing")))
-}
-
-fn message(index: usize, item: &InputItemFields<'_>) -> Result<(Role, String)> {
-    let param = |name: &str| format!("input[{index}].{name}");
-    let role = match item.role.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()) {
-        Some("system") => Role::System,
-        Some("developer") => Role::Developer,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        _ => return Err(invalid(&param("role"), format!("'{}' must be system, developer, user or assistant", param("role")))),
-    };
-    let content = item.content.ok_or_else(|| invalid(&param("content"), format!("'{}' is missing", param("content"))))?;
-    Ok((role, text(&param("content"), content)?))
-}
-
-/// A string, or parts of text.
-fn text(param: &str, raw: &RawValue) -> Result<String> {
-    let wrong = || invalid(param, format!("'{param}' must be a string or a list of at most {PARTS_MAX} text parts"));
-    if raw.get().starts_with('"') {
-        return serde_json::from_str(raw.get()).map_err(|_| wrong());
-    }
-    let Bounded(parts) = serde_json::from_str::<Bounded<PartFields<'_>, PARTS_MAX>>(raw.get()).map_err(|_| wrong())?;
-    let mut whole = String::new();
-    for (index, part) in parts.iter().enumerate() {
-        let kind = part.r#type.and_then(|raw| serde_json::from_str::<&str>(raw.get()).ok()).ok_or_else(wrong)?;
-        let value = match kind {
-            "input_text" | "output_text" | "text" => part.text,
-            "refusal" => part.refusal,
-            _ => {
-                let param = format!("{param}[{index}].type");
-                return Err(unsupported(&param, "other than text is not supported by the models served here"));
-            }
-        };
-        let value: String = value.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(wrong)?;
-        whole.push_str(&value);
-    }
-    Ok(whole)
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -290,7 +205,7 @@ mod tests {
         for (name, value) in change.as_object().unwrap() {
             body[name] = value.clone();
         }
-        read(body.to_string().as_bytes())
+        read(body.to_string().as_bytes(), &Earlier::default())
     }
 
     fn prompt(call: &Call) -> Vec<(Role, String)> {
@@ -340,8 +255,8 @@ mod tests {
             (json!({ "instructions": 5 }), "instructions"),
             (json!({ "max_output_tokens": 0 }), "max_output_tokens"),
             (json!({ "temperature": 3 }), "temperature"),
-            (json!({ "store": true }), "store"),
-            (json!({ "previous_response_id": "resp_1" }), "previous_response_id"),
+            (json!({ "store": 1 }), "store"),
+            (json!({ "conversation": "conv_1" }), "conversation"),
             (json!({ "background": true }), "background"),
             (json!({ "truncation": "auto" }), "truncation"),
             (json!({ "tools": [{ "type": "web_search" }, { "type": "function", "name": "f g" }] }), "tools[1].name"),
@@ -366,7 +281,7 @@ mod tests {
     #[test]
     fn what_is_repeated_fits_on_one_line() {
         let body = "{\"model\": \"m\",\n\"input\": \"hi\",\n\"metadata\": {\n  \"a\":\r\n \"b\\n\"\n}}";
-        let Shape::Response(form) = read(body.as_bytes()).unwrap().form.shape else { panic!("a response") };
+        let Shape::Response(form) = read(body.as_bytes(), &Earlier::default()).unwrap().form.shape else { panic!("a response") };
         let echo = serde_json::to_string(&form.echo).unwrap();
         assert!(!echo.contains(['\n', '\r']), "{echo}");
         assert_eq!(serde_json::from_str::<Value>(&echo).unwrap()["metadata"], json!({ "a": "b\n" }));

@@ -281,11 +281,19 @@ impl PartWriter for Events {
         }
     }
 
-    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+    fn rest(&mut self, out: &mut Vec<u8>) {
         if self.items.is_empty() {
             // An answer without text has its item all the same, as it has in one object.
             self.open(out, Item::Text(Text::default()));
         }
+    }
+
+    fn object(&self, end: &End<'_>) -> Option<Vec<u8>> {
+        Some(json(&self.finished(end)))
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>, end: &End<'_>) {
+        self.rest(out);
         let response = Box::new(self.finished(end));
         self.close(out, &response.status);
         let (sequence_number, is_complete) = (self.number(), response.status == COMPLETED);
