@@ -2,9 +2,11 @@
 
 use std::io::Read;
 
+use serde_json::Value;
 use sublet_core::error::Result;
 use sublet_core::id::{
     DeviceId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, RateLimitId, ReplicaId, RequestId,
+    ResponseId,
 };
 
 use super::{Chunks, Client, IdempotencyKey};
@@ -65,6 +67,17 @@ impl Client {
     /// The request must ask for a stream.
     pub fn chat_stream(&self, request: &ChatRequest) -> Result<Chunks> {
         self.call(Operation::CreateChatCompletion, &[]).body(request).stream().map(Chunks::new)
+    }
+    /// A kept response, as it was answered.
+    pub fn response(&self, id: &ResponseId) -> Result<Value> {
+        self.call(Operation::GetResponse, &[id.as_str()]).json()
+    }
+    /// The items that a kept response was asked.
+    pub fn response_input(&self, id: &ResponseId, query: &ListQuery) -> Result<List<Value>> {
+        self.call(Operation::ListResponseInputItems, &[id.as_str()]).query(query).json()
+    }
+    pub fn delete_response(&self, id: &ResponseId) -> Result<Deleted> {
+        self.call(Operation::DeleteResponse, &[id.as_str()]).json()
     }
     pub fn request(&self, id: &RequestId) -> Result<Request> {
         self.call(Operation::GetRequest, &[id.as_str()]).json()

@@ -20,6 +20,7 @@ pub mod project;
 pub mod quote;
 pub mod rate_limit;
 pub mod replica;
+pub mod response;
 pub mod run;
 pub mod sku;
 pub mod status;
@@ -63,6 +64,9 @@ pub enum Command {
     /// Models that are served
     #[command(subcommand)]
     Models(model::ModelCommand),
+    /// Responses that were asked to be kept
+    #[command(subcommand)]
+    Responses(response::ResponseCommand),
     /// Servers that answer for remote models (operator)
     #[command(subcommand)]
     Replicas(replica::ReplicaCommand),
@@ -111,6 +115,7 @@ impl Command {
             Self::Leases(command) => command.run(context),
             Self::Jobs(command) => command.run(context),
             Self::Models(command) => command.run(context),
+            Self::Responses(command) => command.run(context),
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),

@@ -122,3 +122,21 @@ pub fn why() -> Value {
         ],
         "related": ["lease_1", "chg_1"]})
 }
+
+pub fn response() -> Value {
+    let text = json!([{"type": "output_text", "text": "A right to use capacity.\nFor a time.", "annotations": [], "logprobs": []}]);
+    let output = json!([
+        {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": text},
+        {"id": "fc_1_0_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "weather", "arguments": "{}"},
+    ]);
+    json!({"id": "resp_1", "object": "response", "status": "completed", "model": "tiny", "previous_response_id": "resp_0",
+        "usage": {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}, "output": output, "store": true})
+}
+
+pub fn input_items() -> Vec<Value> {
+    let content = json!([{"type": "input_text", "text": "What is a lease?"}]);
+    vec![
+        json!({"id": "msg_1_i0", "type": "message", "status": "completed", "role": "user", "content": content}),
+        json!({"id": "fco_1_i1", "type": "function_call_output", "status": "completed", "call_id": "call_1", "output": "rain"}),
+    ]
+}

@@ -46,6 +46,8 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
             "GET /v1/models",
             json!({"object": "list", "data": [model], "first_id": "tiny", "last_id": "tiny", "has_more": false}),
         ),
+        ("responses show resp_1", "GET /v1/responses/resp_1", object::response()),
+        ("responses input resp_1", "GET /v1/responses/resp_1/input_items", object::list(object::input_items())),
         ("why job_1", "GET /v1/why/job_1", object::why()),
     ]
 }
