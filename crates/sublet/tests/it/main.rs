@@ -18,6 +18,7 @@ mod lifecycle;
 mod privacy;
 mod rate_limits;
 mod remote;
+mod responses;
 mod routes;
 mod server;
 mod streams;

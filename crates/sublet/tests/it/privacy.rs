@@ -34,7 +34,7 @@ fn good(model: &str) -> Vec<(&'static str, Value)> {
         ("/v1/responses", json!({ "model": model, "input": asked, "instructions": SECRET, "max_output_tokens": 40 })),
         (
             "/v1/responses",
-            json!({ "model": model, "input": asked, "metadata": { "a": SECRET }, "max_output_tokens": 4, "stream": true }),
+            json!({ "model": model, "input": asked, "metadata": { "a": SECRET }, "max_output_tokens": 4, "stream": true, "store": false }),
         ),
         ("/v1/messages", json!({ "model": model, "messages": turns, "system": SECRET, "max_tokens": 40 })),
         ("/v1/messages", json!({ "model": model, "messages": turns, "stop_sequences": [SECRET], "max_tokens": 4, "stream": true })),
@@ -139,6 +139,13 @@ fn assert_left_behind(server: &Server, answers: &[String]) {
     // The search finds what is there: each request left its route with its usage.
     assert!(files.iter().any(|file| std::fs::read(file).is_ok_and(|content| holds(&content, b"/v1/messages"))));
     assert!(server.log().contains("the gateway is open"));
+}
+
+/// Whether any file below a directory holds a text.
+pub fn holds_anywhere(directory: &Path, wanted: &str) -> bool {
+    let mut files = Vec::new();
+    collect(directory, &mut files);
+    files.iter().any(|file| std::fs::read(file).is_ok_and(|content| holds(&content, wanted.as_bytes())))
 }
 
 fn holds(content: &[u8], wanted: &[u8]) -> bool {

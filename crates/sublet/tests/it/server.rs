@@ -37,6 +37,8 @@ pub struct Home {
     pub currency: Option<&'static str>,
     /// How wrong the machine's clock is as this process sees it, in milliseconds.
     pub clock_skew_ms: i64,
+    /// How long responses are kept, if not as long as usual.
+    pub keep_responses_days: Option<u32>,
 }
 
 impl Home {
@@ -55,6 +57,7 @@ impl Home {
             log_filter: LOG_FILTER,
             currency: None,
             clock_skew_ms: 0,
+            keep_responses_days: None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Home {
             log_filter: LOG_FILTER,
             currency: None,
             clock_skew_ms: 0,
+            keep_responses_days: None,
         }
     }
 
@@ -87,6 +91,9 @@ impl Home {
         }
         if let Some(currency) = self.currency {
             command.args(["--currency", currency]);
+        }
+        if let Some(days) = self.keep_responses_days {
+            command.args(["--keep-responses-days", &days.to_string()]);
         }
         if self.clock_skew_ms != 0 {
             command.env("SUBLET_TEST_CLOCK_SKEW_MS", self.clock_skew_ms.to_string());
