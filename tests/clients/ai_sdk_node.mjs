@@ -62,6 +62,25 @@ async function refused(status, code, call) {
 }
 
 await run({
+  async 'a conversation of kept responses goes on by reference'() {
+    const kept = { providerOptions: { openai: { store: true } } };
+    const sent = [];
+    const watched = (url, options) => (sent.push(options.body), fetch(url, options));
+    const ours = createOpenAI({ baseURL: base, apiKey: key, fetch: watched }).responses(model);
+    const question = [{ role: 'user', content: 'Name three colours.' }];
+    const first = await ask(ours, { prompt: undefined, messages: question, maxOutputTokens: 12, ...kept });
+    const messages = [...question, ...first.response.messages, { role: 'user', content: 'Go on.' }];
+    const second = await ask(ours, { prompt: undefined, messages, maxOutputTokens: 12, ...kept });
+    assert.match(sent.at(-1), /item_reference/, 'it names what is kept');
+    const whole = { providerOptions: { openai: { store: false } } };
+    const plain = [...question, { role: 'assistant', content: first.text }, { role: 'user', content: 'Go on.' }];
+    const byHand = await ask(ours, { prompt: undefined, messages: plain, maxOutputTokens: 12, ...whole });
+    assert.deepEqual([second.text, second.usage.inputTokens], [byHand.text, byHand.usage.inputTokens]);
+    const previous = { providerOptions: { openai: { previousResponseId: second.response.id } } };
+    const third = await streamed(ours, { prompt: 'More.', maxOutputTokens: 12, ...previous });
+    assert.ok(third.text.length > 0 && third.usage.inputTokens > second.usage.inputTokens);
+  },
+
   async 'an answer has text and the usage that is charged'() {
     for (const api of apis) {
       const answer = await ask(api(model));

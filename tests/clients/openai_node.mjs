@@ -100,6 +100,29 @@ await run({
     assert.ok(Array.isArray(JSON.parse(response.output_text).shapes));
   },
 
+  async 'a response is kept on request, gone on from and forgotten'() {
+    const settings = { model, max_output_tokens: 12, temperature: 0, store: true };
+    const first = await client.responses.create({ ...settings, input: 'Name three colours.', metadata: { case: '7' } });
+    const again = await client.responses.retrieve(first.id);
+    assert.deepEqual([again.output, again.usage, again.metadata], [first.output, first.usage, { case: '7' }]);
+    assert.equal(again.output_text, first.output_text);
+    const second = await client.responses.stream({ ...settings, input: 'Go on.', previous_response_id: first.id }).finalResponse();
+    assert.equal(second.previous_response_id, first.id);
+    assert.ok(second.usage.input_tokens > first.usage.input_tokens);
+    const turn = (content) => ({ role: 'user', content });
+    const items = [turn('Name three colours.'), ...first.output, turn('Go on.')];
+    const byHand = await client.responses.create({ ...settings, store: false, input: items });
+    assert.deepEqual([byHand.output_text, byHand.usage.input_tokens], [second.output_text, second.usage.input_tokens]);
+    const said = [];
+    for await (const item of client.responses.inputItems.list(first.id, { limit: 1 })) said.push(item.content[0].text);
+    assert.deepEqual(said, ['Name three colours.']);
+    await refused(OpenAI.BadRequestError, 'unsupported_field', () => client.responses.retrieve(first.id, { stream: true }));
+    await client.responses.delete(first.id);
+    await refused(OpenAI.NotFoundError, 'not_found', () => client.responses.retrieve(first.id));
+    const more = () => client.responses.create({ ...settings, input: 'More.', previous_response_id: second.id });
+    await refused(OpenAI.BadRequestError, 'previous_response_not_found', more);
+  },
+
   async 'tools run by the helper come to an answer'() {
     const asked = [];
     const parameters = { type: 'object', properties: { city: { type: 'string', maxLength: 20 } }, required: ['city'], additionalProperties: false };

@@ -167,8 +167,58 @@ def a_conversation_goes_on_without_a_store():
     items = [{"role": "user", "content": "Hello"}, *first.output, {"role": "user", "content": "And now?"}]
     assert client.responses.create(model=MODEL, input=items, max_output_tokens=8).output_text
     follow = lambda: client.responses.create(model=MODEL, input="More", previous_response_id=first.id)
-    raises(openai.BadRequestError, follow, param="previous_response_id")
-    raises(openai.BadRequestError, lambda: client.responses.create(model=MODEL, input="Keep", store=True), param="store")
+    raises(openai.BadRequestError, follow, param="previous_response_id", code="previous_response_not_found")
+    raises(openai.NotFoundError, lambda: client.responses.retrieve(first.id), code="not_found")
+
+
+def streamed(**settings):
+    """The response that a stream ends with, cut by its maximum or not."""
+    *_, last = client.responses.create(**settings, stream=True)
+    assert last.type in ("response.completed", "response.incomplete"), last
+    return last.response
+
+
+@check
+def a_response_is_kept_on_request_read_and_forgotten():
+    settings = {"model": MODEL, "max_output_tokens": 12, "temperature": 0, "store": True, "metadata": {"case": "7"}}
+    question = [{"role": "user", "content": [{"type": "input_text", "text": "Name three colours."}]}, {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Go on."}]
+    whole = client.responses.create(**settings, input=question)
+    for kept in (whole, streamed(**settings, input=question)):
+        again = client.responses.retrieve(kept.id)
+        same((again.output, again.usage, again.metadata), (kept.output, kept.usage, {"case": "7"}), "the response")
+        same((again.store, again.status, again.created_at), (True, kept.status, kept.created_at), "the response")
+        items = list(client.responses.input_items.list(kept.id, order="asc", limit=2))
+        same([item.role for item in items], ["user", "assistant", "user"], "roles")
+        same([item.content[0].text for item in items], ["Name three colours.", "Red.", "Go on."], "texts")
+        same([item.content[0].type for item in items], ["input_text", "output_text", "input_text"], "types")
+        newest = client.responses.input_items.list(kept.id, limit=1)
+        same((newest.data[0].id, newest.has_more), (items[-1].id, True), "newest first")
+        raises(openai.BadRequestError, lambda: client.responses.retrieve(kept.id, stream=True), param="stream")
+        raises(openai.NotFoundError, lambda: client.responses.cancel(kept.id), code="not_offered")
+        same(client.responses.delete(kept.id), None, "nothing is said of what is deleted")
+        raises(openai.NotFoundError, lambda: client.responses.retrieve(kept.id), code="not_found")
+        raises(openai.NotFoundError, lambda: client.responses.input_items.list(kept.id), code="not_found")
+    raises(openai.BadRequestError, lambda: client.responses.create(model=MODEL, input="Later", background=True), param="background")
+
+
+@check
+def a_conversation_goes_on_from_what_was_kept():
+    settings = {"model": MODEL, "max_output_tokens": 8, "temperature": 0}
+    first = client.responses.create(**settings, input="Hello", instructions="You are brief.", store=True)
+    second = streamed(**settings, input="And now?", previous_response_id=first.id, store=True)
+    third = client.responses.create(**settings, input="More?", previous_response_id=second.id)
+    same((second.previous_response_id, third.previous_response_id), (first.id, second.id), "what came before")
+    user = lambda text: {"role": "user", "content": text}
+    items = [user("Hello"), *first.output, user("And now?"), *second.output, user("More?")]
+    by_hand = client.responses.create(**settings, input=items)
+    same((third.output_text, third.usage.input_tokens), (by_hand.output_text, by_hand.usage.input_tokens), "without the instructions")
+    counted = client.responses.input_tokens.count(model=MODEL, input="More?", previous_response_id=second.id)
+    same(counted.input_tokens, third.usage.input_tokens, "counted")
+    named = [user("Hello"), {"type": "item_reference", "id": first.output[0].id}, user("And now?")]
+    same(client.responses.create(**settings, input=named).output_text, second.output_text, "by reference")
+    client.responses.delete(first.id)
+    again = lambda: client.responses.create(**settings, input="More?", previous_response_id=second.id)
+    raises(openai.BadRequestError, again, param="previous_response_id", code="previous_response_not_found")
 
 
 @check
