@@ -12,8 +12,10 @@ use crate::idempotency::{Answer, Call, Render};
 use crate::limit::{LimitSubject, check_name};
 use crate::{Action, Actor, Cloud};
 
-/// A bucket that nobody drew from for so long is full again, whatever it counts.
+/// A bucket that nobody drew from for so long is full again, whatever it counts, unless it was in debt.
 const BUCKET_LIFE: DurationMs = DurationMs::from_hours(25);
+/// A debt is forgotten after so long.
+const DEBT_LIFE: DurationMs = DurationMs::from_hours(24 * 400);
 /// Buckets that are forgotten in one transaction.
 const BUCKETS_PER_STEP: i64 = 500;
 
@@ -209,7 +211,7 @@ impl Cloud {
 
     /// Forgets the buckets of those who were not heard of for a day.
     pub(crate) async fn forget_unused_rate_buckets(&self) -> Result<()> {
-        let before = self.now().minus(BUCKET_LIFE);
+        let before = (self.now().minus(BUCKET_LIFE), self.now().minus(DEBT_LIFE));
         let mut forgotten = u64::MAX;
         while forgotten > 0 {
             let step =

@@ -247,8 +247,21 @@ on_both_databases! {
         let listed = cloud.cloud.list_limits(&admin, Some(&project)).await.expect("limits");
         assert_eq!(listed.len(), 3, "{listed:?}");
         assert_eq!(session.port.authenticate(&cloud.keys.project).await.expect("works").narrow_limits.len(), 3);
-        cloud.cloud.remove_limit(&admin, each, BudgetWindow::Day).await.expect("removed");
-        session.grant_for(class(None, ann), UNIT).await.expect("no limit any more");
+        let before = session.grant_for(class(Some("m"), None), 1).await.expect("of the model's limit");
+        for target in [&each, &by_model] {
+            cloud.cloud.remove_limit(&admin, target.clone(), BudgetWindow::Day).await.expect("removed");
+        }
+        let free = session.grant_for(class(None, ann), UNIT).await.expect("no limit any more");
+        // A limit of the same name is another limit: what is open since before it has nothing to do with it.
+        set(&each, 5).await;
+        set(&by_model, 5).await;
+        let after = session.grant_for(class(Some("m"), ann), 5).await.expect("all of both");
+        for slice in [&before.slice, &free.slice, &after.slice] {
+            session.give_back(slice, 0).await.expect("given back");
+        }
+        let again = session.grant_for(class(Some("m"), ann), 5).await.expect("all of both again");
+        session.grant_for(class(Some("m"), None), 1).await.expect_err("of five for the model");
+        session.give_back(&again.slice, 0).await.expect("given back");
         for (wrong, param) in [(target(Some("a b"), EndUsers::All), "model"), (target(None, EndUsers::One("".into())), "end_user")] {
             let error = cloud.cloud.set_limit(&admin, wrong, BudgetWindow::Day, Nanos::new(1)).await.expect_err("wrong");
             assert_eq!((error.code(), error.param_name()), (ErrorCode::InvalidRequest, Some(param)));

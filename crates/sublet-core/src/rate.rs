@@ -337,8 +337,8 @@ impl Bucket {
     /// What is left beyond what gateways hold.
     pub fn remaining(mut self, value: i64, now: Timestamp) -> i64 {
         self.holders.retain(|holder| holder.until > now.micros());
-        self.level.resize(value);
         self.level.refill(now, self.held());
+        self.level.resize(value);
         self.level.units()
     }
 
@@ -348,10 +348,11 @@ impl Bucket {
         let (name, fence) = gateway;
         // What a lost gateway held is lost with it: of a rate it comes back with time, and a place is free at once.
         self.holders.retain(|holder| holder.gateway != *name && holder.until > now.micros());
-        self.level.resize(draw.value);
         let keeps = draw.keeps.max(0);
         let held = self.held().saturating_add(keeps);
+        // The time that has passed counts at the value that was in force.
         self.level.refill(now, held);
+        self.level.resize(draw.value);
         if self.level.metric.period().is_some() {
             let settled = draw.back.max(0).saturating_sub(draw.debt.max(0));
             self.level.parts = self.level.parts.saturating_add(self.level.in_parts(settled));

@@ -165,8 +165,12 @@ impl Gateway {
         let settled = settler.settle_all().await?;
         let Some(settler) = slot.take() else { return Ok(settled) };
         let (gateway, interval) = (Arc::downgrade(self), self.config.sweep_interval);
-        let tasks =
-            [tokio::spawn(settler.run()), tokio::spawn(sweep(gateway.clone(), interval)), tokio::spawn(probe(gateway, interval))];
+        let tasks = [
+            tokio::spawn(settler.run()),
+            tokio::spawn(sweep(gateway.clone(), interval)),
+            tokio::spawn(tell_limits(gateway.clone(), interval)),
+            tokio::spawn(probe(gateway, interval)),
+        ];
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         self.phase.send_replace(Phase::Serving);
         Ok(settled)
@@ -311,7 +315,15 @@ async fn sweep(gateway: std::sync::Weak<Gateway>, interval: DurationMs) {
         gateway.keys.retire_unused(None, now.minus(gateway.config.slice_idle));
         gateway.keys.give_back(None).await;
         gateway.keys.forget_idle();
-        gateway.limits.sweep(now, now.minus(gateway.config.limit_idle));
+    }
+}
+
+/// Tells what is held of limits and what is owed to them, whatever else takes its time.
+async fn tell_limits(gateway: std::sync::Weak<Gateway>, interval: DurationMs) {
+    loop {
+        tokio::time::sleep(interval.to_std()).await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        gateway.limits.sweep(gateway.clock.now().minus(gateway.config.limit_idle));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use sublet_core::admission::Narrowing;
 use sublet_core::id::OrganizationId;
+use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 
 use crate::budget::{self, Budget, BudgetRef, BudgetWindow, Periods};
@@ -20,10 +21,13 @@ pub struct SpendLimit {
 
 /// Most limits one organization can have.
 pub const LIMITS_MAX: i64 = 10_000;
+/// Most limits on some requests of one organization, project or key: every request looks at all of them.
+pub const NARROW_LIMITS_OF_SUBJECT_MAX: i64 = 64;
 
 /// Sets a limit. Spend of the running window that happened before counts, so a new limit is exact at once.
 /// For a `total` limit only spend from now on counts, together with what is reserved now.
 pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<()> {
+    check_room(tx, limit).await?;
     tx.execute(
         "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount",
@@ -33,10 +37,19 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
     let (starts_at, ends_at) = periods.of(limit.window);
     let known = tx
         .execute(
-            "UPDATE budgets SET amount = $4 WHERE (subject = $1 OR substr(subject, 1, length($1) + 2) = $1 || ' #') AND budget_window = $2 AND starts_at = $3",
+            "UPDATE budgets SET amount = $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
             params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
         )
         .await?;
+    if is_each(&limit.subject) {
+        // Those of each end user are called after the limit.
+        tx.execute(
+            "UPDATE budgets SET amount = $4
+             WHERE substr(subject, 1, length($1) + 2) = $1 || ' #' AND budget_window = $2 AND starts_at = $3",
+            params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
+        )
+        .await?;
+    }
     if known == 0 {
         let counted_from = if limit.window == BudgetWindow::Total { limit.created_at } else { starts_at };
         let is_narrow = limit.subject.contains(' ');
@@ -50,6 +63,38 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
         if !is_narrow {
             attach_open_reservations(tx, limit, starts_at).await?;
         }
+    }
+    Ok(())
+}
+
+/// Whether every end user has a budget of his own under this limit.
+fn is_each(name: &str) -> bool {
+    Narrowing::parse(name).1.end_users == EndUsers::Each
+}
+
+/// A new limit is one that gateways can keep in mind with all the others of its subject.
+async fn check_room(tx: &mut Tx, limit: &SpendLimit) -> Result<()> {
+    let (subject, requests) = Narrowing::parse(&limit.subject);
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN subject LIKE $2 || ' %' THEN 1 ELSE 0 END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN subject = $3 AND budget_window = $4 THEN 1 ELSE 0 END), 0) AS BIGINT)
+             FROM spend_limits WHERE organization_id = $1",
+            params![limit.organization.as_str(), subject, limit.subject.as_str(), limit.window.as_str()],
+        )
+        .await?;
+    let mut row = row.reader();
+    let (all, narrow, same) = (row.int()?, row.int()?, row.int()?);
+    if same > 0 {
+        return Ok(());
+    }
+    if all >= LIMITS_MAX {
+        return Err(Error::new(ErrorCode::Conflict, format!("an organization has at most {LIMITS_MAX} spend limits")));
+    }
+    if requests != Narrowing::NONE && narrow >= NARROW_LIMITS_OF_SUBJECT_MAX {
+        let message =
+            format!("{subject} has {NARROW_LIMITS_OF_SUBJECT_MAX} spend limits on some of its requests, and may have no more");
+        return Err(Error::new(ErrorCode::Conflict, message).alternative("remove one of them"));
     }
     Ok(())
 }
@@ -72,11 +117,7 @@ async fn attach_open_reservations(tx: &mut Tx, limit: &SpendLimit, starts_at: Ti
         if !budgets.contains(&reference) {
             budgets.push(reference.clone());
         }
-        let update = match table.as_str() {
-            "slice" => "UPDATE slices SET budgets = $2 WHERE id = $1",
-            _ => "UPDATE holds SET budgets = $2 WHERE id = $1",
-        };
-        tx.execute(update, params![id, crate::row::to_json(&budgets)?]).await?;
+        set_budgets(tx, &table, &id, &budgets).await?;
         tx.execute(
             "UPDATE budgets SET reserved = reserved + $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
             params![reference.subject.as_str(), reference.window.as_str(), starts_at, open],
@@ -108,12 +149,50 @@ pub async fn remove(tx: &mut Tx, organization: &OrganizationId, subject: &str, w
     if removed == 0 {
         return Err(Error::new(ErrorCode::NotFound, format!("{subject} has no spend limit with the window {}", window.as_str())));
     }
-    // Those of each end user are called after the limit.
-    tx.execute(
-        "DELETE FROM budgets WHERE (subject = $1 OR substr(subject, 1, length($1) + 2) = $1 || ' #') AND budget_window = $2",
-        params![subject, window.as_str()],
-    )
-    .await?;
+    detach_open_reservations(tx, organization, subject, window).await?;
+    tx.execute("DELETE FROM budgets WHERE subject = $1 AND budget_window = $2", params![subject, window.as_str()]).await?;
+    if is_each(subject) {
+        tx.execute(
+            "DELETE FROM budgets WHERE substr(subject, 1, length($1) + 2) = $1 || ' #' AND budget_window = $2",
+            params![subject, window.as_str()],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// What is open forgets a limit that is removed: one that is set under the same name later has nothing reserved for it.
+async fn detach_open_reservations(tx: &mut Tx, organization: &OrganizationId, name: &str, window: BudgetWindow) -> Result<()> {
+    let children = is_each(name).then(|| format!("{name} #"));
+    let is_of = |reference: &BudgetRef| {
+        let is_child = children.as_ref().is_some_and(|prefix| reference.subject.starts_with(prefix.as_str()));
+        reference.window == window && (reference.subject == name || is_child)
+    };
+    let rows = tx
+        .fetch_all(
+            "SELECT 'slice', id, budgets FROM slices WHERE state = 'open' AND organization_id = $1
+             UNION ALL SELECT 'hold', id, budgets FROM holds WHERE state = 'open' AND organization_id = $1",
+            params![organization.as_str()],
+        )
+        .await?;
+    for row in &rows {
+        let mut row = row.reader();
+        let (table, id, mut budgets) = (row.string()?, row.string()?, row.json::<Vec<BudgetRef>>()?);
+        let before = budgets.len();
+        budgets.retain(|reference| !is_of(reference));
+        if budgets.len() < before {
+            set_budgets(tx, &table, &id, &budgets).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn set_budgets(tx: &mut Tx, table: &str, id: &str, budgets: &[BudgetRef]) -> Result<()> {
+    let update = match table {
+        "slice" => "UPDATE slices SET budgets = $2 WHERE id = $1",
+        _ => "UPDATE holds SET budgets = $2 WHERE id = $1",
+    };
+    tx.execute(update, params![id, crate::row::to_json(&budgets)?]).await?;
     Ok(())
 }
 
@@ -162,8 +241,8 @@ pub async fn list_narrow(tx: &mut Tx, organization: &OrganizationId, (project, k
         .fetch_all(
             "SELECT DISTINCT subject FROM spend_limits
              WHERE organization_id = $1 AND (subject LIKE $1 || ' %' OR subject LIKE $2 || ' %' OR subject LIKE $3 || ' %')
-             ORDER BY subject LIMIT $4",
-            params![organization.as_str(), project, key, LIMITS_MAX],
+             ORDER BY subject",
+            params![organization.as_str(), project, key],
         )
         .await?;
     rows.iter().map(|row| Ok(Narrowing::parse(row.reader().text()?).1)).collect()

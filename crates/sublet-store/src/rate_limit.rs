@@ -196,11 +196,12 @@ pub async fn save_bucket(tx: &mut Tx, draw: &Draw, bucket: &Bucket) -> Result<()
     Ok(())
 }
 
-/// Forgets some of the buckets that nobody drew from since an instant; answers how many.
-pub async fn delete_unused_buckets(tx: &mut Tx, before: Timestamp, count: i64) -> Result<u64> {
+/// Forgets some of the buckets that nobody drew from since an instant, those in debt since another; answers how many.
+pub async fn delete_unused_buckets(tx: &mut Tx, (before, in_debt_before): (Timestamp, Timestamp), count: i64) -> Result<u64> {
     tx.execute(
-        "DELETE FROM rate_buckets WHERE bucket IN (SELECT bucket FROM rate_buckets WHERE at < $1 ORDER BY at LIMIT $2)",
-        params![before, count],
+        "DELETE FROM rate_buckets WHERE bucket IN
+             (SELECT bucket FROM rate_buckets WHERE at < $1 AND (parts >= 0 OR at < $2) ORDER BY at LIMIT $3)",
+        params![before, in_debt_before, count],
     )
     .await
 }

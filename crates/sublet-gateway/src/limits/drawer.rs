@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::meter::{Meter, Purpose, send};
+use super::{DRAW_WAIT, not_in_time};
 use crate::generation::monotonic;
 use sublet_core::admission::Admission;
 use sublet_core::id::GatewayId;
@@ -103,8 +104,9 @@ async fn run(mut running: Running) {
         let draws = running.asked.iter().map(|(_, draw)| draw.clone()).collect();
         let asked_at = monotonic();
         let request = DrawRequest { gateway: drawer.gateway.clone(), fence: drawer.fence, draws };
-        let answer = drawer.admission.draw_limits(request).await;
-        match answer {
+        // One that hangs would keep all others waiting.
+        let answer = tokio::time::timeout(DRAW_WAIT.to_std(), drawer.admission.draw_limits(request)).await;
+        match answer.unwrap_or_else(|_| Err(not_in_time())) {
             Ok(drawn) if drawn.len() == running.asked.len() => {
                 let now = drawer.clock.now();
                 for ((meter, draw), drawn) in running.asked.drain(..).zip(drawn) {

@@ -44,6 +44,8 @@ struct State {
     drawing: bool,
     burn: Burn,
     used_at: Timestamp,
+    /// Most places that were in use since the last look.
+    peak: i64,
 }
 
 /// Answers `None` where nothing has to be given back.
@@ -59,6 +61,7 @@ impl Drop for Place {
         let mut state = self.0.lock();
         state.in_use -= 1;
         state.free += 1;
+        state.forget_lost();
         let replies = state.serve(&self.0);
         drop(state);
         send(replies);
@@ -87,6 +90,8 @@ pub(super) enum Purpose {
     Tell,
     /// What is free is not needed here.
     GiveBack,
+    /// So many places are enough, those in use among them.
+    KeepPlaces(i64),
 }
 
 /// What a limit leaves, for headers.
@@ -110,6 +115,7 @@ impl Meter {
             drawing: false,
             burn: Burn::default(),
             used_at: now,
+            peak: 0,
         };
         Arc::new(Self { bucket, rule: rule.clone(), state: Mutex::new(state) })
     }
@@ -158,10 +164,16 @@ impl Meter {
         if state.drawing {
             return None;
         }
+        state.forget_lost();
         let holds = state.free.max(0) + state.in_use;
         let idle = state.used_at <= before;
+        let in_use = state.in_use;
+        let peak = std::mem::replace(&mut state.peak, in_use);
+        let is_far_less = self.rule.metric == RateMetric::ConcurrentRequests && holds > peak + state.value / SHARE + 1;
         let purpose = if idle && state.free > 0 {
             Purpose::GiveBack
+        } else if is_far_less {
+            Purpose::KeepPlaces(peak)
         } else if state.free < 0 || (idle && state.told != holds) || (holds > 0 && state.told_at.elapsed() >= RENEWAL.to_std()) {
             Purpose::Tell
         } else {
@@ -171,21 +183,24 @@ impl Meter {
         Some(purpose)
     }
 
-    /// True if forgetting this meter changes nothing.
-    pub fn is_idle(&self, now: Timestamp) -> bool {
+    /// True if forgetting this meter changes nothing: a new one holds nothing either, and asks first.
+    pub fn is_idle(&self) -> bool {
         let state = self.lock();
-        let holds = state.free != 0 || state.in_use != 0 || state.told != 0 || state.drawing || !state.waiters.is_empty();
-        !holds && state.level.with(0, now).until_full() == DurationMs::ZERO
+        state.free == 0 && state.in_use == 0 && state.told == 0 && !state.drawing && state.waiters.is_empty()
     }
 
     /// What is told and asked now. What is told as debt or given back is no longer here.
     pub(super) fn compose(&self, purpose: Purpose) -> Draw {
         let mut state = self.lock();
+        state.forget_lost();
         state.waiters.retain(|waiter| !waiter.is_closed());
         let waiting = i64::try_from(state.waiters.len()).unwrap_or(i64::MAX);
         let debt = (-state.free).max(0);
         state.free = state.free.max(0);
         let back = if purpose == Purpose::GiveBack && waiting == 0 { std::mem::take(&mut state.free) } else { 0 };
+        if let (Purpose::KeepPlaces(places), 0) = (purpose, waiting) {
+            state.free = state.free.min((places - state.in_use).max(0));
+        }
         let (least, wanted) = match (waiting, self.rule.metric) {
             (0, _) => (0, 0),
             (_, RateMetric::TokensPerMinute | RateMetric::TokensPerDay) => (1, 1),
@@ -276,6 +291,7 @@ impl State {
             RateMetric::ConcurrentRequests => {
                 self.free -= 1;
                 self.in_use += 1;
+                self.peak = self.peak.max(self.in_use);
                 Some(Place(Arc::clone(meter)))
             }
         })

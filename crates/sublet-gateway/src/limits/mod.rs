@@ -71,6 +71,10 @@ impl Pass {
     }
 }
 
+fn not_in_time() -> Error {
+    Error::new(ErrorCode::StoreUnavailable, "the limits could not be asked in time").retry_after(DurationMs::from_seconds(1))
+}
+
 /// Tokens are only looked at, and a place is given back: what cannot be undone is taken last.
 const fn order(metric: RateMetric) -> u8 {
     match metric {
@@ -124,8 +128,16 @@ impl Limits {
         }
         meters.sort_by_key(|(meter, _)| order(meter.metric()));
         pass.meters.extend(meters.iter().map(|(meter, _)| Arc::clone(meter)));
+        let taken_last = meters.partition_point(|(meter, _)| meter.metric() != RateMetric::RequestsPerMinute);
+        let (undone, taken) = meters.split_at(taken_last);
+        self.pass(pass, undone, now).await?;
+        self.pass(pass, taken, now).await
+    }
+
+    /// Passes meters, all at once.
+    async fn pass(&self, pass: &mut Pass, meters: &[(Arc<Meter>, i64)], now: Timestamp) -> Result<()> {
         let mut waits = Vec::new();
-        for (meter, value) in &meters {
+        for (meter, value) in meters {
             let (entry, draws) = meter.enter(*value, now);
             if draws {
                 self.drawer.add(Arc::clone(meter), Purpose::Serve);
@@ -138,10 +150,7 @@ impl Limits {
         if waits.is_empty() {
             return Ok(());
         }
-        let answers = tokio::time::timeout(DRAW_WAIT.to_std(), join_all(waits)).await.map_err(|_| {
-            Error::new(ErrorCode::StoreUnavailable, "the limits could not be asked in time")
-                .retry_after(DurationMs::from_seconds(1))
-        })?;
+        let answers = tokio::time::timeout(DRAW_WAIT.to_std(), join_all(waits)).await.map_err(|_| not_in_time())?;
         for answer in answers {
             pass.places.extend(answer.unwrap_or_else(|_| Err(Error::internal("a meter dropped its waiter")))?);
         }
@@ -157,7 +166,7 @@ impl Limits {
     }
 
     /// Tells the cloud of debt, gives back what nobody used since `idle`, and forgets what says nothing.
-    pub fn sweep(&self, now: Timestamp, idle: Timestamp) {
+    pub fn sweep(&self, idle: Timestamp) {
         for meter in self.all() {
             if let Some(purpose) = meter.due(idle) {
                 self.drawer.add(meter, purpose);
@@ -165,14 +174,14 @@ impl Limits {
         }
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.is_idle(now));
+            shard.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.is_idle());
         }
     }
 
     /// Gives back everything that nobody uses, and waits until the cloud knows.
     pub async fn give_back(&self, now: Timestamp) {
         self.drawer.rest().await;
-        self.sweep(now, now);
+        self.sweep(now);
         self.drawer.rest().await;
     }
 }

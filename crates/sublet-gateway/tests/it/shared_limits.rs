@@ -186,3 +186,38 @@ async fn money_of_an_end_user_is_held_apart_and_goes_back() {
     world.close().await;
     assert_eq!(world.cloud.records().len(), 3);
 }
+
+#[tokio::test]
+async fn a_request_that_another_limit_refuses_is_not_counted() {
+    let rules = vec![rule("rlim_1", RateMetric::RequestsPerMinute, 2), rule("rlim_2", RateMetric::ConcurrentRequests, 1)];
+    let world = limited(rules).await;
+    world.engine.set_pace(1);
+    let mut stream = world.stream("please say 9").await;
+    read_deltas(&mut stream, 1).await;
+    for _ in 0..5 {
+        assert_eq!(value(world.chat("please say 1").await).await.2["error"]["code"], json!("concurrency_exceeded"));
+    }
+    drop(stream);
+    world.engine.set_pace(u64::MAX);
+    assert_eq!(status(&world, &chat("please say 1")).await, 200);
+    assert_eq!(value(world.chat("please say 1").await).await.2["error"]["code"], json!("rate_limit_exceeded"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_goes_on_with_less_keeps_no_places_it_does_not_need() {
+    let one = limited(vec![rule("rlim_1", RateMetric::ConcurrentRequests, 4)]).await;
+    let two = one.beside("gw_two").await;
+    one.engine.set_pace(1);
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut stream = one.stream("please say 9").await;
+        read_deltas(&mut stream, 1).await;
+        streams.push(stream);
+    }
+    assert_eq!(status(&two, &chat("please say 1")).await, 429);
+    streams.truncate(1);
+    // No time passes, so nothing is idle here.
+    after_another_draw(&one).await;
+    assert_eq!(status(&two, &chat("please say 1")).await, 200);
+}
