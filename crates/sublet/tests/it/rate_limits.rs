@@ -39,11 +39,11 @@ fn end_users(database: Database) {
     let body = json!({ "subject": server.project(), "metric": "requests_per_minute", "value": 2, "each_end_user": true });
     let made = limit(&server, &body);
     assert_eq!((&made["object"], &made["each_end_user"], &made["remaining"]), (&json!("rate_limit"), &json!(true), &Value::Null));
-    let other = json!({ "metric": "tokens_per_day", "value": 1_000_000, "model": "no/such", "end_user": "ann" });
+    let other = json!({ "metric": "tokens_per_day", "value": 1_000_000, "model": "no/such", "end_user": "ann@x" });
     limit(&server, &other);
-    assert_eq!(asks_of(&server, "ann", 3), [200, 200, 429]);
+    assert_eq!(asks_of(&server, "ann@x", 3), [200, 200, 429]);
     assert_eq!(asks_of(&server, "bob", 2), [200, 200]);
-    let refused = ask(&server, &json!({ "safety_identifier": "ann" }));
+    let refused = ask(&server, &json!({ "safety_identifier": "ann@x" }));
     assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limit_exceeded"), "{}", refused.text());
     let wait: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
     assert!((1..=30_000).contains(&wait), "{wait}");
@@ -55,12 +55,12 @@ fn end_users(database: Database) {
     let admin = &server.keys.admin;
     let changed = server.ask("PUT", &path).key(admin).json(&json!({ "value": 4 })).send().unwrap().good();
     assert_eq!(changed["value"], json!(4));
-    assert_eq!(asks_of(&server, "ann", 3)[..2], [200, 200], "what was used stays used");
+    assert_eq!(asks_of(&server, "ann@x", 3)[..2], [200, 200], "what was used stays used");
     assert_eq!(server.see(PATH, admin)["data"].as_array().unwrap().len(), 2);
     server.ask("DELETE", &path).key(admin).send().unwrap().good();
-    assert_eq!(asks_of(&server, "ann", 6), [200; 6]);
+    assert_eq!(asks_of(&server, "ann@x", 6), [200; 6]);
     let log = server.see("/v1/organization/audit_logs", admin).to_string();
-    assert!(log.contains("rate_limit.remove") && !log.contains("ann"), "{log}");
+    assert!(log.contains("rate_limit.remove") && !log.contains("ann@x"), "{log}");
 }
 
 fn a_day_outlives_the_process(database: Database) {
