@@ -304,6 +304,8 @@ impl Progress<'_> {
             LineEnd::Free { body } => self.answer(&line, 200, &body).await?,
             LineEnd::Unknown => self.unknown = true,
             LineEnd::Refused { error, status, body } => match error.code() {
+                // A limit on its model or its end user is used up; the other lines have money.
+                ErrorCode::InsufficientQuota if error.param_name().is_some() => self.answer(&line, status, &body).await?,
                 ErrorCode::InsufficientQuota if self.running.is_empty() && self.poor >= POOR_MAX => {
                     self.leave().await?;
                     self.worker.stop(&error).await?;

@@ -236,7 +236,10 @@ on_both_databases! {
         session.grant_for(class(Some("m"), bob), 3).await.expect_err("bob has two for this model");
         session.grant_for(class(Some("m"), Some("cem")), 5).await.expect_err("four are left for the model");
         session.grant_for(class(Some("m"), bob), 2).await.expect("of three limits");
+        let refused = session.grant_for(class(None, ann), 1).await.expect_err("six are all that ann has");
+        assert_eq!(refused.param_name(), Some("user"));
         let refused = session.grant_for(class(Some("m"), Some("cem")), 3).await.expect_err("two are left");
+        assert_eq!(refused.param_name(), Some("model"));
         assert!(refused.message().contains(&format!("{} model=m (0.00000001 a day)", session.access.project)), "{refused}");
         assert_eq!(session.give_back(&open.slice, 0).await.expect("asked"), SliceClosed::Released(Nanos::new(6)));
         session.grant_for(class(Some("m"), ann), 6).await.expect("all of it is back");

@@ -6,7 +6,8 @@
 //! deleted; what still remembers them passes over them.
 
 use serde::{Deserialize, Serialize};
-use sublet_core::admission::SpendClass;
+use sublet_core::admission::{Narrowing, SpendClass};
+use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
 
 use crate::database::Tx;
@@ -247,6 +248,13 @@ pub fn exhausted(budget: &Budget, needed: Nanos) -> Error {
             budget.reserved
         ),
     );
+    // Other requests of the same key may go on: the field says which cannot.
+    let (_, requests) = Narrowing::parse(subject);
+    let error = match (&requests.end_users, &requests.model) {
+        (EndUsers::Each | EndUsers::One(_), _) => error.param("user"),
+        (EndUsers::All, Some(_)) => error.param("model"),
+        (EndUsers::All, None) => error,
+    };
     match budget.ends_at {
         Some(ends_at) => error.alternative(format!("the limit starts anew at {ends_at}")),
         None => error.alternative("ask an administrator of the organization to raise the limit"),
