@@ -25,6 +25,7 @@ const fn window_to_wire(window: BudgetWindow) -> wire::LimitWindow {
 
 pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<wire::SpendLimit> {
     let LimitTarget { subject, requests } = LimitTarget::parse(&limit.subject)?;
+    let (each_end_user, end_user) = end_user_fields(&requests.end_users);
     let owner = match subject {
         LimitSubject::Organization(id) => wire::LimitOwner::Organization(id),
         LimitSubject::Project(id) => wire::LimitOwner::Project(id),
@@ -35,11 +36,8 @@ pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Resul
         owner,
         window: window_to_wire(limit.window),
         model: requests.model.as_deref().map(str::to_owned),
-        each_end_user: requests.end_users == EndUsers::Each,
-        end_user: match requests.end_users {
-            EndUsers::One(name) => Some(name.to_string()),
-            EndUsers::All | EndUsers::Each => None,
-        },
+        each_end_user,
+        end_user,
         amount: money(limit.amount, currency),
         spent: money(budget.settled, currency),
         held: money(budget.reserved, currency),
@@ -70,7 +68,16 @@ async fn checked_subject(app: &App, context: &Context) -> Result<LimitSubject> {
     Ok(subject)
 }
 
-/// Which requests two fields mean.
+/// The two fields that say whose requests are limited: `each_end_user` and `end_user`.
+pub fn end_user_fields(end_users: &EndUsers) -> (bool, Option<String>) {
+    match end_users {
+        EndUsers::All => (false, None),
+        EndUsers::Each => (true, None),
+        EndUsers::One(name) => (false, Some(name.to_string())),
+    }
+}
+
+/// Which requests the two fields mean.
 pub fn end_users(each: bool, one: Option<String>) -> Result<EndUsers> {
     match (each, one) {
         (false, None) => Ok(EndUsers::All),

@@ -8,14 +8,14 @@ use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::rate_limit::NewRateLimit;
 use sublet_core::Result;
 use sublet_core::id::RateLimitId;
-use sublet_core::rate::EndUsers;
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
 use crate::context::{Context, once, page_answer, page_request};
-use crate::limit::end_users;
+use crate::limit::{end_user_fields, end_users};
 
 fn to_wire(limit: &RateLimit) -> wire::RateLimit {
+    let (each_end_user, end_user) = end_user_fields(&limit.end_users);
     wire::RateLimit {
         object: RateLimitTag,
         id: limit.id.clone(),
@@ -23,11 +23,8 @@ fn to_wire(limit: &RateLimit) -> wire::RateLimit {
         metric: limit.metric,
         value: limit.value,
         model: limit.model.clone(),
-        each_end_user: limit.end_users == EndUsers::Each,
-        end_user: match &limit.end_users {
-            EndUsers::One(name) => Some(name.to_string()),
-            EndUsers::All | EndUsers::Each => None,
-        },
+        each_end_user,
+        end_user,
         remaining: limit.remaining,
         created_at: limit.created_at.into(),
     }

@@ -4,9 +4,10 @@ use clap::{Args, Subcommand};
 use sublet_api::list::ListQuery;
 use sublet_api::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
 use sublet_core::error::Result;
-use sublet_core::id::{KeyId, ProjectId, RateLimitId};
+use sublet_core::id::RateLimitId;
 use sublet_core::rate::RateMetric;
 
+use super::limit::{OwnerArgs, RequestArgs};
 use super::{PageArgs, show_page};
 use crate::Context;
 use crate::render::{Cell, Table};
@@ -35,21 +36,10 @@ pub struct AddArgs {
     #[arg(value_parser = word::<RateMetric>)]
     pub metric: RateMetric,
     pub value: i64,
-    /// Limit a project
-    #[arg(long, conflicts_with = "of_key")]
-    pub project: Option<ProjectId>,
-    /// Limit a key
-    #[arg(long)]
-    pub of_key: Option<KeyId>,
-    /// Count requests for this model only
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Every end user has the limit for himself
-    #[arg(long, conflicts_with = "end_user")]
-    pub each_end_user: bool,
-    /// Count requests of this end user only
-    #[arg(long)]
-    pub end_user: Option<String>,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+    #[command(flatten)]
+    pub requests: RequestArgs,
 }
 
 impl RateLimitCommand {
@@ -62,8 +52,10 @@ impl RateLimitCommand {
                 show_page(context, &list, table)
             }
             Self::Add(args) => {
-                let AddArgs { metric, value, project, of_key, model, each_end_user, end_user } = args;
-                let subject = project.map(|id| id.to_string()).or(of_key.map(|id| id.to_string()));
+                let AddArgs { metric, value, owner, requests } = args;
+                let RequestArgs { model, each_end_user, end_user } = requests;
+                // A key is named by itself: its project adds nothing.
+                let subject = owner.of_key.map(|id| id.to_string()).or(owner.project.map(|id| id.to_string()));
                 let body = CreateRateLimit { subject, metric, value, model, each_end_user, end_user };
                 let limit = client.create_rate_limit(&body, &context.fresh_key())?;
                 context.show(&limit, |limit| table(std::slice::from_ref(limit)))
