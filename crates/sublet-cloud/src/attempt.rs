@@ -104,8 +104,8 @@ impl Compute {
 
     async fn ended(&self, tx: &mut Tx, mut attempt: Attempt, ending: Ending, sequence: u64) -> Result<()> {
         let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
-        // A clock that was set back does not make time run backwards.
-        let at = attempt.started_at.unwrap_or(attempt.placed_at).max(ending.at);
+        // A clock that was set back does not make time run backwards, nor free devices before what was charged of them.
+        let at = attempt.settled_until.or(attempt.started_at).unwrap_or(attempt.placed_at).max(ending.at);
         if attempt.started_at.is_some() {
             let reason = if ending.exit == Exit::Lost { CloseReason::Lost } else { CloseReason::Exited };
             self.settle(tx, &lease, &mut attempt, Closing { until: at, reason, sequence }).await?;

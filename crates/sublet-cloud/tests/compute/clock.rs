@@ -26,4 +26,24 @@ on_both_databases! {
         assert_eq!(world.job(&second.job.job.id).await.cost, cost(NoticeClass::N0, 20_000), "from when the device was free");
         world.assert_all_over().await;
     }
+
+    async fn what_was_charged_before_a_clock_was_set_back_is_not_sold_again(cloud: &TestCloud) {
+        let world = World::start(cloud, 1, Manners::Prompt).await;
+        let first = world.run(wanted(1, NoticeClass::N0), command("first")).await.expect("a run");
+        world.pass().await;
+        world.live(120, 10).await;
+        let charged = world.job(&first.job.job.id).await.cost;
+        cloud.clock.set(world.now().minus(DurationMs::from_seconds(40)));
+        world.runner.exit(&world.attempt(&first.job.job.id).await, Exit::Code { code: 0 });
+        world.pass().await;
+        assert_eq!(world.job(&first.job.job.id).await.cost, charged, "it ended in the past");
+        let second = world.run(wanted(1, NoticeClass::N0), command("second")).await.expect("a run");
+        world.pass().await;
+        world.live(60, 10).await;
+        world.runner.exit(&world.attempt(&second.job.job.id).await, Exit::Code { code: 0 });
+        world.pass().await;
+        assert_eq!(charged, cost(NoticeClass::N0, 120_000));
+        assert_eq!(world.job(&second.job.job.id).await.cost, cost(NoticeClass::N0, 20_000), "from when the device was free");
+        world.assert_all_over().await;
+    }
 }
