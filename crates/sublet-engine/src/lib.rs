@@ -16,6 +16,7 @@
 // checked against file lengths and named bounds before they are converted.
 #![allow(clippy::as_conversions, clippy::float_arithmetic)]
 
+mod apart;
 mod architecture;
 mod config;
 mod constraint;

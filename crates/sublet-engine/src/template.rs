@@ -1,7 +1,7 @@
 //! Chat templates: the Jinja text that turns messages into a model's prompt.
 //!
-//! Invariants: rendering is bounded in work ([`FUEL_MAX`]) and sees only the messages, the tools and
-//! the special tokens; a template has no clock and no files.
+//! Invariants: a template is bounded in its length, rendering in its work ([`FUEL_MAX`]), and it sees only the
+//! messages, the tools and the special tokens; a template has no clock and no files.
 //!
 //! Deliberately absent: documents (templates see them as undefined).
 
@@ -10,10 +10,14 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
 use sublet_core::engine::{Calling, Chat, ChatMessage, Role, ToolTemplate};
 
+use crate::apart::apart;
 use crate::tools;
 
 /// Template instructions one rendering may execute.
 const FUEL_MAX: u64 = 5_000_000;
+/// Longest template, in bytes: published ones have a few ten thousand. The depth of what a parser makes of it, and so
+/// the stack that it takes, grows with it.
+const TEMPLATE_BYTES_MAX: usize = 64 * 1_024;
 const NAME: &str = "chat";
 
 /// A parsed template.
@@ -29,6 +33,9 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Parses the text; the error says what is wrong with it.
     pub fn new(text: String, begin_token: Option<String>, end_token: Option<String>) -> Result<Self, String> {
+        if text.len() > TEMPLATE_BYTES_MAX {
+            return Err(format!("it has {} bytes; a template has at most {TEMPLATE_BYTES_MAX}", text.len()));
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| error.to_string())?);
@@ -39,7 +46,10 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
         let (tools, call_opening) = (tools::template_kind(&text), tools::call_opening(&text));
-        environment.add_template_owned(NAME, text).map_err(|error| error.to_string())?;
+        let environment = apart(move || match environment.add_template_owned(NAME, text) {
+            Ok(()) => Ok(environment),
+            Err(error) => Err(error.to_string()),
+        })?;
         Ok(Self { environment, begin_token, end_token, tools, call_opening })
     }
 
@@ -204,5 +214,12 @@ mod tests {
         assert!(render("{{ strftime_now('%Y') }}", &user).is_err_and(|error| error.contains("date")));
         assert!(render("{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}", &user).is_err());
         assert!(ChatTemplate::new("{% if %}".to_owned(), None, None).is_err());
+    }
+
+    #[test]
+    fn a_template_of_nothing_but_calls_does_not_end_the_process() {
+        let calls = |bytes: usize| format!("{{{{ a{} }}}}", "()".repeat(bytes / 2));
+        assert!(ChatTemplate::new(calls(TEMPLATE_BYTES_MAX - 16), None, None).is_ok());
+        assert!(ChatTemplate::new(calls(TEMPLATE_BYTES_MAX), None, None).is_err_and(|error| error.contains("at most")));
     }
 }

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use sublet_core::engine::{Calling, Constraint, ToolTemplate};
 use sublet_core::{Error, ErrorCode};
 
+use crate::apart::apart;
 use crate::tokenizer::ModelTokenizer;
 
 /// Longest schema, in bytes of JSON.
@@ -32,9 +33,6 @@ pub const SCHEMA_BYTES_MAX: usize = 256 * 1_024;
 pub const REGEX_BYTES_MAX: usize = 64 * 1_024;
 /// Longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 * 1_024;
-/// Stack of the compiler, in bytes; a page is taken when it is touched. The longest chains of references that fit
-/// into the bounds above need less, which a test builds.
-const STACK_BYTES: usize = 256 * 1_024 * 1_024;
 /// Longest part of the compiler's words that is repeated, in characters.
 const PROBLEM_CHARS_MAX: usize = 300;
 /// The name of the grammar of a call's JSON.
@@ -205,15 +203,4 @@ fn shortened(problem: &str) -> String {
 
 fn refuse(message: String) -> Error {
     Error::new(ErrorCode::InvalidRequest, message).param(PARAM)
-}
-
-/// Runs the compiler apart. It asserts what it believes of its input and follows references by recursion,
-/// and no input may end the process: a panic is an error, and the stack fits what the bounds allow.
-fn apart<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    let failed = || "the compiler failed on it".to_owned();
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("sublet-rule".to_owned()).stack_size(STACK_BYTES);
-        let running = thread.spawn_scoped(scope, work).map_err(|error| format!("no thread could be started: {error}"))?;
-        running.join().unwrap_or_else(|_| Err(failed()))
-    })
 }
