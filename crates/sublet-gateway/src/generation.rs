@@ -149,13 +149,13 @@ impl Generation {
             if !self.branches.iter().any(Branch::live) {
                 return Step::Done;
             }
+            if *self.phase.borrow() == Phase::Stopping {
+                return stopped();
+            }
             self.arm_timer();
             let Self { phase, pending, branches, timer, turn, .. } = self;
             tokio::select! {
                 biased;
-                () = stopping(phase) => {
-                    return Step::Failed(Error::new(ErrorCode::ShuttingDown, "this gateway is stopping; what was delivered is charged"));
-                }
                 answer = answer_of(pending) => self.on_money(answer),
                 (choice, event) = std::future::poll_fn(|context| poll_branches(branches, turn, context)) => {
                     if let Some(step) = self.on_event(choice, event) {
@@ -165,6 +165,8 @@ impl Generation {
                 () = timer => if let Some(step) = self.on_timer() {
                     return step;
                 },
+                // Last: whoever listens is entered in a list, which what is there already need not pay for.
+                () = stopping(phase) => return stopped(),
             }
         }
     }
@@ -567,6 +569,10 @@ impl Drop for Generation {
 /// Time for waits on this machine; what is recorded comes from the clock port.
 pub(crate) fn monotonic() -> Instant {
     Instant::now()
+}
+
+fn stopped() -> Step {
+    Step::Failed(Error::new(ErrorCode::ShuttingDown, "this gateway is stopping; what was delivered is charged"))
 }
 
 async fn stopping(phase: &mut watch::Receiver<Phase>) {

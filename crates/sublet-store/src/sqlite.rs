@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 use sublet_core::{DurationMs, Error, ErrorCode, Result};
@@ -44,6 +45,8 @@ impl Lane {
         let connection = blocking(|| Connection::open(&self.path)).map_err(failure)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failure)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        // Otherwise the planner looks at the value of a LIMIT, and plans anew whenever one is given.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failure)?;
         // What is deleted is content at times: it is overwritten, not only unlinked.
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
         blocking(|| connection.execute_batch(settings)).map_err(failure)?;

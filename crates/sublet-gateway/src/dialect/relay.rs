@@ -20,6 +20,7 @@ use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
 use crate::generation::Delta;
 use crate::routing::{Block, blocks};
+use crate::supply::members::members;
 use crate::supply::reply::{BYTES_PER_TOKEN, counts};
 use crate::supply::request::{Fields, UpstreamBody};
 
@@ -259,48 +260,45 @@ pub(crate) const OURS: [&str; 6] = ["id", "model", "usage", "service_tier", "sub
 /// Writes what a replica said.
 pub(crate) struct Relay {
     form: Form,
-    id: String,
-    model: String,
+    /// `{"id":…,"model":…`, with which everything that we say begins.
+    head: Vec<u8>,
+    /// `,"service_tier":…`
+    tier: Vec<u8>,
     created: Timestamp,
-    tier: ServiceTier,
     /// The replica's own usage, which may say more than counts.
     usage: Option<Box<RawValue>>,
 }
 
 impl Relay {
     pub fn new(form: Form, subject: Subject<'_>) -> Self {
-        let (id, model) = (subject.request.to_string(), subject.model.to_owned());
-        Self { form, id, model, created: subject.created, tier: subject.tier, usage: None }
+        let (mut head, mut tier) = (b"{\"id\":".to_vec(), b",\"service_tier\":".to_vec());
+        push_json(&mut head, subject.request.as_str());
+        head.extend_from_slice(b",\"model\":");
+        push_json(&mut head, subject.model);
+        push_json(&mut tier, subject.tier.as_str());
+        Self { form, head, tier, created: subject.created, usage: None }
     }
 
     /// The fields of one object, with ours in the place of the replica's. `None` is an object without anything for
     /// the caller: the counts of a stream come with its end.
     fn fields(&mut self, out: &mut Vec<u8>, object: &str) -> Option<()> {
-        let fields: Fields<'_> = serde_json::from_str(object).ok()?;
-        if let Some(usage) = fields.get("usage") {
-            self.usage = Some(usage.to_owned());
-        }
-        if fields.get("choices").is_some_and(|choices| choices.get() == "[]") {
-            return None;
-        }
-        out.extend_from_slice(b"{\"id\":");
-        push_json(out, self.id.as_str());
-        out.extend_from_slice(b",\"model\":");
-        push_json(out, self.model.as_str());
-        for (name, value) in fields.iter() {
-            if OURS.contains(&name) {
-                continue;
+        out.extend_from_slice(&self.head);
+        let mut is_empty = false;
+        for member in members(object) {
+            let name = member.name();
+            if name == "usage" && member.value != "null" {
+                self.usage = serde_json::from_str(member.value).ok();
             }
-            out.push(b',');
-            push_json(out, name);
-            out.push(b':');
-            out.extend_from_slice(value.get().as_bytes());
+            is_empty |= name == "choices" && member.value == "[]";
+            if !OURS.contains(&name.as_ref()) {
+                out.push(b',');
+                member.push(out);
+            }
         }
         if self.form.kind == Kind::Chat {
-            out.extend_from_slice(b",\"service_tier\":");
-            push_json(out, self.tier.as_str());
+            out.extend_from_slice(&self.tier);
         }
-        Some(())
+        (!is_empty).then_some(())
     }
 
     /// The replica's usage if it is what is charged, otherwise what is charged.
@@ -316,17 +314,14 @@ impl Relay {
 
     /// The beginning of an event that the replica did not send.
     fn own(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: {\"id\":");
-        push_json(out, self.id.as_str());
+        out.extend_from_slice(DATA);
+        out.extend_from_slice(&self.head);
         out.extend_from_slice(match self.form.kind {
             Kind::Completion => b",\"object\":\"text_completion\",\"created\":".as_slice(),
             Kind::Chat | Kind::Embedding => b",\"object\":\"chat.completion.chunk\",\"created\":".as_slice(),
         });
         push_json(out, &self.created.seconds());
-        out.extend_from_slice(b",\"model\":");
-        push_json(out, self.model.as_str());
-        out.extend_from_slice(b",\"service_tier\":");
-        push_json(out, self.tier.as_str());
+        out.extend_from_slice(&self.tier);
         out.extend_from_slice(b",\"choices\":[");
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use sublet_core::admission::TokenUsage;
 use sublet_core::engine::{Allowance, Cover, FinishReason, GenerationEvent, GenerationStream};
 use sublet_core::supplier::Purchase;
@@ -16,10 +15,10 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::{Instant, timeout_at};
 
 use super::Supply;
-use super::events::{EventReader, LineTooLong};
 use super::pump::detached;
 use super::purchase::{Bid, Supplied};
 use super::queue::{Place, Queue, Ticket};
+use super::reading::{Reading, Silence};
 use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
 use super::search::{Found, Miss, Reach, Tried, broken, failure, silence};
@@ -32,8 +31,6 @@ use crate::routing::Block;
 const REPLICAS_TRIED_MAX: usize = 3;
 /// Largest answer that is not streamed.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
-/// Largest stream in all.
-const STREAM_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
 /// No text's tokens are so long on average, but for a short one.
 const TOKEN_BYTES_MAX: u64 = 16;
 const SHORT_TEXT_BYTES: u64 = 1_024;
@@ -90,17 +87,6 @@ enum Stage {
     Reading(Box<Reading>),
     /// Nothing more is read; what is queued is still passed on.
     Over,
-}
-
-/// A stream that is being read.
-struct Reading {
-    body: Incoming,
-    events: EventReader,
-    station: Arc<Station>,
-    bytes: u64,
-    /// The latest instant at which it may still go on.
-    until: Instant,
-    place: Place,
 }
 
 pub(super) struct Exchange {
@@ -373,8 +359,7 @@ impl Exchange {
             let body = body.map_err(|error| broken(format!("the answer ended early: {error}")))?.to_bytes();
             return self.whole(&body, station);
         }
-        let until = monotonic() + config.answer_max.to_std();
-        let reading = Reading { body, events: EventReader::default(), station: Arc::clone(station), bytes: 0, until, place };
+        let reading = Reading::new(body, (Arc::clone(station), place), &config);
         self.first(reading, first_until).await
     }
 
@@ -452,15 +437,14 @@ impl Exchange {
             return;
         }
         let idle = self.supply.config.idle_max;
-        let until = reading.until.min(monotonic() + idle.to_std());
-        match timeout_at(until, reading.more()).await {
+        match reading.more_within(idle).await {
             Ok(Ok(true)) => {}
             // Some servers end without saying so.
             Ok(Ok(false)) if self.has_ended() => self.finish(),
             Ok(Ok(false)) => self.lose(failure("its stream ends before its answer does")),
             Ok(Err(_)) if self.has_ended() && self.tally.counts.is_some() => self.finish(),
             Ok(Err(error)) => self.lose(error),
-            Err(_) => self.lose(silence(idle)),
+            Err(Silence) => self.lose(silence(idle)),
         }
     }
 
@@ -559,23 +543,6 @@ impl Exchange {
         self.release_end();
         let reason = self.tally.reason.unwrap_or(FinishReason::Stop);
         self.queue.push_back(GenerationEvent::Finished { reason, output });
-    }
-}
-
-impl Reading {
-    /// Reads more bytes; `false` is the end.
-    async fn more(&mut self) -> Result<bool> {
-        loop {
-            let Some(frame) = self.body.frame().await else { return Ok(false) };
-            let frame = frame.map_err(|error| failure(format!("its stream broke: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            self.bytes = self.bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-            if self.bytes > STREAM_BYTES_MAX {
-                return Err(failure(format!("its stream is longer than {STREAM_BYTES_MAX} bytes")));
-            }
-            self.events.push(&data).map_err(|LineTooLong| failure("an event of its stream is too long"))?;
-            return Ok(true);
-        }
     }
 }
 

@@ -14,10 +14,12 @@ mod events;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod members;
 pub(crate) mod permit;
 mod pump;
 pub(crate) mod purchase;
 mod queue;
+mod reading;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod search;

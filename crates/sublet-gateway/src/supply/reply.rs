@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use sublet_core::engine::FinishReason;
 use sublet_core::{DurationMs, Error, ErrorCode, TokenCount};
 
-use super::request::Fields;
+use super::members::{Member, distinct, string_bytes};
+use super::request::{FIELDS_MAX, Fields};
 
 /// Bytes of text that count as one token where nobody counted: what English text has on average
 /// (<https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them>).
@@ -76,20 +77,20 @@ struct FunctionPart<'a> {
 
 /// Bytes of everything that a message says, also in fields that nobody here knows.
 fn said_bytes(message: &RawValue) -> Result<usize, Unreadable> {
-    if message.get() == "null" {
+    let text = message.get();
+    if text == "null" {
         return Ok(0);
     }
-    let fields: Fields<'_> = serde_json::from_str(message.get()).map_err(|_| Unreadable("a message of another shape"))?;
-    Ok(fields.iter().filter(|(name, _)| *name != "role").map(|(name, value)| value_bytes(name, value)).sum())
+    let members = fields(text).ok_or(Unreadable("a message of another shape"))?;
+    Ok(members.iter().map(|member| (member.name(), member.value)).filter(|(name, _)| name != "role").map(value_bytes).sum())
 }
 
-fn value_bytes(name: &str, value: &RawValue) -> usize {
-    let text = value.get();
+fn value_bytes((name, text): (Cow<'_, str>, &str)) -> usize {
     if matches!(text, "null" | "\"\"" | "[]" | "{}" | "false") {
         return 0;
     }
-    if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(text) {
-        return text.len();
+    if let Some(bytes) = string_bytes(text) {
+        return bytes;
     }
     let calls = (name == "tool_calls").then(|| serde_json::from_str::<Vec<CallPart<'_>>>(text).ok()).flatten();
     let known = calls.map(|calls| {
@@ -109,34 +110,58 @@ fn length(text: &Option<Cow<'_, str>>) -> usize {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable(pub &'static str);
 
+/// What is read of an event, in one pass over it.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    /// What embeddings have in the place of choices.
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
 impl Seen {
     /// Reads one JSON object of an answer.
     pub fn read(data: &[u8]) -> Result<Self, Unreadable> {
-        let fields: Fields<'_> = serde_json::from_slice(data).map_err(|_| Unreadable("something that is not a JSON object"))?;
-        let mut seen = Self { counts: fields.get("usage").and_then(counts), ..Self::default() };
-        if let Some(error) = fields.get("error") {
-            seen.error = Some(error_message(error));
+        const NO_OBJECT: Unreadable = Unreadable("something that is not a JSON object");
+        let text = std::str::from_utf8(data).map_err(|_| NO_OBJECT)?;
+        let event: Event<'_> = serde_json::from_str(text).map_err(|_| match serde_json::from_str::<Fields<'_>>(text) {
+            Ok(_) => Unreadable("choices of another shape"),
+            Err(_) => NO_OBJECT,
+        })?;
+        if fields(text).is_none() {
+            return Err(NO_OBJECT);
         }
-        if let Some(choices) = fields.get("choices") {
-            let choices: Vec<Choice<'_>> =
-                serde_json::from_str(choices.get()).map_err(|_| Unreadable("choices of another shape"))?;
-            seen.choices = choices.len();
-            for choice in &choices {
-                let mut said = length(&choice.text);
-                for message in [choice.delta, choice.message].into_iter().flatten() {
-                    said += said_bytes(message)?;
-                }
-                seen.text_bytes += u64::try_from(said).unwrap_or(u64::MAX);
-                if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| !reason.is_empty()) {
-                    seen.finishes += 1;
-                    seen.reason = Some(if reason == "length" { FinishReason::Length } else { FinishReason::Stop });
-                }
+        let mut seen = Self { counts: event.usage.and_then(counts), ..Self::default() };
+        seen.error = event.error.map(error_message);
+        let Some(choices) = event.choices else {
+            seen.choices = usize::from(event.data.is_some());
+            return Ok(seen);
+        };
+        seen.choices = choices.len();
+        for choice in &choices {
+            let mut said = length(&choice.text);
+            for message in [choice.delta, choice.message].into_iter().flatten() {
+                said += said_bytes(message)?;
             }
-        } else if fields.get("data").is_some() {
-            seen.choices = 1;
+            seen.text_bytes += u64::try_from(said).unwrap_or(u64::MAX);
+            if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| !reason.is_empty()) {
+                seen.finishes += 1;
+                seen.reason = Some(if reason == "length" { FinishReason::Length } else { FinishReason::Stop });
+            }
         }
         Ok(seen)
     }
+}
+
+/// What an object says, if a JSON value is one and has few enough fields, each given once: which of two counts would be
+/// anybody's guess.
+fn fields(object: &str) -> Option<Vec<Member<'_>>> {
+    if object.trim_ascii_start().starts_with('{') { distinct(object, FIELDS_MAX) } else { None }
 }
 
 /// Reads a usage object in either spelling.

@@ -13,7 +13,7 @@ use sublet_core::supply::{EngineKind, Replica};
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 /// Most top-level fields of a body.
-const FIELDS_MAX: usize = 256;
+pub(super) const FIELDS_MAX: usize = 256;
 
 /// A JSON object's fields in their order, each value as its text.
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
