@@ -153,10 +153,12 @@ impl Batches {
                 .param("input_file_id")
                 .alternative("upload it with purpose=batch"));
         }
-        if batch::count_open(tx, project).await? >= OPEN_BATCHES_MAX {
+        let open = batch::count_open(tx, project).await?;
+        if open >= OPEN_BATCHES_MAX {
             let message = format!("a project has at most {OPEN_BATCHES_MAX} batches that have not ended");
             return Err(Error::new(ErrorCode::Conflict, message).alternative("wait for one to end, or cancel one"));
         }
+        self.files.check_batch(tx, project, open).await?;
         let key = actor.key.clone().ok_or_else(|| Error::internal("a batch needs a key that pays for it"))?;
         let batch = Batch {
             id: self.cloud.ids.mint(),

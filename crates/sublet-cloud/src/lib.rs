@@ -25,6 +25,7 @@ mod cover;
 pub mod credit;
 pub mod device;
 pub mod file;
+pub mod file_room;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hold;

@@ -227,7 +227,7 @@ on_both_databases! {
         let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
         let files = process.batches.files();
         for (code, kept) in [(ErrorCode::StoreUnavailable, 1), (ErrorCode::Internal, 2), (ErrorCode::StorageFull, 2)] {
-            let mut upload = files.begin(&process.person).await.expect("begun");
+            let mut upload = process.begin().await;
             upload.append(b"content").await.expect("taken");
             let stored = upload.commit().await.expect("durable");
             let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: None };
@@ -256,7 +256,7 @@ on_both_databases! {
         let files = process.batches.files();
         let orphan: FileId = cloud.cloud.ids().mint();
         blobs.put(orphan.clone(), b"written before a crash");
-        let mut upload = files.begin(&process.person).await.expect("begun");
+        let mut upload = process.begin().await;
         upload.append(b"kept for an hour").await.expect("taken");
         let stored = upload.commit().await.expect("durable");
         let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: Some(DurationMs::from_hours(1)) };

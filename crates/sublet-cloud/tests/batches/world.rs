@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sublet_cloud::batch::{BatchPorts, BatchStatement, Batches, NewBatch};
-use sublet_cloud::file::{Files, NewFile};
+use sublet_cloud::file::{Files, NewFile, Upload};
+use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
@@ -288,7 +289,7 @@ impl Process {
     }
 
     pub async fn over(cloud: &TestCloud, own: &Cloud, (blobs, lines): (Arc<dyn BlobStore>, Arc<Lines>), gateway: &str) -> Self {
-        let files = Files::new(own.clone(), blobs);
+        let files = Files::new(own.clone(), blobs, FileLimits::default());
         let ports = BatchPorts {
             files,
             lines: Arc::<Lines>::clone(&lines),
@@ -298,9 +299,16 @@ impl Process {
         Self { batches: Batches::new(ports), lines, person: actor(own, &cloud.keys.project).await }
     }
 
+    /// An upload that has begun.
+    pub async fn begin(&self) -> Upload {
+        let files = self.batches.files();
+        let turn = files.admit(&Call::once(self.person.clone()), 0).await.expect("admitted");
+        files.begin(turn).await.expect("begun")
+    }
+
     pub async fn upload(&self, content: &[u8]) -> FileId {
         let files = self.batches.files();
-        let mut upload = files.begin(&self.person).await.expect("begun");
+        let mut upload = self.begin().await;
         upload.append(content).await.expect("taken");
         let stored = upload.commit().await.expect("durable");
         let new = NewFile { purpose: FilePurpose::Batch, filename: "lines.jsonl".to_owned(), expires_after: None };
