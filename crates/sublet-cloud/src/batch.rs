@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use sublet_core::batch::{BatchStatus, LineEndpoint, LineServer};
 use sublet_core::engine::ModelEngine;
@@ -17,10 +16,11 @@ use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::batch::{self, Batch, BatchEnd, BatchTimes, LineCounts};
 use sublet_store::{Page, PageRequest, Tx, batch_line, file};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::audit::Deed;
-use crate::batch_pace::LINES_IN_FLIGHT_MAX;
+use crate::batch_figures::Counters;
+use crate::batch_places::Places;
 use crate::file::{Files, check_expiry};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
@@ -43,10 +43,8 @@ pub struct Batches {
     pub(crate) engine: Arc<dyn ModelEngine>,
     /// Who claims.
     pub(crate) owner: GatewayId,
-    /// One for each line that may run.
-    pub(crate) permits: Arc<Semaphore>,
-    /// Batches whose lines run here: each has its share of the places.
-    pub(crate) sharers: Arc<AtomicUsize>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -114,8 +112,8 @@ impl Batches {
             lines: ports.lines,
             engine: ports.engine,
             owner: ports.owner,
-            permits: Arc::new(Semaphore::new(LINES_IN_FLIGHT_MAX)),
-            sharers: Arc::default(),
+            places: Arc::default(),
+            counters: Arc::default(),
             wake: Arc::default(),
         }
     }

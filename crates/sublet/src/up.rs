@@ -120,6 +120,7 @@ impl RunningCloud {
             cloud: cloud.clone(),
             gateway: Arc::clone(&gateway),
             engine: Arc::clone(&engine),
+            batches: batches.clone(),
             models: data.directory("models")?,
         };
         let served: Arc<dyn ModelEngine> = engine;
