@@ -335,10 +335,14 @@ pub async fn waiting(tx: &mut Tx, home: &str, now: Timestamp, projects_max: i64)
     rows.iter().map(read).collect()
 }
 
-/// Gives one claim up, so that somebody else has a turn. False if it is gone.
+/// Gives one claim up, so that somebody else has a turn. False if it is gone. Its number is over too: a renewal that
+/// is on its way does not bring it back.
 pub async fn give_way(tx: &mut Tx, id: &BatchId, generation: i64, now: Timestamp) -> Result<bool> {
     let changed = tx
-        .execute("UPDATE batches SET claimed_until = $3 WHERE id = $1 AND generation = $2", params![id.as_str(), generation, now])
+        .execute(
+            "UPDATE batches SET claimed_until = $3, generation = generation + 1 WHERE id = $1 AND generation = $2",
+            params![id.as_str(), generation, now],
+        )
         .await?;
     Ok(changed == 1)
 }
