@@ -125,6 +125,8 @@ pub struct BatchExtension {
 /// An estimate from counted tokens. Nothing is held for it: each line is held for when it runs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BatchQuote {
+    /// How many answers the lines ask for: one each, or as many as `n` and several prompts make.
+    pub answers: u64,
     pub input_tokens: u64,
     pub output_tokens_max: u64,
     /// The input, and one token of output for each answer.
@@ -148,7 +150,7 @@ pub struct CreateBatch {
     /// A file that was uploaded with the purpose `batch`: one JSON object on each line.
     #[schemars(with = "IdText<FileId>")]
     pub input_file_id: FileId,
-    /// `/v1/chat/completions`, `/v1/completions` or `/v1/responses`.
+    /// `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or `/v1/embeddings`.
     pub endpoint: String,
     /// `24h`, or less in hours, minutes or seconds.
     pub completion_window: String,

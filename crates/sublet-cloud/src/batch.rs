@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use sublet_core::batch::{BatchStatus, LineEndpoint, LineServer};
 use sublet_core::engine::ModelEngine;
@@ -17,10 +16,11 @@ use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::batch::{self, Batch, BatchEnd, BatchTimes, LineCounts};
 use sublet_store::{Page, PageRequest, Tx, batch_line, file};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::audit::Deed;
-use crate::batch_pace::LINES_IN_FLIGHT_MAX;
+use crate::batch_figures::Counters;
+use crate::batch_places::Places;
 use crate::file::{Files, check_expiry};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
@@ -43,10 +43,8 @@ pub struct Batches {
     pub(crate) engine: Arc<dyn ModelEngine>,
     /// Who claims.
     pub(crate) owner: GatewayId,
-    /// One for each line that may run.
-    pub(crate) permits: Arc<Semaphore>,
-    /// Batches whose lines run here: each has its share of the places.
-    pub(crate) sharers: Arc<AtomicUsize>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -114,8 +112,8 @@ impl Batches {
             lines: ports.lines,
             engine: ports.engine,
             owner: ports.owner,
-            permits: Arc::new(Semaphore::new(LINES_IN_FLIGHT_MAX)),
-            sharers: Arc::default(),
+            places: Arc::default(),
+            counters: Arc::default(),
             wake: Arc::default(),
         }
     }
@@ -153,10 +151,12 @@ impl Batches {
                 .param("input_file_id")
                 .alternative("upload it with purpose=batch"));
         }
-        if batch::count_open(tx, project).await? >= OPEN_BATCHES_MAX {
+        let open = batch::count_open(tx, project).await?;
+        if open >= OPEN_BATCHES_MAX {
             let message = format!("a project has at most {OPEN_BATCHES_MAX} batches that have not ended");
             return Err(Error::new(ErrorCode::Conflict, message).alternative("wait for one to end, or cancel one"));
         }
+        self.files.check_batch(tx, project, open).await?;
         let key = actor.key.clone().ok_or_else(|| Error::internal("a batch needs a key that pays for it"))?;
         let batch = Batch {
             id: self.cloud.ids.mint(),

@@ -55,7 +55,7 @@ impl Worker {
     pub(crate) async fn finalize(&self, batch: &Batch) -> Result<bool> {
         let files = &self.batches.files;
         let mut outputs = Outputs { answers: files.begin_own().await?, errors: files.begin_own().await?, answered: 0 };
-        let mut after = 0;
+        let (mut after, mut total) = (0, 0);
         loop {
             let read = |id| {
                 self.batches.cloud.store.read(id, move |id, tx| Box::pin(batch_line::ended_after(tx, id, after, LINES_PER_STEP)))
@@ -64,6 +64,7 @@ impl Worker {
             let Some(last) = lines.last() else { break };
             after = last.line.number;
             for line in &lines {
+                total += 1;
                 outputs.append(line, batch).await?;
             }
         }
@@ -82,7 +83,11 @@ impl Worker {
                 files.forget(id).await;
             }
         }
-        Ok(ending? != Ending::Gone)
+        let ending = ending?;
+        if ending == Ending::Ended {
+            self.batches.counters.unanswered(total - answered);
+        }
+        Ok(ending != Ending::Gone)
     }
 
     /// Makes a content durable, if it has anything.

@@ -1,16 +1,18 @@
-//! How many lines of batches may run at once: they fill what nothing better uses. Pure.
+//! How much of batches may run at once: they fill what nothing better uses. Pure.
+//!
+//! All of it is counted in answers: a line asks for one, or for several that the engine works on at once.
 
 use sublet_core::engine::EngineLoad;
 use sublet_core::{DurationMs, Timestamp};
 
-/// Lines of all batches that run at once, at most.
-pub const LINES_IN_FLIGHT_MAX: usize = 16;
+/// Answers to lines of all batches that are under way at once, at most, but for a line that asks for more by itself.
+pub const ANSWERS_IN_FLIGHT_MAX: usize = 16;
 /// The same beside somebody who waits for an answer, while there is time.
-const LINES_BESIDE_OTHERS: usize = 2;
+const ANSWERS_BESIDE_OTHERS: usize = 2;
 /// The same when the time left is no more than what is needed.
-const LINES_BESIDE_OTHERS_TIGHT: usize = 8;
-/// Lines that run although others queue, when the deadline will be missed otherwise.
-const LINES_BEFORE_OTHERS_LATE: usize = 4;
+const ANSWERS_BESIDE_OTHERS_TIGHT: usize = 8;
+/// Answers that are begun although others queue, when the deadline will be missed otherwise.
+const ANSWERS_BEFORE_OTHERS_LATE: usize = 4;
 
 /// How a batch stands to its deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,34 +37,34 @@ pub fn urgency(now: Timestamp, forecast: Timestamp, deadline: Timestamp) -> Urge
     }
 }
 
-/// How many lines may run in all. `own` of the engine's sequences are lines of batches.
-pub fn lines_allowed(load: EngineLoad, own: usize, urgency: Urgency) -> usize {
+/// How many answers may be under way in all. `own` of the engine's sequences are those of batches.
+pub fn answers_allowed(load: EngineLoad, own: usize, urgency: Urgency) -> usize {
     let all = load.running.saturating_add(load.parked).saturating_add(load.queued);
     let others = all.saturating_sub(u64::try_from(own).unwrap_or(u64::MAX));
     match (urgency, load.queued > 0, others > 0) {
         (Urgency::Relaxed, true, _) => 0,
-        (Urgency::Relaxed, false, true) => LINES_BESIDE_OTHERS,
+        (Urgency::Relaxed, false, true) => ANSWERS_BESIDE_OTHERS,
         (Urgency::Tight, true, _) => 1,
-        (Urgency::Tight, false, true) => LINES_BESIDE_OTHERS_TIGHT,
-        (Urgency::Late, true, _) => LINES_BEFORE_OTHERS_LATE,
-        (Urgency::Late, false, true) | (_, false, false) => LINES_IN_FLIGHT_MAX,
+        (Urgency::Tight, false, true) => ANSWERS_BESIDE_OTHERS_TIGHT,
+        (Urgency::Late, true, _) => ANSWERS_BEFORE_OTHERS_LATE,
+        (Urgency::Late, false, true) | (_, false, false) => ANSWERS_IN_FLIGHT_MAX,
     }
 }
 
-/// How far the lines of a batch are.
+/// How far a batch is, in answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
     /// When its lines began to be run.
     pub since: Timestamp,
     pub done: u64,
-    /// Lines that run now.
+    /// Those that are under way now.
     pub running: u64,
-    /// Lines without an answer, those that run among them.
+    /// Those that are not there yet, those under way among them.
     pub left: u64,
 }
 
 impl Pace {
-    /// When the last line will be answered, if the rest goes as fast as what was done. While nothing is done,
+    /// When the last answer will be there, if the rest goes as fast as what was done. While nothing is done,
     /// those that run are taken to be about to end, and if none may run, one: a batch that is starved is late
     /// before its time is over.
     pub fn forecast(self, now: Timestamp) -> Timestamp {
@@ -94,14 +96,14 @@ mod tests {
     proptest! {
         #[test]
         fn lines_are_bounded_and_never_fewer_when_it_is_more_urgent(load in load(), own in 0_usize..20) {
-            let allowed = URGENCIES.map(|urgency| lines_allowed(load, own, urgency));
-            prop_assert!(allowed.is_sorted() && allowed[2] <= LINES_IN_FLIGHT_MAX, "{allowed:?}");
+            let allowed = URGENCIES.map(|urgency| answers_allowed(load, own, urgency));
+            prop_assert!(allowed.is_sorted() && allowed[2] <= ANSWERS_IN_FLIGHT_MAX, "{allowed:?}");
         }
 
         #[test]
         fn nothing_begins_while_somebody_queues_and_there_is_time(load in load(), own in 0_usize..20) {
             prop_assume!(load.queued > 0);
-            prop_assert_eq!(lines_allowed(load, own, Urgency::Relaxed), 0);
+            prop_assert_eq!(answers_allowed(load, own, Urgency::Relaxed), 0);
         }
 
         #[test]
@@ -116,10 +118,10 @@ mod tests {
     fn an_idle_engine_is_filled_and_a_busy_one_is_left_alone() {
         let idle = EngineLoad::default();
         let busy = EngineLoad { running: 3, ..idle };
-        assert_eq!(URGENCIES.map(|urgency| lines_allowed(idle, 0, urgency)), [16, 16, 16]);
-        assert_eq!(URGENCIES.map(|urgency| lines_allowed(busy, 0, urgency)), [2, 8, 16]);
+        assert_eq!(URGENCIES.map(|urgency| answers_allowed(idle, 0, urgency)), [16, 16, 16]);
+        assert_eq!(URGENCIES.map(|urgency| answers_allowed(busy, 0, urgency)), [2, 8, 16]);
         // Its own lines are not others.
-        assert_eq!(lines_allowed(busy, 3, Urgency::Relaxed), 16);
+        assert_eq!(answers_allowed(busy, 3, Urgency::Relaxed), 16);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Running the lines of a batch: as many as there is room for, each once under this claim.
 //!
 //! A line that is recorded is not run again here: settling its record answers its row. A line that was
-//! refused for a passing reason left no record, and is offered again after a pause. When nobody can know
-//! whether a line is recorded, the claim is given up: the next one runs it under another attempt.
+//! refused for a passing reason left no record, and is offered again: after a pause of the batch, or, if what
+//! was short is not what every line needs, when its own time has come. When nobody can know whether a line is
+//! recorded, the claim is given up: the next one runs it under another attempt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sublet_core::admission::{Access, TokenUsage};
@@ -15,17 +15,20 @@ use sublet_core::batch::{BatchStatus, LineEnd, LineName, LineRequest};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::batch::{Batch, BatchEnd};
-use sublet_store::batch_line::{self, Given, Line, Try};
-use tokio::sync::OwnedSemaphorePermit;
+use sublet_store::batch_line::{self, Given, Line, Open, Try};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use crate::batch::{Batches, EXPIRED};
+use crate::batch_aside::Aside;
 use crate::batch_input::parse_line;
-use crate::batch_pace::{LINES_IN_FLIGHT_MAX, Pace, Urgency, lines_allowed, urgency};
+use crate::batch_pace::{Pace, Urgency, urgency};
+use crate::batch_places::{Seat, Taken, Want};
 use crate::batch_reconciler::Worker;
 use crate::batch_validation::problem;
 
+/// The status of a line that was answered.
+const ANSWERED: u16 = 200;
 /// How often the batch, its key and its deadline are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Lines that are read from the table at once.
@@ -41,32 +44,19 @@ const UPSTREAM_TRIES_MAX: u32 = 3;
 /// How often the end waits for answers on their way, one [`TICK`] apart: five seconds.
 const SETTLE_LOOKS_MAX: u32 = 25;
 
+/// A line that may be started.
+struct Ready {
+    line: Line,
+    /// What it was refused for want of before, if it was set aside.
+    waited_for: Option<Arc<str>>,
+}
+
 /// One line that has run.
 struct Ran {
-    line: Line,
+    ready: Ready,
     end: LineEnd,
     /// Makes room when it is dropped.
-    _permit: OwnedSemaphorePermit,
-}
-
-/// One of the batches that share the places of lines, until it is dropped.
-struct Sharer(Arc<AtomicUsize>);
-
-impl Sharer {
-    fn new(sharers: &Arc<AtomicUsize>) -> Self {
-        sharers.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(sharers))
-    }
-    /// Lines of one batch that may run at once.
-    fn share(&self) -> usize {
-        (LINES_IN_FLIGHT_MAX / self.0.load(Ordering::Acquire).max(1)).max(1)
-    }
-}
-
-impl Drop for Sharer {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    _taken: Taken,
 }
 
 /// What comes of a look at the batch.
@@ -78,15 +68,29 @@ enum Course {
     Gone,
 }
 
+/// When a line that was refused is offered again.
+#[derive(Clone, Copy)]
+struct Again(DurationMs);
+
+impl Again {
+    fn after(hint: Option<DurationMs>) -> Self {
+        Self(hint.unwrap_or(PAUSE).clamp(PAUSE, PAUSE_MAX))
+    }
+}
+
 /// The lines of a batch on their way.
 struct Progress<'w> {
     worker: &'w Worker,
     batch: Batch,
     access: Arc<Access>,
     running: JoinSet<Ran>,
-    sharer: Sharer,
+    /// Answers that the lines on their way ask for.
+    running_answers: u64,
+    seat: Seat,
     /// Read from the table, or put back.
-    waiting: VecDeque<Line>,
+    waiting: VecDeque<Ready>,
+    /// Refused for want of something that others do not need.
+    aside: Aside<Line>,
     /// The last line that was read.
     cursor: u32,
     all_read: bool,
@@ -99,8 +103,8 @@ struct Progress<'w> {
     failures: BTreeMap<u32, u32>,
     unknown: bool,
     since: Timestamp,
-    done: u64,
-    left: u64,
+    done: Open,
+    left: Open,
 }
 
 impl Worker {
@@ -111,13 +115,16 @@ impl Worker {
             Err(error) => return self.stop(&error).await,
         };
         let open = self.open_lines().await?;
+        let seat = self.batches.places.join(&batch.id, (&batch.project, batch.expires_at));
         let mut progress = Progress {
             worker: self,
             batch,
             access,
             running: JoinSet::new(),
-            sharer: Sharer::new(&self.batches.sharers),
+            running_answers: 0,
+            seat,
             waiting: VecDeque::new(),
+            aside: Aside::default(),
             cursor: 0,
             all_read: false,
             pause: None,
@@ -126,7 +133,7 @@ impl Worker {
             failures: BTreeMap::new(),
             unknown: false,
             since: self.batches.now(),
-            done: 0,
+            done: Open::default(),
             left: open,
         };
         loop {
@@ -146,9 +153,8 @@ impl Worker {
         }
     }
 
-    async fn open_lines(&self) -> Result<u64> {
-        let count = self.batches.cloud.store.read(&self.id, |id, tx| Box::pin(batch_line::count_open(tx, id))).await?;
-        Ok(u64::try_from(count).unwrap_or(0))
+    async fn open_lines(&self) -> Result<Open> {
+        self.batches.cloud.store.read(&self.id, |id, tx| Box::pin(batch_line::count_open(tx, id))).await
     }
 
     /// Lines without an answer end with this error, and the batch says so.
@@ -186,26 +192,31 @@ impl Progress<'_> {
         }
         self.batch = batch;
         worker.foresee(self.forecast(now));
-        if self.is_drained() && worker.open_lines().await? == 0 {
+        if self.is_drained() && worker.open_lines().await?.lines == 0 {
             return over(worker.seal(BatchEnd::default(), None).await?);
+        }
+        // Answers that are durable already are those of this claim: it goes when all of them have arrived.
+        if worker.gives_way() && self.running.is_empty() && worker.open_lines().await?.lines <= self.left.lines {
+            worker.let_go(now).await?;
+            return Ok(Course::Gone);
         }
         Ok(Course::On)
     }
 
     fn forecast(&self, now: Timestamp) -> Timestamp {
-        let running = u64::try_from(self.running.len()).unwrap_or(u64::MAX);
-        Pace { since: self.since, done: self.done, running, left: self.left }.forecast(now)
+        Pace { since: self.since, done: self.done.answers, running: self.running_answers, left: self.left.answers }.forecast(now)
     }
 
     fn is_drained(&self) -> bool {
-        self.all_read && self.waiting.is_empty() && self.running.is_empty()
+        self.all_read && self.waiting.is_empty() && self.aside.is_empty() && self.running.is_empty()
     }
 
     /// Ends what runs, and lets answers arrive that are durable already.
     async fn leave(&mut self) -> Result<()> {
+        self.seat.want(None);
         self.running.shutdown().await;
         for _ in 0..SETTLE_LOOKS_MAX {
-            if self.worker.open_lines().await? <= self.left {
+            if self.worker.open_lines().await?.lines <= self.left.lines {
                 return Ok(());
             }
             tokio::time::sleep(TICK).await;
@@ -217,11 +228,17 @@ impl Progress<'_> {
     async fn work(&mut self) -> Result<()> {
         let tick = tokio::time::sleep(TICK);
         tokio::pin!(tick);
+        let places = Arc::clone(&self.worker.batches.places);
         loop {
+            let changed = places.changed.notified();
+            tokio::pin!(changed);
+            // What changes from here on is not missed.
+            changed.as_mut().enable();
             self.fill().await?;
             tokio::select! {
                 () = &mut tick => return Ok(()),
                 () = pause_over(&mut self.pause) => self.pause = None,
+                () = &mut changed => {}
                 Some(ran) = self.running.join_next(), if !self.running.is_empty() => match ran {
                     Ok(ran) => {
                         if !self.take(ran).await? {
@@ -234,7 +251,7 @@ impl Progress<'_> {
             }
             if self.is_drained() {
                 // Answers are on their way to the table.
-                return if self.worker.open_lines().await? == 0 {
+                return if self.worker.open_lines().await?.lines == 0 {
                     Ok(())
                 } else {
                     tick.await;
@@ -246,19 +263,44 @@ impl Progress<'_> {
 
     /// Starts as many lines as there is room for.
     async fn fill(&mut self) -> Result<()> {
-        while self.pause.is_none() && !self.unknown && (self.running.is_empty() || !self.alone) {
-            if self.waiting.is_empty() {
-                self.read_lines().await?;
-            }
-            let Some((permit, tier)) = self.room() else { return Ok(()) };
-            let Some(line) = self.waiting.pop_front() else { return Ok(()) };
-            let (batches, batch, access) = (self.worker.batches.clone(), self.batch.clone(), Arc::clone(&self.access));
+        loop {
+            let want = self.next_want().await?;
+            self.seat.want(want);
+            self.seat.set_aside(self.aside.len());
+            let batches = self.worker.batches.clone();
+            let Some((want, taken)) = want.and_then(|want| Some((want, self.seat.take(batches.engine.load())?))) else {
+                return Ok(());
+            };
+            let Some(ready) = self.waiting.pop_front() else { return Ok(()) };
+            self.running_answers += u64::from(ready.line.answers);
+            let tier = if want.urgency == Urgency::Relaxed { ServiceTier::Flex } else { ServiceTier::Default };
+            let (batch, access) = (self.batch.clone(), Arc::clone(&self.access));
             self.running.spawn(async move {
-                let end = serve((&batches, &batch), access, (&line, tier)).await;
-                Ran { line, end, _permit: permit }
+                let end = serve((&batches, &batch), access, (&ready.line, tier)).await;
+                Ran { ready, end, _taken: taken }
             });
         }
-        Ok(())
+    }
+
+    /// What would be started next: what was set aside once its time has come, else the next line.
+    async fn next_want(&mut self) -> Result<Option<Want>> {
+        let is_kept_back = self.pause.is_some() || self.unknown || self.worker.gives_way();
+        if is_kept_back || (self.alone && !self.running.is_empty()) {
+            return Ok(None);
+        }
+        let now = self.worker.batches.now();
+        for (name, line) in self.aside.take_due(now).into_iter().rev() {
+            self.waiting.push_front(Ready { line, waited_for: Some(name) });
+        }
+        if self.waiting.is_empty() {
+            self.read_lines().await?;
+        }
+        let Some(first) = self.waiting.front() else { return Ok(None) };
+        if first.waited_for.is_none() && self.aside.is_full() {
+            return Ok(None);
+        }
+        let answers = usize::try_from(first.line.answers).unwrap_or(usize::MAX);
+        Ok(Some(Want { answers, urgency: urgency(now, self.forecast(now), self.batch.expires_at) }))
     }
 
     async fn read_lines(&mut self) -> Result<()> {
@@ -272,40 +314,25 @@ impl Progress<'_> {
             Some(last) => self.cursor = last.number,
             None => self.all_read = true,
         }
-        self.waiting.extend(lines);
+        self.waiting.extend(lines.into_iter().map(|line| Ready { line, waited_for: None }));
         Ok(())
-    }
-
-    /// A place for one more line of this batch, if the engine has nothing better to do and others have their
-    /// share. A line gives way to everything else as long as there is time for that.
-    fn room(&self) -> Option<(OwnedSemaphorePermit, ServiceTier)> {
-        let batches = &self.worker.batches;
-        if self.running.len() >= self.sharer.share() {
-            return None;
-        }
-        let own = LINES_IN_FLIGHT_MAX - batches.permits.available_permits();
-        let now = batches.now();
-        let urgency = urgency(now, self.forecast(now), self.batch.expires_at);
-        if own >= lines_allowed(batches.engine.load(), own, urgency) {
-            return None;
-        }
-        let tier = if urgency == Urgency::Relaxed { ServiceTier::Flex } else { ServiceTier::Default };
-        Arc::clone(&batches.permits).try_acquire_owned().ok().map(|permit| (permit, tier))
     }
 
     /// Draws the conclusion from a line's end. False if the batch is over.
     async fn take(&mut self, ran: Ran) -> Result<bool> {
-        let Ran { line, end, .. } = ran;
+        let Ran { ready, end, .. } = ran;
+        self.running_answers = self.running_answers.saturating_sub(u64::from(ready.line.answers));
         match end {
             LineEnd::Recorded => {
                 (self.alone, self.poor) = (false, 0);
-                self.count_done();
+                self.passed(&ready);
+                self.count_done(&ready.line, ANSWERED);
             }
-            LineEnd::Free { body } => self.answer(&line, 200, &body).await?,
+            LineEnd::Free { body } => self.answer(&ready, ANSWERED, &body).await?,
             LineEnd::Unknown => self.unknown = true,
             LineEnd::Refused { error, status, body } => match error.code() {
                 // A limit on its model or its end user is used up; the other lines have money.
-                ErrorCode::InsufficientQuota if error.param_name().is_some() => self.answer(&line, status, &body).await?,
+                ErrorCode::InsufficientQuota if error.param_name().is_some() => self.answer(&ready, status, &body).await?,
                 ErrorCode::InsufficientQuota if self.running.is_empty() && self.poor >= POOR_MAX => {
                     self.leave().await?;
                     self.worker.stop(&error).await?;
@@ -315,16 +342,40 @@ impl Progress<'_> {
                 ErrorCode::InsufficientQuota => {
                     self.poor += u32::from(self.running.is_empty());
                     self.alone = true;
-                    self.put_back(line, None);
+                    self.put_back(ready, Again::after(None));
                 }
                 // The key is looked at again before anything else is started.
-                ErrorCode::InvalidApiKey => self.put_back(line, None),
-                ErrorCode::UpstreamFailed | ErrorCode::UpstreamTimeout if self.may_fail_again(&line) => self.put_back(line, None),
-                code if passes(code) => self.put_back(line, error.retry_after_hint()),
-                _ => self.answer(&line, status, &body).await?,
+                ErrorCode::InvalidApiKey => self.put_back(ready, Again::after(None)),
+                ErrorCode::UpstreamFailed | ErrorCode::UpstreamTimeout if self.may_fail_again(&ready.line) => {
+                    self.offer_again(ready, &error);
+                }
+                code if passes(code) => self.offer_again(ready, &error),
+                _ => self.answer(&ready, status, &body).await?,
             },
         }
         Ok(true)
+    }
+
+    /// Keeps a line that was refused for a passing reason: the batch waits, unless others do not need what was short.
+    fn offer_again(&mut self, ready: Ready, error: &Error) {
+        let again = Again::after(error.retry_after_hint());
+        let Some(name) = error.bottleneck_name() else { return self.put_back(ready, again) };
+        let until = self.worker.batches.now().plus(again.0);
+        if let Some(waited_for) = &ready.waited_for {
+            if waited_for == name {
+                self.aside.refused(name, until);
+            } else {
+                self.aside.passed(waited_for);
+            }
+        }
+        self.aside.put(name, ready.line, until);
+    }
+
+    /// What a line waited for was there.
+    fn passed(&mut self, ready: &Ready) {
+        if let Some(name) = &ready.waited_for {
+            self.aside.passed(name);
+        }
     }
 
     /// Counts a failure of the model's server, which may be of the moment or of the line.
@@ -338,24 +389,29 @@ impl Progress<'_> {
         may_fail_again
     }
 
-    fn count_done(&mut self) {
-        self.done += 1;
-        self.left = self.left.saturating_sub(1);
+    fn count_done(&mut self, line: &Line, status: u16) {
+        let answers = u64::from(line.answers);
+        self.done = Open { lines: self.done.lines + 1, answers: self.done.answers + answers };
+        self.left = Open { lines: self.left.lines.saturating_sub(1), answers: self.left.answers.saturating_sub(answers) };
+        let counters = &self.worker.batches.counters;
+        if status == ANSWERED { counters.completed() } else { counters.failed() }
     }
 
-    fn put_back(&mut self, line: Line, after: Option<DurationMs>) {
-        self.waiting.push_front(line);
-        let pause = after.unwrap_or(PAUSE).clamp(PAUSE, PAUSE_MAX);
-        self.pause = Some(Box::pin(tokio::time::sleep(pause.to_std())));
+    fn put_back(&mut self, ready: Ready, again: Again) {
+        // Whoever waited for something of its own is the next to be tried.
+        self.waiting.push_front(ready);
+        self.pause = Some(Box::pin(tokio::time::sleep(again.0.to_std())));
     }
 
     /// Writes what costs nothing.
-    async fn answer(&mut self, line: &Line, status: u16, body: &str) -> Result<()> {
+    async fn answer(&mut self, ready: &Ready, status: u16, body: &str) -> Result<()> {
+        let line = &ready.line;
         let name = LineName { batch: self.batch.id.clone(), number: line.number };
         let by = Try { name: &name, request: &line.request, attempt: attempt(&self.batch)? };
         let given = Given { status, body, tokens: TokenUsage::default() };
         self.worker.batches.cloud.store.write((&by, &given), |(by, given), tx| Box::pin(batch_line::answer(tx, by, given))).await?;
-        self.count_done();
+        self.passed(ready);
+        self.count_done(&ready.line, status);
         Ok(())
     }
 }

@@ -1,15 +1,17 @@
 //! Who works on which batch: claims, renewals, and one worker for each batch that this process has.
 //!
-//! A pass may be run any number of times. A worker looks at its batch's row, does what the row says is
+//! A pass may be run any number of times. When a batch waits that has more right to be worked on than one that is, the
+//! latter gives way: its lines end, their answers arrive, and its claim is given up. A worker looks at its batch's row, does what the row says is
 //! next, and ends when the batch has ended or the claim is gone; a crash at any point leaves a row from
 //! which the next claim goes on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sublet_core::batch::BatchStatus;
-use sublet_core::id::BatchId;
+use sublet_core::id::{BatchId, ProjectId};
 use sublet_core::{BoxFuture, DurationMs, Result, Scope, Timestamp};
 use sublet_store::batch::{self, Batch, BatchEnd, Claim, Problem, Renewal};
 use sublet_store::{Tx, batch_line};
@@ -17,9 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batches, CANCELLED};
+use crate::batch_turns::{Turn, plan_change};
 
 /// Batches that one process works on at once.
 const HELD_MAX: usize = 8;
+/// Projects with waiting batches that are looked at.
+const WAITING_MAX: i64 = 256;
 /// How long a claim lasts without renewal.
 const CLAIM_LIFE: DurationMs = DurationMs::from_seconds(30);
 /// How often claims are renewed.
@@ -38,8 +43,11 @@ type Forecast = Arc<Mutex<Option<Timestamp>>>;
 
 /// A batch that this process works on.
 struct Held {
+    turn: Turn,
     generation: i64,
     forecast: Forecast,
+    /// Set once another batch is to have its turn.
+    gives_way: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -47,6 +55,8 @@ struct Held {
 #[derive(Default)]
 struct Desk {
     held: BTreeMap<BatchId, Held>,
+    /// For whom a batch gave way.
+    first: Option<ProjectId>,
     renewed_at: Timestamp,
     swept_at: Timestamp,
 }
@@ -98,19 +108,15 @@ impl Batches {
             desk.renewed_at = now;
         }
         while desk.held.len() < HELD_MAX {
-            let Some(batch) = self.claim(now).await? else { break };
+            let Some(batch) = self.claim(desk.first.take(), now).await? else { break };
             tracing::info!(batch = %batch.id, generation = batch.generation, status = batch.status.as_str(), "a batch was claimed");
-            let forecast = Forecast::default();
-            let worker = Worker {
-                batches: self.clone(),
-                id: batch.id.clone(),
-                generation: batch.generation,
-                forecast: Arc::clone(&forecast),
-            };
-            let held = Held { generation: batch.generation, forecast, task: tokio::spawn(worker.run()) };
+            let held = self.begin(&batch, now);
             if let Some(stale) = desk.held.insert(batch.id, held) {
                 stale.task.abort();
             }
+        }
+        if desk.held.len() == HELD_MAX {
+            self.share(desk, now).await?;
         }
         if now.since(desk.swept_at) >= SWEEP_PERIOD {
             self.sweep().await?;
@@ -119,10 +125,46 @@ impl Batches {
         Ok(())
     }
 
-    async fn claim(&self, now: Timestamp) -> Result<Option<Batch>> {
+    async fn claim(&self, first: Option<ProjectId>, now: Timestamp) -> Result<Option<Batch>> {
         let home = self.files.blobs.home().to_owned();
-        let claim = Claim { owner: self.owner.clone(), home, now, until: now.plus(CLAIM_LIFE) };
+        let claim = Claim { owner: self.owner.clone(), home, first, now, until: now.plus(CLAIM_LIFE) };
         self.cloud.store.write(claim, |claim, tx| Box::pin(batch::claim(tx, claim))).await
+    }
+
+    /// Begins to work on a batch that was claimed.
+    fn begin(&self, batch: &Batch, now: Timestamp) -> Held {
+        let worker = Worker {
+            batches: self.clone(),
+            id: batch.id.clone(),
+            generation: batch.generation,
+            forecast: Forecast::default(),
+            gives_way: Arc::default(),
+        };
+        let turn = Turn { batch: batch.id.clone(), project: batch.project.clone(), expires_at: batch.expires_at, since: now };
+        Held {
+            turn,
+            generation: batch.generation,
+            forecast: Arc::clone(&worker.forecast),
+            gives_way: Arc::clone(&worker.gives_way),
+            task: tokio::spawn(worker.run()),
+        }
+    }
+
+    /// Has a batch give way, if one waits that has more right to be worked on. One at a time does.
+    async fn share(&self, desk: &mut Desk, now: Timestamp) -> Result<()> {
+        if desk.held.values().any(|held| held.gives_way.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        let home = self.files.blobs.home().to_owned();
+        let waiting = self.cloud.store.read(home, move |home, tx| Box::pin(batch::waiting(tx, home, now, WAITING_MAX))).await?;
+        let turns: Vec<Turn> = desk.held.values().map(|held| held.turn.clone()).collect();
+        let Some(change) = plan_change(&turns, &waiting, now) else { return Ok(()) };
+        if let Some(held) = desk.held.get(&change.batch) {
+            tracing::info!(batch = %change.batch, project = %change.to, "a batch gives way to another project or an earlier deadline");
+            held.gives_way.store(true, Ordering::Release);
+            desk.first = Some(change.to);
+        }
+        Ok(())
     }
 
     /// Keeps the claims. A batch that somebody else has is let go at once.
@@ -173,9 +215,27 @@ pub(crate) struct Worker {
     pub id: BatchId,
     pub generation: i64,
     forecast: Forecast,
+    gives_way: Arc<AtomicBool>,
 }
 
 impl Worker {
+    /// Whether it is to let its batch go as soon as nothing of it is under way.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.gives_way.load(Ordering::Acquire)
+    }
+
+    /// Gives the claim up, so that another batch has its turn.
+    pub(crate) async fn let_go(&self, now: Timestamp) -> Result<()> {
+        let claim = (self.id.clone(), self.generation);
+        self.batches
+            .cloud
+            .store
+            .write(claim, move |(id, generation), tx| Box::pin(batch::give_way(tx, id, *generation, now)))
+            .await?;
+        self.batches.wake.notify_one();
+        Ok(())
+    }
+
     async fn run(self) {
         loop {
             match self.step().await {

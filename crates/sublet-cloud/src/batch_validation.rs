@@ -59,6 +59,7 @@ impl Worker {
             Err(error) => return Err(error),
         };
         let nothing = BatchQuote {
+            answers: 0,
             input_tokens: TokenCount::ZERO,
             output_tokens_max: TokenCount::ZERO,
             least: Nanos::ZERO,
@@ -158,6 +159,7 @@ impl Reading<'_> {
             request,
             starts_at_byte: raw.starts_at_byte,
             bytes: length,
+            answers: estimate.answers,
         });
         // A file of many lines must not keep a thread from everybody else.
         tokio::task::yield_now().await;
@@ -166,6 +168,7 @@ impl Reading<'_> {
 
     fn add(&mut self, estimate: &LineEstimate) -> Result<()> {
         let quote = &mut self.quote;
+        quote.answers = quote.answers.saturating_add(u64::from(estimate.answers));
         quote.input_tokens = quote.input_tokens.saturating_add(estimate.input);
         quote.output_tokens_max = quote.output_tokens_max.saturating_add(estimate.output_max);
         quote.least = quote.least.checked_add(estimate.least)?;

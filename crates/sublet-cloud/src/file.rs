@@ -13,24 +13,20 @@ use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{FileId, OrganizationId, ProjectId};
 use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result};
-use sublet_store::file::{self, File};
-use sublet_store::{Page, PageRequest, Tx, batch};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use sublet_store::file::{self, File, Kept};
+use sublet_store::{Page, PageRequest, Tx, batch, idempotency};
 
 use crate::audit::Deed;
+use crate::file_room::{FileLimits, Room, Turn};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
 
 /// Largest file that a client uploads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 200 * 1024 * 1024;
-/// What the files of one project may come to, in bytes.
-pub const PROJECT_BYTES_MAX: u64 = 20 * 1024 * 1024 * 1024;
 /// Longest name of a file, in bytes.
 pub const FILENAME_BYTES_MAX: usize = 512;
 /// Bytes that are handed to the disk at once.
 const PIECE_BYTES: usize = 256 * 1024;
-/// Uploads of clients at once: each keeps a piece in memory.
-const UPLOADS_MAX: usize = 64;
 /// A content without a row is an orphan after this time, which no upload takes.
 const ORPHAN_AGE: DurationMs = DurationMs::from_hours(1);
 /// Expired files that one pass removes at most.
@@ -41,7 +37,7 @@ const EXPIRED_PER_PASS: i64 = 100;
 pub struct Files {
     pub(crate) cloud: Cloud,
     pub(crate) blobs: Arc<dyn BlobStore>,
-    uploads: Arc<Semaphore>,
+    room: Room,
 }
 
 /// What a client says of its file.
@@ -58,11 +54,9 @@ pub struct Upload {
     writer: Option<Box<dyn BlobWriter>>,
     buffer: Vec<u8>,
     bytes: u64,
-    /// `None` for what the cloud writes itself: a batch of many answers must be able to end.
-    bytes_max: Option<u64>,
     hash: Sha256,
-    /// Makes room when the upload ends.
-    _turn: Option<OwnedSemaphorePermit>,
+    /// `None` for what the cloud writes itself: a batch of many answers must be able to end.
+    turn: Option<Turn>,
 }
 
 /// A content that is durable and has no row yet.
@@ -93,19 +87,20 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Resul
 
 impl Upload {
     fn new(id: FileId, writer: Box<dyn BlobWriter>) -> Self {
-        Self { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, bytes_max: None, hash: Sha256::new(), _turn: None }
+        Self { id, writer: Some(writer), buffer: Vec::new(), bytes: 0, hash: Sha256::new(), turn: None }
     }
 
     /// Makes it a client's.
-    fn bounded(self, turn: OwnedSemaphorePermit) -> Self {
-        Self { bytes_max: Some(FILE_BYTES_MAX), _turn: Some(turn), ..self }
+    fn bounded(self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     /// Takes more of the content.
     pub async fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if let Some(bytes_max) = self.bytes_max.filter(|most| self.bytes > *most) {
-            return Err(Error::new(ErrorCode::BodyTooLarge, format!("a file has at most {bytes_max} bytes")).param("file"));
+        if let Some(turn) = &mut self.turn {
+            check_size(self.bytes)?;
+            turn.grow(self.bytes)?;
         }
         self.hash.update(bytes);
         self.buffer.extend_from_slice(bytes);
@@ -135,18 +130,44 @@ impl Upload {
 }
 
 impl Files {
-    pub fn new(cloud: Cloud, blobs: Arc<dyn BlobStore>) -> Self {
-        Self { cloud, blobs, uploads: Arc::new(Semaphore::new(UPLOADS_MAX)) }
+    pub fn new(cloud: Cloud, blobs: Arc<dyn BlobStore>, limits: FileLimits) -> Self {
+        Self { cloud, blobs, room: Room::new(limits) }
+    }
+
+    /// Whether a client's content of at least so many bytes may come. A repeat of an upload that was taken before
+    /// adds nothing: it may come although the project is full.
+    pub async fn admit(&self, call: &Call, bytes_least: u64) -> Result<Turn> {
+        call.actor.require(Action::UseModels)?;
+        check_size(bytes_least)?;
+        let (_, project) = call.actor.project()?;
+        let kept = self
+            .cloud
+            .store
+            .read((call, project), |(call, project), tx| {
+                Box::pin(async move {
+                    if let Some(key) = &call.idempotency
+                        && idempotency::is_known(tx, key).await?
+                    {
+                        return Ok(None);
+                    }
+                    file::kept(tx, project).await.map(Some)
+                })
+            })
+            .await?;
+        self.room.enter(project, kept, bytes_least)
     }
 
     /// Begins to take a client's content.
-    pub async fn begin(&self, actor: &Actor) -> Result<Upload> {
-        actor.require(Action::UseModels)?;
-        let turn = Arc::clone(&self.uploads).try_acquire_owned().map_err(|_| {
-            Error::new(ErrorCode::QueueFull, format!("{UPLOADS_MAX} files are being uploaded already"))
-                .retry_after(DurationMs::from_seconds(1))
-        })?;
+    pub async fn begin(&self, turn: Turn) -> Result<Upload> {
         Ok(self.begin_own().await?.bounded(turn))
+    }
+
+    /// Whether a batch may begin, which writes two files at its end that nobody refuses.
+    pub(crate) async fn check_batch(&self, tx: &mut Tx, project: &ProjectId, open_batches: i64) -> Result<()> {
+        let kept = file::kept(tx, project).await?;
+        let batches = u64::try_from(open_batches).unwrap_or(0).saturating_add(1);
+        // A full project has no byte left, and any answer has some.
+        self.room.limits.check(kept, Kept { files: batches.saturating_mul(2), bytes: 1 })
     }
 
     /// Begins a content of the cloud's own, which whoever writes it bounds.
@@ -187,11 +208,9 @@ impl Files {
         self.cloud
             .once(call, render, (self, call, file), |(files, call, file), tx| {
                 Box::pin(async move {
-                    let stored = file::stored_bytes(tx, &file.project).await?.get().saturating_add(file.bytes.get());
-                    if u64::try_from(stored).unwrap_or(0) > PROJECT_BYTES_MAX {
-                        let message = format!("the files of a project come to at most {PROJECT_BYTES_MAX} bytes");
-                        return Err(Error::new(ErrorCode::StorageFull, message).alternative("delete files that are not needed"));
-                    }
+                    let bytes = u64::try_from(file.bytes.get()).unwrap_or(u64::MAX);
+                    let kept = file::kept(tx, &file.project).await?;
+                    files.room.limits.check(kept, Kept { files: 1, bytes })?;
                     file::insert(tx, file).await?;
                     files.note(tx, &call.actor, "file.create", file).await?;
                     Ok(file.clone())
@@ -315,6 +334,15 @@ pub(crate) fn may_be_written(error: &Error) -> bool {
     matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::Internal)
 }
 
+fn check_size(bytes: u64) -> Result<()> {
+    if bytes <= FILE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::BodyTooLarge, format!("a file has at most {FILE_BYTES_MAX} bytes"))
+        .param("file")
+        .alternative("cut it into several files"))
+}
+
 fn check(new: &NewFile, stored: &Stored) -> Result<()> {
     if !new.purpose.is_uploaded() {
         return Err(Error::new(ErrorCode::InvalidRequest, "files of this purpose are made by batches").param("purpose"));
@@ -365,7 +393,8 @@ mod tests {
     async fn only_what_a_client_uploads_is_bounded() {
         let almost =
             || Upload { bytes: FILE_BYTES_MAX - 1, ..Upload::new(FileId::encode(Timestamp::EPOCH, [0; 10]), Box::new(Endless)) };
-        let turn = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let project: ProjectId = "proj_1".parse().unwrap();
+        let turn = Room::new(FileLimits::default()).enter(&project, None, 0).unwrap();
         let (mut own, mut client) = (almost(), almost().bounded(turn));
         for upload in [&mut own, &mut client] {
             upload.append(b"1").await.unwrap();

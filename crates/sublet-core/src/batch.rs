@@ -135,6 +135,8 @@ pub struct LineName {
 /// What a line would use, as far as that is known before it runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LineEstimate {
+    /// How many it asks for: what of it is worked on at once.
+    pub answers: u32,
     /// Exact.
     pub input: TokenCount,
     /// The most that the request, the model and its context allow.

@@ -4,6 +4,7 @@
 //! the reference pages are made.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ struct Parts {
     param: Option<String>,
     alternatives: Vec<String>,
     retry_after: Option<DurationMs>,
+    bottleneck: Option<Arc<str>>,
     context: Vec<String>,
 }
 
@@ -34,6 +36,7 @@ impl Error {
             param: None,
             alternatives: Vec::new(),
             retry_after: None,
+            bottleneck: None,
             context: Vec::new(),
         }))
     }
@@ -74,6 +77,13 @@ impl Error {
         self.0.retry_after = Some(after);
         self
     }
+    /// Names what was short, where other requests of the same key do not need it: a limit on one model or one end
+    /// user, or a model's servers. Callers never see it.
+    #[must_use]
+    pub fn bottleneck(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.0.bottleneck = Some(name.into());
+        self
+    }
     /// Adds what only the operator's log may show.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
@@ -94,6 +104,10 @@ impl Error {
     }
     pub fn retry_after_hint(&self) -> Option<DurationMs> {
         self.0.retry_after
+    }
+    /// What was short, if not everything of the key.
+    pub fn bottleneck_name(&self) -> Option<&Arc<str>> {
+        self.0.bottleneck.as_ref()
     }
     /// Private context for the log, outermost last.
     pub fn private_context(&self) -> &[String] {

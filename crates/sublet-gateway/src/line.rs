@@ -44,6 +44,7 @@ impl LineServer for Lines {
             prepared.permit(&self.0, &access, &prices)?;
             let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
             Ok(LineEstimate {
+                answers: prepared.answers(),
                 input: prepared.prompt(),
                 output_max,
                 least: hold_for(&prices, prompt_max, prepared.output_least())?,
@@ -118,7 +119,9 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
     prepared.tier = tier;
     let class = pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
     let prices = prices(gateway, &access, &prepared.model)?;
-    prepared.permit(gateway, &access, &prices)?;
+    let (model, is_elsewhere) = (prepared.model.clone(), prepared.served_by.is_some());
+    let of_servers = |error| if is_elsewhere { of_servers(error, &model) } else { error };
+    prepared.permit(gateway, &access, &prices).map_err(of_servers)?;
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),
@@ -134,7 +137,7 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
         line: Some(AnsweredLine { name, answer: String::new() }),
     };
     let guards = Guards::new(entered, pass, None);
-    let generation = start(gateway, (&state, &class), (facts, guards), &prepared).await?;
+    let generation = start(gateway, (&state, &class), (facts, guards), &prepared).await.map_err(of_servers)?;
     Ok((generation, prepared.form))
 }
 
@@ -143,6 +146,8 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
     let texts = match gather(&mut generation).await {
         Ok(texts) => texts,
         Err(error) => {
+            let is_elsewhere = generation.facts.served_by.is_some();
+            let error = if is_elsewhere { of_servers(error, &generation.facts.model) } else { error };
             generation.abandon(&error);
             return refused(head, error);
         }
@@ -172,6 +177,18 @@ async fn finish(head: &Head, form: Form, mut generation: Generation) -> LineEnd 
         Some(Written::Durable) => LineEnd::Recorded,
         Some(Written::Refused) => refused(head, not_written()),
         Some(Written::Unknown) | None => LineEnd::Unknown,
+    }
+}
+
+/// What the servers of one model refuse says nothing of lines that call another.
+fn of_servers(error: Error, model: &str) -> Error {
+    match error.code() {
+        ErrorCode::QueueFull
+        | ErrorCode::Preempted
+        | ErrorCode::ModelUnavailable
+        | ErrorCode::UpstreamFailed
+        | ErrorCode::UpstreamTimeout => error.bottleneck(format!("model {model}")),
+        _ => error,
     }
 }
 

@@ -121,6 +121,15 @@ impl Prepared {
         self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.prompt_max))
     }
 
+    /// How many answers it asks for: what of it is worked on at once.
+    pub fn answers(&self) -> u32 {
+        let relayed = match &self.source {
+            Source::Replicas { relayed, .. } => usize::try_from(relayed.answers).unwrap_or(usize::MAX),
+            Source::Engine(_) | Source::Vectors(_) => self.lots.len(),
+        };
+        u32::try_from(relayed).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Output tokens of all answers, at most.
     pub fn output_max(&self) -> TokenCount {
         self.lots.iter().fold(TokenCount::ZERO, |sum, lot| sum.saturating_add(lot.cap))

@@ -55,6 +55,7 @@ fn usage(tokens: &TokenUsage) -> Result<wire::BatchUsage> {
 
 fn quote(quote: &BatchQuote) -> Result<wire::BatchQuote> {
     Ok(wire::BatchQuote {
+        answers: quote.answers,
         input_tokens: count(quote.input_tokens.get())?,
         output_tokens_max: count(quote.output_tokens_max.get())?,
         least: money(quote.least, quote.currency),

@@ -1,20 +1,22 @@
 //! Files: uploaded as multipart forms, read as streams, never whole in memory.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use sublet_api::file as wire;
 use sublet_api::object::{Deleted, FileTag};
+use sublet_api::route::FILE_BODY_BYTES_MAX;
 use sublet_cloud::data::File;
-use sublet_cloud::file::{Files, NewFile, Upload};
+use sublet_cloud::file::{FILE_BYTES_MAX, Files, NewFile, Upload};
+use sublet_cloud::file_room::Turn;
 use sublet_core::file::FilePurpose;
 use sublet_core::id::FileId;
-use sublet_core::{DurationMs, Result};
+use sublet_core::{DurationMs, Error, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
@@ -41,22 +43,32 @@ fn to_wire(file: &File) -> Result<wire::File> {
     })
 }
 
-/// Files as they come.
-struct Store<'a>(&'a App, &'a Context);
+/// A file as it comes, in the turn that it has.
+struct Store<'a>(&'a Files, Mutex<Option<Turn>>);
 
 impl Receiver for Store<'_> {
     type Upload = Upload;
     async fn begin(&self) -> Result<Upload> {
-        self.0.batches.files().begin(&self.1.actor).await
+        let turn = self.1.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.begin(turn.ok_or_else(|| Error::internal("one upload took two turns"))?).await
     }
     async fn append(upload: &mut Upload, piece: &[u8]) -> Result<()> {
         upload.append(piece).await
     }
 }
 
+/// How many bytes a file has at least, from the announced length of its form: the rest may be around it.
+fn bytes_least(headers: &HeaderMap) -> u64 {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0_u64);
+    let around = u64::try_from(FILE_BODY_BYTES_MAX).unwrap_or(u64::MAX).saturating_sub(FILE_BYTES_MAX);
+    announced.saturating_sub(around)
+}
+
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body = context.form.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-    let files = Store(&app, &context);
+    // What does not fit is refused before it comes.
+    let turn = app.batches.files().admit(&context.call_for("")?, bytes_least(&context.headers)).await?;
+    let files = Store(app.batches.files(), Mutex::new(Some(turn)));
     let read = tokio::time::timeout(UPLOAD_WAIT, form::read(&files, &context.headers, body)).await;
     let mut form = read.map_err(|_| invalid("file", "the upload took too long"))??;
     let purpose = form.purpose.as_deref().ok_or_else(|| invalid("purpose", "'purpose' is missing"))?;

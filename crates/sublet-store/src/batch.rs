@@ -63,6 +63,9 @@ pub struct Problem {
 /// What a batch may cost, from its counted tokens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BatchQuote {
+    /// What all lines ask for together; 0 in quotes of before it was counted.
+    #[serde(default)]
+    pub answers: u64,
     pub input_tokens: TokenCount,
     pub output_tokens_max: TokenCount,
     /// The input and one token of each answer.
@@ -254,11 +257,14 @@ pub async fn reads_file(tx: &mut Tx, file: &FileId) -> Result<bool> {
 pub struct Claim {
     pub owner: GatewayId,
     pub home: String,
+    /// Whose turn it is, if somebody gave way to it.
+    pub first: Option<ProjectId>,
     pub now: Timestamp,
     pub until: Timestamp,
 }
 
-/// Claims a batch that nobody works on: of the project that has the fewest claimed ones, the oldest.
+/// Claims a batch that nobody works on: of the project whose turn it is, else of the one that has the fewest claimed
+/// ones, the one that must end first.
 pub async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Option<Batch>> {
     let row = tx
         .fetch_optional(
@@ -266,11 +272,18 @@ pub async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Option<Batch>> {
                 "UPDATE batches SET owner = $1, claimed_until = $2, generation = generation + 1 WHERE id = (
                  SELECT b.id FROM batches b WHERE b.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                      AND b.home = $3 AND b.claimed_until <= $4
-                 ORDER BY (SELECT COUNT(*) FROM batches o WHERE o.project_id = b.project_id AND o.claimed_until > $4
-                     AND o.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')), b.id LIMIT 1) RETURNING ",
+                 ORDER BY CASE WHEN b.project_id = $5 THEN 0 ELSE 1 END,
+                     (SELECT COUNT(*) FROM batches o WHERE o.project_id = b.project_id AND o.claimed_until > $4
+                     AND o.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')), b.expires_at, b.id LIMIT 1) RETURNING ",
                 columns!()
             ),
-            params![claim.owner.as_str(), claim.until, claim.home.as_str(), claim.now],
+            params![
+                claim.owner.as_str(),
+                claim.until,
+                claim.home.as_str(),
+                claim.now,
+                claim.first.as_ref().map_or("", ProjectId::as_str)
+            ],
         )
         .await?;
     row.as_ref().map(from_row).transpose()
@@ -294,6 +307,80 @@ pub async fn renew(tx: &mut Tx, renewal: &Renewal) -> Result<bool> {
         )
         .await?;
     Ok(changed == 1)
+}
+
+/// The first batch of a project that waits for somebody to work on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    pub project: ProjectId,
+    pub expires_at: Timestamp,
+    /// When one of those that wait was last worked on; the epoch if none was.
+    pub last_turn: Timestamp,
+}
+
+/// The projects that have batches which nobody works on, over all tenants: the one first whose last turn is longest ago.
+pub async fn waiting(tx: &mut Tx, home: &str, now: Timestamp, projects_max: i64) -> Result<Vec<Waiting>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, MIN(expires_at), MAX(claimed_until) FROM batches
+             WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND home = $1 AND claimed_until <= $2
+             GROUP BY project_id ORDER BY MAX(claimed_until), MIN(expires_at), project_id LIMIT $3",
+            params![home, now, projects_max],
+        )
+        .await?;
+    let read = |row: &Row| -> Result<Waiting> {
+        let mut row = row.reader();
+        Ok(Waiting { project: row.parse()?, expires_at: row.time()?, last_turn: row.time()? })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Gives one claim up, so that somebody else has a turn. False if it is gone. Its number is over too: a renewal that
+/// is on its way does not bring it back.
+pub async fn give_way(tx: &mut Tx, id: &BatchId, generation: i64, now: Timestamp) -> Result<bool> {
+    let changed = tx
+        .execute(
+            "UPDATE batches SET claimed_until = $3, generation = generation + 1 WHERE id = $1 AND generation = $2",
+            params![id.as_str(), generation, now],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// How many batches are in a status, over all tenants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StatusCount {
+    pub status: BatchStatus,
+    pub batches: u64,
+}
+
+/// Batches that have not ended, by their status, over all tenants.
+pub async fn count_by_status(tx: &mut Tx) -> Result<Vec<StatusCount>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT status, COUNT(*) FROM batches WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling') GROUP BY status",
+            &[],
+        )
+        .await?;
+    let read = |row: &Row| -> Result<StatusCount> {
+        let mut row = row.reader();
+        let (status, count) = (row.parse()?, row.int()?);
+        let batches = u64::try_from(count).map_err(|_| Error::internal(format!("there are {count} batches")))?;
+        Ok(StatusCount { status, batches })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Since when the oldest batch waits that nobody works on, over all tenants.
+pub async fn oldest_waiting(tx: &mut Tx, now: Timestamp) -> Result<Option<Timestamp>> {
+    let row = tx
+        .fetch_one(
+            "SELECT MIN(created_at) FROM batches
+             WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND claimed_until <= $1",
+            params![now],
+        )
+        .await?;
+    row.reader().optional_time()
 }
 
 /// Gives up every claim of an owner: its process has just started, or stops.

@@ -23,6 +23,8 @@ pub struct Line {
     /// Where it stands in the input file.
     pub starts_at_byte: u64,
     pub bytes: u64,
+    /// How many answers it asks for.
+    pub answers: u32,
 }
 
 /// A line with what became of it.
@@ -65,6 +67,7 @@ fn from_row(row: &Row) -> Result<EndedLine> {
         request: row.parse()?,
         starts_at_byte: unsigned(row.int()?)?,
         bytes: unsigned(row.int()?)?,
+        answers: unsigned(row.int()?)?,
     };
     let is_open = row.text()? == "open";
     let (status, answer) = (unsigned(row.int()?)?, row.string()?);
@@ -82,6 +85,7 @@ pub async fn insert(tx: &mut Tx, batch: &BatchId, lines: &[Line]) -> Result<()> 
                 line.request.as_str(),
                 signed(line.starts_at_byte),
                 signed(line.bytes),
+                i64::from(line.answers),
                 "open",
                 0,
                 "",
@@ -93,8 +97,8 @@ pub async fn insert(tx: &mut Tx, batch: &BatchId, lines: &[Line]) -> Result<()> 
         })
         .collect();
     let prefix =
-        "INSERT INTO batch_lines (batch_id, number, custom_id, request_id, starts_at_byte, bytes, state, status_code, answer,
-             input_tokens, cached_input_tokens, output_tokens) VALUES ";
+        "INSERT INTO batch_lines (batch_id, number, custom_id, request_id, starts_at_byte, bytes, answers, state, status_code,
+             answer, input_tokens, cached_input_tokens, output_tokens) VALUES ";
     tx.insert_many(prefix, "", &rows).await?;
     Ok(())
 }
@@ -103,7 +107,7 @@ pub async fn insert(tx: &mut Tx, batch: &BatchId, lines: &[Line]) -> Result<()> 
 pub async fn open_after(tx: &mut Tx, batch: &BatchId, after: u32, lines_max: i64) -> Result<Vec<Line>> {
     let rows = tx
         .fetch_all(
-            "SELECT number, custom_id, request_id, starts_at_byte, bytes, state, status_code, answer FROM batch_lines
+            "SELECT number, custom_id, request_id, starts_at_byte, bytes, answers, state, status_code, answer FROM batch_lines
              WHERE batch_id = $1 AND state = 'open' AND number > $2 ORDER BY number LIMIT $3",
             params![batch.as_str(), i64::from(after), lines_max],
         )
@@ -122,7 +126,7 @@ pub async fn custom_ids(tx: &mut Tx, batch: &BatchId) -> Result<Vec<String>> {
 pub async fn last(tx: &mut Tx, batch: &BatchId) -> Result<Option<Line>> {
     let row = tx
         .fetch_optional(
-            "SELECT number, custom_id, request_id, starts_at_byte, bytes, state, status_code, answer FROM batch_lines
+            "SELECT number, custom_id, request_id, starts_at_byte, bytes, answers, state, status_code, answer FROM batch_lines
              WHERE batch_id = $1 ORDER BY number DESC LIMIT 1",
             params![batch.as_str()],
         )
@@ -134,7 +138,7 @@ pub async fn last(tx: &mut Tx, batch: &BatchId) -> Result<Option<Line>> {
 pub async fn ended_after(tx: &mut Tx, batch: &BatchId, after: u32, lines_max: i64) -> Result<Vec<EndedLine>> {
     let rows = tx
         .fetch_all(
-            "SELECT number, custom_id, request_id, starts_at_byte, bytes, state, status_code, answer FROM batch_lines
+            "SELECT number, custom_id, request_id, starts_at_byte, bytes, answers, state, status_code, answer FROM batch_lines
              WHERE batch_id = $1 AND number > $2 ORDER BY number LIMIT $3",
             params![batch.as_str(), i64::from(after), lines_max],
         )
@@ -166,11 +170,23 @@ pub async fn answer(tx: &mut Tx, by: &Try<'_>, given: &Given<'_>) -> Result<bool
     Ok(changed == 1)
 }
 
-/// How many lines of a batch have no answer.
-pub async fn count_open(tx: &mut Tx, batch: &BatchId) -> Result<i64> {
-    let row =
-        tx.fetch_one("SELECT COUNT(*) FROM batch_lines WHERE batch_id = $1 AND state = 'open'", params![batch.as_str()]).await?;
-    row.reader().int()
+/// Lines without an answer, and the answers that they ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Open {
+    pub lines: u64,
+    pub answers: u64,
+}
+
+/// What of a batch has no answer.
+pub async fn count_open(tx: &mut Tx, batch: &BatchId) -> Result<Open> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(answers), 0) AS BIGINT) FROM batch_lines WHERE batch_id = $1 AND state = 'open'",
+            params![batch.as_str()],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok(Open { lines: unsigned(row.int()?)?, answers: unsigned(row.int()?)? })
 }
 
 /// What became of the lines of a batch so far. Lines without an answer are in the total only.

@@ -119,12 +119,31 @@ pub async fn delete(tx: &mut Tx, id: &FileId) -> Result<bool> {
     Ok(tx.execute("DELETE FROM files WHERE id = $1", params![id.as_str()]).await? == 1)
 }
 
-/// What the files of a project come to.
-pub async fn stored_bytes(tx: &mut Tx, project: &ProjectId) -> Result<Bytes> {
+/// Files of a project, and the bytes that they come to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Kept {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Kept {
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self { files: self.files.saturating_add(more.files), bytes: self.bytes.saturating_add(more.bytes) }
+    }
+}
+
+/// What a project keeps, expired files that are not swept yet among it.
+pub async fn kept(tx: &mut Tx, project: &ProjectId) -> Result<Kept> {
     let row = tx
-        .fetch_one("SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM files WHERE project_id = $1", params![project.as_str()])
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM files WHERE project_id = $1",
+            params![project.as_str()],
+        )
         .await?;
-    row.reader().int().map(Bytes::new)
+    let mut row = row.reader();
+    let count = |value: i64| u64::try_from(value).map_err(|_| Error::internal(format!("files come to {value}")));
+    Ok(Kept { files: count(row.int()?)?, bytes: count(row.int()?)? })
 }
 
 /// Files of one home that expired and that no batch still reads, oldest first, over all tenants.

@@ -38,6 +38,17 @@ pub async fn find(tx: &mut Tx, call: &IdempotentCall) -> Result<Option<StoredAns
     Ok(Some(StoredAnswer { status: row.int()?, response: row.string()? }))
 }
 
+/// Whether the key was used before, with whatever body.
+pub async fn is_known(tx: &mut Tx, call: &IdempotentCall) -> Result<bool> {
+    let row = tx
+        .fetch_optional(
+            "SELECT status FROM idempotency_keys WHERE scope = $1 AND key = $2",
+            params![call.scope.as_str(), call.key.as_str()],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Stores the answer. A concurrent twin fails with a conflict and is rolled back whole.
 pub async fn insert(tx: &mut Tx, call: &IdempotentCall, answer: &StoredAnswer, now: Timestamp) -> Result<()> {
     tx.execute(

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
+use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -70,6 +71,8 @@ struct UpArguments {
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
+    #[command(flatten)]
+    file_limits: FileArguments,
     /// How many days responses are kept whose requests say "store": true; 0 keeps none
     #[arg(
         long,
@@ -89,6 +92,51 @@ struct UpArguments {
         env = "SUBLET_TEST_CLOCK_SKEW_MS"
     )]
     test_clock_skew_ms: i64,
+}
+
+/// What files may fill.
+#[derive(Args)]
+struct FileArguments {
+    /// Files that a project keeps, at most
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = FileLimits::default().project_files_max,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        env = "SUBLET_PROJECT_FILES"
+    )]
+    project_files: u32,
+    /// What the files of a project come to, at most, in MiB
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = FileLimits::default().project_bytes_max / MIB,
+        value_parser = clap::value_parser!(u64).range(1..=1_073_741_824),
+        env = "SUBLET_PROJECT_FILES_MIB"
+    )]
+    project_files_mib: u64,
+    /// Files that are uploaded at once, at most; a quarter of them by one project
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = FileLimits::default().uploads_max,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        env = "SUBLET_UPLOADS"
+    )]
+    uploads: u32,
+}
+
+/// Bytes of a mebibyte.
+const MIB: u64 = 1024 * 1024;
+
+impl FileArguments {
+    fn limits(&self) -> FileLimits {
+        FileLimits {
+            project_files_max: self.project_files,
+            project_bytes_max: self.project_files_mib.saturating_mul(MIB),
+            uploads_max: self.uploads,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -111,21 +159,33 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
-            let UpArguments { listen, database, currency, time_zone, node_name, files, keep_responses_days, test_clock_skew_ms } =
-                up;
-            let clock_skew = DurationMs::from_millis(test_clock_skew_ms);
-            let responses_kept_for = days(keep_responses_days);
-            let options =
-                UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, responses_kept_for, clock_skew };
+            let options = UpOptions {
+                data_dir,
+                listen: up.listen,
+                database: up.database,
+                currency: up.currency,
+                time_zone: up.time_zone,
+                node_name: up.node_name,
+                files: up.files,
+                file_limits: up.file_limits.limits(),
+                responses_kept_for: days(up.keep_responses_days),
+                clock_skew: DurationMs::from_millis(up.test_clock_skew_ms),
+            };
             finish(serve(&options, &After::Serve))
         }
         AnyCommand::Demo(demo) => {
-            let (currency, time_zone) = (Currency::EUR, "UTC".to_owned());
-            let (listen, database) = (demo.listen, None);
-            let (node_name, files, clock_skew) = (None, None, DurationMs::ZERO);
-            let responses_kept_for = days(KEPT_DAYS);
-            let options =
-                UpOptions { data_dir, listen, database, currency, time_zone, node_name, files, responses_kept_for, clock_skew };
+            let options = UpOptions {
+                data_dir,
+                listen: demo.listen,
+                database: None,
+                currency: Currency::EUR,
+                time_zone: "UTC".to_owned(),
+                node_name: None,
+                files: None,
+                file_limits: FileLimits::default(),
+                responses_kept_for: days(KEPT_DAYS),
+                clock_skew: DurationMs::ZERO,
+            };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
         AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {

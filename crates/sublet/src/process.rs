@@ -7,6 +7,8 @@ use std::sync::Arc;
 use sublet_api::health::HealthCheck;
 use sublet_api::remote_model::ReplicaSeen;
 use sublet_cloud::Cloud;
+use sublet_cloud::batch::Batches;
+use sublet_core::batch::BatchStatus;
 use sublet_core::engine::{ModelEngine, ModelInfo};
 use sublet_core::id::ReplicaId;
 use sublet_core::{BoxFuture, Result};
@@ -22,6 +24,7 @@ pub struct CloudProcess {
     pub cloud: Cloud,
     pub gateway: Arc<Gateway>,
     pub engine: Arc<Engine>,
+    pub batches: Batches,
     /// Where imported models are kept.
     pub models: PathBuf,
 }
@@ -59,6 +62,7 @@ impl Process for CloudProcess {
             self.gateway_figures(&mut page);
             self.engine_figures(&mut page);
             self.store_figures(&mut page);
+            self.batch_figures(&mut page).await;
             let available = self.cloud.store().ping().await;
             page.gauge("sublet_store_up", "1 if the database answers", i64::from(available.is_ok()));
             page.0
@@ -135,6 +139,31 @@ impl CloudProcess {
             figures.repetitions,
         );
         page.gauge("sublet_store_attempts_max", "attempts of the write that was begun most often", figures.attempts_max);
+    }
+
+    /// What is counted in the database is left out while that does not answer.
+    async fn batch_figures(&self, page: &mut Page) {
+        let local = self.batches.figures();
+        page.gauge("sublet_batch_lines_running", "lines of batches that run at this process", local.lines_running);
+        page.gauge("sublet_batch_answers_running", "answers that those lines ask for", local.answers_running);
+        page.gauge("sublet_batch_lines_aside", "lines that wait for a limit or servers that others do not need", local.lines_aside);
+        page.head("sublet_batch_lines_total", "lines that ended at this process, by what came of them", "counter");
+        for (outcome, count) in
+            [("completed", local.lines_completed), ("failed", local.lines_failed), ("unanswered", local.lines_unanswered)]
+        {
+            page.sample("sublet_batch_lines_total", &format!("{{outcome=\"{outcome}\"}}"), count);
+        }
+        let Ok(open) = self.batches.open_figures().await else { return };
+        page.head("sublet_batches", "batches of the cloud that have not ended, by status", "gauge");
+        for status in BatchStatus::ALL.into_iter().filter(|status| !status.has_ended()) {
+            let count = open.batches.iter().find(|count| count.status == status).map_or(0, |count| count.batches);
+            page.sample("sublet_batches", &format!("{{status=\"{}\"}}", status.as_str()), count);
+        }
+        page.gauge(
+            "sublet_batch_oldest_waiting_milliseconds",
+            "how long the oldest batch of the cloud waits that no process works on",
+            open.oldest_waiting.millis(),
+        );
     }
 
     fn engine_figures(&self, page: &mut Page) {

@@ -12,6 +12,7 @@ use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
 use sublet_cloud::file::Files;
+use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
@@ -59,6 +60,8 @@ pub struct UpOptions {
     pub node_name: Option<String>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
+    /// What files may fill.
+    pub file_limits: FileLimits,
     /// How long responses that were asked to be kept are; zero keeps none.
     pub responses_kept_for: DurationMs,
     /// How wrong this machine's clock is made; zero but for diagnosis.
@@ -110,11 +113,14 @@ impl RunningCloud {
         let without_devices = register_devices(&compute).await?;
         let kept_for = options.responses_kept_for;
         let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, Arc::clone(&engine)).await?;
-        let batches = open_batches(&cloud, (gateway_id, &gateway), Arc::<Engine>::clone(&engine), &files_folder(&data, options)?)?;
+        let files = open_files(&cloud, &files_folder(&data, options)?, options)?;
+        let lines = Arc::new(Lines::new(&gateway));
+        let batches = Batches::new(BatchPorts { files, lines, engine: Arc::<Engine>::clone(&engine), owner: gateway_id });
         let process = CloudProcess {
             cloud: cloud.clone(),
             gateway: Arc::clone(&gateway),
             engine: Arc::clone(&engine),
+            batches: batches.clone(),
             models: data.directory("models")?,
         };
         let served: Arc<dyn ModelEngine> = engine;
@@ -350,14 +356,7 @@ fn files_folder(data: &DataDirectory, options: &UpOptions) -> Result<PathBuf> {
     options.files.clone().map_or_else(|| data.directory("files"), Ok)
 }
 
-/// Files and batches over the gateway, whose journal is settled already.
-fn open_batches(
-    cloud: &Cloud,
-    (owner, gateway): (GatewayId, &Arc<Gateway>),
-    engine: Arc<dyn ModelEngine>,
-    folder: &Path,
-) -> Result<Batches> {
+fn open_files(cloud: &Cloud, folder: &Path, options: &UpOptions) -> Result<Files> {
     let blobs = BlobFolder::open(folder, cloud.ids().rng().as_ref()).map_err(|error| data_directory::failure(folder, &error))?;
-    let files = Files::new(cloud.clone(), Arc::new(blobs));
-    Ok(Batches::new(BatchPorts { files, lines: Arc::new(Lines::new(gateway)), engine, owner }))
+    Ok(Files::new(cloud.clone(), Arc::new(blobs), options.file_limits))
 }

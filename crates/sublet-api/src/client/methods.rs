@@ -5,17 +5,19 @@ use std::io::Read;
 use serde_json::Value;
 use sublet_core::error::Result;
 use sublet_core::id::{
-    DeviceId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, RateLimitId, ReplicaId, RequestId,
-    ResponseId,
+    BatchId, DeviceId, FileId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, RateLimitId,
+    ReplicaId, RequestId, ResponseId,
 };
 
-use super::{Chunks, Client, IdempotencyKey};
+use super::{Chunks, Client, FileUpload, IdempotencyKey};
 use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
+use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::device::{Device, DeviceListQuery, Node};
+use crate::file::{File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
@@ -78,6 +80,33 @@ impl Client {
     }
     pub fn delete_response(&self, id: &ResponseId) -> Result<Deleted> {
         self.call(Operation::DeleteResponse, &[id.as_str()]).json()
+    }
+    pub fn upload_file(&self, file: FileUpload, key: &IdempotencyKey) -> Result<File> {
+        self.call(Operation::CreateFile, &[]).file(file, key).json()
+    }
+    pub fn files(&self, query: &FileListQuery) -> Result<List<File>> {
+        self.call(Operation::ListFiles, &[]).query(query).json()
+    }
+    pub fn file(&self, id: &FileId) -> Result<File> {
+        self.call(Operation::GetFile, &[id.as_str()]).json()
+    }
+    pub fn delete_file(&self, id: &FileId) -> Result<Deleted> {
+        self.call(Operation::DeleteFile, &[id.as_str()]).json()
+    }
+    pub fn file_content(&self, id: &FileId) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::GetFileContent, &[id.as_str()]).stream()
+    }
+    pub fn create_batch(&self, body: &CreateBatch, key: &IdempotencyKey) -> Result<Batch> {
+        self.call(Operation::CreateBatch, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn batches(&self, query: &ListQuery) -> Result<List<Batch>> {
+        self.call(Operation::ListBatches, &[]).query(query).json()
+    }
+    pub fn batch(&self, id: &BatchId) -> Result<Batch> {
+        self.call(Operation::GetBatch, &[id.as_str()]).json()
+    }
+    pub fn cancel_batch(&self, id: &BatchId) -> Result<Batch> {
+        self.call(Operation::CancelBatch, &[id.as_str()]).json()
     }
     pub fn request(&self, id: &RequestId) -> Result<Request> {
         self.call(Operation::GetRequest, &[id.as_str()]).json()

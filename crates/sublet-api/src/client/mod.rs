@@ -5,6 +5,7 @@
 //! so it decides), proxies and environment variables.
 
 mod events;
+mod form;
 mod methods;
 
 use std::io::Read;
@@ -22,6 +23,7 @@ use crate::key::SecretText;
 use crate::route::{Operation, Route};
 
 pub use events::Chunks;
+pub use form::FileUpload;
 pub use methods::{KeyPath, LimitPath};
 
 /// Longest time to reach the server.
@@ -30,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest time for the body of an answer that is not streamed.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longer forms are sent only once the server has asked for them.
+const ASKED_FIRST_BYTES: u64 = 1024 * 1024;
 /// Largest answer that is read whole, in bytes.
 const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How much of an answer that is not ours is shown, in characters.
@@ -72,9 +76,17 @@ pub struct Call<'c> {
     route: &'static Route,
     path: String,
     query: String,
-    body: Option<Vec<u8>>,
+    body: Payload,
     idempotency_key: Option<IdempotencyKey>,
     failed: Option<Error>,
+}
+
+/// What a call sends.
+#[derive(Debug)]
+enum Payload {
+    Nothing,
+    Json(Vec<u8>),
+    Form(form::Form),
 }
 
 impl Client {
@@ -109,7 +121,7 @@ impl Client {
             route,
             path: fill(route.path, path),
             query: String::new(),
-            body: None,
+            body: Payload::Nothing,
             idempotency_key: None,
             failed: None,
         }
@@ -130,10 +142,16 @@ impl Call<'_> {
     #[must_use]
     pub fn body<B: Serialize>(mut self, body: &B) -> Self {
         match serde_json::to_vec(body) {
-            Ok(bytes) => self.body = Some(bytes),
+            Ok(bytes) => self.body = Payload::Json(bytes),
             Err(error) => self.failed = Some(Error::internal(format!("a body did not serialize: {error}"))),
         }
         self
+    }
+    /// Sends a file as a form. A repeat under the same key is safe.
+    #[must_use]
+    pub fn file(mut self, file: FileUpload, key: &IdempotencyKey) -> Self {
+        self.body = Payload::Form(form::Form::new(file, key));
+        self.idempotency_key(key)
     }
     /// Makes a repeat of the call safe.
     #[must_use]
@@ -181,8 +199,14 @@ impl Call<'_> {
             request = request.header("idempotency-key", key.0.as_str());
         }
         let answer = match self.body {
-            Some(bytes) => client.run(request.header("content-type", "application/json").body(bytes), body_timeout),
-            None => client.run(request.body(()), body_timeout),
+            Payload::Json(bytes) => client.run(request.header("content-type", "application/json").body(bytes), body_timeout),
+            Payload::Form(form) => {
+                let request = request.header("content-type", form.content_type).header("content-length", form.bytes);
+                // A server that refuses what is announced says so before it is sent.
+                let request = if form.bytes > ASKED_FIRST_BYTES { request.header("expect", "100-continue") } else { request };
+                client.run(request.body(ureq::SendBody::from_owned_reader(form.reader)), body_timeout)
+            }
+            Payload::Nothing => client.run(request.body(()), body_timeout),
         }?;
         // "Not ready" is a refusal to load balancers and an answer to whoever asks.
         let unready = self.route.operation == Operation::GetReadiness && answer.status() == 503;

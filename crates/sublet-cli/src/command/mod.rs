@@ -2,11 +2,13 @@
 
 pub mod audit;
 pub mod availability;
+pub mod batch;
 pub mod billing;
 pub mod capacity;
 pub mod chat;
 pub mod device;
 pub mod explain;
+pub mod file;
 pub mod invoice;
 pub mod job;
 pub mod key;
@@ -67,6 +69,12 @@ pub enum Command {
     /// Responses that were asked to be kept
     #[command(subcommand)]
     Responses(response::ResponseCommand),
+    /// Files of the project
+    #[command(subcommand)]
+    Files(file::FileCommand),
+    /// Many requests in one file, answered while models are idle
+    #[command(subcommand)]
+    Batches(batch::BatchCommand),
     /// Servers that answer for remote models (operator)
     #[command(subcommand)]
     Replicas(replica::ReplicaCommand),
@@ -105,6 +113,7 @@ impl Command {
         match self {
             Self::Run(args) => return args.run(context),
             Self::Status => return status::run(context),
+            Self::Batches(command) => return command.run(context),
             Self::Chat(args) => args.run(context),
             Self::Why(args) => args.run(context),
             Self::Usage(args) => args.run(context),
@@ -116,6 +125,7 @@ impl Command {
             Self::Jobs(command) => command.run(context),
             Self::Models(command) => command.run(context),
             Self::Responses(command) => command.run(context),
+            Self::Files(command) => command.run(context),
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),

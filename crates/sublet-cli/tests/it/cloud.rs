@@ -16,6 +16,8 @@ pub struct Asked {
     pub line: String,
     pub headers: Vec<(String, String)>,
     pub body: Value,
+    /// The body as it came.
+    pub text: String,
 }
 
 impl Asked {
@@ -146,7 +148,8 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Asked { line, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+    let text = String::from_utf8_lossy(&body).into_owned();
+    Some(Asked { line, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null), text })
 }
 
 fn write_answer(mut connection: TcpStream, answer: &Answer) {

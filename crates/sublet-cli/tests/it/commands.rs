@@ -52,6 +52,11 @@ fn bad_values_are_usage_errors() {
         vec!["billing", "limits", "set", "week", "5"],
         vec!["billing", "credits", "grant", "org_1", "5 XXX"],
         vec!["usage", "--from", "yesterday"],
+        vec!["files", "upload", "x", "--purpose", "fun"],
+        vec!["files", "upload", "x", "--expires-after-hours", "721"],
+        vec!["files", "show", "batch_1"],
+        vec!["batches", "create", "x", "--endpoint", "/v1/videos"],
+        vec!["batches", "results"],
         vec!["nonsense"],
     ] {
         let error = Line::try_parse_from(std::iter::once("sublet").chain(words.clone())).map(|_| ()).unwrap_err();

@@ -1,6 +1,8 @@
 //! The commands against a server of scripted answers on the loopback interface.
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod cloud;
 #[cfg(test)]
 mod commands;

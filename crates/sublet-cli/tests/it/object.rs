@@ -140,3 +140,26 @@ pub fn input_items() -> Vec<Value> {
         json!({"id": "fco_1_i1", "type": "function_call_output", "status": "completed", "call_id": "call_1", "output": "rain"}),
     ]
 }
+
+pub fn file() -> Value {
+    json!({"object": "file", "id": "file_1", "bytes": 2_097_152, "created_at": 1_772_323_200, "expires_at": 1_772_326_800,
+        "filename": "requests.jsonl", "purpose": "batch", "status": "processed", "sha256": "c0ffee"})
+}
+
+/// A batch of three lines: its status, and how many have an answer and an error.
+pub fn batch(status: &str, (completed, failed): (u32, u32)) -> Value {
+    let runs = matches!(status, "validating" | "in_progress");
+    let forecast = if runs { json!({"ends_at": 1_772_330_000, "meets_deadline": false}) } else { Value::Null };
+    let file = |id: &str, count: u32| if runs || count == 0 { Value::Null } else { json!(id) };
+    let errors =
+        json!({"object": "list", "data": [{"code": "model_not_found", "message": "no model 'x'", "param": "model", "line": 2}]});
+    json!({"object": "batch", "id": "batch_1", "endpoint": "/v1/chat/completions", "errors": if failed > 0 { errors } else { Value::Null },
+        "input_file_id": "file_1", "completion_window": "24h", "status": status, "output_file_id": file("file_2", completed),
+        "error_file_id": file("file_3", failed), "created_at": 1_772_323_200, "in_progress_at": null, "expires_at": 1_772_409_600,
+        "finalizing_at": null, "completed_at": null, "failed_at": null, "expired_at": null, "cancelling_at": null,
+        "cancelled_at": null, "request_counts": {"total": 3, "completed": completed, "failed": failed},
+        "usage": {"input_tokens": 0, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 0,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0},
+        "metadata": {}, "sublet": {"project": "proj_1", "key": "key_1", "forecast": forecast,
+            "quote": {"answers": 3, "input_tokens": 30, "output_tokens_max": 60, "least": eur("0.01"), "most": eur("0.25")}}})
+}

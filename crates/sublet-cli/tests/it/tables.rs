@@ -48,6 +48,10 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
         ),
         ("responses show resp_1", "GET /v1/responses/resp_1", object::response()),
         ("responses input resp_1", "GET /v1/responses/resp_1/input_items", object::list(object::input_items())),
+        ("files list", "GET /v1/files", object::list(vec![object::file()])),
+        ("files show file_1", "GET /v1/files/file_1", object::file()),
+        ("batches list", "GET /v1/batches", object::list(vec![object::batch("in_progress", (1, 0))])),
+        ("batches show batch_1", "GET /v1/batches/batch_1", object::batch("completed", (2, 1))),
         ("why job_1", "GET /v1/why/job_1", object::why()),
     ]
 }

@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -227,7 +227,7 @@ on_both_databases! {
         let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
         let files = process.batches.files();
         for (code, kept) in [(ErrorCode::StoreUnavailable, 1), (ErrorCode::Internal, 2), (ErrorCode::StorageFull, 2)] {
-            let mut upload = files.begin(&process.person).await.expect("begun");
+            let mut upload = process.begin().await;
             upload.append(b"content").await.expect("taken");
             let stored = upload.commit().await.expect("durable");
             let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: None };
@@ -238,6 +238,112 @@ on_both_databases! {
         }
         cloud.clock.advance(DurationMs::from_millis(3_600_001));
         assert_eq!((files.sweep().await.expect("swept"), blobs.count()), (2, 0));
+    }
+
+    async fn a_limit_of_one_end_user_does_not_hold_up_the_others(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let (limited, free) = (vec!["limited"; 30], vec!["free"; 30]);
+        let id = process.create(&[limited, free].concat()).await;
+        let step = AtomicUsize::new(0);
+        let next = |seconds| {
+            cloud.clock.advance(DurationMs::from_seconds(seconds));
+            step.fetch_add(1, Ordering::SeqCst);
+        };
+        process
+            .work_until("the end", || async {
+                let seen = process.see(&id).await;
+                match step.load(Ordering::SeqCst) {
+                    0 if seen.counts.completed == 30 && process.batches.figures().lines_aside == 30 => {
+                        assert_eq!(process.lines.count("limited"), 30);
+                        next(10);
+                    }
+                    // Of thirty that wait for the same, one finds out, and waits again.
+                    1 if process.lines.count("limited") == 31 && process.batches.figures().lines_aside == 30 => {
+                        process.lines.let_through.store(100, Ordering::SeqCst);
+                        next(10);
+                    }
+                    _ => {}
+                }
+                seen.batch.status.has_ended()
+            })
+            .await;
+        let ended = process.see(&id).await;
+        assert_eq!((ended.batch.status, ended.counts.completed), (BatchStatus::Completed, 60));
+        assert_eq!((process.lines.count("limited"), process.lines.count("free")), (30 + 1 + 30, 30));
+        let figures = process.batches.figures();
+        assert_eq!((figures.lines_completed, figures.lines_aside, figures.lines_running), (60, 0, 0));
+    }
+
+    async fn a_line_of_several_answers_counts_as_several(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let id = process.create(&["gate x7"; 5]).await;
+        process
+            .work_until("the end", || async {
+                let figures = process.batches.figures();
+                assert!(figures.answers_running == 7 * figures.lines_running && figures.lines_running <= 2, "{figures:?}");
+                let seen = process.see(&id).await;
+                // Two at a time, and the fifth alone.
+                if process.lines.at_gate(&id) == 2 || seen.counts.completed == 4 {
+                    process.lines.gate.add_permits(1);
+                }
+                seen.batch.status.has_ended()
+            })
+            .await;
+        assert_eq!(process.lines.at_once_most.load(Ordering::SeqCst), 2, "three would be 21 answers");
+        assert_eq!(process.see(&id).await.batch.quote.expect("a quote").answers, 35);
+    }
+
+    async fn the_first_batch_gives_another_project_its_share(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let other = process.for_another(cloud).await;
+        let first = process.create(&["gate"; 60]).await;
+        let (second, ended) = (Mutex::new(None::<BatchId>), AtomicUsize::new(0));
+        process
+            .work_until("half and half", || async {
+                let known = second.lock().expect("a batch").clone();
+                let at_gate = [Some(&first), known.as_ref()].map(|id| id.map_or(0, |id| process.lines.at_gate(id)));
+                let has_settled = process.lines.count("gate") == 16 + ended.load(Ordering::SeqCst);
+                if known.is_none() && at_gate == [16, 0] {
+                    *second.lock().expect("a batch") = Some(other.create(&["gate"; 60]).await);
+                } else if known.is_some() && at_gate[0] > 8 && at_gate[0] + at_gate[1] == 16 && has_settled {
+                    // Who came first goes first.
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    process.lines.gate.add_permits(1);
+                }
+                at_gate == [8, 8]
+            })
+            .await;
+        let started = process.lines.count("gate");
+        assert!(started < 60, "the first batch still had lines of its own: {started}");
+    }
+
+    async fn a_batch_gives_way_to_a_project_that_has_none_and_to_an_earlier_deadline(cloud: &TestCloud) {
+        let process = Process::start(cloud, &cloud.cloud, &blobs(cloud), "gw_1").await;
+        let other = process.for_another(cloud).await;
+        let mut stuck = Vec::new();
+        for hours in 0..8 {
+            stuck.push(process.create_within(&format!("{}h", 24 - hours), &["limited", "limited"]).await);
+        }
+        let others = Mutex::new(None);
+        process
+            .work_until("the batches that came later", || async {
+                if others.lock().expect("batches").is_none() && process.lines.count("limited") == 16 {
+                    let (one, two) = (other.create(&["free"]).await, process.create_within("1h", &["free"]).await);
+                    *others.lock().expect("batches") = Some((one, two));
+                }
+                let known = others.lock().expect("batches").clone();
+                let Some((one, two)) = known else { return false };
+                other.see(&one).await.batch.status.has_ended() && process.see(&two).await.batch.status.has_ended()
+            })
+            .await;
+        // The one with the most time left was worked on by one claim more, and none of it was lost.
+        process.lines.let_through.store(100, Ordering::SeqCst);
+        for id in &stuck {
+            let ended = process.work_until_ended(id).await;
+            assert_eq!((ended.batch.status, ended.counts.completed), (BatchStatus::Completed, 2));
+        }
+        let seen = process.batches.open_figures().await.expect("figures");
+        assert_eq!((seen.batches.len(), seen.oldest_waiting), (0, DurationMs::ZERO));
     }
 
     async fn a_reading_that_is_not_done_in_time_fails(cloud: &TestCloud) {
@@ -256,7 +362,7 @@ on_both_databases! {
         let files = process.batches.files();
         let orphan: FileId = cloud.cloud.ids().mint();
         blobs.put(orphan.clone(), b"written before a crash");
-        let mut upload = files.begin(&process.person).await.expect("begun");
+        let mut upload = process.begin().await;
         upload.append(b"kept for an hour").await.expect("taken");
         let stored = upload.commit().await.expect("durable");
         let new = NewFile { purpose: FilePurpose::UserData, filename: "a".to_owned(), expires_after: Some(DurationMs::from_hours(1)) };

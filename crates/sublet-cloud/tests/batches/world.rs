@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sublet_cloud::batch::{BatchPorts, BatchStatement, Batches, NewBatch};
-use sublet_cloud::file::{Files, NewFile};
+use sublet_cloud::file::{Files, NewFile, Upload};
+use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
@@ -23,13 +24,14 @@ use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, Error, ErrorCode, Nanos, Result, Scope, Timestamp, TokenCount};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp, TokenCount};
 use sublet_store::Store;
 use sublet_store::batch::{self, Batch};
 use sublet_store::batch_line::{self, Given, Try};
 use sublet_testkit::database::MODEL;
 use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{MemoryBlobs, TestCloud};
+use tokio::sync::Semaphore;
 
 /// How long a test waits for what must happen soon; only a failing test waits that long.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -76,6 +78,12 @@ pub struct Lines {
     /// How often a line was read before it ran.
     pub read: AtomicUsize,
     pub stalled: AtomicUsize,
+    /// Lines that the limit of one end user still lets through.
+    pub let_through: AtomicUsize,
+    /// Opens for lines that wait at it, in the order in which they came.
+    pub gate: Semaphore,
+    /// Lines at the gate, by their batch.
+    pub at_gate: Mutex<BTreeMap<BatchId, usize>>,
 }
 
 pub fn refused(code: ErrorCode) -> LineEnd {
@@ -100,6 +108,9 @@ impl Lines {
             at_once_most: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
+            let_through: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            at_gate: Mutex::default(),
         })
     }
 
@@ -167,6 +178,13 @@ impl Lines {
         };
         match asked {
             "wait" => std::future::pending().await,
+            "gate" => self.pass_gate(&line.name.batch).await,
+            "limited" if self.let_through.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() => {
+                let error = Error::new(ErrorCode::RateLimitExceeded, "one end user asks too often");
+                let error = error.retry_after(DurationMs::from_seconds(10)).bottleneck("rlim_1/user");
+                LineEnd::Refused { status: 429, body: String::new(), error }
+            }
+            "limited" => LineEnd::Free { body: "{}".to_owned() },
             // PostgreSQL cannot store it.
             "unstorable" if seen == 1 => LineEnd::Free { body: "\"\0\"".to_owned() },
             "unstorable" => LineEnd::Free { body: "{}".to_owned() },
@@ -197,6 +215,23 @@ impl Lines {
         }
     }
 
+    async fn pass_gate(&self, batch: &BatchId) -> LineEnd {
+        *self.at_gate.lock().expect("the gate").entry(batch.clone()).or_default() += 1;
+        self.gate.acquire().await.expect("a gate").forget();
+        *self.at_gate.lock().expect("the gate").entry(batch.clone()).or_default() -= 1;
+        LineEnd::Free { body: "{}".to_owned() }
+    }
+
+    /// Lines of a batch that are at the gate.
+    pub fn at_gate(&self, batch: &BatchId) -> usize {
+        self.at_gate.lock().expect("the gate").get(batch).copied().unwrap_or(0)
+    }
+
+    /// How often lines that ask for this were served.
+    pub fn count(&self, asked: &str) -> usize {
+        self.served.lock().expect("served").iter().filter(|(name, _)| name.split('-').next() == Some(asked)).count()
+    }
+
     pub fn kept(&self) -> Vec<UsageRecord> {
         self.kept.lock().expect("kept").clone()
     }
@@ -211,7 +246,8 @@ impl LineServer for Lines {
                 std::future::pending::<()>().await;
             }
             let (input, output_max) = (TokenCount::new(10), TokenCount::new(5));
-            Ok(LineEstimate { input, output_max, least: Nanos::new(2_100), most: Nanos::new(LINE_NANOS) })
+            let answers = body["answers"].as_u64().map_or(1, |answers| u32::try_from(answers).expect("few"));
+            Ok(LineEstimate { answers, input, output_max, least: Nanos::new(2_100), most: Nanos::new(LINE_NANOS) })
         })
     }
     fn serve(&self, line: LineRequest) -> BoxFuture<'_, LineEnd> {
@@ -288,7 +324,7 @@ impl Process {
     }
 
     pub async fn over(cloud: &TestCloud, own: &Cloud, (blobs, lines): (Arc<dyn BlobStore>, Arc<Lines>), gateway: &str) -> Self {
-        let files = Files::new(own.clone(), blobs);
+        let files = Files::new(own.clone(), blobs, FileLimits::default());
         let ports = BatchPorts {
             files,
             lines: Arc::<Lines>::clone(&lines),
@@ -298,29 +334,47 @@ impl Process {
         Self { batches: Batches::new(ports), lines, person: actor(own, &cloud.keys.project).await }
     }
 
+    /// An upload that has begun.
+    pub async fn begin(&self) -> Upload {
+        let files = self.batches.files();
+        let turn = files.admit(&Call::once(self.person.clone()), 0).await.expect("admitted");
+        files.begin(turn).await.expect("begun")
+    }
+
     pub async fn upload(&self, content: &[u8]) -> FileId {
         let files = self.batches.files();
-        let mut upload = files.begin(&self.person).await.expect("begun");
+        let mut upload = self.begin().await;
         upload.append(content).await.expect("taken");
         let stored = upload.commit().await.expect("durable");
         let new = NewFile { purpose: FilePurpose::Batch, filename: "lines.jsonl".to_owned(), expires_after: None };
         created(files.create(&Call::once(self.person.clone()), stored, &new, &|_| Ok(String::new())).await).id
     }
 
+    /// The same process, for another project.
+    pub async fn for_another(&self, cloud: &TestCloud) -> Self {
+        let person = actor(&self.lines.cloud, &cloud.keys.internal).await;
+        Self { batches: self.batches.clone(), lines: Arc::clone(&self.lines), person }
+    }
+
     /// A batch whose lines do these things.
     pub async fn create(&self, deeds: &[&str]) -> BatchId {
+        self.create_within("24h", deeds).await
+    }
+
+    /// The same with a time to end in. `free x8` asks for eight answers.
+    pub async fn create_within(&self, window: &str, deeds: &[&str]) -> BatchId {
         let url = LineEndpoint::ChatCompletions;
         let line = |(n, deed): (usize, &&str)| {
-            format!(
-                "{}\n",
-                json!({ "custom_id": format!("c{}", n + 1), "method": "POST", "url": url.as_str(), "body": { "do": deed } })
-            )
+            let (deed, answers) = deed.split_once(" x").unwrap_or((deed, "1"));
+            let body = json!({ "do": deed, "answers": answers.parse::<u32>().expect("a number") });
+            let line = json!({ "custom_id": format!("c{}", n + 1), "method": "POST", "url": url.as_str(), "body": body });
+            format!("{line}\n")
         };
         let content: String = deeds.iter().enumerate().map(line).collect();
         let new = NewBatch {
             input_file: self.upload(content.as_bytes()).await,
             endpoint: url,
-            completion_window: "24h".to_owned(),
+            completion_window: window.to_owned(),
             output_expires_after: None,
             metadata: BTreeMap::new(),
         };

@@ -255,15 +255,15 @@ impl Meter {
             EndUsers::Each => " for each end user",
             EndUsers::One(_) => " for this end user",
         };
-        if *metric == RateMetric::ConcurrentRequests {
+        let error = if *metric == RateMetric::ConcurrentRequests {
             let message = format!("{who} may have {value} {what}{model}{users}, and has that many");
-            return Error::new(ErrorCode::ConcurrencyExceeded, message)
-                .alternative("wait for a request to finish")
-                .retry_after(wait);
-        }
-        Error::new(ErrorCode::RateLimitExceeded, format!("{who} may use {value} {what}{model}{users}"))
-            .alternative(format!("repeat in {} ms", wait.millis()))
-            .retry_after(wait)
+            Error::new(ErrorCode::ConcurrencyExceeded, message).alternative("wait for a request to finish")
+        } else {
+            Error::new(ErrorCode::RateLimitExceeded, format!("{who} may use {value} {what}{model}{users}"))
+                .alternative(format!("repeat in {} ms", wait.millis()))
+        };
+        let error = error.retry_after(wait);
+        if self.rule.is_plain() { error } else { error.bottleneck(Arc::clone(&self.bucket)) }
     }
 }
 

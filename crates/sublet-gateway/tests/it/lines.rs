@@ -8,6 +8,7 @@ use sublet_core::ErrorCode;
 use sublet_core::admission::{Access, Admission};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineName, LineRequest, LineServer};
 use sublet_core::id::{BatchId, Identifier, RequestId};
+use sublet_core::rate::{EndUsers, RateMetric, RateRule};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::UsageRecord;
 use sublet_gateway::Lines;
@@ -168,4 +169,65 @@ async fn a_line_without_money_is_refused_before_anything_is_computed() {
     assert_eq!((code, status), (ErrorCode::InsufficientQuota, 429));
     world.close().await;
     assert_eq!(world.cloud.records(), []);
+}
+
+#[tokio::test]
+async fn an_estimate_counts_the_answers_that_a_line_asks_for() {
+    let world = World::new().await;
+    let lines = Lines::new(&world.gateway);
+    let estimate =
+        async |endpoint, body: Value| lines.estimate(access(&world).await, endpoint, body.to_string().into_bytes()).await;
+    let with = |n: u32| {
+        let mut body = chat("please say 5");
+        (body["n"], body["max_tokens"]) = (json!(n), json!(7));
+        body
+    };
+    let one = estimate(LineEndpoint::ChatCompletions, with(1)).await.unwrap();
+    let four = estimate(LineEndpoint::ChatCompletions, with(4)).await.unwrap();
+    assert_eq!((one.answers, four.answers, four.output_max.get()), (1, 4, 28));
+    assert_eq!(four.input, one.input, "the prompt is read once");
+    let (output, least) = (one.most.get() - one.least.get(), one.least.get());
+    assert_eq!(four.most.get() - four.least.get(), 4 * output, "of each answer all but the first token");
+    assert!(four.least.get() > least);
+    let prompts = json!({ "model": "tiny", "prompt": ["please say 1", "please say 2"], "n": 3, "max_tokens": 2 });
+    let many = estimate(LineEndpoint::Completions, prompts).await.unwrap();
+    assert_eq!((many.answers, many.output_max.get()), (6, 12));
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_was_short_where_other_lines_do_not_need_it() {
+    let world = World::new().await;
+    let rule = |name: &str, end_users| RateRule {
+        name: name.into(),
+        subject: "proj_a".into(),
+        metric: RateMetric::RequestsPerMinute,
+        value: 1,
+        model: None,
+        end_users,
+    };
+    world.cloud.change_key(&world.key, |access| access.limits = vec![rule("rlim_1", EndUsers::Each)]);
+    let by = |user: &str| {
+        let mut body = chat("please say 1");
+        body["user"] = json!(user);
+        body
+    };
+    let mut number = 0;
+    let mut serve = async |body: Value| {
+        number += 1;
+        serve(&world, number, &body).await
+    };
+    let short = |end: LineEnd| match end {
+        LineEnd::Refused { error, .. } => (error.code(), error.bottleneck_name().map(ToString::to_string)),
+        other => panic!("not refused: {other:?}"),
+    };
+    assert_eq!(serve(by("one")).await, LineEnd::Recorded);
+    let (code, first) = short(serve(by("one")).await);
+    assert_eq!(code, ErrorCode::RateLimitExceeded);
+    assert!(first.as_ref().is_some_and(|name| name.starts_with("rlim_1/") && !name.contains("one")), "{first:?}");
+    assert_eq!(serve(by("two")).await, LineEnd::Recorded);
+    assert_ne!(short(serve(by("two")).await).1, first, "each end user waits for his own");
+    // What limits the whole key is everybody's.
+    world.cloud.change_key(&world.key, |access| access.limits = vec![rule("rlim_2", EndUsers::All)]);
+    assert_eq!(serve(by("three")).await, LineEnd::Recorded);
+    assert_eq!(short(serve(by("four")).await), (ErrorCode::RateLimitExceeded, None));
 }

@@ -17,6 +17,7 @@ use sublet_api::{ErrorBody, Operation};
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::file::Files;
+use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::job::{NewJob, NewRun};
 use sublet_cloud::key::NewKey;
@@ -370,7 +371,7 @@ impl LineServer for NoLines {
 
 fn routes(cloud: &Cloud, compute: &Compute, chat: &Chat) -> Router {
     let blobs = MemoryBlobs::new("console", Arc::clone(cloud.clock()));
-    let files = Files::new(cloud.clone(), Arc::new(blobs));
+    let files = Files::new(cloud.clone(), Arc::new(blobs), FileLimits::default());
     let ports = BatchPorts { files, lines: Arc::new(NoLines), engine: Arc::new(Models), owner: "gw_1".parse().expect("an id") };
     let batches = Batches::new(ports);
     let app = App { cloud: cloud.clone(), compute: compute.clone(), batches, engine: Arc::new(Models), process: Arc::new(Quiet) };

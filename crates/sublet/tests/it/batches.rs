@@ -214,6 +214,7 @@ fn cancel(database: Database) {
     let server = Home::new(database).start();
     let key = &server.keys.project;
     let (file, batch) = under_way(&server, key, &json!({}));
+    assert_eq!(server.figure("sublet_batches{status=\"in_progress\"}"), 1);
     let needed = server.ask("DELETE", &format!("/v1/files/{file}")).key(key).send().unwrap();
     assert_eq!((needed.status, needed.code().as_str()), (409, "conflict"), "{}", needed.text());
     let path = format!("/v1/batches/{}/cancel", text(&batch["id"]));
@@ -223,6 +224,16 @@ fn cancel(database: Database) {
     assert_eq!((&batch["status"], batch["cancelled_at"].is_i64()), (&json!("cancelled"), true));
     let answers = assert_partial(&server, key, &batch, "batch_cancelled");
     assert_charged_as_answered(&server, &answers);
+    let lines = |outcome: &str| server.figure(&format!("sublet_batch_lines_total{{outcome=\"{outcome}\"}}"));
+    let answered = i64::try_from(answers.len()).unwrap();
+    // One whose answer was durable as it was stopped is answered, and was not seen to end.
+    assert!((3..=answered).contains(&lines("completed")) && lines("failed") == 0, "{}", lines("completed"));
+    assert_eq!(lines("unanswered"), 600 - answered);
+    for name in
+        ["batches{status=\"in_progress\"}", "batch_lines_running", "batch_answers_running", "batch_oldest_waiting_milliseconds"]
+    {
+        assert_eq!(server.figure(&format!("sublet_{name}")), 0, "{name}");
+    }
     assert_eq!(server.make(&path, key, &json!({})), batch, "a repeat changes nothing");
     server.ask("DELETE", &format!("/v1/files/{file}")).key(key).send().unwrap().good();
 }

@@ -1,16 +1,21 @@
 //! Files over HTTP: up in pieces, down byte for byte, seen by their project only.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::http::Answer;
 use crate::on_both;
 use crate::routes::Stranger;
-use crate::server::{Database, Home, Server, text};
+use crate::server::{Database, Home, Server, text, wait_for};
 
 on_both! {
     files_are_uploaded_listed_read_and_deleted: life;
     an_upload_that_cannot_be_taken_is_refused_by_name: refusals;
     an_upload_is_made_once_under_its_key: idempotency;
+    what_files_may_fill_is_bounded_and_nothing_of_a_refused_one_stays: bounds;
+    an_upload_that_breaks_off_leaves_nothing_and_frees_its_place: broken;
 }
 
 const BOUNDARY: &str = "----sublet-test-boundary";
@@ -131,4 +136,81 @@ fn idempotency(database: Database) {
     assert_eq!((other.status, other.code().as_str()), (422, "idempotency_mismatch"), "{}", other.text());
     assert_eq!(server.see("/v1/files", key)["data"].as_array().unwrap().len(), 1);
     assert_eq!(blobs(&server, "whole"), 1);
+}
+
+/// Sends the beginning of an upload, as these header lines say it is sent.
+fn begin(server: &Server, key: &str, (headers, body): (&str, &[u8])) -> TcpStream {
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {key}\r\ncontent-type: {kind}\r\n{headers}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // The server may have answered before it has read all.
+    let _ = stream.write_all(body);
+    stream
+}
+
+fn answer_of(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is closed before all was read ends with an error; what came before it counts.
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn bounds(database: Database) {
+    let mut home = Home::new(database);
+    home.options = &["--project-files", "3", "--project-files-mib", "3"];
+    let server = home.start();
+    let key = &server.keys.project;
+    let mebibyte = vec![b'x'; 1024 * 1024];
+    let first = batch_file(&server, key, &[&mebibyte[..], &mebibyte[..]].concat());
+    let unsent = answer_of(begin(&server, key, ("content-length: 100000000", b"")));
+    assert!(unsent.starts_with("HTTP/1.1 507") && unsent.contains("come to at most 3145728 bytes"), "{unsent}");
+    let unsent = answer_of(begin(&server, key, ("content-length: 300000000", b"")));
+    assert!(unsent.starts_with("HTTP/1.1 413") && unsent.contains("a file has at most 209715200 bytes"), "{unsent}");
+    let chunk = form(&[&mebibyte[..], &mebibyte[..]].concat(), &[("purpose", "batch")]);
+    let chunked = [format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n0\r\n\r\n"].concat();
+    let sent = answer_of(begin(&server, key, ("transfer-encoding: chunked", &chunked)));
+    assert!(sent.starts_with("HTTP/1.1 507") && sent.contains("DELETE /v1/files/{id}"), "{sent}");
+    assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (1, 0), "nothing refused is kept");
+    let small = form(b"{}\n", &[("purpose", "batch")]);
+    let send = |name: &str| {
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        let asked = server.ask("POST", "/v1/files").key(key).header("content-type", kind);
+        asked.header("idempotency-key", name.to_owned()).bytes(&small).send().unwrap()
+    };
+    let (second, third) = (send("second").good(), send("third").good());
+    let refused = send("fourth");
+    assert_eq!((refused.status, refused.code().as_str()), (507, "storage_full"), "{}", refused.text());
+    assert!(refused.text().contains("at most 3 files, and this one has 3"), "{}", refused.text());
+    assert_eq!((send("second").good(), send("third").good()), (second.clone(), third), "what was taken is answered again");
+    let body = json!({ "input_file_id": second["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+    let full = server.post("/v1/batches", key, &body).unwrap();
+    assert_eq!((full.status, full.code().as_str()), (507, "storage_full"), "{}", full.text());
+    let stranger = Stranger::make(&server, None);
+    batch_file(&server, &stranger.project, b"{}\n");
+    server.ask("DELETE", &format!("/v1/files/{first}")).key(key).send().unwrap().good();
+    send("fourth").good();
+    assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (4, 0));
+}
+
+fn broken(database: Database) {
+    let mut home = Home::new(database);
+    home.options = &["--uploads", "8"];
+    let server = home.start();
+    let key = &server.keys.project;
+    let body = form(&vec![b'x'; 1024 * 1024], &[("purpose", "batch")]);
+    let length = format!("content-length: {}", body.len());
+    let half = &body[..body.len() / 2];
+    let under_way: Vec<TcpStream> = (0..2).map(|_| begin(&server, key, (&length, half))).collect();
+    wait_for("the uploads to begin", || (blobs(&server, "unfinished") == 2).then_some(()));
+    let third = upload(&server, key, &body);
+    assert_eq!((third.status, third.code().as_str()), (429, "concurrency_exceeded"), "{}", third.text());
+    assert!(third.text().contains("at most 2 files at once"), "{}", third.text());
+    drop(under_way);
+    wait_for("what was begun to be forgotten", || (blobs(&server, "unfinished") == 0).then_some(()));
+    let taken = wait_for("a place", || Some(upload(&server, key, &body)).filter(|answer| answer.status == 200));
+    assert_eq!(taken.json()["bytes"], json!(1024 * 1024));
+    assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (1, 0));
 }

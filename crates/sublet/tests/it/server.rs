@@ -39,6 +39,8 @@ pub struct Home {
     pub clock_skew_ms: i64,
     /// How long responses are kept, if not as long as usual.
     pub keep_responses_days: Option<u32>,
+    /// More options of `sublet up`.
+    pub options: &'static [&'static str],
 }
 
 impl Home {
@@ -58,6 +60,7 @@ impl Home {
             currency: None,
             clock_skew_ms: 0,
             keep_responses_days: None,
+            options: &[],
         }
     }
 
@@ -72,6 +75,7 @@ impl Home {
             currency: None,
             clock_skew_ms: 0,
             keep_responses_days: None,
+            options: &[],
         }
     }
 
@@ -95,6 +99,7 @@ impl Home {
         if let Some(days) = self.keep_responses_days {
             command.args(["--keep-responses-days", &days.to_string()]);
         }
+        command.args(self.options);
         if self.clock_skew_ms != 0 {
             command.env("SUBLET_TEST_CLOCK_SKEW_MS", self.clock_skew_ms.to_string());
         }
