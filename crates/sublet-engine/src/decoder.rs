@@ -12,12 +12,13 @@
 use rayon::prelude::*;
 
 use crate::architecture::{Hyperparameters, RopeLayout};
+use crate::elementwise::{self, add, normalize, softmax};
 use crate::kernel;
 use crate::kv::{KvCache, PAGE_POSITIONS, PageLayout, Place, Side};
-use crate::matrix::{Activations, Matrix, Quantize};
+use crate::matrix::{Activations, Matrix, PARALLEL_VALUES_MIN, Quantize};
 
 /// Products in one batch's attention below which threads cost more than they save.
-const PARALLEL_ATTENTION_MIN: usize = 1 << 18;
+const PARALLEL_ATTENTION_MIN: usize = 1 << 16;
 
 /// A matrix and the bias some models add.
 pub struct Linear {
@@ -139,9 +140,8 @@ impl Decoder {
         let mut query = vec![0.0; rows.len() * p.heads * p.head_width];
         let mut key = vec![0.0; rows.len() * p.kv_heads * p.head_width];
         let mut value = vec![0.0; key.len()];
-        layer.query.apply(&input, &mut query);
-        layer.key.apply(&input, &mut key);
-        layer.value.apply(&input, &mut value);
+        let key_and_value = || together(|| layer.key.apply(&input, &mut key), || layer.value.apply(&input, &mut value));
+        together(|| layer.query.apply(&input, &mut query), key_and_value);
         rotations.apply(&mut query);
         rotations.apply(&mut key);
         let kv_width = p.kv_heads * p.head_width;
@@ -157,15 +157,17 @@ impl Decoder {
         add(hidden, &output);
     }
 
-    /// The attention of every row over its sequence's positions up to its own.
+    /// The attention of every row over its sequence's positions up to its own. What one head of keys and values gives
+    /// to a row is a task of its own.
     fn mix(&self, layer: usize, rows: &[Row], caches: &[&mut KvCache], query: &[f32]) -> Vec<f32> {
         let p = &self.parameters;
-        let width = p.heads * p.head_width;
+        let width = p.heads / p.kv_heads * p.head_width;
         let mut mixed = vec![0.0; query.len()];
-        let products: usize = rows.iter().map(|row| (row.position + 1) * width).sum();
+        let products: usize = rows.iter().map(|row| (row.position + 1) * width * p.kv_heads).sum();
         let task = |(index, into): (usize, &mut [f32])| {
-            let row = rows[index];
-            self.mix_row(layer, row.position + 1, caches[row.cache], (&query[index * width..][..width], into));
+            let row = rows[index / p.kv_heads];
+            let head = Head { layer, index: index % p.kv_heads, positions: row.position + 1 };
+            self.mix_head(head, caches[row.cache], (&query[index * width..][..width], into));
         };
         if products < PARALLEL_ATTENTION_MIN || rayon::current_thread_index().is_none() {
             mixed.chunks_exact_mut(width).enumerate().for_each(task);
@@ -175,27 +177,32 @@ impl Decoder {
         mixed
     }
 
-    fn mix_row(&self, layer: usize, positions: usize, cache: &KvCache, (query, into): (&[f32], &mut [f32])) {
-        let p = &self.parameters;
-        let layout = PageLayout::new(p);
-        let scale = 1.0 / (p.head_width as f32).sqrt();
-        let group = p.heads / p.kv_heads;
-        let mut weights = Vec::with_capacity(positions.next_multiple_of(PAGE_POSITIONS));
-        for (head, (query, into)) in query.chunks_exact(p.head_width).zip(into.chunks_exact_mut(p.head_width)).enumerate() {
-            weights.clear();
-            for keys in cache.head(layout, layer, Side::Keys, head / group).take(positions.div_ceil(PAGE_POSITIONS)) {
-                for four in keys.chunks_exact(4 * p.head_width) {
-                    let rows: [&[f32]; 4] = std::array::from_fn(|i| &four[i * p.head_width..][..p.head_width]);
-                    weights.extend(kernel::dots(rows, [query]).map(|score| score[0] * scale));
-                }
+    /// What the queries that share a head of keys and values read from it.
+    fn mix_head(&self, head: Head, cache: &KvCache, (queries, into): (&[f32], &mut [f32])) {
+        let width = self.parameters.head_width;
+        let layout = PageLayout::new(&self.parameters);
+        let pages = head.positions.div_ceil(PAGE_POSITIONS);
+        let keys = || cache.head(layout, head.layer, Side::Keys, head.index).take(pages);
+        // A row of scores for each query.
+        let mut scores = vec![0.0; queries.len() / width * pages * PAGE_POSITIONS];
+        let pairs = queries.chunks(2 * width).zip(scores.chunks_mut(2 * pages * PAGE_POSITIONS));
+        for (queries, scores) in pairs {
+            let (first, second) = queries.split_at(width);
+            let (first_scores, second_scores) = scores.split_at_mut(pages * PAGE_POSITIONS);
+            if second.is_empty() {
+                score(keys(), [first], [first_scores]);
+            } else {
+                score(keys(), [first, second], [first_scores, second_scores]);
             }
-            weights.truncate(positions);
-            softmax(&mut weights);
-            let pages = cache.head(layout, layer, Side::Values, head / group);
-            for (values, weights) in pages.zip(weights.chunks(PAGE_POSITIONS)) {
-                for (values, weight) in values.chunks_exact(p.head_width).zip(weights) {
-                    kernel::accumulate(into, values, *weight);
-                }
+        }
+        let scale = 1.0 / (width as f32).sqrt();
+        for (into, scores) in into.chunks_exact_mut(width).zip(scores.chunks_exact_mut(pages * PAGE_POSITIONS)) {
+            let weights = &mut scores[..head.positions];
+            weights.iter_mut().for_each(|score| *score *= scale);
+            softmax(weights);
+            let values = cache.head(layout, head.layer, Side::Values, head.index);
+            for (values, weights) in values.zip(weights.chunks(PAGE_POSITIONS)) {
+                kernel::accumulate(into, values, weights);
             }
         }
     }
@@ -206,10 +213,12 @@ impl Decoder {
         let input = Activations::new(&normed, p.hidden, quantize([&layer.gate, &layer.up, &layer.up]));
         let mut gate = vec![0.0; hidden.len() / p.hidden * p.intermediate];
         let mut up = vec![0.0; gate.len()];
-        layer.gate.apply(&input, &mut gate);
-        layer.up.apply(&input, &mut up);
-        for (gate, up) in gate.iter_mut().zip(&up) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        together(|| layer.gate.apply(&input, &mut gate), || layer.up.apply(&input, &mut up));
+        if gate.len() < PARALLEL_VALUES_MIN || rayon::current_thread_index().is_none() {
+            elementwise::gate(&mut gate, &up);
+        } else {
+            let parts = gate.par_chunks_mut(p.intermediate).zip(up.par_chunks(p.intermediate));
+            parts.for_each(|(gate, up)| elementwise::gate(gate, up));
         }
         let input = Activations::new(&gate, p.intermediate, layer.down.weight.quantize());
         let mut output = vec![0.0; hidden.len()];
@@ -241,37 +250,40 @@ impl Decoder {
     }
 }
 
+/// Runs both, without a wait between them where there are threads.
+fn together(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    if rayon::current_thread_index().is_none() {
+        first();
+        second();
+    } else {
+        rayon::join(first, second);
+    }
+}
+
 fn quantize(users: [&Linear; 3]) -> Quantize {
     if users.iter().any(|linear| linear.weight.quantize() == Quantize::Yes) { Quantize::Yes } else { Quantize::No }
 }
 
-fn add(into: &mut [f32], values: &[f32]) {
-    for (sum, value) in into.iter_mut().zip(values) {
-        *sum += value;
-    }
+/// A head of keys and values as far as a row sees it.
+#[derive(Clone, Copy)]
+struct Head {
+    layer: usize,
+    index: usize,
+    positions: usize,
 }
 
-/// Root-mean-square normalization of each row.
-fn normalize(rows: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
-    let mut normed = Vec::with_capacity(rows.len());
-    for row in rows.chunks_exact(weight.len()) {
-        let squares = kernel::dots([row], [row])[0][0];
-        let factor = 1.0 / (squares / weight.len() as f32 + epsilon).sqrt();
-        normed.extend(row.iter().zip(weight).map(|(value, weight)| value * factor * weight));
-    }
-    normed
-}
-
-/// Turns scores into weights that sum to one.
-fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - largest).exp();
-        sum += *score;
-    }
-    for score in scores {
-        *score /= sum;
+/// The products of `N` queries and every key, a row of scores for each query.
+fn score<'a, const N: usize>(pages: impl Iterator<Item = &'a [f32]>, queries: [&[f32]; N], mut scores: [&mut [f32]; N]) {
+    let width = queries[0].len();
+    for (page, keys) in pages.enumerate() {
+        for (four, keys) in keys.chunks_exact(4 * width).enumerate() {
+            let keys: [&[f32]; 4] = std::array::from_fn(|key| &keys[key * width..][..width]);
+            for (key, products) in kernel::dots(keys, queries).into_iter().enumerate() {
+                for (scores, product) in scores.iter_mut().zip(products) {
+                    scores[page * PAGE_POSITIONS + four * 4 + key] = product;
+                }
+            }
+        }
     }
 }
 

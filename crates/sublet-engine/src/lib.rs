@@ -22,6 +22,7 @@ mod config;
 mod constraint;
 mod decoder;
 mod detokenize;
+mod elementwise;
 mod engine;
 mod inbox;
 mod kernel;

@@ -6,25 +6,33 @@
 //!
 //! Deliberately absent: general tensors. A decoder needs one operation, `Y = X Wᵀ`.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::kernel::{self, BLOCK, GROUP, GroupRange, Instructions, LANES, QuantizedRow, UnpackedBlock, Work};
-use crate::quant::{BlockFormat, bfloat_to_f32, half_to_f32};
+use crate::kernel::{self, BLOCK, Half, Instructions, RoundedRows, UnpackedBlock, Work};
+use crate::quant::BlockFormat;
 
 /// Weight rows computed together.
 const TILE_ROWS: usize = 4;
 /// Activation rows computed together with f32 weights.
 const TILE_COLUMNS: usize = 3;
+/// Quantized weight rows computed together.
+const QUANTIZED_TILE_ROWS: usize = 3;
 /// Activation rows computed together with quantized weights.
-const QUANTIZED_TILE_COLUMNS: usize = 4;
+const QUANTIZED_TILE_COLUMNS: usize = 2;
 /// Activations kept in the cache while the weights stream past, in values.
 const ACTIVATION_VALUES_CACHED: usize = 64 * 1024;
+/// The same for activations in 8 bits.
+const ROUNDED_VALUES_CACHED: usize = 192 * 1024;
+/// Values below which a second thread takes longer to wake than to help.
+pub const PARALLEL_VALUES_MIN: usize = 1 << 15;
 /// Multiplications below which a second thread costs more than it saves.
 const PARALLEL_PRODUCTS_MIN: usize = 1 << 20;
-/// Weight rows turned at a time.
-const TRANSPOSED_ROWS: usize = 16;
-/// Weight rows handed to a thread at a time.
-const ROWS_PER_TASK: usize = 32;
+/// Rows and columns turned at a time: as many values as a line of the cache has.
+const TURNED: usize = 16;
+/// Weight rows handed to a thread at a time: whole tiles of both kinds.
+const ROWS_PER_TASK: usize = 48;
 
 /// The weights of a matrix, row by row.
 pub enum Storage {
@@ -45,24 +53,39 @@ pub struct Matrix {
 pub struct Activations<'a> {
     values: &'a [f32],
     width: usize,
-    quantized: Vec<QuantizedRow>,
+    rounded: Rounded,
+}
+
+/// Activations in 8 bits: as many as can be in whole tiles, the rest alone.
+#[derive(Default)]
+struct Rounded {
+    tiles: Vec<RoundedRows<QUANTIZED_TILE_COLUMNS>>,
+    rest: Vec<RoundedRows<1>>,
+}
+
+impl Rounded {
+    fn new(values: &[f32], width: usize) -> Self {
+        let whole = values.len() / width / QUANTIZED_TILE_COLUMNS * QUANTIZED_TILE_COLUMNS;
+        let row = |index: usize| &values[index * width..][..width];
+        let tile = |first: usize| RoundedRows::new(std::array::from_fn(|n| row(first * QUANTIZED_TILE_COLUMNS + n)));
+        let tiles = whole / QUANTIZED_TILE_COLUMNS;
+        let tiles = if values.len() < PARALLEL_VALUES_MIN || rayon::current_thread_index().is_none() {
+            (0..tiles).map(tile).collect()
+        } else {
+            (0..tiles).into_par_iter().map(tile).collect()
+        };
+        Self { tiles, rest: (whole..values.len() / width).map(|index| RoundedRows::new([row(index)])).collect() }
+    }
 }
 
 impl<'a> Activations<'a> {
     /// `values` holds whole rows of `width`; `quantize` where a quantized matrix will read them.
     pub fn new(values: &'a [f32], width: usize, quantize: Quantize) -> Self {
-        let quantized = match quantize {
-            Quantize::No => Vec::new(),
-            Quantize::Yes => values
-                .chunks_exact(width)
-                .map(|row| {
-                    let mut quantized = QuantizedRow::default();
-                    quantized.assign(row);
-                    quantized
-                })
-                .collect(),
+        let rounded = match quantize {
+            Quantize::No => Rounded::default(),
+            Quantize::Yes => Rounded::new(values, width),
         };
-        Self { values, width, quantized }
+        Self { values, width, rounded }
     }
 
     fn count(&self) -> usize {
@@ -124,8 +147,8 @@ impl Matrix {
     #[must_use]
     pub fn widened(self) -> Self {
         let storage = match self.storage {
-            Storage::Bf16(values) => Storage::F32(values.into_iter().map(bfloat_to_f32).collect()),
-            Storage::F16(values) => Storage::F32(values.into_iter().map(half_to_f32).collect()),
+            Storage::Bf16(values) => Storage::F32(values.into_iter().map(|bits| Half::Brain.value(bits)).collect()),
+            Storage::F16(values) => Storage::F32(values.into_iter().map(|bits| Half::Ieee.value(bits)).collect()),
             storage @ (Storage::F32(_) | Storage::Blocks(..)) => storage,
         };
         Self { storage, ..self }
@@ -136,8 +159,8 @@ impl Matrix {
         let range = index * self.columns..(index + 1) * self.columns;
         match &self.storage {
             Storage::F32(values) => into.copy_from_slice(&values[range]),
-            Storage::Bf16(values) => widen(&values[range], bfloat_to_f32, into),
-            Storage::F16(values) => widen(&values[range], half_to_f32, into),
+            Storage::Bf16(values) => kernel::widen(Half::Brain, &values[range], into),
+            Storage::F16(values) => kernel::widen(Half::Ieee, &values[range], into),
             Storage::Blocks(format, bytes) => {
                 let mut block = UnpackedBlock::new();
                 let row = self.row_bytes(*format);
@@ -168,13 +191,11 @@ impl Matrix {
         }
         let mut transposed = vec![0.0; output.len()];
         self.multiply_transposed(input, &mut transposed);
-        // Blocks of rows keep what is read and written in the cache.
-        for (index, rows) in transposed.chunks(TRANSPOSED_ROWS * count).enumerate() {
-            for (column, output) in output.chunks_exact_mut(self.rows).enumerate() {
-                for (value, row) in output[index * TRANSPOSED_ROWS..].iter_mut().zip(rows.chunks_exact(count)) {
-                    *value = row[column];
-                }
-            }
+        let turn = |(index, output): (usize, &mut [f32])| turn(&transposed, count, index * TURNED, output, self.rows);
+        if transposed.len() < PARALLEL_VALUES_MIN || rayon::current_thread_index().is_none() {
+            output.chunks_mut(TURNED * self.rows).enumerate().for_each(turn);
+        } else {
+            output.par_chunks_mut(TURNED * self.rows).enumerate().for_each(turn);
         }
     }
 
@@ -194,52 +215,80 @@ impl Matrix {
         let rows = output.len() / count;
         let range = first * self.columns..(first + rows) * self.columns;
         match &self.storage {
-            Storage::F32(values) => multiply_f32(&values[range], input, output),
-            Storage::Bf16(values) => {
-                let mut wide = vec![0.0; rows * self.columns];
-                widen(&values[range], bfloat_to_f32, &mut wide);
-                multiply_f32(&wide, input, output);
-            }
-            Storage::F16(values) => {
-                let mut wide = vec![0.0; rows * self.columns];
-                widen(&values[range], half_to_f32, &mut wide);
-                multiply_f32(&wide, input, output);
-            }
+            Storage::F32(values) => multiply_f32(&values[range], input, 0..count, output),
+            Storage::Bf16(values) => multiply_halves(Half::Brain, &values[range], input, output),
+            Storage::F16(values) => multiply_halves(Half::Ieee, &values[range], input, output),
             Storage::Blocks(format, bytes) => {
                 let row_bytes = self.row_bytes(*format);
                 let weights = &bytes[first * row_bytes..][..rows * row_bytes];
-                kernel::specialized(QuantizedProduct { format: *format, weights, row_bytes, rows: &input.quantized, output });
+                let product = QuantizedProduct { format: *format, weights, row_bytes, rows: &input.rounded, output };
+                kernel::specialized(product);
             }
         }
     }
 }
 
-/// 16-bit weights to f32.
-struct Widening<'a, F> {
-    from: &'a [u16],
-    convert: F,
-    into: &'a mut [f32],
-}
-
-impl<F: Fn(u16) -> f32> Work for Widening<'_, F> {
-    #[inline(always)]
-    fn run(self, _: Instructions) {
-        for (target, source) in self.into.iter_mut().zip(self.from) {
-            *target = (self.convert)(*source);
+/// `output[n][r]` from `transposed[r][n]`, for the columns from `first` on; in squares, whose lines of the cache are
+/// read and written whole.
+fn turn(transposed: &[f32], count: usize, first: usize, output: &mut [f32], rows: usize) {
+    for (index, square) in transposed.chunks(TURNED * count).enumerate() {
+        for (column, output) in output.chunks_exact_mut(rows).enumerate() {
+            for (value, row) in output[index * TURNED..].iter_mut().zip(square.chunks_exact(count)) {
+                *value = row[first + column];
+            }
         }
     }
 }
 
-fn widen(from: &[u16], convert: impl Fn(u16) -> f32, into: &mut [f32]) {
-    kernel::specialized(Widening { from, convert, into });
+/// Activation rows that stay in the cache while weights stream past.
+fn columns_cached(width: usize) -> usize {
+    (ACTIVATION_VALUES_CACHED / width).max(TILE_COLUMNS).next_multiple_of(TILE_COLUMNS)
 }
 
-/// `output[r][n]` for whole rows of f32 `weights`.
-fn multiply_f32(weights: &[f32], input: &Activations<'_>, output: &mut [f32]) {
+/// `output[r][n]` for whole rows of 16-bit `weights`. Few activation rows take the weights as they are; many share
+/// what is widened once.
+fn multiply_halves(half: Half, weights: &[u16], input: &Activations<'_>, output: &mut [f32]) {
     let (width, count) = (input.width, input.count());
-    let columns_cached = (ACTIVATION_VALUES_CACHED / width).max(TILE_COLUMNS).next_multiple_of(TILE_COLUMNS);
-    for from in (0..count).step_by(columns_cached) {
-        let to = (from + columns_cached).min(count);
+    let mut wide = vec![0.0; if count > TILE_COLUMNS { TILE_ROWS * width } else { 0 }];
+    for from in (0..count).step_by(columns_cached(width)) {
+        let columns = from..(from + columns_cached(width)).min(count);
+        for (weights, output) in weights.chunks(TILE_ROWS * width).zip(output.chunks_mut(TILE_ROWS * count)) {
+            if count > TILE_COLUMNS {
+                let wide = &mut wide[..weights.len()];
+                kernel::widen(half, weights, wide);
+                multiply_f32(wide, input, columns.clone(), output);
+            } else if weights.len() == TILE_ROWS * width {
+                half_rows::<TILE_ROWS>(half, weights, input, output);
+            } else {
+                for (weights, output) in weights.chunks_exact(width).zip(output.chunks_exact_mut(count)) {
+                    half_rows::<1>(half, weights, input, output);
+                }
+            }
+        }
+    }
+}
+
+/// As [`tile_rows`] with at most [`TILE_COLUMNS`] activation rows.
+fn half_rows<const M: usize>(half: Half, weights: &[u16], input: &Activations<'_>, output: &mut [f32]) {
+    let left: [&[u16]; M] = std::array::from_fn(|m| &weights[m * input.width..][..input.width]);
+    match input.count() {
+        1 => scatter(kernel::half_dots(half, left, [input.row(0)]), output),
+        2 => scatter(kernel::half_dots(half, left, [input.row(0), input.row(1)]), output),
+        _ => scatter(kernel::half_dots(half, left, [input.row(0), input.row(1), input.row(2)]), output),
+    }
+}
+
+fn scatter<const M: usize, const N: usize>(tile: [[f32; N]; M], output: &mut [f32]) {
+    for (output, sums) in output.chunks_exact_mut(N).zip(tile) {
+        output.copy_from_slice(&sums);
+    }
+}
+
+/// `output[r][n]` for whole rows of f32 `weights` and some of the `columns`.
+fn multiply_f32(weights: &[f32], input: &Activations<'_>, columns: Range<usize>, output: &mut [f32]) {
+    let (width, count) = (input.width, input.count());
+    for from in columns.clone().step_by(columns_cached(width)) {
+        let to = (from + columns_cached(width)).min(columns.end);
         for (weights, output) in weights.chunks(TILE_ROWS * width).zip(output.chunks_mut(TILE_ROWS * count)) {
             if weights.len() == TILE_ROWS * width {
                 tile_rows::<TILE_ROWS>(weights, input, from..to, output);
@@ -252,7 +301,7 @@ fn multiply_f32(weights: &[f32], input: &Activations<'_>, output: &mut [f32]) {
     }
 }
 
-fn tile_rows<const M: usize>(weights: &[f32], input: &Activations<'_>, columns: std::ops::Range<usize>, output: &mut [f32]) {
+fn tile_rows<const M: usize>(weights: &[f32], input: &Activations<'_>, columns: Range<usize>, output: &mut [f32]) {
     let count = input.count();
     let left: [&[f32]; M] = std::array::from_fn(|m| &weights[m * input.width..][..input.width]);
     let mut at = columns.start;
@@ -275,34 +324,64 @@ struct QuantizedProduct<'a> {
     format: BlockFormat,
     weights: &'a [u8],
     row_bytes: usize,
-    rows: &'a [QuantizedRow],
+    rows: &'a Rounded,
     output: &'a mut [f32],
 }
 
 impl Work for QuantizedProduct<'_> {
     #[inline(always)]
     fn run(self, with: Instructions) {
-        let mut sums = vec![[0.0_f32; LANES]; self.rows.len()];
-        let mut block = UnpackedBlock::new();
-        let (row_tiles, row_rest) = self.rows.as_chunks::<QUANTIZED_TILE_COLUMNS>();
-        for (weights, output) in self.weights.chunks_exact(self.row_bytes).zip(self.output.chunks_exact_mut(self.rows.len())) {
-            sums.fill([0.0; LANES]);
-            let mut first_group = 0;
-            for part in weights.chunks(BLOCK / self.format.weights() * self.format.bytes()) {
-                let groups = self.format.unpack(part, &mut block) / GROUP;
-                let range = GroupRange { first_group, groups };
-                let (sum_tiles, sum_rest) = sums.as_chunks_mut::<QUANTIZED_TILE_COLUMNS>();
-                for (rows, sums) in row_tiles.iter().zip(sum_tiles) {
-                    kernel::add_block(with, &block, rows.each_ref(), range, sums);
+        let count = self.rows.tiles.len() * QUANTIZED_TILE_COLUMNS + self.rows.rest.len();
+        let blocks = (self.row_bytes / self.format.bytes() * self.format.weights()).div_ceil(BLOCK);
+        let mut unpacked: [Vec<UnpackedBlock>; QUANTIZED_TILE_ROWS] = std::array::from_fn(|_| vec![UnpackedBlock::new(); blocks]);
+        let tiles_cached = (ROUNDED_VALUES_CACHED / (blocks * BLOCK * QUANTIZED_TILE_COLUMNS)).max(1);
+        // The rest goes with the last tiles; where there are none, there is one round for it.
+        let rounds = self.rows.tiles.len().div_ceil(tiles_cached).max(1);
+        for round in 0..rounds {
+            let first = round * tiles_cached;
+            let tiles = &self.rows.tiles[first..self.rows.tiles.len().min(first + tiles_cached)];
+            let rest = if round + 1 == rounds { &self.rows.rest[..] } else { &[] };
+            let column = first * QUANTIZED_TILE_COLUMNS;
+            let mut rows = self.weights.chunks(QUANTIZED_TILE_ROWS * self.row_bytes).peekable();
+            for output in self.output.chunks_mut(QUANTIZED_TILE_ROWS * count) {
+                let weights = rows.next().unwrap_or_default();
+                for (weights, unpacked) in weights.chunks_exact(self.row_bytes).zip(&mut unpacked) {
+                    for (part, block) in weights.chunks(BLOCK / self.format.weights() * self.format.bytes()).zip(unpacked) {
+                        self.format.unpack(part, block);
+                    }
                 }
-                for (row, sums) in row_rest.iter().zip(sum_rest) {
-                    kernel::add_block(with, &block, [row], range, std::array::from_mut(sums));
+                kernel::prefetch(rows.peek().copied().unwrap_or_default());
+                if weights.len() == QUANTIZED_TILE_ROWS * self.row_bytes {
+                    multiply_unpacked(with, unpacked.each_ref().map(Vec::as_slice), (tiles, rest), (column, output));
+                } else {
+                    for (row, output) in unpacked.iter().zip(output.chunks_exact_mut(count)) {
+                        multiply_unpacked(with, [row.as_slice()], (tiles, rest), (column, output));
+                    }
                 }
-                first_group += groups;
             }
-            for (output, sums) in output.iter_mut().zip(&sums) {
-                *output = kernel::reduce(*sums);
-            }
+        }
+    }
+}
+
+/// `output[m][n]` from the column on.
+#[inline(always)]
+fn multiply_unpacked<const M: usize>(
+    with: Instructions,
+    weights: [&[UnpackedBlock]; M],
+    (tiles, rest): (&[RoundedRows<QUANTIZED_TILE_COLUMNS>], &[RoundedRows<1>]),
+    (column, output): (usize, &mut [f32]),
+) {
+    let count = output.len() / M;
+    for (index, tile) in tiles.iter().enumerate() {
+        let at = column + index * QUANTIZED_TILE_COLUMNS;
+        for (output, sums) in output.chunks_exact_mut(count).zip(kernel::block_products(with, weights, tile)) {
+            output[at..at + QUANTIZED_TILE_COLUMNS].copy_from_slice(&sums);
+        }
+    }
+    for (index, row) in rest.iter().enumerate() {
+        let at = column + tiles.len() * QUANTIZED_TILE_COLUMNS + index;
+        for (output, [sum]) in output.chunks_exact_mut(count).zip(kernel::block_products(with, weights, row)) {
+            output[at] = sum;
         }
     }
 }

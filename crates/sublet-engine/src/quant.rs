@@ -70,34 +70,60 @@ impl BlockFormat {
 
     #[inline(always)]
     fn unpack_groups(self, blocks: &[u8], into: &mut UnpackedBlock) -> usize {
-        let mut unpacked = 0;
-        for (index, block) in blocks.chunks_exact(self.bytes()).take(BLOCK / GROUP).enumerate() {
-            let quants: &mut [i8; GROUP] =
-                (&mut into.quants[index * GROUP..][..GROUP]).try_into().expect("a slice of 32 is an array of 32");
-            let scale = half_at(block, 0);
-            let mut offset = 0.0;
-            match self {
-                Self::Q4_0 => unpack_nibbles(&block[2..18], 0, 8, quants),
-                Self::Q4_1 => {
-                    offset = half_at(block, 2);
-                    unpack_nibbles(&block[4..20], 0, 0, quants);
-                }
-                Self::Q5_0 => unpack_nibbles(&block[6..22], word_at(block, 2), 16, quants),
-                Self::Q5_1 => {
-                    offset = half_at(block, 2);
-                    unpack_nibbles(&block[8..24], word_at(block, 4), 0, quants);
-                }
-                Self::Q8_0 | Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => {
-                    let bytes: [u8; GROUP] = block[2..34].try_into().expect("a slice of 32 is an array of 32");
-                    *quants = each(|at| bytes[at]);
-                }
+        let none = 0;
+        match self {
+            Self::Q4_0 => groups(blocks, into, |block: &[u8; 18], quants| {
+                unpack_nibbles(&block[2..18], 0, 8, quants);
+                (bits_at(block, 0), none)
+            }),
+            Self::Q4_1 => groups(blocks, into, |block: &[u8; 20], quants| {
+                unpack_nibbles(&block[4..20], 0, 0, quants);
+                (bits_at(block, 0), bits_at(block, 2))
+            }),
+            Self::Q5_0 => groups(blocks, into, |block: &[u8; 22], quants| {
+                unpack_nibbles(&block[6..22], word_at(block, 2), 16, quants);
+                (bits_at(block, 0), none)
+            }),
+            Self::Q5_1 => groups(blocks, into, |block: &[u8; 24], quants| {
+                unpack_nibbles(&block[8..24], word_at(block, 4), 0, quants);
+                (bits_at(block, 0), bits_at(block, 2))
+            }),
+            Self::Q8_0 | Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => {
+                groups(blocks, into, |block: &[u8; 34], quants| {
+                    *quants = each(|at| block[2 + at]);
+                    (bits_at(block, 0), none)
+                })
             }
-            into.scales[index * 2..index * 2 + 2].fill(scale);
-            into.offsets[index * 2..index * 2 + 2].fill(offset);
-            unpacked += GROUP;
         }
-        unpacked
     }
+}
+
+/// Unpacks up to eight blocks of one group each; `unpack` gives the halves that are a block's scale and offset.
+#[inline(always)]
+fn groups<const BYTES: usize>(
+    blocks: &[u8],
+    into: &mut UnpackedBlock,
+    unpack: impl Fn(&[u8; BYTES], &mut [i8; GROUP]) -> (u16, u16),
+) -> usize {
+    let (mut scales, mut offsets) = ([0; BLOCK / GROUP], [0; BLOCK / GROUP]);
+    let (blocks, _) = blocks.as_chunks::<BYTES>();
+    for (index, (block, quants)) in blocks.iter().zip(into.quants.as_chunks_mut().0).enumerate().take(BLOCK / GROUP) {
+        (scales[index], offsets[index]) = unpack(block, quants);
+    }
+    // All at once: eight conversions take as many instructions as one.
+    into.scales = twice(scales.map(half_to_f32));
+    into.offsets = twice(offsets.map(half_to_f32));
+    blocks.len().min(BLOCK / GROUP) * GROUP
+}
+
+/// Each value for both halves of a group.
+#[inline(always)]
+fn twice(values: [f32; BLOCK / GROUP]) -> [f32; BLOCK / SUBGROUP] {
+    let mut pairs = [0.0; BLOCK / SUBGROUP];
+    for (pair, value) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+        *pair = [value; 2];
+    }
+    pairs
 }
 
 /// The f32 value of an IEEE half.
@@ -119,7 +145,12 @@ pub fn bfloat_to_f32(bits: u16) -> f32 {
 
 #[inline(always)]
 fn half_at(bytes: &[u8], at: usize) -> f32 {
-    half_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    half_to_f32(bits_at(bytes, at))
+}
+
+#[inline(always)]
+fn bits_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[inline(always)]
@@ -198,13 +229,9 @@ fn unpack_six_bit_scales(block: &[u8], into: &mut UnpackedBlock) {
 
 /// Eight bytes times a factor, each twice.
 #[inline(always)]
-fn spread(words: [u32; 2], factor: f32) -> [f32; BLOCK / SUBGROUP] {
-    let [low, high] = words.map(u32::to_le_bytes);
-    let mut values = [0.0; BLOCK / SUBGROUP];
-    for (pair, byte) in values.as_chunks_mut::<2>().0.iter_mut().zip(low.into_iter().chain(high)) {
-        *pair = [factor * f32::from(byte); 2];
-    }
-    values
+fn spread([low, high]: [u32; 2], factor: f32) -> [f32; BLOCK / SUBGROUP] {
+    let bytes = (u64::from(low) | u64::from(high) << 32).to_le_bytes();
+    twice(bytes.map(|byte| factor * f32::from(byte)))
 }
 
 #[inline(always)]
