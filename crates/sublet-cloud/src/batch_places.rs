@@ -24,13 +24,18 @@ pub(crate) struct Places {
     pub changed: Notify,
 }
 
+/// A batch, and which of its claims: an old one may end after the next has begun.
+type SeatId = (BatchId, u64);
+
 #[derive(Default)]
 struct Desk {
-    seats: BTreeMap<BatchId, Standing>,
+    seats: BTreeMap<SeatId, Standing>,
+    /// Seats that were ever given.
+    given: u64,
     /// Answers that each project was let start; who comes later begins with the least of the others.
     served: BTreeMap<ProjectId, u64>,
     /// Whose line waits until it fits.
-    turn: Option<BatchId>,
+    turn: Option<SeatId>,
     lines: usize,
     answers: usize,
 }
@@ -63,13 +68,13 @@ pub(crate) struct Running {
 /// A batch among those that share the places, until it is dropped.
 pub(crate) struct Seat {
     places: Arc<Places>,
-    batch: BatchId,
+    id: SeatId,
 }
 
 /// The places of one line, until it is dropped.
 pub(crate) struct Taken {
     places: Arc<Places>,
-    batch: BatchId,
+    seat: SeatId,
     answers: usize,
 }
 
@@ -84,8 +89,10 @@ impl Places {
         let least = desk.served.values().min().copied().unwrap_or(0);
         desk.served.entry(project.clone()).or_insert(least);
         let standing = Standing { project: project.clone(), deadline, answers: 0, wants: None, aside: 0 };
-        desk.seats.insert(batch.clone(), standing);
-        Seat { places: Arc::clone(self), batch: batch.clone() }
+        desk.given += 1;
+        let id = (batch.clone(), desk.given);
+        desk.seats.insert(id.clone(), standing);
+        Seat { places: Arc::clone(self), id }
     }
 
     pub fn running(&self) -> Running {
@@ -99,7 +106,7 @@ impl Desk {
     /// Whose turn it is, and how many answers may run in all with his: whoever waits until his line fits, else of the
     /// projects the one that has least, and in it the batch that must end first. Only those count that may start
     /// something beside what else the engine does.
-    fn next(&self, load: EngineLoad) -> Option<(BatchId, usize)> {
+    fn next(&self, load: EngineLoad) -> Option<(SeatId, usize)> {
         let mut firsts: BTreeMap<&ProjectId, First<'_>> = BTreeMap::new();
         for (id, standing) in &self.seats {
             let Some(want) = standing.wants else { continue };
@@ -134,7 +141,7 @@ impl Desk {
 #[derive(Clone, Copy)]
 struct First<'d> {
     deadline: Timestamp,
-    id: &'d BatchId,
+    id: &'d SeatId,
     answers: usize,
     /// Answers in all, with its line.
     allowed: usize,
@@ -144,10 +151,10 @@ impl Seat {
     /// Says what the batch would start, if anything.
     pub fn want(&self, wants: Option<Want>) {
         let mut desk = self.places.desk();
-        let Some(standing) = desk.seats.get_mut(&self.batch) else { return };
+        let Some(standing) = desk.seats.get_mut(&self.id) else { return };
         let steps_back = wants.is_none() && standing.wants.is_some();
         standing.wants = wants;
-        desk.turn.take_if(|turn| steps_back && *turn == self.batch);
+        desk.turn.take_if(|turn| steps_back && *turn == self.id);
         drop(desk);
         if steps_back {
             self.places.changed.notify_waiters();
@@ -156,7 +163,7 @@ impl Seat {
 
     /// Says how many lines wait for something of their own.
     pub fn set_aside(&self, lines: usize) {
-        if let Some(standing) = self.places.desk().seats.get_mut(&self.batch) {
+        if let Some(standing) = self.places.desk().seats.get_mut(&self.id) {
             standing.aside = lines;
         }
     }
@@ -165,11 +172,11 @@ impl Seat {
     pub fn take(&self, load: EngineLoad) -> Option<Taken> {
         let mut desk = self.places.desk();
         let (next, allowed) = desk.next(load)?;
-        if next != self.batch {
+        if next != self.id {
             return None;
         }
         let running = desk.answers;
-        let standing = desk.seats.get_mut(&self.batch)?;
+        let standing = desk.seats.get_mut(&self.id)?;
         let answers = standing.wants?.answers;
         if running > 0 && running + answers > allowed {
             desk.turn = Some(next);
@@ -185,19 +192,19 @@ impl Seat {
         *served = served.saturating_add(u64::try_from(answers).unwrap_or(u64::MAX));
         drop(desk);
         self.places.changed.notify_waiters();
-        Some(Taken { places: Arc::clone(&self.places), batch: self.batch.clone(), answers })
+        Some(Taken { places: Arc::clone(&self.places), seat: self.id.clone(), answers })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut desk = self.places.desk();
-        if let Some(standing) = desk.seats.remove(&self.batch)
+        if let Some(standing) = desk.seats.remove(&self.id)
             && !desk.seats.values().any(|other| other.project == standing.project)
         {
             desk.served.remove(&standing.project);
         }
-        desk.turn.take_if(|turn| *turn == self.batch);
+        desk.turn.take_if(|turn| *turn == self.id);
         drop(desk);
         self.places.changed.notify_waiters();
     }
@@ -208,7 +215,7 @@ impl Drop for Taken {
         let mut desk = self.places.desk();
         desk.lines = desk.lines.saturating_sub(1);
         desk.answers = desk.answers.saturating_sub(self.answers);
-        if let Some(standing) = desk.seats.get_mut(&self.batch) {
+        if let Some(standing) = desk.seats.get_mut(&self.seat) {
             standing.answers = standing.answers.saturating_sub(self.answers);
         }
         drop(desk);
@@ -370,5 +377,24 @@ mod tests {
         let busy = EngineLoad { running: 9, queued: 3, ..IDLE };
         assert!(relaxed.take(busy).is_none());
         assert!(late.take(busy).is_some());
+    }
+
+    #[test]
+    fn a_claim_that_ends_late_leaves_the_next_one_its_seat() {
+        let places = Arc::<Places>::default();
+        let (batch, project) = ("batch_1".parse().unwrap(), "proj_1".parse().unwrap());
+        let join = || places.join(&batch, (&project, Timestamp::from_seconds(1)));
+        let want = Some(Want { answers: 2, urgency: Urgency::Relaxed });
+        let old = join();
+        old.want(want);
+        let running = old.take(IDLE).unwrap();
+        let new = join();
+        drop(old);
+        new.want(want);
+        let taken = new.take(IDLE).unwrap();
+        drop(running);
+        assert_eq!(places.running(), Running { lines: 1, answers: 2, aside: 0 });
+        drop((taken, new));
+        assert_eq!(places.running(), Running::default());
     }
 }

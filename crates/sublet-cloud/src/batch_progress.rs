@@ -295,10 +295,14 @@ impl Progress<'_> {
         if self.waiting.is_empty() {
             self.read_lines().await?;
         }
-        let Some(first) = self.waiting.front() else { return Ok(None) };
-        if first.waited_for.is_none() && self.aside.is_full() {
-            return Ok(None);
+        let is_fresh = self.waiting.front().is_some_and(|first| first.waited_for.is_none());
+        if is_fresh && self.aside.is_full() {
+            // A line that came back goes behind those that may make room.
+            let tried = self.waiting.iter().position(|ready| ready.waited_for.is_some());
+            let Some(tried) = tried.and_then(|place| self.waiting.remove(place)) else { return Ok(None) };
+            self.waiting.push_front(tried);
         }
+        let Some(first) = self.waiting.front() else { return Ok(None) };
         let answers = usize::try_from(first.line.answers).unwrap_or(usize::MAX);
         Ok(Some(Want { answers, urgency: urgency(now, self.forecast(now), self.batch.expires_at) }))
     }

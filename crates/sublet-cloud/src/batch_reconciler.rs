@@ -13,18 +13,20 @@ use std::time::Duration;
 use sublet_core::batch::BatchStatus;
 use sublet_core::id::{BatchId, ProjectId};
 use sublet_core::{BoxFuture, DurationMs, Result, Scope, Timestamp};
-use sublet_store::batch::{self, Batch, BatchEnd, Claim, Problem, Renewal};
+use sublet_store::batch::{self, Batch, BatchEnd, Claim, Problem, Renewal, Waiting};
 use sublet_store::{Tx, batch_line};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batches, CANCELLED};
-use crate::batch_turns::{Turn, plan_change};
+use crate::batch_turns::{TURN, Turn, plan_change};
 
 /// Batches that one process works on at once.
 const HELD_MAX: usize = 8;
 /// Projects with waiting batches that are looked at.
 const WAITING_MAX: i64 = 256;
+/// How long it is known when a project had its last turn: longer ago is long enough.
+const TURNS_KEPT: DurationMs = DurationMs::from_hours(1);
 /// How long a claim lasts without renewal.
 const CLAIM_LIFE: DurationMs = DurationMs::from_seconds(30);
 /// How often claims are renewed.
@@ -48,7 +50,16 @@ struct Held {
     forecast: Forecast,
     /// Set once another batch is to have its turn.
     gives_way: Arc<AtomicBool>,
+    /// When it was.
+    told_at: Option<Timestamp>,
     task: JoinHandle<()>,
+}
+
+impl Held {
+    /// Told to give way, and not able to for longer than a turn takes: others need not wait for it.
+    fn is_stuck(&self, now: Timestamp) -> bool {
+        self.told_at.is_some_and(|told_at| now.since(told_at) >= TURN)
+    }
 }
 
 /// What a process keeps between two passes.
@@ -57,6 +68,8 @@ struct Desk {
     held: BTreeMap<BatchId, Held>,
     /// For whom a batch gave way.
     first: Option<ProjectId>,
+    /// When projects last had a batch begun, for as long as that matters.
+    turns: BTreeMap<ProjectId, Timestamp>,
     renewed_at: Timestamp,
     swept_at: Timestamp,
 }
@@ -108,7 +121,10 @@ impl Batches {
             desk.renewed_at = now;
         }
         while desk.held.len() < HELD_MAX {
-            let Some(batch) = self.claim(desk.first.take(), now).await? else { break };
+            let Some(first) = self.next_project(desk, now).await? else { break };
+            let Some(batch) = self.claim(Some(first), now).await? else { break };
+            desk.turns.retain(|_, at| now.since(*at) < TURNS_KEPT);
+            desk.turns.insert(batch.project.clone(), now);
             tracing::info!(batch = %batch.id, generation = batch.generation, status = batch.status.as_str(), "a batch was claimed");
             let held = self.begin(&batch, now);
             if let Some(stale) = desk.held.insert(batch.id, held) {
@@ -123,6 +139,28 @@ impl Batches {
             desk.swept_at = now;
         }
         Ok(())
+    }
+
+    /// The project whose batch is begun next: the one with the fewest, of these the one whose last turn is longest ago.
+    async fn next_project(&self, desk: &mut Desk, now: Timestamp) -> Result<Option<ProjectId>> {
+        let waiting = self.waiting(desk, now).await?;
+        if let Some(first) = desk.first.take().filter(|first| waiting.iter().any(|one| one.project == *first)) {
+            return Ok(Some(first));
+        }
+        let count = |one: &Waiting| desk.held.values().filter(|held| held.turn.project == one.project).count();
+        Ok(waiting.iter().min_by_key(|one| count(one)).map(|one| one.project.clone()))
+    }
+
+    /// Projects with batches that wait, the one first whose last turn is longest ago.
+    async fn waiting(&self, desk: &Desk, now: Timestamp) -> Result<Vec<Waiting>> {
+        let home = self.files.blobs.home().to_owned();
+        let mut waiting = self.cloud.store.read(home, move |home, tx| Box::pin(batch::waiting(tx, home, now, WAITING_MAX))).await?;
+        for one in &mut waiting {
+            // The row of a batch that has ended says nothing of turns any more.
+            one.last_turn = desk.turns.get(&one.project).map_or(one.last_turn, |at| one.last_turn.max(*at));
+        }
+        waiting.sort_by_key(|one| (one.last_turn, one.expires_at));
+        Ok(waiting)
     }
 
     async fn claim(&self, first: Option<ProjectId>, now: Timestamp) -> Result<Option<Batch>> {
@@ -146,22 +184,23 @@ impl Batches {
             generation: batch.generation,
             forecast: Arc::clone(&worker.forecast),
             gives_way: Arc::clone(&worker.gives_way),
+            told_at: None,
             task: tokio::spawn(worker.run()),
         }
     }
 
     /// Has a batch give way, if one waits that has more right to be worked on. One at a time does.
     async fn share(&self, desk: &mut Desk, now: Timestamp) -> Result<()> {
-        if desk.held.values().any(|held| held.gives_way.load(Ordering::Acquire)) {
+        if desk.held.values().any(|held| held.told_at.is_some() && !held.is_stuck(now)) {
             return Ok(());
         }
-        let home = self.files.blobs.home().to_owned();
-        let waiting = self.cloud.store.read(home, move |home, tx| Box::pin(batch::waiting(tx, home, now, WAITING_MAX))).await?;
-        let turns: Vec<Turn> = desk.held.values().map(|held| held.turn.clone()).collect();
+        let waiting = self.waiting(desk, now).await?;
+        let turns: Vec<Turn> = desk.held.values().filter(|held| held.told_at.is_none()).map(|held| held.turn.clone()).collect();
         let Some(change) = plan_change(&turns, &waiting, now) else { return Ok(()) };
-        if let Some(held) = desk.held.get(&change.batch) {
+        if let Some(held) = desk.held.get_mut(&change.batch) {
             tracing::info!(batch = %change.batch, project = %change.to, "a batch gives way to another project or an earlier deadline");
             held.gives_way.store(true, Ordering::Release);
+            held.told_at = Some(now);
             desk.first = Some(change.to);
         }
         Ok(())
@@ -243,6 +282,10 @@ impl Worker {
                 Ok(false) => return,
                 Err(error) => {
                     tracing::warn!(batch = %self.id, ?error, "a batch could not go on; it is tried again");
+                    // Nothing of it is under way: lines that run end before their step does.
+                    if self.gives_way() && self.let_go(self.batches.now()).await.is_ok() {
+                        return;
+                    }
                     tokio::time::sleep(FAILURE_PAUSE).await;
                 }
             }

@@ -10,7 +10,7 @@ use sublet_core::{DurationMs, Timestamp};
 use sublet_store::batch::Waiting;
 
 /// How long a project keeps its only batch at work while another project has none.
-const TURN: DurationMs = DurationMs::from_seconds(60);
+pub(crate) const TURN: DurationMs = DurationMs::from_seconds(60);
 
 /// A batch that is worked on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,13 +45,12 @@ pub(crate) fn plan_change(held: &[Turn], waiting: &[Waiting], now: Timestamp) ->
     if most > count(&poorest.project) + 1 {
         return last(richest).and_then(|turn| change(turn, &poorest.project));
     }
-    let sooner = waiting.iter().find_map(|one| last(&one.project).filter(|turn| one.expires_at < turn.expires_at));
-    if let Some(turn) = sooner {
-        return change(turn, &turn.project);
-    }
     let longest = held.iter().min_by_key(|turn| (turn.since, turn.batch.clone()))?;
-    let is_over = count(&poorest.project) == 0 && now.since(longest.since) >= TURN;
-    if is_over { change(longest, &poorest.project) } else { None }
+    if count(&poorest.project) == 0 && now.since(longest.since) >= TURN {
+        return change(longest, &poorest.project);
+    }
+    let sooner = waiting.iter().find_map(|one| last(&one.project).filter(|turn| one.expires_at < turn.expires_at));
+    sooner.and_then(|turn| change(turn, &turn.project))
 }
 
 #[cfg(test)]
@@ -98,6 +97,7 @@ mod tests {
             ("in every project", "a:5@0 a:9@0 b:50@0 b:60@0", "a:10 b:55", "3 b"),
             ("one each: the turn is not over", "a:9@50 b:9@60", "c:9", ""),
             ("one each: the longest turn is over", "a:9@45 b:9@39", "c:9", "1 c"),
+            ("a turn that is over goes before an earlier deadline", "a:50@0 b:9@50", "c:99 a:40", "0 c"),
             ("the project whose turn is longest ago", "a:9@0 b:9@0", "d:99 c:9", "0 d"),
         ];
         for (what, is_held, waits, expected) in cases {

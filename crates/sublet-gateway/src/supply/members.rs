@@ -34,17 +34,15 @@ pub(crate) fn members(object: &str) -> Members<'_> {
     Members { text: object, at: if is_object { start + 1 } else { object.len() } }
 }
 
-/// The members of an object that has so few at most, each given once.
-pub(crate) fn distinct(object: &str, most: usize) -> Option<Vec<Member<'_>>> {
-    let mut all: Vec<Member<'_>> = Vec::with_capacity(8);
+/// The members of an object that has so few at most, each given once, with their names.
+pub(crate) fn distinct(object: &str, most: usize) -> Option<Vec<(Cow<'_, str>, Member<'_>)>> {
+    let mut all: Vec<(Cow<'_, str>, Member<'_>)> = Vec::with_capacity(8);
     for member in members(object) {
-        let is_known = |known: &Member<'_>| {
-            if known.is_escaped || member.is_escaped { known.name() == member.name() } else { known.key == member.key }
-        };
-        if all.len() == most || all.iter().any(is_known) {
+        let name = member.name();
+        if all.len() == most || all.iter().any(|(known, _)| *known == name) {
             return None;
         }
-        all.push(member);
+        all.push((name, member));
     }
     Some(all)
 }

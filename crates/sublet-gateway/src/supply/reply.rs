@@ -82,10 +82,10 @@ fn said_bytes(message: &RawValue) -> Result<usize, Unreadable> {
         return Ok(0);
     }
     let members = fields(text).ok_or(Unreadable("a message of another shape"))?;
-    Ok(members.iter().map(|member| (member.name(), member.value)).filter(|(name, _)| name != "role").map(value_bytes).sum())
+    Ok(members.iter().filter(|(name, _)| name != "role").map(|(name, member)| value_bytes(name, member.value)).sum())
 }
 
-fn value_bytes((name, text): (Cow<'_, str>, &str)) -> usize {
+fn value_bytes(name: &str, text: &str) -> usize {
     if matches!(text, "null" | "\"\"" | "[]" | "{}" | "false") {
         return 0;
     }
@@ -160,7 +160,7 @@ impl Seen {
 
 /// What an object says, if a JSON value is one and has few enough fields, each given once: which of two counts would be
 /// anybody's guess.
-fn fields(object: &str) -> Option<Vec<Member<'_>>> {
+fn fields(object: &str) -> Option<Vec<(Cow<'_, str>, Member<'_>)>> {
     if object.trim_ascii_start().starts_with('{') { distinct(object, FIELDS_MAX) } else { None }
 }
 
