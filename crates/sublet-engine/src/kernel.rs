@@ -265,6 +265,7 @@ pub fn specialized(work: impl Work) {
 }
 
 /// Sums the lanes in one fixed order.
+#[inline(always)]
 pub fn reduce(lanes: [f32; LANES]) -> f32 {
     let four = [lanes[0] + lanes[4], lanes[1] + lanes[5], lanes[2] + lanes[6], lanes[3] + lanes[7]];
     (four[0] + four[2]) + (four[1] + four[3])
@@ -327,7 +328,8 @@ mod avx2 {
         __m128i, __m256, __m256i, _mm_load_sd, _mm_loadu_si128, _mm256_abs_epi8, _mm256_broadcastsd_pd, _mm256_castpd_ps,
         _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_permutevar_ps, _mm256_set1_epi16,
-        _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_sign_epi8, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi32,
+        _mm256_storeu_ps,
     };
 
     /// Values of a row that are summed in registers while all rows go by.
@@ -494,7 +496,10 @@ mod avx2 {
         for (index, groups) in rows.groups.chunks(BLOCK / GROUP).enumerate() {
             let blocks: [&UnpackedBlock; M] = std::array::from_fn(|m| &weights[m][index]);
             for (here, group) in groups.iter().enumerate().take(BLOCK / GROUP) {
-                let activations: [__m256i; N] = std::array::from_fn(|n| load_group(&group.quants[n]));
+                let mut activations = [_mm256_setzero_si256(); N];
+                for (values, quants) in activations.iter_mut().zip(&group.quants) {
+                    *values = load_group(quants);
+                }
                 for m in 0..M {
                     let quants = load_group(&blocks[m].quants.as_chunks().0[here]);
                     let sizes = _mm256_abs_epi8(quants);
@@ -516,7 +521,14 @@ mod avx2 {
                 }
             }
         }
-        totals.map(|totals| totals.map(|total| reduce(store(total))))
+        // Loops and not closures, which would be calls.
+        let mut result = [[0.0; N]; M];
+        for (result, totals) in result.iter_mut().zip(totals) {
+            for (result, total) in result.iter_mut().zip(totals) {
+                *result = reduce(store(total));
+            }
+        }
+        result
     }
 }
 
