@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gateway import Programs, call, free_port, is_ready, wait_until
+from gateway import Programs, call, free_port, is_ready, processor_seconds, wait_until
 
 try:
     import engine_model as model
@@ -50,10 +50,11 @@ class Prompts:
 
 
 class Sublet:
-    def __init__(self, programs, binary, files):
+    def __init__(self, programs, options, files):
         data, port = programs.folder / "data", free_port()
-        command = [binary, "up", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}"]
-        programs.start("sublet", command, env={**os.environ, "SUBLET_LOG": "warn"})
+        command = [options.binary, "up", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}"]
+        process = programs.start("sublet", command, env={**os.environ, "SUBLET_LOG": "warn"})
+        self.clock = (lambda: processor_seconds(process.pid)) if options.processor else time.perf_counter
         if not wait_until("sublet", lambda: (data / "credentials.json").exists() and is_ready(port)):
             raise SystemExit("Sublet did not start")
         keys = json.loads((data / "credentials.json").read_text())
@@ -84,10 +85,10 @@ class Sublet:
 
     def seconds(self, kind, prompts, count):
         """From the first request to the last whole answer, all at once."""
-        begun = time.perf_counter()
+        begun = self.clock()
         with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
             list(pool.map(lambda prompt: self.complete(kind, prompt, count), prompts))
-        return time.perf_counter() - begun
+        return self.clock() - begun
 
     def first_token(self, kind, prompt):
         """Seconds to the first event of a stream, and tokens of the prompt that were kept."""
@@ -114,8 +115,10 @@ class Sublet:
 class Llama:
     """A process that has loaded one file into llama.cpp."""
 
-    def __init__(self, programs, file, threads):
-        command = [sys.executable, str(Path(__file__).with_name("engine_llama.py")), str(file), str(threads), "768", "8"]
+    def __init__(self, programs, options, file):
+        threads = len(os.sched_getaffinity(0))
+        clock = "process_time" if options.processor else "perf_counter"
+        command = [sys.executable, str(Path(__file__).with_name("engine_llama.py")), clock, str(file), str(threads), "768", "8"]
         with open(programs.folder / f"llama-{file.stem}.log", "w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         programs.running.append(self.process)
@@ -228,8 +231,7 @@ PLANS = {
 
 
 def measure(options, files, sublet, llamas):
-    """Tokens a second of every plan, in turns. Other programs of the machine only ever slow a round, and threads that
-    wait for each other by spinning most of all; so the best round is compared, and the median shown beside it."""
+    """Tokens a second of every plan, in turns; a table of medians."""
     seen, prompts = {}, Prompts(time.time_ns())
     for number in range(options.rounds + 1):
         for kind in files:
@@ -245,13 +247,13 @@ def measure(options, files, sublet, llamas):
     for kind in files:
         for plan in PLANS:
             own, other = (seen.get((kind, plan, name)) for name in ("Sublet", "llama.cpp"))
-            ratio = f"{max(own) / max(other):.2f}" if other else "–"
+            ratio = f"{statistics.median(own) / statistics.median(other):.2f}" if other else "–"
             lines.append(f"| {kind} | {plan} | {spread(own)} | {spread(other) if other else '–'} | {ratio} |")
     return "\n".join(lines)
 
 
 def spread(speeds):
-    return f"{max(speeds):.1f} ({statistics.median(speeds):.1f})"
+    return f"{statistics.median(speeds):.1f} ({min(speeds):.1f} – {max(speeds):.1f})"
 
 
 def measure_prefix(options, files, sublet):
@@ -277,6 +279,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, help="a folder that keeps the models for the next time")
     parser.add_argument("--only", help="comma-separated formats")
+    parser.add_argument("--processor", action="store_true", help="one thread each, measured in processor time")
     parser.add_argument("--check", action="store_true", help="only the logits")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sublet-bench-") as folder:
@@ -291,21 +294,24 @@ def main():
 
 
 def run(options, programs):
+    if options.processor:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with_llama, threads = has_llama(), len(os.sched_getaffinity(0))
     kept = options.models or programs.folder / "models"
     kept.mkdir(parents=True, exist_ok=True)
     files = make(kept, with_llama)
     files = {kind: file for kind, file in files.items() if not options.only or kind in options.only.split(",")}
-    sublet = Sublet(programs, options.binary, files)
-    llamas = {kind: Llama(programs, file, threads) for kind, file in files.items()} if with_llama else {}
+    sublet = Sublet(programs, options, files)
+    llamas = {kind: Llama(programs, options, file) for kind, file in files.items()} if with_llama else {}
     version = next((llama.version for llama in llamas.values()), "absent")
-    print(f"A Llama of {model.parameters() / 1e6:.0f} million random weights, {threads} threads; llama-cpp-python {version}.\n")
+    print(f"A Llama of {model.parameters() / 1e6:.0f} million random weights, threads: {threads}; llama-cpp-python {version}.\n")
     print("| weights | engine | largest difference in a log-probability | mean | allowed | likeliest token | agrees |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     good = all([check(kind, file, sublet, llamas.get(kind), programs.folder) for kind, file in files.items()])
     if options.check:
         return good
-    print(f"\nThe best of {options.rounds} rounds, and the median; output of {OUTPUT} tokens after a prompt of {PROMPT}.\n")
+    what = "Tokens a second of processor time. " if options.processor else ""
+    print(f"\n{what}Medians of {options.rounds} rounds; output of {OUTPUT} tokens after a prompt of {PROMPT}.\n")
     print(measure(options, files, sublet, llamas))
     return measure_prefix(options, files, sublet) and good
 

@@ -3,6 +3,7 @@
 #
 #   bench/engine.sh                    everything, in about fifteen minutes behind the build
 #   bench/engine.sh --rounds 1         a quick look
+#   bench/engine.sh --processor        one thread each in processor time, for a machine that has other work as well
 #   bench/engine.sh --check            only the logits
 #   bench/engine.sh --models FOLDER    keeps the models (0.7 GB) for the next time
 #   BINARY=path bench/engine.sh        with a program that was built already
