@@ -88,6 +88,7 @@ text_schemas! {
     /// A place by its short name.
     RegionText = json_schema!({ "type": "string", "pattern": "^[a-z0-9-]{1,32}$" });
     /// Who answered a request.
+    MeasuredText = json_schema!({ "type": "string", "enum": ["engine", "estimated", "bounded"] });
     ServedByText = json_schema!({ "type": "string", "enum": ["engine", "fleet", "supplier"] });
     /// How a request ended.
     OutcomeText = json_schema!({

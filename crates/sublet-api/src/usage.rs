@@ -6,13 +6,13 @@ use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ChargeId, KeyId, ProjectId, RequestId};
 use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
-use sublet_core::usage::Outcome;
+use sublet_core::usage::{Measured, Outcome};
 
 use crate::list::Cursor;
 use crate::money::Money;
 use crate::object::{BucketTag, CompletionsUsageTag, CostsTag, PageTag, RequestTag, UsageTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, OutcomeText, PriceVersionText, ServedByText, TierText};
+use crate::schema::{IdText, MeasuredText, NoticeText, OutcomeText, PriceVersionText, ServedByText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// Settled usage of a stretch of time, one line for each thing with its own price.
@@ -153,6 +153,10 @@ pub struct Request {
     #[schemars(with = "ServedByText")]
     pub served_by: ServedBy,
     pub usage: RequestTokens,
+    /// Who counted these tokens: the engine that produced them; nobody, so that they are estimated; or an engine that
+    /// counted more than is possible, of which what is possible was charged.
+    #[schemars(with = "MeasuredText")]
+    pub measured: Measured,
     pub cost: Money,
     #[schemars(with = "PriceVersionText")]
     pub price_version: PriceVersion,

@@ -78,6 +78,7 @@ pub async fn get_request(app: App, context: Context) -> Result<Answer> {
             cached_input_tokens: count(record.tokens.cached_input.get())?,
             output_tokens: count(record.tokens.output.get())?,
         },
+        measured: record.measured,
         cost: money(cost, event.currency),
         price_version: record.price_version.clone(),
         charges: usage.charges.iter().map(|charge| charge.id.clone()).collect(),

@@ -140,7 +140,7 @@ fn the_books_say_what_is_owed(server: &Server, maker: &Supplier, (supplier, vers
     assert_eq!(failed.status, 502, "{}", failed.text());
     server.wait_until_settled();
     let request = server.see(&format!("/v1/requests/{}", text(&answer["id"])), &server.keys.project);
-    assert_eq!(request["served_by"], "supplier", "{request}");
+    assert_eq!((&request["served_by"], &request["measured"]), (&json!("supplier"), &json!("bounded")), "{request}");
     assert_eq!(server.figure("sublet_requests_unsold_total"), 1);
 
     let margins = server.see("/operator/v1/reports/margins", operator);
