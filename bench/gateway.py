@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -174,7 +175,10 @@ model_list:
     litellm_params: {{ model: openai/m, api_base: "http://{upstream}/v1", api_key: none }}
 """)
     command = [found, "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    return Gateway("LiteLLM", f"127.0.0.1:{port}", programs.start("litellm", command))
+    # It does not start without a key that nobody can guess.
+    key = f"sk-{secrets.token_hex(24)}"
+    process = programs.start("litellm", command, env={**os.environ, "LITELLM_MASTER_KEY": key, "LITELLM_LOG": "ERROR"})
+    return Gateway("LiteLLM", f"127.0.0.1:{port}", process, key)
 
 
 def start_sublet(binary):
