@@ -121,8 +121,8 @@ impl Batches {
             desk.renewed_at = now;
         }
         while desk.held.len() < HELD_MAX {
-            let Some(first) = self.next_project(desk, now).await? else { break };
-            let Some(batch) = self.claim(Some(first), now).await? else { break };
+            let Some(project) = self.next_project(desk, now).await? else { break };
+            let Some(batch) = self.claim(project, now).await? else { break };
             desk.turns.retain(|_, at| now.since(*at) < TURNS_KEPT);
             desk.turns.insert(batch.project.clone(), now);
             tracing::info!(batch = %batch.id, generation = batch.generation, status = batch.status.as_str(), "a batch was claimed");
@@ -163,9 +163,9 @@ impl Batches {
         Ok(waiting)
     }
 
-    async fn claim(&self, first: Option<ProjectId>, now: Timestamp) -> Result<Option<Batch>> {
+    async fn claim(&self, project: ProjectId, now: Timestamp) -> Result<Option<Batch>> {
         let home = self.files.blobs.home().to_owned();
-        let claim = Claim { owner: self.owner.clone(), home, first, now, until: now.plus(CLAIM_LIFE) };
+        let claim = Claim { owner: self.owner.clone(), home, project, now, until: now.plus(CLAIM_LIFE) };
         self.cloud.store.write(claim, |claim, tx| Box::pin(batch::claim(tx, claim))).await
     }
 

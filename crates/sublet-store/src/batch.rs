@@ -257,33 +257,23 @@ pub async fn reads_file(tx: &mut Tx, file: &FileId) -> Result<bool> {
 pub struct Claim {
     pub owner: GatewayId,
     pub home: String,
-    /// Whose turn it is, if somebody gave way to it.
-    pub first: Option<ProjectId>,
+    /// Whose turn it is.
+    pub project: ProjectId,
     pub now: Timestamp,
     pub until: Timestamp,
 }
 
-/// Claims a batch that nobody works on: of the project whose turn it is, else of the one that has the fewest claimed
-/// ones, the one that must end first.
+/// Claims the batch of a project that must end first of those that nobody works on.
 pub async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Option<Batch>> {
     let row = tx
         .fetch_optional(
             concat!(
                 "UPDATE batches SET owner = $1, claimed_until = $2, generation = generation + 1 WHERE id = (
-                 SELECT b.id FROM batches b WHERE b.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
-                     AND b.home = $3 AND b.claimed_until <= $4
-                 ORDER BY CASE WHEN b.project_id = $5 THEN 0 ELSE 1 END,
-                     (SELECT COUNT(*) FROM batches o WHERE o.project_id = b.project_id AND o.claimed_until > $4
-                     AND o.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')), b.expires_at, b.id LIMIT 1) RETURNING ",
+                 SELECT id FROM batches WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+                     AND project_id = $5 AND home = $3 AND claimed_until <= $4 ORDER BY expires_at, id LIMIT 1) RETURNING ",
                 columns!()
             ),
-            params![
-                claim.owner.as_str(),
-                claim.until,
-                claim.home.as_str(),
-                claim.now,
-                claim.first.as_ref().map_or("", ProjectId::as_str)
-            ],
+            params![claim.owner.as_str(), claim.until, claim.home.as_str(), claim.now, claim.project.as_str()],
         )
         .await?;
     row.as_ref().map(from_row).transpose()
