@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
 use sublet_core::supply::{BaseUrl, EngineKind, ReplicaSource, ReplicaState, SecretName};
+use sublet_core::tokenizer::TokenizerName;
 
 use crate::list::list_query;
 use crate::object::{RemoteModelTag, ReplicaTag};
@@ -27,6 +28,9 @@ pub struct RemoteModel {
     /// The only organizations that may call it; null is everybody.
     #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
     pub organizations: Option<Vec<OrganizationId>>,
+    /// The name of the tokenizer that counts what its servers do not; null is none, and it is estimated from bytes.
+    #[schemars(with = "Option<String>")]
+    pub tokenizer: Option<TokenizerName>,
     /// A price is in force; without one it is not served.
     pub priced: bool,
     pub created_at: UnixSeconds,
@@ -47,6 +51,11 @@ pub struct CreateRemoteModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
     pub organizations: Option<Vec<OrganizationId>>,
+    /// A folder in the folder `tokenizers` of every serving process' data directory, which holds the model's
+    /// `tokenizer.json`, and its `tokenizer_config.json` and `chat_template.jinja` if there are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub tokenizer: Option<TokenizerName>,
 }
 
 /// Body that changes a remote model; what is left out stays.
@@ -61,6 +70,9 @@ pub struct ChangeRemoteModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<IdText<OrganizationId>>>")]
     pub organizations: Option<Vec<OrganizationId>>,
+    /// An empty name takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// A server that speaks OpenAI's API.

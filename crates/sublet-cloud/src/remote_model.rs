@@ -12,6 +12,7 @@ use sublet_core::supplier::{CostPrice, SupplierTerms};
 use sublet_core::supply::{
     Audience, BaseUrl, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName,
 };
+use sublet_core::tokenizer::TokenizerName;
 use sublet_core::{Error, ErrorCode, Result, Scope, TokenCount};
 use sublet_money::sku::ModelName;
 use sublet_store::change::{self, Subject};
@@ -75,6 +76,7 @@ impl RemoteModelBook {
                 context_window: row.context_window,
                 output_max: row.output_max,
                 audience: row.audience,
+                tokenizer: row.tokenizer,
                 replicas: replicas.remove(&row.id).unwrap_or_default(),
             };
             (row.name, Arc::new(model))
@@ -107,6 +109,7 @@ pub struct NewRemoteModel {
     /// `None` is the context window.
     pub output_max: Option<TokenCount>,
     pub audience: Audience,
+    pub tokenizer: Option<TokenizerName>,
 }
 
 /// What can be changed of a remote model; `None` stays.
@@ -115,6 +118,8 @@ pub struct RemoteModelChange {
     pub context_window: Option<TokenCount>,
     pub output_max: Option<TokenCount>,
     pub audience: Option<Audience>,
+    /// Some of none takes it away.
+    pub tokenizer: Option<Option<TokenizerName>>,
 }
 
 /// What a new replica needs.
@@ -192,6 +197,7 @@ impl Cloud {
             context_window: new.context_window,
             output_max,
             audience: new.audience,
+            tokenizer: new.tokenizer,
             generation: 1,
             created_at: self.now(),
         };
@@ -241,10 +247,12 @@ impl Cloud {
                     row.context_window = change.context_window.unwrap_or(row.context_window);
                     row.output_max = change.output_max.unwrap_or(row.output_max.min(row.context_window));
                     row.audience = change.audience.clone().unwrap_or(row.audience);
+                    row.tokenizer = change.tokenizer.clone().unwrap_or(row.tokenizer);
                     check_sizes(row.context_window, row.output_max)?;
                     check_audience(tx, &row.audience).await?;
                     remote_model::update(tx, &row).await?;
-                    let detail = format!("context {}, output {}", row.context_window, row.output_max);
+                    let tokenizer = row.tokenizer.as_ref().map_or("none", TokenizerName::as_str);
+                    let detail = format!("context {}, output {}, tokenizer {tokenizer}", row.context_window, row.output_max);
                     cloud.changed(tx, actor, ("remote_model.change", id.as_str(), detail)).await?;
                     Ok(RemoteModelRow { generation: row.generation + 1, ..row })
                 })

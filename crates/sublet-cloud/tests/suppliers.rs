@@ -63,8 +63,14 @@ fn replica_of(model: &ModelId, supplier: Option<&OrganizationId>) -> NewReplica 
 async fn buy_from(cloud: &TestCloud, currency: Currency) -> Bought {
     let supplier = supplier_in(cloud, currency).await;
     let (context_window, audience) = (TokenCount::new(100), Audience::Everyone);
-    let new =
-        NewRemoteModel { name: "far/mini".to_owned(), owned_by: "maker".to_owned(), context_window, output_max: None, audience };
+    let new = NewRemoteModel {
+        name: "far/mini".to_owned(),
+        owned_by: "maker".to_owned(),
+        context_window,
+        output_max: None,
+        audience,
+        tokenizer: None,
+    };
     let model = created(cloud.cloud.create_remote_model(&operator(), new, &[]).await).id;
     let replica = created(cloud.cloud.create_replica(&operator(), replica_of(&model, Some(&supplier))).await).replica.id;
     Bought { supplier, model, replica }

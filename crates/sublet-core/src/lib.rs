@@ -36,6 +36,7 @@ pub mod supplier;
 pub mod supply;
 pub mod tier;
 pub mod time;
+pub mod tokenizer;
 pub mod usage;
 
 pub use clock::{Clock, IdMint, Rng};

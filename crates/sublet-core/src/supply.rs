@@ -14,6 +14,7 @@ use crate::id::{OrganizationId, ReplicaId};
 use crate::quantity::TokenCount;
 use crate::supplier::{CostPrice, SupplierTerms};
 use crate::time::Timestamp;
+use crate::tokenizer::TokenizerName;
 
 /// Most replicas of one model.
 pub const REPLICAS_MAX: usize = 256;
@@ -34,6 +35,8 @@ pub struct RemoteModel {
     /// Output tokens of one answer, at most.
     pub output_max: TokenCount,
     pub audience: Audience,
+    /// Counts what its servers do not.
+    pub tokenizer: Option<TokenizerName>,
     pub replicas: Vec<Arc<Replica>>,
 }
 

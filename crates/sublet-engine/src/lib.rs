@@ -20,6 +20,7 @@ mod apart;
 mod architecture;
 mod config;
 mod constraint;
+mod counter;
 mod decoder;
 mod detokenize;
 mod elementwise;
@@ -48,5 +49,6 @@ mod test_model;
 mod tests;
 
 pub use config::EngineConfig;
+pub use counter::ChatTokenizer;
 pub use engine::Engine;
 pub use load::{EmbeddedFiles, ModelSource};

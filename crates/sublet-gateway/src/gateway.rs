@@ -8,6 +8,7 @@ use sublet_core::engine::ModelEngine;
 use sublet_core::id::OrganizationId;
 use sublet_core::response::ResponseStore;
 use sublet_core::supply::{Catalogue, SecretSource};
+use sublet_core::tokenizer::Tokenizers;
 use sublet_core::usage::UsageSink;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, IdMint, Nanos, Result};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -43,6 +44,7 @@ pub struct GatewayPorts {
     pub catalogue: Arc<dyn Catalogue>,
     pub responses: Arc<dyn ResponseStore>,
     pub secrets: Arc<dyn SecretSource>,
+    pub tokenizers: Arc<dyn Tokenizers>,
     pub ids: IdMint,
     pub journal: Arc<dyn JournalDirectory>,
 }
@@ -139,7 +141,7 @@ impl Gateway {
             idempotency: Idempotency::new(config.idempotency_entries_max),
             admission: ports.admission,
             engine: ports.engine,
-            supply: Arc::new(Supply::new(ports.catalogue, ports.secrets, Arc::clone(&clock), config.supply)?),
+            supply: Arc::new(Supply::new((ports.catalogue, ports.secrets, ports.tokenizers), Arc::clone(&clock), config.supply)?),
             responses: ports.responses,
             ids: ports.ids,
             clock,

@@ -171,7 +171,7 @@ impl Prepared {
                 let paid = TokenCount::new(i64::try_from(allowance.tokens()).unwrap_or(i64::MAX));
                 let order = Order {
                     model: Arc::clone(model),
-                    path: relayed.kind.path(),
+                    kind: relayed.kind,
                     body: relayed.body.clone(),
                     streamed: relayed.stream,
                     output_max: output_max(relayed, (model, !bids.is_empty()), lot.payment, paid),

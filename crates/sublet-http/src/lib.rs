@@ -58,6 +58,7 @@ use sublet_cloud::compute::Compute;
 use sublet_core::BoxFuture;
 use sublet_core::engine::{ModelEngine, ModelInfo};
 use sublet_core::id::ReplicaId;
+use sublet_core::tokenizer::TokenizerName;
 
 pub use router::{DataPlane, router};
 
@@ -71,6 +72,8 @@ pub trait Process: Send + Sync {
     fn import_model(&self, path: String, name: Option<String>) -> BoxFuture<'_, sublet_core::Result<ModelInfo>>;
     /// How this process sees a replica; `None` if it never asked it.
     fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen>;
+    /// Whether this process can count with a tokenizer.
+    fn check_tokenizer<'a>(&'a self, name: &'a TokenizerName) -> BoxFuture<'a, sublet_core::Result<()>>;
 }
 
 /// Everything handlers use. Cheap to clone.

@@ -10,6 +10,7 @@ use sublet_cloud::supplier::TermsChange;
 use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
 use sublet_core::supplier::SupplierTerms;
 use sublet_core::supply::{Audience, ReplicaSource};
+use sublet_core::tokenizer::TokenizerName;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::App;
@@ -34,6 +35,7 @@ fn to_wire(app: &App, row: &RemoteModelRow) -> Result<wire::RemoteModel> {
             Audience::Everyone => None,
             Audience::Only(organizations) => Some(organizations.clone()),
         },
+        tokenizer: row.tokenizer.clone(),
         priced: is_priced(app, &row.name),
         created_at: row.created_at.into(),
     })
@@ -77,12 +79,16 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateRemoteModel = context.body()?;
+    if let Some(tokenizer) = &body.tokenizer {
+        app.process.check_tokenizer(tokenizer).await?;
+    }
     let new = NewRemoteModel {
         name: body.name,
         owned_by: body.owned_by,
         context_window: tokens(body.context_window, "context_window")?,
         output_max: body.max_output_tokens.map(|most| tokens(most, "max_output_tokens")).transpose()?,
         audience: body.organizations.map_or(Audience::Everyone, Audience::Only),
+        tokenizer: body.tokenizer,
     };
     let served_here: Vec<String> = app.engine.models().into_iter().map(|model| model.name).collect();
     let row = match app.cloud.create_remote_model(&context.call()?, new, &served_here).await? {
@@ -100,10 +106,20 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 pub async fn change(app: App, context: Context) -> Result<Answer> {
     let id: ModelId = context.path("id")?;
     let body: wire::ChangeRemoteModel = context.body()?;
+    let tokenizer = match body.tokenizer.as_deref() {
+        None => None,
+        Some("") => Some(None),
+        Some(name) => {
+            let name: TokenizerName = name.parse()?;
+            app.process.check_tokenizer(&name).await?;
+            Some(Some(name))
+        }
+    };
     let change = RemoteModelChange {
         context_window: body.context_window.map(|count| tokens(count, "context_window")).transpose()?,
         output_max: body.max_output_tokens.map(|count| tokens(count, "max_output_tokens")).transpose()?,
         audience: body.organizations.map(audience),
+        tokenizer,
     };
     json(&to_wire(&app, &app.cloud.change_remote_model(&context.actor, &id, change).await?)?)
 }

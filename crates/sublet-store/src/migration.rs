@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "responses", sql: include_str!("../migrations/0009_responses.sql") },
     Migration { version: 10, name: "suppliers", sql: include_str!("../migrations/0010_suppliers.sql") },
     Migration { version: 11, name: "batch_answers", sql: include_str!("../migrations/0011_batch_answers.sql") },
+    Migration { version: 12, name: "tokenizers", sql: include_str!("../migrations/0012_tokenizers.sql") },
 ];
 
 /// The schema version this program writes.

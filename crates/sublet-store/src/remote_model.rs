@@ -2,6 +2,7 @@
 
 use sublet_core::id::ModelId;
 use sublet_core::supply::Audience;
+use sublet_core::tokenizer::TokenizerName;
 use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::database::Tx;
@@ -21,6 +22,7 @@ pub struct RemoteModelRow {
     pub context_window: TokenCount,
     pub output_max: TokenCount,
     pub audience: Audience,
+    pub tokenizer: Option<TokenizerName>,
     pub generation: i64,
     pub created_at: Timestamp,
 }
@@ -34,6 +36,7 @@ fn from_row(row: &Row) -> Result<RemoteModelRow> {
         context_window: TokenCount::new(row.int()?),
         output_max: TokenCount::new(row.int()?),
         audience: row.json()?,
+        tokenizer: row.json()?,
         generation: row.int()?,
         created_at: row.time()?,
     })
@@ -48,8 +51,8 @@ pub async fn insert(tx: &mut Tx, model: &RemoteModelRow) -> Result<()> {
         return Err(Error::new(ErrorCode::Conflict, format!("the name '{}' belongs to {id}", model.name)).param("name"));
     }
     tx.execute(
-        "INSERT INTO remote_models (id, name, owned_by, context_window, output_max, audience, generation, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO remote_models (id, name, owned_by, context_window, output_max, audience, tokenizer, generation, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         params![
             model.id.as_str(),
             model.name.as_str(),
@@ -57,6 +60,7 @@ pub async fn insert(tx: &mut Tx, model: &RemoteModelRow) -> Result<()> {
             model.context_window.get(),
             model.output_max.get(),
             to_json(&model.audience)?,
+            to_json(&model.tokenizer)?,
             model.generation,
             model.created_at
         ],
@@ -68,7 +72,7 @@ pub async fn insert(tx: &mut Tx, model: &RemoteModelRow) -> Result<()> {
 pub async fn get(tx: &mut Tx, id: &ModelId) -> Result<RemoteModelRow> {
     let row = tx
         .fetch_optional(
-            "SELECT id, name, owned_by, context_window, output_max, audience, generation, created_at FROM remote_models WHERE id = $1",
+            "SELECT id, name, owned_by, context_window, output_max, audience, tokenizer, generation, created_at FROM remote_models WHERE id = $1",
             params![id.as_str()],
         )
         .await?;
@@ -86,13 +90,14 @@ pub async fn find_name(tx: &mut Tx, name: &str) -> Result<Option<ModelId>> {
 pub async fn update(tx: &mut Tx, model: &RemoteModelRow) -> Result<()> {
     let updated = tx
         .execute(
-            "UPDATE remote_models SET context_window = $2, output_max = $3, audience = $4, generation = generation + 1
-             WHERE id = $1 AND generation = $5",
+            "UPDATE remote_models SET context_window = $2, output_max = $3, audience = $4, tokenizer = $5,
+                 generation = generation + 1 WHERE id = $1 AND generation = $6",
             params![
                 model.id.as_str(),
                 model.context_window.get(),
                 model.output_max.get(),
                 to_json(&model.audience)?,
+                to_json(&model.tokenizer)?,
                 model.generation
             ],
         )
@@ -118,7 +123,7 @@ pub async fn list(tx: &mut Tx, page: &PageRequest) -> Result<Page<RemoteModelRow
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, name, owned_by, context_window, output_max, audience, generation, created_at FROM remote_models WHERE 1 = 1",
+        "SELECT id, name, owned_by, context_window, output_max, audience, tokenizer, generation, created_at FROM remote_models WHERE 1 = 1",
         "id",
         "1",
         "2"
@@ -131,7 +136,7 @@ pub async fn list(tx: &mut Tx, page: &PageRequest) -> Result<Page<RemoteModelRow
 pub async fn list_all(tx: &mut Tx) -> Result<Vec<RemoteModelRow>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, name, owned_by, context_window, output_max, audience, generation, created_at FROM remote_models
+            "SELECT id, name, owned_by, context_window, output_max, audience, tokenizer, generation, created_at FROM remote_models
              ORDER BY name LIMIT 10000",
             &[],
         )

@@ -13,6 +13,7 @@ mod pull;
 mod real;
 mod secret_files;
 mod shared_clock;
+mod tokenizer_files;
 mod up;
 
 use std::io::{IsTerminal, Write};

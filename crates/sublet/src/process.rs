@@ -11,6 +11,7 @@ use sublet_cloud::batch::Batches;
 use sublet_core::batch::BatchStatus;
 use sublet_core::engine::{ModelEngine, ModelInfo};
 use sublet_core::id::ReplicaId;
+use sublet_core::tokenizer::{TokenizerName, Tokenizers};
 use sublet_core::{BoxFuture, Result};
 use sublet_engine::Engine;
 use sublet_gateway::Gateway;
@@ -25,6 +26,7 @@ pub struct CloudProcess {
     pub gateway: Arc<Gateway>,
     pub engine: Arc<Engine>,
     pub batches: Batches,
+    pub tokenizers: Arc<dyn Tokenizers>,
     /// Where imported models are kept.
     pub models: PathBuf,
 }
@@ -54,6 +56,14 @@ impl Process for CloudProcess {
     fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen> {
         let status = self.gateway.replicas().into_iter().find(|status| status.replica == *id)?;
         Some(ReplicaSeen { in_flight: status.in_flight, resting_until: status.resting_until.map(Into::into) })
+    }
+
+    fn check_tokenizer<'a>(&'a self, name: &'a TokenizerName) -> BoxFuture<'a, Result<()>> {
+        let (tokenizers, name) = (Arc::clone(&self.tokenizers), name.clone());
+        Box::pin(async move {
+            let opened = tokio::task::spawn_blocking(move || tokenizers.open(&name).map(|_| ())).await;
+            opened.unwrap_or_else(|error| Err(sublet_core::Error::internal(format!("reading a tokenizer failed: {error}"))))
+        })
     }
 
     fn metrics(&self) -> BoxFuture<'_, String> {

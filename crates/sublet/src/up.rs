@@ -18,6 +18,7 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
+use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
@@ -33,6 +34,7 @@ use crate::process::CloudProcess;
 use crate::real::SystemRng;
 use crate::secret_files::SecretFiles;
 use crate::shared_clock::ProcessClock;
+use crate::tokenizer_files::TokenizerFiles;
 use crate::{listen, models};
 
 /// How long a drain lets streams finish.
@@ -112,7 +114,9 @@ impl RunningCloud {
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
         let without_devices = register_devices(&compute).await?;
         let kept_for = options.responses_kept_for;
-        let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, Arc::clone(&engine)).await?;
+        let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
+        let models = (Arc::clone(&engine), Arc::clone(&tokenizers));
+        let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, models).await?;
         let files = open_files(&cloud, &files_folder(&data, options)?, options)?;
         let lines = Arc::new(Lines::new(&gateway));
         let batches = Batches::new(BatchPorts { files, lines, engine: Arc::<Engine>::clone(&engine), owner: gateway_id });
@@ -121,6 +125,7 @@ impl RunningCloud {
             gateway: Arc::clone(&gateway),
             engine: Arc::clone(&engine),
             batches: batches.clone(),
+            tokenizers,
             models: data.directory("models")?,
         };
         let served: Arc<dyn ModelEngine> = engine;
@@ -329,7 +334,7 @@ async fn open_gateway(
     cloud: &Cloud,
     (id, kept_for): (GatewayId, DurationMs),
     data: &DataDirectory,
-    engine: Arc<Engine>,
+    (engine, tokenizers): (Arc<Engine>, Arc<dyn Tokenizers>),
 ) -> Result<Arc<Gateway>> {
     let fence = cloud.start_gateway(&id).await?;
     let path = data.directory("journal")?;
@@ -341,6 +346,7 @@ async fn open_gateway(
         catalogue: Arc::new(cloud.clone()),
         responses: Arc::new(ResponsePort::new(cloud.clone(), kept_for)),
         secrets: Arc::new(SecretFiles::new(data.directory("secrets")?)),
+        tokenizers,
         ids: cloud.ids().clone(),
         journal: Arc::new(journal),
     };

@@ -12,6 +12,7 @@ use sublet_api::time::Rfc3339;
 use sublet_core::card::Weights;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ModelId, OrganizationId};
+use sublet_core::tokenizer::TokenizerName;
 
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -75,6 +76,9 @@ pub struct AddArgs {
     /// An organization that may call it; everybody if none is given
     #[arg(long = "only-for", value_name = "ORGANIZATION")]
     pub organizations: Vec<OrganizationId>,
+    /// A folder in the folder 'tokenizers' of the cloud's data directory: counts what the servers do not
+    #[arg(long, value_name = "NAME")]
+    pub tokenizer: Option<TokenizerName>,
 }
 
 impl AddArgs {
@@ -85,6 +89,7 @@ impl AddArgs {
             context_window: self.context,
             max_output_tokens: self.max_output,
             organizations: (!self.organizations.is_empty()).then_some(self.organizations),
+            tokenizer: self.tokenizer,
         }
     }
 }
@@ -322,10 +327,11 @@ fn remote_table(models: &[RemoteModel]) -> Table {
                 None => "everybody".to_owned(),
                 Some(organizations) => format!("{} organizations", organizations.len()),
             }),
+            Cell::text(model.tokenizer.as_ref().map_or(NOTHING, TokenizerName::as_str)),
             Cell::text(if model.priced { "priced" } else { NOTHING }),
         ]
     });
-    Table::new(["id", "name", "owner", "context", "output", "for", "price"], "no model is served elsewhere").rows(rows)
+    Table::new(["id", "name", "owner", "context", "output", "for", "tokenizer", "price"], "no model is served elsewhere").rows(rows)
 }
 
 fn table(models: &ModelList) -> Table {

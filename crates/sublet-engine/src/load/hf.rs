@@ -24,6 +24,7 @@ use crate::tokenizer::ModelTokenizer;
 /// Weight files one index may name.
 const SHARDS_MAX: usize = 1_000;
 const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 
 #[derive(Deserialize)]
 struct Config {
@@ -101,14 +102,11 @@ impl PoolingSource {
 }
 
 pub fn load_directory(directory: &Path) -> Result<LoadedModel> {
-    let optional = |name: &str| {
-        let path = directory.join(name);
-        if path.exists() { ByteSource::open(&path).map(Some) } else { Ok(None) }
-    };
+    let optional = |name: &str| optional(directory, name);
     load_files(Files {
         config: ByteSource::open(&directory.join(CONFIG))?,
         weights: weight_files(directory)?,
-        tokenizer: ByteSource::open(&directory.join("tokenizer.json"))?,
+        tokenizer: ByteSource::open(&directory.join(TOKENIZER))?,
         tokenizer_config: optional("tokenizer_config.json")?,
         generation_config: optional("generation_config.json")?,
         template: optional("chat_template.jinja")?,
@@ -116,11 +114,16 @@ pub fn load_directory(directory: &Path) -> Result<LoadedModel> {
     })
 }
 
+fn optional(directory: &Path, name: &str) -> Result<Option<ByteSource>> {
+    let path = directory.join(name);
+    if path.exists() { ByteSource::open(&path).map(Some) } else { Ok(None) }
+}
+
 pub fn load_embedded(files: EmbeddedFiles) -> Result<LoadedModel> {
     load_files(Files {
         config: ByteSource::memory(CONFIG, files.config),
         weights: vec![ByteSource::memory("model.safetensors", files.weights)],
-        tokenizer: ByteSource::memory("tokenizer.json", files.tokenizer),
+        tokenizer: ByteSource::memory(TOKENIZER, files.tokenizer),
         tokenizer_config: files.tokenizer_config.map(|bytes| ByteSource::memory("tokenizer_config.json", bytes)),
         generation_config: files.generation_config.map(|bytes| ByteSource::memory("generation_config.json", bytes)),
         template: None,
@@ -154,6 +157,30 @@ fn weight_files(directory: &Path) -> Result<Vec<ByteSource>> {
         .collect()
 }
 
+/// The tokenizer and the chat template of a model, without its weights.
+pub fn load_tokenizer(directory: &Path) -> Result<(ModelTokenizer, Option<ChatTemplate>)> {
+    let config = optional(directory, "tokenizer_config.json")?;
+    let config: Value = config.as_ref().map_or(Ok(Value::Null), parse)?;
+    let template = template(optional(directory, "chat_template.jinja")?.as_ref(), &config)?;
+    Ok((tokenizer(&ByteSource::open(&directory.join(TOKENIZER))?)?, template))
+}
+
+fn tokenizer(source: &ByteSource) -> Result<ModelTokenizer> {
+    ModelTokenizer::from_json(source.text()?.as_bytes()).map_err(|problem| invalid(source.name(), problem))
+}
+
+/// The template in a file of its own, else the one of tokenizer_config.json.
+fn template(file: Option<&ByteSource>, tokenizer_config: &Value) -> Result<Option<ChatTemplate>> {
+    let (name, text) = match (file, template_text(tokenizer_config)) {
+        (Some(source), _) => (source.name(), source.text()?),
+        (None, Some(text)) => ("tokenizer_config.json", text),
+        (None, None) => return Ok(None),
+    };
+    let special = |key: &str| special_token(tokenizer_config, key);
+    let made = ChatTemplate::new(text, special("bos_token"), special("eos_token"));
+    made.map(Some).map_err(|problem| invalid(name, format!("chat template: {problem}")))
+}
+
 fn parse<T: serde::de::DeserializeOwned>(source: &ByteSource) -> Result<T> {
     serde_json::from_str(&source.text()?).map_err(|error| invalid(source.name(), error))
 }
@@ -163,21 +190,8 @@ fn load_files(files: Files) -> Result<LoadedModel> {
     let (parameters, biases) = hyperparameters(&config)?;
     let tokenizer_config: Value = files.tokenizer_config.as_ref().map_or(Ok(Value::Null), parse)?;
     let generation_config: Value = files.generation_config.as_ref().map_or(Ok(Value::Null), parse)?;
-    let tokenizer = ModelTokenizer::from_json(files.tokenizer.text()?.as_bytes())
-        .map_err(|problem| invalid(files.tokenizer.name(), problem))?;
-    let template = match (&files.template, template_text(&tokenizer_config)) {
-        (Some(source), _) => Some((source.name(), source.text()?)),
-        (None, Some(text)) => Some(("tokenizer_config.json", text)),
-        (None, None) => None,
-    };
-    let template = match template {
-        Some((name, text)) => {
-            let special = |key: &str| special_token(&tokenizer_config, key);
-            let made = ChatTemplate::new(text, special("bos_token"), special("eos_token"));
-            Some(made.map_err(|problem| invalid(name, format!("chat template: {problem}")))?)
-        }
-        None => None,
-    };
+    let tokenizer = tokenizer(&files.tokenizer)?;
+    let template = template(files.template.as_ref(), &tokenizer_config)?;
     let mut end_tokens = end_tokens(&config, &generation_config);
     if end_tokens.is_empty() {
         end_tokens.extend(special_token(&tokenizer_config, "eos_token").and_then(|token| tokenizer.token_id(&token)));

@@ -12,6 +12,8 @@ mod gguf_tokenizer;
 mod hf;
 mod safetensors;
 
+pub use hf::load_tokenizer;
+
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

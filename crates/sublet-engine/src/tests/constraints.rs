@@ -1,5 +1,6 @@
 //! Outputs that keep a rule: what is generated, what is refused, and what a rule must not change.
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sublet_core::ErrorCode;
 use sublet_core::TokenCount;
@@ -157,7 +158,8 @@ fn json_objects_regular_expressions_and_grammars_are_kept() {
     for seed in 0..seeds() {
         let outcome = ask_ruled(Constraint::JsonObject, seed).run(&engine);
         if outcome.reason == Some(FinishReason::Stop) {
-            assert!(serde_json::from_str::<Value>(&outcome.text).is_ok_and(|value| value.is_object()), "{}", outcome.text);
+            // Not as values: JSON has numbers that no float holds.
+            assert!(serde_json::from_str::<Box<RawValue>>(&outcome.text).is_ok(), "{}", outcome.text);
         }
         assert!(outcome.text.starts_with('{'));
         for regex in ["[a-c]{3}-[0-9]{2}", "^[a-c]{3}-[0-9]{2}$"] {
@@ -335,6 +337,9 @@ fn damaged_schemas_are_taken_or_refused_and_nothing_else() {
         for _ in 0..seeds() * 10 {
             let mut bytes = text.clone().into_bytes();
             for _ in 0..=noise.bits() % 3 {
+                if bytes.is_empty() {
+                    break;
+                }
                 let at = (noise.bits() % bytes.len() as u64) as usize;
                 match noise.bits() % 3 {
                     0 => bytes[at] = b"{}[]\",:0a$"[(noise.bits() % 10) as usize],

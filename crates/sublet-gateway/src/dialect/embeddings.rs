@@ -97,6 +97,11 @@ impl Asked {
     }
 }
 
+/// The inputs alone: for those who count them.
+pub(crate) fn prompts(body: &[u8]) -> Result<Vec<Prompt>> {
+    inputs(field("input", Fields::read(body)?.get("input")))
+}
+
 fn inputs(field: Option<Field<'_>>) -> Result<Vec<Prompt>> {
     let field = field.ok_or_else(|| invalid("input", format!("'input' is missing: send {EXPECTED}")))?;
     let expected = format!("{EXPECTED}; at most {INPUTS_MAX} inputs and {TOKENS_MAX} tokens in all");

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sublet_core::admission::TokenUsage;
-use sublet_core::engine::FinishReason;
+use sublet_core::engine::{FinishReason, Prompt};
 use sublet_core::id::RequestId;
 use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
@@ -18,6 +18,7 @@ use super::body::{TIERS, boolean, include_usage, output_max, service_tier};
 use super::field::{Bounded, Field, field, invalid, unsupported};
 use super::openai::usage;
 use super::{COMMENT, End, Envelope, Subject, Text, Writer, push_json, stop_text};
+use super::{embeddings, openai};
 use crate::generation::Delta;
 use crate::routing::{Block, blocks};
 use crate::supply::members::members;
@@ -43,6 +44,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The prompts of a body, as far as they can be counted.
+    pub fn prompts(self, body: &[u8]) -> Result<Vec<Prompt>> {
+        match self {
+            Self::Chat => openai::prompts(openai::Kind::Chat, body),
+            Self::Completion => openai::prompts(openai::Kind::Completion, body),
+            Self::Embedding => embeddings::prompts(body),
+        }
+    }
+
     pub const fn path(self) -> &'static str {
         match self {
             Self::Chat => "/chat/completions",

@@ -2,6 +2,7 @@
 //! OpenAI's API, how many tokens a conversation has with its template.
 //!
 //! Only servers of the fleet are asked, and only for counting: what is generated is counted by whoever generates it.
+//! Where none of them can say, the model's own tokenizer does, if the operator gave it one.
 
 use std::sync::Arc;
 
@@ -12,9 +13,11 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::timeout_at;
 
 use super::Supply;
+use super::recount::Uncounted;
 use super::request::{OutputMax, UpstreamBody};
 use super::search::failure;
 use super::station::Station;
+use crate::dialect::relay::Kind;
 use crate::generation::monotonic;
 
 /// Servers that one prompt is counted at.
@@ -37,6 +40,9 @@ impl Supply {
         let mut stations = self.stations(model, (&[], TokenCount::ZERO));
         stations.retain(|station| counts(station) && !station.is_draining());
         if stations.is_empty() {
+            if model.tokenizer.is_some() {
+                return self.count_here(model, chat).await;
+            }
             let message = "the tokens of this model are counted only by the servers that serve it";
             let error = Error::new(ErrorCode::UnsupportedField, message).param("model");
             return Err(error.alternative("the usage of an answer"));
@@ -51,6 +57,16 @@ impl Supply {
             }
         }
         Err(failed)
+    }
+
+    /// By the model's own tokenizer.
+    async fn count_here(&self, model: &RemoteModel, chat: &UpstreamBody) -> Result<TokenCount> {
+        let uncounted = Uncounted { kind: Kind::Chat, body: Some(chat.unaddressed()), said: Vec::new() };
+        let counted = self.recount(model, uncounted).await.and_then(|recount| recount.prompt);
+        counted.ok_or_else(|| {
+            let message = "not all of this can be counted as text, or the model's tokenizer does not work";
+            Error::new(ErrorCode::UnsupportedField, message).param("messages").alternative("the usage of an answer")
+        })
     }
 
     async fn count_at(&self, station: &Station, chat: &UpstreamBody) -> Result<TokenCount> {

@@ -19,11 +19,13 @@ use super::pump::detached;
 use super::purchase::{Bid, Supplied};
 use super::queue::{Place, Queue, Ticket};
 use super::reading::{Reading, Silence};
+use super::recount::{Uncounted, note_said};
 use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
 use super::search::{Found, Miss, Reach, Tried, broken, failure, silence};
 use super::station::{Entry, Station};
 use super::tally::Tally;
+use crate::dialect::relay::Kind;
 use crate::generation::monotonic;
 use crate::routing::Block;
 
@@ -42,8 +44,7 @@ const UNAVAILABLE_WAIT: DurationMs = DurationMs::from_seconds(1);
 /// What is asked of a model's replicas.
 pub(crate) struct Order {
     pub model: Arc<RemoteModel>,
-    /// Below the replica's base URL.
-    pub path: &'static str,
+    pub kind: Kind,
     pub body: UpstreamBody,
     pub streamed: bool,
     pub output_max: OutputMax,
@@ -155,7 +156,10 @@ impl Exchange {
 
     /// What the replica counted of the prompt; more than there can be is cut to what there can be.
     fn input(&self, measured: Measured) -> Option<GenerationEvent> {
-        let counts = self.tally.counts?;
+        let Some(counts) = self.tally.counts else {
+            let input = self.tally.recount?.prompt?.min(self.order.input_max);
+            return Some(GenerationEvent::Counted { input, cached_input: TokenCount::ZERO, measured: Measured::Estimated });
+        };
         let measured = if counts.prompt > self.order.input_max { Measured::Bounded } else { measured };
         let input = counts.prompt.min(self.order.input_max);
         Some(GenerationEvent::Counted { input, cached_input: counts.cached.min(input), measured })
@@ -172,7 +176,10 @@ impl Exchange {
         let Some(bid) = self.order.bids.iter().find(|bid| bid.replica == station.replica.id) else { return };
         let (output, measured) = self.output();
         let (prompt, cached, measured) = match self.tally.counts {
-            None => (self.order.input_estimate, TokenCount::ZERO, Measured::Estimated),
+            None => {
+                let prompt = self.tally.recount.and_then(|recount| recount.prompt).unwrap_or(self.order.input_estimate);
+                (prompt.min(self.order.input_max), TokenCount::ZERO, Measured::Estimated)
+            }
             Some(counts) if counts.prompt > self.order.input_max => (self.order.input_max, counts.cached, Measured::Bounded),
             Some(counts) => (counts.prompt, counts.cached, measured),
         };
@@ -338,7 +345,7 @@ impl Exchange {
         let wait = if self.order.streamed { config.first_byte_wait } else { config.whole_answer_wait };
         let first_until = monotonic() + wait.to_std();
         let body = self.order.body.for_replica(&station.replica, self.order.output_max);
-        let request = station.post(self.order.path, body).map_err(Miss::Broken)?;
+        let request = station.post(self.order.kind.path(), body).map_err(Miss::Broken)?;
         let late = || if self.order.streamed { Miss::Broken(silence(wait)) } else { Miss::Late(silence(wait)) };
         let answer = timeout_at(first_until, self.supply.client.send(request)).await.map_err(|_| late())?.map_err(broken)?;
         let (head, body) = answer.into_parts();
@@ -353,18 +360,20 @@ impl Exchange {
                 Refusal::Broken(why) => broken(why),
             });
         }
-        self.tally = Tally::default();
+        let keeps_text = self.order.model.tokenizer.is_some();
+        let said = vec![String::new(); if keeps_text { self.order.answers } else { 0 }];
+        self.tally = Tally { said, ..Tally::default() };
         if !self.order.streamed {
             let body = timeout_at(first_until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(|_| late())?;
             let body = body.map_err(|error| broken(format!("the answer ended early: {error}")))?.to_bytes();
-            return self.whole(&body, station);
+            return self.whole(&body, station).await;
         }
         let reading = Reading::new(body, (Arc::clone(station), place), &config);
         self.first(reading, first_until).await
     }
 
     /// Takes a whole answer.
-    fn whole(&mut self, body: &[u8], station: &Station) -> Result<(), Miss> {
+    async fn whole(&mut self, body: &[u8], station: &Station) -> Result<(), Miss> {
         let seen = Seen::read(body).map_err(|Unreadable(what)| broken(format!("it sent {what}")))?;
         self.tally.add(&seen, false);
         self.owe_counted(station);
@@ -379,6 +388,8 @@ impl Exchange {
             return Err(broken("its answer is far longer than was ordered"));
         }
         self.begin();
+        self.note_said(body);
+        self.recount().await;
         self.owe(station);
         let (output, measured) = self.output();
         self.queue.extend(self.input(measured));
@@ -406,7 +417,7 @@ impl Exchange {
                         reading.place.begin_answer();
                         self.begin();
                         self.stage = Stage::Reading(Box::new(reading));
-                        self.pass(&data, &seen);
+                        self.pass(&data, &seen).await;
                         return Ok(());
                     }
                     Err(_) if is_end => return Err(broken("its stream ends before it says anything")),
@@ -427,11 +438,11 @@ impl Exchange {
         let Stage::Reading(reading) = &mut self.stage else { return };
         if let Some(data) = reading.events.next() {
             if data.starts_with(b"[DONE]") {
-                return self.finish();
+                return self.finish().await;
             }
             match Seen::read(&data) {
                 Ok(Seen { error: Some(_), .. }) => self.lose(failure("an error in its stream")),
-                Ok(seen) => self.pass(&data, &seen),
+                Ok(seen) => self.pass(&data, &seen).await,
                 Err(Unreadable(what)) => self.lose(failure(format!("its stream holds {what}"))),
             }
             return;
@@ -440,9 +451,9 @@ impl Exchange {
         match reading.more_within(idle).await {
             Ok(Ok(true)) => {}
             // Some servers end without saying so.
-            Ok(Ok(false)) if self.has_ended() => self.finish(),
+            Ok(Ok(false)) if self.has_ended() => self.finish().await,
             Ok(Ok(false)) => self.lose(failure("its stream ends before its answer does")),
-            Ok(Err(_)) if self.has_ended() && self.tally.counts.is_some() => self.finish(),
+            Ok(Err(_)) if self.has_ended() && self.tally.counts.is_some() => self.finish().await,
             Ok(Err(error)) => self.lose(error),
             Err(Silence) => self.lose(silence(idle)),
         }
@@ -475,16 +486,17 @@ impl Exchange {
         self.fail(error);
     }
 
-    fn pass(&mut self, data: &Bytes, seen: &Seen) {
+    async fn pass(&mut self, data: &Bytes, seen: &Seen) {
         let had_counts = self.tally.counts;
         // Servers count each answer by itself until all have ended.
         self.tally.add(seen, self.order.answers > 1 && seen.choices > 0);
+        self.note_said(data);
         if let Stage::Reading(reading) = &self.stage {
             if self.tally.text_bytes > 0 { self.owe(&reading.station) } else { self.owe_counted(&reading.station) }
         }
         if self.is_beyond_order() {
             self.tally.reason = Some(FinishReason::Length);
-            return self.finish();
+            return self.finish().await;
         }
         let (_, measured) = self.output();
         if self.tally.counts.map(|counts| (counts.prompt, counts.cached)) != had_counts.map(|counts| (counts.prompt, counts.cached))
@@ -532,10 +544,33 @@ impl Exchange {
         too_long || (self.order.streamed && counted && self.tally.output() > cap && self.tally.finishes == 0)
     }
 
-    fn finish(&mut self) {
-        if let Stage::Reading(reading) = &self.stage {
-            reading.station.succeeded();
-            self.owe(&reading.station);
+    /// Keeps text that was not counted, where somebody can count it.
+    fn note_said(&mut self, data: &[u8]) {
+        if !self.tally.said.is_empty() && self.tally.uncounted_bytes > 0 {
+            note_said(data, &mut self.tally.said);
+        }
+    }
+
+    /// Counts what the server did not, where the model has a tokenizer.
+    async fn recount(&mut self) {
+        if self.order.model.tokenizer.is_none() || !self.tally.lacks_counts() {
+            return;
+        }
+        let (kind, said) = (self.order.kind, std::mem::take(&mut self.tally.said));
+        let body = self.tally.counts.is_none().then(|| self.order.body.unaddressed());
+        let uncounted = Uncounted { kind, body, said };
+        self.tally.recount = self.supply.recount(&self.order.model, uncounted).await;
+    }
+
+    async fn finish(&mut self) {
+        let station = match &self.stage {
+            Stage::Reading(reading) => Some(Arc::clone(&reading.station)),
+            Stage::New | Stage::Over => None,
+        };
+        if let Some(station) = station {
+            station.succeeded();
+            self.recount().await;
+            self.owe(&station);
         }
         self.stage = Stage::Over;
         let (output, measured) = self.output();

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
-use sublet_core::engine::{Allowance, GenerationEvent};
+use sublet_core::engine::{Allowance, GenerationEvent, Prompt};
 use sublet_core::id::{Identifier, ReplicaId};
 use sublet_core::supply::{
     Audience, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName, SecretSource,
 };
 use sublet_core::tier::ServiceTier;
+use sublet_core::tokenizer::{TokenCounter, TokenizerName, Tokenizers};
 use sublet_core::{Clock, Error, Result, Timestamp, TokenCount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use super::events::EventReader;
 use super::request::{Fields, OutputMax, UpstreamBody};
 use super::{Order, Supply, start};
 use crate::config::SupplyConfig;
+use crate::dialect::relay::Kind;
 
 /// Output tokens that are ordered, and the prompt's bound.
 const CAP: i64 = 40;
@@ -92,6 +94,24 @@ impl SecretSource for NoSecrets {
     }
 }
 
+/// Every byte is a token.
+struct Byte;
+
+impl Tokenizers for Byte {
+    fn open(&self, _: &TokenizerName) -> Result<Arc<dyn TokenCounter>> {
+        Ok(Arc::new(Self))
+    }
+}
+
+impl TokenCounter for Byte {
+    fn count_prompt(&self, _: &Prompt) -> Result<TokenCount> {
+        Ok(TokenCount::new(1))
+    }
+    fn count_text(&self, text: &str) -> Result<TokenCount> {
+        Ok(TokenCount::new(i64::try_from(text.len()).unwrap_or(i64::MAX)))
+    }
+}
+
 impl World {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -116,13 +136,14 @@ impl World {
             context_window: TokenCount::new(4_096),
             output_max: TokenCount::new(1_024),
             audience: Audience::Everyone,
+            tokenizer: Some("bytes".parse().expect("a good name")),
             replicas: vec![Arc::new(replica)],
         };
         let models = Arc::new(RemoteModels { models: [("m".to_owned(), Arc::new(model))].into() });
         let clock = Arc::new(Hours(AtomicI64::new(1)));
         // Nobody waits for a server that says that it is busy.
         let config = SupplyConfig { queue_wait: sublet_core::DurationMs::ZERO, ..SupplyConfig::default() };
-        let supply = Supply::new(Arc::new(One(models)), Arc::new(NoSecrets), clock, config);
+        let supply = Supply::new((Arc::new(One(models)), Arc::new(NoSecrets), Arc::new(Byte)), clock, config);
         Self { runtime, listener, supply: Arc::new(supply.expect("no certificate is needed")) }
     }
 
@@ -131,7 +152,7 @@ impl World {
         let body = Fields::read(br#"{"messages":[]}"#).and_then(|fields| UpstreamBody::new(&fields, (true, streamed), "org"));
         let order = Order {
             model: self.supply.find("m").expect("it is in the catalogue"),
-            path: "/chat/completions",
+            kind: Kind::Chat,
             body: body.expect("a good body"),
             streamed,
             output_max: OutputMax::Open,

@@ -20,6 +20,7 @@ mod pump;
 pub(crate) mod purchase;
 mod queue;
 mod reading;
+mod recount;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod search;
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use sublet_core::card::Cards;
 use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, ReplicaState, SecretSource};
+use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
 use client::Client;
@@ -50,6 +52,7 @@ const PROBES_MAX: usize = 16;
 pub(crate) struct Supply {
     catalogue: Arc<dyn Catalogue>,
     secrets: Arc<dyn SecretSource>,
+    tokenizers: Arc<dyn Tokenizers>,
     client: Client,
     clock: Arc<dyn Clock>,
     config: SupplyConfig,
@@ -83,8 +86,7 @@ pub struct ReplicaStatus {
 
 impl Supply {
     pub fn new(
-        catalogue: Arc<dyn Catalogue>,
-        secrets: Arc<dyn SecretSource>,
+        (catalogue, secrets, tokenizers): (Arc<dyn Catalogue>, Arc<dyn SecretSource>, Arc<dyn Tokenizers>),
         clock: Arc<dyn Clock>,
         config: SupplyConfig,
     ) -> Result<Self> {
@@ -92,6 +94,7 @@ impl Supply {
         Ok(Self {
             catalogue,
             secrets,
+            tokenizers,
             client,
             clock,
             config,

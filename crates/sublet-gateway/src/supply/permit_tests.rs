@@ -72,6 +72,7 @@ fn ask(access: &Access, tier: ServiceTier, at: i64, replicas: Vec<Replica>) -> R
         context_window: TokenCount::new(10),
         output_max: TokenCount::new(10),
         audience: Audience::Everyone,
+        tokenizer: None,
         replicas: replicas.into_iter().map(Arc::new).collect(),
     });
     let sold = prices(tier).unwrap();

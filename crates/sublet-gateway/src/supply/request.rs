@@ -126,6 +126,13 @@ impl UpstreamBody {
         Ok(Self { tail, options, streamed, newer_name, older_name, is_chat, salt })
     }
 
+    /// The body as nobody in particular would read it: for counting.
+    pub fn unaddressed(&self) -> Vec<u8> {
+        let mut body = b"{\"model\":\"\"".to_vec();
+        body.extend_from_slice(&self.tail);
+        body
+    }
+
     /// The body as this replica is to read it.
     pub fn for_replica(&self, replica: &Replica, output_max: OutputMax) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.tail.len() + self.options.len() + replica.upstream_model.len() + HEAD_BYTES);

@@ -10,14 +10,16 @@ use sublet_core::admission::{
     TokenPrices, TokenRates,
 };
 use sublet_core::card::Cards;
+use sublet_core::engine::Prompt;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
 use sublet_core::rate::{Bucket, Draw, DrawRequest, Drawn, RateLimits};
 use sublet_core::supplier::DataConsent;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
 use sublet_core::tier::ServiceTier;
+use sublet_core::tokenizer::{TokenCounter, TokenizerName, Tokenizers};
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, Clock, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp};
+use sublet_core::{BoxFuture, Clock, Currency, Error, ErrorCode, Nanos, Rate, Result, Timestamp, TokenCount};
 
 /// Nano-units per token in the fake price list.
 pub const INPUT: i64 = 10;
@@ -394,6 +396,31 @@ impl Catalogue for Cloud {
 impl SecretSource for Cloud {
     fn read(&self, name: &SecretName) -> Result<String> {
         Ok(format!("secret-of-{}", name.as_str()))
+    }
+}
+
+/// Words are tokens.
+struct Words;
+
+impl Tokenizers for Cloud {
+    fn open(&self, name: &TokenizerName) -> Result<Arc<dyn TokenCounter>> {
+        if name.as_str() == "words" { Ok(Arc::new(Words)) } else { Err(Error::internal("there is no such tokenizer")) }
+    }
+}
+
+impl TokenCounter for Words {
+    fn count_prompt(&self, prompt: &Prompt) -> Result<TokenCount> {
+        match prompt {
+            Prompt::Chat(chat) => {
+                let texts: Vec<&str> = chat.messages.iter().map(|message| message.content.as_str()).collect();
+                self.count_text(&texts.join(" "))
+            }
+            Prompt::Text(text) => self.count_text(text),
+            Prompt::Tokens(tokens) => Ok(TokenCount::new(i64::try_from(tokens.len()).unwrap())),
+        }
+    }
+    fn count_text(&self, text: &str) -> Result<TokenCount> {
+        Ok(TokenCount::new(i64::try_from(text.split_whitespace().count()).unwrap()))
     }
 }
 

@@ -38,6 +38,7 @@ mod suppliers;
 #[cfg(test)]
 mod supply;
 #[cfg(test)]
+mod supply_counts;
 mod supply_money;
 #[cfg(test)]
 mod tiers;

@@ -241,6 +241,7 @@ pub fn model(name: &str, replicas: Vec<Replica>) -> RemoteModel {
         context_window: TokenCount::new(4_096),
         output_max: TokenCount::new(1_024),
         audience: Audience::Everyone,
+        tokenizer: None,
         replicas: replicas.into_iter().map(Arc::new).collect(),
     }
 }

@@ -121,6 +121,7 @@ impl World {
             engine: engine.clone(),
             catalogue: cloud.clone(),
             secrets: cloud.clone(),
+            tokenizers: cloud.clone(),
             responses: shelf.clone(),
             ids,
             journal,

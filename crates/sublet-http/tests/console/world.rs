@@ -37,6 +37,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
 use sublet_core::tier::ServiceTier;
+use sublet_core::tokenizer::TokenizerName;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_http::{App, Process, router};
@@ -101,6 +102,9 @@ impl Process for Quiet {
     }
     fn replica_seen(&self, _: &ReplicaId) -> Option<ReplicaSeen> {
         None
+    }
+    fn check_tokenizer<'a>(&'a self, _: &'a TokenizerName) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Err(Error::internal("nothing is counted here")) })
     }
 }
 

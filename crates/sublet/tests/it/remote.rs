@@ -8,6 +8,7 @@ use crate::server::{Database, Home, Server, chat, nanos, text, wait_for};
 on_both! {
     a_model_of_another_cloud_is_sold_at_our_price: models_are_resold;
     what_an_operator_gets_wrong_about_a_remote_model_is_said: mistakes_are_said;
+    a_remote_model_is_counted_by_its_tokenizer: tokenizers_count;
 }
 
 /// Publishes a price for a model beside those in force.
@@ -95,6 +96,39 @@ fn models_are_resold(database: Database) {
     assert_eq!(again["model"], json!("maker/mini"));
     seller.wait_until_settled();
     seller.assert_books();
+}
+
+/// The tokenizer of a model that another server answers for is a folder of ours.
+fn tokenizers_count(database: Database) {
+    let server = Home::new(database).start();
+    let (operator, key) = (&server.keys.operator, &server.keys.project);
+    let published = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sublet-mini");
+    let folder = server.home.data_dir.join("tokenizers/mini");
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(published.join(file), folder.join(file)).unwrap();
+    }
+    let mut model = json!({ "name": "far/mini", "owned_by": "x", "context_window": 512, "tokenizer": "none-such" });
+    for wrong in ["none-such", "../secrets", ""] {
+        model["tokenizer"] = json!(wrong);
+        let refused = server.post("/operator/v1/remote_models", operator, &model).unwrap();
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tokenizer")), "{}", refused.text());
+    }
+    model["tokenizer"] = json!("mini");
+    let made = server.make("/operator/v1/remote_models", operator, &model);
+    assert_eq!(made["tokenizer"], json!("mini"));
+    price(&server, "far/mini");
+    let count = |model: &str| {
+        let body = json!({ "model": model, "system": "Be brief.", "messages": [{ "role": "user", "content": "Où est-il? 東京" }] });
+        server.post("/v1/messages/count_tokens", key, &body).unwrap()
+    };
+    let ours = count(&server.keys.model).good()["input_tokens"].clone();
+    assert_eq!(count("far/mini").good()["input_tokens"], ours, "the same model, counted without its weights");
+    let path = format!("/operator/v1/remote_models/{}", text(&made["id"]));
+    let change = |tokenizer: &str| server.ask("PUT", &path).key(operator).json(&json!({ "tokenizer": tokenizer })).send().unwrap();
+    assert_eq!(change("none-such").status, 400);
+    assert_eq!(change("").good()["tokenizer"], Value::Null);
+    assert_eq!(count("far/mini").status, 400, "nobody can count it now");
 }
 
 /// Some organization.

@@ -114,6 +114,7 @@ fn remote() -> RemoteModel {
         context_window: TokenCount::new(4_096),
         output_max: TokenCount::new(1_024),
         audience: Audience::Everyone,
+        tokenizer: None,
         replicas: vec![Arc::new(replica(EngineKind::Vllm)), Arc::new(replica(EngineKind::OpenAi))],
     }
 }

@@ -3,7 +3,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::{read, tool_choice};
+pub(crate) use read::{prompts, read, tool_choice};
 pub(crate) use write::{Frames, chat_logprobs, usage};
 
 /// Which of both.

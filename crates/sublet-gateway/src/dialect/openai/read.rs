@@ -64,6 +64,15 @@ pub(crate) fn read(kind: Kind, body: &[u8]) -> Result<Call> {
     })
 }
 
+/// What a body asks about, whatever else it says: for those who count it.
+pub(crate) fn prompts(kind: Kind, body: &[u8]) -> Result<Vec<Prompt>> {
+    let fields: GenerationFields<'_> = json_object(body)?;
+    match kind {
+        Kind::Chat => Ok(vec![Prompt::Chat(offer(&fields)?.plan(messages(&fields)?, None)?.chat)]),
+        Kind::Completion => text_prompts(&fields),
+    }
+}
+
 fn offer(fields: &GenerationFields<'_>) -> Result<Offer> {
     let tools = read_tools(fields.tools, ToolShape::Chat)?.into_iter().map(|(tool, _)| tool).collect();
     Ok(Offer { tools, choice: tool_choice(fields.tool_choice, |choice| choice.function)? })
