@@ -31,7 +31,7 @@ impl ChatTokenizer {
     /// Errors: `model_file_invalid`, with the file and what is wrong with it.
     pub fn open(directory: &Path) -> Result<Self> {
         let (tokenizer, template) = load_tokenizer(directory)?;
-        Ok(Self { tokenizer, template })
+        Ok(Self { tokenizer: tokenizer.forgetful(), template })
     }
 
     fn count(&self, text: &str, special: SpecialTokens) -> Result<TokenCount> {

@@ -88,6 +88,14 @@ impl ModelTokenizer {
         Self { inner, bytes, ends, token_bytes_max }.tried()
     }
 
+    /// Without a memory of the texts it saw.
+    pub fn forgetful(mut self) -> Self {
+        let mut model = self.inner.get_model().clone();
+        model.resize_cache(0);
+        self.inner.with_model(model);
+        self
+    }
+
     /// Tries what is added around every text: the library believes a file that adds tokens which it does not have.
     fn tried(self) -> Result<Self, String> {
         let added = self.encode("", SpecialTokens::Add)?;

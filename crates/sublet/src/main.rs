@@ -153,7 +153,16 @@ struct DemoArguments {
 /// Where data is when nothing else is said.
 const DEFAULT_DATA_DIR: &str = "sublet-data";
 
+/// Says where a panic was, and not its words: those of a library may quote what a customer wrote.
+fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+    let _nobody_to_tell =
+        writeln!(std::io::stderr(), "thread {thread} panicked at {place}\n{}", std::backtrace::Backtrace::capture());
+}
+
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(say_panic));
     sublet_runner::shim::main_if_requested();
     let arguments = Arguments::parse();
     let data_dir = arguments.global.data_dir.clone().or_else(|| environment("SUBLET_DATA_DIR").map(PathBuf::from));

@@ -9,9 +9,9 @@ use sublet_core::tokenizer::{TokenCounter, TokenizerName, Tokenizers};
 use sublet_core::{Error, ErrorCode, Result};
 use sublet_engine::ChatTokenizer;
 
-/// Tokenizers that are kept in memory at once: one takes some ten megabytes. A cloud with more of them reads the one
-/// that is wanted again.
-const KEPT_MAX: usize = 64;
+/// Tokenizers that are kept in memory at once: a large one takes a hundred megabytes. Of more, the one that was not
+/// wanted for longest is read again when it is.
+const KEPT_MAX: usize = 16;
 const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 type Opened = Arc<OnceLock<Result<Arc<dyn TokenCounter>>>>;
@@ -19,11 +19,19 @@ type Opened = Arc<OnceLock<Result<Arc<dyn TokenCounter>>>>;
 /// The folder `tokenizers`.
 pub struct TokenizerFiles {
     folder: PathBuf,
-    kept: Mutex<BTreeMap<TokenizerName, Kept>>,
+    kept: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    kept: BTreeMap<TokenizerName, Kept>,
+    /// How often any was wanted.
+    wanted: u64,
 }
 
 struct Kept {
     version: Version,
+    wanted: u64,
     opened: Opened,
 }
 
@@ -36,15 +44,20 @@ impl TokenizerFiles {
     }
 
     fn entry(&self, name: &TokenizerName, version: Version) -> Opened {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.get(name).filter(|known| known.version == version) {
+        let mut shelf = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.wanted += 1;
+        let wanted = shelf.wanted;
+        if let Some(known) = shelf.kept.get_mut(name).filter(|known| known.version == version) {
+            known.wanted = wanted;
             return Arc::clone(&known.opened);
         }
-        if kept.len() >= KEPT_MAX && !kept.contains_key(name) {
-            kept.pop_first();
+        shelf.kept.remove(name);
+        if shelf.kept.len() >= KEPT_MAX {
+            let oldest = shelf.kept.iter().min_by_key(|(_, kept)| kept.wanted).map(|(name, _)| name.clone());
+            oldest.and_then(|name| shelf.kept.remove(&name));
         }
         let opened = Opened::default();
-        kept.insert(name.clone(), Kept { version, opened: Arc::clone(&opened) });
+        shelf.kept.insert(name.clone(), Kept { version, wanted, opened: Arc::clone(&opened) });
         opened
     }
 }
@@ -119,6 +132,6 @@ mod tests {
             std::fs::write(folder.path().join(name.as_str()).join(FILES[0]), WORDS).unwrap();
             files.open(&name).unwrap();
         }
-        assert_eq!(files.kept.lock().unwrap().len(), KEPT_MAX);
+        assert_eq!(files.kept.lock().unwrap().kept.len(), KEPT_MAX);
     }
 }

@@ -12,8 +12,6 @@ mod gguf_tokenizer;
 mod hf;
 mod safetensors;
 
-pub use hf::load_tokenizer;
-
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -133,8 +131,13 @@ pub fn load_gguf(source: ByteSource, tokenizer: Option<ByteSource>) -> Result<Lo
     contained("model.gguf", || gguf::load_source(source, tokenizer))
 }
 
+/// The tokenizer and the chat template of a model, without its weights.
+pub fn load_tokenizer(directory: &std::path::Path) -> Result<(ModelTokenizer, Option<ChatTemplate>)> {
+    contained("tokenizer.json", || hf::load_tokenizer(directory))
+}
+
 /// The tokenizer library asserts on some malformed files; a file must never end the process.
-fn contained(name: &str, work: impl FnOnce() -> Result<LoadedModel>) -> Result<LoadedModel> {
+fn contained<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let unexpected = |_| Err(invalid(name, "is malformed in a way that the loader did not expect"));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(unexpected)
 }

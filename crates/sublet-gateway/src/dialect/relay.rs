@@ -44,8 +44,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The prompts of a body, as far as they can be counted.
+    /// The prompts of a body. An error where more than texts that are known here may be in them.
     pub fn prompts(self, body: &[u8]) -> Result<Vec<Prompt>> {
+        check_only_known(&Fields::read(body)?)?;
         match self {
             Self::Chat => openai::prompts(openai::Kind::Chat, body),
             Self::Completion => openai::prompts(openai::Kind::Completion, body),
@@ -164,6 +165,71 @@ const READ: [&str; 13] = [
     "service_tier",
     "chat_template",
 ];
+
+/// Fields that put nothing into a prompt that is not counted with it. Others may: engines take templates, documents and
+/// more.
+const COUNTED: [&str; 42] = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "best_of",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "response_format",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "reasoning_effort",
+    "verbosity",
+    "encoding_format",
+    "dimensions",
+    "safety_identifier",
+    "prompt_cache_key",
+    "min_tokens",
+    "ignore_eos",
+    "skip_special_tokens",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "logprob_token_ids",
+];
+const COUNTED_OF_MESSAGE: [&str; 6] = ["role", "content", "name", "tool_calls", "tool_call_id", "refusal"];
+
+fn check_only_known(fields: &Fields<'_>) -> Result<()> {
+    let uncounted = |name: &str| Err(unsupported(name, "may be in the prompt, and is not counted"));
+    if let Some((name, _)) = fields.iter().find(|(name, value)| !COUNTED.contains(name) && value.get() != "null") {
+        return uncounted(name);
+    }
+    let Some(field) = field("messages", fields.get("messages")) else { return Ok(()) };
+    let Bounded(messages) = field.parse::<Bounded<&RawValue, MESSAGES_MAX>>("a list of messages")?;
+    for member in messages.iter().flat_map(|message| members(message.get())) {
+        let name = member.name();
+        let is_known = COUNTED_OF_MESSAGE.contains(&name.as_ref()) && (name != "refusal" || member.value == "null");
+        if !is_known && member.value != "null" {
+            return uncounted(&name);
+        }
+    }
+    Ok(())
+}
 
 fn check_names(fields: &Fields<'_>) -> Result<()> {
     for (name, value) in fields.iter().filter(|(_, value)| value.get() != "null") {

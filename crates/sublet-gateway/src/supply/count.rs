@@ -39,10 +39,10 @@ impl Supply {
         let counts = |station: &Arc<Station>| station.replica.engine == EngineKind::Vllm && !station.is_bought();
         let mut stations = self.stations(model, (&[], TokenCount::ZERO));
         stations.retain(|station| counts(station) && !station.is_draining());
+        if stations.is_empty() && model.tokenizer.is_some() {
+            return self.count_here(model, chat).await;
+        }
         if stations.is_empty() {
-            if model.tokenizer.is_some() {
-                return self.count_here(model, chat).await;
-            }
             let message = "the tokens of this model are counted only by the servers that serve it";
             let error = Error::new(ErrorCode::UnsupportedField, message).param("model");
             return Err(error.alternative("the usage of an answer"));
@@ -56,15 +56,15 @@ impl Supply {
                 Err(_) => failed = Error::new(ErrorCode::UpstreamTimeout, "the model's server did not count in time"),
             }
         }
-        Err(failed)
+        if model.tokenizer.is_some() { self.count_here(model, chat).await } else { Err(failed) }
     }
 
     /// By the model's own tokenizer.
     async fn count_here(&self, model: &RemoteModel, chat: &UpstreamBody) -> Result<TokenCount> {
         let uncounted = Uncounted { kind: Kind::Chat, body: Some(chat.unaddressed()), said: Vec::new() };
-        let counted = self.recount(model, uncounted).await.and_then(|recount| recount.prompt);
+        let counted = self.recount(model, uncounted).await.ok().and_then(|recount| recount.prompt);
         counted.ok_or_else(|| {
-            let message = "not all of this can be counted as text, or the model's tokenizer does not work";
+            let message = "this is more than texts, or far beyond the context, or the model's tokenizer does not work";
             Error::new(ErrorCode::UnsupportedField, message).param("messages").alternative("the usage of an answer")
         })
     }

@@ -19,7 +19,7 @@ use super::pump::detached;
 use super::purchase::{Bid, Supplied};
 use super::queue::{Place, Queue, Ticket};
 use super::reading::{Reading, Silence};
-use super::recount::{Uncounted, note_said};
+use super::recount::Uncounted;
 use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
 use super::request::{OutputMax, UpstreamBody};
 use super::search::{Found, Miss, Reach, Tried, broken, failure, silence};
@@ -168,7 +168,8 @@ impl Exchange {
     /// Output so far, at most what was ordered.
     fn output(&self) -> (TokenCount, Measured) {
         let output = count(self.tally.output());
-        if output > self.order.cap { (self.order.cap, Measured::Bounded) } else { (output, Measured::Engine) }
+        let measured = if self.tally.uncounted_bytes > 0 { Measured::Estimated } else { Measured::Engine };
+        if output > self.order.cap { (self.order.cap, Measured::Bounded) } else { (output, measured) }
     }
 
     /// Owes a supplier what it did so far: by its own count, or estimated where it gave none. What cannot be is not owed.
@@ -366,6 +367,8 @@ impl Exchange {
         if !self.order.streamed {
             let body = timeout_at(first_until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(|_| late())?;
             let body = body.map_err(|error| broken(format!("the answer ended early: {error}")))?.to_bytes();
+            // Counting may take a while, and the server is done.
+            drop(place);
             return self.whole(&body, station).await;
         }
         let reading = Reading::new(body, (Arc::clone(station), place), &config);
@@ -374,7 +377,7 @@ impl Exchange {
 
     /// Takes a whole answer.
     async fn whole(&mut self, body: &[u8], station: &Station) -> Result<(), Miss> {
-        let seen = Seen::read(body).map_err(|Unreadable(what)| broken(format!("it sent {what}")))?;
+        let seen = self.see(body).map_err(|Unreadable(what)| broken(format!("it sent {what}")))?;
         self.tally.add(&seen, false);
         self.owe_counted(station);
         if seen.error.is_some() {
@@ -388,7 +391,8 @@ impl Exchange {
             return Err(broken("its answer is far longer than was ordered"));
         }
         self.begin();
-        self.note_said(body);
+        // Whoever leaves now leaves the cost behind.
+        self.owe(station);
         self.recount().await;
         self.owe(station);
         let (output, measured) = self.output();
@@ -410,7 +414,7 @@ impl Exchange {
         loop {
             if let Some(data) = reading.events.next() {
                 let is_end = data.starts_with(b"[DONE]");
-                let seen = Seen::read(&data).map_err(|Unreadable(what)| broken(format!("its stream begins with {what}")));
+                let seen = self.see(&data).map_err(|Unreadable(what)| broken(format!("its stream begins with {what}")));
                 match seen {
                     Ok(Seen { error: Some(_), .. }) => return Err(Miss::Unfit(failure("its stream begins with an error"))),
                     Ok(seen) => {
@@ -440,7 +444,7 @@ impl Exchange {
             if data.starts_with(b"[DONE]") {
                 return self.finish().await;
             }
-            match Seen::read(&data) {
+            match self.see(&data) {
                 Ok(Seen { error: Some(_), .. }) => self.lose(failure("an error in its stream")),
                 Ok(seen) => self.pass(&data, &seen).await,
                 Err(Unreadable(what)) => self.lose(failure(format!("its stream holds {what}"))),
@@ -490,7 +494,6 @@ impl Exchange {
         let had_counts = self.tally.counts;
         // Servers count each answer by itself until all have ended.
         self.tally.add(seen, self.order.answers > 1 && seen.choices > 0);
-        self.note_said(data);
         if let Stage::Reading(reading) = &self.stage {
             if self.tally.text_bytes > 0 { self.owe(&reading.station) } else { self.owe_counted(&reading.station) }
         }
@@ -544,11 +547,8 @@ impl Exchange {
         too_long || (self.order.streamed && counted && self.tally.output() > cap && self.tally.finishes == 0)
     }
 
-    /// Keeps text that was not counted, where somebody can count it.
-    fn note_said(&mut self, data: &[u8]) {
-        if !self.tally.said.is_empty() && self.tally.uncounted_bytes > 0 {
-            note_said(data, &mut self.tally.said);
-        }
+    fn see(&self, data: &[u8]) -> Result<Seen, Unreadable> {
+        Seen::read(data, !self.tally.said.is_empty())
     }
 
     /// Counts what the server did not, where the model has a tokenizer.
@@ -559,20 +559,19 @@ impl Exchange {
         let (kind, said) = (self.order.kind, std::mem::take(&mut self.tally.said));
         let body = self.tally.counts.is_none().then(|| self.order.body.unaddressed());
         let uncounted = Uncounted { kind, body, said };
-        self.tally.recount = self.supply.recount(&self.order.model, uncounted).await;
+        self.tally.recount = self.supply.recount(&self.order.model, uncounted).await.ok();
     }
 
     async fn finish(&mut self) {
-        let station = match &self.stage {
-            Stage::Reading(reading) => Some(Arc::clone(&reading.station)),
-            Stage::New | Stage::Over => None,
-        };
-        if let Some(station) = station {
+        // Its place first: counting may take a while, and the server is done.
+        if let Stage::Reading(reading) = std::mem::replace(&mut self.stage, Stage::Over) {
+            let station = Arc::clone(&reading.station);
+            drop(reading);
             station.succeeded();
+            self.owe(&station);
             self.recount().await;
             self.owe(&station);
         }
-        self.stage = Stage::Over;
         let (output, measured) = self.output();
         self.queue.extend(self.input(measured));
         self.release_end();

@@ -41,6 +41,7 @@ use client::Client;
 pub(crate) use exchange::{Order, start};
 use station::Station;
 use sublet_core::id::ReplicaId;
+use tokio::sync::Semaphore;
 
 use crate::config::SupplyConfig;
 use crate::routing::{Block, Candidate, Router, Routing};
@@ -53,6 +54,7 @@ pub(crate) struct Supply {
     catalogue: Arc<dyn Catalogue>,
     secrets: Arc<dyn SecretSource>,
     tokenizers: Arc<dyn Tokenizers>,
+    recounts: Arc<Semaphore>,
     client: Client,
     clock: Arc<dyn Clock>,
     config: SupplyConfig,
@@ -95,6 +97,7 @@ impl Supply {
             catalogue,
             secrets,
             tokenizers,
+            recounts: Arc::new(Semaphore::new(recount::COUNTS_MAX)),
             client,
             clock,
             config,

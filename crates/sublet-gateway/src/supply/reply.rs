@@ -45,12 +45,16 @@ pub(crate) struct Seen {
     pub reason: Option<FinishReason>,
     /// Bytes of text, reasoning and calls.
     pub text_bytes: u64,
+    /// That text by the index of its answer, where somebody may have to count it.
+    pub said: Vec<(usize, String)>,
     /// The server's own error.
     pub error: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    #[serde(borrow, default)]
+    index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     finish_reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -76,34 +80,36 @@ struct FunctionPart<'a> {
 }
 
 /// Bytes of everything that a message says, also in fields that nobody here knows.
-fn said_bytes(message: &RawValue) -> Result<usize, Unreadable> {
+fn said_bytes(message: &RawValue, keep: &mut Option<String>) -> Result<usize, Unreadable> {
     let text = message.get();
     if text == "null" {
         return Ok(0);
     }
     let members = fields(text).ok_or(Unreadable("a message of another shape"))?;
-    Ok(members.iter().filter(|(name, _)| name != "role").map(|(name, member)| value_bytes(name, member.value)).sum())
+    let said = members.iter().filter(|(name, _)| name != "role");
+    Ok(said.map(|(name, member)| value_bytes(name, member.value, keep)).sum())
 }
 
-fn value_bytes(name: &str, text: &str) -> usize {
+fn value_bytes(name: &str, text: &str, keep: &mut Option<String>) -> usize {
     if matches!(text, "null" | "\"\"" | "[]" | "{}" | "false") {
         return 0;
     }
     if let Some(bytes) = string_bytes(text) {
+        if let Some(keep) = keep {
+            // Escapes that are no text were no string either.
+            keep.push_str(&serde_json::from_str::<Cow<'_, str>>(text).unwrap_or(Cow::Borrowed(text)));
+        }
         return bytes;
     }
     let calls = (name == "tool_calls").then(|| serde_json::from_str::<Vec<CallPart<'_>>>(text).ok()).flatten();
-    let known = calls.map(|calls| {
-        calls.iter().filter_map(|call| call.function.as_ref()).map(|call| length(&call.name) + length(&call.arguments)).sum()
-    });
-    match known {
-        Some(bytes) if bytes > 0 => bytes,
-        _ => text.len(),
+    let functions = calls.iter().flatten().filter_map(|call| call.function.as_ref());
+    let parts: Vec<&str> = functions.flat_map(|call| [&call.name, &call.arguments]).filter_map(Option::as_deref).collect();
+    let known = parts.iter().map(|part| part.len()).sum();
+    let said = if known > 0 { parts } else { vec![text] };
+    if let Some(keep) = keep {
+        said.iter().for_each(|part| keep.push_str(part));
     }
-}
-
-fn length(text: &Option<Cow<'_, str>>) -> usize {
-    text.as_ref().map_or(0, |text| text.len())
+    if known > 0 { known } else { text.len() }
 }
 
 /// What makes an answer no answer.
@@ -126,7 +132,9 @@ struct Event<'a> {
 
 impl Seen {
     /// Reads one JSON object of an answer.
-    pub fn read(data: &[u8]) -> Result<Self, Unreadable> {
+    ///
+    /// With its text if `keeps_text`.
+    pub fn read(data: &[u8], keeps_text: bool) -> Result<Self, Unreadable> {
         const NO_OBJECT: Unreadable = Unreadable("something that is not a JSON object");
         let text = std::str::from_utf8(data).map_err(|_| NO_OBJECT)?;
         let event: Event<'_> = serde_json::from_str(text).map_err(|_| match serde_json::from_str::<Fields<'_>>(text) {
@@ -143,10 +151,19 @@ impl Seen {
             return Ok(seen);
         };
         seen.choices = choices.len();
-        for choice in &choices {
-            let mut said = length(&choice.text);
+        for (place, choice) in choices.iter().enumerate() {
+            let mut keep = keeps_text.then(String::new);
+            let completion = choice.text.as_deref().unwrap_or_default();
+            if let Some(keep) = &mut keep {
+                keep.push_str(completion);
+            }
+            let mut said = completion.len();
             for message in [choice.delta, choice.message].into_iter().flatten() {
-                said += said_bytes(message)?;
+                said += said_bytes(message, &mut keep)?;
+            }
+            if let Some(text) = keep {
+                let index = choice.index.and_then(|index| index.get().parse().ok());
+                seen.said.push((index.unwrap_or(place), text));
             }
             seen.text_bytes += u64::try_from(said).unwrap_or(u64::MAX);
             if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| !reason.is_empty()) {
@@ -293,7 +310,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Seen {
-        Seen::read(text.as_bytes()).unwrap()
+        Seen::read(text.as_bytes(), false).unwrap()
     }
 
     fn three(prompt: i64, cached: i64, output: i64) -> Option<Counts> {
@@ -342,9 +359,29 @@ mod tests {
     }
 
     #[test]
+    fn text_that_may_have_to_be_counted_is_what_was_measured() {
+        for (choices, expected) in [
+            (r#"[{"index":1,"delta":{"role":"assistant","content":"é\n"}},{"delta":{"content":"b"}}]"#, vec![(1, "é\n"), (1, "b")]),
+            (r#"[{"delta":{"reasoning_content":"c","content":null}}]"#, vec![(0, "c")]),
+            (r#"[{"index":"x","delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]"#, vec![(0, "f{}")]),
+            (
+                r#"[{"delta":{"tool_calls":[{"type":"custom","custom":{"a":1}}]}}]"#,
+                vec![(0, r#"[{"type":"custom","custom":{"a":1}}]"#)],
+            ),
+            (r#"[{"message":{"content":"\ud83d","tool_calls":[]},"logprobs":[1e999]}]"#, vec![(0, r#""\ud83d""#)]),
+            (r#"[{"text":"t","delta":{"their_field":{"a":1}}}]"#, vec![(0, r#"t{"a":1}"#)]),
+        ] {
+            let seen = Seen::read(format!(r#"{{"choices":{choices}}}"#).as_bytes(), true).unwrap();
+            let said: Vec<(usize, &str)> = seen.said.iter().map(|(index, text)| (*index, text.as_str())).collect();
+            assert_eq!(said, expected, "{choices}");
+            assert_eq!(seen.text_bytes, said.iter().map(|(_, text)| u64::try_from(text.len()).unwrap()).sum::<u64>(), "{choices}");
+        }
+    }
+
+    #[test]
     fn what_is_no_answer_is_said() {
         for text in ["", "[]", "nope", "{", r#"{"choices":3}"#, r#"{"choices":[{"delta":7}]}"#] {
-            assert!(Seen::read(text.as_bytes()).is_err(), "{text}");
+            assert!(Seen::read(text.as_bytes(), false).is_err(), "{text}");
         }
         assert_eq!(read(r#"{"error":{"message":"boom","code":500}}"#).error.as_deref(), Some("boom"));
         assert_eq!(read(r#"{"error":"boom"}"#).error.as_deref(), Some("boom"));

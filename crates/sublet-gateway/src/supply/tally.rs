@@ -34,6 +34,13 @@ impl Tally {
         self.spoken += u64::from(seen.text_bytes > 0);
         self.uncounted_bytes += seen.text_bytes;
         self.text_bytes += seen.text_bytes;
+        let last = self.said.len().saturating_sub(1);
+        for (index, text) in &seen.said {
+            // An answer that nobody asked for is counted with the last one.
+            if let Some(said) = self.said.get_mut((*index).min(last)) {
+                said.push_str(text);
+            }
+        }
         if let Some(counts) = seen.counts.filter(|counts| !partial && (counts.output > TokenCount::ZERO || self.text_bytes == 0)) {
             self.counts = Some(counts);
             (self.spoken, self.uncounted_bytes) = (0, 0);

@@ -39,6 +39,7 @@ mod suppliers;
 mod supply;
 #[cfg(test)]
 mod supply_counts;
+#[cfg(test)]
 mod supply_money;
 #[cfg(test)]
 mod tiers;

@@ -65,7 +65,8 @@ async fn who_counts_is_believed_and_only_the_rest_is_counted_here() {
     upstream.then(Reply::Stream(vec![said("strength"), counted(40, 9), said(" distance exchange"), ended("stop"), Part::Done]));
     let world = world_with(&upstream, "words").await;
     text(world.post("/v1/chat/completions", &streamed()).await).await;
-    assert_eq!(counts(&only_record(&world).await), (38, 2, 9 + 2));
+    let record = only_record(&world).await;
+    assert_eq!((counts(&record), record.measured), ((38, 2, 9 + 2), Measured::Estimated));
     world.close().await;
 }
 
@@ -73,13 +74,22 @@ async fn who_counts_is_believed_and_only_the_rest_is_counted_here() {
 async fn what_cannot_be_counted_is_estimated_from_its_bytes() {
     let picture =
         json!([{"type": "text", "text": "what is it"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]);
-    for (tokenizer, content, output) in [("none-such", json!("hello there"), 8), ("words", picture, 3)] {
+    let words = json!([{"role": "user", "content": "hello there"}]);
+    let thought = json!([{"role": "assistant", "content": "hello", "reasoning_content": "there"}]);
+    for (tokenizer, body, output) in [
+        ("none-such", json!({ "messages": words }), 8),
+        ("words", json!({ "messages": [{"role": "user", "content": picture}] }), 3),
+        // A prompt can be anywhere that a server looks.
+        ("words", json!({ "messages": words, "chat_template": "much more than that" }), 3),
+        ("words", json!({ "messages": words, "documents": [{"text": "much more"}] }), 3),
+        ("words", json!({ "messages": thought }), 3),
+    ] {
         let upstream = Upstream::start().await;
         upstream.then(whole(LONG_WORDS, Value::Null));
         let world = world_with(&upstream, tokenizer).await;
-        let mut body = ask();
-        body["messages"][0]["content"] = content;
-        let (status, answer) = post(&world, &body).await;
+        let mut asked = ask();
+        asked.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let (status, answer) = post(&world, &asked).await;
         assert_eq!(status, 200, "{answer}");
         let record = only_record(&world).await;
         let (input, _, counted) = counts(&record);

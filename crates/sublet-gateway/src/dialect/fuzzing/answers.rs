@@ -44,7 +44,9 @@ pub fn upstream_answer(data: &[u8]) {
             assert!(body.len() <= REFUSAL_BYTES_MAX, "an error of {} bytes", body.len());
         }
     }
-    let (Ok(seen), Ok(text)) = (Seen::read(data), std::str::from_utf8(data)) else { return };
+    let (Ok(seen), Ok(text)) = (Seen::read(data, true), std::str::from_utf8(data)) else { return };
+    let kept: u64 = seen.said.iter().map(|(_, text)| u64::try_from(text.len()).unwrap_or(u64::MAX)).sum();
+    assert_eq!(kept, seen.text_bytes, "what may have to be counted is what was measured");
     if let Some(counts) = seen.counts {
         assert!(counts.prompt > TokenCount::ZERO && counts.output >= TokenCount::ZERO);
         assert!((TokenCount::ZERO..=counts.prompt).contains(&counts.cached));
