@@ -1,5 +1,6 @@
 //! A real PostgreSQL, started once per test program on a private socket, as a user who is not root.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,13 +36,14 @@ impl PostgresServer {
     }
 
     /// A server for one test, which may stop it. It keeps what it commits, as a server in use does, and is reached over
-    /// TCP on the loopback address.
+    /// TCP on the loopback address. It remembers when each transaction was committed.
     pub fn alone() -> Self {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = taken.local_addr().expect("an address").port();
         drop(taken);
         let port_setting = format!("port={port}");
-        Self::start(&["listen_addresses=127.0.0.1", "max_connections=100", &port_setting], Some(port))
+        let settings = ["listen_addresses=127.0.0.1", "max_connections=100", "track_commit_timestamp=on", &port_setting];
+        Self::start(&settings, Some(port))
     }
 
     /// Ends the server at once, as a crash would: transactions break off, nothing is written down in order.
@@ -67,6 +69,15 @@ impl PostgresServer {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut numbers = text.split_whitespace().map(|number| number.parse().expect("a number"));
         (numbers.next().expect("a count"), numbers.next().expect("a sum"))
+    }
+
+    /// When each entry of the ledger was committed, in milliseconds since 1970: what it says itself is when it was written.
+    pub fn entry_commits(&self, url: &str) -> BTreeMap<String, i64> {
+        let sql = "SELECT id, (EXTRACT(EPOCH FROM pg_xact_commit_timestamp(xmin)) * 1000)::BIGINT FROM journal_entries";
+        let output = Command::new(self.programs.join("psql")).args(["-qtA", "-F", " ", "-d", url, "-c", sql]).output();
+        let text = String::from_utf8(output.expect("psql runs").stdout).expect("psql speaks UTF-8");
+        let commits = text.lines().map(|line| line.split_once(' ').expect("an id and an instant"));
+        commits.map(|(id, at)| (id.to_owned(), at.parse().expect("an instant"))).collect()
     }
 
     /// Makes a database look as if a newer program had raised its schema.

@@ -60,8 +60,9 @@ pub struct Unpromised {
 }
 
 impl Unpromised {
-    /// Reads the ledger's journal, as any auditor can.
-    pub fn of(server: &Server, key: &NewKey, limit: i128) -> Self {
+    /// Reads the ledger's journal, as any auditor can. What an entry changes holds for others from its commit on, which
+    /// on a busy machine comes seconds after the instant that it bears.
+    pub fn of(server: &Server, key: &NewKey, (limit, commits): (i128, &BTreeMap<String, i64>)) -> Self {
         let export = server.get("/operator/v1/ledger/export?format=beancount", &server.keys.operator).unwrap();
         assert_eq!(export.status, 200);
         let mut changes: BTreeMap<i64, i128> = BTreeMap::new();
@@ -69,7 +70,8 @@ impl Unpromised {
             let is_slice = entry.contains("* \"slice_granted\"") || entry.contains("* \"slice_returned\"");
             let id = entry.lines().find_map(|line| line.trim().strip_prefix("entry: ")).map(|id| id.trim_matches('"'));
             let Some(id) = id.filter(|_| is_slice) else { continue };
-            *changes.entry(millis_of(id)).or_default() += slices_change(entry);
+            let committed = *commits.get(id).unwrap_or_else(|| panic!("{id} was never committed"));
+            *changes.entry(committed).or_default() += slices_change(entry);
         }
         let mut left = limit;
         let by_millis = changes.into_iter().map(|(at, change)| {

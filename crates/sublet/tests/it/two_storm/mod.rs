@@ -130,7 +130,7 @@ fn a_dollar_is_never_exceeded_by_two_processes_in_a_storm() {
     let (spent, charged) = assert_spend_is_one_number(&servers[0], &key, &records);
     let url = servers[0].home.database_url.clone().expect("it is on PostgreSQL");
     assert_eq!(database.usage_events(&url), (charged, spent), "the usage events are what was charged");
-    let unpromised = Unpromised::of(&servers[0], &key, LIMIT);
+    let unpromised = Unpromised::of(&servers[0], &key, (LIMIT, &database.entry_commits(&url)));
     assert_eq!(unpromised.last(), LIMIT - spent, "every slice came back but for what was spent");
     assert_clocks_agree(&records);
     let refused = assert_no_refusal_was_false(&records, &past, &unpromised);
