@@ -160,6 +160,12 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     let clients = clients(root);
     // What the clients did is in the books and on the screen of the others.
     let after = [
+        Suite {
+            name: "events of caches",
+            program: environment::PYTHON.bin(root).join("python"),
+            script: "tests/outside/kv_events.py",
+            limit: SUITE_MAX,
+        },
         Suite { name: "accounting programs", program: PathBuf::from("bash"), script: "tests/outside/journal.sh", limit: SUITE_MAX },
         Suite {
             name: "browser",
@@ -175,6 +181,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     scripted.offer(binary, &cloud.directory.join("data"), &rooms.chain(others).collect::<Vec<_>>())?;
     let mut settings = settings(root, &cloud.credentials)?;
     settings.push(("SUBLET_UPSTREAM", scripted.address.clone()));
+    settings.push(("SUBLET_DATA", cloud.directory.join("data").display().to_string()));
     settings.push(("TIKTOKEN_CACHE_DIR", environment::vocabularies(root)?.display().to_string()));
     let mut results = side_by_side(&clients, SUITES_AT_ONCE, |suite| run_suite(root, suite, &settings));
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));

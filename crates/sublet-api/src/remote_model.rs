@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
+use sublet_core::kv_events::KvEvents;
 use sublet_core::supply::{BaseUrl, EngineKind, ReplicaSource, ReplicaState, SecretName};
 use sublet_core::tokenizer::TokenizerName;
 
@@ -92,6 +93,9 @@ pub struct Replica {
     pub secret: Option<SecretName>,
     #[schemars(with = "EngineKindText")]
     pub engine: EngineKind,
+    /// Where it publishes what its cache keeps; null is nowhere.
+    #[schemars(with = "Option<String>")]
+    pub kv_events: Option<KvEvents>,
     /// Requests of one gateway at once.
     pub max_in_flight: u32,
     #[schemars(with = "ReplicaStateText")]
@@ -111,6 +115,8 @@ pub struct ReplicaSeen {
     pub in_flight: u32,
     /// Left alone after failures until then; null is well.
     pub resting_until: Option<UnixSeconds>,
+    /// Tokens that it says its cache has; null if it does not say.
+    pub cached_tokens: Option<u64>,
 }
 
 /// Body that adds a replica to a model.
@@ -131,6 +137,11 @@ pub struct CreateReplica {
     #[serde(default)]
     #[schemars(with = "EngineKindText")]
     pub engine: EngineKind,
+    /// Where vLLM or SGLang publishes what its cache keeps, as `tcp://HOST:PORT`. Requests then go where most of their
+    /// prompt is, if the model has a tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub kv_events: Option<KvEvents>,
     /// 256 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sublet_core::card::Cards;
 use sublet_core::id::{ModelId, ReplicaId};
+use sublet_core::kv_events::KvEvents;
 use sublet_core::supplier::{CostPrice, SupplierTerms};
 use sublet_core::supply::{
     Audience, BaseUrl, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName,
@@ -130,6 +131,7 @@ pub struct NewReplica {
     pub upstream_model: String,
     pub secret: Option<SecretName>,
     pub engine: EngineKind,
+    pub kv_events: Option<KvEvents>,
     pub in_flight_max: u32,
     pub source: ReplicaSource,
     pub terms: Option<SupplierTerms>,
@@ -292,6 +294,7 @@ impl Cloud {
             upstream_model: new.upstream_model,
             secret: new.secret,
             engine: new.engine,
+            kv_events: new.kv_events,
             in_flight_max: new.in_flight_max,
             state: ReplicaState::Serving,
             source: new.source,

@@ -54,6 +54,7 @@ fn replica_of(model: &ModelId, supplier: Option<&OrganizationId>) -> NewReplica 
         upstream_model: "m".to_owned(),
         secret: None,
         engine: EngineKind::OpenAi,
+        kv_events: None,
         in_flight_max: 1,
         source: if supplier.is_some() { ReplicaSource::Supplier } else { ReplicaSource::Fleet },
         terms: supplier.map(terms),

@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod id;
 pub mod job;
 pub mod key;
+pub mod kv_events;
 pub mod lease;
 pub mod money;
 pub mod notice;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::card::Cards;
 use crate::error::{Error, ErrorCode, Result};
 use crate::id::{OrganizationId, ReplicaId};
+use crate::kv_events::KvEvents;
 use crate::quantity::TokenCount;
 use crate::supplier::{CostPrice, SupplierTerms};
 use crate::time::Timestamp;
@@ -69,6 +70,9 @@ pub struct Replica {
     /// Names the secret that opens it; `None` sends no key.
     pub secret: Option<SecretName>,
     pub engine: EngineKind,
+    /// Where it publishes what its cache keeps, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_events: Option<KvEvents>,
     /// Requests of one gateway in flight at once, at most.
     pub in_flight_max: u32,
     pub state: ReplicaState,

@@ -50,6 +50,8 @@ impl From<TokenizerName> for String {
 
 /// Counts as the model does.
 pub trait TokenCounter: Send + Sync {
+    /// The ids of a prompt's tokens, as the engine has them; an error where they cannot be known.
+    fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>>;
     /// A prompt with all that the model's template and its tokenizer put around it.
     fn count_prompt(&self, prompt: &Prompt) -> Result<TokenCount>;
     /// A text by itself.

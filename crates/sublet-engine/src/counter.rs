@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sublet_core::engine::{Chat, ChatMessage, Prompt};
 use sublet_core::tokenizer::TokenCounter;
-use sublet_core::{Error, Result, TokenCount};
+use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use crate::load::load_tokenizer;
 use crate::template::ChatTemplate;
@@ -34,9 +34,12 @@ impl ChatTokenizer {
         Ok(Self { tokenizer: tokenizer.forgetful(), template })
     }
 
+    fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>> {
+        self.tokenizer.encode(text, special).map_err(|problem| Error::internal(format!("tokenizer: {problem}")))
+    }
+
     fn count(&self, text: &str, special: SpecialTokens) -> Result<TokenCount> {
-        let tokens = self.tokenizer.encode(text, special).map_err(|problem| Error::internal(format!("tokenizer: {problem}")))?;
-        Ok(TokenCount::new(i64::try_from(tokens.len()).unwrap_or(i64::MAX)))
+        Ok(count_of(&self.encode(text, special)?))
     }
 
     fn count_unwritten(&self, chat: &Chat) -> Result<TokenCount> {
@@ -60,14 +63,29 @@ impl ChatTokenizer {
     }
 }
 
+fn count_of(tokens: &[u32]) -> TokenCount {
+    TokenCount::new(i64::try_from(tokens.len()).unwrap_or(i64::MAX))
+}
+
 impl TokenCounter for ChatTokenizer {
+    fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        match prompt {
+            Prompt::Tokens(tokens) => Ok(tokens.clone()),
+            Prompt::Text(text) => self.encode(text, SpecialTokens::Add),
+            Prompt::Chat(chat) => match self.template.as_ref().map(|template| template.render(chat)) {
+                Some(Ok(text)) => self.encode(&text, SpecialTokens::Leave),
+                Some(Err(_)) | None => Err(Error::new(ErrorCode::UnsupportedField, "no template writes this conversation")),
+            },
+        }
+    }
+
     fn count_prompt(&self, prompt: &Prompt) -> Result<TokenCount> {
         match prompt {
-            Prompt::Tokens(tokens) => Ok(TokenCount::new(i64::try_from(tokens.len()).unwrap_or(i64::MAX))),
-            Prompt::Text(text) => self.count(text, SpecialTokens::Add),
-            Prompt::Chat(chat) => match self.template.as_ref().map(|template| template.render(chat)) {
-                Some(Ok(text)) => self.count(&text, SpecialTokens::Leave),
-                Some(Err(_)) | None => self.count_unwritten(chat),
+            Prompt::Tokens(tokens) => Ok(count_of(tokens)),
+            Prompt::Text(_) => Ok(count_of(&self.encode_prompt(prompt)?)),
+            Prompt::Chat(chat) => match self.encode_prompt(prompt) {
+                Ok(tokens) => Ok(count_of(&tokens)),
+                Err(_) => self.count_unwritten(chat),
             },
         }
     }

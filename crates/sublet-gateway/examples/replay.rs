@@ -93,7 +93,12 @@ impl Server {
         self.sent.retain(|(_, end, _)| *end > now);
         let reading = self.sent.iter().filter(|(first, _, _)| *first > now).map(|(_, _, tokens)| tokens).sum();
         let writing = self.sent.iter().filter(|(first, _, _)| *first <= now).count();
-        Candidate { replica: name(number), reading: TokenCount::new(reading), writing: u32::try_from(writing).unwrap_or(u32::MAX) }
+        Candidate {
+            replica: name(number),
+            reading: TokenCount::new(reading),
+            writing: u32::try_from(writing).unwrap_or(u32::MAX),
+            cached: None,
+        }
     }
 }
 
@@ -147,7 +152,7 @@ fn replay(requests: &[Request], way: Way, setting: &Setting) -> (u64, [i64; 3]) 
             Way::Sublet => place(router.rank(&blocks, prompt, &candidates, now)[0]),
             Way::Clairvoyant => soonest(&servers, request, setting.speed),
         };
-        let thought = router.uncached(&blocks, prompt, &name(chosen), now);
+        let thought = router.uncached(&blocks, prompt, (&name(chosen), None), now);
         router.sent(&blocks, &name(chosen), now);
         let server = &mut servers[chosen];
         cached += server.cached(request);

@@ -5,3 +5,4 @@
 pub use crate::dialect::fuzzing::{chat, completions, embeddings, messages, numbers, responses, tool_text, upstream_answer};
 pub use crate::journal::fuzzing::{journal_bytes, journal_damage};
 pub use crate::supply::fuzzing::{upstream_events, upstream_exchange};
+pub use crate::supply::kv::fuzzing::kv_events;

@@ -71,6 +71,16 @@ pub struct Candidate {
     pub reading: TokenCount,
     /// Answers it is writing.
     pub writing: u32,
+    /// What it says that it has of the prompt, if it says so.
+    pub cached: Option<Cached>,
+}
+
+/// How much of a prompt a replica says that it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cached {
+    pub tokens: u64,
+    /// It has no more: nothing of what it said was missed.
+    pub is_all: bool,
 }
 
 /// What is remembered of one replica.
@@ -133,14 +143,25 @@ impl Router {
     fn cost(&self, blocks: &[Block], prompt: TokenCount, candidate: &Candidate, now: Timestamp) -> u64 {
         let reading = u64::try_from(candidate.reading.get()).unwrap_or(0);
         let writing = u64::from(candidate.writing).saturating_mul(self.routing.writing_tokens);
-        reading.saturating_add(writing).saturating_add(self.uncached(blocks, prompt, &candidate.replica, now))
+        reading.saturating_add(writing).saturating_add(self.uncached(blocks, prompt, (&candidate.replica, candidate.cached), now))
     }
 
     /// Tokens of a prompt that a replica probably has to read.
-    pub fn uncached(&self, blocks: &[Block], prompt: TokenCount, replica: &ReplicaId, now: Timestamp) -> u64 {
+    pub fn uncached(
+        &self,
+        blocks: &[Block],
+        prompt: TokenCount,
+        (replica, said): (&ReplicaId, Option<Cached>),
+        now: Timestamp,
+    ) -> u64 {
         let since = now.minus(self.routing.believed_for);
         let matched = self.memories.get(replica).map_or(0, |memory| memory.matched(blocks, since));
-        let cached = u64::try_from(matched).unwrap_or(u64::MAX).saturating_mul(self.routing.block_tokens);
+        let remembered = u64::try_from(matched).unwrap_or(u64::MAX).saturating_mul(self.routing.block_tokens);
+        let cached = match said {
+            Some(Cached { tokens, is_all: true }) => tokens,
+            Some(Cached { tokens, is_all: false }) => tokens.max(remembered),
+            None => remembered,
+        };
         u64::try_from(prompt.get()).unwrap_or(0).saturating_sub(cached)
     }
 
@@ -179,7 +200,9 @@ mod tests {
     }
 
     fn idle(count: usize) -> Vec<Candidate> {
-        (0..count).map(|number| Candidate { replica: replica(number), reading: TokenCount::ZERO, writing: 0 }).collect()
+        (0..count)
+            .map(|number| Candidate { replica: replica(number), reading: TokenCount::ZERO, writing: 0, cached: None })
+            .collect()
     }
 
     const NOW: Timestamp = Timestamp::from_seconds(1_000);
@@ -243,7 +266,7 @@ mod tests {
                     prop_assert!(memory.used.len() <= 40 && memory.order.len() <= 160);
                 }
                 let tokens = TokenCount::new(i64::try_from(length * 64).unwrap());
-                prop_assert_eq!(router.uncached(&prompt, tokens, &replica(place), NOW), 0);
+                prop_assert_eq!(router.uncached(&prompt, tokens, (&replica(place), None), NOW), 0);
             }
         }
     }

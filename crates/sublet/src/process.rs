@@ -55,7 +55,11 @@ impl Process for CloudProcess {
 
     fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen> {
         let status = self.gateway.replicas().into_iter().find(|status| status.replica == *id)?;
-        Some(ReplicaSeen { in_flight: status.in_flight, resting_until: status.resting_until.map(Into::into) })
+        Some(ReplicaSeen {
+            in_flight: status.in_flight,
+            resting_until: status.resting_until.map(Into::into),
+            cached_tokens: status.cached_tokens,
+        })
     }
 
     fn check_tokenizer<'a>(&'a self, name: &'a TokenizerName) -> BoxFuture<'a, Result<()>> {

@@ -7,6 +7,7 @@ use sublet_api::supplier::{MarginLine, ReplicaCost, SetReplicaCost, SupplierPoli
 use sublet_api::usage::UsageQuery;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ModelId, OrganizationId, ReplicaId};
+use sublet_core::kv_events::KvEvents;
 use sublet_core::supplier::{Region, Retention};
 use sublet_core::supply::{BaseUrl, EngineKind, ReplicaSource, ReplicaState, SecretName};
 
@@ -102,6 +103,9 @@ pub struct AddArgs {
     /// vllm, sglang, llama_cpp or openai
     #[arg(long, default_value = "openai", value_parser = word::<EngineKind>)]
     pub engine: EngineKind,
+    /// Where vLLM or SGLang publishes what its cache keeps; the model needs a tokenizer
+    #[arg(long, value_name = "tcp://HOST:PORT")]
+    pub kv_events: Option<KvEvents>,
     /// Requests of one gateway at once
     #[arg(long)]
     pub max_in_flight: Option<u32>,
@@ -130,6 +134,7 @@ impl ReplicaCommand {
                     upstream_model: args.upstream_model,
                     secret: args.secret,
                     engine: args.engine,
+                    kv_events: args.kv_events,
                     max_in_flight: args.max_in_flight,
                     source: ReplicaSource::default(),
                     data_policy: args.terms.data_policy(),

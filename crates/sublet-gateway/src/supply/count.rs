@@ -13,6 +13,7 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::timeout_at;
 
 use super::Supply;
+use super::order::Beginning;
 use super::recount::Uncounted;
 use super::request::{OutputMax, UpstreamBody};
 use super::search::failure;
@@ -37,7 +38,7 @@ impl Supply {
     /// How many tokens a chat has. An error where no server of the fleet can say.
     pub async fn count(&self, model: &RemoteModel, chat: &UpstreamBody) -> Result<TokenCount> {
         let counts = |station: &Arc<Station>| station.replica.engine == EngineKind::Vllm && !station.is_bought();
-        let mut stations = self.stations(model, (&[], TokenCount::ZERO));
+        let mut stations = self.stations(model, Beginning::NONE);
         stations.retain(|station| counts(station) && !station.is_draining());
         if stations.is_empty() && model.tokenizer.is_some() {
             return self.count_here(model, chat).await;

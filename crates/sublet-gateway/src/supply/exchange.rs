@@ -6,28 +6,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use sublet_core::admission::TokenUsage;
-use sublet_core::engine::{Allowance, Cover, FinishReason, GenerationEvent, GenerationStream};
+use sublet_core::engine::{Cover, FinishReason, GenerationEvent, GenerationStream};
 use sublet_core::supplier::Purchase;
-use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::Measured;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::{Instant, timeout_at};
 
 use super::Supply;
+use super::order::{Beginning, Order};
 use super::pump::detached;
-use super::purchase::{Bid, Supplied};
 use super::queue::{Place, Queue, Ticket};
 use super::reading::{Reading, Silence};
 use super::recount::Uncounted;
 use super::reply::{Refusal, Seen, Unreadable, refusal, retry_after};
-use super::request::{OutputMax, UpstreamBody};
 use super::search::{Found, Miss, Reach, Tried, broken, failure, silence};
 use super::station::{Entry, Station};
 use super::tally::Tally;
-use crate::dialect::relay::Kind;
 use crate::generation::monotonic;
-use crate::routing::Block;
 
 /// Replicas that one request is tried on.
 const REPLICAS_TRIED_MAX: usize = 3;
@@ -41,39 +37,12 @@ const ERROR_BYTES_MAX: usize = 64 * 1_024;
 /// What a caller is told to wait when no replica can be asked.
 const UNAVAILABLE_WAIT: DurationMs = DurationMs::from_seconds(1);
 
-/// What is asked of a model's replicas.
-pub(crate) struct Order {
-    pub model: Arc<RemoteModel>,
-    pub kind: Kind,
-    pub body: UpstreamBody,
-    pub streamed: bool,
-    pub output_max: OutputMax,
-    /// Answers that are wanted; embeddings have none.
-    pub answers: usize,
-    /// Output tokens of all answers together, at most.
-    pub cap: TokenCount,
-    /// What the prompt has at most: more is not believed.
-    pub input_max: TokenCount,
-    /// What the prompt has, as far as anybody knows before the replica says.
-    pub input_estimate: TokenCount,
-    /// How the prompt begins, for the choice of a replica.
-    pub blocks: Arc<[Block]>,
-    pub allowance: Arc<Allowance>,
-    /// Says afterwards who answered, and what is owed for it.
-    pub served_by: Arc<Supplied>,
-    /// The suppliers among the model's replicas.
-    pub bids: Arc<[Bid]>,
-    /// What would open others.
-    pub hints: Arc<[String]>,
-    /// Who is served first, and who gives way.
-    pub tier: ServiceTier,
-}
-
 /// Starts an exchange. Dropping the stream ends it, and closes the connection if it is still in use.
 pub(crate) fn start(supply: Arc<Supply>, order: Order) -> GenerationStream {
     let (queue, kept) = (VecDeque::new(), Vec::new());
     let may_have_to_go = order.tier == ServiceTier::Flex;
-    let exchange = Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0 };
+    let exchange =
+        Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0, tokens: Arc::default() };
     if may_have_to_go {
         return detached(exchange);
     }
@@ -100,6 +69,8 @@ pub(super) struct Exchange {
     tally: Tally,
     /// The output that was last announced as waiting for money.
     announced: u64,
+    /// The prompt's, where somebody says what of them it has.
+    tokens: Arc<[u32]>,
 }
 
 impl Exchange {
@@ -206,6 +177,7 @@ impl Exchange {
     async fn open(&mut self) {
         let (queue, tier, config) = (self.supply.queue(&self.order.model.name), self.order.tier, self.supply.config);
         let until = monotonic() + config.queue_wait.to_std();
+        self.tokens = self.supply.prompt_tokens(&self.order).await;
         let mut ticket: Option<Ticket> = None;
         loop {
             let mut pause = config.busy_pause;
@@ -237,12 +209,14 @@ impl Exchange {
     /// Asks the replicas one after the other.
     async fn try_replicas(&mut self, queue: &Arc<Queue>, reach: Reach) -> Tried {
         let (mut found, mut tried) = (Found::new(reach), 0);
-        let prompt = (Arc::clone(&self.order.blocks), self.order.input_estimate);
-        let prompt = (prompt.0.as_ref(), prompt.1);
+        let (blocks, tokens, salt) = (Arc::clone(&self.order.blocks), Arc::clone(&self.tokens), self.order.body.salt());
+        let known = i64::try_from(tokens.len()).ok().filter(|known| *known > 0).map(TokenCount::new);
+        let size = known.unwrap_or(self.order.input_estimate);
+        let prompt = Beginning { blocks: &blocks, tokens: &tokens, salt: &salt, size };
         let mut stations = self.supply.stations(&self.order.model, prompt);
         stations.retain(|station| reach == Reach::All || station.is_bought());
         for station in stations {
-            let reading = self.supply.unread(prompt, &station.replica.id);
+            let reading = self.supply.unread(prompt, &station);
             let seat = match station.enter(reading, self.supply.clock.now()) {
                 Entry::Open(seat) => seat,
                 Entry::Full => {
@@ -261,7 +235,7 @@ impl Exchange {
             };
             match attempt {
                 Ok(()) => {
-                    self.supply.answers(prompt.0, &station);
+                    self.supply.answers(prompt.blocks, &station);
                     if !self.order.streamed {
                         station.succeeded();
                     }
@@ -333,7 +307,7 @@ impl Exchange {
     /// No replica could be asked.
     fn unavailable(&self) -> Error {
         let now = self.supply.clock.now();
-        let stations = self.supply.stations(&self.order.model, (&[], TokenCount::ZERO));
+        let stations = self.supply.stations(&self.order.model, Beginning::NONE);
         let rests = stations.iter().filter_map(|station| station.rest(now));
         let wait = rests.min().unwrap_or(UNAVAILABLE_WAIT).max(UNAVAILABLE_WAIT);
         let message = format!("no server of the model '{}' can be reached now", self.order.model.name);

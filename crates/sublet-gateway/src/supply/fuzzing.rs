@@ -104,6 +104,9 @@ impl Tokenizers for Byte {
 }
 
 impl TokenCounter for Byte {
+    fn encode_prompt(&self, _: &Prompt) -> Result<Vec<u32>> {
+        Ok(vec![0])
+    }
     fn count_prompt(&self, _: &Prompt) -> Result<TokenCount> {
         Ok(TokenCount::new(1))
     }
@@ -123,6 +126,7 @@ impl World {
             upstream_model: "up".to_owned(),
             secret: None,
             engine: EngineKind::OpenAi,
+            kv_events: None,
             in_flight_max: 64,
             state: ReplicaState::Serving,
             source: ReplicaSource::Fleet,

@@ -14,7 +14,9 @@ mod events;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod kv;
 pub(crate) mod members;
+mod order;
 pub(crate) mod permit;
 mod pump;
 pub(crate) mod purchase;
@@ -38,7 +40,9 @@ use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
 
 use client::Client;
-pub(crate) use exchange::{Order, start};
+pub(crate) use exchange::start;
+use order::Beginning;
+pub(crate) use order::Order;
 use station::Station;
 use sublet_core::id::ReplicaId;
 use tokio::sync::Semaphore;
@@ -84,6 +88,8 @@ pub struct ReplicaStatus {
     pub in_flight: u32,
     /// Left alone after failures; until when at least.
     pub resting_until: Option<Timestamp>,
+    /// Tokens that it says its cache has; `None` if it does not say.
+    pub cached_tokens: Option<u64>,
 }
 
 impl Supply {
@@ -121,7 +127,7 @@ impl Supply {
     }
 
     /// The replicas of a model in the order in which they should be asked: where the first token would come first.
-    fn stations(&self, model: &RemoteModel, prompt: (&[Block], TokenCount)) -> Vec<Arc<Station>> {
+    fn stations(&self, model: &RemoteModel, prompt: Beginning<'_>) -> Vec<Arc<Station>> {
         let mut stations: Vec<Arc<Station>> = {
             let mut fleet = self.fleet();
             self.renew(&mut fleet);
@@ -130,8 +136,8 @@ impl Supply {
         if stations.len() > 1 {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % stations.len();
             stations.rotate_left(turn);
-            let candidates: Vec<Candidate> = stations.iter().map(|station| station.candidate()).collect();
-            let order = self.router().rank(prompt.0, prompt.1, &candidates, self.clock.now());
+            let candidates: Vec<Candidate> = stations.iter().map(|station| station.candidate(prompt)).collect();
+            let order = self.router().rank(prompt.blocks, prompt.size, &candidates, self.clock.now());
             // Stable: among equals it is still the turn that decides.
             stations = order.into_iter().map(|place| Arc::clone(&stations[place])).collect();
             // What is bought serves when the fleet has no place, and what rests last of all.
@@ -166,8 +172,9 @@ impl Supply {
     }
 
     /// Tokens of a prompt that a replica probably has to read.
-    fn unread(&self, (blocks, prompt): (&[Block], TokenCount), replica: &ReplicaId) -> TokenCount {
-        let uncached = self.router().uncached(blocks, prompt, replica, self.clock.now());
+    fn unread(&self, prompt: Beginning<'_>, station: &Station) -> TokenCount {
+        let replica = (&station.replica.id, station.cached(prompt));
+        let uncached = self.router().uncached(prompt.blocks, prompt.size, replica, self.clock.now());
         TokenCount::new(i64::try_from(uncached).unwrap_or(i64::MAX))
     }
 
@@ -233,6 +240,7 @@ impl Supply {
                 replica: station.replica.id.clone(),
                 in_flight: station.in_flight(),
                 resting_until: station.rest(now).map(|rest| now.plus(rest.max(DurationMs::ZERO))),
+                cached_tokens: station.cached_tokens(),
             })
             .collect();
         status.sort_by(|a, b| a.replica.cmp(&b.replica));

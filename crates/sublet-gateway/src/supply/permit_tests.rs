@@ -46,6 +46,7 @@ fn fleet(number: u32) -> Replica {
         upstream_model: "m".to_owned(),
         secret: None,
         engine: EngineKind::OpenAi,
+        kv_events: None,
         in_flight_max: 1,
         state: ReplicaState::Serving,
         source: ReplicaSource::Fleet,

@@ -9,6 +9,7 @@ use sublet_core::supply::RemoteModel;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use super::Supply;
+use super::order::Order;
 use crate::dialect::relay::Kind;
 
 /// Counted at once by one gateway. Each takes one processor and, for a long text, some memory.
@@ -57,6 +58,30 @@ impl Supply {
             // Never with the text: errors of tokenizers are about their files.
             tracing::warn!(model = model.name, code = error.code().as_str(), "an answer is estimated from its bytes");
         })
+    }
+}
+
+/// Longest body whose tokens are looked up in what replicas say of their caches.
+const ROUTED_BYTES_MAX: usize = 256 * 1_024;
+
+impl Supply {
+    /// The tokens of an order's prompt, where there is a choice and somebody says what of them it has. Nobody waits for
+    /// a turn to learn them: what was sent where is remembered as well.
+    pub(super) async fn prompt_tokens(&self, order: &Order) -> Arc<[u32]> {
+        let replicas = &order.model.replicas;
+        let is_worth_it = replicas.len() > 1 && replicas.iter().any(|replica| replica.kv_events.is_some());
+        let name = order.model.tokenizer.clone().filter(|_| is_worth_it && order.body.bytes() <= ROUTED_BYTES_MAX);
+        let (Some(name), Ok(permit)) = (name, Arc::clone(&self.recounts).try_acquire_owned()) else { return Arc::default() };
+        let (tokenizers, kind, body) = (Arc::clone(&self.tokenizers), order.kind, order.body.unaddressed());
+        let work = move || -> Result<Vec<u32>> {
+            let _permit = permit;
+            match kind.prompts(&body)?.as_slice() {
+                [prompt] => tokenizers.open(&name)?.encode_prompt(prompt),
+                _ => Ok(Vec::new()),
+            }
+        };
+        let tokens = tokio::task::spawn_blocking(work).await;
+        tokens.ok().and_then(Result::ok).unwrap_or_default().into()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -100,7 +101,7 @@ pub(crate) struct UpstreamBody {
     older_name: bool,
     is_chat: bool,
     /// Keeps what an engine kept of one tenant's prompts from the others.
-    salt: String,
+    salt: Arc<str>,
 }
 
 /// Longer than any number, name and punctuation that is put in front, without the model's name.
@@ -122,8 +123,18 @@ impl UpstreamBody {
         tail.push(b'}');
         let has = |name| fields.get(name).is_some();
         let (newer_name, older_name) = (has("max_completion_tokens"), has("max_tokens"));
-        let salt = format!("{:x}", Sha256::digest(salt));
+        let salt = format!("{:x}", Sha256::digest(salt)).into();
         Ok(Self { tail, options, streamed, newer_name, older_name, is_chat, salt })
+    }
+
+    /// Whose it is, as engines are told that keep tenants apart.
+    pub fn salt(&self) -> Arc<str> {
+        Arc::clone(&self.salt)
+    }
+
+    /// How long it is, nearly.
+    pub fn bytes(&self) -> usize {
+        self.tail.len()
     }
 
     /// The body as nobody in particular would read it: for counting.
@@ -194,6 +205,7 @@ mod tests {
             upstream_model: "up\"stream".to_owned(),
             secret: None,
             engine,
+            kv_events: None,
             in_flight_max: 1,
             state: ReplicaState::Serving,
             source: ReplicaSource::Fleet,

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use sublet_core::supply::{Replica, ReplicaSource, ReplicaState, SecretSource};
+use sublet_core::supply::{EngineKind, Replica, ReplicaSource, ReplicaState, SecretSource};
 use sublet_core::{DurationMs, Error, Result, Timestamp, TokenCount};
 
 use super::breaker::Breaker;
-use crate::routing::Candidate;
+use super::kv::Follower;
+use super::order::Beginning;
+use crate::routing::{Cached, Candidate};
 
 pub(crate) struct Station {
     pub replica: Arc<Replica>,
@@ -19,6 +21,8 @@ pub(crate) struct Station {
     authorization: Option<HeaderValue>,
     load: Arc<Load>,
     breaker: Mutex<Breaker>,
+    /// Hears what its cache keeps.
+    follower: Option<Arc<Follower>>,
 }
 
 /// What a replica has to do for this gateway. It outlives changes of the replica's definition.
@@ -86,12 +90,15 @@ impl Station {
             None => None,
             Some(name) => Some(bearer(&secrets.read(name)?)?),
         };
-        Ok(Self { replica, authorization, load: Arc::default(), breaker: Mutex::default() })
+        let follower = replica.kv_events.as_ref().and_then(|endpoint| Follower::start(replica.id.as_str(), endpoint));
+        Ok(Self { replica, authorization, load: Arc::default(), breaker: Mutex::default(), follower: follower.map(Arc::new) })
     }
 
     /// The same replica after a change of its definition: what it does for us goes on.
     pub fn after(self, before: &Self) -> Self {
-        Self { load: Arc::clone(&before.load), ..self }
+        let is_same = self.replica.kv_events == before.replica.kv_events;
+        let follower = if is_same { before.follower.clone() } else { self.follower };
+        Self { load: Arc::clone(&before.load), follower, ..self }
     }
 
     /// Whether what it does has to be paid.
@@ -140,12 +147,24 @@ impl Station {
     }
 
     /// What the router weighs.
-    pub fn candidate(&self) -> Candidate {
+    pub fn candidate(&self, prompt: Beginning<'_>) -> Candidate {
         Candidate {
             replica: self.replica.id.clone(),
             reading: TokenCount::new(self.load.reading.load(Ordering::Acquire)),
             writing: self.load.writing.load(Ordering::Acquire),
+            cached: self.cached(prompt),
         }
+    }
+
+    /// How much it says that its cache has in all.
+    pub fn cached_tokens(&self) -> Option<u64> {
+        self.follower.as_ref()?.cached_tokens()
+    }
+
+    /// What it says that it has of a prompt.
+    pub fn cached(&self, prompt: Beginning<'_>) -> Option<Cached> {
+        let salt = if self.replica.engine == EngineKind::Vllm { Some(prompt.salt) } else { None };
+        self.follower.as_ref()?.cached(prompt.tokens, salt)
     }
 
     pub fn is_resting(&self) -> bool {

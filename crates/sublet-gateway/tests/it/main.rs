@@ -17,6 +17,8 @@ mod input;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod kv_events;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod limits;

@@ -225,6 +225,7 @@ pub fn replica(number: u32, base_url: &str) -> Replica {
         upstream_model: "theirs/model".to_owned(),
         secret: Some("vault-1".parse().unwrap()),
         engine: EngineKind::OpenAi,
+        kv_events: None,
         in_flight_max: 64,
         state: ReplicaState::Serving,
         source: ReplicaSource::Fleet,

@@ -98,6 +98,7 @@ fn replica(engine: EngineKind) -> Replica {
         upstream_model: UPSTREAM_NAME.to_owned(),
         secret: None,
         engine,
+        kv_events: None,
         in_flight_max: 1,
         state: ReplicaState::Serving,
         source: ReplicaSource::Fleet,
