@@ -6,8 +6,8 @@
 //! this prompt it probably does not have, plus a share for each answer that it writes meanwhile.
 //!
 //! Invariants: no input or output, no clock, no chance; memory is bounded by
-//! [`Routing::blocks_per_replica_max`] for each replica; tenants share nothing, because their salt is in
-//! every hash.
+//! [`Routing::blocks_per_replica_max`] for each replica; of what is remembered tenants share nothing, because
+//! their salt is in every hash.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};

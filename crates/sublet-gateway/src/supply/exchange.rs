@@ -14,6 +14,7 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, TokenCount};
 use tokio::time::{Instant, timeout_at};
 
 use super::Supply;
+use super::kv::Tokens;
 use super::order::{Beginning, Order};
 use super::pump::detached;
 use super::queue::{Place, Queue, Ticket};
@@ -41,8 +42,7 @@ const UNAVAILABLE_WAIT: DurationMs = DurationMs::from_seconds(1);
 pub(crate) fn start(supply: Arc<Supply>, order: Order) -> GenerationStream {
     let (queue, kept) = (VecDeque::new(), Vec::new());
     let may_have_to_go = order.tier == ServiceTier::Flex;
-    let exchange =
-        Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0, tokens: Arc::default() };
+    let exchange = Exchange { supply, order, stage: Stage::New, queue, kept, tally: Tally::default(), announced: 0, tokens: None };
     if may_have_to_go {
         return detached(exchange);
     }
@@ -70,7 +70,7 @@ pub(super) struct Exchange {
     /// The output that was last announced as waiting for money.
     announced: u64,
     /// The prompt's, where somebody says what of them it has.
-    tokens: Arc<[u32]>,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Exchange {
@@ -209,10 +209,10 @@ impl Exchange {
     /// Asks the replicas one after the other.
     async fn try_replicas(&mut self, queue: &Arc<Queue>, reach: Reach) -> Tried {
         let (mut found, mut tried) = (Found::new(reach), 0);
-        let (blocks, tokens, salt) = (Arc::clone(&self.order.blocks), Arc::clone(&self.tokens), self.order.body.salt());
-        let known = i64::try_from(tokens.len()).ok().filter(|known| *known > 0).map(TokenCount::new);
+        let (blocks, tokens) = (Arc::clone(&self.order.blocks), self.tokens.clone());
+        let known = tokens.as_ref().and_then(|tokens| i64::try_from(tokens.count()).ok()).map(TokenCount::new);
         let size = known.unwrap_or(self.order.input_estimate);
-        let prompt = Beginning { blocks: &blocks, tokens: &tokens, salt: &salt, size };
+        let prompt = Beginning { blocks: &blocks, tokens: tokens.as_deref(), size };
         let mut stations = self.supply.stations(&self.order.model, prompt);
         stations.retain(|station| reach == Reach::All || station.is_bought());
         for station in stations {

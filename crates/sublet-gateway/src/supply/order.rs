@@ -7,6 +7,7 @@ use sublet_core::engine::Allowance;
 use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
 
+use super::kv::Tokens;
 use super::purchase::{Bid, Supplied};
 use super::request::{OutputMax, UpstreamBody};
 use crate::dialect::relay::Kind;
@@ -45,15 +46,13 @@ pub(crate) struct Order {
 pub(super) struct Beginning<'a> {
     /// As it came.
     pub blocks: &'a [Block],
-    /// As the engine has it; empty where nobody asked for that.
-    pub tokens: &'a [u32],
-    /// Whose it is, as the engine is told.
-    pub salt: &'a str,
+    /// As engines have it, where one of them says what of it its cache has.
+    pub tokens: Option<&'a Tokens>,
     /// What it has in all, as far as is known.
     pub size: TokenCount,
 }
 
 impl Beginning<'static> {
     /// Nothing is to be read.
-    pub const NONE: Self = Self { blocks: &[], tokens: &[], salt: "", size: TokenCount::ZERO };
+    pub const NONE: Self = Self { blocks: &[], tokens: None, size: TokenCount::ZERO };
 }

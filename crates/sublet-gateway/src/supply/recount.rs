@@ -9,6 +9,7 @@ use sublet_core::supply::RemoteModel;
 use sublet_core::{Error, ErrorCode, Result, TokenCount};
 
 use super::Supply;
+use super::kv::Tokens;
 use super::order::Order;
 use crate::dialect::relay::Kind;
 
@@ -67,11 +68,12 @@ const ROUTED_BYTES_MAX: usize = 256 * 1_024;
 impl Supply {
     /// The tokens of an order's prompt, where there is a choice and somebody says what of them it has. Nobody waits for
     /// a turn to learn them: what was sent where is remembered as well.
-    pub(super) async fn prompt_tokens(&self, order: &Order) -> Arc<[u32]> {
-        let replicas = &order.model.replicas;
-        let is_worth_it = replicas.len() > 1 && replicas.iter().any(|replica| replica.kv_events.is_some());
-        let name = order.model.tokenizer.clone().filter(|_| is_worth_it && order.body.bytes() <= ROUTED_BYTES_MAX);
-        let (Some(name), Ok(permit)) = (name, Arc::clone(&self.recounts).try_acquire_owned()) else { return Arc::default() };
+    pub(super) async fn prompt_tokens(&self, order: &Order) -> Option<Arc<Tokens>> {
+        let name = order.model.tokenizer.clone().filter(|_| order.body.bytes() <= ROUTED_BYTES_MAX)?;
+        if order.model.replicas.len() < 2 || !self.is_told_of(&order.model) {
+            return None;
+        }
+        let permit = Arc::clone(&self.recounts).try_acquire_owned().ok()?;
         let (tokenizers, kind, body) = (Arc::clone(&self.tokenizers), order.kind, order.body.unaddressed());
         let work = move || -> Result<Vec<u32>> {
             let _permit = permit;
@@ -80,8 +82,15 @@ impl Supply {
                 _ => Ok(Vec::new()),
             }
         };
-        let tokens = tokio::task::spawn_blocking(work).await;
-        tokens.ok().and_then(Result::ok).unwrap_or_default().into()
+        let ids = tokio::task::spawn_blocking(work).await.ok()?.ok().filter(|ids| !ids.is_empty())?;
+        Some(Arc::new(Tokens::new(ids, order.body.salt())))
+    }
+
+    /// Whether any replica of a model says now what its cache has.
+    fn is_told_of(&self, model: &RemoteModel) -> bool {
+        let fleet = self.fleet();
+        let mut stations = model.replicas.iter().filter_map(|replica| fleet.stations.get(&replica.id));
+        stations.any(|station| station.cached_tokens().is_some())
     }
 }
 

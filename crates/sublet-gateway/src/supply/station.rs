@@ -163,8 +163,7 @@ impl Station {
 
     /// What it says that it has of a prompt.
     pub fn cached(&self, prompt: Beginning<'_>) -> Option<Cached> {
-        let salt = if self.replica.engine == EngineKind::Vllm { Some(prompt.salt) } else { None };
-        self.follower.as_ref()?.cached(prompt.tokens, salt)
+        self.follower.as_ref()?.cached(prompt.tokens?, self.replica.engine == EngineKind::Vllm)
     }
 
     pub fn is_resting(&self) -> bool {
@@ -197,6 +196,9 @@ impl Station {
     }
 
     pub fn failed(&self, now: Timestamp, why: &str) {
+        if let Some(follower) = &self.follower {
+            follower.doubt();
+        }
         let mut breaker = self.breaker();
         breaker.failed(now);
         let resting = breaker.is_open();

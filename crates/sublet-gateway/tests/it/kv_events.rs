@@ -1,10 +1,13 @@
 //! Replicas that say what their caches have: here words are tokens, by their length.
 
+use std::time::Duration;
+
 use rmpv::Value as Packed;
 use serde_json::{Value, json};
 use sublet_core::supply::{RemoteModel, Replica};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use crate::supply::post;
 use crate::upstream::{Upstream, model, replica, usage, whole};
@@ -12,6 +15,7 @@ use crate::world::World;
 
 /// Tokens of a block.
 const BLOCK: usize = 2;
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// An engine's side of the events: it waits for a subscriber, and says what it is told to.
 struct Publisher {
@@ -30,7 +34,7 @@ impl Publisher {
     }
 
     async fn accept(&mut self) {
-        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let (mut stream, _) = timeout(WAIT_MAX, self.listener.accept()).await.expect("somebody subscribes").unwrap();
         let mut greeting = [0; 64];
         stream.read_exact(&mut greeting).await.unwrap();
         assert_eq!((greeting[0], greeting[10], &greeting[12..17]), (0xff, 3, b"NULL\0".as_slice()));
@@ -83,13 +87,13 @@ fn ask(words: &str) -> Value {
 
 /// Waits until the replicas are known to have so many tokens; `None` where nobody says.
 async fn known(world: &World, expected: &[Option<u64>]) {
-    loop {
-        let said: Vec<Option<u64>> = world.gateway.replicas().into_iter().map(|status| status.cached_tokens).collect();
-        if said == expected {
-            return;
+    let said = || world.gateway.replicas().into_iter().map(|status| status.cached_tokens).collect::<Vec<_>>();
+    let looking = async {
+        while said() != expected {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    assert!(timeout(WAIT_MAX, looking).await.is_ok(), "{:?} instead of {expected:?}", said());
 }
 
 #[tokio::test]

@@ -13,14 +13,18 @@ mod zmtp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+
 use sublet_core::kv_events::KvEvents;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::routing::Cached;
 use residence::Residence;
+pub(crate) use residence::Tokens;
 use zmtp::Subscriber;
 
 /// How long connecting and shaking hands may take.
@@ -28,6 +32,11 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Pauses between two tries, doubling from the first to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A subscriber only listens: whether somebody is there is asked after so much silence, and so often.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// Batches are read one at a time: what a hostile one becomes in memory is a hundred times its bytes.
+static READING: Semaphore = Semaphore::const_new(1);
 
 /// Follows one replica until it is dropped.
 #[derive(Debug)]
@@ -50,9 +59,17 @@ impl Follower {
         lock(&self.residence).tokens()
     }
 
-    /// How much of a prompt the replica says that it has.
-    pub fn cached(&self, tokens: &[u32], salt: Option<&str>) -> Option<Cached> {
-        lock(&self.residence).cached(tokens, salt)
+    /// How much of a prompt the replica says that it has. `is_salted` if it was told whose prompts are.
+    pub fn cached(&self, prompt: &Tokens, is_salted: bool) -> Option<Cached> {
+        let shape = lock(&self.residence).shape(is_salted)?;
+        // Hashed before anybody waits for the lock.
+        prompt.prepare(shape);
+        Some(lock(&self.residence).cached(prompt, shape))
+    }
+
+    /// The replica failed: what it said is not believed before it says something again.
+    pub fn doubt(&self) {
+        lock(&self.residence).doubt();
     }
 }
 
@@ -73,8 +90,11 @@ async fn follow(replica: String, endpoint: KvEvents, residence: Arc<Mutex<Reside
         let why = match connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(mut subscriber) => {
                 tracing::info!(replica, "a replica says what its cache has");
-                pause = PAUSE_MIN;
-                read(&mut subscriber, &residence).await
+                let (why, taken) = read(&mut subscriber, &residence).await;
+                if taken {
+                    pause = PAUSE_MIN;
+                }
+                why
             }
             Err(error) => error,
         };
@@ -87,20 +107,26 @@ async fn follow(replica: String, endpoint: KvEvents, residence: Arc<Mutex<Reside
 
 async fn connect(endpoint: &KvEvents) -> std::io::Result<Subscriber<BufReader<TcpStream>>> {
     let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(ASKED_EVERY))?;
     Subscriber::open(BufReader::new(stream)).await
 }
 
-/// Reads until that fails. A message has a topic, a number and a batch.
-async fn read(subscriber: &mut Subscriber<BufReader<TcpStream>>, residence: &Mutex<Residence>) -> std::io::Error {
+/// Reads until that fails, and says whether anything was understood. A message has a topic, a number and a batch.
+async fn read(subscriber: &mut Subscriber<BufReader<TcpStream>>, residence: &Mutex<Residence>) -> (std::io::Error, bool) {
+    let mut taken = false;
     loop {
         let parts = match subscriber.next().await {
             Ok(parts) => parts,
-            Err(error) => return error,
+            Err(error) => return (error, taken),
         };
-        let [_, number, batch] = parts.as_slice() else { return wrong("a message of another shape") };
-        let Ok(number) = <[u8; 8]>::try_from(number.as_slice()) else { return wrong("a message without a number") };
-        let Some(batch) = wire::read(batch) else { return wrong("a batch that is none") };
+        let Ok([_, number, batch]) = <[Vec<u8>; 3]>::try_from(parts) else { return (wrong("a message of another shape"), taken) };
+        let Ok(number) = <[u8; 8]>::try_from(number) else { return (wrong("a message without a number"), taken) };
+        let permit = READING.acquire().await;
+        let read = tokio::task::spawn_blocking(move || wire::read(&batch)).await;
+        drop(permit);
+        let Ok(Some(batch)) = read else { return (wrong("a batch that is none"), taken) };
         lock(residence).take(u64::from_be_bytes(number), batch);
+        taken = true;
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::wire::{BlockName, Event, Salt};
 use crate::routing::Cached;
@@ -17,6 +18,54 @@ const BLOCKS_MAX: usize = 262_144;
 
 /// A beginning, up to the end of a block.
 type Chain = u64;
+
+/// How an engine cuts prompts into blocks, and whether it says whose they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shape {
+    block_tokens: usize,
+    is_salted: bool,
+}
+
+/// A prompt as engines have it, and its beginnings for each shape of blocks that was asked about: made once, and not
+/// while anybody holds what replicas said.
+pub(crate) struct Tokens {
+    ids: Vec<u32>,
+    /// As the engines are told that keep tenants apart.
+    salt: Arc<str>,
+    beginnings: Mutex<Vec<(Shape, Arc<[Chain]>)>>,
+}
+
+impl Tokens {
+    pub fn new(ids: Vec<u32>, salt: Arc<str>) -> Self {
+        Self { ids, salt, beginnings: Mutex::default() }
+    }
+
+    /// Makes the beginnings, if nobody did.
+    pub(super) fn prepare(&self, shape: Shape) {
+        self.beginnings(shape);
+    }
+
+    pub fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn beginnings(&self, shape: Shape) -> Arc<[Chain]> {
+        let mut made = self.beginnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = made.iter().find(|(known, _)| *known == shape) {
+            return Arc::clone(known);
+        }
+        let mut chain = beginning(shape.is_salted.then_some(&*self.salt));
+        let blocks = self.ids.chunks_exact(shape.block_tokens);
+        let chains: Arc<[Chain]> = blocks
+            .map(|block| {
+                chain = longer(chain, block);
+                chain
+            })
+            .collect();
+        made.push((shape, Arc::clone(&chains)));
+        chains
+    }
+}
 
 #[derive(Default, Debug)]
 pub(super) struct Residence {
@@ -29,6 +78,8 @@ pub(super) struct Residence {
     is_connected: bool,
     /// All that is there was told.
     is_whole: bool,
+    /// Some prompt was there: the engine writes prompts as this gateway does.
+    has_matched: bool,
     /// The number of the next batch.
     next: Option<u64>,
 }
@@ -65,10 +116,11 @@ impl Residence {
         if block_tokens == 0 || tokens.len() != blocks.len().saturating_mul(block_tokens) {
             return false;
         }
-        if self.block_tokens != block_tokens {
-            self.clear();
-            self.block_tokens = block_tokens;
+        // Engines with layers of several kinds may cut the same tokens in several ways.
+        if self.block_tokens != block_tokens && !self.blocks.is_empty() {
+            return false;
         }
+        self.block_tokens = block_tokens;
         let mut chain = match (parent, salt) {
             (Some(parent), _) => match self.blocks.get(&parent) {
                 Some(chain) => *chain,
@@ -80,17 +132,20 @@ impl Residence {
             }
             (None, Salt::Unsaid) => beginning(None),
         };
+        let mut is_new = true;
         for (block, tokens) in blocks.iter().zip(tokens.chunks_exact(block_tokens)) {
             chain = longer(chain, tokens);
             if self.blocks.len() >= BLOCKS_MAX {
                 return false;
             }
+            // There twice, or said twice: it is not known whether one removal will be all.
             if let Some(before) = self.blocks.insert(*block, chain) {
                 self.release(before);
+                is_new = false;
             }
             *self.beginnings.entry(chain).or_default() += 1;
         }
-        true
+        is_new
     }
 
     fn remove(&mut self, block: BlockName) {
@@ -115,12 +170,24 @@ impl Residence {
 
     fn forget(&mut self) {
         self.clear();
-        self.is_whole = false;
+        (self.is_whole, self.is_salted, self.has_matched) = (false, false, false);
     }
 
-    /// Nobody tells any more what is there.
+    /// Nobody tells any more what is there, and whoever does next may be another process.
     pub fn disconnected(&mut self) {
+        (self.is_connected, self.next) = (false, None);
+    }
+
+    /// It is not believed before it says something again.
+    pub fn doubt(&mut self) {
         self.is_connected = false;
+    }
+
+    /// How the prompt has to be cut to be found; `None` if nobody can say what is there. Engines that were told no salt
+    /// keep all alike.
+    pub fn shape(&self, is_salted: bool) -> Option<Shape> {
+        let shape = Shape { block_tokens: self.block_tokens, is_salted: self.is_salted && is_salted };
+        (self.is_connected && self.block_tokens > 0).then_some(shape)
     }
 
     /// That what is kept is of one mind, and bounded.
@@ -138,21 +205,13 @@ impl Residence {
         u64::try_from(tokens).ok().filter(|_| self.is_connected)
     }
 
-    /// How many tokens of a prompt are there; `None` if nobody can say. Engines that were told no salt keep all alike.
-    pub fn cached(&self, tokens: &[u32], salt: Option<&str>) -> Option<Cached> {
-        if !self.is_connected || self.block_tokens == 0 || tokens.is_empty() {
-            return None;
-        }
-        let mut chain = beginning(salt.filter(|_| self.is_salted));
-        let mut matched = 0;
-        for block in tokens.chunks_exact(self.block_tokens) {
-            chain = longer(chain, block);
-            if !self.beginnings.contains_key(&chain) {
-                break;
-            }
-            matched += self.block_tokens;
-        }
-        Some(Cached { tokens: u64::try_from(matched).unwrap_or(u64::MAX), is_all: self.is_whole })
+    /// How many tokens of a prompt are there.
+    pub fn cached(&mut self, prompt: &Tokens, shape: Shape) -> Cached {
+        let beginnings = prompt.beginnings(shape);
+        let matched = beginnings.iter().take_while(|chain| self.beginnings.contains_key(chain)).count();
+        self.has_matched |= matched > 0;
+        let tokens = u64::try_from(matched.saturating_mul(shape.block_tokens)).unwrap_or(u64::MAX);
+        Cached { tokens, is_all: self.is_whole && self.has_matched }
     }
 }
 
@@ -179,23 +238,26 @@ mod tests {
         Event::Stored { blocks: blocks.to_vec(), parent, tokens: tokens.to_vec(), block_tokens: 2, salt }
     }
 
-    fn tokens_cached(residence: &Residence, tokens: &[u32], salt: &str) -> (u64, bool) {
-        let cached = residence.cached(tokens, Some(salt)).unwrap();
-        (cached.tokens, cached.is_all)
+    fn cached(residence: &mut Residence, tokens: &[u32], salt: Option<&str>) -> Option<(u64, bool)> {
+        let shape = residence.shape(salt.is_some())?;
+        let cached = residence.cached(&Tokens::new(tokens.to_vec(), salt.unwrap_or_default().into()), shape);
+        Some((cached.tokens, cached.is_all))
     }
 
     #[test]
     fn a_prompt_is_there_as_far_as_its_blocks_are() {
         let mut residence = Residence::default();
-        assert_eq!(residence.cached(&[1, 2], Some("a")), None, "nobody said anything");
+        assert_eq!(cached(&mut residence, &[1, 2], Some("a")), None, "nobody said anything");
         residence.take(0, (vec![stored(&[10, 11], None, &[1, 2, 3, 4], Some("a")), stored(&[12], Some(11), &[5, 6], None)], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2, 3, 4, 5, 6, 7], "a"), (6, true));
-        assert_eq!(tokens_cached(&residence, &[1, 2, 3, 9], "a"), (2, true));
-        assert_eq!(tokens_cached(&residence, &[1, 2, 3, 4], "b"), (0, true), "of another tenant");
+        assert_eq!(cached(&mut residence, &[8, 9], Some("a")), Some((0, false)), "nothing was ever found: it may write otherwise");
+        assert_eq!(cached(&mut residence, &[1, 2, 3, 4, 5, 6, 7], Some("a")), Some((6, true)));
+        assert_eq!(cached(&mut residence, &[1, 2, 3, 9], Some("a")), Some((2, true)));
+        assert_eq!(cached(&mut residence, &[1, 2, 3, 4], Some("b")), Some((0, true)), "of another tenant");
+        assert_eq!(cached(&mut residence, &[], Some("a")), Some((0, true)));
         residence.take(1, (vec![Event::Removed(vec![11, 99])], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2, 3, 4, 5, 6], "a"), (2, true), "what is behind a gap is of no use");
+        assert_eq!(cached(&mut residence, &[1, 2, 3, 4, 5, 6], Some("a")), Some((2, true)), "what is behind a gap is of no use");
         residence.take(2, (vec![Event::Cleared], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2], "a"), (0, true));
+        assert_eq!(cached(&mut residence, &[1, 2], Some("a")), Some((0, true)));
     }
 
     #[test]
@@ -203,26 +265,36 @@ mod tests {
         let mut residence = Residence::default();
         residence.take(0, (vec![stored(&[1], None, &[1, 2], None), stored(&[2], None, &[1, 2], None)], true));
         residence.take(1, (vec![Event::Removed(vec![1])], true));
-        residence.is_salted = false;
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (2, true));
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, true)));
         residence.take(2, (vec![Event::Removed(vec![2])], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (0, true));
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((0, true)));
     }
 
     #[test]
     fn who_missed_something_knows_that_it_did() {
         let mut residence = Residence::default();
         residence.take(7, (vec![stored(&[1], None, &[1, 2], None)], true));
-        residence.is_salted = false;
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (2, false), "it came later");
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, false)), "it came later");
         residence.take(9, (vec![], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (0, false), "a removal may have been missed");
-        residence.take(0, (vec![], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (0, true), "the publisher started again");
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((0, false)), "a removal may have been missed");
+        let told = || (vec![stored(&[1], None, &[1, 2], None)], true);
+        residence.take(0, told());
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, true)), "the publisher started again");
         residence.take(1, (vec![stored(&[3], Some(99), &[1, 2], None)], true));
-        assert_eq!(tokens_cached(&residence, &[1, 2], ""), (0, false), "behind a block that is not known");
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, false)), "behind a block that is not known");
+        residence.take(0, told());
+        residence.take(1, told());
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, false)), "the same name twice");
+        residence.take(0, told());
+        residence.take(
+            1,
+            (vec![Event::Stored { blocks: vec![5], parent: None, tokens: vec![1], block_tokens: 1, salt: Salt::Unsaid }], true),
+        );
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((2, false)), "blocks of another size");
         residence.disconnected();
-        assert_eq!(residence.cached(&[1, 2], None), None);
+        assert_eq!(cached(&mut residence, &[1, 2], None), None);
+        residence.take(2, (vec![], true));
+        assert_eq!(cached(&mut residence, &[1, 2], None), Some((0, false)), "another process may have counted to the same number");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Longest part of a message, in bytes: a batch of events about some hundred thousand tokens.
-pub(super) const PART_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
+pub(super) const PART_BYTES_MAX: u64 = 1_024 * 1_024;
 /// Parts of one message.
 const PARTS_MAX: usize = 8;
 const GREETING_BYTES: usize = 64;
