@@ -99,7 +99,7 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
             {"service_tier": "default", "margin_permille": 493, "refused": null}]});
     let replica = |id: &str, source: &str, supply: Value| {
         json!({"object": "replica", "id": id, "model": "model_1",
-        "base_url": "http://10.0.0.1/v1", "upstream_model": "m", "secret": null, "engine": "openai", "max_in_flight": 4,
+        "base_url": "http://10.0.0.1/v1", "upstream_model": "m", "secret": null, "engine": "openai", "kv_events": null, "max_in_flight": 4,
         "state": "serving", "source": source, "supply": supply, "seen": null, "created_at": 1_772_323_200})
     };
     let unknown = json!({"supplier": "org_9", "data_policy": null, "min_margin_permille": 0, "cost_version": null, "tiers": []});
