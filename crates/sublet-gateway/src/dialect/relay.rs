@@ -166,22 +166,10 @@ const READ: [&str; 13] = [
     "chat_template",
 ];
 
-/// Fields that put nothing into a prompt that is not counted with it. Others may: engines take templates, documents and
-/// more.
-const COUNTED: [&str; 42] = [
-    "model",
-    "messages",
-    "prompt",
-    "input",
-    "tools",
+/// Fields beside those that put nothing into a prompt. Others may: engines take templates, documents and more.
+const HARMLESS: [&str; 30] = [
     "tool_choice",
     "parallel_tool_calls",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    "n",
-    "best_of",
     "temperature",
     "top_p",
     "top_k",
@@ -198,7 +186,6 @@ const COUNTED: [&str; 42] = [
     "user",
     "metadata",
     "store",
-    "service_tier",
     "reasoning_effort",
     "verbosity",
     "encoding_format",
@@ -212,19 +199,20 @@ const COUNTED: [&str; 42] = [
     "include_stop_str_in_output",
     "logprob_token_ids",
 ];
-const COUNTED_OF_MESSAGE: [&str; 6] = ["role", "content", "name", "tool_calls", "tool_call_id", "refusal"];
+/// What is counted of a message.
+const COUNTED: [&str; 5] = ["role", "content", "name", "tool_calls", "tool_call_id"];
 
 fn check_only_known(fields: &Fields<'_>) -> Result<()> {
     let uncounted = |name: &str| Err(unsupported(name, "may be in the prompt, and is not counted"));
-    if let Some((name, _)) = fields.iter().find(|(name, value)| !COUNTED.contains(name) && value.get() != "null") {
+    let is_known = |name: &str| name != "chat_template" && (READ.contains(&name) || HARMLESS.contains(&name));
+    if let Some((name, _)) = fields.iter().find(|(name, value)| !is_known(name) && value.get() != "null") {
         return uncounted(name);
     }
     let Some(field) = field("messages", fields.get("messages")) else { return Ok(()) };
     let Bounded(messages) = field.parse::<Bounded<&RawValue, MESSAGES_MAX>>("a list of messages")?;
     for member in messages.iter().flat_map(|message| members(message.get())) {
         let name = member.name();
-        let is_known = COUNTED_OF_MESSAGE.contains(&name.as_ref()) && (name != "refusal" || member.value == "null");
-        if !is_known && member.value != "null" {
+        if !COUNTED.contains(&name.as_ref()) && member.value != "null" {
             return uncounted(&name);
         }
     }

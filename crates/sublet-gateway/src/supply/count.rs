@@ -40,16 +40,10 @@ impl Supply {
         let counts = |station: &Arc<Station>| station.replica.engine == EngineKind::Vllm && !station.is_bought();
         let mut stations = self.stations(model, Beginning::NONE);
         stations.retain(|station| counts(station) && !station.is_draining());
-        if stations.is_empty() && model.tokenizer.is_some() {
-            return self.count_here(model, chat).await;
-        }
-        if stations.is_empty() {
-            let message = "the tokens of this model are counted only by the servers that serve it";
-            let error = Error::new(ErrorCode::UnsupportedField, message).param("model");
-            return Err(error.alternative("the usage of an answer"));
-        }
         let until = monotonic() + COUNT_WAIT.to_std();
-        let mut failed = failure("no server was asked for a count");
+        let message = "the tokens of this model are counted only by the servers that serve it";
+        let nobody = Error::new(ErrorCode::UnsupportedField, message).param("model");
+        let mut failed = nobody.alternative("the usage of an answer");
         for station in stations.iter().take(SERVERS_TRIED_MAX) {
             match timeout_at(until, self.count_at(station, chat)).await {
                 Ok(Ok(count)) => return Ok(count),

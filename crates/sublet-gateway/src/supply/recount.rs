@@ -57,7 +57,7 @@ impl Supply {
         let counted = tokio::task::spawn_blocking(work).await;
         counted.unwrap_or_else(|_| Err(Error::internal("counting failed"))).inspect_err(|error| {
             // Never with the text: errors of tokenizers are about their files.
-            tracing::warn!(model = model.name, code = error.code().as_str(), "an answer is estimated from its bytes");
+            tracing::warn!(model = model.name, code = error.code().as_str(), "the tokenizer of a model does not count");
         })
     }
 }

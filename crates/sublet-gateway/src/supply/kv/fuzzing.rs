@@ -20,10 +20,9 @@ pub fn kv_events(data: &[u8]) {
         let Ok(mut subscriber) = Subscriber::open(stream).await else { return };
         for _ in 0..MESSAGES_MAX {
             let Ok(parts) = subscriber.next().await else { return };
-            let [_, number, batch] = parts.as_slice() else { return };
-            let Ok(number) = <[u8; 8]>::try_from(number.as_slice()) else { return };
-            let Some(batch) = wire::read(batch) else { return };
-            residence.take(u64::from_be_bytes(number), batch);
+            let Some((number, batch)) = wire::message(parts) else { return };
+            let Some(batch) = wire::read(&batch) else { return };
+            residence.take(number, batch);
             residence.check();
         }
     };
@@ -36,7 +35,7 @@ pub fn kv_events(data: &[u8]) {
     let prompt = Tokens::new(vec![1, 2, 3, 4], "pepper".into());
     for mut residence in [residence, alone] {
         if let Some(shape) = residence.shape(true) {
-            assert!(residence.cached(&prompt, shape).tokens <= 4, "no more of a prompt is there than it has");
+            assert!(residence.cached(&prompt.beginnings(shape), shape).tokens <= 4, "no more of a prompt is there than it has");
         }
     }
 }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-
 use sublet_core::kv_events::KvEvents;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -62,9 +61,9 @@ impl Follower {
     /// How much of a prompt the replica says that it has. `is_salted` if it was told whose prompts are.
     pub fn cached(&self, prompt: &Tokens, is_salted: bool) -> Option<Cached> {
         let shape = lock(&self.residence).shape(is_salted)?;
-        // Hashed before anybody waits for the lock.
-        prompt.prepare(shape);
-        Some(lock(&self.residence).cached(prompt, shape))
+        // Hashed while nobody waits for the lock.
+        let beginnings = prompt.beginnings(shape);
+        Some(lock(&self.residence).cached(&beginnings, shape))
     }
 
     /// The replica failed: what it said is not believed before it says something again.
@@ -111,7 +110,7 @@ async fn connect(endpoint: &KvEvents) -> std::io::Result<Subscriber<BufReader<Tc
     Subscriber::open(BufReader::new(stream)).await
 }
 
-/// Reads until that fails, and says whether anything was understood. A message has a topic, a number and a batch.
+/// Reads until that fails, and says whether anything was understood.
 async fn read(subscriber: &mut Subscriber<BufReader<TcpStream>>, residence: &Mutex<Residence>) -> (std::io::Error, bool) {
     let mut taken = false;
     loop {
@@ -119,13 +118,12 @@ async fn read(subscriber: &mut Subscriber<BufReader<TcpStream>>, residence: &Mut
             Ok(parts) => parts,
             Err(error) => return (error, taken),
         };
-        let Ok([_, number, batch]) = <[Vec<u8>; 3]>::try_from(parts) else { return (wrong("a message of another shape"), taken) };
-        let Ok(number) = <[u8; 8]>::try_from(number) else { return (wrong("a message without a number"), taken) };
+        let Some((number, batch)) = wire::message(parts) else { return (wrong("a message of another shape"), taken) };
         let permit = READING.acquire().await;
         let read = tokio::task::spawn_blocking(move || wire::read(&batch)).await;
         drop(permit);
         let Ok(Some(batch)) = read else { return (wrong("a batch that is none"), taken) };
-        lock(residence).take(u64::from_be_bytes(number), batch);
+        lock(residence).take(number, batch);
         taken = true;
     }
 }

@@ -17,7 +17,7 @@ use crate::routing::Cached;
 const BLOCKS_MAX: usize = 262_144;
 
 /// A beginning, up to the end of a block.
-type Chain = u64;
+pub(super) type Chain = u64;
 
 /// How an engine cuts prompts into blocks, and whether it says whose they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,16 +40,12 @@ impl Tokens {
         Self { ids, salt, beginnings: Mutex::default() }
     }
 
-    /// Makes the beginnings, if nobody did.
-    pub(super) fn prepare(&self, shape: Shape) {
-        self.beginnings(shape);
-    }
-
     pub fn count(&self) -> usize {
         self.ids.len()
     }
 
-    fn beginnings(&self, shape: Shape) -> Arc<[Chain]> {
+    /// The beginnings, block by block.
+    pub(super) fn beginnings(&self, shape: Shape) -> Arc<[Chain]> {
         let mut made = self.beginnings.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = made.iter().find(|(known, _)| *known == shape) {
             return Arc::clone(known);
@@ -205,9 +201,8 @@ impl Residence {
         u64::try_from(tokens).ok().filter(|_| self.is_connected)
     }
 
-    /// How many tokens of a prompt are there.
-    pub fn cached(&mut self, prompt: &Tokens, shape: Shape) -> Cached {
-        let beginnings = prompt.beginnings(shape);
+    /// How many tokens are there of a prompt with these beginnings.
+    pub fn cached(&mut self, beginnings: &[Chain], shape: Shape) -> Cached {
         let matched = beginnings.iter().take_while(|chain| self.beginnings.contains_key(chain)).count();
         self.has_matched |= matched > 0;
         let tokens = u64::try_from(matched.saturating_mul(shape.block_tokens)).unwrap_or(u64::MAX);
@@ -240,7 +235,8 @@ mod tests {
 
     fn cached(residence: &mut Residence, tokens: &[u32], salt: Option<&str>) -> Option<(u64, bool)> {
         let shape = residence.shape(salt.is_some())?;
-        let cached = residence.cached(&Tokens::new(tokens.to_vec(), salt.unwrap_or_default().into()), shape);
+        let prompt = Tokens::new(tokens.to_vec(), salt.unwrap_or_default().into());
+        let cached = residence.cached(&prompt.beginnings(shape), shape);
         Some((cached.tokens, cached.is_all))
     }
 

@@ -38,6 +38,12 @@ pub(super) enum Salt {
     Said(Option<String>),
 }
 
+/// The number and the batch of a message, which begins with its topic.
+pub(super) fn message(parts: Vec<Vec<u8>>) -> Option<(u64, Vec<u8>)> {
+    let [_, number, batch] = <[Vec<u8>; 3]>::try_from(parts).ok()?;
+    Some((u64::from_be_bytes(number.try_into().ok()?), batch))
+}
+
 /// Reads a batch. `None` is no batch; of a batch, events that are not understood are left out, and said to be.
 pub(super) fn read(mut bytes: &[u8]) -> Option<(Vec<Event>, bool)> {
     let batch = rmpv::decode::read_value_with_max_depth(&mut bytes, DEPTH_MAX).ok()?;
