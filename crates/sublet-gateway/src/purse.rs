@@ -91,6 +91,8 @@ struct State {
     available: Option<Nanos>,
     burn: Burn,
     refusal: Option<Error>,
+    /// Grants that were asked for so far.
+    asked: u64,
 }
 
 #[derive(Clone)]
@@ -102,6 +104,8 @@ struct OpenSlice {
 struct Waiter {
     ask: Ask,
     extension: bool,
+    /// Grants that had been asked for when it came: one of those says nothing about what is left since.
+    came_after: u64,
     /// Refused once; waits for others to release.
     starved: Arc<AtomicBool>,
     reply: oneshot::Sender<Result<Money>>,
@@ -180,7 +184,8 @@ impl Purse {
     fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ask: Ask, extension: bool) -> Waiting {
         let (reply, answer) = oneshot::channel();
         let starved = Arc::<AtomicBool>::default();
-        state.waiters.push_back(Waiter { ask, extension, starved: Arc::clone(&starved), reply });
+        let came_after = state.asked;
+        state.waiters.push_back(Waiter { ask, extension, came_after, starved: Arc::clone(&starved), reply });
         if !state.refilling {
             state.refilling = true;
             tokio::spawn(refill(Refilling { purse: Arc::clone(self), finished: false }));
@@ -393,6 +398,7 @@ impl State {
             None => SliceTarget::Open(self.doubtful.clone().unwrap_or_else(|| purse.bank.ids.mint())),
         };
         let (gateway, fence, key) = (purse.bank.gateway.clone(), purse.bank.fence, purse.key.clone());
+        self.asked += 1;
         Some(SliceRequest { gateway, fence, key, class: purse.class.clone(), slice, wanted, least })
     }
 
@@ -417,7 +423,8 @@ impl State {
         self.check();
     }
 
-    /// Tells those who need at least as much as was refused; extensions stay in line for what others release.
+    /// Tells those who need at least as much as was refused; extensions stay in line for what others release. Who came
+    /// after the question was asked is asked for anew: money may have come back before he did.
     fn apply_refusal(&mut self, request: &SliceRequest, error: &Error, tight_until: Timestamp) -> Replies {
         let refused = request.least;
         if let (true, SliceTarget::Open(slice)) = (is_in_doubt(error), &request.slice) {
@@ -434,7 +441,8 @@ impl State {
         let mut replies = Replies::new();
         for waiter in std::mem::take(&mut self.waiters) {
             let short = expect(waiter.ask.least.checked_sub(free));
-            if short < refused {
+            let came_later = waiter.came_after >= self.asked;
+            if short < refused || (out_of_money && came_later) {
                 self.waiters.push_back(waiter);
             } else if out_of_money && waiter.extension {
                 waiter.starved.store(true, Ordering::Release);

@@ -58,6 +58,8 @@ pub struct Cloud {
     /// Grants wait until this is false again and `go` says so.
     pub slow: AtomicBool,
     pub go: tokio::sync::Notify,
+    /// Grants are made, and their answers wait until this is false again and `go` says so.
+    pub answers_slow: AtomicBool,
     /// Grants are made, and their answers are lost.
     pub answers_lost: AtomicBool,
     pub grants: AtomicU64,
@@ -112,6 +114,7 @@ impl Cloud {
             unreachable: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             go: tokio::sync::Notify::new(),
+            answers_slow: AtomicBool::new(false),
             answers_lost: AtomicBool::new(false),
             grants: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -342,6 +345,9 @@ impl Admission for Cloud {
             let window = *self.window_ends_at.lock().unwrap();
             let answer = self.books.lock().unwrap().grant(&request, window);
             tokio::task::yield_now().await;
+            while self.answers_slow.load(Ordering::SeqCst) {
+                self.go.notified().await;
+            }
             if self.answers_lost.load(Ordering::SeqCst) {
                 return Err(Error::new(ErrorCode::StoreUnavailable, "the connection broke before the answer"));
             }

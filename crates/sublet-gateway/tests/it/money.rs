@@ -67,6 +67,36 @@ async fn a_request_that_cannot_pay_one_token_is_refused_and_free() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_for_those_who_were_there_when_it_was_asked_for() {
+    let world = World::new().await;
+    world.cloud.limit("a", cost(3, 0, 1) - 1);
+    world.cloud.answers_slow.store(true, Ordering::SeqCst);
+    let in_line = async || {
+        // Nothing here waits for time: whoever can go on has done so after this.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (early, late, ()) = tokio::join!(
+        world.chat("please say 5"),
+        async {
+            in_line().await;
+            assert_eq!(world.cloud.grants.load(Ordering::SeqCst), 1, "the refusal is on its way");
+            world.cloud.limit("a", cost(3, 0, 100));
+            world.chat("please say 5").await
+        },
+        async {
+            in_line().await;
+            in_line().await;
+            world.cloud.answers_slow.store(false, Ordering::SeqCst);
+            world.cloud.go.notify_waiters();
+        }
+    );
+    assert_eq!((early.status().as_u16(), late.status().as_u16()), (429, 200));
+    world.close().await;
+}
+
+#[tokio::test]
 async fn h_a_client_that_leaves_pays_for_what_was_delivered_and_the_engine_stops() {
     let world = World::new().await;
     world.engine.set_pace(7);

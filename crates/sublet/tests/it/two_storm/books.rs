@@ -6,6 +6,9 @@ use crate::http::Ask;
 use crate::server::{LOOK_PAUSE, NewKey, Server, nanos};
 use crate::two_storm::clients::Storm;
 
+/// How long a commit takes at most on a busy disk.
+const FLUSH_MS: i64 = 750;
+
 /// Who looks, and at what.
 pub struct Watcher<'a> {
     pub storm: &'a Storm<'a>,
@@ -81,10 +84,17 @@ impl Unpromised {
         Self { limit, by_millis: by_millis.collect() }
     }
 
-    /// The least that was left between two instants, in milliseconds since 1970.
+    /// The least that anybody could see left between two instants, in milliseconds since 1970. A commit bears the instant
+    /// at which it began and is seen once it is on the disk: within [`FLUSH_MS`], and before the commit after it, which
+    /// waits for the same row of the limit. So at the first instant the last one may not be seen yet.
     pub fn least(&self, from: i64, until: i64) -> i128 {
-        let before = self.by_millis.range(..from).next_back().map_or(self.limit, |(_, left)| *left);
-        self.by_millis.range(from..=until).map(|(_, left)| *left).fold(before, i128::min)
+        let mut earlier = self.by_millis.range(..from).rev();
+        let last = earlier.next();
+        let before = last.map_or(self.limit, |(_, left)| *left);
+        let under_it = earlier.next().map_or(self.limit, |(_, left)| *left);
+        let is_seen = last.is_none_or(|(at, _)| from - at > FLUSH_MS);
+        let seen = if is_seen { before } else { before.min(under_it) };
+        self.by_millis.range(from..=until).map(|(_, left)| *left).fold(seen, i128::min)
     }
 
     /// What is left after everything.
