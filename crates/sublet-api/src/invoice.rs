@@ -83,8 +83,15 @@ pub struct InvoiceLine {
     pub service_tier: Option<ServiceTier>,
     #[schemars(with = "PriceVersionText")]
     pub price_version: PriceVersion,
-    /// The price is `unit_amount` for every `unit_per` units.
-    pub unit_amount: Amount,
+    /// The band of a price by time of use; left out outside of all bands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub band: Option<String>,
+    /// In words.
+    #[serde(default)]
+    pub price: String,
+    /// The price is `unit_amount` for every `unit_per` units; left out where it depends on the quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_amount: Option<Amount>,
     pub unit_per: u64,
     /// In the meter's unit.
     pub quantity: u64,
@@ -120,6 +127,9 @@ pub struct Charge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]
     pub service_tier: Option<ServiceTier>,
+    /// The band of a price by time of use; left out outside of all bands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub band: Option<String>,
     /// In the meter's unit.
     pub quantity: u64,
     pub amount: Money,

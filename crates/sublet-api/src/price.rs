@@ -34,7 +34,7 @@ pub struct PriceList {
     pub prices: Vec<Price>,
 }
 
-/// The price of one metered thing: `amount` for every `per` units.
+/// The price of one metered thing: `amount` for every `per` units, or what `model` says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
@@ -48,10 +48,89 @@ pub struct Price {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]
     pub service_tier: Option<ServiceTier>,
-    pub amount: Amount,
-    /// Units the amount buys, such as 1000000 tokens or 3600000 device-milliseconds.
+    /// The same price for every unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    /// Instead of `amount`: a price that depends on how much is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<PriceModel>,
+    /// What a project's use in a billing period costs at least, once there is any. Not for tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Amount>,
+    /// Units that an amount buys: 1000000 tokens or 3600000 device-milliseconds.
     #[schemars(range(min = 1))]
     pub per: u64,
+    /// Times of the week with prices of their own; what is said above is the price of the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_of_use: Option<TimeOfUse>,
+}
+
+/// How what a project uses in a billing period is priced as it adds up. Each version of a list and each band begins anew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PriceModel {
+    /// Each unit at the price of the tier it falls in.
+    Graduated { tiers: Vec<PriceTier> },
+    /// All units at the price of the tier that the whole quantity reaches; prices never rise from tier to tier.
+    Volume { tiers: Vec<PriceTier> },
+    /// A price for every started package. Not for tokens.
+    Package {
+        /// Units in a package.
+        #[schemars(range(min = 1))]
+        size: u64,
+        /// For one package.
+        amount: Amount,
+    },
+}
+
+/// Everything above the tier before, up to and including `up_to`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceTier {
+    /// In units. Absent on the last tier, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<u64>,
+    /// For `per` units.
+    pub amount: Amount,
+}
+
+/// Bands of the week with prices of their own. What is used is priced by the clocks of one zone at the moment when a
+/// request is admitted, or while a device is used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeOfUse {
+    /// IANA name.
+    pub time_zone: String,
+    pub bands: Vec<PriceBand>,
+}
+
+/// Times of the week, and the price in them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceBand {
+    /// What charges and invoices call it.
+    pub name: String,
+    pub windows: Vec<PriceWindow>,
+    /// As in the price around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<PriceModel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Amount>,
+}
+
+/// From a time of day until another. One that ends where it begins or before ends on the next day.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceWindow {
+    /// On which it begins: `mon` to `sun`; every day if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<Vec<String>>,
+    /// Like `22:00`.
+    pub from: String,
+    /// Like `06:00`; `24:00` is the end of the day.
+    pub until: String,
 }
 
 /// What has a price: a model or a SKU, by name.

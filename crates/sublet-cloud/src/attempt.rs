@@ -9,8 +9,9 @@ use sublet_core::job::AttemptState;
 use sublet_core::lease::LeaseState;
 use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
 use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
-use sublet_money::period::BillingCalendar;
-use sublet_money::rating::{LineKey, RatedLine, rate_line};
+use sublet_money::period::{BillingCalendar, Interval};
+use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
+use sublet_money::stretch::{Stretch, StretchEnd, Stretches};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
 use sublet_store::charge::{self, Charge};
 use sublet_store::hold::{self, Hold};
@@ -23,8 +24,6 @@ use crate::device::switch_lease;
 
 /// Most contained events that are kept of one attempt.
 const CONTAINED_MAX: usize = 100;
-/// Most billing periods that one settlement may span.
-const PERIODS_MAX: usize = 60;
 
 /// Up to where device time is settled, and why there.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +45,28 @@ struct Ending {
 /// Everything a settlement works on.
 struct Meter {
     tariff: Tariff,
-    calendar: BillingCalendar,
     hold: Option<Hold>,
     /// What the hold still has.
     left: Nanos,
+}
+
+impl Meter {
+    /// What a span costs on a line; as much of it as the hold pays for.
+    fn rate(&self, key: &LineKey, state: LineState, span: DurationMs) -> Result<(RatedLine, DurationMs)> {
+        let rated = |span| rate_line(key.clone(), state, &self.tariff.version, self.tariff.quantity(span)?);
+        let whole = rated(span)?;
+        if whole.amount <= self.left {
+            return Ok((whole, span));
+        }
+        // Halve what is between a span that is paid for and one that is not.
+        let (mut paid, mut unpaid) = (0, span.millis());
+        while unpaid - paid > 1 {
+            let middle = paid + (unpaid - paid) / 2;
+            if rated(DurationMs::from_millis(middle))?.amount <= self.left { paid = middle } else { unpaid = middle }
+        }
+        let paid = DurationMs::from_millis(paid);
+        Ok((rated(paid)?, paid))
+    }
 }
 
 impl Compute {
@@ -187,64 +204,50 @@ impl Compute {
             None => Nanos::ZERO,
         };
         let calendar = BillingCalendar::new(&organization.time_zone)?;
-        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, calendar, hold, left };
-        let mut at = from;
-        for _ in 0..PERIODS_MAX {
-            let period = meter.calendar.period_at(at)?;
-            let end = period.interval.ends_at.min(closing.until);
-            let reason = if end < closing.until { CloseReason::Period } else { closing.reason };
-            let piece = Piece { from: at, closing: Closing { until: end, reason, ..closing } };
-            self.settle_piece(tx, lease, attempt, (&mut meter, piece)).await?;
-            at = end;
-            if at >= closing.until {
-                attempt.settled_until = Some(closing.until);
-                return Ok(());
-            }
+        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, hold, left };
+        let asked = Interval { starts_at: from, ends_at: closing.until };
+        let stretches: Vec<Stretch> = Stretches::new(&calendar, meter.tariff.entry()?, asked).collect::<Result<_>>()?;
+        for stretch in stretches {
+            let reason = match stretch.end {
+                StretchEnd::Asked => closing.reason,
+                StretchEnd::Period => CloseReason::Period,
+                StretchEnd::Band => CloseReason::Band,
+            };
+            let closing = Closing { until: stretch.interval.ends_at, reason, ..closing };
+            self.settle_piece(tx, lease, attempt, (&mut meter, Piece { stretch, closing })).await?;
         }
-        Err(Error::internal(format!("{} spans more than {PERIODS_MAX} billing periods", attempt.id)))
+        attempt.settled_until = Some(closing.until);
+        Ok(())
     }
 
-    /// One piece within one billing period.
+    /// One piece, all of it on one line.
     async fn settle_piece(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt, (meter, piece): (&mut Meter, Piece)) -> Result<()> {
-        let span = piece.closing.until.since(piece.from);
-        let rated = self.rate_piece(tx, lease, meter, (piece.from, span)).await?;
-        let (rated, paid) = if rated.amount <= meter.left {
-            (rated, span)
-        } else {
-            let paid = meter.tariff.affordable(meter.left)?.min(span);
-            (self.rate_piece(tx, lease, meter, (piece.from, paid)).await?, paid)
+        let Piece { stretch, closing } = piece;
+        let from = stretch.interval.starts_at;
+        let key = LineKey {
+            organization: lease.organization.clone(),
+            project: lease.project.clone(),
+            period: stretch.period,
+            price_version: lease.price_version.clone(),
+            sku: lease.sku.clone(),
+            band: stretch.band,
         };
-        let paid_until = if paid == span { piece.closing.until } else { piece.from.plus(paid) };
-        if paid_until > piece.from {
-            let reason = if paid == span { piece.closing.reason } else { CloseReason::HoldUsedUp };
-            append(tx, attempt, piece.from, Closing { until: paid_until, reason, ..piece.closing }).await?;
+        let state = charge::line_state(tx, &key).await?;
+        let span = closing.until.since(from);
+        let (rated, paid) = meter.rate(&key, state, span)?;
+        let paid_until = if paid == span { closing.until } else { from.plus(paid) };
+        if paid_until > from {
+            let reason = if paid == span { closing.reason } else { CloseReason::HoldUsedUp };
+            append(tx, attempt, from, Closing { until: paid_until, reason, ..closing }).await?;
         }
-        if piece.closing.until > paid_until {
-            append(tx, attempt, paid_until, Closing { reason: CloseReason::Unpaid, ..piece.closing }).await?;
+        if closing.until > paid_until {
+            append(tx, attempt, paid_until, Closing { reason: CloseReason::Unpaid, ..closing }).await?;
         }
         if rated.quantity.is_zero() {
             return Ok(());
         }
         meter.left = meter.left.checked_sub(rated.amount)?;
-        self.charge(tx, lease, attempt, (meter, &rated, piece.from)).await
-    }
-
-    async fn rate_piece(
-        &self,
-        tx: &mut Tx,
-        lease: &Lease,
-        meter: &Meter,
-        (from, span): (Timestamp, DurationMs),
-    ) -> Result<RatedLine> {
-        let key = LineKey {
-            organization: lease.organization.clone(),
-            project: lease.project.clone(),
-            period: meter.calendar.period_at(from)?.key,
-            price_version: lease.price_version.clone(),
-            sku: lease.sku.clone(),
-        };
-        let state = charge::line_state(tx, &key).await?;
-        rate_line(key, state, &meter.tariff.version, meter.tariff.quantity(span)?)
+        self.charge(tx, lease, attempt, (meter, &rated, from)).await
     }
 
     async fn charge(
@@ -270,6 +273,7 @@ impl Compute {
             currency: lease.currency,
             price_version: lease.price_version.clone(),
             period: rated.key.period,
+            band: rated.key.band.clone(),
             before: rated.before,
             occurred_at: from,
             posted_at: now,
@@ -290,9 +294,9 @@ async fn not_before_its_devices(tx: &mut Tx, attempt: &Attempt, at: Timestamp) -
     Ok(earliest)
 }
 
-/// Device time within one billing period.
+/// Device time on one line.
 struct Piece {
-    from: Timestamp,
+    stretch: Stretch,
     closing: Closing,
 }
 

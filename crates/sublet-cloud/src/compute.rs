@@ -1,24 +1,25 @@
 //! Compute: what the use cases and the reconciler share — the runner, the owner's settings, the
 //! snapshot that decisions are made from, and what time on devices costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Terms};
+use sublet_core::admission::ROUNDING_SLACK;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::{LeaseId, NodeId, SiteId};
 use sublet_core::lease::{Holder, LeaseState};
-use sublet_core::money::Rate;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::{IsolationLevel, Runner};
-use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Timestamp};
-use sublet_money::price_book::{PriceEntry, PriceListVersion};
-use sublet_money::rating::{LineState, hold_for};
+use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::{BillingCalendar, Interval};
+use sublet_money::price_book::{BandPrice, PriceEntry, PriceListVersion};
 use sublet_money::sku::{PricingUnit, Quantity, SkuName};
+use sublet_money::stretch::Stretches;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::lease::{self, HoldBound, Lease};
-use sublet_store::{Tx, Updated, device, hold, setting};
+use sublet_store::{Tx, Updated, device, hold, organization, setting};
 use tokio::sync::Notify;
 
 use crate::Cloud;
@@ -218,7 +219,8 @@ impl Compute {
             Some(hold) => hold.uncaptured()?.total()?,
             None => Nanos::ZERO,
         };
-        let until = from.plus(Tariff::of(tx, &self.cloud, lease).await?.affordable(left)?);
+        let calendar = calendar_of(tx, lease).await?;
+        let until = from.plus(Tariff::of(tx, &self.cloud, lease).await?.affordable(&calendar, from, left)?);
         let bound = match lease.hold_bound {
             HoldBound::Open => CoverBound::Open,
             HoldBound::Budget { .. } => CoverBound::Budget,
@@ -253,48 +255,123 @@ pub(crate) async fn set_reserve_rule(tx: &mut Tx, rule: ReserveRule) -> Result<(
 pub(crate) fn done(updated: Updated, what: &str) -> Result<()> {
     match updated {
         Updated::Done => Ok(()),
-        Updated::Stale => Err(Error::new(sublet_core::ErrorCode::Conflict, format!("{what} changed meanwhile"))),
+        Updated::Stale => Err(Error::new(ErrorCode::Conflict, format!("{what} changed meanwhile"))),
         Updated::NotFound => Err(Error::internal(format!("{what} is gone"))),
     }
 }
+
+/// Further than any hold pays for that is ever asked about.
+const HORIZON: DurationMs = DurationMs::from_hours(366 * 24);
 
 /// What time on the devices of a lease costs, at its pinned price.
 pub(crate) struct Tariff {
     pub version: Arc<PriceListVersion>,
     pub sku: SkuName,
-    rate: Rate,
     units: i64,
 }
 
 impl Tariff {
     pub fn new(version: Arc<PriceListVersion>, sku: SkuName, units: u32) -> Result<Self> {
-        let SkuName::Device { notice, device } = &sku else {
-            return Err(Error::internal(format!("{sku} is not device time")));
-        };
-        let rate = version.device_rate(device, *notice)?;
-        Ok(Self { version, sku, rate, units: i64::from(units.max(1)) })
+        device_of(&sku)?;
+        version.get(&sku)?;
+        Ok(Self { version, sku, units: i64::from(units.max(1)) })
     }
     pub async fn of(tx: &mut Tx, cloud: &Cloud, lease: &Lease) -> Result<Self> {
         Self::new(cloud.price_version(tx, &lease.price_version).await?, lease.sku.clone(), lease.units)
     }
-    fn entry(&self) -> Result<&PriceEntry> {
+    pub fn entry(&self) -> Result<&PriceEntry> {
         self.version.get(&self.sku)
     }
     /// Device-milliseconds of all devices together.
     pub fn quantity(&self, span: DurationMs) -> Result<Quantity> {
         Quantity::new(span.millis().saturating_mul(self.units).max(0))
     }
-    /// What to hold for a span on all devices.
-    pub fn hold_for(&self, span: DurationMs) -> Result<Nanos> {
-        hold_for(LineState::default(), self.entry()?, self.quantity(span)?)
+    /// What to hold for a time on all devices: each part of it at the price that holds then.
+    pub fn hold_for(&self, calendar: &BillingCalendar, interval: Interval) -> Result<Nanos> {
+        let entry = self.entry()?;
+        let mut sum = Nanos::ZERO;
+        for stretch in Stretches::new(calendar, entry, interval) {
+            let stretch = stretch?;
+            let span = stretch.interval.ends_at.since(stretch.interval.starts_at);
+            let price = entry.price_in(stretch.band.as_ref())?;
+            sum = sum.checked_add(price.hold(Quantity::ZERO, self.quantity(span)?)?)?;
+        }
+        Ok(sum)
     }
-    /// How long an amount pays for all devices, whatever the rounding of their line.
-    pub fn affordable(&self, amount: Nanos) -> Result<DurationMs> {
-        let safe = amount.checked_sub(sublet_core::admission::ROUNDING_SLACK)?;
-        Ok(DurationMs::from_millis(self.rate.affordable(safe).div_euclid(self.units)))
+    /// What to hold for a span that begins at some instant from now until `latest`: as much as it can need then.
+    pub fn first_hold(&self, calendar: &BillingCalendar, (now, latest): (Timestamp, Timestamp), span: DurationMs) -> Result<Nanos> {
+        let entry = self.entry()?;
+        let reach = Interval { starts_at: now, ends_at: latest.plus(span) };
+        let mut lines = BTreeSet::new();
+        for stretch in Stretches::new(calendar, entry, reach) {
+            let stretch = stretch?;
+            lines.insert((stretch.period, stretch.band));
+        }
+        let prices = lines.iter().map(|(_, band)| entry.price_in(band.as_ref()));
+        self.dearest(prices.collect::<Result<Vec<_>>>()?, (span, lines.len()))
     }
-    /// The price of one device for an hour.
-    pub fn per_hour(&self) -> Result<Nanos> {
-        self.rate.cost_half_even(PricingUnit::DeviceHour.base_units())
+    /// What a span costs at most, whenever it begins.
+    pub fn most(&self, span: DurationMs) -> Result<Nanos> {
+        const SHORTEST_MONTH: DurationMs = DurationMs::from_hours(28 * 24);
+        let prices: Vec<BandPrice<'_>> = self.entry()?.prices().collect();
+        let months = usize::try_from(span.millis().div_euclid(SHORTEST_MONTH.millis())).unwrap_or(0).saturating_add(2);
+        let lines = months.saturating_mul(prices.len());
+        let slack = if self.settles_in_steps()? { ROUNDING_SLACK } else { Nanos::ZERO };
+        Ok(self.dearest(prices, (span, lines))?.checked_sub(slack)?.max(Nanos::ZERO))
     }
+    /// The dearest hold for a span on so many lines at most. A package or a minimum may be due on each.
+    fn dearest(&self, prices: Vec<BandPrice<'_>>, (span, lines): (DurationMs, usize)) -> Result<Nanos> {
+        let (mut whole, mut begun) = (Nanos::ZERO, Nanos::ZERO);
+        for price in prices {
+            whole = whole.max(price.hold(Quantity::ZERO, self.quantity(span)?)?);
+            if !price.model.is_proportional() {
+                begun = begun.max(price.hold(Quantity::ZERO, Quantity::new(1)?)?);
+            }
+        }
+        let others = i64::try_from(lines.saturating_sub(1)).unwrap_or(i64::MAX);
+        let begun = begun.get().checked_mul(others).map(Nanos::new);
+        let begun = begun.ok_or_else(|| Error::new(ErrorCode::AmountOverflow, "the window costs too much to be held"))?;
+        whole.checked_add(begun)
+    }
+    /// Whether what was held can be settled bit by bit. A package or a minimum is paid for as a whole, and what is left
+    /// of it is anybody's of the project: a lease has the good of it only while it is held and not yet charged.
+    pub fn settles_in_steps(&self) -> Result<bool> {
+        Ok(self.entry()?.prices().all(|price| price.model.is_proportional()))
+    }
+    /// How long an amount pays for all devices from an instant on, whatever is on their lines.
+    pub fn affordable(&self, calendar: &BillingCalendar, from: Timestamp, amount: Nanos) -> Result<DurationMs> {
+        let entry = self.entry()?;
+        if entry.prices().all(|price| price.model.is_free()) {
+            return Ok(HORIZON);
+        }
+        let (mut left, mut paid_until) = (amount, from);
+        for stretch in Stretches::new(calendar, entry, Interval { starts_at: from, ends_at: from.plus(HORIZON) }) {
+            // Further than can be said is further than anybody has to know now.
+            let Ok(stretch) = stretch else { break };
+            let Interval { starts_at, ends_at } = stretch.interval;
+            let price = entry.price_in(stretch.band.as_ref())?;
+            // More than the range of amounts is more than what is held.
+            let hold = price.hold(Quantity::ZERO, self.quantity(ends_at.since(starts_at))?).ok().filter(|hold| *hold <= left);
+            let Some(hold) = hold else {
+                let paid = price.model.affordable(price.unit, Quantity::ZERO, left).get();
+                return Ok(starts_at.plus(DurationMs::from_millis(paid.div_euclid(self.units))).since(from));
+            };
+            (left, paid_until) = (left.checked_sub(hold)?, ends_at);
+        }
+        Ok(paid_until.since(from))
+    }
+    /// The price of one device for an hour as it is at an instant: that of the dearest tier, or of a first hour where an
+    /// hour has no price of its own.
+    pub fn per_hour(&self, at: Timestamp) -> Result<Nanos> {
+        let price = self.entry()?.price_at(at)?;
+        if price.model.is_proportional() {
+            return price.model.dearest_from(Quantity::ZERO);
+        }
+        price.exact_cost(Quantity::new(PricingUnit::DeviceHour.base_units())?)?.half_even()
+    }
+}
+
+/// The calendar of the organization that pays for a lease.
+pub(crate) async fn calendar_of(tx: &mut Tx, lease: &Lease) -> Result<BillingCalendar> {
+    BillingCalendar::new(&organization::get(tx, &Scope::Operator, &lease.organization).await?.time_zone)
 }

@@ -6,6 +6,7 @@
 use sublet_core::id::{AttemptId, LeaseId};
 use sublet_core::lease::LeaseState;
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::Interval;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::budget::{BudgetWindow, Periods};
 use sublet_store::hold::{self, Hold};
@@ -13,7 +14,7 @@ use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::{Tx, organization};
 
 use crate::budget::periods_at;
-use crate::compute::{Compute, Tariff, done, sum};
+use crate::compute::{Compute, Tariff, calendar_of, done, sum};
 use crate::compute_reconciler::ComputeReport;
 use crate::hold::HoldOwner;
 
@@ -41,7 +42,8 @@ impl Compute {
             let (Some(from), Some(alive_at)) = (attempt.settled_until.or(attempt.started_at), attempt.alive_at) else { continue };
             let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
             let growth = self.growth(tx, &lease, &attempt).await?;
-            let unsettled = alive_at.since(from);
+            let tariff = Tariff::of(tx, &self.cloud, &lease).await?;
+            let unsettled = if tariff.settles_in_steps()? { alive_at.since(from) } else { DurationMs::ZERO };
             dues.push(Due { lease: lease.id, hold_is_short: growth.is_some(), unsettled, attempt: attempt.id });
         }
         Ok(dues)
@@ -69,7 +71,9 @@ impl Compute {
             self.renew_hold(tx, &lease, &attempt, now).await?;
         }
         if growth.missing > DurationMs::ZERO {
-            let wanted = Tariff::of(tx, &self.cloud, &lease).await?.hold_for(growth.missing)?;
+            let calendar = calendar_of(tx, &lease).await?;
+            let interval = Interval { starts_at: growth.from, ends_at: growth.from.plus(growth.missing) };
+            let wanted = Tariff::of(tx, &self.cloud, &lease).await?.hold_for(&calendar, interval)?;
             self.grow_hold(tx, &lease, wanted, now).await?;
         }
         Ok(())
@@ -94,7 +98,7 @@ impl Compute {
         let open_end = now.plus(sum([self.settings.hold_interval, stop]));
         let target = window_end.map_or(open_end, |window_end| window_end.min(open_end));
         let missing = if is_enough { DurationMs::ZERO } else { target.since(cover.until).max(DurationMs::ZERO) };
-        Ok((window_is_over || missing > DurationMs::ZERO).then_some(Growth { window_is_over, missing }))
+        Ok((window_is_over || missing > DurationMs::ZERO).then_some(Growth { window_is_over, from: cover.until, missing }))
     }
 
     /// Adds to a lease's hold, within its maximum cost.
@@ -117,7 +121,9 @@ impl Compute {
     /// A hold counts towards the days and months in which it was placed. When one is over, what ran
     /// is settled in it and the rest is held anew, in the window that runs now.
     async fn renew_hold(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt, now: Timestamp) -> Result<()> {
-        self.settle_running(tx, &attempt.id).await?;
+        if Tariff::of(tx, &self.cloud, lease).await?.settles_in_steps()? {
+            self.settle_running(tx, &attempt.id).await?;
+        }
         let settled = hold::find_open(tx, lease.id.as_str()).await?.ok_or_else(|| Error::internal("a hold vanished"))?;
         let left = settled.uncaptured()?.total()?;
         self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
@@ -137,6 +143,8 @@ struct Due {
 struct Growth {
     /// A day or month that it was placed in is over.
     window_is_over: bool,
+    /// Until then it pays.
+    from: Timestamp,
     missing: DurationMs,
 }
 

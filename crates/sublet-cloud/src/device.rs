@@ -294,7 +294,7 @@ impl Compute {
                 if version.find(&sku).is_none() {
                     continue;
                 }
-                let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour()?;
+                let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour(now)?;
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
                 let shown = available(&snapshot, &request);

@@ -43,6 +43,7 @@ impl Cloud {
                 period: period.key,
                 price_version: stored.price_version,
                 sku: stored.sku,
+                band: stored.band,
             };
             let (count, amount) = charge::sum_of_line(tx, &key).await?;
             let count = u64::try_from(count).unwrap_or(0);

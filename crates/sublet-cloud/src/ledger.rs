@@ -114,11 +114,15 @@ impl Cloud {
         let (_, charged) = charge::sum_of_line(tx, key).await?;
         verification
             .check(charged == state.charged, || format!("{key}: charges add up to {charged}, the line says {}", state.charged));
-        match self.price_version(tx, &key.price_version).await.and_then(|version| version.get(&key.sku).cloned()) {
-            Ok(price) => verification.note(verify_line(*state, &price)),
-            Err(error) if error.code() == ErrorCode::UnknownPrice => verification.check(false, || format!("{key}: {error}")),
+        let verified = match self.price_version(tx, &key.price_version).await {
+            Ok(version) => version
+                .get(&key.sku)
+                .and_then(|entry| entry.price_in(key.band.as_ref()))
+                .and_then(|price| verify_line(*state, price)),
+            Err(error) if error.code() == ErrorCode::UnknownPrice => Err(error),
             Err(error) => return Err(error),
-        }
+        };
+        verification.note(verified.map_err(|error| error.prefixed(&key.to_string())));
         Ok(())
     }
 
@@ -247,7 +251,7 @@ async fn verify_supplier(tx: &mut Tx, id: &OrganizationId, verification: &mut Ve
     let mut groups: BTreeMap<(ReplicaId, PeriodKey, CostVersion), (CostLineKey, Nanos)> = BTreeMap::new();
     for (key, state) in supplier::list_lines(tx, id).await? {
         match supplier::find_cost(tx, &key.version).await? {
-            Some(stored) => verification.note(verify_line(state, &stored.cost.entry(key.kind))),
+            Some(stored) => verification.note(verify_line(state, stored.cost.entry(key.kind).price_in(None)?)),
             None => verification.check(false, || format!("{key}: its cost is unknown")),
         }
         let group = (key.replica.clone(), key.period, key.version.clone());

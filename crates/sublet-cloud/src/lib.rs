@@ -68,8 +68,10 @@ pub mod data {
     pub use sublet_money::invoice_text;
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
-    pub use sublet_money::price_model::PriceModel;
-    pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, SkuName, TokenKind};
+    pub use sublet_money::price_model::{PriceModel, Tier};
+    pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuName, TokenKind};
+    pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
+    pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;
     pub use sublet_store::audit::AuditEntry;
     pub use sublet_store::batch::{Batch, BatchQuote, LineCounts, Problem};

@@ -85,10 +85,10 @@ impl PriceBook {
             .ok_or_else(|| Error::new(ErrorCode::UnknownPrice, format!("there is no price-list version {}", version.0)))
     }
 
-    /// Prices of one model's tokens at one tier in force now.
+    /// Prices of one model's tokens at one tier for what is admitted at an instant.
     pub fn token_prices(&self, currency: Currency, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<TokenPrices> {
         let name: ModelName = model.parse()?;
-        self.in_force(currency, at)?.token_prices(&name, tier)
+        self.in_force(currency, at)?.token_prices(&name, tier, at)
     }
 }
 

@@ -12,13 +12,14 @@ use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 use sublet_core::quote::{PlacementFigures, QuoteState, QuoteTerms};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::period::BillingCalendar;
 use sublet_money::sku::SkuName;
 use sublet_store::organization::{self, Organization};
 use sublet_store::quote::{self, Quote};
 use sublet_store::{Page, PageRequest, Tx, project};
 
 use crate::audit::Deed;
-use crate::compute::{Compute, Tariff};
+use crate::compute::{Compute, Tariff, sum};
 use crate::idempotency::{Answer, Call, Render};
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
@@ -113,9 +114,15 @@ impl Compute {
         let version = self.cloud.prices.in_force(organization.currency, now)?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
         let tariff = Tariff::new(version, sku, new.units)?;
-        let hold = tariff.hold_for(self.settings.first_cover(new.notice, new.max_duration))?;
+        let calendar = BillingCalendar::new(&organization.time_zone)?;
+        // A lease may be taken as long as the quote stands, and its work begin a while after.
+        let latest = now.plus(sum([self.settings.quote_life, self.settings.unused_max]));
+        let first_hold = |tariff: &Tariff, notice| {
+            tariff.first_hold(&calendar, (now, latest), self.settings.first_cover(notice, new.max_duration))
+        };
+        let hold = first_hold(&tariff, new.notice)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
-            return Err(self.too_dear(new, &tariff, hold, max_cost)?);
+            return Err(too_dear(new, &tariff, (hold, max_cost), first_hold)?);
         }
         Ok(QuoteTerms {
             kind: new.kind.clone(),
@@ -127,37 +134,43 @@ impl Compute {
             isolation,
             price_version: tariff.version.version().clone(),
             currency: organization.currency,
-            price_per_hour: tariff.per_hour()?,
+            price_per_hour: tariff.per_hour(now)?,
+            window_cost: new.max_duration.map(|span| tariff.most(span)).transpose()?,
             hold,
             max_duration: new.max_duration,
             max_cost: new.max_cost,
             seen: place.figures,
         })
     }
+}
 
-    /// The refusal that says what the shortest lease needs, and which notice would fit the maximum.
-    fn too_dear(&self, new: &NewQuote, tariff: &Tariff, hold: Nanos, max_cost: Nanos) -> Result<Error> {
-        let currency = tariff.version.currency();
-        let mut error = Error::new(
-            ErrorCode::PriceAboveMaximum,
-            format!(
-                "{} {} at notice {} needs {hold} {currency} set aside for its first interval with notice and grace, \
-                 and the maximum cost is {max_cost} {currency}",
-                new.units, new.kind, new.notice
-            ),
-        )
-        .param("maximum_cost")
-        .alternative(format!("give a maximum cost of at least {hold} {currency}"));
-        for notice in NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < new.notice) {
-            let sku = SkuName::Device { notice, device: new.kind.clone() };
-            let Ok(shorter) = Tariff::new(tariff.version.clone(), sku, new.units) else { continue };
-            if shorter.hold_for(self.settings.first_cover(notice, new.max_duration))? <= max_cost {
-                error = error.alternative(format!("ask for notice {notice}"));
-                break;
-            }
+/// The refusal that says what the shortest lease needs, and which notice would fit the maximum.
+fn too_dear(
+    new: &NewQuote,
+    tariff: &Tariff,
+    (hold, max_cost): (Nanos, Nanos),
+    first_hold: impl Fn(&Tariff, NoticeClass) -> Result<Nanos>,
+) -> Result<Error> {
+    let currency = tariff.version.currency();
+    let mut error = Error::new(
+        ErrorCode::PriceAboveMaximum,
+        format!(
+            "{} {} at notice {} needs {hold} {currency} set aside for its first interval with notice and grace, \
+             and the maximum cost is {max_cost} {currency}",
+            new.units, new.kind, new.notice
+        ),
+    )
+    .param("maximum_cost")
+    .alternative(format!("give a maximum cost of at least {hold} {currency}"));
+    for notice in NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < new.notice) {
+        let sku = SkuName::Device { notice, device: new.kind.clone() };
+        let Ok(shorter) = Tariff::new(tariff.version.clone(), sku, new.units) else { continue };
+        if first_hold(&shorter, notice)? <= max_cost {
+            error = error.alternative(format!("ask for notice {notice}"));
+            break;
         }
-        Ok(error)
     }
+    Ok(error)
 }
 
 fn check_new(new: &NewQuote) -> Result<()> {

@@ -152,6 +152,7 @@ impl<'a> Fold<'a> {
                 currency,
                 price_version: record.price_version.clone(),
                 period: line.key.period,
+                band: line.key.band.clone(),
                 before: line.before,
                 occurred_at: record.admitted_at,
                 posted_at: self.now,
@@ -238,7 +239,7 @@ impl Cloud {
             Err(error) => return Err(error),
         };
         let calendar = fold.calendar(tx, &record.organization).await?;
-        let dated = calendar.period_at(record.admitted_at).and_then(|period| usage_lines(record, period.key));
+        let dated = calendar.period_at(record.admitted_at).and_then(|period| usage_lines(record, period.key, &version));
         let quantities = match dated {
             Ok(quantities) => quantities,
             Err(error) => return Ok(Err(error.to_string())),

@@ -39,8 +39,11 @@ impl Admission for GatewayPort {
     fn access_epoch(&self) -> u64 {
         self.cloud.epoch()
     }
-    fn prices(&self, access: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>> {
-        self.cloud.prices.token_prices(access.currency, (model, tier), self.cloud.now()).map(Arc::new)
+    fn prices(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>> {
+        self.cloud.prices.token_prices(access.currency, (model, tier), at).map(Arc::new)
+    }
+    fn price_range(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]> {
+        self.cloud.prices.in_force(access.currency, at)?.token_price_range(&model.parse()?, tier, at)
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {

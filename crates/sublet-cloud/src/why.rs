@@ -150,14 +150,16 @@ impl Cloud {
                 ),
             )
         };
-        Ok(Fact::new(format!("charge {}", charge.id), format!("{} {}", charge.amount, charge.currency)).made_of(vec![
+        let mut facts = vec![
             Fact::new("sku", &charge.sku),
             Fact::new("quantity", charge.quantity),
             Fact::new("price", &explanation.price),
             Fact::new("price version", &charge.price_version.0),
             side("before", &explanation.before),
             side("after", &explanation.after),
-        ]))
+        ];
+        facts.extend(charge.band.as_ref().map(|band| Fact::new("band of the price", band)));
+        Ok(Fact::new(format!("charge {}", charge.id), format!("{} {}", charge.amount, charge.currency)).made_of(facts))
     }
 
     fn explain_charge(&self, charge: &Charge) -> Result<ChargeExplanation> {
@@ -168,6 +170,7 @@ impl Cloud {
             period: charge.period,
             price_version: charge.price_version.clone(),
             sku: charge.sku.clone(),
+            band: charge.band.clone(),
         };
         let after = LineState {
             quantity: charge.before.quantity.checked_add(charge.quantity)?,

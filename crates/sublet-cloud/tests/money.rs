@@ -18,11 +18,12 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};
 use sublet_money::account::CreditKind;
-use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::PriceModel;
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::database::MODEL;
+use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::tenant::{actor, created, pay_in};
 use sublet_testkit::{ManualClock, TestCloud, on_both_databases};
 
@@ -61,9 +62,14 @@ impl Session {
     async fn give_back(&self, slice: &SliceId, records: i64) -> Result<SliceClosed> {
         self.port.return_slice(SliceReturn { slice: slice.clone(), fence: self.fence, records }).await
     }
+    /// The version that a request would be priced by now.
+    fn priced_by(&self) -> PriceVersion {
+        let now = self.cloud.clock().now();
+        self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price").version.clone()
+    }
     fn record(&self, slice: &SliceId, input: i64, output: i64) -> UsageRecord {
         let now = self.cloud.clock().now();
-        let prices = self.port.prices(&self.access, MODEL, ServiceTier::Default).expect("a price");
+        let prices = self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price");
         UsageRecord {
             tier: ServiceTier::Default,
             request: self.cloud.ids().mint::<RequestId>(),
@@ -100,22 +106,11 @@ async fn set_limit(cloud: &TestCloud, subject: &LimitSubject, window: BudgetWind
 
 /// A version from now on in which everything of the version that this process knows costs twice as much.
 async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> PriceVersion {
-    clock.advance(DurationMs::from_seconds(1));
-    let lists = cloud.prices().snapshot();
-    let list = lists.values().next().expect("a list");
-    let entries = list.versions().last().expect("a version").entries().map(|entry| match entry.model {
+    let doubled = |entry: &PriceEntry| match entry.model {
         PriceModel::PerUnit { price } => PriceEntry::per_unit(entry.sku.clone(), Nanos::new(price.get() * 2)),
         _ => entry.clone(),
-    });
-    let draft = PriceListDraft {
-        list: list.id.clone(),
-        currency: list.currency,
-        effective_at: cloud.clock().now(),
-        entries: entries.collect(),
     };
-    let call = Call::once(Actor::system());
-    let answer = cloud.publish_prices(&call, &list.name, draft, cloud.clock().now()).await;
-    created(answer).version().clone()
+    republish(cloud, clock, doubled).await
 }
 
 on_both_databases! {
@@ -134,6 +129,44 @@ on_both_databases! {
         let balance = cloud.cloud.credit_balance(&admin, &session.access.organization).await.expect("a balance");
         assert_eq!(balance.funds.captured, Nanos::new(spent));
         assert_eq!(balance.funds.sliced, Nanos::ZERO);
+    }
+
+    async fn what_is_admitted_in_a_band_costs_its_price_whenever_it_is_settled(cloud: &TestCloud) {
+        let night = || by_time(vec![band("night", &["12:10-12:20".to_owned()], per_unit(UNIT / 10))]);
+        republish(&cloud.cloud, &cloud.clock, |entry| PriceEntry { time_of_use: night(), ..entry.clone() }).await;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let mut records = Vec::new();
+        for minutes in [9, 1, 9, 1] {
+            cloud.clock.advance(DurationMs::from_seconds(minutes * 60));
+            records.push(session.record(&grant.slice, 0, 1_000));
+        }
+        let asked = |at| {
+            let prices = session.port.prices(&session.access, (MODEL, ServiceTier::Default), at).expect("a price");
+            prices.output.nanos().get()
+        };
+        let by_day_and_by_night = [600_000_000, 100_000_000, 100_000_000, 600_000_000];
+        assert_eq!(records.iter().map(|record| asked(record.admitted_at)).collect::<Vec<_>>(), by_day_and_by_night);
+        // All are settled by day, in two batches.
+        cloud.cloud.settle(&records[..3]).await.expect("settled");
+        cloud.cloud.settle(&records).await.expect("settled");
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let organization = session.access.organization.clone();
+        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").content;
+        let line = |line: &sublet_money::invoice::InvoiceLine| {
+            let band = line.band.as_ref().map_or("-", |band| band.as_str()).to_owned();
+            (band, line.quantity.get(), line.charges.amount.get(), line.price.clone())
+        };
+        let lines: Vec<_> = drafted.lines.iter().map(line).collect();
+        assert_eq!(
+            lines,
+            [
+                ("-".to_owned(), 2_000, 1_200_000, "0.6 EUR per 1M tokens".to_owned()),
+                ("night".to_owned(), 2_000, 200_000, "0.1 EUR per 1M tokens".to_owned()),
+            ]
+        );
+        let why = cloud.cloud.why(&admin, records[1].request.as_str()).await.expect("why");
+        assert!(format!("{why:?}").contains("band of the price"), "{why:?}");
     }
 
     async fn settling_again_changes_nothing_and_other_figures_are_an_error(cloud: &TestCloud) {
@@ -394,11 +427,11 @@ on_both_databases! {
     async fn prices_published_by_one_process_are_the_others_prices(cloud: &TestCloud) {
         let other = cloud.another(2).await;
         let session = Session::start(&other, &cloud.keys.project, "gw_2").await;
-        let old = session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version.clone();
+        let old = session.priced_by();
         let version = publish_at_double_price(&cloud.cloud, &cloud.clock).await;
-        assert_eq!(session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version, old, "it has not looked yet");
+        assert_eq!(session.priced_by(), old, "it has not looked yet");
         let slice = session.grant(None, 1, UNIT).await.expect("a slice").slice;
-        assert_eq!(session.port.prices(&session.access, MODEL, ServiceTier::Default).expect("a price").version, version, "it looks at each slice");
+        assert_eq!(session.priced_by(), version, "it looks at each slice");
         // A third process settles what was admitted under the new version, which it has not read yet.
         let third = cloud.another(3).await;
         let last = publish_at_double_price(&cloud.cloud, &cloud.clock).await;

@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
     /// A request that was served by a supplier, and charged for so many tokens.
     fn record(&self, charged: (i64, i64), purchases: Vec<Purchase>) -> UsageRecord {
         let now = self.cloud.now();
-        let prices = self.port.prices(&self.access, MODEL, ServiceTier::Default).unwrap();
+        let prices = self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).unwrap();
         UsageRecord {
             tier: ServiceTier::Default,
             request: self.cloud.cloud.ids().mint::<RequestId>(),

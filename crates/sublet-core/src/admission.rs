@@ -281,8 +281,10 @@ pub trait Admission: Send + Sync {
     fn authenticate<'a>(&'a self, secret: &'a Secret) -> BoxFuture<'a, Result<Arc<Access>>>;
     /// Grows each time any key changes or is revoked: a cached [`Access`] of an older epoch is checked again.
     fn access_epoch(&self) -> u64;
-    /// The prices of a model at a tier in force now; an unknown price is an error, never zero.
-    fn prices(&self, access: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>>;
+    /// The prices of a model at a tier for what is admitted at an instant; an unknown price is an error, never zero.
+    fn prices(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>>;
+    /// The least and the most that the same can cost in the course of a week, where prices depend on the time.
+    fn price_range(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]>;
     /// Grants money out of every limit that applies (key, project, organization, credit): all or nothing.
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>>;
     /// Draws from the buckets of limits on speed, and says what became of earlier draws. One answer for each, in order.

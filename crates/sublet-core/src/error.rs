@@ -84,6 +84,12 @@ impl Error {
         self.0.bottleneck = Some(name.into());
         self
     }
+    /// Says in the message what it is about.
+    #[must_use]
+    pub fn prefixed(mut self, about: &str) -> Self {
+        self.0.message = format!("{about}: {}", self.0.message);
+        self
+    }
     /// Adds what only the operator's log may show.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {

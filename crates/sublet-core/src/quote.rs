@@ -27,6 +27,9 @@ pub struct QuoteTerms {
     pub currency: Currency,
     /// Per device and hour.
     pub price_per_hour: Nanos,
+    /// What the whole window costs at most, whenever it begins; nothing if it has no end.
+    #[serde(default)]
+    pub window_cost: Option<Nanos>,
     /// Set aside when the lease begins: one interval ahead, with the notice and the grace.
     pub hold: Nanos,
     /// The lease ends by itself after this.

@@ -11,7 +11,7 @@ use sublet_core::admission::{Access, TokenPrices};
 use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineServer};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::AnsweredLine;
-use sublet_core::{BoxFuture, Error, ErrorCode, Result, TokenCount};
+use sublet_core::{BoxFuture, Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::answer::{Bill, end, gather, writer_of};
 use crate::dialect::{Endpoint, Form};
@@ -40,15 +40,18 @@ impl LineServer for Lines {
     fn estimate(&self, access: Arc<Access>, endpoint: LineEndpoint, body: Vec<u8>) -> BoxFuture<'_, Result<LineEstimate>> {
         Box::pin(async move {
             let mut prepared = read(&self.0, &access, endpoint, body.into()).await?;
-            let prices = prices(&self.0, &access, &prepared.model)?;
-            prepared.permit(&self.0, &access, &prices)?;
+            let now = self.0.clock.now();
+            let prices = prices(&self.0, &access, &prepared.model, now)?;
+            prepared.permit(&self.0, &access, &prices, now)?;
             let (prompt_max, output_max) = (prepared.prompt_max(), prepared.output_max());
+            // The line is admitted whenever there is room for it.
+            let [cheapest, dearest] = self.0.admission.price_range(&access, (&prepared.model, prices.tier), now)?;
             Ok(LineEstimate {
                 answers: prepared.answers(),
                 input: prepared.prompt(),
                 output_max,
-                least: hold_for(&prices, prompt_max, prepared.output_least())?,
-                most: hold_for(&prices, prompt_max, output_max)?,
+                least: hold_for(&cheapest, prompt_max, prepared.output_least())?,
+                most: hold_for(&dearest, prompt_max, output_max)?,
             })
         })
     }
@@ -68,9 +71,11 @@ const fn endpoint_of(endpoint: LineEndpoint) -> Endpoint {
 }
 
 /// A batch fills what nothing better needs: it has the price of that where there is one.
-fn prices(gateway: &Gateway, access: &Access, model: &str) -> Result<Arc<TokenPrices>> {
-    match gateway.admission.prices(access, model, ServiceTier::Flex) {
-        Err(error) if error.code() == ErrorCode::PolicyRefused => gateway.admission.prices(access, model, ServiceTier::Default),
+fn prices(gateway: &Gateway, access: &Access, model: &str, at: Timestamp) -> Result<Arc<TokenPrices>> {
+    match gateway.admission.prices(access, (model, ServiceTier::Flex), at) {
+        Err(error) if error.code() == ErrorCode::PolicyRefused => {
+            gateway.admission.prices(access, (model, ServiceTier::Default), at)
+        }
         other => other,
     }
 }
@@ -118,10 +123,10 @@ async fn begin(gateway: &Arc<Gateway>, line: LineRequest) -> Result<(Generation,
     let mut prepared = read(gateway, &access, endpoint, body.clone()).await?;
     prepared.tier = tier;
     let class = pass_body(gateway, &mut pass, (&access, endpoint_of(endpoint)), (&body, &prepared), now).await?;
-    let prices = prices(gateway, &access, &prepared.model)?;
+    let prices = prices(gateway, &access, &prepared.model, now)?;
     let (model, is_elsewhere) = (prepared.model.clone(), prepared.served_by.is_some());
     let of_servers = |error| if is_elsewhere { of_servers(error, &model) } else { error };
-    prepared.permit(gateway, &access, &prices).map_err(of_servers)?;
+    prepared.permit(gateway, &access, &prices, now).map_err(of_servers)?;
     let facts = Facts {
         request,
         route: endpoint_of(endpoint).route(),

@@ -113,7 +113,8 @@ async fn respond<T: Serialize>(
 
 /// A model without a price in force is listed without one; calling it is refused.
 fn model(gateway: &Gateway, access: &Access, info: &Shown<'_>) -> Model {
-    let priced = |tier| gateway.admission.prices(access, info.offer.name(), tier).ok().map(|prices| pricing(&prices));
+    let now = gateway.clock.now();
+    let priced = |tier| gateway.admission.prices(access, (info.offer.name(), tier), now).ok().map(|prices| pricing(&prices));
     let tier = |service_tier: ServiceTier| {
         priced(service_tier).map(|pricing| ModelTier { service_tier, notice: service_tier.notice(), pricing })
     };

@@ -10,7 +10,7 @@ use sublet_core::engine::{
 };
 use sublet_core::supply::RemoteModel;
 use sublet_core::tier::ServiceTier;
-use sublet_core::{Error, ErrorCode, Result, TokenCount};
+use sublet_core::{Error, ErrorCode, Result, Timestamp, TokenCount};
 
 use crate::branch::Origin;
 use crate::dialect::relay::{self, Relayed};
@@ -148,11 +148,11 @@ impl Prepared {
     }
 
     /// Decides who may be asked at these prices; before it the fleet's servers and suppliers are alike.
-    pub fn permit(&mut self, gateway: &Gateway, access: &Access, prices: &TokenPrices) -> Result<()> {
+    pub fn permit(&mut self, gateway: &Gateway, access: &Access, prices: &TokenPrices, now: Timestamp) -> Result<()> {
         let Source::Replicas { permitted, relayed } = &mut self.source else { return Ok(()) };
         let model = Arc::clone(&permitted.model);
-        let at_tier = |tier| gateway.admission.prices(access, &model.name, tier).ok();
-        let (cards, now) = (gateway.supply.cards(), gateway.clock.now());
+        let at_tier = |tier| gateway.admission.prices(access, (&model.name, tier), now).ok();
+        let cards = gateway.supply.cards();
         let card = cards.find(&model.name).map(Arc::as_ref);
         *permitted = permit(&model, Sale { access, prices, now, card, at_tier: &at_tier })?;
         for lot in &mut self.lots {

@@ -143,8 +143,8 @@ async fn admit_and_answer(gateway: &Arc<Gateway>, endpoint: Endpoint, request: R
     };
     let Admitted { entered, pass, access, state, now, headers, .. } = admitted;
     head.tier = Some(prepared.tier);
-    let prices = gateway.admission.prices(&access, &prepared.model, prepared.tier)?;
-    prepared.permit(gateway, &access, &prices)?;
+    let prices = gateway.admission.prices(&access, (&prepared.model, prepared.tier), now)?;
+    prepared.permit(gateway, &access, &prices, now)?;
     let facts = Facts {
         request: head.request.clone(),
         route: endpoint.route(),

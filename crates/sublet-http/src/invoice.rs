@@ -5,7 +5,7 @@ use sublet_api::money::Amount;
 use sublet_api::object::{ChargeTag, InvoiceTag};
 use sublet_cloud::data::{BillingCalendar, Charge, Invoice, InvoiceState, PriceModel};
 use sublet_core::id::InvoiceId;
-use sublet_core::{Error, ErrorCode, Nanos, Result};
+use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json};
@@ -46,10 +46,9 @@ fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sub
     let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
     let version = app.cloud.prices().get(&line.price_version)?;
     let entry = version.get(&line.sku)?;
-    let unit_amount = match &entry.model {
-        PriceModel::PerUnit { price } => *price,
-        // Tiers have no one price; the line's text says what they are.
-        PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } => Nanos::ZERO,
+    let unit_amount = match entry.price_in(line.band.as_ref())?.model {
+        PriceModel::PerUnit { price } => Some(Amount(*price)),
+        PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => None,
     };
     Ok(wire::InvoiceLine {
         project: line.project.clone(),
@@ -58,7 +57,9 @@ fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sub
         notice,
         service_tier,
         price_version: line.price_version.clone(),
-        unit_amount: Amount(unit_amount),
+        band: line.band.as_ref().map(ToString::to_string),
+        price: line.price.clone(),
+        unit_amount,
         unit_per: count(entry.unit.base_units())?,
         quantity: count(line.quantity.get())?,
         charges: line.charges.count,
@@ -111,6 +112,7 @@ pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
         meter,
         notice,
         service_tier,
+        band: charge.band.as_ref().map(ToString::to_string),
         quantity: count(charge.quantity.get())?,
         amount: money(charge.amount, charge.currency),
         price_version: charge.price_version.clone(),

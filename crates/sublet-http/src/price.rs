@@ -1,21 +1,18 @@
 //! Price lists: what is published, and publishing.
 
 use sublet_api::list::ListQuery;
-use sublet_api::money::Amount;
 use sublet_api::object::PriceListTag;
 use sublet_api::price as wire;
-use sublet_cloud::data::{
-    DeviceKind, ModelName, PriceEntry, PriceList, PriceListDraft, PriceListVersion, PriceModel, SkuName, TokenKind,
-};
+use sublet_cloud::data::{Order, PriceList, PriceListDraft, PriceListVersion};
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
 use sublet_core::supply::{Audience, Catalogue};
-use sublet_core::{Error, ErrorCode, Nanos, Result};
+use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json};
-use crate::context::Context;
-use crate::wire::{SkuParts, count, sku_parts};
+use crate::context::{Context, page_request};
+use crate::price_wire;
 
 fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceList> {
     let position = list.versions().iter().position(|known| known.version() == version.version()).unwrap_or(0);
@@ -28,20 +25,8 @@ fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceLi
         currency: version.currency(),
         effective_at: version.effective_at().into(),
         created_at: version.effective_at().into(),
-        prices: version.entries().map(price_to_wire).collect::<Result<_>>()?,
+        prices: version.entries().map(price_wire::to_wire).collect::<Result<_>>()?,
     })
-}
-
-fn price_to_wire(entry: &PriceEntry) -> Result<wire::Price> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&entry.sku);
-    let amount = match &entry.model {
-        PriceModel::PerUnit { price } => *price,
-        // The API shows the price of the first unit; the canonical text has the tiers.
-        PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } => {
-            entry.model.prices().first().copied().unwrap_or(Nanos::ZERO)
-        }
-    };
-    Ok(wire::Price { subject, meter, notice, service_tier, amount: Amount(amount), per: count(entry.unit.base_units())? })
 }
 
 /// The public list: in the currency of the first list published.
@@ -61,17 +46,35 @@ pub async fn public(app: App, context: Context) -> Result<Answer> {
     json(&shown)
 }
 
+/// Versions of all lists by the instant from which they hold.
 pub async fn list(app: App, context: Context) -> Result<Answer> {
-    context.query::<ListQuery>()?;
+    let asked = context.query::<ListQuery>()?.page();
+    let page = page_request(&asked)?;
     app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
-    let mut data = Vec::new();
-    for list in lists.values() {
-        for version in list.versions() {
-            data.push(to_wire(list, version)?);
-        }
+    let of_list = |list| PriceList::versions(list).iter().map(move |version| (list, version));
+    let mut versions: Vec<_> = lists.values().flat_map(of_list).collect();
+    versions.sort_by_key(|(list, version)| (version.effective_at(), &list.id));
+    if page.order == Order::Descending {
+        versions.reverse();
     }
-    json(&sublet_api::List::whole(data))
+    let first = match &page.after {
+        None => 0,
+        Some(cursor) => {
+            let found = versions.iter().position(|(_, version)| *version.version().0 == **cursor);
+            let found =
+                found.ok_or_else(|| Error::new(ErrorCode::InvalidRequest, "no version of a price list is named like this cursor"));
+            found.map_err(|error| error.param("after"))? + 1
+        }
+    };
+    let rest = versions.get(first..).unwrap_or_default();
+    let limit = usize::try_from(page.limit()).unwrap_or(1);
+    let shown = rest.iter().take(limit).map(|(list, version)| to_wire(list, version));
+    let mut data = shown.collect::<Result<Vec<_>>>()?;
+    if asked.before.is_some() {
+        data.reverse();
+    }
+    json(&sublet_api::List::page(data, rest.len() > limit, |list| list.version.0.to_string()))
 }
 
 pub async fn get(app: App, context: Context) -> Result<Answer> {
@@ -97,7 +100,7 @@ pub async fn publish(app: App, context: Context) -> Result<Answer> {
         list: known.map_or_else(|| app.cloud.ids().mint(), |list| list.id.clone()),
         currency: body.currency,
         effective_at: body.effective_at.map_or(now, |at| at.0),
-        entries: body.prices.iter().map(entry).collect::<Result<_>>()?,
+        entries: body.prices.iter().enumerate().map(price_wire::entry).collect::<Result<_>>()?,
     };
     let version = match app.cloud.publish_prices(&context.call()?, &body.name, draft, now).await? {
         Once::New(version) => version,
@@ -106,36 +109,4 @@ pub async fn publish(app: App, context: Context) -> Result<Answer> {
     let lists = app.cloud.prices().snapshot();
     let list = lists.get(version.list()).ok_or_else(|| Error::internal("a published list is not in the book"))?;
     json(&to_wire(list, &version)?)
-}
-
-fn entry(price: &wire::Price) -> Result<PriceEntry> {
-    let kind = match price.meter {
-        wire::Meter::InputTokens => Some(TokenKind::Input),
-        wire::Meter::CachedInputTokens => Some(TokenKind::CachedInput),
-        wire::Meter::OutputTokens => Some(TokenKind::Output),
-        wire::Meter::DeviceMilliseconds => None,
-    };
-    let sku = match (&price.subject, kind, (price.notice, price.service_tier)) {
-        (wire::Subject::Model(name), Some(kind), (None, tier)) => {
-            SkuName::Tokens { tier: tier.unwrap_or_default(), kind, model: name.parse::<ModelName>()? }
-        }
-        (wire::Subject::Sku(name), None, (Some(notice), None)) => SkuName::Device { notice, device: name.parse::<DeviceKind>()? },
-        _ => {
-            return Err(Error::new(
-                ErrorCode::InvalidPrice,
-                "a model has token prices, perhaps with a service_tier, and no notice; a device kind has device time with notice",
-            )
-            .param("prices"));
-        }
-    };
-    let per = i64::try_from(price.per).unwrap_or(0);
-    let wanted = sku.pricing_unit().base_units();
-    if per != wanted {
-        return Err(Error::new(
-            ErrorCode::InvalidPrice,
-            format!("the price of {sku} is written per {wanted} units, not per {per}"),
-        )
-        .param("prices"));
-    }
-    Ok(PriceEntry::per_unit(sku, price.amount.0))
 }

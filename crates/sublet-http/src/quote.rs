@@ -7,7 +7,6 @@ use sublet_api::sku::SkuName;
 use sublet_cloud::data::Quote;
 use sublet_cloud::quote::NewQuote;
 use sublet_core::id::QuoteId;
-use sublet_core::money::divide_ceil;
 use sublet_core::quote::{QuoteState, QuoteTerms};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 
@@ -37,7 +36,7 @@ fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
         minimum_seconds: 0,
         maximum_seconds: terms.max_duration.map(|span| count(span.seconds_ceil())).transpose()?,
         minimum_cost: money(Nanos::ZERO, terms.currency),
-        maximum_cost: most(terms)?,
+        maximum_cost: most(terms),
         hold: money(terms.hold, terms.currency),
         lease: quote.lease.clone(),
         created_at: quote.created_at.into(),
@@ -46,23 +45,13 @@ fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
     })
 }
 
-/// The most a lease can cost: its own maximum, or all its units over its whole window.
-fn most(terms: &QuoteTerms) -> Result<Option<Money>> {
-    const HOUR_MS: i128 = 3_600_000;
-    let whole_window = terms
-        .max_duration
-        .map(|span| {
-            let exact = i128::from(terms.price_per_hour.get()) * i128::from(terms.units) * i128::from(span.millis());
-            i64::try_from(divide_ceil(exact, HOUR_MS))
-                .map(Nanos::new)
-                .map_err(|_| Error::new(ErrorCode::AmountOverflow, "the window costs too much to be held"))
-        })
-        .transpose()?;
-    let most = match (whole_window, terms.max_cost) {
+/// The most a lease can cost: its own maximum, or its whole window.
+fn most(terms: &QuoteTerms) -> Option<Money> {
+    let most = match (terms.window_cost, terms.max_cost) {
         (Some(window), Some(maximum)) => Some(window.min(maximum)),
         (window, maximum) => window.or(maximum),
     };
-    Ok(most.map(|most| money(most, terms.currency)))
+    most.map(|most| money(most, terms.currency))
 }
 
 pub async fn create(app: App, context: Context) -> Result<Answer> {

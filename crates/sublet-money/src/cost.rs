@@ -193,7 +193,7 @@ pub fn cost_lines(cost: &ReplicaCost, tokens: &TokenUsage, period: PeriodKey) ->
 
 /// What `quantity` more is owed on a line, and the line after it.
 pub fn owe(state: LineState, cost: &ReplicaCost, kind: TokenKind, quantity: Quantity) -> Result<(Nanos, LineState)> {
-    rate(state, &cost.entry(kind), quantity)
+    rate(state, cost.entry(kind).price_in(None)?, quantity)
 }
 
 #[cfg(test)]
@@ -265,7 +265,7 @@ mod tests {
             let (first, second) = purchases.split_at(cut.min(purchases.len()));
             let batches = [first.iter().sum::<i64>(), second.iter().sum::<i64>()];
             prop_assert_eq!(owe_all(&cost, &batches), (sum, line));
-            prop_assert!(verify_line(line, &cost.entry(TokenKind::Output)).is_ok());
+            prop_assert!(verify_line(line, cost.entry(TokenKind::Output).price_in(None).unwrap()).is_ok());
             prop_assert_eq!(line.charged, Nanos::new(sum));
         }
     }

@@ -8,10 +8,11 @@ use sublet_core::error::Result;
 use sublet_core::{Currency, Nanos};
 
 use crate::canonical::decimal;
-use crate::price_book::PriceEntry;
+use crate::price_book::BandPrice;
 use crate::price_model::ExactCost;
 use crate::rating::{RatedLine, verify_line};
 use crate::sku::{Quantity, SkuName};
+use crate::time_of_use::BandName;
 
 /// One side of a charge: the line's whole quantity, its exact cost, and the cost rounded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct CumulativeCost {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChargeExplanation {
     pub sku: SkuName,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub band: Option<BandName>,
     pub price_version: PriceVersion,
     /// As operators write it.
     pub price: String,
@@ -40,7 +43,7 @@ pub struct ChargeExplanation {
 }
 
 impl ChargeExplanation {
-    pub(crate) fn new(line: &RatedLine, price: &PriceEntry, currency: Currency) -> Result<Self> {
+    pub(crate) fn new(line: &RatedLine, price: BandPrice<'_>, currency: Currency) -> Result<Self> {
         verify_line(line.before, price)?;
         verify_line(line.after, price)?;
         let side = |quantity, rounded| -> Result<CumulativeCost> {
@@ -48,8 +51,9 @@ impl ChargeExplanation {
         };
         Ok(Self {
             sku: line.key.sku.clone(),
+            band: line.key.band.clone(),
             price_version: line.key.price_version.clone(),
-            price: price.price_text(currency),
+            price: price.text(currency),
             currency,
             quantity: line.quantity,
             amount: line.amount,
@@ -61,7 +65,11 @@ impl ChargeExplanation {
 
 impl fmt::Display for ChargeExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} more at {}", self.sku, self.quantity, self.price)?;
+        write!(f, "{}", self.sku)?;
+        if let Some(band) = &self.band {
+            write!(f, " in {band}")?;
+        }
+        writeln!(f, ": {} more at {}", self.quantity, self.price)?;
         writeln!(f, "  price version {}", self.price_version.0)?;
         for (name, side) in [("before", &self.before), ("after", &self.after)] {
             writeln!(

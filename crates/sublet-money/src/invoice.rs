@@ -22,6 +22,7 @@ use crate::posting::Fact;
 use crate::price_book::PriceListVersion;
 use crate::rating::{LineKey, LineState, verify_line};
 use crate::sku::{PricingUnit, Quantity, SkuName};
+use crate::time_of_use::BandName;
 
 /// Most lines of one invoice.
 pub const LINES_MAX: usize = 100_000;
@@ -58,6 +59,9 @@ pub struct ChargeSum {
 pub struct InvoiceLine {
     pub project: ProjectId,
     pub sku: SkuName,
+    /// The band of a price by time of use.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub band: Option<BandName>,
     pub price_version: PriceVersion,
     /// As operators write it: `0.15 EUR per 1M tokens`.
     pub price: String,
@@ -71,7 +75,7 @@ pub struct InvoiceLine {
 pub struct InvoiceContent {
     pub account: InvoiceAccount,
     pub period: Period,
-    /// By project, sku and price version.
+    /// By project, sku, price version and band.
     pub lines: Vec<InvoiceLine>,
     /// The exact sum of the lines.
     #[serde(with = "decimal")]
@@ -139,8 +143,7 @@ pub fn draft(
             invoiced.push(line);
         }
     }
-    invoiced
-        .sort_by(|a, b| (&a.project, a.sku.to_string(), &a.price_version).cmp(&(&b.project, b.sku.to_string(), &b.price_version)));
+    invoiced.sort_by_cached_key(|line| (line.project.clone(), line.sku.to_string(), line.price_version.clone(), line.band.clone()));
     let subtotal = Nanos::checked_sum(invoiced.iter().map(|line| line.charges.amount))?;
     let total = subtotal.checked_sub(carry_before)?.round_half_even(account.currency.minor_unit().get())?;
     let carry_after = carry_before.checked_add(total)?.checked_sub(subtotal)?;
@@ -162,7 +165,7 @@ fn invoice_line(line: &ChargedLine, version: &PriceListVersion, currency: Curren
             format!("a line is priced in {}, the account is kept in {currency}", version.currency()),
         ));
     }
-    let price = version.get(&line.key.sku)?;
+    let price = version.get(&line.key.sku)?.price_in(line.key.band.as_ref())?;
     verify_line(line.state, price)?;
     if line.charges.amount != line.state.charged {
         return Err(mismatch(format!(
@@ -176,8 +179,9 @@ fn invoice_line(line: &ChargedLine, version: &PriceListVersion, currency: Curren
     Ok(Some(InvoiceLine {
         project: line.key.project.clone(),
         sku: line.key.sku.clone(),
+        band: line.key.band.clone(),
         price_version: line.key.price_version.clone(),
-        price: price.price_text(currency),
+        price: price.text(currency),
         quantity: line.state.quantity,
         unit: price.unit,
         charges: line.charges,

@@ -36,7 +36,7 @@ fn price_list(currency: &str) -> PriceListVersion {
         Tier { up_to: None, price: nanos(1_500_000_000) },
     ];
     let sku: SkuName = "device/n2m/h100-sxm".parse().unwrap();
-    entries.push(PriceEntry { unit: sku.pricing_unit(), sku, model: PriceModel::Graduated { tiers } });
+    entries.push(PriceEntry::new(sku, PriceModel::Graduated { tiers }));
     PriceListVersion::new(PriceListDraft {
         list: "plist_1".parse().unwrap(),
         currency: currency.parse().unwrap(),
@@ -53,8 +53,10 @@ fn line(version: &PriceListVersion, project: &str, sku: &str, count: i64) -> Cha
         period: "2026-03".parse().unwrap(),
         price_version: version.version().clone(),
         sku: sku.parse().unwrap(),
+        band: None,
     };
-    let (amount, state) = rate(LineState::default(), version.get(&key.sku).unwrap(), quantity(count)).unwrap();
+    let price = version.get(&key.sku).unwrap().price_in(None).unwrap();
+    let (amount, state) = rate(LineState::default(), price, quantity(count)).unwrap();
     ChargedLine { key, state, charges: ChargeSum { count: 1, amount } }
 }
 

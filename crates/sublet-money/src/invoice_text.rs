@@ -82,7 +82,8 @@ fn seconds(instant: sublet_core::Timestamp) -> String {
 }
 
 fn write_line(out: &mut String, line: &InvoiceLine, currency: Currency) -> fmt::Result {
-    write_wrapped(out, "  ", &line.sku.to_string())?;
+    let band = line.band.as_ref().map(|band| format!(", {band}")).unwrap_or_default();
+    write_wrapped(out, "  ", &format!("{}{band}", line.sku))?;
     let (amount, width) = (nine_decimals(line.charges.amount), WIDTH_COLUMNS);
     let noun = if line.charges.count == 1 { "charge" } else { "charges" };
     let counted = format!("{INDENT}{} in {} {noun}", quantity_text(line.quantity, line.unit), grouped(line.charges.count));

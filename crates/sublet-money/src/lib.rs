@@ -27,3 +27,6 @@ pub mod price_model;
 pub mod rating;
 pub mod sku;
 pub mod starter;
+pub mod stretch;
+pub mod time_of_use;
+pub mod zone;

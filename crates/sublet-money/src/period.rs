@@ -2,29 +2,23 @@
 //!
 //! Periods are half-open and tile time: the end of one is the start of the next, computed by the
 //! same function, so every instant is in exactly one. An instant equal to a boundary belongs to
-//! the period that begins there. Zones come from the bundled IANA database, never from the
-//! machine, so that every process draws the same boundaries.
+//! the period that begins there.
 //!
 //! Deliberately absent: "now".
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
 
 use jiff::civil::Date;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
 
+use crate::zone::Zone;
+
 /// Years in which periods can be computed. Outside of them an instant is refused.
 pub const YEAR_MIN: i16 = 1900;
 pub const YEAR_MAX: i16 = 2200;
-/// Most periods that one interval may be split over.
-pub const SPLIT_MAX_PERIODS: usize = 4_000;
-
-/// The bundled database, whatever else the process or another crate's features would prefer.
-static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 /// How long a period is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -118,25 +112,18 @@ pub struct Period {
 /// Periods as one account sees them.
 #[derive(Clone, Debug)]
 pub struct BillingCalendar {
-    zone: TimeZone,
-    name: String,
+    zone: Zone,
 }
 
 impl BillingCalendar {
     /// `zone` is an IANA name such as `Europe/Berlin`.
     pub fn new(zone: &str) -> Result<Self> {
-        let found = ZONES.get(zone).ok().filter(|found| !found.is_unknown()).ok_or_else(|| {
-            let shown: String = zone.chars().take(60).collect();
-            Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is not an IANA time zone"))
-                .alternative("use a name such as Europe/Berlin or UTC")
-        })?;
-        let name = found.iana_name().unwrap_or("UTC").to_owned();
-        Ok(Self { zone: found, name })
+        Ok(Self { zone: Zone::new(zone)? })
     }
 
     /// The zone's IANA name.
     pub fn zone_name(&self) -> &str {
-        &self.name
+        self.zone.name()
     }
 
     /// The billing period that an instant is in.
@@ -173,32 +160,13 @@ impl BillingCalendar {
         if interval.contains(instant) {
             Ok(interval)
         } else {
-            Err(Error::internal(format!("{instant} is in no period of {}", self.name)))
+            Err(Error::internal(format!("{instant} is in no period of {}", self.zone)))
         }
-    }
-
-    /// Cuts an interval at the boundaries of billing periods. The parts tile it.
-    pub fn split(&self, interval: Interval) -> Result<Vec<(PeriodKey, Interval)>> {
-        let mut parts = Vec::new();
-        let mut starts_at = interval.starts_at;
-        while starts_at < interval.ends_at {
-            if parts.len() >= SPLIT_MAX_PERIODS {
-                return Err(Error::new(
-                    ErrorCode::InvalidRequest,
-                    format!("an interval spans at most {SPLIT_MAX_PERIODS} billing periods"),
-                ));
-            }
-            let period = self.period_at(starts_at)?;
-            let ends_at = period.interval.ends_at.min(interval.ends_at);
-            parts.push((period.key, Interval { starts_at, ends_at }));
-            starts_at = ends_at;
-        }
-        Ok(parts)
     }
 
     fn local_date(&self, instant: Timestamp) -> Result<Date> {
         let instant = jiff::Timestamp::from_microsecond(instant.micros()).map_err(|_| outside())?;
-        let date = self.zone.to_datetime(instant).date();
+        let date = self.zone.clock().to_datetime(instant).date();
         // A year of room on both sides, since a neighbouring period may be asked for.
         if (YEAR_MIN - 1..=YEAR_MAX + 1).contains(&date.year()) { Ok(date) } else { Err(outside()) }
     }
@@ -211,7 +179,7 @@ impl BillingCalendar {
     /// The first instant of a day: 00:00, or where clocks jump over it the end of the jump, or where
     /// it comes twice the first of the two.
     fn midnight(&self, date: Date) -> Result<Timestamp> {
-        let instant = self.zone.to_ambiguous_timestamp(date.at(0, 0, 0, 0)).compatible().map_err(|_| outside())?;
+        let instant = self.zone.clock().to_ambiguous_timestamp(date.at(0, 0, 0, 0)).compatible().map_err(|_| outside())?;
         Ok(Timestamp::from_micros(instant.as_microsecond()))
     }
 }

@@ -5,19 +5,20 @@
 //! changed; a later one replaces it from its `effective_at` on, and the past keeps its prices.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::{PriceVersion, TokenPrices, TokenRates};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::PriceListId;
-use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Rate, Timestamp};
 
 use crate::canonical::{canonical_json, sha256_hex};
 use crate::price_model::{ExactCost, PriceModel};
-use crate::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuName, TokenKind, UnitPrice};
+use crate::sku::{ModelName, PricingUnit, Quantity, SkuName, TokenKind};
+use crate::time_of_use::{Band, BandName, BandStretch, TimeOfUse};
 
 /// Most prices in one version.
 pub const ENTRIES_MAX: usize = 20_000;
@@ -37,48 +38,108 @@ pub struct PriceEntry {
     pub sku: SkuName,
     pub unit: PricingUnit,
     pub model: PriceModel,
+    /// Bands of the week that have prices of their own; `model` is the price in the rest of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time_of_use: Option<TimeOfUse>,
+}
+
+/// The price of one sku in one band: what a line is rated with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BandPrice<'a> {
+    pub sku: &'a SkuName,
+    pub unit: PricingUnit,
+    pub model: &'a PriceModel,
+}
+
+impl BandPrice<'_> {
+    /// The exact cost of a line's whole quantity.
+    pub fn exact_cost(self, quantity: Quantity) -> Result<ExactCost> {
+        self.model.exact_cost(self.unit, quantity)
+    }
+    /// The most that `quantity` more can be charged on a line that holds at least `settled`.
+    pub fn hold(self, settled: Quantity, quantity: Quantity) -> Result<Nanos> {
+        self.model.hold(self.unit, settled, quantity)
+    }
+    /// What a person reads.
+    pub fn text(self, currency: Currency) -> String {
+        self.model.text(self.unit, currency)
+    }
 }
 
 impl PriceEntry {
     /// One price for every unit, in the sku's own pricing unit.
     pub fn per_unit(sku: SkuName, price: Nanos) -> Self {
+        Self::new(sku, PriceModel::PerUnit { price })
+    }
+    /// The same price all week, in the sku's own pricing unit.
+    pub fn new(sku: SkuName, model: PriceModel) -> Self {
         let unit = sku.pricing_unit();
-        Self { sku, unit, model: PriceModel::PerUnit { price } }
+        Self { sku, unit, model, time_of_use: None }
     }
-    /// The exact cost of a line's whole quantity.
-    pub fn exact_cost(&self, quantity: Quantity) -> Result<ExactCost> {
-        self.model.exact_cost(self.unit, quantity)
-    }
-    /// What a person reads: `0.15 EUR per 1M tokens`, or the span of the tiers.
-    pub fn price_text(&self, currency: Currency) -> String {
-        let text = |amount| UnitPrice { amount, currency, unit: self.unit }.to_string();
-        match &self.model {
-            PriceModel::PerUnit { price } => text(*price),
-            PriceModel::Graduated { tiers } | PriceModel::Volume { tiers } => {
-                let kind = if matches!(self.model, PriceModel::Volume { .. }) { "volume" } else { "graduated" };
-                let lowest = tiers.iter().map(|tier| tier.price).min().unwrap_or(Nanos::ZERO);
-                let highest = tiers.iter().map(|tier| tier.price).max().unwrap_or(Nanos::ZERO);
-                format!("{kind}, {lowest} to {}", text(highest))
+    /// The price in a band; without one, that outside of all bands.
+    pub fn price_in(&self, band: Option<&BandName>) -> Result<BandPrice<'_>> {
+        let model = match band {
+            None => &self.model,
+            Some(name) => {
+                let found = self.time_of_use.as_ref().and_then(|bands| bands.find(name));
+                &found.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, format!("{} has no band '{name}'", self.sku)))?.model
             }
-            PriceModel::Package { size, price } => {
-                format!("{price} {currency} per started {size} {}", self.unit.base_unit_name())
+        };
+        Ok(BandPrice { sku: &self.sku, unit: self.unit, model })
+    }
+    /// The price at an instant.
+    pub fn price_at(&self, instant: Timestamp) -> Result<BandPrice<'_>> {
+        self.price_in(self.band_at(instant)?)
+    }
+    /// The band that an instant is in; `None` outside of all.
+    pub fn band_at(&self, instant: Timestamp) -> Result<Option<&BandName>> {
+        let Some(bands) = &self.time_of_use else { return Ok(None) };
+        Ok(bands.band_at(instant)?.map(|band| &band.name))
+    }
+    /// The band of an instant and how long it holds; `None` where the price does not depend on time.
+    pub fn stretch_at(&self, instant: Timestamp) -> Result<Option<BandStretch<'_>>> {
+        self.time_of_use.as_ref().map(|bands| bands.stretch_at(instant)).transpose()
+    }
+    /// What a person reads: the price, and what it is in each band.
+    pub fn price_text(&self, currency: Currency) -> String {
+        let mut text = self.model.text(self.unit, currency);
+        if let Some(TimeOfUse { zone, bands }) = &self.time_of_use {
+            for Band { name, windows, model } in bands {
+                let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
+                let price = model.text(self.unit, currency);
+                // Writing to a string cannot fail.
+                let _ = write!(text, "; {name} ({}, {zone}) {price}", windows.join(" and "));
             }
         }
+        text
     }
-    fn validate(&self) -> Result<()> {
+    /// The prices of all bands, and that outside of them.
+    pub fn prices(&self) -> impl Iterator<Item = BandPrice<'_>> {
+        let bands = self.time_of_use.iter().flat_map(|bands| &bands.bands);
+        let models = std::iter::once(&self.model).chain(bands.map(|band| &band.model));
+        models.map(|model| BandPrice { sku: &self.sku, unit: self.unit, model })
+    }
+    /// Refuses what cannot be charged, or not be held.
+    pub fn validate(&self) -> Result<()> {
         if self.unit != self.sku.pricing_unit() {
             return Err(Error::new(
                 ErrorCode::InvalidPrice,
                 format!("{} is priced per {}, not per {}", self.sku, self.sku.pricing_unit(), self.unit),
             ));
         }
-        if matches!((&self.sku, &self.model), (SkuName::Tokens { .. }, PriceModel::Package { .. })) {
+        let check = || {
+            self.model.validate()?;
+            self.time_of_use.as_ref().map_or(Ok(()), TimeOfUse::validate)
+        };
+        check().map_err(|error| error.prefixed(&format!("price of {}", self.sku)))?;
+        if matches!(self.sku, SkuName::Tokens { .. }) && !self.prices().all(|price| price.model.is_proportional()) {
             return Err(Error::new(
                 ErrorCode::InvalidPrice,
-                format!("{} cannot be sold in packages: requests take holds in proportion to their tokens", self.sku),
-            ));
+                format!("{} has no price in packages and no minimum: requests take holds in proportion to their tokens", self.sku),
+            )
+            .alternative("use a price per unit, graduated or volume"));
         }
-        self.model.validate().map_err(|error| error.context(format!("price of {}", self.sku)))
+        Ok(())
     }
 }
 
@@ -124,8 +185,9 @@ impl PriceListVersion {
         if !(-EFFECTIVE_AT_MAX_MICROS..=EFFECTIVE_AT_MAX_MICROS).contains(&draft.effective_at.micros()) {
             return Err(invalid(format!("{} is outside the years that prices are kept for", draft.effective_at)));
         }
-        for entry in draft.entries {
+        for mut entry in draft.entries {
             entry.validate()?;
+            entry.time_of_use = entry.time_of_use.map(TimeOfUse::in_order);
             let sku = entry.sku.clone();
             if entries.insert(sku.clone(), entry).is_some() {
                 return Err(invalid(format!("{sku} is priced twice")));
@@ -192,17 +254,34 @@ impl PriceListVersion {
                 .context(format!("price list version {}", self.version.0))
         })
     }
-    /// Prices of a model at a tier for admission. Where prices fall or rise with the quantity it is the
-    /// dearest, since a hold must cover it.
-    pub fn token_prices(&self, model: &ModelName, tier: ServiceTier) -> Result<TokenPrices> {
+    /// Prices of a model at a tier for what is admitted at an instant. Where prices fall or rise with the quantity
+    /// it is the dearest, since a hold must cover it.
+    pub fn token_prices(&self, model: &ModelName, tier: ServiceTier, at: Timestamp) -> Result<TokenPrices> {
         self.check_offered(model, tier)?;
-        let rates = |kind| self.dearest_and_least(&SkuName::Tokens { tier, kind, model: model.clone() });
+        let rates = |kind| self.dearest_and_least(&SkuName::Tokens { tier, kind, model: model.clone() }, at);
         let (input, least_input) = rates(TokenKind::Input)?;
         let (cached_input, least_cached_input) = rates(TokenKind::CachedInput)?;
         let (output, least_output) = rates(TokenKind::Output)?;
         let least = TokenRates { input: least_input, cached_input: least_cached_input, output: least_output };
         let (version, currency) = (self.version.clone(), self.currency);
         Ok(TokenPrices { tier, version, currency, input, cached_input, output, least })
+    }
+    /// The least and the most that a model's tokens can cost at a tier in the course of a week.
+    pub fn token_price_range(&self, model: &ModelName, tier: ServiceTier, at: Timestamp) -> Result<[TokenPrices; 2]> {
+        let prices = self.token_prices(model, tier, at)?;
+        let rates = |kind| -> Result<[Rate; 2]> {
+            let entry = self.get(&SkuName::Tokens { tier, kind, model: model.clone() })?;
+            let least = entry.prices().flat_map(|price| price.model.prices()).min().unwrap_or(Nanos::ZERO);
+            let most = entry.prices().flat_map(|price| price.model.prices()).max().unwrap_or(Nanos::ZERO);
+            Ok([Rate::new(least, entry.unit.base_units())?, Rate::new(most, entry.unit.base_units())?])
+        };
+        let (input, cached, output) = (rates(TokenKind::Input)?, rates(TokenKind::CachedInput)?, rates(TokenKind::Output)?);
+        Ok([0, 1].map(|end: usize| TokenPrices {
+            input: input[end],
+            cached_input: cached[end],
+            output: output[end],
+            ..prices.clone()
+        }))
     }
     /// The tiers at which a model is sold.
     pub fn tiers(&self, model: &ModelName) -> impl Iterator<Item = ServiceTier> {
@@ -219,18 +298,11 @@ impl PriceListVersion {
             Error::new(ErrorCode::PolicyRefused, format!("'{model}' is not sold at the tier '{tier}'")).param("service_tier");
         Err(tiers.fold(error, |error, offered| error.alternative(offered.as_str())))
     }
-    /// The rate for one device-millisecond; the dearest tier's if there are tiers.
-    pub fn device_rate(&self, device: &DeviceKind, notice: NoticeClass) -> Result<Rate> {
-        self.hold_rate(&SkuName::Device { notice, device: device.clone() })
-    }
-    fn dearest_and_least(&self, sku: &SkuName) -> Result<(Rate, Rate)> {
-        let (entry, dearest) = (self.get(sku)?, self.hold_rate(sku)?);
-        let least = entry.model.prices().into_iter().min().unwrap_or(Nanos::ZERO);
-        Ok((dearest, Rate::new(least, entry.unit.base_units())?))
-    }
-    fn hold_rate(&self, sku: &SkuName) -> Result<Rate> {
-        let entry = self.get(sku)?;
-        Rate::new(entry.model.dearest_from(Quantity::ZERO)?, entry.unit.base_units())
+    fn dearest_and_least(&self, sku: &SkuName, at: Timestamp) -> Result<(Rate, Rate)> {
+        let price = self.get(sku)?.price_at(at)?;
+        let least = price.model.prices().into_iter().min().unwrap_or(Nanos::ZERO);
+        let rate = |amount| Rate::new(amount, price.unit.base_units());
+        Ok((rate(price.model.dearest_from(Quantity::ZERO)?)?, rate(least)?))
     }
     /// The models that can be sold: those with a price for every kind of token.
     pub fn models(&self) -> BTreeSet<&ModelName> {

@@ -1,3 +1,5 @@
+use sublet_core::notice::NoticeClass;
+
 use super::*;
 use crate::price_model::Tier;
 use crate::starter::{StarterDevice, starter_price_list};
@@ -34,7 +36,7 @@ fn the_canonical_form_is_as_published() {
         Tier { up_to: Some(Quantity::new(3_600_000).unwrap()), price: Nanos::new(2_000_000_000) },
         Tier { up_to: None, price: Nanos::new(1) },
     ];
-    entries.push(PriceEntry { sku: sku("device/n0/cpu"), unit: PricingUnit::DeviceHour, model: PriceModel::Graduated { tiers } });
+    entries.push(PriceEntry::new(sku("device/n0/cpu"), PriceModel::Graduated { tiers }));
     let version = PriceListVersion::new(draft(entries, 1)).unwrap();
     assert_eq!(
         version.canonical(),
@@ -82,7 +84,7 @@ fn bad_price_lists_are_refused_with_the_reason() {
             .map(|(up_to, price)| Tier { up_to: up_to.map(|q| Quantity::new(q).unwrap()), price: Nanos::new(*price) })
             .collect();
         let model = if volume { PriceModel::Volume { tiers } } else { PriceModel::Graduated { tiers } };
-        with(PriceEntry { sku: sku("device/n0/cpu"), unit: PricingUnit::DeviceHour, model })
+        with(PriceEntry::new(sku("device/n0/cpu"), model))
     };
     let package = PriceModel::Package { size: Quantity::new(1_000).unwrap(), price: Nanos::new(5) };
     let empty_package = PriceModel::Package { size: Quantity::ZERO, price: Nanos::new(5) };
@@ -99,7 +101,7 @@ fn bad_price_lists_are_refused_with_the_reason() {
         (tiered(&[(None, 1), (None, 1)], false), "only the last"),
         (tiered(&[(Some(10), 1), (None, 2)], true), "rises"),
         (tiered(&[(Some(i64::MAX), 1), (None, 1)], false), "at most"),
-        (vec![PriceEntry { model: package, ..entry("tokens/input/m", 1) }], "cannot be sold in packages"),
+        (vec![PriceEntry { model: package, ..entry("tokens/input/m", 1) }], "no price in packages and no minimum"),
         (with(PriceEntry { model: empty_package, ..entry("device/n0/cpu", 1) }), "at least one unit"),
     ];
     for (entries, reason) in cases {
@@ -160,19 +162,26 @@ fn the_starter_list_prices_every_model_and_every_notice() {
     let devices = [StarterDevice { kind: "cpu".parse().unwrap(), list_price_per_hour: "1.20".parse().unwrap() }];
     let draft = starter_price_list(list_id(), Currency::EUR, Timestamp::EPOCH, &models, &devices).unwrap();
     let version = PriceListVersion::new(draft).unwrap();
-    let prices = version.token_prices(&models[0], ServiceTier::Default).unwrap();
+    let prices = version.token_prices(&models[0], ServiceTier::Default, Timestamp::EPOCH).unwrap();
     assert!(prices.cached_input.nanos() < prices.input.nanos() && prices.input.nanos() < prices.output.nanos());
-    let outputs = ServiceTier::ALL.map(|tier| version.token_prices(&models[0], tier).unwrap().output.nanos().to_string());
+    let outputs =
+        ServiceTier::ALL.map(|tier| version.token_prices(&models[0], tier, Timestamp::EPOCH).unwrap().output.nanos().to_string());
     assert_eq!(outputs, ["0.3", "0.6", "1.05"]);
-    let hourly: Vec<String> =
-        NoticeClass::ALL.iter().map(|notice| version.device_rate(&devices[0].kind, *notice).unwrap().nanos().to_string()).collect();
+    let hourly: Vec<String> = NoticeClass::ALL
+        .iter()
+        .map(|notice| sku(&format!("device/{notice}/cpu")))
+        .map(|sku| version.get(&sku).unwrap().model.prices()[0].to_string())
+        .collect();
     assert_eq!(hourly, ["0.3", "0.48", "0.66", "0.84", "1.02", "1.2"]);
-    assert_eq!(version.token_prices(&"other".parse().unwrap(), ServiceTier::Flex).unwrap_err().code(), ErrorCode::UnknownPrice);
+    assert_eq!(
+        version.token_prices(&"other".parse().unwrap(), ServiceTier::Flex, Timestamp::EPOCH).unwrap_err().code(),
+        ErrorCode::UnknownPrice
+    );
 }
 
 #[test]
 fn a_tier_without_a_price_is_refused_and_names_those_that_have_one() {
-    let refused = version(0).token_prices(&"m".parse().unwrap(), ServiceTier::Flex).unwrap_err();
+    let refused = version(0).token_prices(&"m".parse().unwrap(), ServiceTier::Flex, Timestamp::EPOCH).unwrap_err();
     assert_eq!((refused.code(), refused.alternatives()), (ErrorCode::PolicyRefused, ["default".to_owned()].as_slice()));
     let flex_only: Vec<_> = TokenKind::ALL.into_iter().map(|kind| entry(&format!("tokens/flex/{kind}/m"), 1)).collect();
     let error = PriceListVersion::new(draft(flex_only, 0)).unwrap_err();
@@ -188,6 +197,6 @@ fn tiered_prices_admit_at_the_dearest_tier() {
     ];
     entries[2].model = PriceModel::Graduated { tiers };
     let version = PriceListVersion::new(draft(entries, 0)).unwrap();
-    let prices = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default).unwrap();
+    let prices = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default, Timestamp::EPOCH).unwrap();
     assert_eq!(prices.output, Rate::new(Nanos::new(900), 1_000_000).unwrap());
 }

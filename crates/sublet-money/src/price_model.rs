@@ -4,17 +4,17 @@
 //! nano-units; [`crate::rating`] charges differences of its rounded values. Tiers have only upper
 //! bounds: the next one begins where the one before ends, so no quantity lies between two tiers.
 //!
-//! Deliberately absent: minimum, time of use, market price and flat fees, which need facts that a
-//! quantity does not carry.
+//! Deliberately absent: time of use ([`crate::time_of_use`] chooses among models), market price and flat
+//! fees, which need facts that a quantity does not carry.
 
 use serde::{Deserialize, Serialize};
-use sublet_core::Nanos;
 use sublet_core::admission::ROUNDING_SLACK;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::{divide_ceil, divide_half_even};
+use sublet_core::{Currency, Nanos};
 
 use crate::canonical::decimal;
-use crate::sku::{PricingUnit, Quantity};
+use crate::sku::{PricingUnit, Quantity, UnitPrice};
 
 /// Most tiers of one price.
 pub const TIERS_MAX: usize = 64;
@@ -55,6 +55,14 @@ pub enum PriceModel {
         /// For one package.
         #[serde(with = "decimal")]
         price: Nanos,
+    },
+    /// What another model says, but once anything was used so much at least.
+    Minimum {
+        /// For one line: a project's use in one period.
+        #[serde(with = "decimal")]
+        least: Nanos,
+        /// Not a minimum itself.
+        of: Box<Self>,
     },
 }
 
@@ -119,6 +127,13 @@ impl PriceModel {
                 }
                 check_price(*price)
             }
+            Self::Minimum { of, .. } if matches!(**of, Self::Minimum { .. }) => {
+                Err(Error::new(ErrorCode::InvalidPrice, "a minimum of a minimum says two things; give one"))
+            }
+            Self::Minimum { least, of } => {
+                check_price(*least)?;
+                of.validate()
+            }
         }
     }
 
@@ -133,25 +148,58 @@ impl PriceModel {
                 Ok(ExactCost { numerator: product(tier.price, quantity.get()), per })
             }
             Self::Package { size, price } => Ok(ExactCost { numerator: packages(*size, *price, quantity), per: 1 }),
+            Self::Minimum { of, .. } if quantity.is_zero() => of.exact_cost(unit, quantity),
+            Self::Minimum { least, of } => {
+                let cost = of.exact_cost(unit, quantity)?;
+                Ok(ExactCost { numerator: cost.numerator.max(product(*least, cost.per)), ..cost })
+            }
         }
     }
 
     /// The most that `quantity` more can be charged on a line that holds at least `settled`, in
     /// whatever order other events of the line settle: the dearest tier still reachable, rounded up.
     pub fn hold(&self, unit: PricingUnit, settled: Quantity, quantity: Quantity) -> Result<Nanos> {
-        if let Self::Package { size, price } = self {
+        match self {
             // ⌈(a+b)/s⌉ − ⌈a/s⌉ ≤ ⌈b/s⌉, so the packages that a quantity starts on its own are enough.
-            return to_nanos(packages(*size, *price, quantity));
+            Self::Package { size, price } => to_nanos(packages(*size, *price, quantity)),
+            // Once something was used, the larger of two costs grows no faster than the cost without a minimum.
+            Self::Minimum { least, of } if settled.is_zero() && !quantity.is_zero() => {
+                Ok(of.hold(unit, settled, quantity)?.max(*least))
+            }
+            Self::Minimum { of, .. } => of.hold(unit, settled, quantity),
+            Self::PerUnit { .. } | Self::Graduated { .. } | Self::Volume { .. } => {
+                let dearest = self.dearest_from(settled)?;
+                if dearest.is_zero() || quantity.is_zero() {
+                    return Ok(Nanos::ZERO);
+                }
+                ExactCost { numerator: product(dearest, quantity.get()), per: unit.base_units() }
+                    .ceil()?
+                    .checked_add(ROUNDING_SLACK)
+            }
         }
-        let dearest = self.dearest_from(settled)?;
-        if dearest.is_zero() || quantity.is_zero() {
-            return Ok(Nanos::ZERO);
+    }
+
+    /// The most that `amount` is sure to pay for: the largest quantity whose [`Self::hold`] is within it.
+    pub fn affordable(&self, unit: PricingUnit, settled: Quantity, amount: Nanos) -> Quantity {
+        let pays_for = |quantity: i64| {
+            // A hold beyond the range of amounts is beyond this one.
+            let hold = Quantity::new(quantity).and_then(|quantity| self.hold(unit, settled, quantity));
+            hold.is_ok_and(|hold| hold <= amount)
+        };
+        if !pays_for(1) {
+            return Quantity::ZERO;
         }
-        ExactCost { numerator: product(dearest, quantity.get()), per: unit.base_units() }.ceil()?.checked_add(ROUNDING_SLACK)
+        // Holds grow with the quantity: halve what is between one that is paid for and one that is not.
+        let (mut paid, mut unpaid) = (1, i64::MAX);
+        while unpaid - paid > 1 {
+            let middle = paid + (unpaid - paid) / 2;
+            if pays_for(middle) { paid = middle } else { unpaid = middle }
+        }
+        Quantity::new(paid).unwrap_or_default()
     }
 
     /// The dearest price per pricing unit that a line which holds at least `settled` can still meet.
-    /// Packages have none: their cost is not proportional to a quantity.
+    /// Packages and minimums have none: their cost is not proportional to a quantity.
     pub fn dearest_from(&self, settled: Quantity) -> Result<Nanos> {
         match self {
             Self::PerUnit { price } => Ok(*price),
@@ -161,9 +209,10 @@ impl PriceModel {
                 .map(|tier| tier.price)
                 .max()
                 .ok_or_else(endless),
-            Self::Package { .. } => {
-                Err(Error::new(ErrorCode::UnknownPrice, "a package price has no price for one unit; take a hold for a quantity"))
-            }
+            Self::Package { .. } | Self::Minimum { .. } => Err(Error::new(
+                ErrorCode::UnknownPrice,
+                "a price in packages or with a minimum has no price for one unit; take a hold for a quantity",
+            )),
         }
     }
 
@@ -172,6 +221,37 @@ impl PriceModel {
         match self {
             Self::PerUnit { price } | Self::Package { price, .. } => vec![*price],
             Self::Graduated { tiers } | Self::Volume { tiers } => tiers.iter().map(|tier| tier.price).collect(),
+            Self::Minimum { of, .. } => of.prices(),
+        }
+    }
+
+    /// Whether nothing is ever charged.
+    pub fn is_free(&self) -> bool {
+        let least = if let Self::Minimum { least, .. } = self { *least } else { Nanos::ZERO };
+        least.is_zero() && self.prices().iter().all(|price| price.is_zero())
+    }
+
+    /// Whether the cost of a quantity on its own bounds its cost on a line: then a hold can grow with it bit by bit.
+    pub const fn is_proportional(&self) -> bool {
+        match self {
+            Self::PerUnit { .. } | Self::Graduated { .. } | Self::Volume { .. } => true,
+            Self::Package { .. } | Self::Minimum { .. } => false,
+        }
+    }
+
+    /// What a person reads: `0.15 EUR per 1M tokens`, or the span of the tiers.
+    pub fn text(&self, unit: PricingUnit, currency: Currency) -> String {
+        let price_text = |amount| UnitPrice { amount, currency, unit }.to_string();
+        match self {
+            Self::PerUnit { price } => price_text(*price),
+            Self::Graduated { tiers } | Self::Volume { tiers } => {
+                let kind = if matches!(self, Self::Volume { .. }) { "volume" } else { "graduated" };
+                let lowest = tiers.iter().map(|tier| tier.price).min().unwrap_or(Nanos::ZERO);
+                let highest = tiers.iter().map(|tier| tier.price).max().unwrap_or(Nanos::ZERO);
+                format!("{kind}, {lowest} to {}", price_text(highest))
+            }
+            Self::Package { size, price } => format!("{price} {currency} per started {size} {}", unit.base_unit_name()),
+            Self::Minimum { least, of } => format!("{}, at least {least} {currency}", of.text(unit, currency)),
         }
     }
 }

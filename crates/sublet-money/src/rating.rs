@@ -16,8 +16,9 @@ use sublet_core::usage::UsageRecord;
 
 use crate::explanation::ChargeExplanation;
 use crate::period::PeriodKey;
-use crate::price_book::{PriceEntry, PriceListVersion};
+use crate::price_book::{BandPrice, PriceListVersion};
 use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+use crate::time_of_use::BandName;
 
 /// What is added up and rounded together. A new period or a new price version begins a new line,
 /// with its tiers from the bottom.
@@ -28,6 +29,9 @@ pub struct LineKey {
     pub period: PeriodKey,
     pub price_version: PriceVersion,
     pub sku: SkuName,
+    /// The band of a price by time of use; none outside of its windows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub band: Option<BandName>,
 }
 
 /// All that has been rated on a line. `charged` is always R(`quantity`).
@@ -51,7 +55,7 @@ pub struct RatedLine {
 /// What `quantity` more costs on a line, and the line after it.
 ///
 /// A state that is not the rounding of its own quantity is a broken book: an error, never a patch.
-pub fn rate(state: LineState, price: &PriceEntry, quantity: Quantity) -> Result<(Nanos, LineState)> {
+pub fn rate(state: LineState, price: BandPrice<'_>, quantity: Quantity) -> Result<(Nanos, LineState)> {
     verify_line(state, price)?;
     let cumulative = state.quantity.checked_add(quantity)?;
     let charged = price.exact_cost(cumulative)?.half_even()?;
@@ -60,7 +64,7 @@ pub fn rate(state: LineState, price: &PriceEntry, quantity: Quantity) -> Result<
 }
 
 /// Proves that a line was charged exactly its rounded cost.
-pub fn verify_line(state: LineState, price: &PriceEntry) -> Result<()> {
+pub fn verify_line(state: LineState, price: BandPrice<'_>) -> Result<()> {
     let owed = price.exact_cost(state.quantity)?.half_even()?;
     if owed == state.charged {
         return Ok(());
@@ -71,20 +75,22 @@ pub fn verify_line(state: LineState, price: &PriceEntry) -> Result<()> {
 
 /// The most that `quantity` more can be charged on a line that holds at least `state`: what to hold
 /// before the cost arises. With `LineState::default()` it covers every tier and the next period too.
-pub fn hold_for(state: LineState, price: &PriceEntry, quantity: Quantity) -> Result<Nanos> {
-    price.model.hold(price.unit, state.quantity, quantity)
+pub fn hold_for(state: LineState, price: BandPrice<'_>, quantity: Quantity) -> Result<Nanos> {
+    price.hold(state.quantity, quantity)
 }
 
 /// Rates one quantity on the line that `key` names.
 pub fn rate_line(key: LineKey, state: LineState, version: &PriceListVersion, quantity: Quantity) -> Result<RatedLine> {
     check_version(&key.price_version, version)?;
-    let price = version.get(&key.sku)?;
+    let price = version.get(&key.sku)?.price_in(key.band.as_ref())?;
     let (amount, after) = rate(state, price, quantity)?;
     Ok(RatedLine { key, quantity, amount, before: state, after })
 }
 
-/// The lines that a usage record adds to, with their quantities: one for each kind of token used.
-pub fn usage_lines(record: &UsageRecord, period: PeriodKey) -> Result<Vec<(LineKey, Quantity)>> {
+/// The lines that a usage record adds to, with their quantities: one for each kind of token used. The record is
+/// priced as things were when it was admitted.
+pub fn usage_lines(record: &UsageRecord, period: PeriodKey, version: &PriceListVersion) -> Result<Vec<(LineKey, Quantity)>> {
+    check_version(&record.price_version, version)?;
     let model: ModelName = record.model.parse()?;
     let mut lines = Vec::with_capacity(TokenKind::ALL.len());
     for kind in TokenKind::ALL {
@@ -92,12 +98,15 @@ pub fn usage_lines(record: &UsageRecord, period: PeriodKey) -> Result<Vec<(LineK
         if quantity.is_zero() {
             continue;
         }
+        let sku = SkuName::Tokens { tier: record.tier, kind, model: model.clone() };
+        let band = version.get(&sku)?.band_at(record.admitted_at)?.cloned();
         let key = LineKey {
             organization: record.organization.clone(),
             project: record.project.clone(),
             period,
             price_version: record.price_version.clone(),
-            sku: SkuName::Tokens { tier: record.tier, kind, model: model.clone() },
+            sku,
+            band,
         };
         lines.push((key, quantity));
     }
@@ -123,13 +132,15 @@ impl RatedLine {
     /// The numbers behind the charge.
     pub fn explain(&self, version: &PriceListVersion) -> Result<ChargeExplanation> {
         check_version(&self.key.price_version, version)?;
-        ChargeExplanation::new(self, version.get(&self.key.sku)?, version.currency())
+        let price = version.get(&self.key.sku)?.price_in(self.key.band.as_ref())?;
+        ChargeExplanation::new(self, price, version.currency())
     }
 }
 
 impl fmt::Display for LineKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}/{}", self.organization, self.project, self.period, self.price_version.0, self.sku)
+        write!(f, "{}/{}/{}/{}/{}", self.organization, self.project, self.period, self.price_version.0, self.sku)?;
+        self.band.as_ref().map_or(Ok(()), |band| write!(f, " in {band}"))
     }
 }
 

@@ -6,7 +6,7 @@ use sublet_core::{Currency, Timestamp, TokenCount};
 
 use super::*;
 use crate::period::PeriodKey;
-use crate::price_book::PriceListDraft;
+use crate::price_book::{PriceEntry, PriceListDraft};
 use crate::price_model::{PriceModel, Tier};
 
 fn quantity(count: i64) -> Quantity {
@@ -14,9 +14,12 @@ fn quantity(count: i64) -> Quantity {
 }
 fn priced(model: PriceModel) -> PriceEntry {
     let sku: SkuName = "device/n0/cpu".parse().unwrap();
-    let unit = sku.pricing_unit();
     model.validate().unwrap();
-    PriceEntry { sku, unit, model }
+    PriceEntry::new(sku, model)
+}
+/// The price outside of all bands.
+fn plain(price: &PriceEntry) -> BandPrice<'_> {
+    price.price_in(None).unwrap()
 }
 fn per_unit(price: i64) -> PriceEntry {
     priced(PriceModel::PerUnit { price: Nanos::new(price) })
@@ -28,7 +31,7 @@ fn charges(price: &PriceEntry, quantities: &[i64]) -> (Vec<i64>, LineState) {
     let mut state = LineState::default();
     let mut amounts = Vec::new();
     for count in quantities {
-        let (amount, after) = rate(state, price, quantity(*count)).unwrap();
+        let (amount, after) = rate(state, plain(price), quantity(*count)).unwrap();
         amounts.push(amount.get());
         state = after;
     }
@@ -48,14 +51,22 @@ fn any_tiers() -> impl Strategy<Value = Vec<Tier>> {
     })
 }
 
+/// Perhaps with a minimum.
+fn any_least(model: impl Strategy<Value = PriceModel>) -> impl Strategy<Value = PriceModel> {
+    (model, prop::option::of(0_i64..5_000_000_000)).prop_map(|(of, least)| match least {
+        Some(least) => PriceModel::Minimum { least: Nanos::new(least), of: Box::new(of) },
+        None => of,
+    })
+}
+
 /// Models whose cost never falls as the quantity grows.
 fn any_rising_model() -> impl Strategy<Value = PriceModel> {
-    prop_oneof![
+    any_least(prop_oneof![
         (0_i64..5_000_000_000).prop_map(|price| PriceModel::PerUnit { price: Nanos::new(price) }),
         any_tiers().prop_map(|tiers| PriceModel::Graduated { tiers }),
         (1_i64..5_000_000, 0_i64..5_000_000_000)
             .prop_map(|(size, price)| PriceModel::Package { size: quantity(size), price: Nanos::new(price) }),
-    ]
+    ])
 }
 
 fn any_model() -> impl Strategy<Value = PriceModel> {
@@ -67,7 +78,7 @@ fn any_model() -> impl Strategy<Value = PriceModel> {
         }
         PriceModel::Volume { tiers }
     });
-    prop_oneof![3 => any_rising_model(), 1 => volume]
+    prop_oneof![3 => any_rising_model(), 1 => any_least(volume)]
 }
 
 fn any_quantities() -> impl Strategy<Value = Vec<i64>> {
@@ -79,7 +90,7 @@ proptest! {
     fn the_charges_of_a_line_add_up_to_the_line(model in any_model(), quantities in any_quantities()) {
         let price = priced(model);
         let (amounts, state) = charges(&price, &quantities);
-        let whole = price.exact_cost(quantity(quantities.iter().sum())).unwrap().half_even().unwrap();
+        let whole = plain(&price).exact_cost(quantity(quantities.iter().sum())).unwrap().half_even().unwrap();
         prop_assert_eq!(amounts.iter().sum::<i64>(), whole.get());
         prop_assert_eq!(state.charged, whole);
     }
@@ -87,14 +98,14 @@ proptest! {
     #[test]
     fn order_splitting_and_merging_do_not_change_the_bill(model in any_model(), quantities in any_quantities(), cut in 0_usize..40) {
         let price = priced(model);
-        let (_, plain) = charges(&price, &quantities);
+        let (_, whole) = charges(&price, &quantities);
         let mut shuffled = quantities.clone();
         shuffled.rotate_left(cut % quantities.len());
         shuffled.reverse();
-        prop_assert_eq!(charges(&price, &shuffled).1, plain);
+        prop_assert_eq!(charges(&price, &shuffled).1, whole);
         let split: Vec<i64> = quantities.iter().flat_map(|count| [count / 3, count - count / 3, 0]).collect();
-        prop_assert_eq!(charges(&price, &split).1, plain);
-        prop_assert_eq!(charges(&price, &[quantities.iter().sum()]).1, plain);
+        prop_assert_eq!(charges(&price, &split).1, whole);
+        prop_assert_eq!(charges(&price, &[quantities.iter().sum()]).1, whole);
     }
 
     #[test]
@@ -107,15 +118,20 @@ proptest! {
     fn prices_times_k_give_the_exact_bill_times_k(model in any_model(), count in 0_i64..1_000_000_000, k in 1_i64..1_000) {
         let times = |price: Nanos| Nanos::new(price.get() * k);
         let scale = |tiers: &[Tier]| tiers.iter().map(|tier| Tier { price: times(tier.price), ..*tier }).collect::<Vec<_>>();
-        let scaled = match &model {
+        let scale_plain = |model: &PriceModel| match model {
             PriceModel::PerUnit { price } => PriceModel::PerUnit { price: times(*price) },
             PriceModel::Graduated { tiers } => PriceModel::Graduated { tiers: scale(tiers) },
             PriceModel::Volume { tiers } => PriceModel::Volume { tiers: scale(tiers) },
             PriceModel::Package { size, price } => PriceModel::Package { size: *size, price: times(*price) },
+            PriceModel::Minimum { .. } => unreachable!("a minimum has none inside"),
         };
-        let plain = priced(model).exact_cost(quantity(count)).unwrap();
-        let exact = priced(scaled).exact_cost(quantity(count)).unwrap();
-        prop_assert_eq!((exact.numerator, exact.per), (plain.numerator * i128::from(k), plain.per));
+        let scaled = match &model {
+            PriceModel::Minimum { least, of } => PriceModel::Minimum { least: times(*least), of: Box::new(scale_plain(of)) },
+            other => scale_plain(other),
+        };
+        let once = plain(&priced(model)).exact_cost(quantity(count)).unwrap();
+        let exact = plain(&priced(scaled)).exact_cost(quantity(count)).unwrap();
+        prop_assert_eq!((exact.numerator, exact.per), (once.numerator * i128::from(k), once.per));
     }
 
     /// Whatever else settles on the line between the hold and the charge, the hold covers the charge.
@@ -124,9 +140,21 @@ proptest! {
         let price = priced(model);
         let (_, at_hold) = charges(&price, &[seen]);
         let (_, at_settlement) = charges(&price, &[seen, others]);
-        let (amount, _) = rate(at_settlement, &price, quantity(count)).unwrap();
-        prop_assert!(amount <= hold_for(at_hold, &price, quantity(count)).unwrap());
-        prop_assert!(amount <= hold_for(LineState::default(), &price, quantity(count)).unwrap());
+        let (amount, _) = rate(at_settlement, plain(&price), quantity(count)).unwrap();
+        prop_assert!(amount <= hold_for(at_hold, plain(&price), quantity(count)).unwrap());
+        prop_assert!(amount <= hold_for(LineState::default(), plain(&price), quantity(count)).unwrap());
+    }
+
+    /// What is affordable is paid for, and not a unit more is.
+    #[test]
+    fn what_is_affordable_is_the_most_that_is_covered(model in any_model(), settled in 0_i64..3_000_000, amount in 0_i64..9_000_000_000) {
+        let price = priced(model);
+        let (settled, amount) = (quantity(settled), Nanos::new(amount));
+        let most = price.model.affordable(price.unit, settled, amount);
+        prop_assert!(plain(&price).hold(settled, most).unwrap() <= amount);
+        if most.get() < i64::MAX - 1 {
+            prop_assert!(plain(&price).hold(settled, quantity(most.get() + 1)).map_or(true, |hold| hold > amount));
+        }
     }
 
     #[test]
@@ -137,7 +165,7 @@ proptest! {
             for bound in all_dear.iter().filter_map(|tier| tier.up_to) {
                 let count = (bound.get() + offset).max(1);
                 // 3,600 units an hour are 1,000 nanos a device-millisecond, in every tier alike.
-                prop_assert_eq!(price.exact_cost(quantity(count)).unwrap().half_even().unwrap(), Nanos::new(count * 1_000));
+                prop_assert_eq!(plain(&price).exact_cost(quantity(count)).unwrap().half_even().unwrap(), Nanos::new(count * 1_000));
             }
         }
     }
@@ -159,9 +187,21 @@ fn tiers_price_units_as_written() {
         (21, 151, 21, 21),
         (30, 160, 30, 21),
     ] {
-        let cost = |price: &PriceEntry| price.exact_cost(quantity(count)).unwrap().half_even().unwrap().get();
+        let cost = |price: &PriceEntry| plain(price).exact_cost(quantity(count)).unwrap().half_even().unwrap().get();
         assert_eq!((cost(&graduated), cost(&volume), cost(&package)), (as_graduated, as_volume, as_package), "{count}");
     }
+}
+
+#[test]
+fn a_minimum_is_charged_with_the_first_unit_and_used_up_by_those_after_it() {
+    // 10 nanos a device-millisecond, and 45 at least.
+    let of = Box::new(PriceModel::PerUnit { price: Nanos::new(36_000_000) });
+    let minimum = priced(PriceModel::Minimum { least: Nanos::new(45), of: of.clone() });
+    assert_eq!(charges(&minimum, &[0, 1, 2, 1, 1, 3]).0, [0, 45, 0, 0, 5, 30]);
+    let twice = PriceModel::Minimum { least: Nanos::new(45), of: Box::new(minimum.model) };
+    assert!(twice.validate().unwrap_err().to_string().contains("says two things"));
+    let negative = PriceModel::Minimum { least: Nanos::new(-1), of };
+    assert!(negative.validate().unwrap_err().to_string().contains("cannot be negative"));
 }
 
 #[test]
@@ -205,7 +245,7 @@ fn a_line_that_was_patched_is_refused() {
     let price = per_unit(3_600_000);
     let (_, mut state) = charges(&price, &[100]);
     state.charged = Nanos::new(101);
-    assert_eq!(rate(state, &price, quantity(1)).unwrap_err().code(), ErrorCode::LedgerMismatch);
+    assert_eq!(rate(state, plain(&price), quantity(1)).unwrap_err().code(), ErrorCode::LedgerMismatch);
 }
 
 #[test]
@@ -213,18 +253,18 @@ fn overflow_is_an_error_and_never_wraps() {
     let price = per_unit(i64::MAX);
     let (_, state) = charges(&price, &[3_600_000]);
     assert_eq!(state.charged, Nanos::MAX);
-    assert_eq!(rate(state, &price, quantity(1)).unwrap_err().code(), ErrorCode::AmountOverflow);
-    assert_eq!(rate(state, &price, quantity(i64::MAX)).unwrap_err().code(), ErrorCode::AmountOverflow);
-    assert!(hold_for(LineState::default(), &price, quantity(i64::MAX)).is_err());
+    assert_eq!(rate(state, plain(&price), quantity(1)).unwrap_err().code(), ErrorCode::AmountOverflow);
+    assert_eq!(rate(state, plain(&price), quantity(i64::MAX)).unwrap_err().code(), ErrorCode::AmountOverflow);
+    assert!(hold_for(LineState::default(), plain(&price), quantity(i64::MAX)).is_err());
     assert!(Quantity::new(-1).is_err());
 }
 
 #[test]
 fn free_use_needs_no_hold_and_paid_use_carries_the_slack() {
-    assert_eq!(hold_for(LineState::default(), &per_unit(0), quantity(5)).unwrap(), Nanos::ZERO);
-    assert_eq!(hold_for(LineState::default(), &per_unit(1), Quantity::ZERO).unwrap(), Nanos::ZERO);
+    assert_eq!(hold_for(LineState::default(), plain(&per_unit(0)), quantity(5)).unwrap(), Nanos::ZERO);
+    assert_eq!(hold_for(LineState::default(), plain(&per_unit(1)), Quantity::ZERO).unwrap(), Nanos::ZERO);
     assert_eq!(
-        hold_for(LineState::default(), &per_unit(1), quantity(1)).unwrap(),
+        hold_for(LineState::default(), plain(&per_unit(1)), quantity(1)).unwrap(),
         Nanos::new(1).checked_add(ROUNDING_SLACK).unwrap()
     );
 }
@@ -275,7 +315,7 @@ fn token_list(price: i64) -> PriceListVersion {
 fn a_usage_record_is_rated_line_by_line_and_explained() {
     let version = token_list(500_500);
     let period: PeriodKey = "2026-03".parse().unwrap();
-    let lines = usage_lines(&record(&version), period).unwrap();
+    let lines = usage_lines(&record(&version), period, &version).unwrap();
     let skus: Vec<String> = lines.iter().map(|(key, count)| format!("{} {count}", key.sku)).collect();
     assert_eq!(skus, ["tokens/input/m 7", "tokens/output/m 3"]);
     let (key, count) = lines[1].clone();
@@ -294,7 +334,9 @@ fn a_usage_record_is_rated_line_by_line_and_explained() {
 #[test]
 fn a_record_is_never_rated_with_another_version_than_its_own() {
     let (own, other) = (token_list(500), token_list(501));
-    let (key, count) = usage_lines(&record(&own), "2026-03".parse().unwrap()).unwrap().remove(0);
+    let period = "2026-03".parse().unwrap();
+    let (key, count) = usage_lines(&record(&own), period, &own).unwrap().remove(0);
+    assert!(usage_lines(&record(&own), period, &other).is_err());
     assert!(rate_line(key, LineState::default(), &other, count).is_err());
 }
 
@@ -303,6 +345,43 @@ fn a_model_without_a_price_stops_rating_instead_of_being_free() {
     let version = token_list(500);
     let mut unpriced = record(&version);
     unpriced.model = "unpriced".to_owned();
-    let (key, count) = usage_lines(&unpriced, "2026-03".parse().unwrap()).unwrap().remove(0);
-    assert_eq!(rate_line(key, LineState::default(), &version, count).unwrap_err().code(), ErrorCode::UnknownPrice);
+    let refused = usage_lines(&unpriced, "2026-03".parse().unwrap(), &version).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::UnknownPrice);
+}
+
+#[test]
+fn what_was_admitted_at_night_is_charged_at_the_price_of_the_night() {
+    let night: crate::time_of_use::TimeOfUse = serde_json::from_value(serde_json::json!({
+        "zone": "Europe/Berlin",
+        "bands": [{
+            "name": "night",
+            "windows": [{ "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "22:00", "until": "06:00" }],
+            "model": { "type": "per_unit", "price": "0.000000250" },
+        }],
+    }))
+    .unwrap();
+    let mut draft = crate::price_book::parse_canonical(token_list(500).canonical()).unwrap();
+    for entry in &mut draft.entries {
+        entry.time_of_use = Some(night.clone());
+    }
+    let version = PriceListVersion::new(draft).unwrap();
+    assert_eq!(PriceListVersion::from_canonical(version.canonical(), version.version()).unwrap(), version);
+    // The hold is taken at the price of the same instant as the charge.
+    let (noon, midnight) = (Timestamp::from_seconds(12 * 3_600), Timestamp::from_seconds(0));
+    for (at, band, price) in [(noon, None, 500), (midnight, Some("night"), 250)] {
+        let prices = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default, at).unwrap();
+        assert_eq!(prices.output.nanos(), Nanos::new(price));
+        let record = UsageRecord { admitted_at: at, ..record(&version) };
+        let (key, _) = usage_lines(&record, "1970-01".parse().unwrap(), &version).unwrap().remove(0);
+        assert_eq!(key.band.as_ref().map(BandName::as_str), band);
+        let rated = rate_line(key, LineState::default(), &version, quantity(1_000_000)).unwrap();
+        assert_eq!(rated.amount, Nanos::new(price));
+        let explained = rated.explain(&version).unwrap().to_string();
+        assert_eq!(explained.contains(" in night: 1000000 more at 0.00000025 EUR per 1M tokens"), band.is_some(), "{explained}");
+    }
+    let unknown = LineKey {
+        band: Some("dusk".parse().unwrap()),
+        ..usage_lines(&record(&version), "1970-01".parse().unwrap(), &version).unwrap().remove(0).0
+    };
+    assert_eq!(rate_line(unknown, LineState::default(), &version, quantity(1)).unwrap_err().code(), ErrorCode::UnknownPrice);
 }

@@ -235,7 +235,12 @@ impl AttemptInterval {
     /// False for time beyond what was held: it ran, and nobody pays for it but us.
     pub const fn is_billed(&self) -> bool {
         match self.close_reason {
-            CloseReason::Settled | CloseReason::Period | CloseReason::Exited | CloseReason::Lost | CloseReason::HoldUsedUp => true,
+            CloseReason::Settled
+            | CloseReason::Period
+            | CloseReason::Band
+            | CloseReason::Exited
+            | CloseReason::Lost
+            | CloseReason::HoldUsedUp => true,
             CloseReason::Unpaid => false,
         }
     }
@@ -248,6 +253,8 @@ pub enum CloseReason {
     Settled,
     /// A billing period ended.
     Period,
+    /// A band of the price ended or began.
+    Band,
     /// The program ended.
     Exited,
     /// The machine died; this was the last proof of life.
@@ -263,6 +270,7 @@ impl CloseReason {
         match self {
             Self::Settled => "settled",
             Self::Period => "period",
+            Self::Band => "band",
             Self::Exited => "exited",
             Self::Lost => "lost",
             Self::HoldUsedUp => "hold_used_up",
@@ -274,7 +282,7 @@ impl CloseReason {
 impl std::str::FromStr for CloseReason {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Settled, Self::Period, Self::Exited, Self::Lost, Self::HoldUsedUp, Self::Unpaid]
+        [Self::Settled, Self::Period, Self::Band, Self::Exited, Self::Lost, Self::HoldUsedUp, Self::Unpaid]
             .into_iter()
             .find(|reason| reason.as_str() == text)
             .ok_or_else(|| Error::internal(format!("'{text}' is not a reason why an interval ends")))

@@ -6,6 +6,7 @@ use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, LineState};
 use sublet_money::sku::{Quantity, SkuName};
+use sublet_money::time_of_use::BandName;
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
@@ -27,10 +28,20 @@ pub struct Charge {
     pub currency: Currency,
     pub price_version: PriceVersion,
     pub period: PeriodKey,
+    /// `None` outside of all bands of the price.
+    pub band: Option<BandName>,
     /// The line before this charge: with it the charge can be computed again.
     pub before: LineState,
     pub occurred_at: Timestamp,
     pub posted_at: Timestamp,
+}
+
+fn band(stored: &str) -> Result<Option<BandName>> {
+    Some(stored).filter(|name| !name.is_empty()).map(str::parse).transpose()
+}
+
+fn band_text(band: Option<&BandName>) -> String {
+    band.map_or_else(String::new, ToString::to_string)
 }
 
 fn from_row(row: &Row) -> Result<Charge> {
@@ -47,6 +58,7 @@ fn from_row(row: &Row) -> Result<Charge> {
         currency: row.parse()?,
         price_version: PriceVersion(row.text()?.into()),
         period: row.parse()?,
+        band: band(row.text()?)?,
         before: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
         occurred_at: row.time()?,
         posted_at: row.time()?,
@@ -67,6 +79,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
             charge.currency.as_str(),
             charge.price_version.0.to_string(),
             charge.period.to_string(),
+            band_text(charge.band.as_ref()),
             charge.before.quantity.get(),
             charge.before.charged,
             charge.occurred_at,
@@ -77,7 +90,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
     let rows: Vec<_> = charges.iter().map(row).collect();
     let prefix =
         "INSERT INTO charges (id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version,
-             period, quantity_before, charged_before, occurred_at, posted_at) VALUES ";
+             period, band, quantity_before, charged_before, occurred_at, posted_at) VALUES ";
     tx.insert_many(prefix, "", &rows).await?;
     Ok(())
 }
@@ -85,7 +98,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
 pub async fn find(tx: &mut Tx, scope: &Scope, id: &ChargeId) -> Result<Option<Charge>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
                  quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE id = $1",
             params![id.as_str()],
         )
@@ -98,7 +111,7 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &ChargeId) -> Result<Option<Ch
 pub async fn list_of(tx: &mut Tx, source: &str, limit: i64) -> Result<Vec<Charge>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
                  quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE source = $1 ORDER BY id LIMIT $2",
             params![source, limit],
         )
@@ -117,7 +130,7 @@ pub async fn list(tx: &mut Tx, scope: &Scope, page: &PageRequest) -> Result<Page
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period,
+        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
              quantity_before, charged_before, occurred_at, posted_at FROM charges
          WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)",
         "id",
@@ -135,13 +148,14 @@ pub async fn line_state(tx: &mut Tx, key: &LineKey) -> Result<LineState> {
     let row = tx
         .fetch_optional(
             "SELECT quantity, charged FROM charge_lines
-             WHERE organization_id = $1 AND project_id = $2 AND period = $3 AND price_version = $4 AND sku = $5",
+             WHERE organization_id = $1 AND project_id = $2 AND period = $3 AND price_version = $4 AND sku = $5 AND band = $6",
             params![
                 key.organization.as_str(),
                 key.project.as_str(),
                 key.period.to_string(),
                 key.price_version.0.to_string(),
-                key.sku.to_string()
+                key.sku.to_string(),
+                band_text(key.band.as_ref())
             ],
         )
         .await?;
@@ -159,14 +173,16 @@ pub async fn set_line_states(tx: &mut Tx, lines: &[(&LineKey, LineState)]) -> Re
             key.period.to_string(),
             key.price_version.0.to_string(),
             key.sku.to_string(),
+            band_text(key.band.as_ref()),
             state.quantity.get(),
             state.charged
         ]
         .to_vec()
     }
     let rows: Vec<_> = lines.iter().map(row).collect();
-    let prefix = "INSERT INTO charge_lines (organization_id, project_id, period, price_version, sku, quantity, charged) VALUES ";
-    let suffix = "ON CONFLICT (organization_id, project_id, period, price_version, sku)
+    let prefix =
+        "INSERT INTO charge_lines (organization_id, project_id, period, price_version, sku, band, quantity, charged) VALUES ";
+    let suffix = "ON CONFLICT (organization_id, project_id, period, price_version, sku, band)
          DO UPDATE SET quantity = excluded.quantity, charged = excluded.charged";
     tx.insert_many(prefix, suffix, &rows).await?;
     Ok(())
@@ -178,6 +194,7 @@ pub struct StoredLine {
     pub project: ProjectId,
     pub price_version: PriceVersion,
     pub sku: SkuName,
+    pub band: Option<BandName>,
     pub state: LineState,
 }
 
@@ -188,8 +205,8 @@ pub const LINES_MAX: i64 = 100_000;
 pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<StoredLine>> {
     let rows = tx
         .fetch_all(
-            "SELECT project_id, price_version, sku, quantity, charged FROM charge_lines
-             WHERE organization_id = $1 AND period = $2 ORDER BY project_id, sku, price_version LIMIT $3",
+            "SELECT project_id, price_version, sku, band, quantity, charged FROM charge_lines
+             WHERE organization_id = $1 AND period = $2 ORDER BY project_id, sku, price_version, band LIMIT $3",
             params![organization.as_str(), period.to_string(), LINES_MAX],
         )
         .await?;
@@ -200,6 +217,7 @@ pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: Peri
                 project: row.parse()?,
                 price_version: PriceVersion(row.text()?.into()),
                 sku: row.parse()?,
+                band: band(row.text()?)?,
                 state: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
             })
         })
@@ -275,13 +293,15 @@ pub async fn sum_of_line(tx: &mut Tx, key: &LineKey) -> Result<(i64, Nanos)> {
     let row = tx
         .fetch_one(
             "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
-             WHERE organization_id = $1 AND period = $2 AND project_id = $3 AND sku = $4 AND price_version = $5",
+             WHERE organization_id = $1 AND period = $2 AND project_id = $3 AND sku = $4 AND price_version = $5
+                 AND band = $6",
             params![
                 key.organization.as_str(),
                 key.period.to_string(),
                 key.project.as_str(),
                 key.sku.to_string(),
-                key.price_version.0.to_string()
+                key.price_version.0.to_string(),
+                band_text(key.band.as_ref())
             ],
         )
         .await?;
@@ -305,8 +325,8 @@ pub async fn organization_total(tx: &mut Tx, organization: &OrganizationId) -> R
 pub async fn list_all_lines(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<(LineKey, LineState)>> {
     let rows = tx
         .fetch_all(
-            "SELECT project_id, period, price_version, sku, quantity, charged FROM charge_lines
-             WHERE organization_id = $1 ORDER BY period, project_id, sku, price_version LIMIT $2",
+            "SELECT project_id, period, price_version, sku, band, quantity, charged FROM charge_lines
+             WHERE organization_id = $1 ORDER BY period, project_id, sku, price_version, band LIMIT $2",
             params![organization.as_str(), LINES_MAX],
         )
         .await?;
@@ -319,6 +339,7 @@ pub async fn list_all_lines(tx: &mut Tx, organization: &OrganizationId) -> Resul
                 period: row.parse()?,
                 price_version: PriceVersion(row.text()?.into()),
                 sku: row.parse()?,
+                band: band(row.text()?)?,
             };
             Ok((key, LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? }))
         })

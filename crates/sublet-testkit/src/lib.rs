@@ -7,6 +7,7 @@ pub mod blob;
 pub mod clock;
 pub mod database;
 pub mod postgres;
+pub mod prices;
 pub mod runner;
 pub mod simulation;
 pub mod tenant;

@@ -110,7 +110,7 @@ impl Ledger {
             organization: self.access.organization.clone(),
             model: MODEL.to_owned(),
             route: "/v1/completions".to_owned(),
-            price_version: self.port.prices(&self.access, MODEL, ServiceTier::Default).expect("a price").version.clone(),
+            price_version: self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price").version.clone(),
             admitted_at: now,
             first_token_at: Some(now),
             finished_at: now,

@@ -221,7 +221,7 @@ impl<'a> Story<'a> {
                 line.subject.name(),
                 line.meter.as_str(),
                 line.quantity,
-                line.unit_amount.0,
+                line.unit_amount.map_or_else(|| line.price.clone(), |amount| amount.0.to_string()),
                 line.unit_per,
                 line.amount.nanos()
             );

@@ -319,6 +319,9 @@ impl Client {
     pub fn price_lists(&self, query: &ListQuery) -> Result<List<PriceList>> {
         self.call(Operation::ListPriceLists, &[]).query(query).json()
     }
+    pub fn price_list(&self, version: &str) -> Result<PriceList> {
+        self.call(Operation::GetPriceList, &[version]).json()
+    }
     pub fn publish_price_list(&self, body: &PublishPriceList, key: &IdempotencyKey) -> Result<PriceList> {
         self.call(Operation::PublishPriceList, &[]).body(body).idempotency_key(key).json()
     }

@@ -67,8 +67,11 @@ fn text(invoice: &Invoice, style: Style) -> String {
         ("until before", Cell::text(render::instant(invoice.period_end.0))),
         ("time zone", Cell::text(&invoice.time_zone)),
     ]);
-    let lines = Table::new(["project", "what", "meter", "notice", "quantity", "price", "charges", "amount"], "nothing was used")
-        .rows(invoice.lines.iter().map(line));
+    let lines = Table::new(
+        ["project", "what", "meter", "tier", "notice", "band", "quantity", "price", "charges", "amount"],
+        "nothing was used",
+    )
+    .rows(invoice.lines.iter().map(line));
     let foot = Table::of_fields(vec![
         ("sum of charges", Cell::number(render::money(&invoice.subtotal))),
         ("carried over", Cell::number(render::money(&invoice.carried))),
@@ -78,15 +81,21 @@ fn text(invoice: &Invoice, style: Style) -> String {
     format!("{}\n{}\n{}", head.render(style), lines.render(style), foot.render(style))
 }
 
-fn line(line: &InvoiceLine) -> [Cell; 8] {
-    let unit = Money { amount: line.unit_amount, currency: line.amount.currency };
+fn line(line: &InvoiceLine) -> [Cell; 10] {
+    let currency = line.amount.currency;
+    let price = match line.unit_amount {
+        Some(amount) => rate(&Money { amount, currency }, line.meter, line.unit_per),
+        None => line.price.clone(),
+    };
     [
         Cell::text(line.project.as_str()),
         Cell::text(line.subject.name()),
         Cell::text(line.meter.as_str()),
+        Cell::text(line.service_tier.map_or(NOTHING, |tier| tier.as_str())),
         Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
+        Cell::text(line.band.as_deref().unwrap_or(NOTHING)),
         Cell::number(quantity(line.meter, line.quantity)),
-        Cell::number(rate(&unit, line.meter, line.unit_per)),
+        Cell::number(price),
         Cell::number(line.charges),
         Cell::number(render::money(&line.amount)),
     ]

@@ -18,6 +18,7 @@ pub mod limit;
 pub mod model;
 pub mod organization;
 pub mod price;
+mod price_diff;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;

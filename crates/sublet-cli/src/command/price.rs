@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use sublet_api::list::ListQuery;
-use sublet_api::money::Money;
-use sublet_api::price::{Meter, PriceList, PublishPriceList};
+use sublet_api::money::{Amount, Money};
+use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceModel, PriceTier, PriceWindow, PublishPriceList};
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::money::Currency;
 
-use super::{PageArgs, show_page};
+use super::{PageArgs, price_diff, show_page};
 use crate::Context;
 use crate::context::Style;
 use crate::render::{self, Cell, NOTHING, Table};
@@ -33,6 +34,14 @@ pub enum PriceCommand {
     },
     /// Publish a version from a JSON file with name, currency and prices (operator)
     Publish { file: PathBuf },
+    /// Show what another list would change (operator)
+    Diff {
+        /// A JSON file with name, currency and prices, or the hash of a version
+        new: String,
+        /// A file or a version to compare with; the newest version in its currency if left out
+        #[arg(long)]
+        with: Option<String>,
+    },
 }
 
 impl PriceArgs {
@@ -53,11 +62,15 @@ impl PriceArgs {
                 let list = client.publish_price_list(&body, &context.fresh_key())?;
                 context.show_text(&list, text)
             }
+            Some(PriceCommand::Diff { new, with }) => {
+                let difference = price_diff::compare(&client, with.as_deref(), &new)?;
+                context.show_text(&difference, price_diff::text)
+            }
         }
     }
 }
 
-fn read(file: &Path) -> Result<PublishPriceList> {
+pub(super) fn read(file: &Path) -> Result<PublishPriceList> {
     let unusable = |why: String| Error::new(ErrorCode::Usage, format!("{} cannot be used: {why}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| unusable(error.to_string()))?.len();
     if size > FILE_BYTES_MAX {
@@ -68,15 +81,8 @@ fn read(file: &Path) -> Result<PublishPriceList> {
 }
 
 fn text(list: &PriceList, style: Style) -> String {
-    let rows = list.prices.iter().map(|price| {
-        [
-            Cell::text(price.subject.name()),
-            Cell::text(price.meter.as_str()),
-            Cell::text(price.notice.map_or(NOTHING, |notice| notice.as_str())),
-            Cell::number(rate(&Money { amount: price.amount, currency: list.currency }, price.meter, price.per)),
-        ]
-    });
-    let table = Table::new(["what", "meter", "notice", "price"], "the list is empty").rows(rows).render(style);
+    let rows = list.prices.iter().flat_map(|price| rows(price, list.currency));
+    let table = Table::new(["what", "meter", "tier", "notice", "when", "price"], "the list is empty").rows(rows).render(style);
     let head = Table::of_fields(vec![
         ("price list", Cell::text(format!("{} #{} ({})", list.name, list.number, list.id))),
         ("version", Cell::text(list.version.0.as_ref())),
@@ -85,17 +91,88 @@ fn text(list: &PriceList, style: Style) -> String {
     format!("{}\n{table}", head.render(style))
 }
 
+/// One row for each band, and one for the rest of the week.
+fn rows(price: &Price, currency: Currency) -> Vec<[Cell; 6]> {
+    let row = |(when, terms): (String, String)| {
+        [
+            Cell::text(price.subject.name()),
+            Cell::text(price.meter.as_str()),
+            Cell::text(price.service_tier.map_or(NOTHING, |tier| tier.as_str())),
+            Cell::text(price.notice.map_or(NOTHING, |notice| notice.as_str())),
+            Cell::text(when),
+            Cell::number(terms),
+        ]
+    };
+    price_rows(price, currency).into_iter().map(row).collect()
+}
+
+/// When a price holds, and what it is then.
+pub(super) fn price_rows(price: &Price, currency: Currency) -> Vec<(String, String)> {
+    let own = Terms { amount: price.amount, model: price.model.as_ref(), minimum: price.minimum };
+    let Some(bands) = &price.time_of_use else { return vec![(NOTHING.to_owned(), own.text(price, currency))] };
+    let mut rows = vec![("otherwise".to_owned(), own.text(price, currency))];
+    for PriceBand { name, windows, amount, model, minimum } in &bands.bands {
+        let windows: Vec<String> = windows.iter().map(window).collect();
+        let terms = Terms { amount: *amount, model: model.as_ref(), minimum: *minimum };
+        rows.push((format!("{name}: {} {}", windows.join(", "), bands.time_zone), terms.text(price, currency)));
+    }
+    rows
+}
+
+fn window(window: &PriceWindow) -> String {
+    let days = window.days.as_ref().filter(|days| days.len() < 7).map(|days| format!("{} ", days.join("+"))).unwrap_or_default();
+    format!("{days}{}-{}", window.from, window.until)
+}
+
+/// What is said of a price, and of each band.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    amount: Option<Amount>,
+    model: Option<&'a PriceModel>,
+    minimum: Option<Amount>,
+}
+
+impl Terms<'_> {
+    fn text(self, price: &Price, currency: Currency) -> String {
+        let money = |amount| Money { amount, currency };
+        let rate = |amount| rate(&money(amount), price.meter, price.per);
+        let of_tiers = |tiers: &[PriceTier]| {
+            let tier = |tier: &PriceTier| match tier.up_to {
+                Some(bound) => format!("{} up to {bound}", rate(tier.amount)),
+                None => format!("then {}", rate(tier.amount)),
+            };
+            tiers.iter().map(tier).collect::<Vec<_>>().join(", ")
+        };
+        let mut text = match (self.amount, self.model) {
+            (Some(amount), _) => rate(amount),
+            (None, Some(PriceModel::Graduated { tiers })) => format!("each unit by its tier: {}", of_tiers(tiers)),
+            (None, Some(PriceModel::Volume { tiers })) => format!("all units by the tier reached: {}", of_tiers(tiers)),
+            (None, Some(PriceModel::Package { size, amount })) => {
+                format!("{} / started {}", render::money(&money(*amount)), units(price.meter, *size))
+            }
+            (None, None) => NOTHING.to_owned(),
+        };
+        if let Some(minimum) = self.minimum {
+            text.push_str(&format!(", at least {}", render::money(&money(minimum))));
+        }
+        text
+    }
+}
+
 /// A price as people say it: so much for so many.
 pub(super) fn rate(amount: &Money, meter: Meter, per: u64) -> String {
-    let money = render::money(amount);
-    let per = match (meter, per) {
+    format!("{} / {}", render::money(amount), units(meter, per))
+}
+
+/// So many of what a meter counts.
+fn units(meter: Meter, count: u64) -> String {
+    match (meter, count) {
         (Meter::DeviceMilliseconds, 3_600_000) => "device-hour".to_owned(),
         (Meter::DeviceMilliseconds, 1_000) => "device-second".to_owned(),
-        (Meter::DeviceMilliseconds, per) => format!("{per} device-milliseconds"),
+        (Meter::DeviceMilliseconds, count) => format!("{count} device-milliseconds"),
         (_, 1_000_000) => "1M tokens".to_owned(),
-        (_, per) => format!("{per} tokens"),
-    };
-    format!("{money} / {per}")
+        (_, count) => format!("{count} tokens"),
+    }
 }
 
 fn history(lists: &[PriceList]) -> Table {

@@ -130,6 +130,28 @@ fn what_is_said_of_a_model_is_added_to_what_was_said_before() {
 }
 
 #[test]
+fn another_list_is_compared_with_the_newest() {
+    let cloud = Cloud::start();
+    let mut list = object::price_list();
+    list["prices"].as_array_mut().unwrap().push(json!({"subject": {"kind": "model", "name": "old"}, "meter": "input_tokens",
+        "amount": "1", "per": 1_000_000}));
+    cloud.gives("GET /operator/v1/price_lists", object::list(vec![list.clone()]));
+    let prices = list["prices"].as_array_mut().unwrap();
+    prices.pop();
+    prices[0]["amount"] = json!("0.25");
+    prices[1]["model"]["tiers"][1]["amount"] = json!("0.4");
+    prices.push(json!({"subject": {"kind": "model", "name": "new"}, "meter": "input_tokens", "amount": "0", "per": 1_000_000}));
+    let body = json!({"name": "standard", "currency": "EUR", "prices": prices});
+    let file = data_dir("prices_diff", &cloud.url()).join("prices.json");
+    std::fs::write(&file, body.to_string()).unwrap();
+    let printed = Terminal::at(cloud.url()).run(&["prices", "diff", file.to_str().unwrap()]);
+    insta::assert_snapshot!(printed.out);
+    std::fs::write(&file, json!({"name": "standard", "currency": "USD", "prices": []}).to_string()).unwrap();
+    let refused = Terminal::at(cloud.url()).run(&["prices", "diff", file.to_str().unwrap()]);
+    assert!(refused.err.contains("no price list in USD to compare with"), "{}", refused.err);
+}
+
+#[test]
 fn more_pages_are_announced_and_asked_for() {
     let cloud = Cloud::start();
     let mut page = object::list(vec![object::job("queued", json!(null))]);

@@ -59,10 +59,12 @@ pub fn invoice() -> Value {
         "period_start": "2026-02-28T23:00:00Z", "period_end": "2026-03-31T22:00:00Z", "time_zone": "Europe/Berlin",
         "lines": [
             {"project": "proj_1", "subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens",
-             "price_version": "abc", "unit_amount": "0.6", "unit_per": 1_000_000, "quantity": 123_456, "charges": 40,
+             "price_version": "abc", "price": "0.6 EUR per 1M tokens", "unit_amount": "0.6", "unit_per": 1_000_000,
+             "quantity": 123_456, "charges": 40,
              "amount": eur("0.0740736")},
             {"project": "proj_1", "subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0",
-             "price_version": "abc", "unit_amount": "0.02", "unit_per": 3_600_000, "quantity": 4_500, "charges": 1,
+             "band": "night", "price_version": "abc", "price": "0.02 EUR per started 900000 device-ms", "unit_per": 3_600_000,
+             "quantity": 4_500, "charges": 1,
              "amount": eur("0.000025")},
         ],
         "subtotal": eur("0.0740986"), "carried": eur("0"), "rounding": eur("-0.0040986"), "total": eur("0.07"),
@@ -106,7 +108,14 @@ pub fn price_list() -> Value {
     json!({"object": "price_list", "id": "plist_1", "name": "standard", "version": "abc", "number": 1, "currency": "EUR",
     "effective_at": "2026-03-01T00:00:00Z", "created_at": 1_772_323_200, "prices": [
         {"subject": {"kind": "model", "name": "tiny"}, "meter": "input_tokens", "amount": "0.2", "per": 1_000_000},
-        {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "amount": "0.02", "per": 3_600_000},
+        {"subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "service_tier": "flex", "per": 1_000_000,
+         "model": {"type": "graduated", "tiers": [{"up_to": 1_000_000, "amount": "0.6"}, {"amount": "0.5"}]}},
+        {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "amount": "0.02", "per": 3_600_000,
+         "time_of_use": {"time_zone": "Europe/Berlin", "bands": [
+            {"name": "night", "windows": [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "22:00", "until": "06:00"}],
+             "model": {"type": "package", "size": 900_000, "amount": "0.004"}, "minimum": "0.01"},
+            {"name": "lunch", "windows": [{"days": ["sat", "sun"], "from": "12:00", "until": "13:30"}],
+             "model": {"type": "volume", "tiers": [{"up_to": 10, "amount": "0.03"}, {"amount": "0.01"}]}}]}},
     ]})
 }
 

@@ -142,7 +142,7 @@ impl Lines {
             organization: line.access.organization.clone(),
             model: MODEL.to_owned(),
             route: line.endpoint.as_str().to_owned(),
-            price_version: self.port.prices(&line.access, MODEL, ServiceTier::Default)?.version.clone(),
+            price_version: self.port.prices(&line.access, (MODEL, ServiceTier::Default), now)?.version.clone(),
             admitted_at: now,
             first_token_at: Some(now),
             finished_at: now,

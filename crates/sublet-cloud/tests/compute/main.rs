@@ -2,6 +2,7 @@
 
 mod clock;
 mod life;
+mod prices;
 mod recovery;
 mod simulation;
 mod world;

@@ -8,9 +8,13 @@ use sublet_cloud::quote::NewQuote;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
 use sublet_core::{DurationMs, ErrorCode, Nanos};
+use sublet_money::price_book::PriceEntry;
+use sublet_money::price_model::PriceModel;
+use sublet_money::sku::{Quantity, SkuName};
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::clock::SeededRng;
+use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::runner::Manners;
 use sublet_testkit::tenant::actor;
 use sublet_testkit::{Database, TestCloud};
@@ -42,6 +46,28 @@ impl Simulation<'_> {
         let subject = LimitSubject::Project(project.clone());
         let amount = Nanos::new(20_000_000);
         self.world.cloud.cloud.set_limit(&admin, &subject, BudgetWindow::Month, amount).await.expect("the limit is set");
+    }
+
+    /// Every five minutes another price, some with minimums and some by the started minute.
+    async fn price_by_time(&self) {
+        let windows = |offset: i64| -> Vec<String> {
+            let time = |minute: i64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+            (0..32).map(|n| 12 * 60 + n * 20 + offset).map(|from| format!("{}-{}", time(from), time(from + 5))).collect()
+        };
+        let package = PriceModel::Package { size: Quantity::new(60_000).expect("a size"), price: Nanos::new(1_300_000) };
+        let minimum = PriceModel::Minimum { least: Nanos::new(2_000_000), of: Box::new(per_unit(90_000_000)) };
+        let bands = || {
+            vec![
+                band("dear", &windows(5), per_unit(110_000_000)),
+                band("by-the-minute", &windows(10), package.clone()),
+                band("with-a-minimum", &windows(15), minimum.clone()),
+            ]
+        };
+        let change = |entry: &PriceEntry| match entry.sku {
+            SkuName::Device { .. } => PriceEntry { time_of_use: by_time(bands()), ..entry.clone() },
+            SkuName::Tokens { .. } => entry.clone(),
+        };
+        republish(&self.world.cloud.cloud, &self.world.cloud.clock, change).await;
     }
 
     async fn request(&self) {
@@ -148,6 +174,9 @@ async fn simulate(cloud: &TestCloud, seed: u64) {
     let mut simulation = Simulation { world, instances, rng: SeededRng::new(seed) };
     if seed % 2 == 1 {
         simulation.limit_the_customer().await;
+    }
+    if !seed.is_multiple_of(3) {
+        simulation.price_by_time().await;
     }
     for step in 0..STEPS {
         simulation.step().await;

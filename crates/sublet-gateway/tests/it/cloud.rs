@@ -323,7 +323,7 @@ impl Admission for Cloud {
     fn access_epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
-    fn prices(&self, _: &Access, model: &str, tier: ServiceTier) -> Result<Arc<TokenPrices>> {
+    fn prices(&self, _: &Access, (model, tier): (&str, ServiceTier), _: Timestamp) -> Result<Arc<TokenPrices>> {
         if model == "unpriced" {
             return Err(Error::new(ErrorCode::UnknownPrice, "no price for unpriced"));
         }
@@ -332,6 +332,10 @@ impl Admission for Cloud {
             return Err(Error::new(ErrorCode::PolicyRefused, "not sold at this tier").param("service_tier").alternative("default"));
         }
         Ok(Arc::new(at_tier(prices, tier)))
+    }
+    fn price_range(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]> {
+        let prices = self.prices(access, model, at)?;
+        Ok([(*prices).clone(), (*prices).clone()])
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {

@@ -25,7 +25,7 @@ struct LineRow {
 fn line(line: &InvoiceLine, currency: Currency) -> LineRow {
     LineRow {
         project: line.project.to_string(),
-        sku: sku_text(&line.sku),
+        sku: line.band.as_ref().map_or_else(|| sku_text(&line.sku), |band| format!("{}, {band}", sku_text(&line.sku))),
         quantity: quantity_text(&line.sku, line.quantity.get()),
         price: line.price.clone(),
         charges: Count(i64::try_from(line.charges.count).unwrap_or(i64::MAX)),

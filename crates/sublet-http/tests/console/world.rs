@@ -430,7 +430,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         organization: access.organization.clone(),
         model: MODEL.to_owned(),
         route: "/v1/chat/completions".to_owned(),
-        price_version: port.prices(&access, MODEL, ServiceTier::Default).expect("a price").version.clone(),
+        price_version: port.prices(&access, (MODEL, ServiceTier::Default), now).expect("a price").version.clone(),
         admitted_at: now,
         first_token_at: Some(now),
         finished_at: now,

@@ -76,6 +76,7 @@ impl Customer {
             period: self.period.key,
             price_version: self.version.version().clone(),
             sku,
+            band: None,
         };
         let state = self.lines.get(&key).map(|(state, _)| *state).unwrap_or_default();
         rate_line(key, state, &self.version, quantity).unwrap()
@@ -212,7 +213,7 @@ impl Month {
         let sku = SkuName::Device { notice, device: cpu() };
         let (most, used) = (self.dice.amount(36_000_000), self.dice.amount(36_000_000));
         let (most, used) = (Quantity::new(most.get()).unwrap(), Quantity::new(used.get().min(most.get())).unwrap());
-        let hold = hold_for(LineState::default(), customer.version.get(&sku).unwrap(), most).unwrap();
+        let hold = hold_for(LineState::default(), customer.version.get(&sku).unwrap().price_in(None).unwrap(), most).unwrap();
         let Some(from) = self.burn(customer, hold) else { return };
         self.post(customer, &Fact::HoldPlaced { from });
         let rated = customer.rate(sku, used);

@@ -168,8 +168,9 @@ fn a_setuid_program_gives_nothing() {
     let tools = tempfile::tempdir_in("/opt").unwrap();
     let program = tools.path().join("become-root");
     std::fs::set_permissions(tools.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::copy("/usr/bin/id", &program).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    // Not written by this process: what another test starts meanwhile would have it open for writing.
+    let made = Command::new("install").args(["--mode=4755", "/usr/bin/id"]).arg(&program).status().unwrap();
+    assert!(made.success());
     let outside = Command::new(&program).arg("-u").uid(65_534).gid(65_534).output().unwrap();
     assert_eq!(outside.stdout, b"0\n", "outside the sandbox it does give root");
     let lab = Lab::with(Setup { extra_toolchain: vec![tools.path().to_owned()], ..Setup::default() });

@@ -141,7 +141,7 @@ impl Simulation {
     fn changed(&self, entry: &PriceEntry, percent: i64) -> PriceEntry {
         let PriceModel::PerUnit { price } = &entry.model else { return entry.clone() };
         let scaled = (price.get() * percent / 100).clamp(1_000, 20_000_000_000);
-        PriceEntry::per_unit(entry.sku.clone(), Nanos::new(scaled))
+        PriceEntry { model: PriceModel::PerUnit { price: Nanos::new(scaled) }, ..entry.clone() }
     }
 
     pub(super) async fn create_key(&mut self) {

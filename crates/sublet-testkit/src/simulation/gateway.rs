@@ -138,8 +138,8 @@ impl ModelGateway {
     pub async fn admit(&mut self, secret: &Secret, prompt: Prompt) -> Result<()> {
         let access = self.port.authenticate(secret).await?;
         let tier = ServiceTier::ALL[usize::try_from(prompt.input.rem_euclid(3)).unwrap_or(0)];
-        let prices = self.port.prices(&access, MODEL, tier)?;
         let now = self.cloud.clock().now();
+        let prices = self.port.prices(&access, (MODEL, tier), now)?;
         let tokens = TokenUsage {
             input: TokenCount::new(prompt.input),
             cached_input: TokenCount::new(prompt.cached),

@@ -1,0 +1,159 @@
+//! Prices as the API writes them, and as the price book has them: what is read back can be published again.
+
+use sublet_api::money::Amount;
+use sublet_api::price as wire;
+use sublet_cloud::data::{
+    Band, DeviceKind, ModelName, PriceEntry, PriceModel, Quantity, SkuName, Tier, TimeOfUse, TokenKind, Weekday, Window, Zone,
+};
+use sublet_core::{Error, ErrorCode, Result};
+
+use crate::wire::{SkuParts, count, sku_parts};
+
+/// The three members that a price and a band share.
+struct Terms {
+    amount: Option<Amount>,
+    model: Option<wire::PriceModel>,
+    minimum: Option<Amount>,
+}
+
+pub fn to_wire(entry: &PriceEntry) -> Result<wire::Price> {
+    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&entry.sku);
+    let Terms { amount, model, minimum } = terms_to_wire(&entry.model)?;
+    let time_of_use = entry.time_of_use.as_ref().map(time_of_use_to_wire).transpose()?;
+    let per = count(entry.unit.base_units())?;
+    Ok(wire::Price { subject, meter, notice, service_tier, amount, model, minimum, per, time_of_use })
+}
+
+fn terms_to_wire(model: &PriceModel) -> Result<Terms> {
+    let tiers = |tiers: &[Tier]| -> Result<Vec<wire::PriceTier>> {
+        let tier = |tier: &Tier| {
+            let up_to = tier.up_to.map(|bound| count(bound.get())).transpose()?;
+            Ok(wire::PriceTier { up_to, amount: Amount(tier.price) })
+        };
+        tiers.iter().map(tier).collect()
+    };
+    let model = match model {
+        PriceModel::PerUnit { price } => return Ok(Terms { amount: Some(Amount(*price)), model: None, minimum: None }),
+        PriceModel::Minimum { least, of } => return Ok(Terms { minimum: Some(Amount(*least)), ..terms_to_wire(of)? }),
+        PriceModel::Graduated { tiers: list } => wire::PriceModel::Graduated { tiers: tiers(list)? },
+        PriceModel::Volume { tiers: list } => wire::PriceModel::Volume { tiers: tiers(list)? },
+        PriceModel::Package { size, price } => wire::PriceModel::Package { size: count(size.get())?, amount: Amount(*price) },
+    };
+    Ok(Terms { amount: None, model: Some(model), minimum: None })
+}
+
+fn time_of_use_to_wire(bands: &TimeOfUse) -> Result<wire::TimeOfUse> {
+    let window = |window: &Window| wire::PriceWindow {
+        days: Some(window.days.iter().map(|day| day.as_str().to_owned()).collect()),
+        from: window.from.to_string(),
+        until: window.until.to_string(),
+    };
+    let band = |band: &Band| {
+        let Terms { amount, model, minimum } = terms_to_wire(&band.model)?;
+        let windows = band.windows.iter().map(window).collect();
+        Ok(wire::PriceBand { name: band.name.to_string(), windows, amount, model, minimum })
+    };
+    Ok(wire::TimeOfUse { time_zone: bands.zone.to_string(), bands: bands.bands.iter().map(band).collect::<Result<_>>()? })
+}
+
+/// A price of a body, numbered from 0.
+pub fn entry((index, price): (usize, &wire::Price)) -> Result<PriceEntry> {
+    read(price).map_err(|error| match error.param_name() {
+        Some(_) => error,
+        None => error.param(format!("prices[{index}]")),
+    })
+}
+
+fn read(price: &wire::Price) -> Result<PriceEntry> {
+    let sku = sku_of(price)?;
+    let per = i64::try_from(price.per).unwrap_or(0);
+    let wanted = sku.pricing_unit().base_units();
+    if per != wanted {
+        return Err(invalid(format!("the price of {sku} is written per {wanted} units, not per {per}")));
+    }
+    let terms = Terms { amount: price.amount, model: price.model.clone(), minimum: price.minimum };
+    let model = model_of(terms).map_err(|error| error.prefixed(&format!("price of {sku}")))?;
+    let time_of_use = price.time_of_use.as_ref().map(time_of_use_of).transpose();
+    let time_of_use = time_of_use.map_err(|error| error.prefixed(&format!("price of {sku}")))?;
+    let entry = PriceEntry { time_of_use, ..PriceEntry::new(sku, model) };
+    entry.validate()?;
+    Ok(entry)
+}
+
+fn sku_of(price: &wire::Price) -> Result<SkuName> {
+    let kind = match price.meter {
+        wire::Meter::InputTokens => Some(TokenKind::Input),
+        wire::Meter::CachedInputTokens => Some(TokenKind::CachedInput),
+        wire::Meter::OutputTokens => Some(TokenKind::Output),
+        wire::Meter::DeviceMilliseconds => None,
+    };
+    match (&price.subject, kind, (price.notice, price.service_tier)) {
+        (wire::Subject::Model(name), Some(kind), (None, tier)) => {
+            Ok(SkuName::Tokens { tier: tier.unwrap_or_default(), kind, model: name.parse::<ModelName>()? })
+        }
+        (wire::Subject::Sku(name), None, (Some(notice), None)) => {
+            Ok(SkuName::Device { notice, device: name.parse::<DeviceKind>()? })
+        }
+        _ => Err(invalid(
+            "a model has token prices, perhaps with a service_tier, and no notice; a device kind has device time with notice"
+                .to_owned(),
+        )),
+    }
+}
+
+fn model_of(terms: Terms) -> Result<PriceModel> {
+    let model = match (terms.amount, terms.model) {
+        (Some(amount), None) => PriceModel::PerUnit { price: amount.0 },
+        (None, Some(wire::PriceModel::Graduated { tiers })) => PriceModel::Graduated { tiers: tiers_of(&tiers)? },
+        (None, Some(wire::PriceModel::Volume { tiers })) => PriceModel::Volume { tiers: tiers_of(&tiers)? },
+        (None, Some(wire::PriceModel::Package { size, amount })) => PriceModel::Package { size: quantity(size)?, price: amount.0 },
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(invalid("a price has either an amount or a model".to_owned())
+                .alternative("write \"amount\" where it is the same for every unit, and \"model\" where it depends on how many"));
+        }
+    };
+    Ok(match terms.minimum {
+        Some(least) => PriceModel::Minimum { least: least.0, of: Box::new(model) },
+        None => model,
+    })
+}
+
+fn tiers_of(tiers: &[wire::PriceTier]) -> Result<Vec<Tier>> {
+    let tier = |tier: &wire::PriceTier| Ok(Tier { up_to: tier.up_to.map(quantity).transpose()?, price: tier.amount.0 });
+    tiers.iter().map(tier).collect()
+}
+
+fn quantity(units: u64) -> Result<Quantity> {
+    // What is beyond the range is beyond every bound too, and refused as such.
+    Quantity::new(i64::try_from(units).unwrap_or(i64::MAX))
+}
+
+fn time_of_use_of(wire: &wire::TimeOfUse) -> Result<TimeOfUse> {
+    let band = |band: &wire::PriceBand| {
+        let terms = Terms { amount: band.amount, model: band.model.clone(), minimum: band.minimum };
+        Ok(Band {
+            name: band.name.parse()?,
+            windows: band.windows.iter().map(window_of).collect::<Result<_>>()?,
+            model: model_of(terms).map_err(|error| error.prefixed(&format!("band '{}'", band.name)))?,
+        })
+    };
+    Ok(TimeOfUse { zone: Zone::new(&wire.time_zone)?, bands: wire.bands.iter().map(band).collect::<Result<_>>()? })
+}
+
+fn window_of(window: &wire::PriceWindow) -> Result<Window> {
+    let day = |name: &String| {
+        Weekday::ALL.into_iter().find(|day| day.as_str() == name).ok_or_else(|| {
+            let shown: String = name.chars().take(20).collect();
+            invalid(format!("'{shown}' is not a day of the week")).alternative(Weekday::ALL.map(Weekday::as_str).join(", "))
+        })
+    };
+    let days = match &window.days {
+        Some(days) => days.iter().map(day).collect::<Result<_>>()?,
+        None => Weekday::ALL.into_iter().collect(),
+    };
+    Ok(Window { days, from: window.from.parse()?, until: window.until.parse()? })
+}
+
+fn invalid(reason: String) -> Error {
+    Error::new(ErrorCode::InvalidPrice, reason)
+}
