@@ -39,6 +39,7 @@ pub mod openai;
 pub mod openapi;
 pub mod organization;
 pub mod price;
+pub mod price_simulation;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;

@@ -68,6 +68,7 @@ object_tags! {
     PageTag = "page",
     BucketTag = "bucket",
     PriceListTag = "price_list",
+    PriceSimulationTag = "price_simulation",
     ProjectTag = "organization.project",
     QuarantineTag = "quarantine.entry",
     QuoteTag = "quote",

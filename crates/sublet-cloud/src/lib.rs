@@ -44,6 +44,7 @@ pub mod limit;
 pub mod model_card;
 pub mod organization;
 pub mod price;
+pub mod price_simulation;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;
@@ -69,6 +70,7 @@ pub mod data {
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
     pub use sublet_money::price_model::{PriceModel, Tier};
+    pub use sublet_money::repricing::RepricedSku;
     pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuName, TokenKind};
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::zone::Zone;

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
-    price, project, public, quote, rate_limit, remote_model, response, sku, supplier, usage, user, why,
+    price, price_simulation, project, public, quote, rate_limit, remote_model, response, sku, supplier, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -129,6 +129,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListPriceLists => to!(price::list),
         Operation::PublishPriceList => to!(price::publish),
         Operation::GetPriceList => to!(price::get),
+        Operation::SimulatePrices => to!(price_simulation::simulate),
         Operation::VerifyLedger => to!(ledger::verify),
         Operation::ListLedgerAccounts => to!(ledger::list_accounts),
         Operation::ExportLedger => to!(ledger::export),

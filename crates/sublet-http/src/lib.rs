@@ -34,6 +34,7 @@ mod model;
 mod model_card;
 mod organization;
 mod price;
+mod price_simulation;
 mod price_wire;
 mod project;
 mod public;

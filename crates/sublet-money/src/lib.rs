@@ -25,6 +25,7 @@ pub mod posting;
 pub mod price_book;
 pub mod price_model;
 pub mod rating;
+pub mod repricing;
 pub mod sku;
 pub mod starter;
 pub mod stretch;

@@ -224,6 +224,45 @@ pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: Peri
         .collect()
 }
 
+/// What one event used, and what it was charged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Use {
+    pub project: ProjectId,
+    pub quantity: Quantity,
+    pub amount: Nanos,
+    pub occurred_at: Timestamp,
+}
+
+/// Up to where uses were read.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct UseCursor(String);
+
+/// Most uses that are read at once.
+const USES_MAX: i64 = 1_000;
+
+/// The next uses of one thing in an organization's period; none after the last.
+pub async fn list_uses(
+    tx: &mut Tx,
+    (organization, period, sku): (&OrganizationId, PeriodKey, &SkuName),
+    cursor: &mut UseCursor,
+) -> Result<Vec<Use>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, project_id, quantity, amount, occurred_at FROM charges
+             WHERE organization_id = $1 AND period = $2 AND sku = $3 AND id > $4 ORDER BY id LIMIT $5",
+            params![organization.as_str(), period.to_string(), sku.to_string(), cursor.0.as_str(), USES_MAX],
+        )
+        .await?;
+    let mut uses = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut row = row.reader();
+        cursor.0 = row.string()?;
+        let project = row.parse()?;
+        uses.push(Use { project, quantity: Quantity::new(row.int()?)?, amount: row.nanos()?, occurred_at: row.time()? });
+    }
+    Ok(uses)
+}
+
 /// The sum of an organization's charges in a period, straight from the charges: a second way to the invoice's total.
 pub async fn period_total(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<(i64, Nanos)> {
     let row = tx

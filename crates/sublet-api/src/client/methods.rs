@@ -31,6 +31,7 @@ use crate::object::Deleted;
 use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::price::{PriceList, PublishPriceList};
+use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
@@ -318,6 +319,9 @@ impl Client {
     }
     pub fn price_lists(&self, query: &ListQuery) -> Result<List<PriceList>> {
         self.call(Operation::ListPriceLists, &[]).query(query).json()
+    }
+    pub fn simulate_prices(&self, body: &SimulatePrices) -> Result<PriceSimulation> {
+        self.call(Operation::SimulatePrices, &[]).body(body).json()
     }
     pub fn price_list(&self, version: &str) -> Result<PriceList> {
         self.call(Operation::GetPriceList, &[version]).json()

@@ -279,7 +279,8 @@ mod tests {
                     let last = route.path.rsplit('/').next();
                     let names_a_state = matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon"));
                     let names_its_object = matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel);
-                    let changes_nothing = matches!(last, Some("count_tokens" | "input_tokens" | "moderations"));
+                    let changes_nothing =
+                        matches!(last, Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations"));
                     assert!(names_a_state || names_its_object || changes_nothing, "{route:?}");
                 }
                 (Method::Post, Idempotency::Stored | Idempotency::OutcomeOnly) => {}

@@ -24,6 +24,7 @@ use crate::object::Deleted;
 use crate::openai;
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
+use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{self, RateLimit};
@@ -184,6 +185,7 @@ routes! {
     ListPriceLists     = Get  "/operator/v1/price_lists"                .open(Operator, "Every version of every price list.").query::<ListQuery>().gives::<List<PriceList>>();
     PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
+    SimulatePrices     = Post "/operator/v1/price_simulations"          .open(Operator, "What a past period would have been at other prices; nothing is published.").takes::<SimulatePrices>().gives::<PriceSimulation>();
     ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
     ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").takes::<ImportModel>().gives::<ServedModel>();
     ListModelCards     = Get    "/operator/v1/model_cards"              .open(Operator, "Every model card, in the order of names.").gives::<List<ModelCard>>();

@@ -19,6 +19,7 @@ pub mod model;
 pub mod organization;
 pub mod price;
 mod price_diff;
+mod price_simulation;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;

@@ -9,7 +9,7 @@ use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceModel, PriceTie
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::Currency;
 
-use super::{PageArgs, price_diff, show_page};
+use super::{PageArgs, price_diff, price_simulation, show_page};
 use crate::Context;
 use crate::context::Style;
 use crate::render::{self, Cell, NOTHING, Table};
@@ -42,6 +42,14 @@ pub enum PriceCommand {
         #[arg(long)]
         with: Option<String>,
     },
+    /// Show what a past month would have been at other prices (operator)
+    Simulate {
+        /// A JSON file with currency and prices
+        file: PathBuf,
+        /// A month like 2026-03; the last whole one if left out
+        #[arg(long)]
+        period: Option<String>,
+    },
 }
 
 impl PriceArgs {
@@ -65,6 +73,10 @@ impl PriceArgs {
             Some(PriceCommand::Diff { new, with }) => {
                 let difference = price_diff::compare(&client, with.as_deref(), &new)?;
                 context.show_text(&difference, price_diff::text)
+            }
+            Some(PriceCommand::Simulate { file, period }) => {
+                let simulation = price_simulation::simulate(&client, &file, period)?;
+                context.show_text(&simulation, price_simulation::text)
             }
         }
     }

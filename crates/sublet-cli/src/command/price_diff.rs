@@ -13,6 +13,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
 
 use super::price::{price_rows, read};
+use super::price_simulation;
 use crate::context::Style;
 use crate::render::{Cell, NOTHING, Table};
 
@@ -122,14 +123,8 @@ fn side(price: Option<&Price>, currency: Currency, nothing: &str) -> String {
     price_rows(price, currency).into_iter().map(say).collect::<Vec<_>>().join("; ")
 }
 
-/// By how much an amount grows, in tenths of a percent, rounded towards zero; of prices that are one amount all week.
+/// By how much an amount grows, of prices that are one amount all week.
 fn growth(change: &Change) -> Option<String> {
     let plain = |price: &Price| price.amount.filter(|_| price.time_of_use.is_none() && price.minimum.is_none());
-    let (before, after) = (plain(change.before.as_ref()?)?.0.get(), plain(change.after.as_ref()?)?.0.get());
-    if before == 0 {
-        return None;
-    }
-    let thousandths = (i128::from(after) - i128::from(before)) * 1_000 / i128::from(before);
-    let sign = if thousandths < 0 { '-' } else { '+' };
-    Some(format!("{sign}{}.{} %", thousandths.abs() / 10, thousandths.abs() % 10))
+    price_simulation::growth(plain(change.before.as_ref()?)?.0.get(), plain(change.after.as_ref()?)?.0.get())
 }

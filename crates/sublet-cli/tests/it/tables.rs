@@ -122,9 +122,24 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
+        ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),
         ("ledger verify", "GET /operator/v1/ledger/verify", object::verification(true)),
         ("ledger accounts", "GET /operator/v1/ledger/accounts", object::list(vec![account])),
     ]
+}
+
+fn simulation() -> Value {
+    json!({"object": "price_simulation", "period": "2026-02", "charged": object::eur("120"), "would_be": object::eur("99.5"),
+        "not_sold": object::eur("3"), "customers": 2,
+        "most_changed": [{"organization": "org_1", "name": "Example Works", "charged": object::eur("100"), "would_be": object::eur("79.5")},
+            {"organization": "org_2", "name": "Others", "charged": object::eur("20"), "would_be": object::eur("20")}],
+        "prices": [{"subject": {"kind": "model", "name": "tiny"}, "meter": "input_tokens", "service_tier": "flex", "quantity": 1_234,
+                "charged": object::eur("0"), "would_be": object::eur("1")},
+            {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "band": "night",
+                "quantity": 7_200_000, "charged": object::eur("120"), "would_be": object::eur("98.5")},
+            {"subject": {"kind": "model", "name": "old"}, "meter": "input_tokens", "quantity": 5, "charged": object::eur("3")}],
+        "below_floor": [{"model": "far/mini", "replica": "rep_2", "service_tier": "default",
+            "reason": "the margin of output tokens is below the least"}]})
 }
 
 #[test]

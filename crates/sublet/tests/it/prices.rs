@@ -33,7 +33,8 @@ fn say(price: &mut Value, terms: &Value) {
 
 fn every_model(database: Database) {
     let server = Home::new(database).start();
-    let mut list = in_force(&server);
+    let before = in_force(&server);
+    let mut list = before.clone();
     let tiers = json!([{ "up_to": 3, "amount": "1000" }, { "amount": "500" }]);
     let every_day = json!(["mon", "tue", "wed", "thu", "fri", "sat", "sun"]);
     let bands = json!({ "time_zone": "Asia/Kathmandu", "bands": [
@@ -73,6 +74,19 @@ fn every_model(database: Database) {
     let line = lines.iter().find(|line| is_output(line)).unwrap();
     assert_eq!((&line["band"], &line["price"]), (&json!("always"), &json!("graduated, 500 to 1000 EUR per 1M tokens")));
     assert_eq!((&line["unit_amount"], nanos(&line["amount"])), (&Value::Null, 4_500_000), "no one price makes the amount");
+    let mut asked = json!({ "currency": list["currency"], "prices": before["prices"], "period": "2026-3" });
+    let wrong = server.post("/operator/v1/price_simulations", &server.keys.operator, &asked).unwrap();
+    assert_eq!((wrong.status, wrong.json()["error"]["param"].clone()), (400, json!("period")), "{}", wrong.text());
+    asked["period"] = json!(text(&invoice["period_start"]).get(..7));
+    if text(&invoice["period_start"]).get(8..10) != Some("01") {
+        // The account's month began while it was still the month before in Greenwich.
+        asked["period"] = json!(text(&invoice["period_end"]).get(..7));
+    }
+    let simulated = server.make("/operator/v1/price_simulations", &server.keys.operator, &asked);
+    let output = simulated["prices"].as_array().unwrap().iter().find(|price| is_output(price)).unwrap();
+    // Six tokens at what they cost before: 0.60 for a million.
+    assert_eq!((nanos(&output["charged"]), nanos(&output["would_be"])), (4_500_000, 3_600), "{simulated}");
+    assert_eq!((&simulated["customers"], nanos(&simulated["not_sold"])), (&json!(1), 0), "{simulated}");
     server.assert_books();
 }
 
