@@ -167,13 +167,18 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("connection", "close")
         self.end_headers()
         self.close_connection = True
-        for event in events(reply):
-            self.wfile.write(b"data: " + json.dumps(room.tell(event)).encode() + b"\n\n")
-        if not reply.get("wait"):
-            self.wfile.write(b"data: [DONE]\n\n")
-            return
-        readable, _, _ = select.select([self.connection], [], [], WAIT_MAX)
-        if readable and self.connection.recv(1, socket.MSG_PEEK) == b"":
+        try:
+            for event in events(reply):
+                self.wfile.write(b"data: " + json.dumps(room.tell(event)).encode() + b"\n\n")
+            if not reply.get("wait"):
+                self.wfile.write(b"data: [DONE]\n\n")
+                return
+            readable, _, _ = select.select([self.connection], [], [], WAIT_MAX)
+            is_left = readable and self.connection.recv(1, socket.MSG_PEEK) == b""
+        except (BrokenPipeError, ConnectionResetError):
+            # Left while it was being written, or with something of it unread.
+            is_left = True
+        if is_left:
             room.left.put({"left": True})
 
 
