@@ -3,7 +3,7 @@
 use sublet_api::list::ListQuery;
 use sublet_api::object::PriceListTag;
 use sublet_api::price as wire;
-use sublet_cloud::data::{Order, PriceList, PriceListDraft, PriceListVersion};
+use sublet_cloud::data::{Order, PriceList, PriceListVersion};
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
 use sublet_core::supply::{Audience, Catalogue};
@@ -94,14 +94,7 @@ pub async fn publish(app: App, context: Context) -> Result<Answer> {
     let body: wire::PublishPriceList = context.body()?;
     let now = app.cloud.clock().now();
     app.cloud.follow().await?;
-    let lists = app.cloud.prices().snapshot();
-    let known = lists.values().find(|list| list.currency == body.currency);
-    let draft = PriceListDraft {
-        list: known.map_or_else(|| app.cloud.ids().mint(), |list| list.id.clone()),
-        currency: body.currency,
-        effective_at: body.effective_at.map_or(now, |at| at.0),
-        entries: body.prices.iter().enumerate().map(price_wire::entry).collect::<Result<_>>()?,
-    };
+    let draft = price_wire::draft(&app, body.currency, body.effective_at.map_or(now, |at| at.0), &body.prices)?;
     let version = match app.cloud.publish_prices(&context.call()?, &body.name, draft, now).await? {
         Once::New(version) => version,
         Once::Replayed(hash) => app.cloud.prices().get(&PriceVersion(hash.into()))?,

@@ -2,7 +2,7 @@
 
 use sublet_api::object::PriceSimulationTag;
 use sublet_api::price_simulation as wire;
-use sublet_cloud::data::{PeriodKey, PriceListDraft, RepricedSku};
+use sublet_cloud::data::{PeriodKey, RepricedSku};
 use sublet_cloud::price_simulation::{BelowFloor, CustomerComparison, PriceSimulation};
 use sublet_core::{Currency, Result};
 
@@ -17,14 +17,7 @@ pub async fn simulate(app: App, context: Context) -> Result<Answer> {
     let period = body.period.as_deref().map(str::parse::<PeriodKey>).transpose().map_err(|error| error.param("period"))?;
     let now = app.cloud.clock().now();
     app.cloud.follow().await?;
-    let lists = app.cloud.prices().snapshot();
-    let known = lists.values().find(|list| list.currency == body.currency);
-    let draft = PriceListDraft {
-        list: known.map_or_else(|| app.cloud.ids().mint(), |list| list.id.clone()),
-        currency: body.currency,
-        effective_at: now,
-        entries: body.prices.iter().enumerate().map(price_wire::entry).collect::<Result<_>>()?,
-    };
+    let draft = price_wire::draft(&app, body.currency, now, &body.prices)?;
     let simulation = app.cloud.simulate_prices(&context.actor, draft, period).await?;
     json(&to_wire(&simulation)?)
 }

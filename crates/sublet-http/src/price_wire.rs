@@ -3,10 +3,12 @@
 use sublet_api::money::Amount;
 use sublet_api::price as wire;
 use sublet_cloud::data::{
-    Band, DeviceKind, ModelName, PriceEntry, PriceModel, Quantity, SkuName, Tier, TimeOfUse, TokenKind, Weekday, Window, Zone,
+    Band, DeviceKind, ModelName, PriceEntry, PriceListDraft, PriceModel, Quantity, SkuName, Tier, TimeOfUse, TokenKind, Weekday,
+    Window, Zone,
 };
-use sublet_core::{Error, ErrorCode, Result};
+use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
 
+use crate::App;
 use crate::wire::{SkuParts, count, sku_parts};
 
 /// The three members that a price and a band share.
@@ -56,8 +58,17 @@ fn time_of_use_to_wire(bands: &TimeOfUse) -> Result<wire::TimeOfUse> {
     Ok(wire::TimeOfUse { time_zone: bands.zone.to_string(), bands: bands.bands.iter().map(band).collect::<Result<_>>()? })
 }
 
+/// The prices of a body as the next version of the list in their currency, or as the first of a new list.
+pub fn draft(app: &App, currency: Currency, effective_at: Timestamp, prices: &[wire::Price]) -> Result<PriceListDraft> {
+    let lists = app.cloud.prices().snapshot();
+    let known = lists.values().find(|list| list.currency == currency);
+    let list = known.map_or_else(|| app.cloud.ids().mint(), |list| list.id.clone());
+    let entries = prices.iter().enumerate().map(entry).collect::<Result<_>>()?;
+    Ok(PriceListDraft { list, currency, effective_at, entries })
+}
+
 /// A price of a body, numbered from 0.
-pub fn entry((index, price): (usize, &wire::Price)) -> Result<PriceEntry> {
+fn entry((index, price): (usize, &wire::Price)) -> Result<PriceEntry> {
     read(price).map_err(|error| match error.param_name() {
         Some(_) => error,
         None => error.param(format!("prices[{index}]")),

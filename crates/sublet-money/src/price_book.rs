@@ -56,7 +56,8 @@ impl BandPrice<'_> {
     pub fn exact_cost(self, quantity: Quantity) -> Result<ExactCost> {
         self.model.exact_cost(self.unit, quantity)
     }
-    /// The most that `quantity` more can be charged on a line that holds at least `settled`.
+    /// The most that `quantity` more can be charged on a line that holds at least `settled`: what to hold before the cost
+    /// arises. From zero it covers every tier and the next period too.
     pub fn hold(self, settled: Quantity, quantity: Quantity) -> Result<Nanos> {
         self.model.hold(self.unit, settled, quantity)
     }

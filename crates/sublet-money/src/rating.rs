@@ -73,12 +73,6 @@ pub fn verify_line(state: LineState, price: BandPrice<'_>) -> Result<()> {
         .context(format!("quantity {}", state.quantity)))
 }
 
-/// The most that `quantity` more can be charged on a line that holds at least `state`: what to hold
-/// before the cost arises. With `LineState::default()` it covers every tier and the next period too.
-pub fn hold_for(state: LineState, price: BandPrice<'_>, quantity: Quantity) -> Result<Nanos> {
-    price.hold(state.quantity, quantity)
-}
-
 /// Rates one quantity on the line that `key` names.
 pub fn rate_line(key: LineKey, state: LineState, version: &PriceListVersion, quantity: Quantity) -> Result<RatedLine> {
     check_version(&key.price_version, version)?;

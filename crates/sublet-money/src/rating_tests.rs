@@ -141,8 +141,8 @@ proptest! {
         let (_, at_hold) = charges(&price, &[seen]);
         let (_, at_settlement) = charges(&price, &[seen, others]);
         let (amount, _) = rate(at_settlement, plain(&price), quantity(count)).unwrap();
-        prop_assert!(amount <= hold_for(at_hold, plain(&price), quantity(count)).unwrap());
-        prop_assert!(amount <= hold_for(LineState::default(), plain(&price), quantity(count)).unwrap());
+        prop_assert!(amount <= plain(&price).hold(at_hold.quantity, quantity(count)).unwrap());
+        prop_assert!(amount <= plain(&price).hold(Quantity::ZERO, quantity(count)).unwrap());
     }
 
     /// What is affordable is paid for, and not a unit more is.
@@ -255,18 +255,15 @@ fn overflow_is_an_error_and_never_wraps() {
     assert_eq!(state.charged, Nanos::MAX);
     assert_eq!(rate(state, plain(&price), quantity(1)).unwrap_err().code(), ErrorCode::AmountOverflow);
     assert_eq!(rate(state, plain(&price), quantity(i64::MAX)).unwrap_err().code(), ErrorCode::AmountOverflow);
-    assert!(hold_for(LineState::default(), plain(&price), quantity(i64::MAX)).is_err());
+    assert!(plain(&price).hold(Quantity::ZERO, quantity(i64::MAX)).is_err());
     assert!(Quantity::new(-1).is_err());
 }
 
 #[test]
 fn free_use_needs_no_hold_and_paid_use_carries_the_slack() {
-    assert_eq!(hold_for(LineState::default(), plain(&per_unit(0)), quantity(5)).unwrap(), Nanos::ZERO);
-    assert_eq!(hold_for(LineState::default(), plain(&per_unit(1)), Quantity::ZERO).unwrap(), Nanos::ZERO);
-    assert_eq!(
-        hold_for(LineState::default(), plain(&per_unit(1)), quantity(1)).unwrap(),
-        Nanos::new(1).checked_add(ROUNDING_SLACK).unwrap()
-    );
+    assert_eq!(plain(&per_unit(0)).hold(Quantity::ZERO, quantity(5)).unwrap(), Nanos::ZERO);
+    assert_eq!(plain(&per_unit(1)).hold(Quantity::ZERO, Quantity::ZERO).unwrap(), Nanos::ZERO);
+    assert_eq!(plain(&per_unit(1)).hold(Quantity::ZERO, quantity(1)).unwrap(), Nanos::new(1).checked_add(ROUNDING_SLACK).unwrap());
 }
 
 fn record(version: &PriceListVersion) -> UsageRecord {

@@ -16,7 +16,7 @@ use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, InvoiceConte
 use sublet_money::period::{BillingCalendar, Period};
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, JournalEntry, post, post_cost};
 use sublet_money::price_book::PriceListVersion;
-use sublet_money::rating::{LineKey, LineState, RatedLine, hold_for, rate_line};
+use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
 use sublet_money::sku::{DeviceKind, ModelName, Quantity, SkuFamily, SkuName, TokenKind};
 use sublet_money::starter::{StarterDevice, starter_price_list};
 
@@ -213,7 +213,7 @@ impl Month {
         let sku = SkuName::Device { notice, device: cpu() };
         let (most, used) = (self.dice.amount(36_000_000), self.dice.amount(36_000_000));
         let (most, used) = (Quantity::new(most.get()).unwrap(), Quantity::new(used.get().min(most.get())).unwrap());
-        let hold = hold_for(LineState::default(), customer.version.get(&sku).unwrap().price_in(None).unwrap(), most).unwrap();
+        let hold = customer.version.get(&sku).unwrap().price_in(None).unwrap().hold(Quantity::ZERO, most).unwrap();
         let Some(from) = self.burn(customer, hold) else { return };
         self.post(customer, &Fact::HoldPlaced { from });
         let rated = customer.rate(sku, used);

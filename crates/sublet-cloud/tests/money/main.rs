@@ -1,117 +1,33 @@
 //! The money path on both databases: slices, limits, settlement, holds, invoices, books.
 #![cfg(test)]
 
+mod prices;
+mod session;
+
 use sublet_cloud::hold::HoldOwner;
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::key::NewKey;
 use sublet_cloud::limit::{LimitSubject, LimitTarget};
-use sublet_cloud::slice::GatewayPort;
-use sublet_cloud::{Actor, Cloud, credit::NewCredit};
-use sublet_core::admission::{
-    Access, Admission, ModelAccess, Narrowing, PriceVersion, SliceClosed, SliceGrant, SliceRequest, SliceReturn, SliceTarget,
-    SpendClass, TokenUsage,
-};
-use sublet_core::id::{GatewayId, RequestId, SliceId};
-use sublet_core::key::Secret;
+use sublet_cloud::{Actor, credit::NewCredit};
+use sublet_core::admission::{Admission, ModelAccess, Narrowing, SliceClosed, SliceTarget, SpendClass, TokenUsage};
+use sublet_core::id::SliceId;
 use sublet_core::rate::{EndUser, EndUsers, RateLimits};
-use sublet_core::tier::ServiceTier;
-use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
-use sublet_core::{DurationMs, ErrorCode, Nanos, Result, TokenCount};
+use sublet_core::usage::{UsageRecord, UsageSink};
+use sublet_core::{DurationMs, ErrorCode, Nanos, TokenCount};
 use sublet_money::account::CreditKind;
-use sublet_money::price_book::{PriceEntry, PriceListDraft};
-use sublet_money::price_model::{PriceModel, Tier};
-use sublet_money::sku::{Quantity, SkuFamily};
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
-use sublet_testkit::database::MODEL;
-use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::tenant::{actor, created, pay_in};
-use sublet_testkit::{ManualClock, TestCloud, on_both_databases};
+use sublet_testkit::{TestCloud, on_both_databases};
 
-/// One gateway session over a cloud.
-struct Session {
-    cloud: Cloud,
-    port: GatewayPort,
-    gateway: GatewayId,
-    fence: i64,
-    access: std::sync::Arc<Access>,
-}
-
-impl Session {
-    async fn start(cloud: &Cloud, secret: &Secret, gateway: &str) -> Self {
-        let gateway: GatewayId = gateway.parse().expect("an id");
-        let fence = cloud.start_gateway(&gateway).await.expect("a session");
-        let port = GatewayPort::new(cloud.clone(), gateway.clone());
-        let access = port.authenticate(secret).await.expect("the key works");
-        Self { cloud: cloud.clone(), port, gateway, fence, access }
-    }
-    async fn grant(&self, extend: Option<&SliceId>, least: i64, wanted: i64) -> Result<SliceGrant> {
-        let slice = extend.cloned().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend);
-        self.grant_to(slice, least, wanted).await
-    }
-    /// A new slice for some of the key's requests.
-    async fn grant_for(&self, class: SpendClass, amount: i64) -> Result<SliceGrant> {
-        let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
-        let (slice, least, wanted) = (SliceTarget::Open(self.cloud.ids().mint()), Nanos::new(amount), Nanos::new(amount));
-        self.port.grant_slice(SliceRequest { gateway, fence, key, class, slice, wanted, least }).await
-    }
-    async fn grant_to(&self, slice: SliceTarget, least: i64, wanted: i64) -> Result<SliceGrant> {
-        let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
-        let (least, wanted) = (Nanos::new(least), Nanos::new(wanted));
-        self.port.grant_slice(SliceRequest { gateway, fence, key, class: SpendClass::default(), slice, wanted, least }).await
-    }
-    async fn give_back(&self, slice: &SliceId, records: i64) -> Result<SliceClosed> {
-        self.port.return_slice(SliceReturn { slice: slice.clone(), fence: self.fence, records }).await
-    }
-    /// The version that a request would be priced by now.
-    fn priced_by(&self) -> PriceVersion {
-        let now = self.cloud.clock().now();
-        self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price").version.clone()
-    }
-    fn record(&self, slice: &SliceId, input: i64, output: i64) -> UsageRecord {
-        let now = self.cloud.clock().now();
-        let prices = self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price");
-        UsageRecord {
-            tier: ServiceTier::Default,
-            request: self.cloud.ids().mint::<RequestId>(),
-            attempt: 1,
-            gateway: self.gateway.clone(),
-            fence: self.fence,
-            slice: slice.clone(),
-            key: self.access.key.clone(),
-            project: self.access.project.clone(),
-            organization: self.access.organization.clone(),
-            model: MODEL.to_owned(),
-            route: "/v1/chat/completions".to_owned(),
-            price_version: prices.version.clone(),
-            admitted_at: now,
-            first_token_at: Some(now),
-            finished_at: now,
-            tokens: TokenUsage { input: TokenCount::new(input), cached_input: TokenCount::ZERO, output: TokenCount::new(output) },
-            outcome: Outcome::Completed,
-            measured: Measured::Engine,
-            client_retry: 0,
-            line: None,
-            replica: None,
-            purchases: Vec::new(),
-        }
-    }
-}
+use crate::prices::publish_at_double_price;
+use crate::session::Session;
 
 const UNIT: i64 = 1_000_000_000;
 
 async fn set_limit(cloud: &TestCloud, subject: &LimitSubject, window: BudgetWindow, amount: i64) {
     let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
     cloud.cloud.set_limit(&admin, subject, window, Nanos::new(amount)).await.expect("the limit is set");
-}
-
-/// A version from now on in which everything of the version that this process knows costs twice as much.
-async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> PriceVersion {
-    let doubled = |entry: &PriceEntry| match entry.model {
-        PriceModel::PerUnit { price } => PriceEntry::per_unit(entry.sku.clone(), Nanos::new(price.get() * 2)),
-        _ => entry.clone(),
-    };
-    republish(cloud, clock, doubled).await
 }
 
 on_both_databases! {
@@ -130,91 +46,6 @@ on_both_databases! {
         let balance = cloud.cloud.credit_balance(&admin, &session.access.organization).await.expect("a balance");
         assert_eq!(balance.funds.captured, Nanos::new(spent));
         assert_eq!(balance.funds.sliced, Nanos::ZERO);
-    }
-
-    async fn what_is_admitted_in_a_band_costs_its_price_whenever_it_is_settled(cloud: &TestCloud) {
-        let night = || by_time(vec![band("night", &["12:10-12:20".to_owned()], per_unit(UNIT / 10))]);
-        republish(&cloud.cloud, &cloud.clock, |entry| PriceEntry { time_of_use: night(), ..entry.clone() }).await;
-        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
-        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
-        let mut records = Vec::new();
-        for minutes in [9, 1, 9, 1] {
-            cloud.clock.advance(DurationMs::from_seconds(minutes * 60));
-            records.push(session.record(&grant.slice, 0, 1_000));
-        }
-        let asked = |at| {
-            let prices = session.port.prices(&session.access, (MODEL, ServiceTier::Default), at).expect("a price");
-            prices.output.nanos().get()
-        };
-        let by_day_and_by_night = [600_000_000, 100_000_000, 100_000_000, 600_000_000];
-        assert_eq!(records.iter().map(|record| asked(record.admitted_at)).collect::<Vec<_>>(), by_day_and_by_night);
-        // All are settled by day, in two batches.
-        cloud.cloud.settle(&records[..3]).await.expect("settled");
-        cloud.cloud.settle(&records).await.expect("settled");
-        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
-        let organization = session.access.organization.clone();
-        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").content;
-        let line = |line: &sublet_money::invoice::InvoiceLine| {
-            let band = line.band.as_ref().map_or("-", |band| band.as_str()).to_owned();
-            (band, line.quantity.get(), line.charges.amount.get(), line.price.clone())
-        };
-        let lines: Vec<_> = drafted.lines.iter().map(line).collect();
-        assert_eq!(
-            lines,
-            [
-                ("-".to_owned(), 2_000, 1_200_000, "0.6 EUR per 1M tokens".to_owned()),
-                ("night".to_owned(), 2_000, 200_000, "0.1 EUR per 1M tokens".to_owned()),
-            ]
-        );
-        let why = cloud.cloud.why(&admin, records[1].request.as_str()).await.expect("why");
-        assert!(format!("{why:?}").contains("band of the price"), "{why:?}");
-    }
-
-    async fn a_month_is_seen_at_other_prices_and_nothing_changes(cloud: &TestCloud) {
-        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
-        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
-        let first = session.record(&grant.slice, 0, 1_000);
-        publish_at_double_price(&cloud.cloud, &cloud.clock).await;
-        cloud.clock.advance(DurationMs::from_seconds(9 * 60));
-        let second = session.record(&grant.slice, 0, 1_000);
-        cloud.cloud.settle(&[first, second]).await.expect("settled");
-        // A thousand at 0.60 for a million, and after the new list a thousand at 1.20.
-        let charged = Nanos::new(600_000 + 1_200_000);
-        let simulate = async |change: &dyn Fn(&PriceEntry) -> Option<PriceEntry>, period: Option<&str>| {
-            let lists = cloud.cloud.prices().snapshot();
-            let list = lists.values().next().expect("a list");
-            let entries = list.versions().last().expect("a version").entries().filter_map(change).collect();
-            let (list, currency, effective_at) = (list.id.clone(), list.currency, cloud.now());
-            let draft = PriceListDraft { list, currency, effective_at, entries };
-            let period = period.map(|period| period.parse().expect("a period"));
-            cloud.cloud.simulate_prices(&Actor::system(), draft, period).await.expect("a simulation")
-        };
-        let is_output = |entry: &PriceEntry| entry.sku.to_string() == format!("tokens/output/{MODEL}");
-        // Both versions' use is one line: 1,500 at the first tier and 500 at the second.
-        let tiers = |entry: &PriceEntry| {
-            let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|to| Quantity::new(to).expect("a bound")), price: Nanos::new(price) };
-            let tiers = vec![tier(Some(1_500), 1_000_000_000), tier(None, 200_000_000)];
-            Some(if is_output(entry) { PriceEntry::new(entry.sku.clone(), PriceModel::Graduated { tiers }) } else { entry.clone() })
-        };
-        let tiered = simulate(&tiers, Some("2026-03")).await;
-        assert_eq!((tiered.total.charged, tiered.total.would_be), (charged, Nanos::new(1_500_000 + 100_000)));
-        let (customers, changed) = &tiered.customers;
-        assert_eq!((*customers, changed.len()), (1, 1));
-        assert_eq!((&changed[0].organization, changed[0].comparison), (&session.access.organization, tiered.total));
-        // The second was admitted at 12:09, in a band that costs nothing.
-        let night = || by_time(vec![band("night", &["12:05-12:10".to_owned()], per_unit(0))]);
-        let by_night = |entry: &PriceEntry| Some(PriceEntry { time_of_use: night(), ..PriceEntry::new(entry.sku.clone(), per_unit(UNIT)) });
-        let timed = simulate(&by_night, Some("2026-03")).await;
-        assert_eq!((timed.total.charged, timed.total.would_be), (charged, Nanos::new(1_000_000)));
-        assert_eq!(timed.skus.iter().map(|sku| sku.band.is_some()).collect::<Vec<_>>(), [false, true]);
-        // What is not sold is told apart, and another month has nothing.
-        let only_devices = |entry: &PriceEntry| Some(entry.clone()).filter(|entry| entry.sku.family() == SkuFamily::DeviceTime);
-        let unsold = simulate(&only_devices, Some("2026-03")).await;
-        assert_eq!((unsold.total.charged, unsold.total.would_be, unsold.not_sold), (Nanos::ZERO, Nanos::ZERO, charged));
-        let before = simulate(&tiers, None).await;
-        assert_eq!((before.period.to_string(), before.customers.0, before.skus.len()), ("2026-02".to_owned(), 0, 0));
-        let lists = cloud.cloud.prices().snapshot();
-        assert_eq!(lists.values().map(|list| list.versions().len()).sum::<usize>(), 2, "nothing was published");
     }
 
     async fn settling_again_changes_nothing_and_other_figures_are_an_error(cloud: &TestCloud) {

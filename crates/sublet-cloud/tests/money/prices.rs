@@ -1,0 +1,113 @@
+//! Prices that change, that depend on the time, and those of a past month under another list.
+
+use sublet_cloud::{Actor, Cloud};
+use sublet_core::admission::{Admission, PriceVersion};
+use sublet_core::tier::ServiceTier;
+use sublet_core::usage::UsageSink;
+use sublet_core::{DurationMs, Nanos};
+use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::{PriceModel, Tier};
+use sublet_money::sku::{Quantity, SkuFamily};
+use sublet_testkit::database::MODEL;
+use sublet_testkit::prices::{band, by_time, per_unit, republish};
+use sublet_testkit::tenant::actor;
+use sublet_testkit::{ManualClock, on_both_databases};
+
+use crate::UNIT;
+use crate::session::Session;
+
+/// A version from now on in which everything of the version that this process knows costs twice as much.
+pub async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> PriceVersion {
+    let doubled = |entry: &PriceEntry| match entry.model {
+        PriceModel::PerUnit { price } => PriceEntry::per_unit(entry.sku.clone(), Nanos::new(price.get() * 2)),
+        _ => entry.clone(),
+    };
+    republish(cloud, clock, doubled).await
+}
+
+on_both_databases! {
+    async fn what_is_admitted_in_a_band_costs_its_price_whenever_it_is_settled(cloud: &TestCloud) {
+        let night = || by_time(vec![band("night", &["12:10-12:20".to_owned()], per_unit(UNIT / 10))]);
+        republish(&cloud.cloud, &cloud.clock, |entry| PriceEntry { time_of_use: night(), ..entry.clone() }).await;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let mut records = Vec::new();
+        for minutes in [9, 1, 9, 1] {
+            cloud.clock.advance(DurationMs::from_seconds(minutes * 60));
+            records.push(session.record(&grant.slice, 0, 1_000));
+        }
+        let asked = |at| {
+            let prices = session.port.prices(&session.access, (MODEL, ServiceTier::Default), at).expect("a price");
+            prices.output.nanos().get()
+        };
+        let by_day_and_by_night = [600_000_000, 100_000_000, 100_000_000, 600_000_000];
+        assert_eq!(records.iter().map(|record| asked(record.admitted_at)).collect::<Vec<_>>(), by_day_and_by_night);
+        // All are settled by day, in two batches.
+        cloud.cloud.settle(&records[..3]).await.expect("settled");
+        cloud.cloud.settle(&records).await.expect("settled");
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let organization = session.access.organization.clone();
+        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").content;
+        let line = |line: &sublet_money::invoice::InvoiceLine| {
+            let band = line.band.as_ref().map_or("-", |band| band.as_str()).to_owned();
+            (band, line.quantity.get(), line.charges.amount.get(), line.price.clone())
+        };
+        let lines: Vec<_> = drafted.lines.iter().map(line).collect();
+        assert_eq!(
+            lines,
+            [
+                ("-".to_owned(), 2_000, 1_200_000, "0.6 EUR per 1M tokens".to_owned()),
+                ("night".to_owned(), 2_000, 200_000, "0.1 EUR per 1M tokens".to_owned()),
+            ]
+        );
+        let why = cloud.cloud.why(&admin, records[1].request.as_str()).await.expect("why");
+        assert!(format!("{why:?}").contains("band of the price"), "{why:?}");
+    }
+
+    async fn a_month_is_seen_at_other_prices_and_nothing_changes(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let first = session.record(&grant.slice, 0, 1_000);
+        publish_at_double_price(&cloud.cloud, &cloud.clock).await;
+        cloud.clock.advance(DurationMs::from_seconds(9 * 60));
+        let second = session.record(&grant.slice, 0, 1_000);
+        cloud.cloud.settle(&[first, second]).await.expect("settled");
+        // A thousand at 0.60 for a million, and after the new list a thousand at 1.20.
+        let charged = Nanos::new(600_000 + 1_200_000);
+        let simulate = async |change: &dyn Fn(&PriceEntry) -> Option<PriceEntry>, period: Option<&str>| {
+            let lists = cloud.cloud.prices().snapshot();
+            let list = lists.values().next().expect("a list");
+            let entries = list.versions().last().expect("a version").entries().filter_map(change).collect();
+            let (list, currency, effective_at) = (list.id.clone(), list.currency, cloud.now());
+            let draft = PriceListDraft { list, currency, effective_at, entries };
+            let period = period.map(|period| period.parse().expect("a period"));
+            cloud.cloud.simulate_prices(&Actor::system(), draft, period).await.expect("a simulation")
+        };
+        let is_output = |entry: &PriceEntry| entry.sku.to_string() == format!("tokens/output/{MODEL}");
+        // Both versions' use is one line: 1,500 at the first tier and 500 at the second.
+        let tiers = |entry: &PriceEntry| {
+            let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|to| Quantity::new(to).expect("a bound")), price: Nanos::new(price) };
+            let tiers = vec![tier(Some(1_500), 1_000_000_000), tier(None, 200_000_000)];
+            Some(if is_output(entry) { PriceEntry::new(entry.sku.clone(), PriceModel::Graduated { tiers }) } else { entry.clone() })
+        };
+        let tiered = simulate(&tiers, Some("2026-03")).await;
+        assert_eq!((tiered.total.charged, tiered.total.would_be), (charged, Nanos::new(1_500_000 + 100_000)));
+        let (customers, changed) = &tiered.customers;
+        assert_eq!((*customers, changed.len()), (1, 1));
+        assert_eq!((&changed[0].organization, changed[0].comparison), (&session.access.organization, tiered.total));
+        // The second was admitted at 12:09, in a band that costs nothing.
+        let night = || by_time(vec![band("night", &["12:05-12:10".to_owned()], per_unit(0))]);
+        let by_night = |entry: &PriceEntry| Some(PriceEntry { time_of_use: night(), ..PriceEntry::new(entry.sku.clone(), per_unit(UNIT)) });
+        let timed = simulate(&by_night, Some("2026-03")).await;
+        assert_eq!((timed.total.charged, timed.total.would_be), (charged, Nanos::new(1_000_000)));
+        assert_eq!(timed.skus.iter().map(|sku| sku.band.is_some()).collect::<Vec<_>>(), [false, true]);
+        // What is not sold is told apart, and another month has nothing.
+        let only_devices = |entry: &PriceEntry| Some(entry.clone()).filter(|entry| entry.sku.family() == SkuFamily::DeviceTime);
+        let unsold = simulate(&only_devices, Some("2026-03")).await;
+        assert_eq!((unsold.total.charged, unsold.total.would_be, unsold.not_sold), (Nanos::ZERO, Nanos::ZERO, charged));
+        let before = simulate(&tiers, None).await;
+        assert_eq!((before.period.to_string(), before.customers.0, before.skus.len()), ("2026-02".to_owned(), 0, 0));
+        let lists = cloud.cloud.prices().snapshot();
+        assert_eq!(lists.values().map(|list| list.versions().len()).sum::<usize>(), 2, "nothing was published");
+    }
+}
