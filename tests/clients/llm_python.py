@@ -22,6 +22,8 @@ vectors = Upstream("llm_vectors", "text-embedding-3-small")
 run = asyncio.Runner().run
 home = tempfile.TemporaryDirectory()
 os.environ["LLM_USER_PATH"] = home.name
+# Whoever is started in the background may ignore interrupts, and its children with it: these are to hear of one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Where its models for vectors look for a server.
 os.environ["OPENAI_BASE_URL"] = BASE
 QUESTION = "Name three colours."
