@@ -20,7 +20,7 @@ pub struct Invoice {
     pub object: InvoiceTag,
     #[schemars(with = "IdText<InvoiceId>")]
     pub id: InvoiceId,
-    /// Gapless; given at issue.
+    /// In a series without gaps, such as `INV-2026-000001`; given at issue.
     pub number: Option<String>,
     #[schemars(with = "IdText<OrganizationId>")]
     pub organization: OrganizationId,
@@ -40,8 +40,14 @@ pub struct Invoice {
     pub carried: Money,
     /// `subtotal + carried + rounding`, in whole smallest units.
     pub total: Money,
+    /// What credit notes took back of the total.
+    pub credited: Money,
+    /// What is still to be paid of an issued invoice. What an account paid in pays its oldest invoices first.
+    pub amount_due: Money,
     pub created_at: UnixSeconds,
     pub issued_at: Option<Rfc3339>,
+    pub paid_at: Option<Rfc3339>,
+    pub voided_at: Option<Rfc3339>,
 }
 
 /// Where an invoice is in its life.
@@ -50,9 +56,11 @@ pub struct Invoice {
 pub enum InvoiceStatus {
     /// Made again from the charges whenever it is asked for.
     Draft,
-    /// Never edited again.
+    /// Never edited again; something of it is still to be paid.
     Issued,
+    /// Nothing of it is to be paid any more.
     Paid,
+    /// All of it was credited.
     Void,
 }
 
@@ -99,6 +107,19 @@ pub struct InvoiceLine {
     pub charges: u64,
     /// Exact.
     pub amount: Money,
+    /// For use that came to be known after its month was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
+}
+
+/// The part of a closed month's line that came late.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Late {
+    /// The month of the use, such as `2026-03`.
+    pub period: String,
+    /// What of the line was invoiced before, in the meter's unit; its tiers go on from here.
+    pub quantity_before: u64,
+    pub amount_before: Money,
 }
 
 /// What one metered event cost.
@@ -137,6 +158,9 @@ pub struct Charge {
     pub price_version: PriceVersion,
     /// When the use happened; decides the period.
     pub used_at: Rfc3339,
+    /// The month in whose invoice it is, where its own was closed before it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed_in: Option<String>,
     pub created_at: UnixSeconds,
 }
 
@@ -151,7 +175,14 @@ pub struct DraftInvoice {
 
 list_query! {
     /// Which invoices.
-    InvoiceListQuery { status: InvoiceStatus }
+    InvoiceListQuery {
+        status: InvoiceStatus,
+        /// For operators: of one organization.
+        #[schemars(with = "Option<IdText<OrganizationId>>")]
+        organization: OrganizationId,
+        /// Such as `INV-2026-000001`.
+        number: String,
+    }
 }
 
 list_query! {

@@ -16,7 +16,9 @@ pub mod capacity;
 pub mod card;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod clock;
 pub mod credit;
+pub mod credit_note;
 pub mod device;
 pub mod error;
 mod fields;

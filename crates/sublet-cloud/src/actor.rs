@@ -70,10 +70,11 @@ pub enum Action {
     ManagePrices,
     ManageFleet,
     ReadLedger,
+    SetClock,
 }
 
 impl Action {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -89,6 +90,7 @@ impl Action {
         Self::ManagePrices,
         Self::ManageFleet,
         Self::ReadLedger,
+        Self::SetClock,
     ];
 
     /// The planes that may do it; the scope confines what they reach.
@@ -103,7 +105,12 @@ impl Action {
             Self::UseModels | Self::UseCompute => PROJECT,
             Self::ManageProjects | Self::ManageKeys | Self::ManageUsers | Self::ManageLimits => ADMIN,
             Self::ReadBilling | Self::ReadAudit => OVERSEERS,
-            Self::ManageOrganizations | Self::GrantCredit | Self::ManagePrices | Self::ManageFleet | Self::ReadLedger => OPERATOR,
+            Self::ManageOrganizations
+            | Self::GrantCredit
+            | Self::ManagePrices
+            | Self::ManageFleet
+            | Self::ReadLedger
+            | Self::SetClock => OPERATOR,
         }
     }
 }

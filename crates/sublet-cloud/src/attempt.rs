@@ -9,7 +9,7 @@ use sublet_core::job::AttemptState;
 use sublet_core::lease::LeaseState;
 use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
 use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
-use sublet_money::period::{BillingCalendar, Interval};
+use sublet_money::period::Interval;
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
 use sublet_money::stretch::{Stretch, StretchEnd, Stretches};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
@@ -17,8 +17,9 @@ use sublet_store::charge::{self, Charge};
 use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
-use sublet_store::{Tx, device, organization};
+use sublet_store::{Tx, device};
 
+use crate::billing::Billing;
 use crate::compute::{Compute, Tariff, done};
 use crate::device::switch_lease;
 
@@ -45,6 +46,7 @@ struct Ending {
 /// Everything a settlement works on.
 struct Meter {
     tariff: Tariff,
+    billing: Billing,
     hold: Option<Hold>,
     /// What the hold still has.
     left: Nanos,
@@ -197,16 +199,16 @@ impl Compute {
         if closing.until <= from {
             return Ok(());
         }
-        let organization = organization::get(tx, &Scope::Operator, &lease.organization).await?;
+        let billing = Billing::of(tx, &lease.organization).await?;
         let hold = hold::find_open(tx, lease.id.as_str()).await?;
         let left = match &hold {
             Some(hold) => hold.uncaptured()?.total()?,
             None => Nanos::ZERO,
         };
-        let calendar = BillingCalendar::new(&organization.time_zone)?;
-        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, hold, left };
+        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, billing, hold, left };
         let asked = Interval { starts_at: from, ends_at: closing.until };
-        let stretches: Vec<Stretch> = Stretches::new(&calendar, meter.tariff.entry()?, asked).collect::<Result<_>>()?;
+        let stretches: Vec<Stretch> =
+            Stretches::new(&meter.billing.calendar, meter.tariff.entry()?, asked).collect::<Result<_>>()?;
         for stretch in stretches {
             let reason = match stretch.end {
                 StretchEnd::Asked => closing.reason,
@@ -273,6 +275,7 @@ impl Compute {
             currency: lease.currency,
             price_version: lease.price_version.clone(),
             period: rated.key.period,
+            billed_in: meter.billing.billed_in(rated.key.period),
             band: rated.key.band.clone(),
             before: rated.before,
             occurred_at: from,

@@ -89,7 +89,8 @@ impl Cloud {
         ledger::post(tx, &post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?).await?;
         let detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
-        self.record(tx, actor, deed, grant.created_at).await
+        self.record(tx, actor, deed, grant.created_at).await?;
+        self.note_paid(tx, &grant.organization, grant.created_at).await
     }
 
     pub async fn list_credit(&self, actor: &Actor, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {

@@ -13,7 +13,7 @@ use sublet_money::export::{JournalFormat, JournalWriter};
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, verify_line};
 use sublet_store::ledger::{JournalCursor, StoredAccount};
-use sublet_store::{PageRequest, Tx, charge, hold, ledger, organization, slice, supplier};
+use sublet_store::{PageRequest, Tx, billing, charge, hold, invoice, ledger, organization, slice, supplier};
 
 use crate::{Action, Actor, Cloud, credit};
 
@@ -101,6 +101,7 @@ impl Cloud {
         for line in charge::list_all_lines(tx, id).await? {
             self.verify_charge_line(tx, &line, verification).await?;
         }
+        verify_invoices(tx, id, verification).await?;
         verify_supplier(tx, id, verification).await
     }
 
@@ -234,6 +235,17 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
     for (currency, (debits, credits)) in sums {
         verification.check(debits == credits, || format!("{currency}: debits are {debits}, credits {credits}"));
         verification.totals.push((currency, debits, credits));
+    }
+    Ok(())
+}
+
+/// What is charged to a month that was billed is in its invoice, and nothing was charged to one that needed none.
+async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
+    for period in billing::list_billed(tx, id).await? {
+        let (_, charged) = charge::period_total(tx, id, period).await?;
+        let invoiced = invoice::find_of_period(tx, id, period).await?.map_or(Nanos::ZERO, |stored| stored.invoice.content.subtotal);
+        verification
+            .check(charged == invoiced, || format!("{id}: {charged} were charged to {period}, and {invoiced} are in its invoice"));
     }
     Ok(())
 }

@@ -21,8 +21,10 @@ mod batch_progress;
 mod batch_reconciler;
 mod batch_turns;
 mod batch_validation;
+pub mod billing;
 pub mod bootstrap;
 pub mod budget;
+pub mod clock;
 pub mod compute;
 pub mod compute_reconciler;
 mod cover;
@@ -64,8 +66,9 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
+    pub use sublet_money::document::DocumentNumber;
     pub use sublet_money::export::JournalFormat;
-    pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState};
+    pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
@@ -80,8 +83,10 @@ pub mod data {
     pub use sublet_store::budget::{Budget, BudgetWindow};
     pub use sublet_store::charge::{Charge, ChargeSummary};
     pub use sublet_store::credit::CreditGrant;
+    pub use sublet_store::credit_note::CreditNote;
     pub use sublet_store::device::{Device, DeviceSpan, Node};
     pub use sublet_store::file::File;
+    pub use sublet_store::invoice::InvoiceFilter;
     pub use sublet_store::job::{Job, JobFilter};
     pub use sublet_store::key::Key;
     pub use sublet_store::lease::{HoldBound, Lease};
@@ -109,6 +114,7 @@ use sublet_core::{Clock, DurationMs, IdMint, Result, Timestamp};
 use sublet_store::{Store, Tx, change};
 
 pub use actor::{Action, Actor};
+pub use clock::{CloudSettings, TestClock};
 
 use crate::price::PriceBook;
 
@@ -126,11 +132,17 @@ pub struct Cloud {
     /// How often access had changed when this process last looked.
     access_changes: Arc<AtomicI64>,
     pub(crate) tickets: Arc<ticket::Tickets>,
+    pub(crate) settings: CloudSettings,
 }
 
 impl Cloud {
     /// Reads what has to be in memory: price lists and remote models.
     pub async fn open(store: Store, ids: IdMint) -> Result<Self> {
+        Self::open_with(store, ids, CloudSettings::default()).await
+    }
+
+    /// As [`Self::open`], with settings.
+    pub async fn open_with(store: Store, ids: IdMint, settings: CloudSettings) -> Result<Self> {
         let cloud = Self {
             store,
             ids,
@@ -139,6 +151,7 @@ impl Cloud {
             access_epoch: Arc::new(AtomicU64::new(1)),
             access_changes: Arc::default(),
             tickets: Arc::default(),
+            settings,
         };
         cloud.follow().await?;
         Ok(cloud)

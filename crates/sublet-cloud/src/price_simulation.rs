@@ -185,13 +185,13 @@ async fn reprice(
 ) -> Result<Vec<RepricedSku>> {
     let mut repricing = Repricing::new(version);
     let mut by_time = Vec::new();
-    for line in charge::list_lines(tx, customer, period).await? {
+    for (line, state) in charge::list_lines(tx, customer, period).await? {
         if repricing.depends_on_time(&line.sku) {
             if !by_time.contains(&line.sku) {
                 by_time.push(line.sku);
             }
         } else {
-            repricing.add(&line.project, &line.sku, None, (line.state.quantity, line.state.charged))?;
+            repricing.add(&line.project, &line.sku, None, (state.quantity, state.charged))?;
         }
     }
     for sku in by_time {

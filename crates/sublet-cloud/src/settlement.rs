@@ -13,7 +13,6 @@ use std::collections::btree_map::Entry;
 use sublet_core::id::{GatewayId, OrganizationId, RequestId, SliceId};
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::period::BillingCalendar;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, usage_lines};
 use sublet_money::sku::SkuFamily;
@@ -25,6 +24,7 @@ use sublet_store::usage::{self, Encoded, NewEvent};
 use sublet_store::{Tx, audit, budget, ledger, organization};
 
 use crate::audit::Deed;
+use crate::billing::Billing;
 use crate::settlement_cost::Costs;
 use crate::{Actor, Cloud};
 
@@ -56,7 +56,7 @@ pub(crate) struct Fold<'a> {
     report: SettleReport,
     /// Bodies that are known, from before and from this batch.
     hashes: BTreeMap<(RequestId, u32), String>,
-    calendars: BTreeMap<OrganizationId, BillingCalendar>,
+    billings: BTreeMap<OrganizationId, Billing>,
     /// `None` if there is no such slice.
     slices: BTreeMap<(GatewayId, SliceId), Option<Drawn>>,
     lines: BTreeMap<LineKey, LineState>,
@@ -78,7 +78,7 @@ impl<'a> Fold<'a> {
             now,
             report: SettleReport::default(),
             hashes,
-            calendars: BTreeMap::new(),
+            billings: BTreeMap::new(),
             slices: BTreeMap::new(),
             lines: BTreeMap::new(),
             charges: Vec::new(),
@@ -87,13 +87,10 @@ impl<'a> Fold<'a> {
         }
     }
 
-    pub(crate) async fn calendar(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&BillingCalendar> {
-        match self.calendars.entry(id.clone()) {
+    pub(crate) async fn billing(&mut self, tx: &mut Tx, id: &OrganizationId) -> Result<&Billing> {
+        match self.billings.entry(id.clone()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(empty) => {
-                let found = organization::get(tx, &Scope::Operator, id).await?;
-                Ok(empty.insert(BillingCalendar::new(&found.time_zone)?))
-            }
+            Entry::Vacant(empty) => Ok(empty.insert(Billing::of(tx, id).await?)),
         }
     }
 
@@ -139,6 +136,7 @@ impl<'a> Fold<'a> {
 
     /// Takes a rated record in: from here on it is charged.
     fn charge(&mut self, cloud: &Cloud, record: &UsageRecord, rated: Rated, currency: Currency) {
+        let billing = self.billings.get(&record.organization);
         for line in rated.lines {
             self.charges.push(Charge {
                 id: cloud.ids.mint(),
@@ -152,6 +150,7 @@ impl<'a> Fold<'a> {
                 currency,
                 price_version: record.price_version.clone(),
                 period: line.key.period,
+                billed_in: billing.and_then(|billing| billing.billed_in(line.key.period)),
                 band: line.key.band.clone(),
                 before: line.before,
                 occurred_at: record.admitted_at,
@@ -238,11 +237,12 @@ impl Cloud {
             Err(error) if error.code() == ErrorCode::UnknownPrice => return Ok(Err(error.to_string())),
             Err(error) => return Err(error),
         };
-        let calendar = fold.calendar(tx, &record.organization).await?;
-        let dated = calendar.period_at(record.admitted_at).and_then(|period| usage_lines(record, period.key, &version));
+        let now = fold.now;
+        let month = fold.billing(tx, &record.organization).await?.month_of(record.admitted_at, now);
+        let dated = month.and_then(|month| usage_lines(record, month, &version).map_err(|error| error.to_string()));
         let quantities = match dated {
             Ok(quantities) => quantities,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(reason) => return Ok(Err(reason)),
         };
         let mut lines = Vec::with_capacity(quantities.len());
         for (key, quantity) in quantities {

@@ -55,7 +55,7 @@ impl<'a> Fold<'a> {
             if cost.content().replica != purchase.replica {
                 return Ok(Err(format!("the cost {} is not one of {}", purchase.cost.0, purchase.replica)));
             }
-            let calendar = self.calendar(tx, &cost.content().supplier).await?;
+            let calendar = &self.billing(tx, &cost.content().supplier).await?.calendar;
             let dated = calendar.period_at(record.admitted_at);
             let dated = dated.and_then(|period| Ok((period.key, cost_lines(&cost, &purchase.tokens, period.key)?)));
             let (period, lines) = match dated {

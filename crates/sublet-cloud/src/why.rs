@@ -108,19 +108,25 @@ impl Cloud {
     }
 
     async fn why_invoice(&self, actor: &Actor, id: &InvoiceId) -> Result<Explanation> {
-        let invoice = self.get_invoice(actor, id).await?;
+        let bill = self.get_invoice(actor, id).await?;
+        let invoice = &bill.invoice;
         let content = &invoice.content;
         let currency = content.account.currency;
         let lines = content
             .lines
             .iter()
             .map(|line| {
-                Fact::new(format!("{} ({})", line.sku, line.project), format!("{} {currency}", line.charges.amount)).made_of(vec![
+                let mut facts = vec![
                     Fact::new("quantity", format!("{} {}", line.quantity, line.unit.base_unit_name())),
                     Fact::new("price", &line.price),
                     Fact::new("charges", line.charges.count),
                     Fact::new("price version", &line.price_version.0),
-                ])
+                ];
+                if let Some(late) = line.late {
+                    facts.push(Fact::new("used in, and known after it was closed", late.period));
+                    facts.push(Fact::new("invoiced before", format!("{} for {}", late.charged_before, late.quantity_before)));
+                }
+                Fact::new(format!("{} ({})", line.sku, line.project), format!("{} {currency}", line.charges.amount)).made_of(facts)
             })
             .collect();
         Ok(Explanation {
@@ -132,7 +138,10 @@ impl Cloud {
                 Fact::new("carried over", format!("{} {currency}", content.carry_before)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("carried on", format!("{} {currency}", content.carry_after)),
+                Fact::new("number", invoice.number.map_or_else(|| "none: it is a draft".to_owned(), |number| number.to_string())),
                 Fact::new("state", invoice.state.as_str()),
+                Fact::new("credited", format!("{} {currency}", bill.credited)),
+                Fact::new("still to pay", format!("{} {currency}", bill.due)),
             ],
             related: Vec::new(),
         })

@@ -160,6 +160,8 @@ identifiers! {
     RateLimitId = "rlim",
     /// One invoice.
     InvoiceId = "inv",
+    /// What takes part of an issued invoice back.
+    CreditNoteId = "note",
     /// Prepaid or promotional credit.
     CreditGrantId = "grant",
     /// One entry of the audit log.

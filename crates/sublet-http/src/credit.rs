@@ -32,6 +32,20 @@ fn balance_to_wire(balance: &CreditBalance) -> wire::CreditBalance {
     }
 }
 
+pub const fn kind_to_wire(kind: CreditKind) -> wire::CreditKind {
+    match kind {
+        CreditKind::Paid => wire::CreditKind::Paid,
+        CreditKind::Promotional => wire::CreditKind::Promotional,
+    }
+}
+
+pub const fn kind_from_wire(kind: wire::CreditKind) -> CreditKind {
+    match kind {
+        wire::CreditKind::Paid => CreditKind::Paid,
+        wire::CreditKind::Promotional => CreditKind::Promotional,
+    }
+}
+
 fn grant_to_wire(grant: &CreditGrant) -> wire::CreditGrant {
     wire::CreditGrant {
         object: CreditGrantTag,
@@ -67,10 +81,7 @@ pub async fn grant(app: App, context: Context) -> Result<Answer> {
     no_metadata(&body.metadata)?;
     let new = NewCredit {
         organization: context.path("id")?,
-        kind: match body.kind {
-            wire::CreditKind::Paid => CreditKind::Paid,
-            wire::CreditKind::Promotional => CreditKind::Promotional,
-        },
+        kind: kind_from_wire(body.kind),
         amount: body.amount.nanos(),
         currency: Some(body.amount.currency),
         reference: body.reference.unwrap_or_default(),

@@ -6,8 +6,9 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, credit, device, file, invoice, job, key, lease, ledger, limit, model, model_card, organization,
-    price, price_simulation, project, public, quote, rate_limit, remote_model, response, sku, supplier, usage, user, why,
+    App, account, audit, batch, clock, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
+    model_card, organization, price, price_simulation, project, public, quote, rate_limit, remote_model, response, sku, supplier,
+    usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -104,6 +105,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListInvoices => to!(invoice::list),
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
+        Operation::ListCreditNotes => to!(credit_note::list),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
         Operation::GetRateLimit => to!(rate_limit::get),
@@ -121,6 +123,12 @@ fn organizations(operation: Operation) -> Option<Handler> {
 fn operators(operation: Operation) -> Option<Handler> {
     match operation {
         Operation::OperatorListAuditLogs => to!(audit::list),
+        Operation::OperatorListInvoices => to!(invoice::list),
+        Operation::OperatorGetInvoice => to!(invoice::get),
+        Operation::OperatorListCreditNotes => to!(credit_note::list),
+        Operation::CreateCreditNote => to!(credit_note::create),
+        Operation::GetClock => to!(clock::get),
+        Operation::SetClock => to!(clock::set),
         Operation::ListOrganizations => to!(organization::list),
         Operation::CreateOrganization => to!(organization::create),
         Operation::OperatorGetOrganization => to!(organization::get),

@@ -3,30 +3,34 @@
 use sublet_api::invoice as wire;
 use sublet_api::money::Amount;
 use sublet_api::object::{ChargeTag, InvoiceTag};
-use sublet_cloud::data::{BillingCalendar, Charge, Invoice, InvoiceState, PriceModel};
+use sublet_cloud::data::{BillingCalendar, Charge, InvoiceFilter, InvoiceLine, InvoiceState, Late, PriceModel};
+use sublet_cloud::invoice::Bill;
 use sublet_core::id::InvoiceId;
-use sublet_core::{Error, ErrorCode, Result};
+use sublet_core::{Currency, Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
 use crate::wire::{SkuParts, count, money, sku_parts};
 
-fn to_wire(app: &App, invoice: &Invoice) -> Result<wire::Invoice> {
+fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
+    let invoice = &bill.invoice;
     let content = &invoice.content;
     let currency = content.account.currency;
-    let (status, issued_at) = match invoice.state {
-        InvoiceState::Draft => (wire::InvoiceStatus::Draft, None),
-        InvoiceState::Issued { issued_at } => (wire::InvoiceStatus::Issued, Some(issued_at)),
-        InvoiceState::Paid { issued_at, .. } => (wire::InvoiceStatus::Paid, Some(issued_at)),
-        InvoiceState::Void { issued_at, .. } => (wire::InvoiceStatus::Void, Some(issued_at)),
+    let (status, issued_at, paid_at, voided_at) = match invoice.state {
+        InvoiceState::Draft => (wire::InvoiceStatus::Draft, None, None, None),
+        InvoiceState::Issued { issued_at } => (wire::InvoiceStatus::Issued, Some(issued_at), None, None),
+        InvoiceState::Paid { issued_at, paid_at } => (wire::InvoiceStatus::Paid, Some(issued_at), Some(paid_at), None),
+        InvoiceState::Void { issued_at, paid_at, voided_at } => {
+            (wire::InvoiceStatus::Void, Some(issued_at), paid_at, Some(voided_at))
+        }
     };
     let lines = content.lines.iter().map(|line| line_to_wire(app, line, currency)).collect::<Result<_>>()?;
     let exact = content.subtotal.checked_sub(content.carry_before)?;
     Ok(wire::Invoice {
         object: InvoiceTag,
         id: invoice.id.clone(),
-        number: None,
+        number: invoice.number.map(|number| number.to_string()),
         organization: content.account.organization.clone(),
         status,
         period_start: content.period.interval.starts_at.into(),
@@ -37,12 +41,16 @@ fn to_wire(app: &App, invoice: &Invoice) -> Result<wire::Invoice> {
         rounding: money(content.total.checked_sub(exact)?, currency),
         carried: money(content.carry_before.checked_neg()?, currency),
         total: money(content.total, currency),
-        created_at: content.period.interval.starts_at.into(),
+        credited: money(bill.credited, currency),
+        amount_due: money(bill.due, currency),
+        created_at: bill.created_at.into(),
         issued_at: issued_at.map(Into::into),
+        paid_at: paid_at.map(Into::into),
+        voided_at: voided_at.map(Into::into),
     })
 }
 
-fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sublet_core::Currency) -> Result<wire::InvoiceLine> {
+fn line_to_wire(app: &App, line: &InvoiceLine, currency: Currency) -> Result<wire::InvoiceLine> {
     let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
     let version = app.cloud.prices().get(&line.price_version)?;
     let entry = version.get(&line.sku)?;
@@ -64,6 +72,15 @@ fn line_to_wire(app: &App, line: &sublet_cloud::data::InvoiceLine, currency: sub
         quantity: count(line.quantity.get())?,
         charges: line.charges.count,
         amount: money(line.charges.amount, currency),
+        late: line.late.map(|late| late_to_wire(&late, currency)).transpose()?,
+    })
+}
+
+fn late_to_wire(late: &Late, currency: Currency) -> Result<wire::Late> {
+    Ok(wire::Late {
+        period: late.period.to_string(),
+        quantity_before: count(late.quantity_before.get())?,
+        amount_before: money(late.charged_before, currency),
     })
 }
 
@@ -86,12 +103,10 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::InvoiceListQuery = context.query()?;
-    if query.status.is_some_and(|status| status != wire::InvoiceStatus::Draft) {
-        // Nothing is issued yet, so every other filter has an empty answer.
-        return json(&sublet_api::List::<wire::Invoice>::whole(Vec::new()));
-    }
     let asked = query.page();
-    let page = app.cloud.list_invoices(&context.actor, &page_request(&asked)?).await?;
+    let state = query.status.map(wire::InvoiceStatus::as_str);
+    let filter = InvoiceFilter { state, organization: query.organization, number: query.number };
+    let page = app.cloud.list_invoices(&context.actor, &filter, &page_request(&asked)?).await?;
     let mut invoices = page.items.iter().map(|invoice| to_wire(&app, invoice)).collect::<Result<Vec<_>>>()?;
     if asked.before.is_some() {
         invoices.reverse();
@@ -117,6 +132,7 @@ pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
         amount: money(charge.amount, charge.currency),
         price_version: charge.price_version.clone(),
         used_at: charge.occurred_at.into(),
+        billed_in: charge.billed_in.map(|period| period.to_string()),
         created_at: charge.posted_at.into(),
     })
 }

@@ -5,8 +5,12 @@
 //! rounded to minor units once, half to even, and the difference is carried to the next invoice
 //! in an account; no line is ever patched. Over time the carry stays within half a minor unit.
 //!
-//! Deliberately absent: taxes, payment terms and amounts due, which come with postpaid billing.
-//! What is invoiced here was drawn from prepaid credit when it was used.
+//! What was used in a month but came to be known after that month was closed is a line of its own in the month
+//! that is open: the same line goes on where the closed month left it, with its tiers, so that both invoices
+//! together say what one would have said.
+//!
+//! Deliberately absent: taxes and payment terms. What is invoiced here was drawn from the account's credit when it
+//! was used; what of it is still to be paid is [`crate::receivable`].
 
 use std::collections::BTreeSet;
 
@@ -17,7 +21,8 @@ use sublet_core::id::{InvoiceId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
-use crate::period::Period;
+use crate::document::DocumentNumber;
+use crate::period::{Period, PeriodKey};
 use crate::posting::Fact;
 use crate::price_book::PriceListVersion;
 use crate::rating::{LineKey, LineState, verify_line};
@@ -38,10 +43,12 @@ pub struct InvoiceAccount {
     pub zone: String,
 }
 
-/// One line with the charges that make it up, as the books have them.
+/// A line as far as one invoice has it, with the charges that make it up, as the books have them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChargedLine {
     pub key: LineKey,
+    /// What earlier invoices have of it: nothing, but where its month is closed.
+    pub before: LineState,
     pub state: LineState,
     /// How many charges there are, and what they add up to.
     pub charges: ChargeSum,
@@ -68,6 +75,20 @@ pub struct InvoiceLine {
     pub quantity: Quantity,
     pub unit: PricingUnit,
     pub charges: ChargeSum,
+    /// For use in a month that was closed before it was known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub late: Option<Late>,
+}
+
+/// The part of a closed month's line that came late.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Late {
+    /// The month of the use.
+    pub period: PeriodKey,
+    /// What of the line was invoiced before: its tiers go on from here.
+    pub quantity_before: Quantity,
+    #[serde(with = "decimal")]
+    pub charged_before: Nanos,
 }
 
 /// What an invoice says, before it is issued and after.
@@ -75,7 +96,7 @@ pub struct InvoiceLine {
 pub struct InvoiceContent {
     pub account: InvoiceAccount,
     pub period: Period,
-    /// By project, sku, price version and band.
+    /// By project, sku, price version and band; what came late after the rest.
     pub lines: Vec<InvoiceLine>,
     /// The exact sum of the lines.
     #[serde(with = "decimal")]
@@ -96,15 +117,27 @@ pub struct InvoiceContent {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InvoiceState {
     Draft,
-    Issued { issued_at: Timestamp },
-    Paid { issued_at: Timestamp, paid_at: Timestamp },
-    Void { issued_at: Timestamp, voided_at: Timestamp },
+    Issued {
+        issued_at: Timestamp,
+    },
+    Paid {
+        issued_at: Timestamp,
+        paid_at: Timestamp,
+    },
+    /// `paid_at` where it was paid before all of it was credited.
+    Void {
+        issued_at: Timestamp,
+        paid_at: Option<Timestamp>,
+        voided_at: Timestamp,
+    },
 }
 
-/// An invoice. A draft has no identifier that anyone may rely on; an issued one keeps its own.
+/// An invoice. A draft has no number; an issued one keeps its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Invoice {
     pub id: InvoiceId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub number: Option<DocumentNumber>,
     pub state: InvoiceState,
     pub content: InvoiceContent,
 }
@@ -134,31 +167,41 @@ pub fn draft(
         if !seen.insert(&line.key) {
             return Err(mismatch(format!("line {} is there twice", line.key)));
         }
-        check_belongs(&line.key, &account, &period)?;
+        check_belongs(line, &account, &period)?;
         let version = versions.iter().find(|version| *version.version() == line.key.price_version).ok_or_else(|| {
             Error::new(ErrorCode::UnknownPrice, "an invoice line names a price list version that was not given")
                 .context(line.key.to_string())
         })?;
-        if let Some(line) = invoice_line(line, version, account.currency)? {
+        if let Some(line) = invoice_line(line, version, (&period, account.currency))? {
             invoiced.push(line);
         }
     }
-    invoiced.sort_by_cached_key(|line| (line.project.clone(), line.sku.to_string(), line.price_version.clone(), line.band.clone()));
+    invoiced.sort_by_cached_key(|line| {
+        (line.late, line.project.clone(), line.sku.to_string(), line.price_version.clone(), line.band.clone())
+    });
     let subtotal = Nanos::checked_sum(invoiced.iter().map(|line| line.charges.amount))?;
     let total = subtotal.checked_sub(carry_before)?.round_half_even(account.currency.minor_unit().get())?;
     let carry_after = carry_before.checked_add(total)?.checked_sub(subtotal)?;
     Ok(InvoiceContent { account, period, lines: invoiced, subtotal, carry_before, total, carry_after })
 }
 
-fn check_belongs(key: &LineKey, account: &InvoiceAccount, period: &Period) -> Result<()> {
-    if key.organization != account.organization || key.period != period.key {
+fn check_belongs(line: &ChargedLine, account: &InvoiceAccount, period: &Period) -> Result<()> {
+    let key = &line.key;
+    if key.organization != account.organization || key.period > period.key {
         return Err(mismatch(format!("line {key} is not of {} in {}", account.organization, period.key)));
+    }
+    if key.period == period.key && line.before != LineState::default() {
+        return Err(mismatch(format!("part of line {key} was invoiced before its month was over")));
     }
     Ok(())
 }
 
 /// `None` for a line on which nothing was metered.
-fn invoice_line(line: &ChargedLine, version: &PriceListVersion, currency: Currency) -> Result<Option<InvoiceLine>> {
+fn invoice_line(
+    line: &ChargedLine,
+    version: &PriceListVersion,
+    (period, currency): (&Period, Currency),
+) -> Result<Option<InvoiceLine>> {
     if version.currency() != currency {
         return Err(Error::new(
             ErrorCode::CurrencyMismatch,
@@ -166,25 +209,34 @@ fn invoice_line(line: &ChargedLine, version: &PriceListVersion, currency: Curren
         ));
     }
     let price = version.get(&line.key.sku)?.price_in(line.key.band.as_ref())?;
+    verify_line(line.before, price)?;
     verify_line(line.state, price)?;
-    if line.charges.amount != line.state.charged {
+    let charged = line.state.charged.checked_sub(line.before.charged)?;
+    if line.charges.amount != charged {
         return Err(mismatch(format!(
-            "the charges of a line of {} add up to {}, and the line was charged {}",
-            line.key.sku, line.charges.amount, line.state.charged
+            "the charges of a line of {} add up to {}, and the line was charged {charged}",
+            line.key.sku, line.charges.amount
         )));
     }
-    if line.state.quantity.is_zero() && line.charges.count == 0 {
+    let quantity = line.state.quantity.checked_sub(line.before.quantity)?;
+    if quantity.is_zero() && line.charges.count == 0 {
         return Ok(None);
     }
+    let late = (line.key.period < period.key).then_some(Late {
+        period: line.key.period,
+        quantity_before: line.before.quantity,
+        charged_before: line.before.charged,
+    });
     Ok(Some(InvoiceLine {
         project: line.key.project.clone(),
         sku: line.key.sku.clone(),
         band: line.key.band.clone(),
         price_version: line.key.price_version.clone(),
         price: price.text(currency),
-        quantity: line.state.quantity,
+        quantity,
         unit: price.unit,
         charges: line.charges,
+        late,
     }))
 }
 
@@ -222,11 +274,11 @@ impl InvoiceContent {
 
 impl Invoice {
     pub const fn draft(id: InvoiceId, content: InvoiceContent) -> Self {
-        Self { id, state: InvoiceState::Draft, content }
+        Self { id, number: None, state: InvoiceState::Draft, content }
     }
 
     /// Issues a draft once its period has ended: until then charges can still be added.
-    pub fn issue(self, issued_at: Timestamp) -> Result<Self> {
+    pub fn issue(self, number: DocumentNumber, issued_at: Timestamp) -> Result<Self> {
         if self.state != InvoiceState::Draft {
             return Err(self.conflict("issued"));
         }
@@ -240,7 +292,7 @@ impl Invoice {
             ));
         }
         self.content.verify()?;
-        Ok(Self { state: InvoiceState::Issued { issued_at }, ..self })
+        Ok(Self { number: Some(number), state: InvoiceState::Issued { issued_at }, ..self })
     }
 
     pub fn pay(self, paid_at: Timestamp) -> Result<Self> {
@@ -250,10 +302,16 @@ impl Invoice {
         }
     }
 
+    /// For one of which all was credited.
     pub fn void(self, voided_at: Timestamp) -> Result<Self> {
         match self.state {
-            InvoiceState::Issued { issued_at } => Ok(Self { state: InvoiceState::Void { issued_at, voided_at }, ..self }),
-            InvoiceState::Draft | InvoiceState::Paid { .. } | InvoiceState::Void { .. } => Err(self.conflict("voided")),
+            InvoiceState::Issued { issued_at } => {
+                Ok(Self { state: InvoiceState::Void { issued_at, paid_at: None, voided_at }, ..self })
+            }
+            InvoiceState::Paid { issued_at, paid_at } => {
+                Ok(Self { state: InvoiceState::Void { issued_at, paid_at: Some(paid_at), voided_at }, ..self })
+            }
+            InvoiceState::Draft | InvoiceState::Void { .. } => Err(self.conflict("voided")),
         }
     }
 

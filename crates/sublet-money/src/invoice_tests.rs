@@ -18,6 +18,9 @@ fn account(currency: &str) -> InvoiceAccount {
 fn period() -> Period {
     BillingCalendar::new("Europe/Berlin").unwrap().period("2026-03".parse().unwrap()).unwrap()
 }
+fn number() -> DocumentNumber {
+    "INV-2026-000001".parse().unwrap()
+}
 fn nanos(amount: i64) -> Nanos {
     Nanos::new(amount)
 }
@@ -57,7 +60,7 @@ fn line(version: &PriceListVersion, project: &str, sku: &str, count: i64) -> Cha
     };
     let price = version.get(&key.sku).unwrap().price_in(None).unwrap();
     let (amount, state) = rate(LineState::default(), price, quantity(count)).unwrap();
-    ChargedLine { key, state, charges: ChargeSum { count: 1, amount } }
+    ChargedLine { key, before: LineState::default(), state, charges: ChargeSum { count: 1, amount } }
 }
 
 fn busy_month(version: &PriceListVersion) -> Vec<ChargedLine> {
@@ -82,7 +85,7 @@ fn an_invoice_reads_well() {
         .map(|line| if line.state.quantity.is_zero() { ChargedLine { charges: ChargeSum::default(), ..line } } else { line })
         .collect();
     let content = drafted(&lines, &version, -3_500_000);
-    let invoice = Invoice::draft("inv_1".parse().unwrap(), content).issue(period().interval.ends_at).unwrap();
+    let invoice = Invoice::draft("inv_1".parse().unwrap(), content).issue(number(), period().interval.ends_at).unwrap();
     insta::assert_snapshot!(render(&invoice));
 }
 
@@ -139,6 +142,35 @@ proptest! {
         }
     }
 
+    /// Known failures: what came late begins its tiers anew, or is never invoiced.
+    #[test]
+    fn a_month_in_two_invoices_is_what_it_is_in_one(parts in prop::collection::vec(0_i64..200_000_000, 1..8), closed in 0_usize..8) {
+        let version = price_list("EUR");
+        let sku = "device/n2m/h100-sxm";
+        let closed = closed.min(parts.len());
+        let (known, late): (i64, i64) = (parts[..closed].iter().sum(), parts[closed..].iter().sum());
+        let march = line(&version, "proj_1", sku, known);
+        let all = line(&version, "proj_1", sku, known + late);
+        let after = ChargedLine {
+            before: march.state,
+            charges: ChargeSum { count: 1, amount: nanos(all.state.charged.get() - march.state.charged.get()) },
+            ..all.clone()
+        };
+        let april = BillingCalendar::new("Europe/Berlin").unwrap().period("2026-04".parse().unwrap()).unwrap();
+        let first = drafted(&[march], &version, 0);
+        let second = draft(account("EUR"), april, first.carry_after, &[after], &[&version]).unwrap();
+        let one = drafted(&[all], &version, 0);
+        prop_assert_eq!(first.subtotal.get() + second.subtotal.get(), one.subtotal.get());
+        prop_assert_eq!(first.total.get() + second.total.get() - second.carry_after.get(), one.total.get() - one.carry_after.get());
+        let shown = second.lines[0].late.unwrap();
+        prop_assert_eq!((shown.period.to_string(), shown.quantity_before.get()), ("2026-03".to_owned(), known));
+        let naive = line(&version, "proj_1", sku, known).state.charged.get() + line(&version, "proj_1", sku, second.lines[0].quantity.get()).state.charged.get();
+        // As if tiers began anew: dearer where the tiers fall, but for its own rounding.
+        prop_assert!(naive + 1 >= one.subtotal.get());
+        let crosses = known + late > 360_001_000 && known.min(late) > 1_000;
+        prop_assert!(naive > one.subtotal.get() || !crosses);
+    }
+
     #[test]
     fn no_row_is_wider_than_the_page(name in "\\PC{0,200}", model in "[a-zA-Z0-9/._:-]{1,128}", count in 0_i64..i64::MAX / 2_000_000_000) {
         let entries = ["input", "cached_input", "output"]
@@ -172,6 +204,20 @@ fn patching_each_month_alone_drifts_where_the_carry_does_not() {
 }
 
 #[test]
+fn what_came_late_says_so() {
+    let version = price_list("EUR");
+    let sku = "device/n2m/h100-sxm";
+    let (march, all) = (line(&version, "proj_1", sku, 350_000_000), line(&version, "proj_1", sku, 400_000_000));
+    let charges = ChargeSum { count: 1, amount: nanos(all.state.charged.get() - march.state.charged.get()) };
+    let late = ChargedLine { before: march.state, charges, ..all };
+    let april = BillingCalendar::new("Europe/Berlin").unwrap().period("2026-04".parse().unwrap()).unwrap();
+    let of_april = line(&version, "proj_2", "device/n0/cpu", 5_025_250);
+    let of_april = ChargedLine { key: LineKey { period: april.key, ..of_april.key }, ..of_april };
+    let content = draft(account("EUR"), april, Nanos::ZERO, &[late, of_april], &[&version]).unwrap();
+    insta::assert_snapshot!(render_draft(&content));
+}
+
+#[test]
 fn broken_books_give_no_invoice() {
     let version = price_list("EUR");
     let good = line(&version, "proj_1", "tokens/output/sublet-mini", 1_000);
@@ -183,15 +229,18 @@ fn broken_books_give_no_invoice() {
     patched.charges.amount = nanos(1);
     let mut foreign = good.clone();
     foreign.key.organization = "org_2".parse().unwrap();
-    let mut late = good.clone();
-    late.key.period = "2026-02".parse().unwrap();
+    let mut future = good.clone();
+    future.key.period = "2026-04".parse().unwrap();
+    let mut begun = good.clone();
+    begun.before = begun.state;
     let mut unpriced = good.clone();
     unpriced.key.price_version = PriceVersion("0".into());
     for (lines, reason) in [
         (vec![lost_charge], "charges of a line"),
         (vec![patched], "was charged 0.000000001 but costs"),
         (vec![foreign], "is not of org_1"),
-        (vec![late], "is not of org_1 in 2026-03"),
+        (vec![future], "is not of org_1 in 2026-03"),
+        (vec![begun], "before its month was over"),
         (vec![unpriced], "was not given"),
         (vec![good.clone(), good], "there twice"),
     ] {
@@ -208,12 +257,13 @@ fn an_issued_invoice_only_moves_forward() {
     let ends_at = period().interval.ends_at;
     let invoice = Invoice::draft("inv_1".parse().unwrap(), drafted(&busy_month(&version), &version, 0));
     let early = Timestamp::from_micros(ends_at.micros() - 1);
-    assert_eq!(invoice.clone().issue(early).unwrap_err().code(), ErrorCode::Conflict, "the period still runs");
+    assert_eq!(invoice.clone().issue(number(), early).unwrap_err().code(), ErrorCode::Conflict, "the period still runs");
     assert!(invoice.clone().pay(ends_at).is_err() && invoice.clone().void(ends_at).is_err());
-    let issued = invoice.issue(ends_at).unwrap();
-    assert!(issued.clone().issue(ends_at).is_err());
+    let issued = invoice.issue(number(), ends_at).unwrap();
+    assert!(issued.clone().issue(number(), ends_at).is_err());
     let paid = issued.clone().pay(ends_at).unwrap();
-    assert!(paid.clone().void(ends_at).is_err() && paid.pay(ends_at).is_err());
+    assert!(paid.clone().pay(ends_at).is_err());
+    assert_eq!(paid.void(ends_at).unwrap().state.as_str(), "void");
     assert_eq!(issued.void(ends_at).unwrap().state.as_str(), "void");
 }
 

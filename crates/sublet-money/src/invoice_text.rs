@@ -10,6 +10,11 @@ use crate::sku::{PricingUnit, Quantity};
 /// Columns of a rendered invoice.
 pub const WIDTH_COLUMNS: usize = 80;
 const INDENT: &str = "    ";
+/// What a document ends with.
+const DRAFT: &str = "Drawn from the account's credit as it is used. The month is not closed.";
+const DRAWN: &str = "Drawn from the account's credit as it was used; nothing is left to pay.";
+const UNPAID: &str = "The account's credit did not cover all of this; the rest is to be paid.";
+const VOID: &str = "All of this was credited; nothing is to be paid.";
 
 /// Renders an invoice. The text is a function of the invoice alone.
 pub fn render(invoice: &Invoice) -> String {
@@ -23,25 +28,28 @@ pub fn render(invoice: &Invoice) -> String {
 pub fn render_draft(content: &InvoiceContent) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_document(&mut text, "INVOICE DRAFT", content);
+    let _ = write_document(&mut text, ("INVOICE DRAFT", DRAFT), content);
     text
 }
 
 fn write_invoice(out: &mut String, invoice: &Invoice) -> fmt::Result {
-    let title = match invoice.state {
-        InvoiceState::Draft => format!("INVOICE DRAFT  {}", invoice.id),
-        InvoiceState::Issued { issued_at } => format!("INVOICE  {}  issued {}", invoice.id, day(issued_at)),
-        InvoiceState::Paid { issued_at, .. } => format!("INVOICE  {}  issued {}, paid", invoice.id, day(issued_at)),
-        InvoiceState::Void { issued_at, .. } => format!("INVOICE  {}  issued {}, VOID", invoice.id, day(issued_at)),
+    let name = invoice.number.map_or_else(|| invoice.id.to_string(), |number| number.to_string());
+    let (title, end) = match invoice.state {
+        InvoiceState::Draft => (format!("INVOICE DRAFT  {name}"), DRAFT),
+        InvoiceState::Issued { issued_at } => (format!("INVOICE  {name}  issued {}", day(issued_at)), UNPAID),
+        InvoiceState::Paid { issued_at, paid_at } => {
+            (format!("INVOICE  {name}  issued {}, paid {}", day(issued_at), day(paid_at)), DRAWN)
+        }
+        InvoiceState::Void { issued_at, .. } => (format!("INVOICE  {name}  issued {}, VOID", day(issued_at)), VOID),
     };
-    write_document(out, &title, &invoice.content)
+    write_document(out, (&title, end), &invoice.content)
 }
 
 fn day(instant: sublet_core::Timestamp) -> String {
     instant.to_string().chars().take_while(|c| *c != 'T').collect()
 }
 
-fn write_document(out: &mut String, title: &str, content: &InvoiceContent) -> fmt::Result {
+fn write_document(out: &mut String, (title, end): (&str, &str), content: &InvoiceContent) -> fmt::Result {
     let account = &content.account;
     let rule = "-".repeat(WIDTH_COLUMNS);
     writeln!(out, "{title}")?;
@@ -73,7 +81,7 @@ fn write_document(out: &mut String, title: &str, content: &InvoiceContent) -> fm
         write_amount(out, "Rounding, carried to the next invoice", &nine_decimals(content.carry_after), account.currency)?;
     }
     write_amount(out, "TOTAL", &minor_decimals(content.total, account.currency), account.currency)?;
-    writeln!(out, "Drawn from prepaid credit as it was used; nothing is left to pay.")
+    writeln!(out, "{end}")
 }
 
 /// An instant without its microseconds: period boundaries are whole seconds.
@@ -88,6 +96,10 @@ fn write_line(out: &mut String, line: &InvoiceLine, currency: Currency) -> fmt::
     let noun = if line.charges.count == 1 { "charge" } else { "charges" };
     let counted = format!("{INDENT}{} in {} {noun}", quantity_text(line.quantity, line.unit), grouped(line.charges.count));
     writeln!(out, "{counted}")?;
+    if let Some(late) = line.late {
+        let before = quantity_text(late.quantity_before, line.unit);
+        write_wrapped(out, INDENT, &format!("used in {}, known after it was closed; {before} were invoiced before", late.period))?;
+    }
     let price = format!("{INDENT}at {}", line.price);
     let room = width.saturating_sub(price.chars().count() + 4);
     if amount.len() < room {

@@ -8,14 +8,14 @@
 //! line add up to the line exactly, for any price model. Debits equal credits by construction:
 //! an entry consists of transfers.
 //!
-//! Deliberately absent: taxes, contracts, credit notes and receivables (they come with postpaid
-//! billing), identifiers and instants made here (callers bring them), any text for the wire.
+//! Deliberately absent: taxes and contracts, identifiers and instants made here (callers bring them), any text for the wire.
 #![deny(clippy::float_arithmetic, clippy::as_conversions)]
 
 pub mod account;
 pub mod balance;
 pub mod canonical;
 pub mod cost;
+pub mod document;
 pub mod explanation;
 pub mod export;
 pub mod invoice;
@@ -25,6 +25,7 @@ pub mod posting;
 pub mod price_book;
 pub mod price_model;
 pub mod rating;
+pub mod receivable;
 pub mod repricing;
 pub mod sku;
 pub mod starter;

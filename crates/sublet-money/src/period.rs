@@ -44,6 +44,11 @@ impl PeriodKey {
     pub const fn month(self) -> i8 {
         self.month
     }
+    /// The month after this one.
+    pub fn next(self) -> Result<Self> {
+        let next = if self.month == 12 { Self { year: self.year + 1, month: 1 } } else { Self { month: self.month + 1, ..self } };
+        if next.year > YEAR_MAX { Err(outside()) } else { Ok(next) }
+    }
 }
 
 impl fmt::Display for PeriodKey {

@@ -233,6 +233,10 @@ impl Quantity {
             .map(Self)
             .ok_or_else(|| Error::new(ErrorCode::AmountOverflow, "a quantity left the range of 64-bit integers"))
     }
+    /// What is left after taking `other` away; an error if that is more.
+    pub fn checked_sub(self, other: Self) -> Result<Self> {
+        Self::new(self.0.saturating_sub(other.0))
+    }
 }
 
 impl<'de> Deserialize<'de> for Quantity {

@@ -3,6 +3,7 @@
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ChargeId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
+use sublet_money::invoice;
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, LineState};
 use sublet_money::sku::{Quantity, SkuName};
@@ -27,7 +28,10 @@ pub struct Charge {
     pub amount: Nanos,
     pub currency: Currency,
     pub price_version: PriceVersion,
+    /// The month of the use: the line's.
     pub period: PeriodKey,
+    /// The month in whose invoice it is, where its own was closed before it came.
+    pub billed_in: Option<PeriodKey>,
     /// `None` outside of all bands of the price.
     pub band: Option<BandName>,
     /// The line before this charge: with it the charge can be computed again.
@@ -58,6 +62,7 @@ fn from_row(row: &Row) -> Result<Charge> {
         currency: row.parse()?,
         price_version: PriceVersion(row.text()?.into()),
         period: row.parse()?,
+        billed_in: Some(row.string()?).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?,
         band: band(row.text()?)?,
         before: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
         occurred_at: row.time()?,
@@ -79,6 +84,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
             charge.currency.as_str(),
             charge.price_version.0.to_string(),
             charge.period.to_string(),
+            charge.billed_in.map_or_else(String::new, |period| period.to_string()),
             band_text(charge.band.as_ref()),
             charge.before.quantity.get(),
             charge.before.charged,
@@ -90,7 +96,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
     let rows: Vec<_> = charges.iter().map(row).collect();
     let prefix =
         "INSERT INTO charges (id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version,
-             period, band, quantity_before, charged_before, occurred_at, posted_at) VALUES ";
+             period, billed_in, band, quantity_before, charged_before, occurred_at, posted_at) VALUES ";
     tx.insert_many(prefix, "", &rows).await?;
     Ok(())
 }
@@ -98,7 +104,7 @@ pub async fn insert(tx: &mut Tx, charges: &[Charge]) -> Result<()> {
 pub async fn find(tx: &mut Tx, scope: &Scope, id: &ChargeId) -> Result<Option<Charge>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, billed_in, band,
                  quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE id = $1",
             params![id.as_str()],
         )
@@ -111,7 +117,7 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &ChargeId) -> Result<Option<Ch
 pub async fn list_of(tx: &mut Tx, source: &str, limit: i64) -> Result<Vec<Charge>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
+            "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, billed_in, band,
                  quantity_before, charged_before, occurred_at, posted_at FROM charges WHERE source = $1 ORDER BY id LIMIT $2",
             params![source, limit],
         )
@@ -130,7 +136,7 @@ pub async fn list(tx: &mut Tx, scope: &Scope, page: &PageRequest) -> Result<Page
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, band,
+        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, billed_in, band,
              quantity_before, charged_before, occurred_at, posted_at FROM charges
          WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)",
         "id",
@@ -188,40 +194,108 @@ pub async fn set_line_states(tx: &mut Tx, lines: &[(&LineKey, LineState)]) -> Re
     Ok(())
 }
 
-/// A line of a period: what an invoice shows.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredLine {
-    pub project: ProjectId,
-    pub price_version: PriceVersion,
-    pub sku: SkuName,
-    pub band: Option<BandName>,
-    pub state: LineState,
+/// Most lines of one invoice.
+fn lines_max() -> i64 {
+    i64::try_from(invoice::LINES_MAX).unwrap_or(i64::MAX)
 }
 
-/// Most lines of one invoice.
-pub const LINES_MAX: i64 = 100_000;
-
 /// All lines of an organization's period.
-pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<StoredLine>> {
+pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<(LineKey, LineState)>> {
     let rows = tx
         .fetch_all(
-            "SELECT project_id, price_version, sku, band, quantity, charged FROM charge_lines
-             WHERE organization_id = $1 AND period = $2 ORDER BY project_id, sku, price_version, band LIMIT $3",
-            params![organization.as_str(), period.to_string(), LINES_MAX],
+            "SELECT project_id, period, price_version, sku, band, quantity, charged FROM charge_lines
+             WHERE organization_id = $1 AND period = $2 LIMIT $3",
+            params![organization.as_str(), period.to_string(), lines_max()],
+        )
+        .await?;
+    rows.iter().map(|row| line(organization, row)).collect()
+}
+
+fn line(organization: &OrganizationId, row: &Row) -> Result<(LineKey, LineState)> {
+    let mut row = row.reader();
+    let key = LineKey {
+        organization: organization.clone(),
+        project: row.parse()?,
+        period: row.parse()?,
+        price_version: PriceVersion(row.text()?.into()),
+        sku: row.parse()?,
+        band: band(row.text()?)?,
+    };
+    Ok((key, LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? }))
+}
+
+/// What the charges of a line that are in one invoice add up to, straight from the charges.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinePart {
+    pub key: LineKey,
+    pub charges: i64,
+    pub sum: LineState,
+}
+
+/// All that is invoiced in a month: its own lines, and the parts of closed months that came late. One more than
+/// [`invoice::LINES_MAX`] if there are more.
+pub async fn list_parts(tx: &mut Tx, organization: &OrganizationId, month: PeriodKey) -> Result<Vec<LinePart>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, period, price_version, sku, band, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
+             FROM charges WHERE organization_id = $1 AND period = $2 AND billed_in = ''
+             GROUP BY project_id, period, price_version, sku, band
+             UNION ALL
+             SELECT project_id, period, price_version, sku, band, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
+             FROM charges WHERE organization_id = $1 AND billed_in = $2 AND billed_in <> ''
+             GROUP BY project_id, period, price_version, sku, band
+             LIMIT $3",
+            params![organization.as_str(), month.to_string(), lines_max() + 1],
         )
         .await?;
     rows.iter()
         .map(|row| {
             let mut row = row.reader();
-            Ok(StoredLine {
+            let key = LineKey {
+                organization: organization.clone(),
                 project: row.parse()?,
+                period: row.parse()?,
                 price_version: PriceVersion(row.text()?.into()),
                 sku: row.parse()?,
                 band: band(row.text()?)?,
-                state: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
+            };
+            Ok(LinePart {
+                key,
+                charges: row.int()?,
+                sum: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
             })
         })
         .collect()
+}
+
+/// What the charges of a closed month's line add up to that came late and are in invoices from a month on; all that
+/// came late if none is named.
+pub async fn sum_late(tx: &mut Tx, key: &LineKey, from: Option<PeriodKey>) -> Result<LineState> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(quantity), 0) AS BIGINT), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
+             WHERE organization_id = $1 AND period = $2 AND project_id = $3 AND sku = $4 AND price_version = $5 AND band = $6
+                 AND billed_in <> '' AND billed_in >= $7",
+            params![
+                key.organization.as_str(),
+                key.period.to_string(),
+                key.project.as_str(),
+                key.sku.to_string(),
+                key.price_version.0.to_string(),
+                band_text(key.band.as_ref()),
+                from.map_or_else(String::new, |month| month.to_string())
+            ],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok(LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? })
+}
+
+/// The first month in which an organization was charged anything.
+pub async fn first_period(tx: &mut Tx, organization: &OrganizationId) -> Result<Option<PeriodKey>> {
+    let row =
+        tx.fetch_one("SELECT MIN(period) FROM charge_lines WHERE organization_id = $1", params![organization.as_str()]).await?;
+    row.reader().optional_parse()
 }
 
 /// What one event used, and what it was charged.
@@ -263,11 +337,12 @@ pub async fn list_uses(
     Ok(uses)
 }
 
-/// The sum of an organization's charges in a period, straight from the charges: a second way to the invoice's total.
+/// The sum of the charges that are invoiced in a period, straight from the charges: a second way to the invoice's total.
 pub async fn period_total(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<(i64, Nanos)> {
     let row = tx
         .fetch_one(
-            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges WHERE organization_id = $1 AND period = $2",
+            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
+             WHERE organization_id = $1 AND ((period = $2 AND billed_in = '') OR billed_in = $2)",
             params![organization.as_str(), period.to_string()],
         )
         .await?;
@@ -366,21 +441,8 @@ pub async fn list_all_lines(tx: &mut Tx, organization: &OrganizationId) -> Resul
         .fetch_all(
             "SELECT project_id, period, price_version, sku, band, quantity, charged FROM charge_lines
              WHERE organization_id = $1 ORDER BY period, project_id, sku, price_version, band LIMIT $2",
-            params![organization.as_str(), LINES_MAX],
+            params![organization.as_str(), lines_max()],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            let mut row = row.reader();
-            let key = LineKey {
-                organization: organization.clone(),
-                project: row.parse()?,
-                period: row.parse()?,
-                price_version: PriceVersion(row.text()?.into()),
-                sku: row.parse()?,
-                band: band(row.text()?)?,
-            };
-            Ok((key, LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? }))
-        })
-        .collect()
+    rows.iter().map(|row| line(organization, row)).collect()
 }

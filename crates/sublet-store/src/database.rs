@@ -28,6 +28,9 @@ const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const STATEMENT_CACHE: usize = 256;
 
+/// How long the writes that run may take to end before somebody who waits for them gives up.
+const EARLIER_WRITES_WAIT: &str = "SET LOCAL statement_timeout = '10s'";
+
 /// Where the data is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreConfig {
@@ -140,6 +143,21 @@ impl Store {
         let value = work(&context, &mut tx).await;
         tx.rollback().await.ok();
         value
+    }
+
+    /// Waits until every write that began before has ended.
+    ///
+    /// A write that did not see what another did counts as earlier, and may be committed later. Whoever adds up what a
+    /// write closed waits for those first. An error if it takes too long: some write hangs.
+    pub async fn earlier_writes_ended(&self) -> Result<()> {
+        // On SQLite one write comes after the other.
+        let Backend::Postgres(pool) = &self.backend else { return Ok(()) };
+        // Such a snapshot is given once no running write can have anything to say about it any more.
+        let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE";
+        let mut tx = Tx(Engine::Postgres(pool.begin_with(begin).await.map_err(failure)?));
+        tx.execute(EARLIER_WRITES_WAIT, &[]).await?;
+        tx.fetch_all("SELECT 1", &[]).await?;
+        tx.rollback().await
     }
 
     /// A cheap round trip: is the database there?

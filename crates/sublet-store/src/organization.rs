@@ -90,6 +90,11 @@ pub async fn set_consent(tx: &mut Tx, id: &OrganizationId, data: &DataConsent) -
     Ok(())
 }
 
+/// Whether there are any.
+pub async fn exist(tx: &mut Tx) -> Result<bool> {
+    Ok(tx.fetch_optional("SELECT id FROM organizations LIMIT 1", &[]).await?.is_some())
+}
+
 /// All organizations, or those of one class: for the operator only.
 pub async fn list(tx: &mut Tx, class: Option<OrganizationClass>, page: &PageRequest) -> Result<Page<Organization>> {
     let (key, limit) = page.keyset();

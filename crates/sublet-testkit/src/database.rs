@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
-use sublet_cloud::{Actor, Cloud};
+use sublet_cloud::{Actor, Cloud, CloudSettings};
 use sublet_core::{Currency, Timestamp};
 use sublet_store::{Store, StoreConfig};
 
@@ -52,7 +52,13 @@ impl TestCloud {
 
     /// Another process on the same database.
     pub async fn another(&self, seed: u64) -> Cloud {
-        open(&self.database.config, self.clock.clone(), seed).await
+        self.with(seed, CloudSettings::default()).await
+    }
+
+    /// Another process on the same database, with settings.
+    pub async fn with(&self, seed: u64, settings: CloudSettings) -> Cloud {
+        let store = Store::open(&self.database.config).await.expect("the database opens");
+        Cloud::open_with(store, mint(self.clock.clone(), seed), settings).await.expect("the cloud opens")
     }
 
     pub fn now(&self) -> Timestamp {

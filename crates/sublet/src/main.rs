@@ -3,6 +3,7 @@
 //! This crate alone reads the environment and the command line and makes real time and
 //! randomness; everything else is given what it needs.
 
+mod ahead_clock;
 mod blob_folder;
 mod data_directory;
 mod demo;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
+use sublet_cloud::billing::CLOSE_AFTER;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
@@ -83,6 +85,21 @@ struct UpArguments {
         env = "SUBLET_KEEP_RESPONSES_DAYS"
     )]
     keep_responses_days: u32,
+    /// Create a cloud whose time an operator can put forward (`sublet clock set`); for evaluation, never for real money
+    #[arg(long, env = "SUBLET_TEST_CLOCK")]
+    test_clock: bool,
+    /// How many hours after its end a month is closed and its invoice issued
+    #[arg(
+        long,
+        value_name = "HOURS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(0..=240),
+        env = "SUBLET_CLOSE_AFTER_HOURS"
+    )]
+    close_after_hours: u32,
+    /// Close months although nobody looked for them for more than 35 days: this cloud was off, and its clock is right
+    #[arg(long)]
+    resume_billing: bool,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -180,6 +197,9 @@ fn main() -> ExitCode {
                 file_limits: up.file_limits.limits(),
                 responses_kept_for: days(up.keep_responses_days),
                 clock_skew: DurationMs::from_millis(up.test_clock_skew_ms),
+                test_clock: up.test_clock,
+                close_after: DurationMs::from_hours(i64::from(up.close_after_hours)),
+                resume_billing: up.resume_billing,
             };
             finish(serve(&options, &After::Serve))
         }
@@ -195,6 +215,9 @@ fn main() -> ExitCode {
                 file_limits: FileLimits::default(),
                 responses_kept_for: days(KEPT_DAYS),
                 clock_skew: DurationMs::ZERO,
+                test_clock: false,
+                close_after: CLOSE_AFTER,
+                resume_billing: false,
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

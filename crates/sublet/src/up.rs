@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use sublet_cloud::Cloud;
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
+use sublet_cloud::clock::clock_of;
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
@@ -15,11 +15,12 @@ use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
+use sublet_cloud::{Cloud, CloudSettings, TestClock};
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
 use sublet_core::tokenizer::Tokenizers;
-use sublet_core::{Clock, Currency, DurationMs, Error, IdMint, Result, Rng};
+use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
@@ -28,6 +29,7 @@ use sublet_store::{Store, StoreConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::ahead_clock::AheadClock;
 use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
 use crate::process::CloudProcess;
@@ -68,6 +70,12 @@ pub struct UpOptions {
     pub responses_kept_for: DurationMs,
     /// How wrong this machine's clock is made; zero but for diagnosis.
     pub clock_skew: DurationMs,
+    /// A cloud whose time an operator can put forward.
+    pub test_clock: bool,
+    /// How long after its end a month is closed.
+    pub close_after: DurationMs,
+    /// Months are closed although the last look for them was long ago.
+    pub resume_billing: bool,
 }
 
 /// A running cloud.
@@ -90,6 +98,8 @@ pub struct RunningCloud {
     /// Keeps the clock that processes share, where they share one.
     timekeeper: Option<JoinHandle<()>>,
     batch_reconciler: JoinHandle<()>,
+    /// Closes months.
+    billing: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -105,9 +115,11 @@ impl RunningCloud {
         };
         let store = Store::open(&config).await?;
         let ProcessClock { clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
+        let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let cloud = Cloud::open(store, ids.clone()).await?;
+        let settings = CloudSettings { close_after: options.close_after, resume_billing: options.resume_billing, test_clock };
+        let cloud = Cloud::open_with(store, ids.clone(), settings).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
@@ -138,8 +150,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let (following, stopped) = (cloud.clone(), stop.subscribe());
-        let follower = tokio::spawn(async move { following.run_follower(stopped).await });
+        let (follower, billing) = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -158,6 +169,7 @@ impl RunningCloud {
             follower,
             timekeeper,
             batch_reconciler,
+            billing,
             _data: data,
         })
     }
@@ -172,6 +184,7 @@ impl RunningCloud {
             ("reconciler", self.reconciler),
             ("follower", self.follower),
             ("batches", self.batch_reconciler),
+            ("billing", self.billing),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -203,6 +216,29 @@ impl RunningCloud {
         }
         tracing::warn!("jobs were still running when the cloud stopped; they are settled at the next start");
     }
+}
+
+/// What the cloud does by itself: it follows what other processes change, and closes months.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> (JoinHandle<()>, JoinHandle<()>) {
+    let (following, billing) = (cloud.clone(), cloud.clone());
+    let (follow_until, bill_until) = (stop.subscribe(), stop.subscribe());
+    let follower = tokio::spawn(async move { following.run_follower(follow_until).await });
+    (follower, tokio::spawn(async move { billing.run_billing(bill_until).await }))
+}
+
+/// The clock as it is, or one that can be put forward: whichever this cloud has had from the start.
+async fn with_test_clock(
+    store: &Store,
+    clock: Arc<dyn Clock>,
+    options: &UpOptions,
+) -> Result<(Arc<dyn Clock>, Option<Arc<dyn TestClock>>)> {
+    if options.test_clock && options.database.is_some() {
+        return Err(Error::new(ErrorCode::Usage, "a test clock is for a cloud of one process, in one data directory")
+            .alternative("leave --database out"));
+    }
+    let Some(ahead) = clock_of(store, options.test_clock).await? else { return Ok((clock, None)) };
+    let ahead_clock = Arc::new(AheadClock::new(clock, ahead));
+    Ok((Arc::<AheadClock>::clone(&ahead_clock), Some(ahead_clock)))
 }
 
 /// Opens the sandbox of this machine, and compute over it.

@@ -15,7 +15,9 @@ use crate::audit::{AuditEntry, AuditListQuery};
 use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
+use crate::clock::{Clock, SetClock};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
+use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::file::{File, FileListQuery};
 use crate::health::Health;
@@ -278,6 +280,9 @@ impl Client {
     pub fn invoice(&self, id: &InvoiceId) -> Result<Invoice> {
         self.call(Operation::GetInvoice, &[id.as_str()]).json()
     }
+    pub fn credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
+        self.call(Operation::ListCreditNotes, &[]).query(query).json()
+    }
 }
 
 /// Whose limits a path names.
@@ -295,6 +300,24 @@ impl Client {
     }
     pub fn create_organization(&self, body: &CreateOrganization, key: &IdempotencyKey) -> Result<CreatedOrganization> {
         self.call(Operation::CreateOrganization, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_invoices(&self, query: &InvoiceListQuery) -> Result<List<Invoice>> {
+        self.call(Operation::OperatorListInvoices, &[]).query(query).json()
+    }
+    pub fn any_invoice(&self, id: &InvoiceId) -> Result<Invoice> {
+        self.call(Operation::OperatorGetInvoice, &[id.as_str()]).json()
+    }
+    pub fn create_credit_note(&self, of: &InvoiceId, body: &CreateCreditNote, key: &IdempotencyKey) -> Result<CreditNote> {
+        self.call(Operation::CreateCreditNote, &[of.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
+        self.call(Operation::OperatorListCreditNotes, &[]).query(query).json()
+    }
+    pub fn clock(&self) -> Result<Clock> {
+        self.call(Operation::GetClock, &[]).json()
+    }
+    pub fn set_clock(&self, body: &SetClock) -> Result<Clock> {
+        self.call(Operation::SetClock, &[]).body(body).json()
     }
     pub fn grant_credit(&self, to: &OrganizationId, body: &CreateCreditGrant, key: &IdempotencyKey) -> Result<CreditGrant> {
         self.call(Operation::GrantCredit, &[to.as_str()]).body(body).idempotency_key(key).json()

@@ -7,7 +7,9 @@ use crate::audit::{AuditEntry, AuditListQuery};
 use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
+use crate::clock::{Clock, SetClock};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
+use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
@@ -169,6 +171,7 @@ routes! {
     ListInvoices         = Get  "/v1/organization/billing/invoices"      .open(Admin, "The organization's invoices.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").takes::<DraftInvoice>().gives::<Invoice>();
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
+    ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
     // ---- The cloud: operator keys ---------------------------------------------------------
@@ -177,6 +180,10 @@ routes! {
     OperatorGetOrganization = Get "/operator/v1/organizations/{id}"     .open(Operator, "One organization.").gives::<Organization>();
     GrantCredit        = Post "/operator/v1/organizations/{id}/credits" .open(Operator, "Grants an organization credit.").creates().takes::<CreateCreditGrant>().gives::<CreditGrant>();
     OperatorGetCredits = Get  "/operator/v1/organizations/{id}/credits" .open(Operator, "Where an organization's money is.").gives::<CreditBalance>();
+    OperatorListInvoices = Get "/operator/v1/invoices"                  .open(Operator, "Every invoice.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
+    OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
+    CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
+    OperatorListCreditNotes = Get "/operator/v1/credit_notes"           .open(Operator, "Every credit note.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();
     ListDevices        = Get  "/operator/v1/devices"                    .open(Operator, "Every device and what it does.").query::<DeviceListQuery>().gives::<List<Device>>();
     CordonDevice       = Post "/operator/v1/devices/{id}/cordon"        .open(Operator, "Keeps a device out of sale; a running lease goes on.").gives::<Device>();
@@ -213,5 +220,7 @@ routes! {
     GetEarnings        = Get  "/operator/v1/reports/earnings"           .open(Operator, "What was earned, by organization and thing.").query::<UsageQuery>().gives::<Earnings>();
     GetMargins         = Get  "/operator/v1/reports/margins"            .open(Operator, "What was bought from suppliers, and what stays of what it was sold for.").query::<UsageQuery>().gives::<Margins>();
     ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();
+    GetClock           = Get  "/operator/v1/clock"                      .open(Operator, "What time it is in the cloud.").gives::<Clock>();
+    SetClock           = Put  "/operator/v1/clock"                      .open(Operator, "Puts a test clock forward, and closes the months that are over then.").takes::<SetClock>().gives::<Clock>();
     OperatorGetWhy     = Get  "/operator/v1/why/{id}"                   .open(Operator, "The rule and the numbers behind any object.").gives::<Why>();
 }

@@ -9,6 +9,7 @@ use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
 use sublet_core::id::{JobId, OrganizationId, ProjectId, RequestId};
 
+use super::credit_note::CreditNoteCommand;
 use super::invoice::InvoiceCommand;
 use super::limit::LimitCommand;
 use super::usage::quantity;
@@ -26,6 +27,9 @@ pub enum BillingCommand {
     /// Drafts and issued bills
     #[command(subcommand)]
     Invoices(InvoiceCommand),
+    /// What was taken back of issued bills
+    #[command(subcommand)]
+    CreditNotes(CreditNoteCommand),
     /// Spend limits
     #[command(subcommand)]
     Limits(LimitCommand),
@@ -89,6 +93,7 @@ impl BillingCommand {
         match self {
             Self::Credits(command) => command.run(context),
             Self::Invoices(command) => command.run(context),
+            Self::CreditNotes(command) => command.run(context),
             Self::Limits(command) => command.run(context),
             Self::Charges { project, request, job, page } => {
                 let order = page.order();

@@ -5,7 +5,7 @@ use sublet_api::invoice::{DraftInvoice, Invoice, InvoiceLine, InvoiceListQuery, 
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
-use sublet_core::id::InvoiceId;
+use sublet_core::id::{InvoiceId, OrganizationId};
 
 use super::price::rate;
 use super::usage::quantity;
@@ -25,9 +25,23 @@ pub enum InvoiceCommand {
         at: Option<Rfc3339>,
     },
     /// Show one bill
-    Show { id: InvoiceId },
+    Show {
+        id: InvoiceId,
+        /// Of any organization (operator)
+        #[arg(long)]
+        any: bool,
+    },
     /// List bills
     List {
+        /// Of every organization (operator)
+        #[arg(long)]
+        all: bool,
+        /// Of one organization (operator, with --all)
+        #[arg(long, value_name = "ORGANIZATION", requires = "all")]
+        of: Option<OrganizationId>,
+        /// With this number, such as INV-2026-000001
+        #[arg(long)]
+        number: Option<String>,
         /// draft, issued, paid or void
         #[arg(long, value_parser = word::<InvoiceStatus>)]
         status: Option<InvoiceStatus>,
@@ -44,14 +58,22 @@ impl InvoiceCommand {
                 let invoice = client.draft_invoice(&DraftInvoice { at })?;
                 context.show_text(&invoice, text)
             }
-            Self::Show { id } => {
-                let invoice = client.invoice(&id)?;
+            Self::Show { id, any } => {
+                let invoice = if any { client.any_invoice(&id)? } else { client.invoice(&id)? };
                 context.show_text(&invoice, text)
             }
-            Self::List { status, page } => {
+            Self::List { all, of, number, status, page } => {
                 let order = page.order();
-                let query = InvoiceListQuery { status, limit: page.limit, after: page.after, before: None, order };
-                let list = client.invoices(&query)?;
+                let query = InvoiceListQuery {
+                    status,
+                    organization: of,
+                    number,
+                    limit: page.limit,
+                    after: page.after,
+                    before: None,
+                    order,
+                };
+                let list = if all { client.all_invoices(&query)? } else { client.invoices(&query)? };
                 show_page(context, &list, table)
             }
         }
@@ -68,7 +90,7 @@ fn text(invoice: &Invoice, style: Style) -> String {
         ("time zone", Cell::text(&invoice.time_zone)),
     ]);
     let lines = Table::new(
-        ["project", "what", "meter", "tier", "notice", "band", "quantity", "price", "charges", "amount"],
+        ["project", "what", "meter", "tier", "notice", "band", "late from", "quantity", "price", "charges", "amount"],
         "nothing was used",
     )
     .rows(invoice.lines.iter().map(line));
@@ -77,11 +99,13 @@ fn text(invoice: &Invoice, style: Style) -> String {
         ("carried over", Cell::number(render::money(&invoice.carried))),
         ("rounding", Cell::number(render::money(&invoice.rounding))),
         ("total", Cell::number(render::money(&invoice.total))),
+        ("credited", Cell::number(render::money(&invoice.credited))),
+        ("still to pay", Cell::number(render::money(&invoice.amount_due))),
     ]);
     format!("{}\n{}\n{}", head.render(style), lines.render(style), foot.render(style))
 }
 
-fn line(line: &InvoiceLine) -> [Cell; 10] {
+fn line(line: &InvoiceLine) -> [Cell; 11] {
     let currency = line.amount.currency;
     let price = match line.unit_amount {
         Some(amount) => rate(&Money { amount, currency }, line.meter, line.unit_per),
@@ -94,6 +118,7 @@ fn line(line: &InvoiceLine) -> [Cell; 10] {
         Cell::text(line.service_tier.map_or(NOTHING, |tier| tier.as_str())),
         Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
         Cell::text(line.band.as_deref().unwrap_or(NOTHING)),
+        Cell::text(line.late.as_ref().map_or(NOTHING, |late| &late.period)),
         Cell::number(quantity(line.meter, line.quantity)),
         Cell::number(price),
         Cell::number(line.charges),
@@ -110,7 +135,8 @@ fn table(invoices: &[Invoice]) -> Table {
             Cell::text(render::instant(invoice.period_start.0)),
             Cell::text(render::instant(invoice.period_end.0)),
             Cell::number(render::money(&invoice.total)),
+            Cell::number(render::money(&invoice.amount_due)),
         ]
     });
-    Table::new(["invoice", "number", "status", "from", "until before", "total"], "no invoices yet").rows(rows)
+    Table::new(["invoice", "number", "status", "from", "until before", "total", "still to pay"], "no invoices yet").rows(rows)
 }

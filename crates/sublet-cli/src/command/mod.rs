@@ -6,6 +6,8 @@ pub mod batch;
 pub mod billing;
 pub mod capacity;
 pub mod chat;
+pub mod clock;
+pub mod credit_note;
 pub mod device;
 pub mod explain;
 pub mod file;
@@ -106,6 +108,9 @@ pub enum Command {
     /// The books (operator)
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// What time it is in the cloud; a test clock can be put forward (operator)
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// What an error code means and what to do
     Explain(explain::ExplainArgs),
 }
@@ -138,6 +143,7 @@ impl Command {
             Self::Capacity => capacity::run(context),
             Self::Devices(command) => command.run(context),
             Self::Ledger(command) => command.run(context),
+            Self::Clock(command) => command.run(context),
             Self::Explain(args) => args.run(context),
         }?;
         Ok(ExitStatus::OK)

@@ -259,6 +259,23 @@ fn a_grant_travels_with_everything_that_was_said() {
 }
 
 #[test]
+fn a_credit_note_is_in_the_currency_of_its_invoice() {
+    let cloud = Cloud::start();
+    cloud
+        .gives("GET /operator/v1/invoices/inv_1", object::issued_invoice())
+        .gives("POST /operator/v1/invoices/inv_1/credit_notes", object::credit_note());
+    let words = ["billing", "credit-notes", "create", "inv_1", "0.02", "--kind", "paid", "--reason", "slow answers"];
+    let printed = Terminal::at(cloud.url()).run(&words);
+    assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+    let asked = cloud.asked();
+    assert_eq!(asked[1].body, json!({"amount": object::eur("0.02"), "kind": "paid", "reason": "slow answers"}));
+    assert!(asked[1].header("idempotency-key").is_some());
+    let wrong =
+        Terminal::at(cloud.url()).run(&["billing", "credit-notes", "create", "inv_1", "2 USD", "--kind", "paid", "--reason", "x"]);
+    assert_eq!(wrong.status, ExitStatus(2), "{}", wrong.err);
+}
+
+#[test]
 fn a_secret_is_printed_alone_so_that_it_can_be_piped() {
     let cloud = Cloud::start();
     let mut created = object::key();

@@ -68,7 +68,26 @@ pub fn invoice() -> Value {
              "amount": eur("0.000025")},
         ],
         "subtotal": eur("0.0740986"), "carried": eur("0"), "rounding": eur("-0.0040986"), "total": eur("0.07"),
-        "created_at": 1_772_323_200, "issued_at": null})
+        "credited": eur("0"), "amount_due": eur("0"), "created_at": 1_772_323_200, "issued_at": null, "paid_at": null,
+        "voided_at": null})
+}
+
+/// One that was issued: with a line that came late.
+pub fn issued_invoice() -> Value {
+    let mut invoice = invoice();
+    invoice["number"] = json!("INV-2026-000007");
+    invoice["status"] = json!("issued");
+    invoice["issued_at"] = json!("2026-04-01T00:00:00Z");
+    invoice["amount_due"] = eur("0.05");
+    invoice["credited"] = eur("0.02");
+    invoice["lines"][0]["late"] = json!({"period": "2026-02", "quantity_before": 1_000, "amount_before": eur("0.0006")});
+    invoice
+}
+
+pub fn credit_note() -> Value {
+    json!({"object": "credit_note", "id": "note_1", "number": "CN-2026-000001", "invoice": "inv_1", "organization": "org_1",
+        "kind": "paid", "amount": eur("0.02"), "reason": "slow answers", "issued_at": "2026-04-02T00:00:00Z",
+        "created_at": 1_775_088_000})
 }
 
 pub fn verification(balanced: bool) -> Value {

@@ -77,7 +77,12 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("billing charges", "GET /v1/organization/billing/charges", object::list(vec![charge])),
         ("billing invoices list", "GET /v1/organization/billing/invoices", object::list(vec![object::invoice()])),
         ("billing invoices draft", "POST /v1/organization/billing/invoices", object::invoice()),
-        ("billing invoices show inv_1", "GET /v1/organization/billing/invoices/inv_1", object::invoice()),
+        ("billing invoices show inv_1", "GET /v1/organization/billing/invoices/inv_1", object::issued_invoice()),
+        (
+            "billing credit-notes list --invoice inv_1",
+            "GET /v1/organization/billing/credit_notes",
+            object::list(vec![object::credit_note()]),
+        ),
     ]
 }
 
@@ -119,6 +124,10 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("models card maker/tiny", "GET /operator/v1/model_cards/maker/tiny", card),
         ("orgs list", "GET /operator/v1/organizations", object::list(vec![object::organization()])),
         ("billing credits show org_1", "GET /operator/v1/organizations/org_1/credits", object::balance()),
+        ("billing invoices list --all", "GET /operator/v1/invoices", object::list(vec![object::issued_invoice()])),
+        ("billing invoices show inv_1 --any", "GET /operator/v1/invoices/inv_1", object::invoice()),
+        ("billing credit-notes list --all", "GET /operator/v1/credit_notes", object::list(vec![object::credit_note()])),
+        ("clock show", "GET /operator/v1/clock", clock()),
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
@@ -126,6 +135,11 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("ledger verify", "GET /operator/v1/ledger/verify", object::verification(true)),
         ("ledger accounts", "GET /operator/v1/ledger/accounts", object::list(vec![account])),
     ]
+}
+
+fn clock() -> Value {
+    json!({"object": "clock", "now": "2026-04-01T02:00:00Z", "is_test_clock": true, "ahead_seconds": 86_400,
+        "closed_months": 2, "issued_invoices": 1, "failed_accounts": 0})
 }
 
 fn simulation() -> Value {

@@ -74,7 +74,7 @@ on_both_databases! {
         assert_eq!(done.cost.get(), cost + 300_000_000);
         let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
         let (organization, _) = world.customer.project().expect("a project");
-        let drafted = cloud.cloud.draft_invoice(&admin, organization, None).await.expect("a draft").content;
+        let drafted = cloud.cloud.draft_invoice(&admin, organization, None).await.expect("a draft").invoice.content;
         assert_eq!((drafted.lines.len(), drafted.subtotal), (2, done.cost));
         let dear: Vec<_> = drafted.lines.iter().map(|line| (line.band.is_some(), line.price.as_str())).collect();
         assert_eq!(dear, [(false, "3.6 EUR per device-hour"), (true, "1.8 EUR per device-hour")]);

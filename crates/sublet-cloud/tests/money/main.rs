@@ -1,6 +1,7 @@
 //! The money path on both databases: slices, limits, settlement, holds, invoices, books.
 #![cfg(test)]
 
+mod months;
 mod prices;
 mod session;
 
@@ -400,10 +401,11 @@ on_both_databases! {
         let again = cloud.cloud.draft_invoice(&admin, organization, None).await.expect("a draft");
         assert_eq!(first, again);
         let expected: i64 = (1..=40).map(|n| n * 7 * 150 + n * 3 * 600).sum();
-        assert_eq!(first.content.subtotal, Nanos::new(expected));
+        let content = &first.invoice.content;
+        assert_eq!(content.subtotal, Nanos::new(expected));
         let usage = cloud.cloud.usage(&admin, None).await.expect("usage");
-        assert_eq!(usage.total, first.content.subtotal);
-        let why = cloud.cloud.why(&admin, first.id.as_str()).await.expect("why");
+        assert_eq!(usage.total, content.subtotal);
+        let why = cloud.cloud.why(&admin, first.invoice.id.as_str()).await.expect("why");
         assert!(why.summary.contains("Example customer"), "{}", why.summary);
     }
 
@@ -413,10 +415,10 @@ on_both_databases! {
         let record = session.record(&grant.slice, 5, 5);
         session.cloud.settle(std::slice::from_ref(&record)).await.expect("settled");
         let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
-        let invoice = cloud.cloud.draft_invoice(&admin, &session.access.organization, None).await.expect("a draft");
+        let bill = cloud.cloud.draft_invoice(&admin, &session.access.organization, None).await.expect("a draft");
         let own = session.cloud.get_request(&actor(&cloud.cloud, &cloud.keys.project).await, &record.request).await.expect("own");
         let stranger = actor(&cloud.cloud, &cloud.keys.internal).await;
-        for id in [record.request.as_str(), own.charges[0].id.as_str(), invoice.id.as_str()] {
+        for id in [record.request.as_str(), own.charges[0].id.as_str(), bill.invoice.id.as_str()] {
             let error = cloud.cloud.why(&stranger, id).await.expect_err("of another tenant");
             assert!(matches!(error.code(), ErrorCode::NotFound | ErrorCode::WrongKeyPlane), "{id}: {error:?}");
         }

@@ -47,7 +47,7 @@ on_both_databases! {
         cloud.cloud.settle(&records).await.expect("settled");
         let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
         let organization = session.access.organization.clone();
-        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").content;
+        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").invoice.content;
         let line = |line: &sublet_money::invoice::InvoiceLine| {
             let band = line.band.as_ref().map_or("-", |band| band.as_str()).to_owned();
             (band, line.quantity.get(), line.charges.amount.get(), line.price.clone())

@@ -3,7 +3,8 @@
 use askama::Template;
 use axum::body::Body;
 use http::Response;
-use sublet_cloud::data::{Invoice, InvoiceLine, PageRequest};
+use sublet_cloud::data::{InvoiceFilter, InvoiceLine, PageRequest};
+use sublet_cloud::invoice::Bill;
 use sublet_core::{Currency, Result};
 
 use super::figure::{Amount, Count, Span, quantity_text, sku_text};
@@ -22,10 +23,21 @@ struct LineRow {
     amount: Amount,
 }
 
+fn what(line: &InvoiceLine) -> String {
+    let mut text = sku_text(&line.sku);
+    if let Some(band) = &line.band {
+        text.push_str(&format!(", {band}"));
+    }
+    if let Some(late) = line.late {
+        text.push_str(&format!(", used in {} and known later", late.period));
+    }
+    text
+}
+
 fn line(line: &InvoiceLine, currency: Currency) -> LineRow {
     LineRow {
         project: line.project.to_string(),
-        sku: line.band.as_ref().map_or_else(|| sku_text(&line.sku), |band| format!("{}, {band}", sku_text(&line.sku))),
+        sku: what(line),
         quantity: quantity_text(&line.sku, line.quantity.get()),
         price: line.price.clone(),
         charges: Count(i64::try_from(line.charges.count).unwrap_or(i64::MAX)),
@@ -35,17 +47,26 @@ fn line(line: &InvoiceLine, currency: Currency) -> LineRow {
 
 struct InvoiceRow {
     id: String,
+    /// Its number, or its id while it is a draft.
+    name: String,
     period: String,
     state: &'static str,
     total: Amount,
+    credited: Amount,
+    due: Amount,
 }
 
-fn row(invoice: &Invoice) -> InvoiceRow {
+fn row(bill: &Bill) -> InvoiceRow {
+    let invoice = &bill.invoice;
+    let amount = |nanos| Amount::new(nanos, invoice.content.account.currency);
     InvoiceRow {
         id: invoice.id.to_string(),
+        name: invoice.number.map_or_else(|| invoice.id.to_string(), |number| number.to_string()),
         period: invoice.content.period.key.to_string(),
         state: invoice.state.as_str(),
-        total: Amount::new(invoice.content.total, invoice.content.account.currency),
+        total: amount(invoice.content.total),
+        credited: amount(bill.credited),
+        due: amount(bill.due),
     }
 }
 
@@ -68,9 +89,9 @@ struct InvoicesPage {
 pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
     let cloud = &console.app.cloud;
     let actor = &visit.actor;
-    let invoice = cloud.draft_invoice(actor, actor.organization()?, None).await?;
+    let invoice = cloud.draft_invoice(actor, actor.organization()?, None).await?.invoice;
     let page = PageRequest { limit: Some(EARLIER_MAX), ..PageRequest::default() };
-    let invoices = cloud.list_invoices(actor, &page).await?.items.iter().map(row).collect();
+    let invoices = cloud.list_invoices(actor, &InvoiceFilter::default(), &page).await?.items.iter().map(row).collect();
     let shell = Shell::of(&console, actor, "Invoices", "/console/invoices").await?;
     let content = invoice.content;
     let currency = content.account.currency;

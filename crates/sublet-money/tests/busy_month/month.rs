@@ -93,7 +93,12 @@ impl Customer {
         let lines: Vec<ChargedLine> = self
             .lines
             .iter()
-            .map(|(key, (state, charges))| ChargedLine { key: key.clone(), state: *state, charges: *charges })
+            .map(|(key, (state, charges))| ChargedLine {
+                key: key.clone(),
+                before: LineState::default(),
+                state: *state,
+                charges: *charges,
+            })
             .collect();
         let account = InvoiceAccount {
             organization: self.id.clone(),

@@ -193,6 +193,15 @@ impl Simulation {
         self.did("a key is revoked");
     }
 
+    pub(super) async fn close_months(&mut self) {
+        let process = self.below(2);
+        let report = self.processes[process].cloud.close_months().await.expect("months are looked at");
+        assert_eq!(report.failed, 0, "every month that is over can be closed");
+        if report.issued > 0 {
+            self.did("invoices are issued");
+        }
+    }
+
     pub(super) async fn draft_invoice(&mut self) {
         let (tenant, process) = (self.below(self.tenants.len()), self.below(2));
         let periods: Vec<_> = self.tenants[tenant].periods.iter().copied().collect();

@@ -15,6 +15,7 @@ mod http;
 mod jobs;
 mod kill;
 mod lifecycle;
+mod months;
 mod prices;
 mod privacy;
 mod rate_limits;
