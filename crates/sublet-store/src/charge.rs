@@ -11,7 +11,7 @@ use sublet_money::time_of_use::BandName;
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::row::{Row, Value};
+use crate::row::{Row, RowReader, Value};
 use crate::{list_sql, params};
 
 /// One event's part of one line.
@@ -211,16 +211,21 @@ pub async fn list_lines(tx: &mut Tx, organization: &OrganizationId, period: Peri
     rows.iter().map(|row| line(organization, row)).collect()
 }
 
-fn line(organization: &OrganizationId, row: &Row) -> Result<(LineKey, LineState)> {
-    let mut row = row.reader();
-    let key = LineKey {
+/// Of columns in the order project, period, price version, sku, band.
+fn line_key(organization: &OrganizationId, row: &mut RowReader<'_>) -> Result<LineKey> {
+    Ok(LineKey {
         organization: organization.clone(),
         project: row.parse()?,
         period: row.parse()?,
         price_version: PriceVersion(row.text()?.into()),
         sku: row.parse()?,
         band: band(row.text()?)?,
-    };
+    })
+}
+
+fn line(organization: &OrganizationId, row: &Row) -> Result<(LineKey, LineState)> {
+    let mut row = row.reader();
+    let key = line_key(organization, &mut row)?;
     Ok((key, LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? }))
 }
 
@@ -251,14 +256,7 @@ pub async fn list_parts(tx: &mut Tx, organization: &OrganizationId, month: Perio
     rows.iter()
         .map(|row| {
             let mut row = row.reader();
-            let key = LineKey {
-                organization: organization.clone(),
-                project: row.parse()?,
-                period: row.parse()?,
-                price_version: PriceVersion(row.text()?.into()),
-                sku: row.parse()?,
-                band: band(row.text()?)?,
-            };
+            let key = line_key(organization, &mut row)?;
             Ok(LinePart {
                 key,
                 charges: row.int()?,

@@ -36,7 +36,7 @@ fn ask(client: &Client, id: &str) -> Result<Why> {
         match answer.as_ref().map_err(Error::code) {
             // Another plane may hold a key, or see further.
             Err(ErrorCode::MissingApiKey) if outcome.is_err() => {}
-            Err(ErrorCode::NotFound | ErrorCode::PermissionDenied) => outcome = answer,
+            Err(ErrorCode::NotFound | ErrorCode::PermissionDenied | ErrorCode::WrongKeyPlane) => outcome = answer,
             _ => return answer,
         }
     }

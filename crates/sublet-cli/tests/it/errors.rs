@@ -89,5 +89,9 @@ fn an_unknown_id_is_looked_for_on_each_plane() {
     assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
     let planes: Vec<_> = cloud.asked().iter().map(|asked| asked.header("authorization").unwrap().to_owned()).collect();
     assert_eq!(planes, ["Bearer sk-sub-1", "Bearer sk-adm-1", "Bearer sk-opr-1"]);
+    // Invoices are no project's business.
+    cloud.answers("GET /v1/why/inv_1", Answer::Json(403, refusal("wrong_key_plane", "this needs a key of the admin plane")));
+    cloud.gives("GET /v1/organization/why/inv_1", object::why());
+    assert_eq!(Terminal::at(cloud.url()).run(&["why", "inv_1"]).status, ExitStatus::OK);
     assert_eq!(Terminal::at(cloud.url()).run(&["why", "nonsense"]).status, ExitStatus(2));
 }
