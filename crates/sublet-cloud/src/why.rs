@@ -132,12 +132,13 @@ impl Cloud {
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {currency} for {} in {}", content.total, content.account.name, content.period.key),
-            rule: "the exact sum of the lines less what was carried over, rounded once to the currency's smallest unit".to_owned(),
+            rule: "the exact sum of the lines and of what was carried over, rounded once to the currency's smallest unit"
+                .to_owned(),
             facts: vec![
                 Fact::new("sum of charges", format!("{} {currency}", content.subtotal)).made_of(lines),
-                Fact::new("carried over", format!("{} {currency}", content.carry_before)),
+                Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
-                Fact::new("carried on", format!("{} {currency}", content.carry_after)),
+                Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),
                 Fact::new("number", invoice.number.map_or_else(|| "none: it is a draft".to_owned(), |number| number.to_string())),
                 Fact::new("state", invoice.state.as_str()),
                 Fact::new("credited", format!("{} {currency}", bill.credited)),

@@ -154,7 +154,7 @@ impl Store {
         let Backend::Postgres(pool) = &self.backend else { return Ok(()) };
         // Such a snapshot is given once no running write can have anything to say about it any more.
         let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE";
-        let mut tx = Tx(Engine::Postgres(pool.begin_with(begin).await.map_err(failure)?));
+        let mut tx = Tx(Engine::Postgres(begin_postgres(pool, begin).await?));
         tx.execute(EARLIER_WRITES_WAIT, &[]).await?;
         tx.fetch_all("SELECT 1", &[]).await?;
         tx.rollback().await
@@ -202,10 +202,10 @@ impl Store {
         let engine = match (&self.backend, access) {
             (Backend::Sqlite(sqlite), access) => Engine::Sqlite(sqlite.begin(access).await?),
             (Backend::Postgres(pool), Access::Write) => {
-                Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(failure)?)
+                Engine::Postgres(begin_postgres(pool, "BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
             }
             (Backend::Postgres(pool), Access::Read) => {
-                Engine::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failure)?)
+                Engine::Postgres(begin_postgres(pool, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
             }
         };
         Ok(Tx(engine))
@@ -216,6 +216,14 @@ impl Store {
 pub(crate) enum Access {
     Read,
     Write,
+}
+
+/// Begins a transaction in a task of its own: a caller that is dropped meanwhile would give back a connection whose
+/// transaction is open, and the next one would find itself in it, though it is read only.
+async fn begin_postgres(pool: &PgPool, begin: &'static str) -> Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
+    begun.map_err(|error| Error::internal(format!("a transaction could not begin: {error}")))?.map_err(failure)
 }
 
 async fn open_postgres(url: &str) -> Result<Backend> {

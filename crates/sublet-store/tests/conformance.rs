@@ -53,6 +53,24 @@ on_both_databases! {
         assert_eq!(find(store, "half").await, None);
     }
 
+    async fn a_reading_that_is_abandoned_at_any_point_leaves_its_connection_as_it_was(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        for polls in 0..300 {
+            let reading = store.read((), |(), tx| Box::pin(setting::find(tx, "any")));
+            let patience = async {
+                for _ in 0..polls {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                read = reading => assert_eq!(read.expect("a setting"), None),
+                () = patience => {}
+            }
+            set(store, "written", "yes").await.expect("whoever has that connection next may write");
+        }
+    }
+
     async fn an_abandoned_transaction_leaves_nothing_and_holds_nobody_up(cloud: &TestCloud) {
         let store = cloud.cloud.store();
         let forever = store.write((), |(), tx| Box::pin(async move {

@@ -367,6 +367,16 @@ on_both_databases! {
         for pair in contents.windows(2) {
             assert_eq!(pair[1].carry_before, pair[0].carry_after);
         }
+        let second = issued(cloud, &organization).await.swap_remove(1).invoice.id;
+        let why = cloud.cloud.why(&Actor::system(), second.as_str()).await.expect("why");
+        let figures: Vec<_> = why.facts.iter().take(4).map(|fact| (fact.label.as_str(), fact.value.as_str())).collect();
+        // Each is added to the one before; the last but one is their sum.
+        assert_eq!(figures, [
+            ("sum of charges", "0.0042 EUR"),
+            ("carried over", "0.0042 EUR"),
+            ("total", "0.01 EUR"),
+            ("rounding, carried on to the next invoice", "0.0016 EUR"),
+        ]);
         let carry = LedgerAccount::customer(AccountKind::RoundingCarry, &organization);
         let totals = cloud.cloud.store().read(carry, |carry, tx| Box::pin(ledger::totals(tx, carry))).await.expect("an account");
         let carried = totals.debits.checked_sub(totals.credits).expect("a balance");

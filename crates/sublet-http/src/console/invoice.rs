@@ -104,7 +104,8 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
         zone: content.account.zone,
         lines: content.lines.iter().map(|each| line(each, currency)).collect(),
         subtotal: amount(content.subtotal),
-        carried: (!content.carry_before.is_zero()).then(|| amount(content.carry_before)),
+        // Ahead of exact charges is what is not asked for again.
+        carried: (!content.carry_before.is_zero()).then(|| content.carry_before.checked_neg().map(amount)).transpose()?,
         total: amount(content.total),
         carry_after: amount(content.carry_after),
         invoices,
