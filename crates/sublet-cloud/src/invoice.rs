@@ -307,9 +307,12 @@ async fn bill(tx: &mut Tx, stored: StoredInvoice, paid: &mut BTreeMap<Organizati
     if matches!(stored.invoice.state, InvoiceState::Issued { .. }) {
         let paid_in = match paid.get(stored.organization()) {
             Some(known) => *known,
-            None => paid_in(tx, stored.organization()).await?,
+            None => {
+                let paid_in = paid_in(tx, stored.organization()).await?;
+                paid.insert(stored.organization().clone(), paid_in);
+                paid_in
+            }
         };
-        paid.insert(stored.organization().clone(), paid_in);
         due = invoice::receivable(tx, &stored).await?.due(paid_in, stored.currency())?;
     }
     Ok(Bill { invoice: stored.invoice, credited: stored.credited, due, created_at: stored.created_at })

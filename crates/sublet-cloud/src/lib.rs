@@ -66,7 +66,6 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
-    pub use sublet_money::document::DocumentNumber;
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
