@@ -31,7 +31,7 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    pub fn start(root: &Path, binary: &Path, name: &str) -> Result<Self> {
+    pub fn start(root: &Path, binary: &Path, name: &str, options: &[&str]) -> Result<Self> {
         let directory = root.join("target/outside").join(name);
         if directory.exists() {
             std::fs::remove_dir_all(&directory).context("empty the data directory")?;
@@ -41,6 +41,7 @@ impl Cloud {
         let process = Command::new(binary)
             .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory.join("data"))
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -174,7 +175,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
             limit: SUITE_MAX,
         },
     ];
-    let cloud = Cloud::start(root, binary, "suites")?;
+    let cloud = Cloud::start(root, binary, "suites", &[])?;
     let scripted = Scripted::start(root)?;
     let rooms = clients.iter().map(|suite| (format!("scripted/{}", suite.room()), suite.room().to_owned()));
     let others = OTHER_MODELS.iter().map(|(model, room)| ((*model).to_owned(), (*room).to_owned()));
@@ -186,6 +187,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     let mut results = side_by_side(&clients, SUITES_AT_ONCE, |suite| run_suite(root, suite, &settings));
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
+    results.push(proofs(root, binary));
     results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
@@ -197,11 +199,23 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     Ok(format!("{checks} checks in {suites} suites"))
 }
 
+/// Months pass: on a cloud of its own, with a test clock.
+fn proofs(root: &Path, binary: &Path) -> Result<usize> {
+    let program = environment::PYTHON.bin(root).join("python");
+    let suite = Suite { name: "judges of proofs", program, script: "tests/outside/proofs.py", limit: SUITE_MAX };
+    let cloud = Cloud::start(root, binary, "proofs", &["--test-clock"])?;
+    let mut settings = settings(root, &cloud.credentials)?;
+    settings.push(("SUBLET_BINARY", binary.display().to_string()));
+    let ran = run_suite(root, &suite, &settings);
+    cloud.stop()?;
+    ran
+}
+
 /// Whoever asks every route for everything leaves nothing as it was: on a cloud of its own.
 fn every_route(root: &Path, binary: &Path, examples: u32) -> Result<usize> {
     let program = environment::PYTHON.bin(root).join("python");
     let suite = Suite { name: "schemathesis", program, script: "tests/outside/openapi.py", limit: EVERY_ROUTE_MAX };
-    let cloud = Cloud::start(root, binary, "every-route")?;
+    let cloud = Cloud::start(root, binary, "every-route", &[])?;
     let mut settings = settings(root, &cloud.credentials)?;
     settings.push(("SUBLET_OPENAPI_EXAMPLES", examples.to_string()));
     let ran = run_suite(root, &suite, &settings);

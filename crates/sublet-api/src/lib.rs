@@ -45,6 +45,7 @@ pub mod price_simulation;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;
+pub mod receipt;
 pub mod reference;
 pub mod remote_model;
 pub mod responses;

@@ -74,6 +74,7 @@ object_tags! {
     ProjectTag = "organization.project",
     QuarantineTag = "quarantine.entry",
     QuoteTag = "quote",
+    ReceiptTag = "receipt",
     RemoteModelTag = "remote_model",
     ReplicaCostTag = "replica.cost",
     ReplicaTag = "replica",

@@ -27,6 +27,7 @@ use sublet_store::{Tx, charge, document, ledger, setting};
 use tokio::sync::watch;
 
 use crate::audit::Deed;
+use crate::proof::HashedLeaves;
 use crate::{Actor, Cloud};
 
 /// How long after its end a month is closed, if nothing else is said.
@@ -235,21 +236,31 @@ impl Cloud {
                 })
                 .await?;
             let Some(content) = content else { return Ok(()) };
-            let issue = (self, content);
-            let issued = self.store.write(issue, |(cloud, content), tx| Box::pin(cloud.issue_invoice(tx, content.clone()))).await?;
+            if content.lines.is_empty() {
+                self.store.write((self, content), |(cloud, content), tx| Box::pin(cloud.note_unused(tx, content))).await?;
+                continue;
+            }
+            let leaves = self.hash_leaves(organization, content.period.key).await?;
+            let issue = (self, content, leaves);
+            let issued = self
+                .store
+                .write(issue, |(cloud, content, leaves), tx| Box::pin(cloud.issue_invoice(tx, content.clone(), leaves)))
+                .await?;
             report.issued += u64::from(issued);
         }
     }
 
-    /// Issues an invoice over what it says, unless another process did meanwhile, or it says nothing.
-    async fn issue_invoice(&self, tx: &mut Tx, content: InvoiceContent) -> Result<bool> {
+    /// Notes that a closed month needs no invoice.
+    async fn note_unused(&self, tx: &mut Tx, content: &InvoiceContent) -> Result<()> {
+        let (organization, period) = (&content.account.organization, content.period.key);
+        billing::billed(tx, (organization, period), content.carry_before, self.now()).await?;
+        invoice::delete_draft(tx, organization, period).await
+    }
+
+    /// Issues an invoice over what it says, and seals it over its leaves, unless another process did meanwhile.
+    async fn issue_invoice(&self, tx: &mut Tx, content: InvoiceContent, leaves: &HashedLeaves) -> Result<bool> {
         let (organization, currency) = (content.account.organization.clone(), content.account.currency);
         let (period, now) = (content.period.key, self.now());
-        if content.lines.is_empty() {
-            billing::billed(tx, (&organization, period), content.carry_before, now).await?;
-            invoice::delete_draft(tx, &organization, period).await?;
-            return Ok(false);
-        }
         if !billing::billed(tx, (&organization, period), content.carry_after, now).await? {
             return Ok(false);
         }
@@ -261,6 +272,7 @@ impl Cloud {
             return Err(Error::internal(format!("{period} of {organization} was invoiced before it was closed")));
         }
         let invoice = &stored.invoice;
+        self.seal_invoice(tx, invoice, leaves).await?;
         let head = EntryHead { id: self.ids.mint(), at: issued_at, currency, memo: format!("{number} {}", invoice.id) };
         ledger::post(tx, &post(head, &organization, &invoice.content.issue_fact())?).await?;
         let detail = format!("{number} over {} {currency} for {period}", invoice.content.total);

@@ -48,6 +48,7 @@ pub mod organization;
 pub mod price;
 pub mod price_simulation;
 pub mod project;
+pub mod proof;
 pub mod quote;
 pub mod rate_limit;
 pub mod remote_model;

@@ -262,6 +262,8 @@ error_codes! {
         "A limit that cannot be enforced is refused when it is set.";
     LedgerMismatch = "ledger_mismatch", 500, "server_error", 1,
         "The books do not balance or differ from their postings. Stop selling and call support with the report.";
+    ProofInvalid = "proof_invalid", 422, "invalid_request_error", 1,
+        "A bundle or receipt was changed, is damaged, or proves something else. The message names what is wrong first. Get it anew; if it is still wrong, the bill is.";
     ModelFileInvalid = "model_file_invalid", 400, "invalid_request_error", 2,
         "The model's files are missing, damaged or of an architecture this engine does not run. The message names the file.";
     HubUnreachable = "hub_unreachable", 503, "server_error", 9,

@@ -7,8 +7,8 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
-    model_card, organization, price, price_simulation, project, public, quote, rate_limit, remote_model, response, sku, supplier,
-    usage, user, why,
+    model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku,
+    supplier, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -39,6 +39,9 @@ fn everybodys(operation: Operation) -> Option<Handler> {
         Operation::GetLlmsText => to!(public::llms_text),
         Operation::GetErrorPage => to!(public::error_page),
         Operation::GetPrices => to!(price::public),
+        Operation::GetLogKey => to!(proof::log_key),
+        Operation::GetLogCheckpoint => to!(proof::log_checkpoint),
+        Operation::GetLogTile => to!(proof::log_tile),
         _ => None,
     }
 }
@@ -59,6 +62,7 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::GetBatch => to!(batch::get),
         Operation::CancelBatch => to!(batch::cancel),
         Operation::GetAccount => to!(account::get),
+        Operation::ListReceipts => to!(proof::receipts),
         Operation::GetRequest => to!(usage::get_request),
         Operation::GetUsage => to!(usage::summary),
         Operation::GetWhy => to!(why::explain),
@@ -105,6 +109,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListInvoices => to!(invoice::list),
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
+        Operation::GetInvoiceBundle => to!(proof::bundle),
+        Operation::ListOrganizationReceipts => to!(proof::receipts),
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
@@ -125,6 +131,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorListAuditLogs => to!(audit::list),
         Operation::OperatorListInvoices => to!(invoice::list),
         Operation::OperatorGetInvoice => to!(invoice::get),
+        Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
         Operation::GetClock => to!(clock::get),

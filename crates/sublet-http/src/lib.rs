@@ -39,6 +39,7 @@ mod price;
 mod price_simulation;
 mod price_wire;
 mod project;
+mod proof;
 mod public;
 mod quote;
 mod rate_limit;

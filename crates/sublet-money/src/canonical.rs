@@ -62,7 +62,7 @@ fn write_value(text: &mut String, value: &Value) {
 }
 
 /// Amounts as decimal strings: `"0.15"`, never a JSON number.
-pub(crate) mod decimal {
+pub mod decimal {
     use super::{Deserialize, Deserializer, Nanos, Serializer};
 
     pub fn serialize<S: Serializer>(amount: &Nanos, serializer: S) -> std::result::Result<S::Ok, S::Error> {

@@ -13,10 +13,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sublet-engine", &["sublet-core"]),
     ("sublet-runner", &["sublet-core"]),
     ("sublet-gateway", &["sublet-core", "sublet-api"]),
-    ("sublet-store", &["sublet-core", "sublet-money", "sublet-capacity"]),
-    ("sublet-cloud", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-store"]),
+    ("sublet-proof", &["sublet-core", "sublet-money"]),
+    ("sublet-store", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-proof"]),
+    ("sublet-cloud", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-proof", "sublet-store"]),
     ("sublet-http", &["sublet-core", "sublet-api", "sublet-cloud"]),
-    ("sublet-cli", &["sublet-core", "sublet-api", "sublet-money", "sublet-capacity"]),
+    ("sublet-cli", &["sublet-core", "sublet-api", "sublet-money", "sublet-capacity", "sublet-proof"]),
     ("sublet-testkit", EVERYTHING),
     ("sublet-fuzz", &[]),
     ("sublet", EVERYTHING),
@@ -29,6 +30,7 @@ const EVERYTHING: &[&str] = &[
     "sublet-core",
     "sublet-money",
     "sublet-capacity",
+    "sublet-proof",
     "sublet-store",
     "sublet-cloud",
     "sublet-api",
@@ -59,6 +61,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("sublet-core", &["futures-core", "serde", "serde_json", "thiserror"]),
     ("sublet-money", &["sublet-core", "serde", "serde_json", "thiserror", "jiff", "sha2"]),
     ("sublet-capacity", &["sublet-core", "serde", "serde_json", "thiserror"]),
+    // ring is used with keys that are given: Ed25519 and HMAC need no randomness.
+    ("sublet-proof", &["sublet-core", "sublet-money", "serde", "serde_json", "sha2", "ring", "base64", "coset"]),
 ];
 
 pub fn edges(tree: &Tree) -> Vec<Finding> {

@@ -38,8 +38,17 @@ fn is_sql(text: &str) -> bool {
 }
 
 /// Files of the store whose tables belong to the operator, not to a tenant.
-const OPERATOR_TABLES: &[&str] =
-    &["device.rs", "model_card.rs", "price.rs", "remote_model.rs", "replica.rs", "setting.rs", "supplier.rs", "migration.rs"];
+const OPERATOR_TABLES: &[&str] = &[
+    "device.rs",
+    "log.rs",
+    "model_card.rs",
+    "price.rs",
+    "remote_model.rs",
+    "replica.rs",
+    "setting.rs",
+    "supplier.rs",
+    "migration.rs",
+];
 
 /// Whoever reads from the store says whose data it may see: by a `Scope`, or by naming the owner.
 pub fn scopes(tree: &Tree) -> Vec<Finding> {
@@ -117,7 +126,7 @@ pub fn pure(tree: &Tree) -> Vec<Finding> {
         "tracing::",
     ];
     product(tree)
-        .filter(|(file, _)| matches!(file.crate_name(), Some("sublet-money" | "sublet-capacity")))
+        .filter(|(file, _)| matches!(file.crate_name(), Some("sublet-money" | "sublet-capacity" | "sublet-proof")))
         .flat_map(|(file, source)| matches_in(file, source, "pure", &patterns, "has no place in a pure crate"))
         .collect()
 }

@@ -37,6 +37,7 @@ use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
+use crate::receipt::Receipt;
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
@@ -95,6 +96,10 @@ impl Client {
     }
     pub fn delete_file(&self, id: &FileId) -> Result<Deleted> {
         self.call(Operation::DeleteFile, &[id.as_str()]).json()
+    }
+    /// What proves the charges of a request or job.
+    pub fn receipts(&self, source: &str) -> Result<List<Receipt>> {
+        self.call(Operation::ListReceipts, &[source]).json()
     }
     pub fn file_content(&self, id: &FileId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::GetFileContent, &[id.as_str()]).stream()
@@ -280,6 +285,14 @@ impl Client {
     pub fn invoice(&self, id: &InvoiceId) -> Result<Invoice> {
         self.call(Operation::GetInvoice, &[id.as_str()]).json()
     }
+    /// An issued invoice's bundle, as it comes.
+    pub fn invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::GetInvoiceBundle, &[id.as_str()]).stream()
+    }
+    /// What proves the charges of a request or job of any project.
+    pub fn organization_receipts(&self, source: &str) -> Result<List<Receipt>> {
+        self.call(Operation::ListOrganizationReceipts, &[source]).json()
+    }
     pub fn credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::ListCreditNotes, &[]).query(query).json()
     }
@@ -307,11 +320,23 @@ impl Client {
     pub fn any_invoice(&self, id: &InvoiceId) -> Result<Invoice> {
         self.call(Operation::OperatorGetInvoice, &[id.as_str()]).json()
     }
+    pub fn any_invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::OperatorGetInvoiceBundle, &[id.as_str()]).stream()
+    }
     pub fn create_credit_note(&self, of: &InvoiceId, body: &CreateCreditNote, key: &IdempotencyKey) -> Result<CreditNote> {
         self.call(Operation::CreateCreditNote, &[of.as_str()]).body(body).idempotency_key(key).json()
     }
     pub fn all_credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::OperatorListCreditNotes, &[]).query(query).json()
+    }
+    pub fn log_key(&self) -> Result<String> {
+        self.call(Operation::GetLogKey, &[]).text()
+    }
+    pub fn log_checkpoint(&self) -> Result<String> {
+        self.call(Operation::GetLogCheckpoint, &[]).text()
+    }
+    pub fn log_tile(&self, path: &str) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::GetLogTile, &[path]).stream()
     }
     pub fn clock(&self) -> Result<Clock> {
         self.call(Operation::GetClock, &[]).json()

@@ -30,6 +30,7 @@ use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{self, RateLimit};
+use crate::receipt::Receipt;
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
@@ -72,6 +73,10 @@ routes! {
     GetErrorPage     = Get    "/errors/{code}"  .open(Public, "What an error code means and what to do.").text();
     GetPrices        = Get    "/v1/prices"      .open(Public, "The public price list in force.").query::<PriceListQuery>().gives::<PriceList>();
 
+    GetLogKey        = Get    "/log/key"        .open(Public, "The verifier key of the log that invoices are sealed in.").text();
+    GetLogCheckpoint = Get    "/log/checkpoint" .open(Public, "The newest checkpoint of the log: a signed note with its size and root.").text();
+    GetLogTile       = Get    "/log/tile/{*path}" .open(Public, "Hashes or entries of the log, named as C2SP's tlog-tiles names them.").gives_file();
+
     // ---- Data plane: project keys ---------------------------------------------------------
     CreateChatCompletion = Post "/v1/chat/completions" .open(Project, "Answers a conversation.")
         .inference().takes::<openai::ChatRequest>().gives_or_streams::<openai::ChatCompletion, openai::ChatChunk>();
@@ -96,6 +101,7 @@ routes! {
         .counts().takes::<CountTokens>().gives::<CountedTokens>();
     ListModels           = Get  "/v1/models"           .open(Project, "The models this key may call.").aliased().gives::<openai::ModelList>();
     GetModel             = Get  "/v1/models/{*id}"     .open(Project, "One model by name; names may hold slashes.").aliased().gives::<openai::Model>();
+    ListReceipts         = Get  "/v1/receipts/{id}"    .open(Project, "What proves the charges of a request or job.").gives::<List<Receipt>>();
     GetRequest           = Get  "/v1/requests/{id}"    .open(Project, "What one request used and cost; never its content.").gives::<Request>();
 
     CreateFile           = Post   "/v1/files"              .open(Project, "Uploads a file as a multipart form.")
@@ -171,6 +177,8 @@ routes! {
     ListInvoices         = Get  "/v1/organization/billing/invoices"      .open(Admin, "The organization's invoices.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").takes::<DraftInvoice>().gives::<Invoice>();
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
+    GetInvoiceBundle     = Get  "/v1/organization/billing/invoices/{id}/bundle" .open(Admin, "An issued invoice with all its charges, prices and proofs, to be checked offline.").gives_file();
+    ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").gives::<List<Receipt>>();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
@@ -182,6 +190,7 @@ routes! {
     OperatorGetCredits = Get  "/operator/v1/organizations/{id}/credits" .open(Operator, "Where an organization's money is.").gives::<CreditBalance>();
     OperatorListInvoices = Get "/operator/v1/invoices"                  .open(Operator, "Every invoice.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
+    OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();
     CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
     OperatorListCreditNotes = Get "/operator/v1/credit_notes"           .open(Operator, "Every credit note.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();

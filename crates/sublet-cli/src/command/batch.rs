@@ -14,7 +14,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId};
 
-use super::file::{self, UploadArgs};
+use super::file::{self, Download, UploadArgs};
 use super::{PageArgs, show_page};
 use crate::render::{self, Cell, NOTHING, Table};
 use crate::{Context, ExitStatus};
@@ -176,12 +176,12 @@ impl ResultsArgs {
         }
         match (&batch.output_file_id, &self.output) {
             (None, _) => context.note(&format!("{} has no answers", batch.id))?,
-            (Some(id), Some(path)) => file::save(&client, context, (id, path))?,
-            (Some(id), None) => file::print(&client, context, id)?,
+            (Some(id), Some(path)) => file::save(context, Download::file(&client, id)?, path)?,
+            (Some(id), None) => file::print(context, Download::file(&client, id)?)?,
         }
         match (&batch.error_file_id, &self.errors) {
             (None, _) => {}
-            (Some(id), Some(path)) => file::save(&client, context, (id, path))?,
+            (Some(id), Some(path)) => file::save(context, Download::file(&client, id)?, path)?,
             (Some(id), None) => context.note(&format!("lines without an answer: sublet files content {id}"))?,
         }
         for problem in batch.errors.iter().flat_map(|errors| &errors.data).take(PROBLEMS_SHOWN_MAX) {

@@ -76,9 +76,10 @@ impl FileCommand {
             }
             Self::Content { id, output } => {
                 let client = context.client()?;
+                let download = Download::file(&client, &id)?;
                 match output {
-                    None => print(&client, context, &id),
-                    Some(path) => save(&client, context, (&id, &path)),
+                    None => print(context, download),
+                    Some(path) => save(context, download, &path),
                 }
             }
             Self::Delete { id } => {
@@ -118,14 +119,26 @@ pub(super) fn open(path: &Path) -> Result<(LocalFile, u64)> {
     Ok((file, found.len()))
 }
 
+/// What comes from the cloud in pieces: its name, and what reads it.
+pub(super) struct Download<'a> {
+    pub name: &'a str,
+    pub content: Box<dyn Read + Send>,
+}
+
+impl<'a> Download<'a> {
+    pub fn file(client: &Client, id: &'a FileId) -> Result<Self> {
+        Ok(Self { name: id.as_str(), content: client.file_content(id)? })
+    }
+}
+
 /// Hands a content over piece by piece.
-fn copy(client: &Client, id: &FileId, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
-    let mut content = client.file_content(id)?;
+fn copy(download: Download<'_>, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+    let Download { name, mut content } = download;
     let (mut buffer, mut total) = (vec![0; READ_BYTES], 0_u64);
     loop {
         let count = content.read(&mut buffer).map_err(|error| {
-            Error::new(ErrorCode::Unreachable, format!("the content of {id} broke off at byte {total}: {error}"))
-                .alternative(format!("sublet files content {id} --output PATH"))
+            Error::new(ErrorCode::Unreachable, format!("the content of {name} broke off at byte {total}: {error}"))
+                .alternative("get it again, with --output PATH")
         })?;
         let Some(bytes @ [_, ..]) = buffer.get(..count) else { return Ok(total) };
         take(bytes)?;
@@ -134,19 +147,19 @@ fn copy(client: &Client, id: &FileId, mut take: impl FnMut(&[u8]) -> Result<()>)
 }
 
 /// Prints a content.
-pub(super) fn print(client: &Client, context: &mut Context<'_>, id: &FileId) -> Result<()> {
-    copy(client, id, |bytes| context.write_data(bytes)).map(drop)
+pub(super) fn print(context: &mut Context<'_>, download: Download<'_>) -> Result<()> {
+    copy(download, |bytes| context.write_data(bytes)).map(drop)
 }
 
 /// Writes a content into a file, which has all of it or is not there.
-pub(super) fn save(client: &Client, context: &mut Context<'_>, (id, path): (&FileId, &Path)) -> Result<()> {
+pub(super) fn save(context: &mut Context<'_>, download: Download<'_>, path: &Path) -> Result<()> {
     let failed =
         |error: std::io::Error| Error::new(ErrorCode::StorageFull, format!("{} cannot be written: {error}", path.display()));
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let mut file = LocalFile::create(&partial).map_err(failed)?;
-    let written = copy(client, id, |bytes| file.write_all(bytes).map_err(failed))
+    let written = copy(download, |bytes| file.write_all(bytes).map_err(failed))
         .and_then(|bytes| std::fs::rename(&partial, path).map(|()| bytes).map_err(failed));
     if written.is_err() {
         // The first failure is the one to be told.

@@ -1,5 +1,7 @@
 //! `sublet billing invoices`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use sublet_api::invoice::{DraftInvoice, Invoice, InvoiceLine, InvoiceListQuery, InvoiceStatus};
 use sublet_api::money::Money;
@@ -7,6 +9,7 @@ use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
 use sublet_core::id::{InvoiceId, OrganizationId};
 
+use super::file::{self, Download};
 use super::price::rate;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
@@ -30,6 +33,16 @@ pub enum InvoiceCommand {
         /// Of any organization (operator)
         #[arg(long)]
         any: bool,
+    },
+    /// Get an issued bill with all its charges, prices and proofs, for 'sublet verify-invoice'
+    Bundle {
+        id: InvoiceId,
+        /// Of any organization (operator)
+        #[arg(long)]
+        any: bool,
+        /// Write it into this file; it appears when it is whole
+        #[arg(long, short, value_name = "PATH")]
+        output: Option<PathBuf>,
     },
     /// List bills
     List {
@@ -61,6 +74,14 @@ impl InvoiceCommand {
             Self::Show { id, any } => {
                 let invoice = if any { client.any_invoice(&id)? } else { client.invoice(&id)? };
                 context.show_text(&invoice, text)
+            }
+            Self::Bundle { id, any, output } => {
+                let content = if any { client.any_invoice_bundle(&id)? } else { client.invoice_bundle(&id)? };
+                let download = Download { name: id.as_str(), content };
+                match output {
+                    None => file::print(context, download),
+                    Some(path) => file::save(context, download, &path),
+                }
             }
             Self::List { all, of, number, status, page } => {
                 let order = page.order();

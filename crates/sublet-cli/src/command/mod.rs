@@ -23,6 +23,7 @@ pub mod price;
 mod price_diff;
 mod price_simulation;
 pub mod project;
+pub mod proof;
 pub mod quote;
 pub mod rate_limit;
 pub mod replica;
@@ -88,6 +89,15 @@ pub enum Command {
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
+    /// What proves the charges of a request or job
+    Receipts(proof::ReceiptArgs),
+    /// Check an invoice's bundle; needs no cloud
+    VerifyInvoice(proof::VerifyArgs),
+    /// Check receipts; needs no cloud
+    VerifyReceipt(proof::VerifyArgs),
+    /// The log that invoices are sealed in
+    #[command(subcommand)]
+    Log(proof::LogCommand),
     /// Keys of projects
     #[command(subcommand)]
     Keys(key::KeyCommand),
@@ -126,6 +136,10 @@ impl Command {
             Self::Usage(args) => args.run(context),
             Self::Prices(args) => args.run(context),
             Self::Skus => sku::run(context),
+            Self::Receipts(args) => args.run(context),
+            Self::VerifyInvoice(args) => args.verify_invoice(context),
+            Self::VerifyReceipt(args) => args.verify_receipts(context),
+            Self::Log(command) => command.run(context),
             Self::Availability(args) => args.run(context),
             Self::Quotes(command) => command.run(context),
             Self::Leases(command) => command.run(context),

@@ -3,6 +3,7 @@
 
 mod months;
 mod prices;
+mod proofs;
 mod session;
 
 use sublet_cloud::hold::HoldOwner;

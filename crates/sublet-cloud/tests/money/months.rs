@@ -33,7 +33,7 @@ use crate::session::Session;
 const HOUR: DurationMs = DurationMs::from_seconds(3_600);
 
 /// The instant at which a month of some zone begins.
-fn month(zone: &str, name: &str) -> Timestamp {
+pub fn month(zone: &str, name: &str) -> Timestamp {
     let calendar = BillingCalendar::new(zone).expect("a zone");
     calendar.period(name.parse().expect("a month")).expect("a period").interval.starts_at
 }
@@ -42,14 +42,14 @@ fn before(instant: Timestamp) -> Timestamp {
     Timestamp::from_micros(instant.micros() - 1)
 }
 
-async fn close(cloud: &Cloud) -> (u64, u64) {
+pub async fn close(cloud: &Cloud) -> (u64, u64) {
     let ClosingReport { closed, issued, failed } = cloud.close_months().await.expect("months are looked at");
     assert_eq!(failed, 0);
     (closed, issued)
 }
 
 /// Issued invoices, the oldest first.
-async fn issued(cloud: &TestCloud, organization: &OrganizationId) -> Vec<Bill> {
+pub async fn issued(cloud: &TestCloud, organization: &OrganizationId) -> Vec<Bill> {
     let page = PageRequest { limit: Some(100), ..PageRequest::default() };
     let mut bills = cloud.cloud.list_invoices(&Actor::system(), &InvoiceFilter::default(), &page).await.expect("invoices").items;
     bills.retain(|bill| bill.invoice.number.is_some() && bill.invoice.content.account.organization == *organization);
@@ -62,7 +62,7 @@ fn number(bill: &Bill) -> String {
 }
 
 /// A customer with a zone and a credit limit, and a session of a key of its first project.
-async fn customer(cloud: &TestCloud, name: &str, zone: &str, credit_limit: i64) -> Session {
+pub async fn customer(cloud: &TestCloud, name: &str, zone: &str, credit_limit: i64) -> Session {
     let new = NewOrganization {
         name: name.to_owned(),
         class: OrganizationClass::External,
@@ -79,7 +79,7 @@ async fn customer(cloud: &TestCloud, name: &str, zone: &str, credit_limit: i64) 
 }
 
 /// Settles one use of so many output tokens, at 0.6 for a thousand thousand.
-async fn used(session: &Session, tokens: i64) -> UsageRecord {
+pub async fn used(session: &Session, tokens: i64) -> UsageRecord {
     let grant = session.grant(None, 10 * UNIT, 10 * UNIT).await.expect("credit is there");
     let record = session.record(&grant.slice, 0, tokens);
     settled(session, &record).await;
@@ -92,7 +92,7 @@ async fn settled(session: &Session, record: &UsageRecord) {
     assert_eq!((report.settled, report.quarantined), (1, 0));
 }
 
-async fn credit(cloud: &TestCloud, invoice: &InvoiceId, amount: i64) -> Result<CreditNote> {
+pub async fn credit(cloud: &TestCloud, invoice: &InvoiceId, amount: i64) -> Result<CreditNote> {
     let new = NewCreditNote {
         invoice: invoice.clone(),
         kind: CreditKind::Paid,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Database, Home, Server, chat, nanos, text, wait_for};
+use crate::server::{Database, Home, Server, chat, nanos, sublet, text, wait_for};
 
 const OPTIONS: &[&str] = &["--test-clock"];
 
@@ -98,6 +98,35 @@ fn a_year_of_invoices_adds_up_whatever_ends_its_process() {
     let carried = issued.iter().map(|invoice| nanos(&invoice["total"])).sum::<i128>() - charged;
     assert!(carried.abs() <= 5_000_000, "{carried} were rounded in all");
     server.assert_books();
+    assert_proven(&server, &issued);
+}
+
+/// Every invoice can be computed again without the cloud, whatever ended its process while it was sealed.
+fn assert_proven(server: &Server, issued: &[Value]) {
+    let run = |arguments: &[&str]| {
+        let output = sublet().args(arguments).arg("--data-dir").arg(&server.home.data_dir).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let bundle = server.home.data_dir.with_extension("bundle");
+    let bundle = bundle.to_str().unwrap();
+    let (_, key, _) = run(&["log", "key"]);
+    for (place, invoice) in issued.iter().enumerate() {
+        let (status, _, said) = run(&["billing", "invoices", "bundle", &text(&invoice["id"]), "--output", bundle]);
+        assert_eq!(status, Some(0), "{said}");
+        let (status, found, said) = run(&["--json", "verify-invoice", bundle, "--key", key.trim_end()]);
+        assert_eq!(status, Some(0), "{said}");
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!((&found["number"], &found["total"]), (&invoice["number"], &invoice["total"]));
+        assert_eq!(found["sealed"]["log_index"], json!(place), "it is in the log once: {found}");
+    }
+    let whole = std::fs::read(bundle).unwrap();
+    std::fs::write(bundle, &whole[..whole.len() - 1]).unwrap();
+    let (status, _, said) = run(&["verify-invoice", bundle]);
+    assert!(status == Some(1) && said.contains("cut off"), "{said}");
 }
 
 #[test]

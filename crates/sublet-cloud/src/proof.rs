@@ -1,0 +1,401 @@
+//! Sealing invoices, and giving customers what proves them.
+//!
+//! The leaves of a closed month do not change any more, so they are read and hashed in pages outside of the transaction
+//! that issues the invoice: memory does not grow with the month, and nobody waits. That transaction compares their
+//! number and sum with the invoice, and adds the seal to the log.
+//!
+//! Deliberately absent: seals of drafts, and of invoices that were issued before there were seals.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{ChargeId, InvoiceId, OrganizationId};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::invoice::{Invoice, InvoiceState};
+use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_money::price_book::PriceListVersion;
+use sublet_proof::bundle::{BundleHeader, leaf_line};
+use sublet_proof::leaf::{SaltKey, leaf_hash};
+use sublet_proof::merkle::{Frontier, Hash, Node, Nodes, ProofPlan, TreeHead};
+use sublet_proof::note::LogKey;
+use sublet_proof::receipt::Receipt;
+use sublet_proof::seal::{Issued, LogProof, SealedLeaves};
+use sublet_store::invoice::StoredInvoice;
+use sublet_store::seal::{LeafBlock, LeafCursor, SECRET_BYTES, Secret, StoredSeal};
+use sublet_store::{Tx, charge, invoice, log, organization, project, seal, setting};
+
+use crate::{Action, Actor, Cloud};
+
+/// Leaves that are read at once.
+const LEAVES_AT_ONCE: i64 = 1_000;
+/// Levels of a block's subtree.
+const BLOCK_LEVEL: u32 = 8;
+/// Leaves of a block.
+const BLOCK_LEAVES: u64 = 1 << BLOCK_LEVEL;
+/// Blocks that are kept at once.
+const BLOCKS_AT_ONCE: usize = 64;
+/// Charges of one request or job that receipts are given for.
+const RECEIPTS_MAX: i64 = 1_000;
+/// The setting with the secret of the log's key, in hexadecimal.
+const LOG_KEY: &str = "log_key";
+
+/// The leaves of a closed month.
+pub(crate) struct HashedLeaves {
+    secret: Secret,
+    sealed: SealedLeaves,
+    /// Those that are not kept yet.
+    blocks: Vec<LeafBlock>,
+}
+
+/// Where reading a bundle's leaves is.
+#[derive(Clone, Debug)]
+pub struct BundleCursor {
+    organization: OrganizationId,
+    period: PeriodKey,
+    secret: Secret,
+    at: LeafCursor,
+}
+
+/// What proves one charge, as far as it can be proven yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargeReceipt {
+    pub charge: ChargeId,
+    pub amount: Nanos,
+    pub currency: Currency,
+    /// The month in whose invoice it is.
+    pub period: PeriodKey,
+    /// Canonical text; `None` until that invoice is issued.
+    pub receipt: Option<String>,
+    /// When its month is over, and its invoice can be issued.
+    pub sealed_after: Timestamp,
+}
+
+/// The log as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogView {
+    /// Its verifier key.
+    pub key: String,
+    /// A signed note.
+    pub checkpoint: String,
+}
+
+/// A part of the log, as C2SP's tlog-tiles names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogTile {
+    /// Up to 256 hashes that are subtrees of 256^`level` entries.
+    Hashes {
+        level: u32,
+        place: u64,
+        width: u64,
+    },
+    Entries {
+        place: u64,
+        width: u64,
+    },
+}
+
+impl Cloud {
+    fn random_secret(&self) -> Secret {
+        let mut secret = [0; SECRET_BYTES];
+        self.ids.rng().fill(&mut secret);
+        secret
+    }
+
+    /// Reads and hashes the leaves of a closed month.
+    pub(crate) async fn hash_leaves(&self, organization: &OrganizationId, period: PeriodKey) -> Result<HashedLeaves> {
+        let fresh = self.random_secret();
+        let of = (organization, period);
+        let secret = self.store.write((of, fresh), |(of, fresh), tx| Box::pin(seal::open(tx, *of, fresh))).await?;
+        let mut cursor = BundleCursor { organization: organization.clone(), period, secret, at: LeafCursor::default() };
+        let (mut tree, mut sum, mut blocks) = (Frontier::default(), Nanos::ZERO, Vec::new());
+        loop {
+            let page = self.leaves(&mut cursor).await?;
+            if page.is_empty() {
+                break;
+            }
+            for leaf in page {
+                let mut full = None;
+                tree.push(leaf.hash, |node, hash| full = full.or((node.level == BLOCK_LEVEL).then_some((node.place, hash))))?;
+                sum = sum.checked_add(leaf.amount)?;
+                if let Some((place, hash)) = full {
+                    let place = i64::try_from(place).map_err(|_| Error::internal("a month has too many charges"))?;
+                    blocks.push(LeafBlock { place, hash, last: leaf.cursor });
+                }
+            }
+            if blocks.len() >= BLOCKS_AT_ONCE {
+                self.store.write((of, &blocks), |(of, blocks), tx| Box::pin(seal::put_blocks(tx, *of, blocks))).await?;
+                blocks.clear();
+            }
+        }
+        Ok(HashedLeaves { secret, sealed: SealedLeaves { count: tree.size(), root: tree.root(), sum }, blocks })
+    }
+
+    /// The next leaves of an invoice.
+    async fn leaves(&self, cursor: &mut BundleCursor) -> Result<Vec<ReadLeaf>> {
+        let (page, at) =
+            self.store.read(&*cursor, |cursor, tx| Box::pin(read_leaves(tx, cursor, cursor.at.clone(), LEAVES_AT_ONCE))).await?;
+        cursor.at = at;
+        Ok(page)
+    }
+
+    /// Seals an invoice that is issued in the same transaction.
+    pub(crate) async fn seal_invoice(&self, tx: &mut Tx, invoice: &Invoice, leaves: &HashedLeaves) -> Result<()> {
+        let (Some(number), InvoiceState::Issued { issued_at }) = (invoice.number, invoice.state) else {
+            return Err(Error::internal("only an issued invoice is sealed"));
+        };
+        let content = &invoice.content;
+        let of = (&content.account.organization, content.period.key);
+        let issued = Issued { invoice: &invoice.id, number, issued_at, content };
+        let sealed = sublet_proof::seal::Seal::new(&issued, leaves.sealed, &SaltKey::new(&leaves.secret))?;
+        seal::put_blocks(tx, of, &leaves.blocks).await?;
+        let place = log::append(tx, sealed.entry()?).await?;
+        seal::set(tx, of, &sealed, place).await
+    }
+
+    /// The key of the log, if it has one yet.
+    async fn find_log_key(&self, tx: &mut Tx) -> Result<Option<LogKey>> {
+        let Some(text) = setting::find(tx, LOG_KEY).await? else { return Ok(None) };
+        let digit = |at: usize| text.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
+        let seed = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        LogKey::from_seed(&seed.ok_or_else(|| Error::internal("the log's key is not 32 bytes in hexadecimal"))?).map(Some)
+    }
+
+    /// Sees to it that the log has a key.
+    pub(crate) async fn open_log(&self) -> Result<()> {
+        if self.store.read(self, |cloud, tx| Box::pin(cloud.find_log_key(tx))).await?.is_some() {
+            return Ok(());
+        }
+        let fresh: String = self.random_secret().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.store
+            .write((self, fresh), |(cloud, fresh), tx| {
+                Box::pin(async move {
+                    if cloud.find_log_key(tx).await?.is_none() {
+                        setting::set(tx, LOG_KEY, fresh).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    async fn log_key(&self, tx: &mut Tx) -> Result<LogKey> {
+        self.find_log_key(tx).await?.ok_or_else(|| Error::internal("the log has no key"))
+    }
+
+    /// The log's key and its newest checkpoint. Public: it says nothing of any customer.
+    pub async fn log(&self) -> Result<LogView> {
+        self.open_log().await?;
+        self.store
+            .read(self, |cloud, tx| {
+                Box::pin(async move {
+                    let key = cloud.log_key(tx).await?;
+                    let tree = log::find_frontier(tx).await?;
+                    let checkpoint = key.checkpoint(TreeHead { size: tree.size(), root: tree.root() });
+                    Ok(LogView { key: key.verifier().to_string(), checkpoint })
+                })
+            })
+            .await
+    }
+
+    /// The bytes of a tile; `None` for one that is not there yet.
+    pub async fn log_tile(&self, tile: LogTile) -> Result<Option<Vec<u8>>> {
+        self.store.read(tile, |tile, tx| Box::pin(read_tile(tx, *tile))).await
+    }
+
+    /// That a seal is in the log.
+    async fn log_proof(&self, tx: &mut Tx, place: u64) -> Result<LogProof> {
+        let key = self.log_key(tx).await?;
+        let tree = log::find_frontier(tx).await?;
+        let checkpoint = key.checkpoint(TreeHead { size: tree.size(), root: tree.root() });
+        let nodes = log::list_nodes(tx, &ProofPlan::inclusion(place, tree.size())?.nodes()).await?;
+        LogProof::new((key.verifier(), checkpoint), place, tree.size(), &nodes)
+    }
+
+    /// The header of an invoice's bundle, and where its leaves begin.
+    pub async fn open_bundle(&self, actor: &Actor, id: &InvoiceId) -> Result<(String, BundleCursor)> {
+        actor.require(Action::ReadBilling)?;
+        self.open_log().await?;
+        self.store
+            .read((self, actor, id), |(cloud, actor, id), tx| {
+                Box::pin(async move {
+                    let found = invoice::find(tx, &actor.scope, id).await?;
+                    let stored = found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no invoice '{id}'")))?;
+                    let (organization, period) = (stored.organization().clone(), stored.period());
+                    let sealed = find_seal(tx, &stored).await?;
+                    let log = cloud.log_proof(tx, sealed.log_place).await?;
+                    let mut lists: Vec<Arc<PriceListVersion>> = Vec::new();
+                    let versions: &BTreeSet<PriceVersion> = sealed.seal.price_versions();
+                    for version in versions {
+                        lists.push(cloud.price_version(tx, version).await?);
+                    }
+                    let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
+                    let header = BundleHeader::new(stored.invoice.content, sealed.seal, log, &lists).text()?;
+                    let at = LeafCursor::default();
+                    Ok((header, BundleCursor { organization, period, secret: sealed.secret, at }))
+                })
+            })
+            .await
+    }
+
+    /// The next lines of a bundle; `None` after the last.
+    pub async fn next_bundle_lines(&self, cursor: &mut BundleCursor) -> Result<Option<String>> {
+        let page = self.leaves(cursor).await?;
+        let mut lines = String::new();
+        for leaf in &page {
+            lines.push_str(&leaf_line(&leaf.text));
+            lines.push('\n');
+        }
+        Ok((!page.is_empty()).then_some(lines))
+    }
+
+    /// What proves the charges of a request or job of the actor's.
+    pub async fn receipts(&self, actor: &Actor, source: &str) -> Result<Vec<ChargeReceipt>> {
+        actor.require(Action::ReadUsage)?;
+        self.open_log().await?;
+        self.store
+            .read((self, actor, source), |(cloud, actor, source), tx| {
+                Box::pin(async move {
+                    let mut receipts = Vec::new();
+                    for charge in charge::list_of(tx, source, RECEIPTS_MAX).await? {
+                        if project::is_visible(&actor.scope, &charge.organization, &charge.project) {
+                            receipts.push(cloud.receipt(tx, &charge).await?);
+                        }
+                    }
+                    if receipts.is_empty() {
+                        return Err(Error::new(ErrorCode::NotFound, format!("nothing was charged for '{source}'"))
+                            .alternative("a request or job is charged when it ended; name it by its id"));
+                    }
+                    Ok(receipts)
+                })
+            })
+            .await
+    }
+
+    async fn receipt(&self, tx: &mut Tx, charge: &charge::Charge) -> Result<ChargeReceipt> {
+        let (organization, period) = (&charge.organization, charge.billed_in.unwrap_or(charge.period));
+        let account = organization::get(tx, &sublet_core::Scope::Operator, organization).await?;
+        let sealed_after = BillingCalendar::new(&account.time_zone)?.period(period)?.interval.ends_at;
+        let sealed = seal::find(tx, organization, period).await?;
+        let receipt = match sealed {
+            None => None,
+            Some(stored) => {
+                let log = self.log_proof(tx, stored.log_place).await?;
+                let at = LeafCursor { is_late: charge.billed_in.is_some(), charge: charge.id.to_string() };
+                let (index, leaf, path) = leaf_path(tx, (organization, period), &stored, &at).await?;
+                let key = self.log_key(tx).await?;
+                Some(Receipt::new((index, leaf), path, (stored.seal, log), &key)?.text()?)
+            }
+        };
+        let (amount, currency) = (charge.amount, charge.currency);
+        Ok(ChargeReceipt { charge: charge.id.clone(), amount, currency, period, receipt, sealed_after })
+    }
+}
+
+/// The seal of an invoice, or why it has none.
+async fn find_seal(tx: &mut Tx, stored: &StoredInvoice) -> Result<StoredSeal> {
+    if let Some(sealed) = seal::find(tx, stored.organization(), stored.period()).await? {
+        return Ok(sealed);
+    }
+    let message = match stored.invoice.number {
+        None => format!("invoice {} is a draft; it is sealed when it is issued", stored.invoice.id),
+        Some(number) => format!("{number} was issued before invoices were sealed"),
+    };
+    Err(Error::new(ErrorCode::Conflict, message))
+}
+
+/// A leaf with what is needed of it.
+struct ReadLeaf {
+    text: String,
+    hash: Hash,
+    amount: Nanos,
+    cursor: LeafCursor,
+}
+
+/// Leaves from a cursor on, and where the next begin.
+async fn read_leaves(tx: &mut Tx, of: &BundleCursor, mut at: LeafCursor, limit: i64) -> Result<(Vec<ReadLeaf>, LeafCursor)> {
+    let salts = SaltKey::new(&of.secret);
+    let leaves = seal::list_leaves(tx, (&of.organization, of.period), (&mut at, limit), &salts).await?;
+    let month = of.period.to_string();
+    let read = leaves.into_iter().map(|leaf| {
+        let text = leaf.text()?;
+        let cursor = LeafCursor { is_late: leaf.period != month, charge: leaf.charge.into_owned() };
+        Ok(ReadLeaf { hash: leaf_hash(&text), text, amount: leaf.amount, cursor })
+    });
+    Ok((read.collect::<Result<Vec<_>>>()?, at))
+}
+
+/// The place, text and path of a leaf among those of its invoice.
+async fn leaf_path(
+    tx: &mut Tx,
+    (organization, period): (&OrganizationId, PeriodKey),
+    stored: &StoredSeal,
+    wanted: &LeafCursor,
+) -> Result<(u64, String, Vec<Hash>)> {
+    let broken = || Error::internal(format!("charge {} is not among the leaves of its invoice", wanted.charge));
+    let blocks = seal::list_blocks(tx, organization, period).await?;
+    let mut nodes = Nodes::new();
+    let mut over_blocks = Frontier::default();
+    for block in &blocks {
+        over_blocks.push(block.hash, |node, hash| {
+            nodes.insert(Node { level: node.level + BLOCK_LEVEL, place: node.place }, hash);
+        })?;
+    }
+    let of = BundleCursor { organization: organization.clone(), period, secret: stored.secret, at: LeafCursor::default() };
+    let its_block = blocks.partition_point(|block| block.last < *wanted);
+    let mut found = None;
+    for block in BTreeSet::from([its_block, blocks.len()]) {
+        let begin = block.checked_sub(1).and_then(|before| blocks.get(before)).map_or_else(LeafCursor::default, |b| b.last.clone());
+        let (leaves, _) = read_leaves(tx, &of, begin, i64::try_from(BLOCK_LEAVES).unwrap_or(i64::MAX)).await?;
+        let first = u64::try_from(block).map_err(|_| broken())? * BLOCK_LEAVES;
+        let mut within = Frontier::default();
+        for leaf in leaves {
+            let index = first + within.size();
+            within.push(leaf.hash, |node, hash| {
+                nodes.insert(Node { level: node.level, place: (first >> node.level) + node.place }, hash);
+            })?;
+            if leaf.cursor == *wanted {
+                found = Some((index, leaf.text));
+            }
+        }
+    }
+    let (index, text) = found.ok_or_else(broken)?;
+    let path = ProofPlan::inclusion(index, stored.seal.leaves())?.proof(&nodes)?;
+    Ok((index, text, path))
+}
+
+async fn read_tile(tx: &mut Tx, tile: LogTile) -> Result<Option<Vec<u8>>> {
+    let size = log::size(tx).await?;
+    let (level, place, width) = match tile {
+        LogTile::Hashes { level, place, width } => (level, place, width),
+        LogTile::Entries { place, width } => (0, place, width),
+    };
+    // What is past the end of the log, however large its numbers are.
+    let Some(subtrees) = level.checked_mul(BLOCK_LEVEL).filter(|shift| *shift < u64::BITS).map(|shift| size >> shift) else {
+        return Ok(None);
+    };
+    let Some(first) =
+        place.checked_mul(BLOCK_LEAVES).filter(|first| subtrees.checked_sub(*first).is_some_and(|left| left >= width))
+    else {
+        return Ok(None);
+    };
+    match tile {
+        LogTile::Hashes { .. } => {
+            let wanted: Vec<Node> = (first..first + width).map(|place| Node { level: level * BLOCK_LEVEL, place }).collect();
+            let nodes: BTreeMap<Node, Hash> = log::list_nodes(tx, &wanted).await?;
+            Ok(Some(nodes.values().flat_map(Hash::bytes).copied().collect()))
+        }
+        LogTile::Entries { .. } => {
+            let first = i64::try_from(first).map_err(|_| Error::internal("the log is full"))?;
+            let entries = log::list_entries(tx, first).await?;
+            let mut bytes = Vec::new();
+            for entry in entries.iter().take(usize::try_from(width).unwrap_or(0)) {
+                // The length of each entry in two bytes, and its bytes.
+                bytes.extend([0, 32]);
+                bytes.extend(entry.bytes());
+            }
+            Ok(Some(bytes))
+        }
+    }
+}

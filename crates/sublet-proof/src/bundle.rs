@@ -1,0 +1,363 @@
+//! An invoice with all its charges and prices in one file, and what checks it offline.
+//!
+//! The file is lines of text. The first is the header as canonical JSON: the invoice, its seal, the proof that the seal
+//! is in the log, and the price lists. Every other line is one leaf: its hash in base64, a space, and its text. The hash
+//! is there so that a line that was damaged can be named; what proves the leaves is the sealed root.
+//!
+//! Checked is that each charge is the rounded price of its line's quantity after it less that before it, that the
+//! charges of a line follow each other without gap or overlap, that each is in the period, band and price list that its
+//! instant says, that they add up to the invoice, and that the leaves are those that were sealed. Only one form of
+//! every value is accepted, so a file with any bit changed is refused.
+//!
+//! Memory grows with the lines of the invoice, not with its charges.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::admission::PriceVersion;
+use sublet_core::error::Result;
+use sublet_core::{Nanos, Timestamp};
+use sublet_money::canonical::canonical_json;
+use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
+use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
+use sublet_money::price_book::{PriceEntry, PriceListVersion};
+use sublet_money::rating::{LineState, rate};
+use sublet_money::sku::Quantity;
+
+use crate::leaf::{ChargeLeaf, leaf_hash};
+use crate::merkle::{Frontier, Hash};
+use crate::note::VerifierKey;
+use crate::seal::{LogProof, Seal};
+
+/// Names the meaning of a bundle; a change of meaning is a new name.
+const SCHEMA: &str = "sublet-bundle/1";
+/// Longest line of a leaf, in bytes.
+pub const LEAF_LINE_MAX_BYTES: usize = 4 << 10;
+/// Longest header, in bytes: the longest invoice, and its price lists.
+pub const HEADER_MAX_BYTES: usize = 512 << 20;
+
+/// The first line of a bundle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleHeader {
+    content: InvoiceContent,
+    log: LogProof,
+    /// The canonical texts that the price versions are the hashes of, in the order of the versions.
+    price_lists: Vec<String>,
+    schema: String,
+    seal: Seal,
+}
+
+impl BundleHeader {
+    /// `price_lists` are those that the lines name.
+    pub fn new(content: InvoiceContent, seal: Seal, log: LogProof, price_lists: &[&PriceListVersion]) -> Self {
+        let mut lists: Vec<_> = price_lists.to_vec();
+        lists.sort_by(|a, b| a.version().cmp(b.version()));
+        let price_lists = lists.into_iter().map(|list| list.canonical().to_owned()).collect();
+        Self { content, log, price_lists, schema: SCHEMA.to_owned(), seal }
+    }
+    /// The line, without its end.
+    pub fn text(&self) -> Result<String> {
+        canonical_json(self)
+    }
+    pub const fn seal(&self) -> &Seal {
+        &self.seal
+    }
+}
+
+/// A leaf's line, without its end.
+pub fn leaf_line(text: &str) -> String {
+    format!("{} {text}", leaf_hash(text))
+}
+
+/// Where in a bundle something is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    Header,
+    /// Counted from 0.
+    Leaf(u64),
+    /// In what all leaves are together.
+    Leaves,
+}
+
+/// What is wrong with a bundle, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub place: Place,
+    pub problem: String,
+}
+
+impl Fault {
+    fn header(problem: impl fmt::Display) -> Self {
+        Self { place: Place::Header, problem: problem.to_string() }
+    }
+    fn leaves(problem: impl fmt::Display) -> Self {
+        Self { place: Place::Leaves, problem: problem.to_string() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Place::Header => write!(f, "the header is wrong: {}", self.problem),
+            Place::Leaf(index) => write!(f, "leaf {index} is wrong: {}", self.problem),
+            Place::Leaves => write!(f, "the leaves are wrong: {}", self.problem),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What a bundle was found to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verified {
+    pub seal: Seal,
+    pub content: InvoiceContent,
+    /// The log that the seal is in; it proves who sealed only to those who know it from elsewhere.
+    pub log: VerifierKey,
+    pub index: u64,
+}
+
+/// Checks a bundle line by line.
+#[derive(Clone)]
+pub struct Verifier {
+    header: BundleHeader,
+    log: VerifierKey,
+    lines: BTreeMap<String, LineCheck>,
+    tree: Frontier,
+    sum: Nanos,
+    /// Whether the last leaf came late, and its charge.
+    last: (bool, String),
+    /// Kept for its memory.
+    name: String,
+}
+
+impl Verifier {
+    /// Checks the header. `trusted` is the log's key as it is known from elsewhere, if it is.
+    pub fn new(header: &str, trusted: Option<&VerifierKey>) -> Result<Self, Fault> {
+        let parsed: BundleHeader =
+            serde_json::from_str(header).map_err(|error| Fault::header(format!("it cannot be read: {error}")))?;
+        if parsed.schema != SCHEMA {
+            return Err(Fault::header(format!("a bundle of '{}' cannot be read; this program knows {SCHEMA}", parsed.schema)));
+        }
+        if parsed.text().map_err(Fault::header)? != header {
+            return Err(Fault::header("it is not in canonical form"));
+        }
+        let seal = &parsed.seal;
+        seal.check_schema().map_err(Fault::header)?;
+        let log = parsed.log.check(seal.entry().map_err(Fault::header)?, trusted).map_err(Fault::header)?;
+        seal.check_content(&parsed.content).map_err(Fault::header)?;
+        let lines = lines_of(&parsed).map_err(Fault::header)?;
+        let last = (false, String::new());
+        Ok(Self { header: parsed, log, lines, tree: Frontier::default(), sum: Nanos::ZERO, last, name: String::new() })
+    }
+
+    /// How many leaves the seal says there are.
+    pub fn leaves_sealed(&self) -> u64 {
+        self.header.seal.leaves()
+    }
+    pub const fn leaves_checked(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Checks the next leaf's line, without its end.
+    pub fn leaf(&mut self, line: &str) -> Result<(), Fault> {
+        let place = Place::Leaf(self.tree.size());
+        self.check_leaf(line).map_err(|problem| Fault { place, problem })
+    }
+
+    fn check_leaf(&mut self, line: &str) -> Result<(), String> {
+        let (hash, text) = line.split_once(' ').ok_or("a leaf is its hash, a space, and its text")?;
+        let found = leaf_hash(text);
+        if hash.parse::<Hash>().map_err(|error| error.to_string())? != found {
+            return Err(format!("its hash is {found} and not {hash}"));
+        }
+        let leaf: ChargeLeaf<'_> = serde_json::from_str(text).map_err(|error| format!("it cannot be read: {error}"))?;
+        self.name.clear();
+        let band = leaf.band.as_deref().unwrap_or("");
+        // Writing to a string cannot fail.
+        let _ = write!(self.name, "{} {} {} {} {band}", leaf.period, leaf.project, leaf.price_version, leaf.sku);
+        let line = self.lines.get_mut(&self.name).ok_or_else(|| format!("the invoice has no line for {}", self.name))?;
+        let is_before = |last: &(bool, String)| (last.0, last.1.as_str()) < (line.is_late, leaf.charge.as_ref());
+        if !is_before(&self.last) {
+            return Err("leaves are in the order of their charges, those that came late behind the rest".to_owned());
+        }
+        line.check(&leaf)?;
+        self.last.0 = line.is_late;
+        self.last.1.clear();
+        self.last.1.push_str(&leaf.charge);
+        self.sum = self.sum.checked_add(leaf.amount).map_err(|error| error.to_string())?;
+        self.tree.push(found, |_, _| {}).map_err(|error| error.to_string())
+    }
+
+    /// Checks what only all leaves together show.
+    pub fn finish(self) -> Result<Verified, Fault> {
+        let Self { header, log, lines, tree, sum, .. } = self;
+        let seal = &header.seal;
+        if tree.size() != seal.leaves() {
+            return Err(Fault::leaves(format!("there are {} of {}", tree.size(), seal.leaves())));
+        }
+        for (name, line) in &lines {
+            line.finish().map_err(|problem| Fault::leaves(format!("the line {name}: {problem}")))?;
+        }
+        if sum != seal.sum() {
+            return Err(Fault::leaves(format!("they add up to {sum} and not {}", seal.sum())));
+        }
+        if tree.root() != seal.root() {
+            return Err(Fault::leaves("they are not those that were sealed"));
+        }
+        Ok(Verified { index: header.log.index, seal: header.seal, content: header.content, log })
+    }
+}
+
+/// What is checked for each line of the invoice, by the line's name.
+fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String> {
+    let content = &header.content;
+    let versions = &header.seal.price_versions();
+    if header.price_lists.len() != versions.len() || content.lines.len() > LINES_MAX {
+        return Err("it has other price lists than the invoice names, or too many lines".to_owned());
+    }
+    let mut lists: BTreeMap<&PriceVersion, PriceListVersion> = BTreeMap::new();
+    for (version, text) in versions.iter().zip(&header.price_lists) {
+        let list = PriceListVersion::from_canonical(text, version).map_err(|error| error.to_string())?;
+        if list.currency() != content.account.currency {
+            return Err(format!("price list {} is in {}", version.0, list.currency()));
+        }
+        lists.insert(version, list);
+    }
+    let calendar = BillingCalendar::new(&content.account.zone).map_err(|error| error.to_string())?;
+    if calendar.period(content.period.key).map_err(|error| error.to_string())? != content.period {
+        return Err(format!("{} does not begin and end there in {}", content.period.key, content.account.zone));
+    }
+    let mut lines = BTreeMap::new();
+    for line in &content.lines {
+        let period = line.late.map_or(content.period.key, |late| late.period);
+        let list = lists.get(&line.price_version).ok_or_else(|| format!("price list {} is missing", line.price_version.0))?;
+        let check = LineCheck::new(line, list, (period, content), &calendar).map_err(|error| error.to_string())?;
+        let band = line.band.as_ref().map_or("", |band| band.as_str());
+        let name = format!("{period} {} {} {} {band}", line.project, line.price_version.0, line.sku);
+        if lines.insert(name, check).is_some() {
+            return Err(format!("the line of {} is there twice", line.sku));
+        }
+    }
+    Ok(lines)
+}
+
+/// One line of the invoice, and the charges that were found of it.
+#[derive(Clone)]
+struct LineCheck {
+    is_late: bool,
+    price: PriceEntry,
+    /// When use of this line may have occurred.
+    interval: Interval,
+    line: InvoiceLine,
+    /// What earlier invoices have of the line.
+    begin: Quantity,
+    /// Up to here the charges follow each other.
+    reached: Quantity,
+    /// Where charges begin that are ahead of that, and where they end.
+    ahead: BTreeMap<Quantity, Quantity>,
+    end: Quantity,
+    count: u64,
+    amount: Nanos,
+}
+
+impl LineCheck {
+    fn new(
+        line: &InvoiceLine,
+        list: &PriceListVersion,
+        (period, content): (PeriodKey, &InvoiceContent),
+        calendar: &BillingCalendar,
+    ) -> Result<Self> {
+        let price = list.get(&line.sku)?.clone();
+        let begin = line
+            .late
+            .map_or_else(LineState::default, |late| LineState { quantity: late.quantity_before, charged: late.charged_before });
+        // Proves what earlier invoices have of it.
+        rate(begin, price.price_in(line.band.as_ref())?, Quantity::ZERO)?;
+        let mut interval = calendar.period(period)?.interval;
+        interval.starts_at = interval.starts_at.max(list.effective_at());
+        Ok(Self {
+            is_late: period != content.period.key,
+            price,
+            interval,
+            line: line.clone(),
+            begin: begin.quantity,
+            reached: begin.quantity,
+            ahead: BTreeMap::new(),
+            end: begin.quantity.checked_add(line.quantity)?,
+            count: 0,
+            amount: Nanos::ZERO,
+        })
+    }
+
+    fn check(&mut self, leaf: &ChargeLeaf<'_>) -> Result<(), String> {
+        let text = |error: sublet_core::Error| error.to_string();
+        self.check_time(leaf.occurred_at_micros)?;
+        let before = LineState { quantity: leaf.quantity_before, charged: leaf.charged_before };
+        let price = self.price.price_in(self.line.band.as_ref()).map_err(text)?;
+        let (amount, after) = rate(before, price, leaf.quantity).map_err(text)?;
+        if amount != leaf.amount {
+            return Err(format!("{} more after {} cost {amount}, and not {}", leaf.quantity, leaf.quantity_before, leaf.amount));
+        }
+        self.count += 1;
+        self.amount = self.amount.checked_add(amount).map_err(text)?;
+        // A charge for nothing may be anywhere on its line.
+        let free_from = if leaf.quantity.is_zero() { self.begin } else { self.reached };
+        if before.quantity < free_from || after.quantity > self.end {
+            return Err(format!(
+                "it is {} to {} of its line, of which {free_from} to {} are left",
+                before.quantity, after.quantity, self.end
+            ));
+        }
+        if leaf.quantity.is_zero() {
+            return Ok(());
+        }
+        if before.quantity > self.reached {
+            // Several processes charge at once, so charges come nearly in the order of their line.
+            return match self.ahead.insert(before.quantity, after.quantity) {
+                None => Ok(()),
+                Some(_) => Err(format!("two charges begin at {} of the line", before.quantity)),
+            };
+        }
+        self.reached = after.quantity;
+        while let Some(end) = self.ahead.remove(&self.reached) {
+            self.reached = end;
+        }
+        Ok(())
+    }
+
+    fn check_time(&self, occurred_at: Timestamp) -> Result<(), String> {
+        if !self.interval.contains(occurred_at) {
+            return Err(format!(
+                "it occurred at {occurred_at}; its line is of what is used from {} until {}",
+                self.interval.starts_at, self.interval.ends_at
+            ));
+        }
+        let band = self.price.band_at(occurred_at).map_err(|error| error.to_string())?;
+        if band != self.line.band.as_ref() {
+            return Err(format!("{occurred_at} is in another band of its price"));
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        if self.reached != self.end || !self.ahead.is_empty() {
+            return Err(format!("its charges are without a gap up to {} and not {}", self.reached, self.end));
+        }
+        let line = self.line.charges;
+        if (self.count, self.amount) != (line.count, line.amount) {
+            return Err(format!(
+                "{} charges add up to {}; the invoice says {} and {}",
+                self.count, self.amount, line.count, line.amount
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "bundle_tests.rs"]
+mod tests;

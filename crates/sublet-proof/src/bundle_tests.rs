@@ -1,0 +1,382 @@
+use proptest::prelude::*;
+use sublet_core::id::ChargeId;
+use sublet_money::document::DocumentNumber;
+use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, draft};
+use sublet_money::price_book::PriceListDraft;
+use sublet_money::price_model::{PriceModel, Tier};
+use sublet_money::rating::LineKey;
+use sublet_money::sku::SkuName;
+use sublet_money::time_of_use::TimeOfUse;
+
+use super::*;
+use crate::leaf::SaltKey;
+use crate::merkle::{Nodes, ProofPlan, TreeHead};
+use crate::note::LogKey;
+use crate::receipt::Receipt;
+use crate::seal::{Issued, SealedLeaves};
+
+const HOUR_MICROS: i64 = 3_600_000_000;
+/// 2026-03-01T00:00+01:00 in Berlin, where the clocks change on the 29th.
+const MARCH: i64 = 1_772_319_600_000_000;
+const OTHER_SEALS: u64 = 5;
+
+fn log_key() -> LogKey {
+    LogKey::from_seed(&[7; 32]).unwrap()
+}
+
+fn nanos(amount: i64) -> Nanos {
+    Nanos::new(amount)
+}
+
+fn quantity(count: i64) -> Quantity {
+    Quantity::new(count).unwrap()
+}
+
+fn price_list() -> PriceListVersion {
+    let tiers = vec![
+        Tier { up_to: Some(quantity(3_000_000)), price: nanos(2_000_000_000) },
+        Tier { up_to: None, price: nanos(1_500_000_000) },
+    ];
+    let nights: TimeOfUse = serde_json::from_str(
+        r#"{"zone": "Europe/Berlin", "bands": [{"name": "night", "windows": [
+            {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "22:00", "until": "24:00"}], "model": {"type": "per_unit", "price": "0.5"}}]}"#,
+    )
+    .unwrap();
+    let device = PriceEntry::new("device/n2m/h100".parse().unwrap(), PriceModel::Graduated { tiers });
+    let tokens = ["input", "cached_input", "output"].map(|kind| format!("tokens/{kind}/mini").parse().unwrap());
+    let mut entries = vec![PriceEntry { time_of_use: Some(nights), ..device }];
+    entries.extend(tokens.map(|sku| PriceEntry::per_unit(sku, nanos(150_000_001))));
+    PriceListVersion::new(PriceListDraft {
+        list: "plist_1".parse().unwrap(),
+        currency: "EUR".parse().unwrap(),
+        effective_at: Timestamp::from_micros(MARCH - 1_000 * HOUR_MICROS),
+        entries,
+    })
+    .unwrap()
+}
+
+/// What was used: project, sku, hour after the beginning of March, quantity.
+type Use = (&'static str, &'static str, i64, i64);
+
+const USES: [Use; 9] = [
+    ("proj_1", "tokens/input/mini", 0, 1),
+    ("proj_1", "tokens/input/mini", 1, 7_654_321),
+    ("proj_2", "device/n2m/h100", 2, 2_999_999),
+    ("proj_2", "device/n2m/h100", 22, 12_345),
+    ("proj_2", "device/n2m/h100", 24, 1_777_777),
+    ("proj_1", "tokens/input/mini", 25, 0),
+    ("proj_2", "tokens/input/mini", 26, 13),
+    // Known after February was closed.
+    ("proj_1", "tokens/input/mini", -30, 55),
+    ("proj_1", "tokens/input/mini", -29, 44),
+];
+
+/// An issued month, as the books have it.
+struct Month {
+    list: PriceListVersion,
+    content: InvoiceContent,
+    leaves: Vec<String>,
+    seal: Seal,
+}
+
+fn line_key(list: &PriceListVersion, (project, sku, hour, _): Use) -> (LineKey, Timestamp) {
+    let at = Timestamp::from_micros(MARCH + hour * HOUR_MICROS + 17);
+    let sku: SkuName = sku.parse().unwrap();
+    let band = list.get(&sku).unwrap().band_at(at).unwrap().cloned();
+    let period = BillingCalendar::new("Europe/Berlin").unwrap().period_at(at).unwrap().key;
+    let (organization, project) = ("org_1".parse().unwrap(), project.parse().unwrap());
+    (LineKey { organization, project, period, price_version: list.version().clone(), sku, band }, at)
+}
+
+/// Charges uses in an order, and issues the invoice of March. What February had before is 1,000 on each late line.
+fn month(uses: &[Use], order: &[usize]) -> Month {
+    let list = price_list();
+    let march: PeriodKey = "2026-03".parse().unwrap();
+    let mut lines: BTreeMap<LineKey, ChargedLine> = BTreeMap::new();
+    let mut leaves: Vec<((bool, String), String, Nanos)> = Vec::new();
+    for index in order {
+        let used = uses[*index];
+        let (key, at) = line_key(&list, used);
+        let price = list.get(&key.sku).unwrap().price_in(key.band.as_ref()).unwrap();
+        let is_late = key.period < march;
+        let line = lines.entry(key.clone()).or_insert_with(|| {
+            let start = if is_late { rate(LineState::default(), price, quantity(1_000)).unwrap().1 } else { LineState::default() };
+            ChargedLine { key: key.clone(), before: start, state: start, charges: ChargeSum::default() }
+        });
+        let before = line.state;
+        let (amount, after) = rate(before, price, quantity(used.3)).unwrap();
+        line.state = after;
+        line.charges.count += 1;
+        line.charges.amount = line.charges.amount.checked_add(amount).unwrap();
+        // Ids are of the uses, so that leaves are not in the order in which they were charged.
+        let charge: ChargeId = format!("chg_{index:04}").parse().unwrap();
+        let leaf = ChargeLeaf {
+            amount,
+            band: key.band.as_ref().map(|band| band.as_str().into()),
+            charge: charge.as_str().into(),
+            charged_before: before.charged,
+            key: None,
+            occurred_at_micros: at,
+            period: key.period.to_string().into(),
+            price_version: key.price_version.0.as_ref().into(),
+            project: key.project.as_str().into(),
+            quantity: quantity(used.3),
+            quantity_before: before.quantity,
+            salt: salts().of_charge(&charge).into(),
+            sku: key.sku.to_string().into(),
+            source: format!("req_{index}").into(),
+        };
+        leaves.push(((is_late, charge.to_string()), leaf.text().unwrap(), amount));
+    }
+    leaves.sort();
+    let account = InvoiceAccount {
+        organization: "org_1".parse().unwrap(),
+        name: "Zahnräder & Söhne GmbH".to_owned(),
+        currency: "EUR".parse().unwrap(),
+        zone: "Europe/Berlin".to_owned(),
+    };
+    let period = BillingCalendar::new("Europe/Berlin").unwrap().period(march).unwrap();
+    let lines: Vec<ChargedLine> = lines.into_values().collect();
+    let content = draft(account, period, nanos(-3), &lines, &[&list]).unwrap();
+    let sum = Nanos::checked_sum(leaves.iter().map(|leaf| leaf.2)).unwrap();
+    let leaves: Vec<String> = leaves.into_iter().map(|leaf| leaf.1).collect();
+    let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
+    let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
+    let seal = seal(&content, sealed).unwrap();
+    Month { list, content, leaves, seal }
+}
+
+fn salts() -> SaltKey {
+    SaltKey::new(&[9; 32])
+}
+
+fn seal(content: &InvoiceContent, leaves: SealedLeaves) -> sublet_core::Result<Seal> {
+    let number: DocumentNumber = "INV-2026-000007".parse().unwrap();
+    let issued_at = Timestamp::from_micros(MARCH + 745 * HOUR_MICROS);
+    Seal::new(&Issued { invoice: &"inv_1".parse().unwrap(), number, issued_at, content }, leaves, &salts())
+}
+
+fn tree_of(hashes: impl Iterator<Item = Hash>) -> (Nodes, Frontier) {
+    let (mut nodes, mut tree) = (Nodes::new(), Frontier::default());
+    for hash in hashes {
+        tree.push(hash, |node, hash| {
+            nodes.insert(node, hash);
+        })
+        .unwrap();
+    }
+    (nodes, tree)
+}
+
+fn log_proof(seal: &Seal) -> LogProof {
+    let entry = seal.entry().unwrap();
+    let others = (0..OTHER_SEALS).map(|other| Hash::of(&other.to_be_bytes()));
+    let (nodes, tree) = tree_of(others.chain([entry, Hash::of(b"a later seal")]).map(|entry| Hash::of_entry(entry.bytes())));
+    let key = log_key();
+    let note = key.checkpoint(TreeHead { size: tree.size(), root: tree.root() });
+    LogProof::new((key.verifier(), note), OTHER_SEALS, tree.size(), &nodes).unwrap()
+}
+
+impl Month {
+    fn of_all_uses() -> Self {
+        month(&USES, &[0, 1, 2, 3, 4, 5, 6, 7, 8])
+    }
+    fn header(&self) -> BundleHeader {
+        BundleHeader::new(self.content.clone(), self.seal.clone(), log_proof(&self.seal), &[&self.list])
+    }
+    fn bundle(&self) -> Vec<String> {
+        let mut lines = vec![self.header().text().unwrap()];
+        lines.extend(self.leaves.iter().map(|leaf| leaf_line(leaf)));
+        lines
+    }
+    /// Seals other leaves than those of the books.
+    fn forged(&self, change: impl Fn(usize, &str) -> String) -> Vec<String> {
+        let leaves: Vec<String> = self.leaves.iter().enumerate().map(|(index, leaf)| change(index, leaf)).collect();
+        let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
+        let count = self.seal.leaves();
+        let forged = seal(&self.content, SealedLeaves { count, root: tree.root(), sum: self.seal.sum() }).unwrap();
+        Self { seal: forged, leaves, list: self.list.clone(), content: self.content.clone() }.bundle()
+    }
+}
+
+fn verify(lines: &[impl AsRef<str>]) -> Result<Verified, Fault> {
+    let (header, leaves) = lines.split_first().unwrap();
+    let mut verifier = Verifier::new(header.as_ref(), Some(log_key().verifier()))?;
+    for leaf in leaves {
+        verifier.leaf(leaf.as_ref())?;
+    }
+    verifier.finish()
+}
+
+fn fault(lines: &[impl AsRef<str>]) -> Fault {
+    verify(lines).unwrap_err()
+}
+
+#[test]
+fn a_true_bundle_is_accepted() {
+    let month = Month::of_all_uses();
+    let verified = verify(&month.bundle()).unwrap();
+    assert_eq!((verified.seal, verified.content), (month.seal, month.content));
+    assert_eq!((verified.index, verified.log), (OTHER_SEALS, log_key().verifier().clone()));
+}
+
+/// Whatever order charges were made in, and whatever order their ids have.
+#[test]
+fn the_order_of_charging_does_not_matter() {
+    for order in [[8, 7, 6, 5, 4, 3, 2, 1, 0], [4, 8, 1, 0, 5, 2, 7, 3, 6]] {
+        let month = month(&USES, &order);
+        assert_eq!(verify(&month.bundle()).unwrap().content, month.content);
+    }
+}
+
+#[test]
+fn a_bundle_with_any_bit_changed_is_refused_and_its_leaf_is_named() {
+    fn changed(line: &str) -> impl Iterator<Item = String> {
+        let all = (0..line.len()).flat_map(|place| (0..8).map(move |bit| (place, bit)));
+        all.filter_map(move |(place, bit)| {
+            let mut bytes = line.to_owned().into_bytes();
+            bytes[place] ^= 1 << bit;
+            String::from_utf8(bytes).ok()
+        })
+    }
+    let lines = Month::of_all_uses().bundle();
+    let mut verifier = Verifier::new(&lines[0], None).unwrap();
+    for line in &lines[1..] {
+        for changed in changed(line) {
+            let place = Place::Leaf(verifier.leaves_checked());
+            let found = verifier.clone().leaf(&changed).map_err(|fault| fault.place);
+            assert_eq!(found, Err(place), "{changed}");
+        }
+        verifier.leaf(line).unwrap();
+    }
+    // A try of a header reads its price list again, so these are every seventh.
+    for changed in changed(&lines[0]).step_by(7) {
+        let found = Verifier::new(&changed, None).err().map(|fault| fault.place);
+        assert_eq!(found, Some(Place::Header), "{changed}");
+    }
+}
+
+#[test]
+fn a_leaf_that_is_missing_twice_or_elsewhere_is_noticed() {
+    let lines = Month::of_all_uses().bundle();
+    for index in 1..lines.len() {
+        let mut without = lines.clone();
+        without.remove(index);
+        assert_eq!(fault(&without).place, Place::Leaves, "without leaf {index}");
+        let mut twice = lines.clone();
+        twice.insert(index, lines[index].clone());
+        assert_eq!(fault(&twice).place, Place::Leaf(u64::try_from(index).unwrap()), "leaf {index} twice");
+    }
+    for index in 1..lines.len() - 1 {
+        let mut swapped = lines.clone();
+        swapped.swap(index, index + 1);
+        assert_eq!(fault(&swapped).place, Place::Leaf(u64::try_from(index).unwrap()), "leaf {index} later");
+    }
+}
+
+/// A seller who seals what is wrong is found out by the price list, whatever the tree says.
+#[test]
+fn a_wrong_charge_is_found_although_it_was_sealed() {
+    let month = Month::of_all_uses();
+    let replaced = |at: usize, from: &'static str, to: &'static str| {
+        let lines = month.forged(|index, leaf| {
+            if index != at {
+                return leaf.to_owned();
+            }
+            assert!(leaf.contains(from), "{leaf}");
+            leaf.replace(from, to)
+        });
+        fault(&lines)
+    };
+    let cases = [
+        (1, r#""amount":"1.148148158""#, r#""amount":"1.148148159""#, "cost"),
+        (2, r#""quantity":2999999"#, r#""quantity":2999998"#, "cost"),
+        (1, r#""quantity_before":1"#, r#""quantity_before":2"#, "charged"),
+        (3, r#""band":"night","#, "", "is there"),
+        (0, "proj_1", "proj_9", "no line"),
+        (0, r#""occurred_at_micros":1772319600000017"#, r#""occurred_at_micros":1772319599999999"#, "occurred at"),
+        (3, r#""occurred_at_micros":17723988"#, r#""occurred_at_micros":17723880"#, "another band"),
+    ];
+    for (leaf, from, to, problem) in cases {
+        let found = replaced(leaf, from, to);
+        if problem == "is there" {
+            // The charge of one band, taken for that of another.
+            assert_eq!(found.place, Place::Leaf(3), "{found}");
+            continue;
+        }
+        assert_eq!(found.place, Place::Leaf(u64::try_from(leaf).unwrap()), "{found}");
+        assert!(found.problem.contains(problem), "{found}");
+    }
+}
+
+#[test]
+fn a_log_that_is_not_the_known_one_is_refused() {
+    let lines = Month::of_all_uses().bundle();
+    let other = LogKey::from_seed(&[8; 32]).unwrap();
+    let refused = Verifier::new(&lines[0], Some(other.verifier())).err().unwrap();
+    assert!(refused.problem.contains("the log's key is"), "{refused}");
+    assert!(Verifier::new(&lines[0], None).is_ok(), "without a known key it says which it is");
+}
+
+#[test]
+fn an_invoice_is_sealed_only_over_what_it_adds_up_from() {
+    let month = Month::of_all_uses();
+    let (count, sum, root) = (month.seal.leaves(), month.seal.sum(), month.seal.root());
+    assert!(seal(&month.content, SealedLeaves { count, root, sum }).is_ok());
+    assert!(seal(&month.content, SealedLeaves { count: count - 1, root, sum }).is_err());
+    let more = sum.checked_add(nanos(1)).unwrap();
+    assert!(seal(&month.content, SealedLeaves { count, root, sum: more }).is_err());
+}
+
+#[test]
+fn a_receipt_proves_one_charge_and_no_other() {
+    let month = Month::of_all_uses();
+    let (nodes, _) = tree_of(month.leaves.iter().map(|text| leaf_hash(text)));
+    for (index, leaf) in (0..).zip(&month.leaves) {
+        let path = ProofPlan::inclusion(index, month.seal.leaves()).unwrap().proof(&nodes).unwrap();
+        let receipt = Receipt::new((index, leaf.clone()), path, (month.seal.clone(), log_proof(&month.seal)), &log_key()).unwrap();
+        let text = receipt.text().unwrap();
+        let (read, key) = Receipt::verify(&text, Some(log_key().verifier())).unwrap();
+        assert_eq!((&read, &key), (&receipt, log_key().verifier()));
+        for place in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[place] ^= 1 << (place % 8);
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(Receipt::verify(&changed, None).is_err(), "byte {place}: {changed}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_month_verifies_and_any_leaf_that_costs_more_is_named(
+        uses in prop::collection::vec((0_i64..700, 0_i64..5_000_000, any::<bool>()), 1..40),
+        seed: u64,
+        at in any::<prop::sample::Index>(),
+    ) {
+        let uses: Vec<Use> = uses.into_iter().map(|(hour, count, is_device)| {
+            if is_device { ("proj_1", "device/n2m/h100", hour, count) } else { ("proj_2", "tokens/input/mini", hour, count) }
+        }).collect();
+        let mut order: Vec<usize> = (0..uses.len()).collect();
+        order.sort_by_key(|index| Hash::of(&[&seed.to_be_bytes()[..], &index.to_be_bytes()].concat()));
+        let month = month(&uses, &order);
+        prop_assert_eq!(verify(&month.bundle()).map(|verified| verified.content), Ok(month.content.clone()));
+        let at = at.index(month.leaves.len());
+        let lines = month.forged(|index, leaf| {
+            let mut leaf: ChargeLeaf<'_> = serde_json::from_str(leaf).unwrap();
+            if index == at {
+                leaf.amount = leaf.amount.checked_add(nanos(1)).unwrap();
+            }
+            leaf.text().unwrap()
+        });
+        prop_assert_eq!(fault(&lines).place, Place::Leaf(u64::try_from(at).unwrap()));
+    }
+
+    #[test]
+    fn no_line_panics(header in ".{0,60}", line in "[A-Za-z0-9+/=]{0,44} ?.{0,60}") {
+        prop_assert!(Verifier::new(&header, None).is_err());
+        let bundle = Month::of_all_uses().bundle();
+        let mut verifier = Verifier::new(&bundle[0], None).unwrap();
+        prop_assert!(verifier.leaf(&line).is_err());
+    }
+}

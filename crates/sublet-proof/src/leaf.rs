@@ -1,0 +1,147 @@
+//! One charge as a leaf of its invoice's tree: a line of JSON whose bytes are hashed.
+//!
+//! A leaf carries a salt of its own, so that its hash says nothing to who does not have it: what is left of a leaf that
+//! was erased, in the tree and in the log, cannot be tried out against guesses.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, Result};
+use sublet_core::id::ChargeId;
+use sublet_core::{Nanos, Timestamp};
+use sublet_money::canonical::decimal;
+use sublet_money::sku::Quantity;
+
+use crate::merkle::Hash;
+
+/// Bytes of a salt.
+const SALT_BYTES: usize = 16;
+
+/// The canonical form (RFC 8785) is what serializing gives: members are in the order of their names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeLeaf<'a> {
+    #[serde(with = "decimal")]
+    pub amount: Nanos,
+    /// The band of a price by time of use.
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    pub band: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub charge: Cow<'a, str>,
+    #[serde(with = "decimal")]
+    pub charged_before: Nanos,
+    /// The API key that caused it, for requests.
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<Cow<'a, str>>,
+    /// The instant that chose period and band: the admission of a request, the beginning of a stretch of device time.
+    pub occurred_at_micros: Timestamp,
+    /// The month of the use.
+    #[serde(borrow)]
+    pub period: Cow<'a, str>,
+    #[serde(borrow)]
+    pub price_version: Cow<'a, str>,
+    #[serde(borrow)]
+    pub project: Cow<'a, str>,
+    pub quantity: Quantity,
+    pub quantity_before: Quantity,
+    #[serde(borrow)]
+    pub salt: Cow<'a, str>,
+    #[serde(borrow)]
+    pub sku: Cow<'a, str>,
+    /// The request or job.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+}
+
+impl ChargeLeaf<'_> {
+    /// The text that is hashed.
+    pub fn text(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|cause| Error::internal(format!("a leaf has no JSON form: {cause}")))
+    }
+}
+
+/// The hash of a leaf's text.
+pub fn leaf_hash(text: &str) -> Hash {
+    Hash::of_entry(text.as_bytes())
+}
+
+/// The secret of one invoice that its salts are made from. Who deletes it, and the charges, leaves hashes that nobody
+/// can tell anything from.
+pub struct SaltKey(hmac::Key);
+
+impl SaltKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+    pub fn of_charge(&self, charge: &ChargeId) -> String {
+        self.of_name(charge.as_str())
+    }
+    /// Of what is no charge; no charge has such a name.
+    pub(crate) fn of_name(&self, name: &str) -> String {
+        let tag = hmac::sign(&self.0, name.as_bytes());
+        let mut hex = String::with_capacity(2 * SALT_BYTES);
+        for byte in tag.as_ref().iter().take(SALT_BYTES) {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sublet_money::canonical::canonical_json;
+
+    use super::*;
+
+    fn leaf() -> ChargeLeaf<'static> {
+        ChargeLeaf {
+            amount: Nanos::new(1_500),
+            band: Some("Tag & Nacht".into()),
+            charge: "chg_1".into(),
+            charged_before: Nanos::new(-7),
+            key: Some("key_1".into()),
+            occurred_at_micros: Timestamp::from_micros(1_767_225_600_000_001),
+            period: "2026-01".into(),
+            price_version: "ab".into(),
+            project: "proj_1".into(),
+            quantity: Quantity::new(3).unwrap(),
+            quantity_before: Quantity::new(4).unwrap(),
+            salt: "00".into(),
+            sku: "tokens/input/modell-ä\u{1}\"".into(),
+            source: "req_1".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_canonical_and_reads_back() {
+        for leaf in [leaf(), ChargeLeaf { band: None, key: None, ..leaf() }] {
+            let text = leaf.text().unwrap();
+            assert_eq!(text, canonical_json(&leaf).unwrap());
+            assert_eq!(serde_json::from_str::<ChargeLeaf<'_>>(&text).unwrap(), leaf);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_leaf_is_refused() {
+        let text = leaf().text().unwrap();
+        let unknown = text.replace("\"salt\"", "\"pepper\"");
+        let twice = text.replace("\"salt\":\"00\"", "\"salt\":\"00\",\"salt\":\"00\"");
+        let missing = text.replace(",\"salt\":\"00\"", "");
+        for text in [unknown, twice, missing, String::new(), text.replace("0.0000015", "1e3")] {
+            assert!(serde_json::from_str::<ChargeLeaf<'_>>(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_salt_is_of_one_secret_and_one_charge() {
+        let [first, second]: [ChargeId; 2] = ["chg_1", "chg_2"].map(|id| id.parse().unwrap());
+        let [one, other] = [[1; 32], [2; 32]].map(|secret| SaltKey::new(&secret));
+        let salts = [one.of_charge(&first), one.of_charge(&second), other.of_charge(&first)];
+        assert!(salts.iter().all(|salt| salt.len() == 32));
+        assert_eq!(one.of_charge(&first), salts[0]);
+        assert!(salts[0] != salts[1] && salts[0] != salts[2]);
+    }
+}

@@ -1,0 +1,194 @@
+//! What is said of an invoice when it is issued, once and for ever: its content, its leaves and what they add up to.
+//!
+//! The log's entry for it is the hash of this statement, which has a salt: the log is public, and says of a customer
+//! nothing but that some invoice was issued.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use sublet_core::admission::PriceVersion;
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::InvoiceId;
+use sublet_core::{Nanos, Timestamp};
+use sublet_money::canonical::{canonical_json, decimal};
+use sublet_money::document::DocumentNumber;
+use sublet_money::invoice::InvoiceContent;
+
+use crate::leaf::SaltKey;
+use crate::merkle::{Hash, Nodes, ProofPlan, root_by_path};
+use crate::note::VerifierKey;
+
+/// Names the meaning of a seal; a change of meaning is a new name.
+const SCHEMA: &str = "sublet-seal/1";
+/// What the salt of a seal is made from.
+const SALT_NAME: &str = SCHEMA;
+
+/// The tree over an invoice's charges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealedLeaves {
+    pub count: u64,
+    pub root: Hash,
+    pub sum: Nanos,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// The SHA-256 of the invoice's content as canonical JSON.
+    content_sha256: Hash,
+    invoice: InvoiceId,
+    issued_at_micros: Timestamp,
+    leaves: u64,
+    number: DocumentNumber,
+    /// All that the lines name, by their hashes.
+    price_versions: BTreeSet<PriceVersion>,
+    root: Hash,
+    salt: String,
+    schema: String,
+    /// What the leaves add up to: the invoice's subtotal.
+    #[serde(with = "decimal")]
+    sum: Nanos,
+}
+
+/// An invoice as it is issued.
+#[derive(Clone, Debug)]
+pub struct Issued<'a> {
+    pub invoice: &'a InvoiceId,
+    pub number: DocumentNumber,
+    pub issued_at: Timestamp,
+    pub content: &'a InvoiceContent,
+}
+
+impl Seal {
+    /// Seals an invoice over its leaves. Leaves that do not add up to it are a broken book.
+    pub fn new(issued: &Issued<'_>, leaves: SealedLeaves, salts: &SaltKey) -> Result<Self> {
+        let content = issued.content;
+        if leaves.sum != content.subtotal || leaves.count != charges(content)? {
+            return Err(Error::new(
+                ErrorCode::LedgerMismatch,
+                format!(
+                    "an invoice over {} charges of {} has {} leaves that add up to {}",
+                    charges(content)?,
+                    content.subtotal,
+                    leaves.count,
+                    leaves.sum
+                ),
+            ));
+        }
+        Ok(Self {
+            content_sha256: content_hash(content)?,
+            invoice: issued.invoice.clone(),
+            issued_at_micros: issued.issued_at,
+            leaves: leaves.count,
+            number: issued.number,
+            price_versions: price_versions(content),
+            root: leaves.root,
+            salt: salts.of_name(SALT_NAME),
+            schema: SCHEMA.to_owned(),
+            sum: leaves.sum,
+        })
+    }
+
+    /// The text whose hash is the log's entry.
+    pub fn statement(&self) -> Result<String> {
+        canonical_json(self)
+    }
+    /// The log's entry.
+    pub fn entry(&self) -> Result<Hash> {
+        Ok(Hash::of(self.statement()?.as_bytes()))
+    }
+    pub const fn invoice(&self) -> &InvoiceId {
+        &self.invoice
+    }
+    pub const fn number(&self) -> DocumentNumber {
+        self.number
+    }
+    pub const fn issued_at(&self) -> Timestamp {
+        self.issued_at_micros
+    }
+    /// How many charges are sealed.
+    pub const fn leaves(&self) -> u64 {
+        self.leaves
+    }
+    pub const fn root(&self) -> Hash {
+        self.root
+    }
+    pub const fn sum(&self) -> Nanos {
+        self.sum
+    }
+    pub const fn price_versions(&self) -> &BTreeSet<PriceVersion> {
+        &self.price_versions
+    }
+
+    /// Why this cannot be a seal at all.
+    pub(crate) fn check_schema(&self) -> Result<(), String> {
+        if self.schema == SCHEMA {
+            return Ok(());
+        }
+        Err(format!("a seal of '{}' cannot be read; this program knows {SCHEMA}", self.schema))
+    }
+
+    /// Why this is not the seal of a content.
+    pub(crate) fn check_content(&self, content: &InvoiceContent) -> Result<(), String> {
+        content.verify().map_err(|error| error.to_string())?;
+        let text = |error: Error| error.to_string();
+        if content_hash(content).map_err(text)? != self.content_sha256 {
+            return Err("the invoice is not the one that was sealed".to_owned());
+        }
+        if self.sum != content.subtotal || self.leaves != charges(content).map_err(text)? {
+            return Err("the seal says another sum, or another number of charges, than the invoice".to_owned());
+        }
+        if price_versions(content) != self.price_versions {
+            return Err("the seal names other price lists than the invoice".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn content_hash(content: &InvoiceContent) -> Result<Hash> {
+    Ok(Hash::of(canonical_json(content)?.as_bytes()))
+}
+
+fn price_versions(content: &InvoiceContent) -> BTreeSet<PriceVersion> {
+    content.lines.iter().map(|line| line.price_version.clone()).collect()
+}
+
+/// How many charges an invoice is made of.
+fn charges(content: &InvoiceContent) -> Result<u64> {
+    let sum = content.lines.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.charges.count));
+    sum.ok_or_else(|| Error::internal("an invoice is over more charges than can be counted"))
+}
+
+/// That a seal is in the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogProof {
+    /// The log's signed note.
+    pub checkpoint: String,
+    /// The seal's place in the log, from 0.
+    pub index: u64,
+    /// The log's verifier key.
+    pub key: String,
+    pub path: Vec<Hash>,
+}
+
+impl LogProof {
+    /// The proof for the entry at `index` of the tree that a checkpoint of `size` entries is of.
+    pub fn new((key, checkpoint): (&VerifierKey, String), index: u64, size: u64, nodes: &Nodes) -> Result<Self> {
+        let path = ProofPlan::inclusion(index, size)?.proof(nodes)?;
+        Ok(Self { checkpoint, index, key: key.to_string(), path })
+    }
+
+    /// The key whose log has the entry. `trusted` is a key that is known from elsewhere.
+    pub(crate) fn check(&self, entry: Hash, trusted: Option<&VerifierKey>) -> Result<VerifierKey, String> {
+        let key: VerifierKey = self.key.parse().map_err(|error: Error| error.to_string())?;
+        if let Some(trusted) = trusted.filter(|trusted| **trusted != key) {
+            return Err(format!("the log's key is {key}, and not {trusted}"));
+        }
+        let head = key.read_checkpoint(&self.checkpoint).map_err(|error| error.to_string())?;
+        if root_by_path(Hash::of_entry(entry.bytes()), self.index, head.size, &self.path) != Some(head.root) {
+            return Err(format!("the log of {} entries does not have the seal at {}", head.size, self.index));
+        }
+        Ok(key)
+    }
+}

@@ -1,0 +1,180 @@
+"""Adds an invoice up again from its bundle, with exact fractions and nothing of Sublet's own.
+
+Usage: rerate.py BUNDLE... Prints a line for each, and ends with 0 if every amount is right to the last unit. Written
+from docs/operation/proof.md and docs/operation/prices.md; zones are those of Python's zoneinfo.
+"""
+
+import datetime
+import hashlib
+import json
+import sys
+import zoneinfo
+from fractions import Fraction
+
+NANO = 10**9
+UNITS = {"1M tokens": 10**6, "device-hour": 3_600_000}
+DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+UTC = datetime.timezone.utc
+
+
+class Wrong(Exception):
+    """An invoice does not say what its charges say."""
+
+
+def require(truth, what):
+    if not truth:
+        raise Wrong(what)
+
+
+def nanos(text):
+    """An amount in units of 10**-9."""
+    amount = Fraction(text) * NANO
+    require(amount.denominator == 1, f"{text} is finer than 10**-9")
+    return amount.numerator
+
+
+def half_even(exact):
+    """The nearest integer; of two that are as near, the even one. Python rounds fractions so."""
+    return round(exact)
+
+
+def cost(model, unit, quantity):
+    """What a line's whole quantity costs, exactly."""
+    kind = model["type"]
+    if kind == "per_unit":
+        return Fraction(nanos(model["price"]) * quantity, UNITS[unit])
+    if kind == "graduated":
+        total, begin = Fraction(0), 0
+        for tier in model["tiers"]:
+            end = min(quantity, tier.get("up_to", quantity))
+            if end > begin:
+                total += Fraction(nanos(tier["price"]) * (end - begin), UNITS[unit])
+                begin = end
+        require(begin == quantity, "a quantity lies beyond all tiers")
+        return total
+    if kind == "volume":
+        tier = next(tier for tier in model["tiers"] if quantity <= tier.get("up_to", quantity))
+        return Fraction(nanos(tier["price"]) * quantity, UNITS[unit])
+    if kind == "package":
+        return Fraction(nanos(model["price"]) * -(-quantity // model["size"]))
+    if kind == "minimum":
+        inner = cost(model["of"], unit, quantity)
+        return max(inner, Fraction(nanos(model["least"]))) if quantity else inner
+    raise Wrong(f"there is no price model '{kind}'")
+
+
+def minutes(text):
+    hours, rest = text.split(":")
+    return int(hours) * 60 + int(rest)
+
+
+def band_at(entry, micros):
+    """The name of the band that an instant is in; none outside of all."""
+    times = entry.get("time_of_use")
+    if times is None:
+        return None
+    seconds, rest = divmod(micros, 10**6)
+    there = datetime.datetime.fromtimestamp(seconds, UTC).astimezone(zoneinfo.ZoneInfo(times["zone"]))
+    minute = there.weekday() * 1440 + there.hour * 60 + there.minute
+    for band in times["bands"]:
+        for window in band["windows"]:
+            begin, end = minutes(window["from"]), minutes(window["until"])
+            end += 1440 if end <= begin else 0
+            for day in window["days"]:
+                first = DAYS.index(day) * 1440 + begin
+                last = first + end - begin
+                if first <= minute < last or first <= minute + 7 * 1440 < last:
+                    return band["name"]
+    return None
+
+
+def model_of(entry, band):
+    if band is None:
+        return entry["model"]
+    return next(found["model"] for found in entry["time_of_use"]["bands"] if found["name"] == band)
+
+
+def month_of(micros, zone):
+    there = datetime.datetime.fromtimestamp(micros // 10**6, UTC).astimezone(zoneinfo.ZoneInfo(zone))
+    return f"{there.year:04}-{there.month:02}"
+
+
+class Bundle:
+    """A bundle that was read."""
+
+    def __init__(self, path):
+        with open(path, encoding="utf-8") as file:
+            self.header = json.loads(next(file))
+            lines = [line.rstrip("\n").split(" ", 1) for line in file]
+        self.texts = [text for _, text in lines]
+        self.leaves = [json.loads(text) for text in self.texts]
+        self.content = self.header["content"]
+        self.prices = {}
+        for text in self.header["price_lists"]:
+            entries = {entry["sku"]: entry for entry in json.loads(text)["entries"]}
+            self.prices[hashlib.sha256(text.encode()).hexdigest()] = entries
+
+    def rerate(self):
+        """Rates every charge anew and adds them up; what does not agree is raised."""
+        account, lines = self.content["account"], {}
+        for leaf in self.leaves:
+            entry = self.prices[leaf["price_version"]][leaf["sku"]]
+            at, band = leaf["occurred_at_micros"], leaf.get("band")
+            require(band == band_at(entry, at), f"{leaf['charge']} is of another band")
+            require(leaf["period"] == month_of(at, account["zone"]), f"{leaf['charge']} is of another month")
+            before, quantity = leaf["quantity_before"], leaf["quantity"]
+            rounded = [half_even(cost(model_of(entry, band), entry["unit"], to)) for to in (before, before + quantity)]
+            require(nanos(leaf["charged_before"]) == rounded[0], f"{leaf['charge']} begins at another amount")
+            require(nanos(leaf["amount"]) == rounded[1] - rounded[0], f"{leaf['charge']} costs {rounded[1] - rounded[0]}")
+            key = (leaf["period"], leaf["project"], leaf["price_version"], leaf["sku"], band)
+            lines.setdefault(key, []).append((before, before + quantity, nanos(leaf["amount"])))
+        for line in self.content["lines"]:
+            self.check_line(line, lines)
+        require(not lines, f"the invoice has no line for {list(lines)}")
+        self.check_total()
+
+    def check_line(self, line, lines):
+        late = line.get("late") or {}
+        period = late.get("period", self.content["period"]["key"])
+        found = lines.pop((period, line["project"], line["price_version"], line["sku"], line.get("band")), [])
+        reached = late.get("quantity_before", 0)
+        # By where they begin; a charge for nothing before what begins with it.
+        for begin, end, _ in sorted(part for part in found if part[1] > part[0]):
+            require(begin == reached, f"the charges of {line['sku']} leave out {reached} to {begin}")
+            reached = end
+        require(reached - late.get("quantity_before", 0) == line["quantity"], f"{line['sku']} has another quantity")
+        require(len(found) == line["charges"]["count"], f"{line['sku']} has {len(found)} charges")
+        require(sum(part[2] for part in found) == nanos(line["charges"]["amount"]), f"{line['sku']} has another amount")
+
+    def check_total(self):
+        subtotal = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
+        carry = nanos(self.content["carry_before"])
+        minor = 10 ** (9 - minor_digits(self.content["account"]["currency"]))
+        total = half_even(Fraction(subtotal - carry, minor)) * minor
+        want = {"subtotal": subtotal, "total": total, "carry_after": carry + total - subtotal}
+        for name, amount in want.items():
+            require(nanos(self.content[name]) == amount, f"the {name} is {amount} and not {self.content[name]}")
+
+
+def minor_digits(currency):
+    """Decimals of a currency's smallest unit, as ISO 4217 has them."""
+    return {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "BHD": 3, "KWD": 3, "OMR": 3, "JOD": 3, "TND": 3, "IQD": 3}.get(currency, 2)
+
+
+def main(paths):
+    wrong = 0
+    for path in paths:
+        bundle = Bundle(path)
+        number = bundle.header["seal"]["number"]
+        try:
+            bundle.rerate()
+        except Wrong as problem:
+            wrong += 1
+            print(f"FAIL {number}: {problem}")
+        else:
+            print(f"ok {number}: {len(bundle.leaves)} charges, {bundle.content['total']} {bundle.content['account']['currency']}")
+    return 1 if wrong or not paths else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
