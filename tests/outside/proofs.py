@@ -238,14 +238,14 @@ def check_program(paths, key):
     known = OUT / "log.key"
     known.write_text(key)
     for path in paths:
-        done = sublet("verify-invoice", path, "--key", known)
+        done = sublet("verify-invoice", path, "--log-key", known)
         assert done.returncode == 0 and "add up to" in done.stdout, done.stderr
     content = bytearray(paths[0].read_bytes())
     content[-10] ^= 1
     wrong = OUT / "wrong.bundle"
     wrong.write_bytes(content)
     leaves = content.count(b"\n") - 1
-    done = sublet("verify-invoice", wrong, "--key", known)
+    done = sublet("verify-invoice", wrong, "--log-key", known)
     assert done.returncode == 1 and f"leaf {leaves - 1} is wrong" in done.stderr, (done.returncode, done.stderr)
 
 

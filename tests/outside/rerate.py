@@ -135,6 +135,10 @@ class Bundle:
 
     def check_line(self, line, lines):
         late = line.get("late") or {}
+        if late:
+            require(late["period"] < self.content["period"]["key"], f"{line['sku']} is late in its own month")
+        entry = self.prices[line["price_version"]][line["sku"]]
+        require(line["unit"] == entry["unit"], f"{line['sku']} is counted in another unit")
         period = late.get("period", self.content["period"]["key"])
         found = lines.pop((period, line["project"], line["price_version"], line["sku"], line.get("band")), [])
         reached = late.get("quantity_before", 0)
@@ -150,6 +154,7 @@ class Bundle:
         subtotal = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
         carry = nanos(self.content["carry_before"])
         minor = 10 ** (9 - minor_digits(self.content["account"]["currency"]))
+        require(2 * abs(carry) <= minor, f"{self.content['carry_before']} carried over is more than a rounding leaves")
         total = half_even(Fraction(subtotal - carry, minor)) * minor
         want = {"subtotal": subtotal, "total": total, "carry_after": carry + total - subtotal}
         for name, amount in want.items():

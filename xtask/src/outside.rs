@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn a_cloud_that_ends_at_once_is_an_error_with_its_log() {
         let root = std::env::temp_dir().join(format!("sublet-cloud-{}", std::process::id()));
-        let error = Cloud::start(&root, Path::new("false"), "ends").err().unwrap();
+        let error = Cloud::start(&root, Path::new("false"), "ends", &[]).err().unwrap();
         assert!(error.to_string().contains("before it was ready"), "{error}");
         std::fs::remove_dir_all(root).unwrap();
     }

@@ -18,8 +18,31 @@ pub struct Receipt {
     pub amount: Money,
     /// The month in whose invoice it is: `2026-11`.
     pub period: String,
-    /// When that month is over; its invoice is issued, and with it this charge sealed, after this.
-    pub sealed_after: Rfc3339,
-    /// The receipt, whose text is to be kept as it is; none until the invoice is issued.
+    pub status: ReceiptStatus,
+    /// For a pending one, when that month is over: its invoice is issued, and with it this charge sealed, after this.
+    pub sealed_after: Option<Rfc3339>,
+    /// For a sealed one, the receipt, whose text is to be kept as it is.
     pub receipt: Option<String>,
+}
+
+/// Whether a charge is proven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptStatus {
+    /// Its invoice is issued and sealed.
+    Sealed,
+    /// Its invoice is not issued yet.
+    Pending,
+    /// Its invoice was issued before invoices were sealed, or it is in none.
+    Never,
+}
+
+impl ReceiptStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Pending => "pending",
+            Self::Never => "never",
+        }
+    }
 }

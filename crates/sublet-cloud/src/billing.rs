@@ -163,7 +163,7 @@ impl Cloud {
         self.close_until(|| false).await
     }
 
-    async fn close_until(&self, is_stopped: impl Fn() -> bool + Send) -> Result<ClosingReport> {
+    async fn close_until(&self, is_stopped: impl Fn() -> bool + Send + Sync) -> Result<ClosingReport> {
         let mut report = ClosingReport::default();
         let until = self.now().minus(self.settings.close_after);
         for wanted in [Wanted::New, Wanted::Due { until }] {
@@ -189,7 +189,7 @@ impl Cloud {
                         if is_stopped() {
                             return Ok(report);
                         }
-                        let done = self.bill_account(organization, &mut report).await;
+                        let done = self.bill_account(organization, &is_stopped, &mut report).await;
                         report.note(organization, done);
                     }
                 }
@@ -221,7 +221,12 @@ impl Cloud {
     }
 
     /// Issues the invoices of closed months in which anything was used, in the order of the months.
-    async fn bill_account(&self, organization: &OrganizationId, report: &mut ClosingReport) -> Result<()> {
+    async fn bill_account(
+        &self,
+        organization: &OrganizationId,
+        is_stopped: &(impl Fn() -> bool + Sync),
+        report: &mut ClosingReport,
+    ) -> Result<()> {
         loop {
             // Nothing is added to a closed month any more, so it is read without keeping others from writing.
             let content = self
@@ -240,7 +245,8 @@ impl Cloud {
                 self.store.write((self, content), |(cloud, content), tx| Box::pin(cloud.note_unused(tx, content))).await?;
                 continue;
             }
-            let leaves = self.hash_leaves(organization, content.period.key).await?;
+            let hashed = self.hash_leaves((organization, content.period.key), is_stopped).await?;
+            let Some(leaves) = hashed else { return Ok(()) };
             let issue = (self, content, leaves);
             let issued = self
                 .store

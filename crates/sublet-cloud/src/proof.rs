@@ -6,24 +6,25 @@
 //!
 //! Deliberately absent: seals of drafts, and of invoices that were issued before there were seals.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ChargeId, InvoiceId, OrganizationId};
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::organization::OrganizationClass;
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::invoice::{Invoice, InvoiceState};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::price_book::PriceListVersion;
 use sublet_proof::bundle::{BundleHeader, leaf_line};
-use sublet_proof::leaf::{SaltKey, leaf_hash};
+use sublet_proof::leaf::{SALT_SECRET_BYTES, SaltKey, SaltSecret, leaf_hash};
 use sublet_proof::merkle::{Frontier, Hash, Node, Nodes, ProofPlan, TreeHead};
 use sublet_proof::note::LogKey;
 use sublet_proof::receipt::Receipt;
-use sublet_proof::seal::{Issued, LogProof, SealedLeaves};
+use sublet_proof::seal::{Issued, LogProof, Seal, SealedLeaves};
 use sublet_store::invoice::StoredInvoice;
-use sublet_store::seal::{LeafBlock, LeafCursor, SECRET_BYTES, Secret, StoredSeal};
-use sublet_store::{Tx, charge, invoice, log, organization, project, seal, setting};
+use sublet_store::seal::{LeafBlock, LeafCursor, StoredSeal};
+use sublet_store::{Page, PageRequest, Tx, charge, invoice, log, organization, seal, setting};
 
 use crate::{Action, Actor, Cloud};
 
@@ -35,14 +36,12 @@ const BLOCK_LEVEL: u32 = 8;
 const BLOCK_LEAVES: u64 = 1 << BLOCK_LEVEL;
 /// Blocks that are kept at once.
 const BLOCKS_AT_ONCE: usize = 64;
-/// Charges of one request or job that receipts are given for.
-const RECEIPTS_MAX: i64 = 1_000;
 /// The setting with the secret of the log's key, in hexadecimal.
 const LOG_KEY: &str = "log_key";
 
 /// The leaves of a closed month.
 pub(crate) struct HashedLeaves {
-    secret: Secret,
+    secret: SaltSecret,
     sealed: SealedLeaves,
     /// Those that are not kept yet.
     blocks: Vec<LeafBlock>,
@@ -53,7 +52,7 @@ pub(crate) struct HashedLeaves {
 pub struct BundleCursor {
     organization: OrganizationId,
     period: PeriodKey,
-    secret: Secret,
+    secret: SaltSecret,
     at: LeafCursor,
 }
 
@@ -65,10 +64,18 @@ pub struct ChargeReceipt {
     pub currency: Currency,
     /// The month in whose invoice it is.
     pub period: PeriodKey,
-    /// Canonical text; `None` until that invoice is issued.
-    pub receipt: Option<String>,
-    /// When its month is over, and its invoice can be issued.
-    pub sealed_after: Timestamp,
+    pub proof: ChargeProof,
+}
+
+/// Whether a charge is proven.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChargeProof {
+    /// A receipt as canonical text.
+    Sealed(String),
+    /// Its month is over at that instant, and its invoice is issued after it.
+    Pending { sealed_after: Timestamp },
+    /// Its invoice was issued before invoices were sealed, or there is none: of the owner's own teams.
+    Never,
 }
 
 /// The log as it is.
@@ -96,20 +103,28 @@ pub enum LogTile {
 }
 
 impl Cloud {
-    fn random_secret(&self) -> Secret {
-        let mut secret = [0; SECRET_BYTES];
+    fn random_secret(&self) -> [u8; SALT_SECRET_BYTES] {
+        let mut secret = [0; SALT_SECRET_BYTES];
         self.ids.rng().fill(&mut secret);
         secret
     }
 
-    /// Reads and hashes the leaves of a closed month.
-    pub(crate) async fn hash_leaves(&self, organization: &OrganizationId, period: PeriodKey) -> Result<HashedLeaves> {
-        let fresh = self.random_secret();
+    /// Reads and hashes the leaves of a closed month; `None` if it was told to stop meanwhile.
+    pub(crate) async fn hash_leaves(
+        &self,
+        (organization, period): (&OrganizationId, PeriodKey),
+        is_stopped: &(impl Fn() -> bool + Sync),
+    ) -> Result<Option<HashedLeaves>> {
+        let fresh = SaltSecret::new(self.random_secret());
         let of = (organization, period);
         let secret = self.store.write((of, fresh), |(of, fresh), tx| Box::pin(seal::open(tx, *of, fresh))).await?;
-        let mut cursor = BundleCursor { organization: organization.clone(), period, secret, at: LeafCursor::default() };
+        let mut cursor =
+            BundleCursor { organization: organization.clone(), period, secret: secret.clone(), at: LeafCursor::default() };
         let (mut tree, mut sum, mut blocks) = (Frontier::default(), Nanos::ZERO, Vec::new());
         loop {
+            if is_stopped() {
+                return Ok(None);
+            }
             let page = self.leaves(&mut cursor).await?;
             if page.is_empty() {
                 break;
@@ -128,7 +143,8 @@ impl Cloud {
                 blocks.clear();
             }
         }
-        Ok(HashedLeaves { secret, sealed: SealedLeaves { count: tree.size(), root: tree.root(), sum }, blocks })
+        let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
+        Ok(Some(HashedLeaves { secret, sealed, blocks }))
     }
 
     /// The next leaves of an invoice.
@@ -147,10 +163,10 @@ impl Cloud {
         let content = &invoice.content;
         let of = (&content.account.organization, content.period.key);
         let issued = Issued { invoice: &invoice.id, number, issued_at, content };
-        let sealed = sublet_proof::seal::Seal::new(&issued, leaves.sealed, &SaltKey::new(&leaves.secret))?;
+        let (sealed, details) = Seal::new(&issued, leaves.sealed, &SaltKey::new(&leaves.secret))?;
         seal::put_blocks(tx, of, &leaves.blocks).await?;
         let place = log::append(tx, sealed.entry()?).await?;
-        seal::set(tx, of, &sealed, place).await
+        seal::set(tx, of, (&sealed, &details), place).await
     }
 
     /// The key of the log, if it has one yet.
@@ -226,12 +242,11 @@ impl Cloud {
                     let sealed = find_seal(tx, &stored).await?;
                     let log = cloud.log_proof(tx, sealed.log_place).await?;
                     let mut lists: Vec<Arc<PriceListVersion>> = Vec::new();
-                    let versions: &BTreeSet<PriceVersion> = sealed.seal.price_versions();
-                    for version in versions {
+                    for version in sealed.details.price_versions() {
                         lists.push(cloud.price_version(tx, version).await?);
                     }
                     let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
-                    let header = BundleHeader::new(stored.invoice.content, sealed.seal, log, &lists).text()?;
+                    let header = BundleHeader::new(stored.invoice.content, (sealed.seal, sealed.details), log, &lists).text()?;
                     let at = LeafCursor::default();
                     Ok((header, BundleCursor { organization, period, secret: sealed.secret, at }))
                 })
@@ -251,45 +266,139 @@ impl Cloud {
     }
 
     /// What proves the charges of a request or job of the actor's.
-    pub async fn receipts(&self, actor: &Actor, source: &str) -> Result<Vec<ChargeReceipt>> {
+    pub async fn receipts(&self, actor: &Actor, source: &str, page: &PageRequest) -> Result<Page<ChargeReceipt>> {
         actor.require(Action::ReadUsage)?;
         self.open_log().await?;
         self.store
-            .read((self, actor, source), |(cloud, actor, source), tx| {
+            .read((self, actor, source, page), |(cloud, actor, source, page), tx| {
                 Box::pin(async move {
-                    let mut receipts = Vec::new();
-                    for charge in charge::list_of(tx, source, RECEIPTS_MAX).await? {
-                        if project::is_visible(&actor.scope, &charge.organization, &charge.project) {
-                            receipts.push(cloud.receipt(tx, &charge).await?);
-                        }
-                    }
-                    if receipts.is_empty() {
+                    let charges = charge::list_of_source(tx, &actor.scope, source, page).await?;
+                    if charges.items.is_empty() && page.after.is_none() {
                         return Err(Error::new(ErrorCode::NotFound, format!("nothing was charged for '{source}'"))
                             .alternative("a request or job is charged when it ended; name it by its id"));
                     }
-                    Ok(receipts)
+                    let (mut items, mut invoices) = (Vec::with_capacity(charges.items.len()), BTreeMap::new());
+                    for charge in &charges.items {
+                        items.push(cloud.receipt(tx, charge, &mut invoices).await?);
+                    }
+                    Ok(Page { items, has_more: charges.has_more })
                 })
             })
             .await
     }
 
-    async fn receipt(&self, tx: &mut Tx, charge: &charge::Charge) -> Result<ChargeReceipt> {
+    /// `invoices` keeps what was read of an invoice for others of its charges.
+    async fn receipt(
+        &self,
+        tx: &mut Tx,
+        charge: &charge::Charge,
+        invoices: &mut BTreeMap<PeriodKey, Proven>,
+    ) -> Result<ChargeReceipt> {
         let (organization, period) = (&charge.organization, charge.billed_in.unwrap_or(charge.period));
-        let account = organization::get(tx, &sublet_core::Scope::Operator, organization).await?;
-        let sealed_after = BillingCalendar::new(&account.time_zone)?.period(period)?.interval.ends_at;
-        let sealed = seal::find(tx, organization, period).await?;
-        let receipt = match sealed {
-            None => None,
-            Some(stored) => {
-                let log = self.log_proof(tx, stored.log_place).await?;
+        if let Entry::Vacant(unread) = invoices.entry(period) {
+            unread.insert(self.proven(tx, organization, period).await?);
+        }
+        let proven = invoices.get_mut(&period).ok_or_else(|| Error::internal("an invoice was read and is not there"))?;
+        let proof = match proven {
+            Proven::Pending { sealed_after } => ChargeProof::Pending { sealed_after: *sealed_after },
+            Proven::Never => ChargeProof::Never,
+            Proven::Sealed(leaves) => {
                 let at = LeafCursor { is_late: charge.billed_in.is_some(), charge: charge.id.to_string() };
-                let (index, leaf, path) = leaf_path(tx, (organization, period), &stored, &at).await?;
+                let (index, leaf, path) = leaves.path(tx, &at).await?;
                 let key = self.log_key(tx).await?;
-                Some(Receipt::new((index, leaf), path, (stored.seal, log), &key)?.text()?)
+                let sealed = (leaves.stored.seal.clone(), leaves.log.clone());
+                ChargeProof::Sealed(Receipt::new((index, leaf), path, sealed, &key)?.text()?)
             }
         };
-        let (amount, currency) = (charge.amount, charge.currency);
-        Ok(ChargeReceipt { charge: charge.id.clone(), amount, currency, period, receipt, sealed_after })
+        Ok(ChargeReceipt { charge: charge.id.clone(), amount: charge.amount, currency: charge.currency, period, proof })
+    }
+
+    /// What can be proven of the charges in a month's invoice.
+    async fn proven(&self, tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Proven> {
+        if let Some(stored) = seal::find(tx, organization, period).await? {
+            let log = self.log_proof(tx, stored.log_place).await?;
+            return Ok(Proven::Sealed(Box::new(Leaves::of_invoice(tx, organization, period, (stored, log)).await?)));
+        }
+        let account = organization::get(tx, &Scope::Operator, organization).await?;
+        let is_issued =
+            invoice::find_of_period(tx, organization, period).await?.is_some_and(|stored| stored.invoice.number.is_some());
+        // The owner's own teams get no invoices.
+        if is_issued || !matches!(account.class, OrganizationClass::External | OrganizationClass::Partner) {
+            return Ok(Proven::Never);
+        }
+        let month = BillingCalendar::new(&account.time_zone)?.period(period)?;
+        Ok(Proven::Pending { sealed_after: month.interval.ends_at })
+    }
+}
+
+/// What can be proven of an invoice's charges.
+enum Proven {
+    Sealed(Box<Leaves>),
+    Pending { sealed_after: Timestamp },
+    Never,
+}
+
+/// The leaves of an invoice, as far as they were read.
+struct Leaves {
+    of: BundleCursor,
+    stored: StoredSeal,
+    log: LogProof,
+    blocks: Vec<LeafBlock>,
+    nodes: Nodes,
+    /// Place, charge and text.
+    read: BTreeMap<String, (u64, String)>,
+    read_blocks: BTreeSet<usize>,
+}
+
+impl Leaves {
+    async fn of_invoice(
+        tx: &mut Tx,
+        organization: &OrganizationId,
+        period: PeriodKey,
+        (stored, log): (StoredSeal, LogProof),
+    ) -> Result<Self> {
+        let blocks = seal::list_blocks(tx, organization, period).await?;
+        let (mut nodes, mut over_blocks) = (Nodes::new(), Frontier::default());
+        for block in &blocks {
+            over_blocks.push(block.hash, |node, hash| {
+                nodes.insert(Node { level: node.level + BLOCK_LEVEL, place: node.place }, hash);
+            })?;
+        }
+        let (organization, secret) = (organization.clone(), stored.secret.clone());
+        let of = BundleCursor { organization, period, secret, at: LeafCursor::default() };
+        Ok(Self { of, stored, log, blocks, nodes, read: BTreeMap::new(), read_blocks: BTreeSet::new() })
+    }
+
+    /// The place, text and path of a charge's leaf.
+    async fn path(&mut self, tx: &mut Tx, wanted: &LeafCursor) -> Result<(u64, String, Vec<Hash>)> {
+        let broken = || Error::internal(format!("charge {} is not among the leaves of its invoice", wanted.charge));
+        let its_block = seal::find_block(tx, (&self.of.organization, self.of.period), wanted).await?;
+        // The leaves behind the last full block are needed for any path.
+        for block in [usize::try_from(its_block).map_err(|_| broken())?, self.blocks.len()] {
+            if self.read_blocks.insert(block) {
+                self.read_block(tx, block).await?;
+            }
+        }
+        let (index, text) = self.read.get(&wanted.charge).cloned().ok_or_else(broken)?;
+        let path = ProofPlan::inclusion(index, self.stored.seal.leaves())?.proof(&self.nodes)?;
+        Ok((index, text, path))
+    }
+
+    async fn read_block(&mut self, tx: &mut Tx, block: usize) -> Result<()> {
+        let before = block.checked_sub(1).and_then(|before| self.blocks.get(before));
+        let begin = before.map_or_else(LeafCursor::default, |before| before.last.clone());
+        let (leaves, _) = read_leaves(tx, &self.of, begin, i64::try_from(BLOCK_LEAVES).unwrap_or(i64::MAX)).await?;
+        let first = u64::try_from(block).map_err(|_| Error::internal("an invoice has too many leaves"))? * BLOCK_LEAVES;
+        let mut within = Frontier::default();
+        for leaf in leaves {
+            let index = first + within.size();
+            let nodes = &mut self.nodes;
+            within.push(leaf.hash, |node, hash| {
+                nodes.insert(Node { level: node.level, place: (first >> node.level) + node.place }, hash);
+            })?;
+            self.read.insert(leaf.cursor.charge, (index, leaf.text));
+        }
+        Ok(())
     }
 }
 
@@ -326,45 +435,6 @@ async fn read_leaves(tx: &mut Tx, of: &BundleCursor, mut at: LeafCursor, limit: 
     Ok((read.collect::<Result<Vec<_>>>()?, at))
 }
 
-/// The place, text and path of a leaf among those of its invoice.
-async fn leaf_path(
-    tx: &mut Tx,
-    (organization, period): (&OrganizationId, PeriodKey),
-    stored: &StoredSeal,
-    wanted: &LeafCursor,
-) -> Result<(u64, String, Vec<Hash>)> {
-    let broken = || Error::internal(format!("charge {} is not among the leaves of its invoice", wanted.charge));
-    let blocks = seal::list_blocks(tx, organization, period).await?;
-    let mut nodes = Nodes::new();
-    let mut over_blocks = Frontier::default();
-    for block in &blocks {
-        over_blocks.push(block.hash, |node, hash| {
-            nodes.insert(Node { level: node.level + BLOCK_LEVEL, place: node.place }, hash);
-        })?;
-    }
-    let of = BundleCursor { organization: organization.clone(), period, secret: stored.secret, at: LeafCursor::default() };
-    let its_block = blocks.partition_point(|block| block.last < *wanted);
-    let mut found = None;
-    for block in BTreeSet::from([its_block, blocks.len()]) {
-        let begin = block.checked_sub(1).and_then(|before| blocks.get(before)).map_or_else(LeafCursor::default, |b| b.last.clone());
-        let (leaves, _) = read_leaves(tx, &of, begin, i64::try_from(BLOCK_LEAVES).unwrap_or(i64::MAX)).await?;
-        let first = u64::try_from(block).map_err(|_| broken())? * BLOCK_LEAVES;
-        let mut within = Frontier::default();
-        for leaf in leaves {
-            let index = first + within.size();
-            within.push(leaf.hash, |node, hash| {
-                nodes.insert(Node { level: node.level, place: (first >> node.level) + node.place }, hash);
-            })?;
-            if leaf.cursor == *wanted {
-                found = Some((index, leaf.text));
-            }
-        }
-    }
-    let (index, text) = found.ok_or_else(broken)?;
-    let path = ProofPlan::inclusion(index, stored.seal.leaves())?.proof(&nodes)?;
-    Ok((index, text, path))
-}
-
 async fn read_tile(tx: &mut Tx, tile: LogTile) -> Result<Option<Vec<u8>>> {
     let size = log::size(tx).await?;
     let (level, place, width) = match tile {
@@ -382,9 +452,8 @@ async fn read_tile(tx: &mut Tx, tile: LogTile) -> Result<Option<Vec<u8>>> {
     };
     match tile {
         LogTile::Hashes { .. } => {
-            let wanted: Vec<Node> = (first..first + width).map(|place| Node { level: level * BLOCK_LEVEL, place }).collect();
-            let nodes: BTreeMap<Node, Hash> = log::list_nodes(tx, &wanted).await?;
-            Ok(Some(nodes.values().flat_map(Hash::bytes).copied().collect()))
+            let hashes = log::list_level(tx, Node { level: level * BLOCK_LEVEL, place: first }, width).await?;
+            Ok(Some(hashes.iter().flat_map(Hash::bytes).copied().collect()))
         }
         LogTile::Entries { .. } => {
             let first = i64::try_from(first).map_err(|_| Error::internal("the log is full"))?;

@@ -8,17 +8,17 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response};
-use sublet_api::list::List;
+use sublet_api::list::ListQuery;
 use sublet_api::object::ReceiptTag;
 use sublet_api::receipt as wire;
 use sublet_cloud::Cloud;
-use sublet_cloud::proof::{BundleCursor, ChargeReceipt, LogTile};
+use sublet_cloud::proof::{BundleCursor, ChargeProof, ChargeReceipt, LogTile};
 use sublet_core::id::{InvoiceId, JobId, RequestId};
 use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
-use crate::answer::{Answer, json};
-use crate::context::Context;
+use crate::answer::Answer;
+use crate::context::{Context, page_answer, page_request};
 use crate::wire::money;
 
 /// Hashes or entries of a whole tile.
@@ -62,18 +62,26 @@ async fn next_lines(mut reading: Reading) -> Result<Option<(Bytes, Reading)>> {
 
 pub async fn receipts(app: App, context: Context) -> Result<Answer> {
     let Source(source) = context.path("id")?;
-    let receipts = app.cloud.receipts(&context.actor, &source).await?;
-    json(&List::whole(receipts.into_iter().map(to_wire).collect()))
+    let query: ListQuery = context.query()?;
+    let asked = query.page();
+    let page = app.cloud.receipts(&context.actor, &source, &page_request(&asked)?).await?;
+    page_answer(&asked, page, to_wire, |wire| wire.charge.to_string())
 }
 
 fn to_wire(receipt: ChargeReceipt) -> wire::Receipt {
+    let (status, sealed_after, text) = match receipt.proof {
+        ChargeProof::Sealed(text) => (wire::ReceiptStatus::Sealed, None, Some(text)),
+        ChargeProof::Pending { sealed_after } => (wire::ReceiptStatus::Pending, Some(sealed_after.into()), None),
+        ChargeProof::Never => (wire::ReceiptStatus::Never, None, None),
+    };
     wire::Receipt {
         object: ReceiptTag,
         charge: receipt.charge,
         amount: money(receipt.amount, receipt.currency),
         period: receipt.period.to_string(),
-        sealed_after: receipt.sealed_after.into(),
-        receipt: receipt.receipt,
+        status,
+        sealed_after,
+        receipt: text,
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! Checked is that each charge is the rounded price of its line's quantity after it less that before it, that the
 //! charges of a line follow each other without gap or overlap, that each is in the period, band and price list that its
-//! instant says, that they add up to the invoice, and that the leaves are those that were sealed. Only one form of
-//! every value is accepted, so a file with any bit changed is refused.
+//! instant says, that they add up to the invoice, and that the leaves are those that were sealed. Lines of use that came
+//! late go on where an earlier invoice ended: where that was is the word of this one. A file with any bit changed is
+//! refused.
 //!
 //! Memory grows with the lines of the invoice, not with its charges.
 
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::error::Result;
+use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::{Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
@@ -29,7 +30,7 @@ use sublet_money::sku::Quantity;
 use crate::leaf::{ChargeLeaf, leaf_hash};
 use crate::merkle::{Frontier, Hash};
 use crate::note::VerifierKey;
-use crate::seal::{LogProof, Seal};
+use crate::seal::{LogProof, Seal, SealDetails};
 
 /// Names the meaning of a bundle; a change of meaning is a new name.
 const SCHEMA: &str = "sublet-bundle/1";
@@ -43,6 +44,7 @@ pub const HEADER_MAX_BYTES: usize = 512 << 20;
 #[serde(deny_unknown_fields)]
 pub struct BundleHeader {
     content: InvoiceContent,
+    details: SealDetails,
     log: LogProof,
     /// The canonical texts that the price versions are the hashes of, in the order of the versions.
     price_lists: Vec<String>,
@@ -52,11 +54,16 @@ pub struct BundleHeader {
 
 impl BundleHeader {
     /// `price_lists` are those that the lines name.
-    pub fn new(content: InvoiceContent, seal: Seal, log: LogProof, price_lists: &[&PriceListVersion]) -> Self {
+    pub fn new(
+        content: InvoiceContent,
+        (seal, details): (Seal, SealDetails),
+        log: LogProof,
+        price_lists: &[&PriceListVersion],
+    ) -> Self {
         let mut lists: Vec<_> = price_lists.to_vec();
         lists.sort_by(|a, b| a.version().cmp(b.version()));
         let price_lists = lists.into_iter().map(|list| list.canonical().to_owned()).collect();
-        Self { content, log, price_lists, schema: SCHEMA.to_owned(), seal }
+        Self { content, details, log, price_lists, schema: SCHEMA.to_owned(), seal }
     }
     /// The line, without its end.
     pub fn text(&self) -> Result<String> {
@@ -128,8 +135,6 @@ pub struct Verifier {
     lines: BTreeMap<String, LineCheck>,
     tree: Frontier,
     sum: Nanos,
-    /// Whether the last leaf came late, and its charge.
-    last: (bool, String),
     /// Kept for its memory.
     name: String,
 }
@@ -148,10 +153,9 @@ impl Verifier {
         let seal = &parsed.seal;
         seal.check_schema().map_err(Fault::header)?;
         let log = parsed.log.check(seal.entry().map_err(Fault::header)?, trusted).map_err(Fault::header)?;
-        seal.check_content(&parsed.content).map_err(Fault::header)?;
+        seal.check_content(&parsed.details, &parsed.content).map_err(Fault::header)?;
         let lines = lines_of(&parsed).map_err(Fault::header)?;
-        let last = (false, String::new());
-        Ok(Self { header: parsed, log, lines, tree: Frontier::default(), sum: Nanos::ZERO, last, name: String::new() })
+        Ok(Self { header: parsed, log, lines, tree: Frontier::default(), sum: Nanos::ZERO, name: String::new() })
     }
 
     /// How many leaves the seal says there are.
@@ -180,14 +184,7 @@ impl Verifier {
         // Writing to a string cannot fail.
         let _ = write!(self.name, "{} {} {} {} {band}", leaf.period, leaf.project, leaf.price_version, leaf.sku);
         let line = self.lines.get_mut(&self.name).ok_or_else(|| format!("the invoice has no line for {}", self.name))?;
-        let is_before = |last: &(bool, String)| (last.0, last.1.as_str()) < (line.is_late, leaf.charge.as_ref());
-        if !is_before(&self.last) {
-            return Err("leaves are in the order of their charges, those that came late behind the rest".to_owned());
-        }
         line.check(&leaf)?;
-        self.last.0 = line.is_late;
-        self.last.1.clear();
-        self.last.1.push_str(&leaf.charge);
         self.sum = self.sum.checked_add(leaf.amount).map_err(|error| error.to_string())?;
         self.tree.push(found, |_, _| {}).map_err(|error| error.to_string())
     }
@@ -202,8 +199,8 @@ impl Verifier {
         for (name, line) in &lines {
             line.finish().map_err(|problem| Fault::leaves(format!("the line {name}: {problem}")))?;
         }
-        if sum != seal.sum() {
-            return Err(Fault::leaves(format!("they add up to {sum} and not {}", seal.sum())));
+        if sum != header.details.sum() {
+            return Err(Fault::leaves(format!("they add up to {sum} and not {}", header.details.sum())));
         }
         if tree.root() != seal.root() {
             return Err(Fault::leaves("they are not those that were sealed"));
@@ -215,7 +212,7 @@ impl Verifier {
 /// What is checked for each line of the invoice, by the line's name.
 fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String> {
     let content = &header.content;
-    let versions = &header.seal.price_versions();
+    let versions = header.details.price_versions();
     if header.price_lists.len() != versions.len() || content.lines.len() > LINES_MAX {
         return Err("it has other price lists than the invoice names, or too many lines".to_owned());
     }
@@ -234,8 +231,11 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
     let mut lines = BTreeMap::new();
     for line in &content.lines {
         let period = line.late.map_or(content.period.key, |late| late.period);
+        if line.late.is_some() && period >= content.period.key {
+            return Err(format!("use of {period} is not late in {}", content.period.key));
+        }
         let list = lists.get(&line.price_version).ok_or_else(|| format!("price list {} is missing", line.price_version.0))?;
-        let check = LineCheck::new(line, list, (period, content), &calendar).map_err(|error| error.to_string())?;
+        let check = LineCheck::new(line, list, period, &calendar).map_err(|error| error.to_string())?;
         let band = line.band.as_ref().map_or("", |band| band.as_str());
         let name = format!("{period} {} {} {} {band}", line.project, line.price_version.0, line.sku);
         if lines.insert(name, check).is_some() {
@@ -248,7 +248,6 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
 /// One line of the invoice, and the charges that were found of it.
 #[derive(Clone)]
 struct LineCheck {
-    is_late: bool,
     price: PriceEntry,
     /// When use of this line may have occurred.
     interval: Interval,
@@ -265,22 +264,21 @@ struct LineCheck {
 }
 
 impl LineCheck {
-    fn new(
-        line: &InvoiceLine,
-        list: &PriceListVersion,
-        (period, content): (PeriodKey, &InvoiceContent),
-        calendar: &BillingCalendar,
-    ) -> Result<Self> {
+    fn new(line: &InvoiceLine, list: &PriceListVersion, period: PeriodKey, calendar: &BillingCalendar) -> Result<Self> {
         let price = list.get(&line.sku)?.clone();
+        let of_line = price.price_in(line.band.as_ref())?;
+        if of_line.unit != line.unit || of_line.text(list.currency()) != line.price {
+            let (text, said) = (of_line.text(list.currency()), &line.price);
+            return Err(Error::new(ErrorCode::LedgerMismatch, format!("{} costs {text}, and the invoice says {said}", line.sku)));
+        }
         let begin = line
             .late
             .map_or_else(LineState::default, |late| LineState { quantity: late.quantity_before, charged: late.charged_before });
         // Proves what earlier invoices have of it.
-        rate(begin, price.price_in(line.band.as_ref())?, Quantity::ZERO)?;
+        rate(begin, of_line, Quantity::ZERO)?;
         let mut interval = calendar.period(period)?.interval;
         interval.starts_at = interval.starts_at.max(list.effective_at());
         Ok(Self {
-            is_late: period != content.period.key,
             price,
             interval,
             line: line.clone(),

@@ -9,11 +9,11 @@ use sublet_money::sku::SkuName;
 use sublet_money::time_of_use::TimeOfUse;
 
 use super::*;
-use crate::leaf::SaltKey;
+use crate::leaf::{SaltKey, SaltSecret};
 use crate::merkle::{Nodes, ProofPlan, TreeHead};
 use crate::note::LogKey;
 use crate::receipt::Receipt;
-use crate::seal::{Issued, SealedLeaves};
+use crate::seal::{Issued, SealDetails, SealedLeaves};
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 /// 2026-03-01T00:00+01:00 in Berlin, where the clocks change on the 29th.
@@ -77,6 +77,7 @@ struct Month {
     content: InvoiceContent,
     leaves: Vec<String>,
     seal: Seal,
+    details: SealDetails,
 }
 
 fn line_key(list: &PriceListVersion, (project, sku, hour, _): Use) -> (LineKey, Timestamp) {
@@ -142,15 +143,15 @@ fn month(uses: &[Use], order: &[usize]) -> Month {
     let leaves: Vec<String> = leaves.into_iter().map(|leaf| leaf.1).collect();
     let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
     let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
-    let seal = seal(&content, sealed).unwrap();
-    Month { list, content, leaves, seal }
+    let (seal, details) = seal(&content, sealed).unwrap();
+    Month { list, content, leaves, seal, details }
 }
 
 fn salts() -> SaltKey {
-    SaltKey::new(&[9; 32])
+    SaltKey::new(&SaltSecret::new([9; 32]))
 }
 
-fn seal(content: &InvoiceContent, leaves: SealedLeaves) -> sublet_core::Result<Seal> {
+fn seal(content: &InvoiceContent, leaves: SealedLeaves) -> sublet_core::Result<(Seal, SealDetails)> {
     let number: DocumentNumber = "INV-2026-000007".parse().unwrap();
     let issued_at = Timestamp::from_micros(MARCH + 745 * HOUR_MICROS);
     Seal::new(&Issued { invoice: &"inv_1".parse().unwrap(), number, issued_at, content }, leaves, &salts())
@@ -181,7 +182,8 @@ impl Month {
         month(&USES, &[0, 1, 2, 3, 4, 5, 6, 7, 8])
     }
     fn header(&self) -> BundleHeader {
-        BundleHeader::new(self.content.clone(), self.seal.clone(), log_proof(&self.seal), &[&self.list])
+        let sealed = (self.seal.clone(), self.details.clone());
+        BundleHeader::new(self.content.clone(), sealed, log_proof(&self.seal), &[&self.list])
     }
     fn bundle(&self) -> Vec<String> {
         let mut lines = vec![self.header().text().unwrap()];
@@ -193,8 +195,17 @@ impl Month {
         let leaves: Vec<String> = self.leaves.iter().enumerate().map(|(index, leaf)| change(index, leaf)).collect();
         let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
         let count = self.seal.leaves();
-        let forged = seal(&self.content, SealedLeaves { count, root: tree.root(), sum: self.seal.sum() }).unwrap();
-        Self { seal: forged, leaves, list: self.list.clone(), content: self.content.clone() }.bundle()
+        let sealed = SealedLeaves { count, root: tree.root(), sum: self.details.sum() };
+        let (seal, details) = seal(&self.content, sealed).unwrap();
+        Self { seal, details, leaves, list: self.list.clone(), content: self.content.clone() }.bundle()
+    }
+    /// Seals another invoice than that of the books.
+    fn forged_content(&self, change: impl Fn(&mut InvoiceContent)) -> Vec<String> {
+        let mut content = self.content.clone();
+        change(&mut content);
+        let sealed = SealedLeaves { count: self.seal.leaves(), root: self.seal.root(), sum: content.subtotal };
+        let (seal, details) = seal(&content, sealed).unwrap();
+        Self { seal, details, leaves: self.leaves.clone(), list: self.list.clone(), content }.bundle()
     }
 }
 
@@ -264,12 +275,15 @@ fn a_leaf_that_is_missing_twice_or_elsewhere_is_noticed() {
         assert_eq!(fault(&without).place, Place::Leaves, "without leaf {index}");
         let mut twice = lines.clone();
         twice.insert(index, lines[index].clone());
-        assert_eq!(fault(&twice).place, Place::Leaf(u64::try_from(index).unwrap()), "leaf {index} twice");
+        // Twice the same part of a line, but for a charge over nothing, of which there is one too many.
+        let is_nothing = lines[index].contains("\"quantity\":0,");
+        let place = if is_nothing { Place::Leaves } else { Place::Leaf(u64::try_from(index).unwrap()) };
+        assert_eq!(fault(&twice).place, place, "leaf {index} twice");
     }
     for index in 1..lines.len() - 1 {
         let mut swapped = lines.clone();
         swapped.swap(index, index + 1);
-        assert_eq!(fault(&swapped).place, Place::Leaf(u64::try_from(index).unwrap()), "leaf {index} later");
+        assert_eq!(fault(&swapped).place, Place::Leaves, "leaf {index} later");
     }
 }
 
@@ -308,6 +322,38 @@ fn a_wrong_charge_is_found_although_it_was_sealed() {
     }
 }
 
+/// A seller who seals a wrong invoice over right charges.
+#[test]
+fn a_wrong_invoice_is_found_although_it_was_sealed() {
+    let month = Month::of_all_uses();
+    assert_eq!(month.forged_content(|_| {}), month.bundle());
+    let added_up = |content: &mut InvoiceContent| {
+        content.total = content.subtotal.checked_sub(content.carry_before).unwrap().round_half_even(10_000_000).unwrap();
+        content.carry_after = content.carry_before.checked_add(content.total).unwrap().checked_sub(content.subtotal).unwrap();
+    };
+    type Change<'a> = &'a dyn Fn(&mut InvoiceContent);
+    let cases: [(&str, Change<'_>); 7] = [
+        ("than a rounding leaves", &|content| {
+            content.carry_before = nanos(-1_000_000_000_000);
+            added_up(content);
+        }),
+        ("add up to", &|content| content.total = content.total.checked_add(nanos(10_000_000)).unwrap()),
+        ("is not late in", &|content| {
+            let late = content.lines.last().unwrap().late.unwrap();
+            content.lines.last_mut().unwrap().late = Some(sublet_money::invoice::Late { period: content.period.key, ..late });
+        }),
+        ("and the invoice says", &|content| content.lines[0].price = "0.000001 EUR per device-hour".to_owned()),
+        ("and the invoice says", &|content| content.lines[0].unit = sublet_money::sku::PricingUnit::DeviceHour),
+        ("does not begin and end there", &|content| content.account.zone = "UTC".to_owned()),
+        ("is in EUR", &|content| content.account.currency = "USD".parse().unwrap()),
+    ];
+    for (problem, change) in cases {
+        let found = fault(&month.forged_content(change));
+        assert_eq!(found.place, Place::Header, "{found}");
+        assert!(found.problem.contains(problem), "{problem}: {found}");
+    }
+}
+
 #[test]
 fn a_log_that_is_not_the_known_one_is_refused() {
     let lines = Month::of_all_uses().bundle();
@@ -320,7 +366,7 @@ fn a_log_that_is_not_the_known_one_is_refused() {
 #[test]
 fn an_invoice_is_sealed_only_over_what_it_adds_up_from() {
     let month = Month::of_all_uses();
-    let (count, sum, root) = (month.seal.leaves(), month.seal.sum(), month.seal.root());
+    let (count, sum, root) = (month.seal.leaves(), month.details.sum(), month.seal.root());
     assert!(seal(&month.content, SealedLeaves { count, root, sum }).is_ok());
     assert!(seal(&month.content, SealedLeaves { count: count - 1, root, sum }).is_err());
     let more = sum.checked_add(nanos(1)).unwrap();

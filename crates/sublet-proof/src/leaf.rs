@@ -4,6 +4,7 @@
 //! was erased, in the tree and in the log, cannot be tried out against guesses.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fmt::Write as _;
 
 use ring::hmac;
@@ -68,12 +69,35 @@ pub fn leaf_hash(text: &str) -> Hash {
 }
 
 /// The secret of one invoice that its salts are made from. Who deletes it, and the charges, leaves hashes that nobody
-/// can tell anything from.
+/// can tell anything from. Printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaltSecret([u8; SALT_SECRET_BYTES]);
+
+/// Bytes of that secret.
+pub const SALT_SECRET_BYTES: usize = 32;
+
+impl SaltSecret {
+    pub const fn new(random: [u8; SALT_SECRET_BYTES]) -> Self {
+        Self(random)
+    }
+    /// For who keeps it.
+    pub const fn bytes(&self) -> &[u8; SALT_SECRET_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SaltSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SaltSecret")
+    }
+}
+
+/// What makes salts.
 pub struct SaltKey(hmac::Key);
 
 impl SaltKey {
-    pub fn new(secret: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    pub fn new(secret: &SaltSecret) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &secret.0))
     }
     pub fn of_charge(&self, charge: &ChargeId) -> String {
         self.of_name(charge.as_str())
@@ -138,7 +162,7 @@ mod tests {
     #[test]
     fn a_salt_is_of_one_secret_and_one_charge() {
         let [first, second]: [ChargeId; 2] = ["chg_1", "chg_2"].map(|id| id.parse().unwrap());
-        let [one, other] = [[1; 32], [2; 32]].map(|secret| SaltKey::new(&secret));
+        let [one, other] = [[1; 32], [2; 32]].map(|secret| SaltKey::new(&SaltSecret::new(secret)));
         let salts = [one.of_charge(&first), one.of_charge(&second), other.of_charge(&first)];
         assert!(salts.iter().all(|salt| salt.len() == 32));
         assert_eq!(one.of_charge(&first), salts[0]);

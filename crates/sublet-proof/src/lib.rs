@@ -12,6 +12,8 @@
 
 pub mod bundle;
 pub mod cose;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod leaf;
 pub mod merkle;
 pub mod note;

@@ -96,7 +96,7 @@ impl VerifierKey {
             return Err(bad(format!("a checkpoint has at most {NOTE_MAX_BYTES} bytes")));
         }
         let (text, signatures) =
-            note.split_once("\n\n").ok_or_else(|| bad("a checkpoint has an empty line before its signatures".to_owned()))?;
+            note.rsplit_once("\n\n").ok_or_else(|| bad("a checkpoint has an empty line before its signatures".to_owned()))?;
         let text = format!("{text}\n");
         let mark = format!("{SIGNATURE_MARK}{} ", self.name);
         let is_signed = signatures.ends_with('\n')

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
-use sublet_core::error::Result;
+use sublet_core::error::{Error, Result};
 use sublet_money::canonical::canonical_json;
 
 use crate::cose::Inclusion;
@@ -35,6 +35,9 @@ pub struct Receipt {
 impl Receipt {
     /// `path` is that of the leaf in the seal's tree; `key` is that of the log.
     pub fn new((index, leaf): (u64, String), path: Vec<Hash>, (seal, log): (Seal, LogProof), key: &LogKey) -> Result<Self> {
+        if root_by_path(leaf_hash(&leaf), index, seal.leaves(), &path) != Some(seal.root()) {
+            return Err(Error::internal(format!("the path of leaf {index} does not lead to the root of {}", seal.number())));
+        }
         let inclusion = Inclusion { size: seal.leaves(), index, path: &path, root: seal.root() };
         let cose = BASE64.encode(inclusion.sign(key)?);
         Ok(Self { cose, index, leaf, log, path, schema: SCHEMA.to_owned(), seal })

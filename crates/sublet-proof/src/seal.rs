@@ -1,15 +1,16 @@
 //! What is said of an invoice when it is issued, once and for ever: its content, its leaves and what they add up to.
 //!
 //! The log's entry for it is the hash of this statement, which has a salt: the log is public, and says of a customer
-//! nothing but that some invoice was issued.
+//! nothing but that some invoice was issued. What the invoice adds up to is a statement of its own, of which the first
+//! has the hash, so that a receipt for one charge does not tell the rest of the bill.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::InvoiceId;
-use sublet_core::{Nanos, Timestamp};
+use sublet_core::id::{InvoiceId, OrganizationId};
+use sublet_core::{Currency, Nanos, Timestamp};
 use sublet_money::canonical::{canonical_json, decimal};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::InvoiceContent;
@@ -20,8 +21,9 @@ use crate::note::VerifierKey;
 
 /// Names the meaning of a seal; a change of meaning is a new name.
 const SCHEMA: &str = "sublet-seal/1";
-/// What the salt of a seal is made from.
-const SALT_NAME: &str = SCHEMA;
+/// What the salts of a seal are made from.
+const SEAL_SALT: &str = "seal";
+const DETAILS_SALT: &str = "details";
 
 /// The tree over an invoice's charges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,20 +33,32 @@ pub struct SealedLeaves {
     pub sum: Nanos,
 }
 
+/// What is shown with a receipt: what was issued to whom, and the tree over its charges.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seal {
-    /// The SHA-256 of the invoice's content as canonical JSON.
-    content_sha256: Hash,
+    currency: Currency,
+    /// The SHA-256 of the [`SealDetails`] as canonical JSON.
+    details_sha256: Hash,
     invoice: InvoiceId,
     issued_at_micros: Timestamp,
     leaves: u64,
     number: DocumentNumber,
-    /// All that the lines name, by their hashes.
-    price_versions: BTreeSet<PriceVersion>,
+    organization: OrganizationId,
     root: Hash,
     salt: String,
     schema: String,
+}
+
+/// What a bundle shows besides, and a receipt does not.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealDetails {
+    /// The SHA-256 of the invoice's content as canonical JSON.
+    content_sha256: Hash,
+    /// All that the lines name, by their hashes.
+    price_versions: BTreeSet<PriceVersion>,
+    salt: String,
     /// What the leaves add up to: the invoice's subtotal.
     #[serde(with = "decimal")]
     sum: Nanos,
@@ -59,9 +73,18 @@ pub struct Issued<'a> {
     pub content: &'a InvoiceContent,
 }
 
+impl SealDetails {
+    pub const fn sum(&self) -> Nanos {
+        self.sum
+    }
+    pub const fn price_versions(&self) -> &BTreeSet<PriceVersion> {
+        &self.price_versions
+    }
+}
+
 impl Seal {
     /// Seals an invoice over its leaves. Leaves that do not add up to it are a broken book.
-    pub fn new(issued: &Issued<'_>, leaves: SealedLeaves, salts: &SaltKey) -> Result<Self> {
+    pub fn new(issued: &Issued<'_>, leaves: SealedLeaves, salts: &SaltKey) -> Result<(Self, SealDetails)> {
         let content = issued.content;
         if leaves.sum != content.subtotal || leaves.count != charges(content)? {
             return Err(Error::new(
@@ -75,27 +98,36 @@ impl Seal {
                 ),
             ));
         }
-        Ok(Self {
-            content_sha256: content_hash(content)?,
+        let details = SealDetails {
+            content_sha256: hash_of(content)?,
+            price_versions: price_versions(content),
+            salt: salts.of_name(DETAILS_SALT),
+            sum: leaves.sum,
+        };
+        let seal = Self {
+            currency: content.account.currency,
+            details_sha256: hash_of(&details)?,
             invoice: issued.invoice.clone(),
             issued_at_micros: issued.issued_at,
             leaves: leaves.count,
             number: issued.number,
-            price_versions: price_versions(content),
+            organization: content.account.organization.clone(),
             root: leaves.root,
-            salt: salts.of_name(SALT_NAME),
+            salt: salts.of_name(SEAL_SALT),
             schema: SCHEMA.to_owned(),
-            sum: leaves.sum,
-        })
+        };
+        Ok((seal, details))
     }
 
-    /// The text whose hash is the log's entry.
-    pub fn statement(&self) -> Result<String> {
-        canonical_json(self)
-    }
-    /// The log's entry.
+    /// The log's entry: the SHA-256 of this as canonical JSON.
     pub fn entry(&self) -> Result<Hash> {
-        Ok(Hash::of(self.statement()?.as_bytes()))
+        hash_of(self)
+    }
+    pub const fn currency(&self) -> Currency {
+        self.currency
+    }
+    pub const fn organization(&self) -> &OrganizationId {
+        &self.organization
     }
     pub const fn invoice(&self) -> &InvoiceId {
         &self.invoice
@@ -113,12 +145,6 @@ impl Seal {
     pub const fn root(&self) -> Hash {
         self.root
     }
-    pub const fn sum(&self) -> Nanos {
-        self.sum
-    }
-    pub const fn price_versions(&self) -> &BTreeSet<PriceVersion> {
-        &self.price_versions
-    }
 
     /// Why this cannot be a seal at all.
     pub(crate) fn check_schema(&self) -> Result<(), String> {
@@ -129,24 +155,31 @@ impl Seal {
     }
 
     /// Why this is not the seal of a content.
-    pub(crate) fn check_content(&self, content: &InvoiceContent) -> Result<(), String> {
-        content.verify().map_err(|error| error.to_string())?;
+    pub(crate) fn check_content(&self, details: &SealDetails, content: &InvoiceContent) -> Result<(), String> {
         let text = |error: Error| error.to_string();
-        if content_hash(content).map_err(text)? != self.content_sha256 {
+        content.verify().map_err(text)?;
+        if hash_of(details).map_err(text)? != self.details_sha256 {
+            return Err("the details are not those of the seal".to_owned());
+        }
+        if hash_of(content).map_err(text)? != details.content_sha256 {
             return Err("the invoice is not the one that was sealed".to_owned());
         }
-        if self.sum != content.subtotal || self.leaves != charges(content).map_err(text)? {
+        if (&self.organization, self.currency) != (&content.account.organization, content.account.currency) {
+            return Err("the seal is of another account than the invoice".to_owned());
+        }
+        if details.sum != content.subtotal || self.leaves != charges(content).map_err(text)? {
             return Err("the seal says another sum, or another number of charges, than the invoice".to_owned());
         }
-        if price_versions(content) != self.price_versions {
+        if price_versions(content) != details.price_versions {
             return Err("the seal names other price lists than the invoice".to_owned());
         }
         Ok(())
     }
 }
 
-fn content_hash(content: &InvoiceContent) -> Result<Hash> {
-    Ok(Hash::of(canonical_json(content)?.as_bytes()))
+/// The SHA-256 of canonical JSON.
+fn hash_of(statement: &impl Serialize) -> Result<Hash> {
+    Ok(Hash::of(canonical_json(statement)?.as_bytes()))
 }
 
 fn price_versions(content: &InvoiceContent) -> BTreeSet<PriceVersion> {

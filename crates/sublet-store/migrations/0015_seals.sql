@@ -1,7 +1,8 @@
 -- What is proven of an invoice: the secret that the salts of its leaves are made from, and, since it was issued, its
 -- seal and the seal's place in the log.
 CREATE TABLE seals (
-    organization_id TEXT NOT NULL, period TEXT NOT NULL, secret BYTEA NOT NULL, seal TEXT, log_place BIGINT,
+    organization_id TEXT NOT NULL, period TEXT NOT NULL, secret BYTEA NOT NULL, seal TEXT, details TEXT,
+    log_place BIGINT,
     PRIMARY KEY (organization_id, period)
 );
 

@@ -125,6 +125,24 @@ pub async fn list_of(tx: &mut Tx, source: &str, limit: i64) -> Result<Vec<Charge
     rows.iter().map(from_row).collect()
 }
 
+/// Charges of one request or job that the scope may see.
+pub async fn list_of_source(tx: &mut Tx, scope: &Scope, source: &str, page: &PageRequest) -> Result<Page<Charge>> {
+    let (key, limit) = page.keyset();
+    let sql = list_sql!(
+        page,
+        "SELECT id, organization_id, project_id, key_id, source, sku, quantity, amount, currency, price_version, period, billed_in, band,
+             quantity_before, charged_before, occurred_at, posted_at FROM charges
+         WHERE source = $1 AND ($2 = '' OR organization_id = $2) AND ($3 = '' OR project_id = $3)",
+        "id",
+        "4",
+        "5"
+    );
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let project = scope.project().map_or("", ProjectId::as_str);
+    let rows = tx.fetch_all(sql, &[source.into(), organization.into(), project.into(), key, limit]).await?;
+    page.page(&rows, from_row)
+}
+
 /// The sum of a source's charges.
 pub async fn total_of(tx: &mut Tx, source: &str) -> Result<Nanos> {
     let row =

@@ -42,6 +42,16 @@ pub async fn list_nodes(tx: &mut Tx, wanted: &[Node]) -> Result<Nodes> {
         .collect()
 }
 
+/// Full subtrees of one level that follow each other, as many as there are, at most [`TILE_WIDTH`].
+pub async fn list_level(tx: &mut Tx, first: Node, count: u64) -> Result<Vec<Hash>> {
+    let from = id(first)?;
+    let count = i64::try_from(count).map_or(TILE_WIDTH, |count| count.min(TILE_WIDTH));
+    let rows = tx
+        .fetch_all("SELECT hash FROM log_nodes WHERE id >= $1 AND id < $2 ORDER BY id", params![from, from.saturating_add(count)])
+        .await?;
+    rows.iter().map(|row| Hash::try_from(row.reader().bytes()?)).collect()
+}
+
 /// The tree as it is.
 pub async fn find_frontier(tx: &mut Tx) -> Result<Frontier> {
     let size = size(tx).await?;

@@ -6,9 +6,9 @@ use sublet_core::id::{ChargeId, OrganizationId};
 use sublet_core::{Error, Result};
 use sublet_money::period::PeriodKey;
 use sublet_money::sku::Quantity;
-use sublet_proof::leaf::{ChargeLeaf, SaltKey};
+use sublet_proof::leaf::{ChargeLeaf, SaltKey, SaltSecret};
 use sublet_proof::merkle::Hash;
-use sublet_proof::seal::Seal;
+use sublet_proof::seal::{Seal, SealDetails};
 
 use crate::database::Tx;
 use crate::params;
@@ -17,17 +17,14 @@ use crate::row::{Row, to_json};
 /// Most blocks of an invoice: 25 thousand million charges.
 const BLOCKS_MAX: i64 = 100_000_000;
 
-/// Bytes of the secret that the salts of an invoice are made from.
-pub const SECRET_BYTES: usize = 32;
-pub type Secret = [u8; SECRET_BYTES];
-
-fn secret(bytes: &[u8]) -> Result<Secret> {
-    bytes.try_into().map_err(|_| Error::internal(format!("a stored secret has {} bytes", bytes.len())))
+fn secret(bytes: &[u8]) -> Result<SaltSecret> {
+    let bytes = bytes.try_into().map_err(|_| Error::internal(format!("a stored secret has {} bytes", bytes.len())))?;
+    Ok(SaltSecret::new(bytes))
 }
 
 /// The secret of a month's invoice, which is `fresh` if it had none.
-pub async fn open(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKey), fresh: &Secret) -> Result<Secret> {
-    let fresh: &[u8] = fresh;
+pub async fn open(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKey), fresh: &SaltSecret) -> Result<SaltSecret> {
+    let fresh: &[u8] = fresh.bytes();
     tx.execute(
         "INSERT INTO seals (organization_id, period, secret) VALUES ($1, $2, $3) ON CONFLICT (organization_id, period) DO NOTHING",
         params![organization.as_str(), period.to_string(), fresh],
@@ -43,12 +40,17 @@ pub async fn open(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodK
 }
 
 /// Keeps the seal of an issued invoice, and its place in the log. An invoice is sealed once.
-pub async fn set(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKey), seal: &Seal, log_place: u64) -> Result<()> {
+pub async fn set(
+    tx: &mut Tx,
+    (organization, period): (&OrganizationId, PeriodKey),
+    (seal, details): (&Seal, &SealDetails),
+    log_place: u64,
+) -> Result<()> {
     let place = i64::try_from(log_place).map_err(|_| Error::internal("the log is full"))?;
     let set = tx
         .execute(
-            "UPDATE seals SET seal = $3, log_place = $4 WHERE organization_id = $1 AND period = $2 AND seal IS NULL",
-            params![organization.as_str(), period.to_string(), to_json(seal)?, place],
+            "UPDATE seals SET seal = $3, details = $4, log_place = $5 WHERE organization_id = $1 AND period = $2 AND seal IS NULL",
+            params![organization.as_str(), period.to_string(), to_json(seal)?, to_json(details)?, place],
         )
         .await?;
     if set == 1 {
@@ -60,8 +62,9 @@ pub async fn set(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKe
 /// A seal, and what its invoice's leaves are made with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredSeal {
-    pub secret: Secret,
+    pub secret: SaltSecret,
     pub seal: Seal,
+    pub details: SealDetails,
     /// In the log, from 0.
     pub log_place: u64,
 }
@@ -70,13 +73,13 @@ pub struct StoredSeal {
 pub async fn find(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Option<StoredSeal>> {
     fn from_row(row: &Row) -> Result<StoredSeal> {
         let mut row = row.reader();
-        let (secret, seal, place) = (secret(row.bytes()?)?, row.json()?, row.int()?);
+        let (secret, seal, details, place) = (secret(row.bytes()?)?, row.json()?, row.json()?, row.int()?);
         let log_place = u64::try_from(place).map_err(|_| Error::internal(format!("a seal is at {place} of the log")))?;
-        Ok(StoredSeal { secret, seal, log_place })
+        Ok(StoredSeal { secret, seal, details, log_place })
     }
     let row = tx
         .fetch_optional(
-            "SELECT secret, seal, log_place FROM seals WHERE organization_id = $1 AND period = $2 AND seal IS NOT NULL",
+            "SELECT secret, seal, details, log_place FROM seals WHERE organization_id = $1 AND period = $2 AND seal IS NOT NULL",
             params![organization.as_str(), period.to_string()],
         )
         .await?;
@@ -84,7 +87,7 @@ pub async fn find(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey)
 }
 
 /// Up to where leaves were read: those of the month by their charges, then those that came late.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct LeafCursor {
     pub is_late: bool,
     /// Empty before the first.
@@ -99,7 +102,7 @@ pub struct LeafBlock {
     pub last: LeafCursor,
 }
 
-/// Keeps blocks. Writing one again changes nothing: leaves of a closed month stay as they are.
+/// Keeps blocks of an invoice that is not sealed yet, in the place of what an earlier try kept.
 pub async fn put_blocks(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKey), blocks: &[LeafBlock]) -> Result<()> {
     let period = period.to_string();
     let rows: Vec<_> = blocks
@@ -118,7 +121,9 @@ pub async fn put_blocks(tx: &mut Tx, (organization, period): (&OrganizationId, P
         })
         .collect();
     let prefix = "INSERT INTO leaf_blocks (organization_id, period, place, hash, last_is_late, last_charge) VALUES ";
-    tx.insert_many(prefix, "ON CONFLICT (organization_id, period, place) DO NOTHING", &rows).await?;
+    let suffix = "ON CONFLICT (organization_id, period, place)
+         DO UPDATE SET hash = excluded.hash, last_is_late = excluded.last_is_late, last_charge = excluded.last_charge";
+    tx.insert_many(prefix, suffix, &rows).await?;
     Ok(())
 }
 
@@ -138,6 +143,18 @@ pub async fn list_blocks(tx: &mut Tx, organization: &OrganizationId, period: Per
             Ok(LeafBlock { place, hash, last: LeafCursor { is_late: row.int()? != 0, charge: row.string()? } })
         })
         .collect()
+}
+
+/// In which block a leaf is, counted from 0. The database compares, as it did when it put the leaves in order.
+pub async fn find_block(tx: &mut Tx, (organization, period): (&OrganizationId, PeriodKey), leaf: &LeafCursor) -> Result<i64> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*) FROM leaf_blocks WHERE organization_id = $1 AND period = $2
+                 AND (last_is_late < $3 OR (last_is_late = $3 AND last_charge < $4))",
+            params![organization.as_str(), period.to_string(), i64::from(leaf.is_late), leaf.charge.as_str()],
+        )
+        .await?;
+    row.reader().int()
 }
 
 /// The next leaves of a month's invoice, at most `limit`; none after the last.

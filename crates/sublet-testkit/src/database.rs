@@ -6,7 +6,9 @@ use std::sync::Arc;
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
 use sublet_core::{Currency, Timestamp};
-use sublet_store::{Store, StoreConfig};
+use sublet_proof::bundle::Verifier;
+use sublet_store::invoice::InvoiceFilter;
+use sublet_store::{PageRequest, Store, StoreConfig};
 
 use crate::clock::{ManualClock, START, mint};
 use crate::postgres::PostgresServer;
@@ -69,6 +71,27 @@ impl TestCloud {
     pub async fn assert_books_balance(&self) {
         let verification = self.cloud.verify_ledger(&Actor::system()).await.expect("the ledger can be read");
         assert!(verification.balanced(), "{:#?}", verification.findings);
+        self.assert_invoices_proven().await;
+    }
+
+    /// Computes every sealed invoice again from its bundle alone.
+    async fn assert_invoices_proven(&self) {
+        let (mut page, operator) = (PageRequest { limit: Some(100), ..PageRequest::default() }, Actor::system());
+        loop {
+            let bills = self.cloud.list_invoices(&operator, &InvoiceFilter::default(), &page).await.expect("invoices");
+            for bill in bills.items.iter().filter(|bill| bill.invoice.number.is_some()) {
+                let (header, mut leaves) = self.cloud.open_bundle(&operator, &bill.invoice.id).await.expect("a bundle");
+                let mut verifier = Verifier::new(&header, None).expect("a right header");
+                while let Some(lines) = self.cloud.next_bundle_lines(&mut leaves).await.expect("leaves") {
+                    lines.lines().for_each(|line| verifier.leaf(line).expect("a right leaf"));
+                }
+                verifier.finish().expect("a right bundle");
+            }
+            page.after = bills.items.last().map(|bill| bill.invoice.id.to_string());
+            if !bills.has_more {
+                return;
+            }
+        }
     }
 }
 

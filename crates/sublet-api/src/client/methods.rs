@@ -98,8 +98,8 @@ impl Client {
         self.call(Operation::DeleteFile, &[id.as_str()]).json()
     }
     /// What proves the charges of a request or job.
-    pub fn receipts(&self, source: &str) -> Result<List<Receipt>> {
-        self.call(Operation::ListReceipts, &[source]).json()
+    pub fn receipts(&self, source: &str, query: &ListQuery) -> Result<List<Receipt>> {
+        self.call(Operation::ListReceipts, &[source]).query(query).json()
     }
     pub fn file_content(&self, id: &FileId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::GetFileContent, &[id.as_str()]).stream()
@@ -290,8 +290,8 @@ impl Client {
         self.call(Operation::GetInvoiceBundle, &[id.as_str()]).stream()
     }
     /// What proves the charges of a request or job of any project.
-    pub fn organization_receipts(&self, source: &str) -> Result<List<Receipt>> {
-        self.call(Operation::ListOrganizationReceipts, &[source]).json()
+    pub fn organization_receipts(&self, source: &str, query: &ListQuery) -> Result<List<Receipt>> {
+        self.call(Operation::ListOrganizationReceipts, &[source]).query(query).json()
     }
     pub fn credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::ListCreditNotes, &[]).query(query).json()

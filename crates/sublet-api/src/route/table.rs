@@ -101,7 +101,7 @@ routes! {
         .counts().takes::<CountTokens>().gives::<CountedTokens>();
     ListModels           = Get  "/v1/models"           .open(Project, "The models this key may call.").aliased().gives::<openai::ModelList>();
     GetModel             = Get  "/v1/models/{*id}"     .open(Project, "One model by name; names may hold slashes.").aliased().gives::<openai::Model>();
-    ListReceipts         = Get  "/v1/receipts/{id}"    .open(Project, "What proves the charges of a request or job.").gives::<List<Receipt>>();
+    ListReceipts         = Get  "/v1/receipts/{id}"    .open(Project, "What proves the charges of a request or job.").query::<ListQuery>().gives::<List<Receipt>>();
     GetRequest           = Get  "/v1/requests/{id}"    .open(Project, "What one request used and cost; never its content.").gives::<Request>();
 
     CreateFile           = Post   "/v1/files"              .open(Project, "Uploads a file as a multipart form.")
@@ -178,7 +178,7 @@ routes! {
     DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").takes::<DraftInvoice>().gives::<Invoice>();
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
     GetInvoiceBundle     = Get  "/v1/organization/billing/invoices/{id}/bundle" .open(Admin, "An issued invoice with all its charges, prices and proofs, to be checked offline.").gives_file();
-    ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").gives::<List<Receipt>>();
+    ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").query::<ListQuery>().gives::<List<Receipt>>();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 

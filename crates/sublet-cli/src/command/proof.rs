@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use sublet_api::client::Client;
-use sublet_api::list::List;
+use sublet_api::list::{ListQuery, Order, PageLimit};
 use sublet_api::money::Money;
 use sublet_api::receipt::Receipt as WireReceipt;
 use sublet_core::error::{Error, ErrorCode, Result};
@@ -17,7 +17,7 @@ use sublet_proof::note::VerifierKey;
 use sublet_proof::receipt::Receipt;
 
 use crate::Context;
-use crate::render::{self, Cell, NOTHING, Table};
+use crate::render::{self, Cell, Table};
 
 /// Leaves between two words about how far it is.
 const LEAVES_PER_NOTE: u64 = 1_000_000;
@@ -48,39 +48,55 @@ pub struct ReceiptArgs {
 impl ReceiptArgs {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
         let client = context.client()?;
-        let receipts = if self.any { client.organization_receipts(&self.id)? } else { client.receipts(&self.id)? };
+        let mut query = ListQuery { limit: Some(PageLimit::MAX), order: Some(Order::Asc), ..ListQuery::default() };
+        let mut receipts = Vec::new();
+        loop {
+            let page =
+                if self.any { client.organization_receipts(&self.id, &query)? } else { client.receipts(&self.id, &query)? };
+            receipts.extend(page.data);
+            if !page.has_more {
+                break;
+            }
+            if receipts.len() >= RECEIPTS_MAX {
+                return Err(Error::new(ErrorCode::Usage, format!("{} has more than {RECEIPTS_MAX} charges", self.id))
+                    .alternative("get the invoice's bundle, which has all of them: sublet billing invoices bundle ID"));
+            }
+            query.after = page.last_id;
+        }
         if let Some(path) = &self.output {
             save(context, path, &receipts)?;
         }
-        context.show(&receipts, |receipts| table(&receipts.data))
+        context.show(&receipts, |receipts| table(receipts))
     }
 }
 
-fn save(context: &mut Context<'_>, path: &Path, receipts: &List<WireReceipt>) -> Result<()> {
-    let sealed: Vec<&str> = receipts.data.iter().filter_map(|receipt| receipt.receipt.as_deref()).collect();
+fn save(context: &mut Context<'_>, path: &Path, receipts: &[WireReceipt]) -> Result<()> {
+    let sealed: Vec<&str> = receipts.iter().filter_map(|receipt| receipt.receipt.as_deref()).collect();
     if sealed.is_empty() {
-        let after = receipts.data.iter().map(|receipt| receipt.sealed_after.0).max();
-        let when = after.map_or_else(String::new, |after| format!("; that is after {}", render::instant(after)));
-        return Err(Error::new(ErrorCode::Conflict, format!("there is a receipt when the month's invoice is issued{when}")));
+        let after = receipts.iter().filter_map(|receipt| receipt.sealed_after.as_ref()).map(|after| after.0).max();
+        let message = after.map_or_else(
+            || "these charges are in no invoice that is sealed, and in none that will be".to_owned(),
+            |after| format!("there is a receipt when the month's invoice is issued, after {}", render::instant(after)),
+        );
+        return Err(Error::new(ErrorCode::Conflict, message));
     }
     let text: String = sealed.iter().flat_map(|text| [text, "\n"]).collect();
     std::fs::write(path, text)
         .map_err(|error| Error::new(ErrorCode::StorageFull, format!("{} cannot be written: {error}", path.display())))?;
-    context.note(&format!("{}: {} of {} charges", path.display(), sealed.len(), receipts.data.len()))
+    context.note(&format!("{}: {} of {} charges", path.display(), sealed.len(), receipts.len()))
 }
 
 fn table(receipts: &[WireReceipt]) -> Table {
     let rows = receipts.iter().map(|receipt| {
-        let sealed = if receipt.receipt.is_some() { "yes".to_owned() } else { NOTHING.to_owned() };
         [
             Cell::text(receipt.charge.as_str()),
             Cell::number(render::money(&receipt.amount)),
             Cell::text(&receipt.period),
-            Cell::text(sealed),
-            Cell::text(render::instant(receipt.sealed_after.0)),
+            Cell::state(receipt.status.as_str()),
+            Cell::optional(receipt.sealed_after.as_ref().map(|after| render::instant(after.0))),
         ]
     });
-    Table::new(["charge", "amount", "month", "sealed", "after"], "nothing was charged").rows(rows)
+    Table::new(["charge", "amount", "month", "status", "sealed after"], "nothing was charged").rows(rows)
 }
 
 /// What to check, and whom to trust.
@@ -89,7 +105,7 @@ pub struct VerifyArgs {
     path: PathBuf,
     /// The log's verifier key as you know it from elsewhere, or a file with it; without one it is only said
     #[arg(long, value_name = "KEY")]
-    key: Option<String>,
+    log_key: Option<String>,
 }
 
 /// An invoice that was found to be right.
@@ -113,7 +129,8 @@ struct VerifiedReceipt {
     source: String,
     sku: String,
     quantity: i64,
-    amount: String,
+    amount: Money,
+    organization: String,
     number: String,
     sealed: Sealed,
 }
@@ -129,12 +146,7 @@ struct Sealed {
 
 impl VerifyArgs {
     fn trusted(&self) -> Result<Option<VerifierKey>> {
-        let Some(given) = &self.key else { return Ok(None) };
-        let text = match given.parse::<VerifierKey>() {
-            Ok(key) => return Ok(Some(key)),
-            Err(error) => read_text(Path::new(given), CHECKPOINT_MAX_BYTES).map_err(|_| error)?,
-        };
-        text.trim_end().parse().map(Some)
+        self.log_key.as_deref().map(known_key).transpose()
     }
 
     fn open(&self) -> Result<BufReader<File>> {
@@ -199,7 +211,8 @@ impl VerifyArgs {
                 source: charge.source.into_owned(),
                 sku: charge.sku.into_owned(),
                 quantity: charge.quantity.get(),
-                amount: charge.amount.to_string(),
+                amount: Money::new(charge.amount, receipt.seal().currency()),
+                organization: receipt.seal().organization().to_string(),
                 number: receipt.seal().number().to_string(),
                 sealed: Sealed { log: key.to_string(), log_index: receipt.log_index(), log_is_known: trusted.is_some() },
             });
@@ -214,17 +227,18 @@ impl VerifyArgs {
                     Cell::text(&receipt.source),
                     Cell::text(&receipt.sku),
                     Cell::number(receipt.quantity),
-                    Cell::number(&receipt.amount),
+                    Cell::number(render::money(&receipt.amount)),
+                    Cell::text(&receipt.organization),
                     Cell::text(&receipt.number),
                     Cell::number(receipt.sealed.log_index),
                 ]
             });
-            let headings = ["charge", "of", "what", "quantity", "amount", "invoice", "place in the log"];
+            let headings = ["charge", "of", "what", "quantity", "amount", "customer", "invoice", "place in the log"];
             Table::new(headings, "no receipts").rows(rows)
         })?;
         if trusted.is_none() && !context.json {
             let logs = verified.first().map_or("", |receipt| receipt.sealed.log.as_str());
-            context.note(&format!("sealed in {logs}; give that key as you know it from elsewhere with --key"))?;
+            context.note(&format!("sealed in {logs}; give that key as you know it from elsewhere with --log-key"))?;
         }
         Ok(())
     }
@@ -232,7 +246,7 @@ impl VerifyArgs {
 
 impl Sealed {
     fn fields(&self) -> [(&'static str, Cell); 3] {
-        let known = if self.log_is_known { "yes" } else { "not compared; give it with --key as you know it from elsewhere" };
+        let known = if self.log_is_known { "yes" } else { "not compared; give it with --log-key as you know it from elsewhere" };
         [
             ("sealed in", Cell::text(&self.log)),
             ("at place", Cell::number(self.log_index)),
@@ -252,9 +266,9 @@ pub enum LogCommand {
     Check {
         /// A file that 'sublet log checkpoint' printed
         path: PathBuf,
-        /// The log's verifier key as you know it from elsewhere; the cloud's if left out
+        /// The log's verifier key as you know it from elsewhere, or a file with it; the cloud's if left out
         #[arg(long, value_name = "KEY")]
-        key: Option<VerifierKey>,
+        log_key: Option<String>,
     },
 }
 
@@ -272,8 +286,8 @@ impl LogCommand {
         match self {
             Self::Key => context.print(&client.log_key()?),
             Self::Checkpoint => context.print(&client.log_checkpoint()?),
-            Self::Check { path, key } => {
-                let key = key.map_or_else(|| client.log_key()?.trim_end().parse(), Ok)?;
+            Self::Check { path, log_key } => {
+                let key = log_key.map_or_else(|| client.log_key()?.trim_end().parse(), |given| known_key(&given))?;
                 let earlier = key.read_checkpoint(&read_text(&path, CHECKPOINT_MAX_BYTES)?)?;
                 let later = key.read_checkpoint(&client.log_checkpoint()?)?;
                 check_growth(&client, earlier, later)?;
@@ -289,6 +303,15 @@ impl LogCommand {
             }
         }
     }
+}
+
+/// A key that was given, or the one in the file that was.
+fn known_key(given: &str) -> Result<VerifierKey> {
+    let text = match given.parse() {
+        Ok(key) => return Ok(key),
+        Err(error) => read_text(Path::new(given), CHECKPOINT_MAX_BYTES).map_err(|_| error)?,
+    };
+    text.trim_end().parse()
 }
 
 fn check_growth(client: &Client, earlier: TreeHead, later: TreeHead) -> Result<()> {

@@ -5,6 +5,7 @@ mod months;
 mod prices;
 mod proofs;
 mod session;
+mod year;
 
 use sublet_cloud::hold::HoldOwner;
 use sublet_cloud::idempotency::{Answer, Call};

@@ -93,11 +93,15 @@ async fn settled(session: &Session, record: &UsageRecord) {
 }
 
 pub async fn credit(cloud: &TestCloud, invoice: &InvoiceId, amount: i64) -> Result<CreditNote> {
+    credit_in(cloud, invoice, (amount, Currency::EUR)).await
+}
+
+pub async fn credit_in(cloud: &TestCloud, invoice: &InvoiceId, (amount, currency): (i64, Currency)) -> Result<CreditNote> {
     let new = NewCreditNote {
         invoice: invoice.clone(),
         kind: CreditKind::Paid,
         amount: Nanos::new(amount),
-        currency: Currency::EUR,
+        currency,
         reason: "slow answers on 17 March".to_owned(),
     };
     match cloud.cloud.issue_credit_note(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await? {

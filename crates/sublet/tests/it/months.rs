@@ -117,7 +117,7 @@ fn assert_proven(server: &Server, issued: &[Value]) {
     for (place, invoice) in issued.iter().enumerate() {
         let (status, _, said) = run(&["billing", "invoices", "bundle", &text(&invoice["id"]), "--output", bundle]);
         assert_eq!(status, Some(0), "{said}");
-        let (status, found, said) = run(&["--json", "verify-invoice", bundle, "--key", key.trim_end()]);
+        let (status, found, said) = run(&["--json", "verify-invoice", bundle, "--log-key", key.trim_end()]);
         assert_eq!(status, Some(0), "{said}");
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!((&found["number"], &found["total"]), (&invoice["number"], &invoice["total"]));

@@ -1,0 +1,231 @@
+//! A year of invoices, added up again by a program of another language that shares nothing with Sublet.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sublet_cloud::idempotency::Call;
+use sublet_cloud::key::NewKey;
+use sublet_cloud::organization::NewOrganization;
+use sublet_cloud::{Actor, credit::NewCredit};
+use sublet_core::admission::ModelAccess;
+use sublet_core::organization::OrganizationClass;
+use sublet_core::rate::RateLimits;
+use sublet_core::usage::{UsageRecord, UsageSink};
+use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
+use sublet_money::account::CreditKind;
+use sublet_money::period::BillingCalendar;
+use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::{PriceModel, Tier};
+use sublet_money::sku::Quantity;
+use sublet_money::time_of_use::TimeOfUse;
+use sublet_money::zone::Zone;
+use sublet_proof::bundle::Verifier;
+use sublet_store::PageRequest;
+use sublet_store::invoice::InvoiceFilter;
+use sublet_testkit::prices::{band, per_unit};
+use sublet_testkit::tenant::{actor, created};
+use sublet_testkit::{SeededRng, TestCloud, on_both_databases};
+
+use crate::UNIT;
+use crate::months::{close, credit_in, issued, month};
+use crate::session::Session;
+
+/// Whose clocks change in the north, in the south by half an hour, and never; a day's difference between the ends.
+const CUSTOMERS: [(&str, &str); 6] = [
+    ("EUR", "Europe/Berlin"),
+    ("USD", "America/New_York"),
+    ("JPY", "Asia/Tokyo"),
+    ("USD", "Australia/Lord_Howe"),
+    ("EUR", "Pacific/Kiritimati"),
+    ("JPY", "America/St_Johns"),
+];
+/// A leap year.
+const YEAR: u16 = 2028;
+/// Uses of each customer in each month, beside those at its ends.
+const USES: u64 = 5;
+/// One use in so many is settled when its month is closed.
+const LATE_ONE_IN: u64 = 6;
+/// How long after a month is looked whether it is over anywhere.
+const AFTER_END: DurationMs = DurationMs::from_hours(72);
+
+/// Few and many, and now and then none.
+fn tokens(chance: &SeededRng) -> TokenCount {
+    let bound = [1, 1_000, 3_000_000][usize::try_from(chance.below(3)).expect("few")];
+    TokenCount::new(i64::try_from(chance.below(bound)).expect("few"))
+}
+
+fn tier(up_to: Option<i64>, price: i64) -> Tier {
+    Tier { up_to: up_to.map(|to| Quantity::new(to).expect("a bound")), price: Nanos::new(price) }
+}
+
+/// Graduated and volume prices, and one that is lower by night, all with digits that do not come out even.
+fn entries(chance: &SeededRng, zone: &str) -> Vec<PriceEntry> {
+    let price = |least: i64| least + i64::try_from(chance.below(1_000_000_000)).expect("few");
+    let dear = price(2_000_000_000);
+    let graduated = PriceModel::Graduated {
+        tiers: vec![tier(Some(1_000_003), price(UNIT)), tier(Some(4_000_001), price(UNIT)), tier(None, price(1))],
+    };
+    let volume = PriceModel::Volume { tiers: vec![tier(Some(2_000_000), dear), tier(None, dear - 777_777_777)] };
+    let night = band("night", &["22:00-02:30".to_owned()], per_unit(price(1)));
+    let at_night = TimeOfUse { zone: Zone::new(zone).expect("a zone"), bands: vec![night] };
+    let entry = |kind: &str, model| PriceEntry::new(format!("tokens/{kind}/sublet-mini").parse().expect("a sku"), model);
+    vec![
+        entry("input", graduated),
+        entry("output", volume),
+        PriceEntry { time_of_use: Some(at_night), ..entry("cached_input", per_unit(price(1))) },
+    ]
+}
+
+async fn publish(cloud: &TestCloud, chance: &SeededRng, currency: Currency, zone: &str) {
+    cloud.clock.advance(DurationMs::from_seconds(1));
+    let lists = cloud.cloud.prices().snapshot();
+    let known = lists.values().find(|list| list.currency == currency).map(|list| list.id.clone());
+    let (list, effective_at) = (known.unwrap_or_else(|| cloud.cloud.ids().mint()), cloud.now());
+    let draft = PriceListDraft { list, currency, effective_at, entries: entries(chance, zone) };
+    created(cloud.cloud.publish_prices(&Call::once(Actor::system()), currency.as_str(), draft, effective_at).await);
+}
+
+async fn customer(cloud: &TestCloud, (currency, zone): (Currency, &str), name: &str) -> Session {
+    let new = NewOrganization {
+        name: name.to_owned(),
+        class: OrganizationClass::External,
+        currency,
+        time_zone: zone.to_owned(),
+        credit_limit: Nanos::new(1_000_000 * UNIT),
+    };
+    let (_, admin) = created(cloud.cloud.create_organization(&Call::once(Actor::system()), &new).await);
+    let admin = actor(&cloud.cloud, &admin.secret).await;
+    let project = created(cloud.cloud.create_project(&Call::once(admin.clone()), "work", &|_| Ok(String::new())).await);
+    let key = NewKey { name: "work".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
+    let key = created(cloud.cloud.create_project_key(&Call::once(admin), &project.id, &key).await);
+    Session::start(&cloud.cloud, &key.secret, &format!("gw_{name}")).await
+}
+
+/// When each customer uses something in a month: at both ends to the microsecond, where clocks change, and between.
+fn instants(chance: &SeededRng, month: u16) -> Vec<(usize, Timestamp)> {
+    let mut instants = Vec::new();
+    for (index, (_, zone)) in CUSTOMERS.iter().enumerate() {
+        let calendar = BillingCalendar::new(zone).expect("a zone");
+        let period = calendar.period(format!("{YEAR}-{month:02}").parse().expect("a month")).expect("a period").interval;
+        let (first, last) = (period.starts_at.micros(), period.ends_at.micros() - 1);
+        let length = u64::try_from(last - first).expect("a month");
+        let between = (0..USES).map(|_| first + i64::try_from(chance.below(length)).expect("a month"));
+        instants.extend([first, last].into_iter().chain(between).map(|micros| (index, Timestamp::from_micros(micros))));
+    }
+    instants.sort_by_key(|(_, instant)| *instant);
+    instants
+}
+
+async fn settle(session: &Session, record: &UsageRecord) {
+    let report = session.cloud.settle(std::slice::from_ref(record)).await.expect("settled");
+    assert_eq!((report.settled, report.quarantined), (1, 0));
+}
+
+/// Writes the bundle of every issued invoice into a folder.
+async fn write_bundles(cloud: &TestCloud, folder: &Path) -> Vec<PathBuf> {
+    let mut page = PageRequest { limit: Some(100), ..PageRequest::default() };
+    let mut paths = Vec::new();
+    loop {
+        let bills = cloud.cloud.list_invoices(&Actor::system(), &InvoiceFilter::default(), &page).await.expect("invoices");
+        page.after = bills.items.last().map(|bill| bill.invoice.id.to_string());
+        for bill in bills.items.iter().filter(|bill| bill.invoice.number.is_some()) {
+            let (header, mut cursor) = cloud.cloud.open_bundle(&Actor::system(), &bill.invoice.id).await.expect("a bundle");
+            let mut verifier = Verifier::new(&header, None).expect("a right header");
+            let mut text = header + "\n";
+            while let Some(lines) = cloud.cloud.next_bundle_lines(&mut cursor).await.expect("leaves") {
+                lines.lines().for_each(|line| verifier.leaf(line).expect("a right leaf"));
+                text.push_str(&lines);
+            }
+            verifier.finish().expect("a right bundle");
+            let path = folder.join(format!("{}.bundle", bill.invoice.id));
+            std::fs::write(&path, text).expect("room");
+            paths.push(path);
+        }
+        if !bills.has_more {
+            return paths;
+        }
+    }
+}
+
+/// What the other program says of bundles, one line for each.
+fn rerated(paths: &[PathBuf]) -> (bool, String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = root.join("target/test-env/python/bin/python");
+    let mut command = Command::new(&python);
+    command.arg(root.join("tests/outside/rerate.py")).args(paths).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{} cannot be started ({error}): run 'cargo xtask test-env'", python.display()));
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+on_both_databases! {
+    async fn another_program_agrees_with_every_invoice_of_a_year(cloud: &TestCloud) {
+        let chance = SeededRng::new(28);
+        let currencies = CUSTOMERS.map(|(currency, zone)| (currency.parse::<Currency>().expect("a currency"), zone));
+        for (currency, zone) in &currencies[..3] {
+            publish(cloud, &chance, *currency, zone).await;
+        }
+        let mut sessions = Vec::new();
+        for (index, whose) in currencies.into_iter().enumerate() {
+            let session = customer(cloud, whose, &format!("c{index}")).await;
+            let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
+            sessions.push((session, slice));
+        }
+        let mut late: Vec<(u16, usize, UsageRecord)> = Vec::new();
+        for place in 1..=12 {
+            for (index, instant) in instants(&chance, place) {
+                cloud.clock.set(instant.max(cloud.now()));
+                let (session, slice) = &sessions[index];
+                let mut record = session.record(slice, 0, 0);
+                record.tokens.input = tokens(&chance);
+                record.tokens.cached_input = tokens(&chance);
+                record.tokens.output = tokens(&chance);
+                if chance.below(LATE_ONE_IN) == 0 {
+                    // Known one month later, or three.
+                    late.push((place + [1, 3][usize::from(chance.below(2) == 0)], index, record));
+                } else {
+                    settle(session, &record).await;
+                }
+                if chance.below(40) == 0 {
+                    let (currency, zone) = currencies[usize::try_from(chance.below(3)).expect("few")];
+                    publish(cloud, &chance, currency, zone).await;
+                }
+            }
+            let next = if place == 12 { format!("{}-01", YEAR + 1) } else { format!("{YEAR}-{:02}", place + 1) };
+            let ends = month("UTC", &next);
+            cloud.clock.set(ends.plus(AFTER_END).max(cloud.now()));
+            close(&cloud.cloud).await;
+            let (due, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(known, _, _)| *known <= place + 1);
+            late = later;
+            for (_, index, record) in &due {
+                settle(&sessions[*index].0, record).await;
+            }
+        }
+        for (_, index, record) in &late {
+            settle(&sessions[*index].0, record).await;
+        }
+        cloud.clock.set(month("UTC", &format!("{}-03", YEAR + 1)));
+        close(&cloud.cloud).await;
+        // Gifts and credit notes are beside invoices, and change none.
+        let organization = sessions[1].0.access.organization.clone();
+        let gift = NewCredit { organization: organization.clone(), kind: CreditKind::Promotional, amount: Nanos::new(UNIT), currency: None, expires_at: None, reference: String::new() };
+        cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
+        let bills = issued(cloud, &organization).await;
+        let dear = bills.iter().find(|bill| bill.invoice.content.total > Nanos::new(UNIT)).expect("a month with some use");
+        credit_in(cloud, &dear.invoice.id, (UNIT, currencies[1].0)).await.expect("a credit note");
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = write_bundles(cloud, folder.path()).await;
+        assert!(paths.len() >= 12 * CUSTOMERS.len(), "{} invoices", paths.len());
+        let (is_right, said) = rerated(&paths);
+        assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
+        // It would have said so.
+        let text = std::fs::read_to_string(&paths[0]).expect("a bundle");
+        let (header, leaves) = text.split_once('\n').expect("lines");
+        std::fs::write(&paths[0], format!("{header}\n{}", leaves.replacen("\"amount\":\"", "\"amount\":\"9", 1))).expect("room");
+        let (is_right, said) = rerated(&paths[..1]);
+        assert!(!is_right && said.starts_with("FAIL "), "{said}");
+    }
+}
