@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::{Nanos, Timestamp};
+use sublet_core::{DurationMs, Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
@@ -38,6 +38,9 @@ const SCHEMA: &str = "sublet-bundle/1";
 pub const LEAF_LINE_MAX_BYTES: usize = 4 << 10;
 /// Longest header, in bytes: the longest invoice, and its price lists.
 pub const HEADER_MAX_BYTES: usize = 512 << 20;
+
+/// How long before its price list took effect a use may be dated: clocks differ, and the books take what is dated so.
+const CLOCKS_DIFFER: DurationMs = DurationMs::from_hours(24);
 
 /// The first line of a bundle.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -277,7 +280,7 @@ impl LineCheck {
         // Proves what earlier invoices have of it.
         rate(begin, of_line, Quantity::ZERO)?;
         let mut interval = calendar.period(period)?.interval;
-        interval.starts_at = interval.starts_at.max(list.effective_at());
+        interval.starts_at = interval.starts_at.max(list.effective_at().minus(CLOCKS_DIFFER));
         Ok(Self {
             price,
             interval,

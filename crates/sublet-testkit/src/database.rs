@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
-use sublet_core::{Currency, Timestamp};
+use sublet_core::{Currency, DurationMs, Timestamp};
 use sublet_proof::bundle::Verifier;
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::{PageRequest, Store, StoreConfig};
@@ -31,6 +31,9 @@ impl Database {
 
 /// The models that a test cloud has prices for.
 pub const MODEL: &str = "sublet-mini";
+
+/// So long after a test its months are over wherever an account is.
+const AFTER_ALL: DurationMs = DurationMs::from_hours(24 * 33);
 
 /// A cloud after its first start, on a clock that stands still.
 pub struct TestCloud {
@@ -71,11 +74,13 @@ impl TestCloud {
     pub async fn assert_books_balance(&self) {
         let verification = self.cloud.verify_ledger(&Actor::system()).await.expect("the ledger can be read");
         assert!(verification.balanced(), "{:#?}", verification.findings);
-        self.assert_invoices_proven().await;
     }
 
-    /// Computes every sealed invoice again from its bundle alone.
+    /// Closes all months, and computes every invoice again from what its customer gets.
     async fn assert_invoices_proven(&self) {
+        self.clock.advance(AFTER_ALL);
+        let report = self.cloud.close_months().await.expect("months are looked at");
+        assert_eq!(report.failed, 0, "an account could not be billed");
         let (mut page, operator) = (PageRequest { limit: Some(100), ..PageRequest::default() }, Actor::system());
         loop {
             let bills = self.cloud.list_invoices(&operator, &InvoiceFilter::default(), &page).await.expect("invoices");
@@ -119,6 +124,7 @@ pub fn run(database: Database, scenario: impl for<'a> FnOnce(&'a TestCloud) -> S
         let cloud = TestCloud::start(database).await;
         scenario(&cloud).await;
         cloud.assert_books_balance().await;
+        cloud.assert_invoices_proven().await;
         cloud.cloud.store().close().await;
     });
 }
