@@ -114,7 +114,8 @@ impl Cloud {
         // From the books, and not from the clock: another jump may be on its way there.
         let before = ahead(tx).await?.unwrap_or(DurationMs::ZERO);
         let now = real.plus(before);
-        let by = to.since(now);
+        // Up to whole milliseconds, which is what clocks are ahead by: what is over at that instant is over afterwards.
+        let by = Timestamp::from_micros(to.micros().saturating_add(999)).since(now);
         if by <= DurationMs::ZERO {
             return Err(Error::new(ErrorCode::InvalidRequest, format!("time goes forward only, and it is {now}")));
         }

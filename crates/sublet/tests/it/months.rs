@@ -150,6 +150,12 @@ fn time_jumps_only_forward_and_while_nothing_runs() {
     wait_for("the lease to end", || (set(&server, &tomorrow).0 == 200).then_some(()));
     let read = clock(&server);
     assert!(text(&read["now"]).starts_with(&tomorrow[..10]) && read["ahead_seconds"].as_u64().unwrap() > 0, "{read}");
+    // Clocks are ahead by whole milliseconds, and never short of what was asked for.
+    for hour in 1..=20 {
+        let wanted = format!("{}-03T{hour:02}:00:00Z", &tomorrow[..7]);
+        let (_, jumped) = set(&server, &wanted);
+        assert!(text(&jumped["now"])[..19] >= wanted[..19], "{jumped}");
+    }
 }
 
 #[test]
