@@ -207,8 +207,7 @@ impl Cloud {
             .read(self, |cloud, tx| {
                 Box::pin(async move {
                     let key = cloud.log_key(tx).await?;
-                    let tree = log::find_frontier(tx).await?;
-                    let checkpoint = key.checkpoint(TreeHead { size: tree.size(), root: tree.root() });
+                    let (_, checkpoint) = checkpoint(tx, &key).await?;
                     Ok(LogView { key: key.verifier().to_string(), checkpoint })
                 })
             })
@@ -218,15 +217,6 @@ impl Cloud {
     /// The bytes of a tile; `None` for one that is not there yet.
     pub async fn log_tile(&self, tile: LogTile) -> Result<Option<Vec<u8>>> {
         self.store.read(tile, |tile, tx| Box::pin(read_tile(tx, *tile))).await
-    }
-
-    /// That a seal is in the log.
-    async fn log_proof(&self, tx: &mut Tx, place: u64) -> Result<LogProof> {
-        let key = self.log_key(tx).await?;
-        let tree = log::find_frontier(tx).await?;
-        let checkpoint = key.checkpoint(TreeHead { size: tree.size(), root: tree.root() });
-        let nodes = log::list_nodes(tx, &ProofPlan::inclusion(place, tree.size())?.nodes()).await?;
-        LogProof::new((key.verifier(), checkpoint), place, tree.size(), &nodes)
     }
 
     /// The header of an invoice's bundle, and where its leaves begin.
@@ -240,7 +230,8 @@ impl Cloud {
                     let stored = found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no invoice '{id}'")))?;
                     let (organization, period) = (stored.organization().clone(), stored.period());
                     let sealed = find_seal(tx, &stored).await?;
-                    let log = cloud.log_proof(tx, sealed.log_place).await?;
+                    let key = cloud.log_key(tx).await?;
+                    let log = log_proof(tx, &key, sealed.log_place).await?;
                     let mut lists: Vec<Arc<PriceListVersion>> = Vec::new();
                     for version in sealed.details.price_versions() {
                         lists.push(cloud.price_version(tx, version).await?);
@@ -305,9 +296,8 @@ impl Cloud {
             Proven::Sealed(leaves) => {
                 let at = LeafCursor { is_late: charge.billed_in.is_some(), charge: charge.id.to_string() };
                 let (index, leaf, path) = leaves.path(tx, &at).await?;
-                let key = self.log_key(tx).await?;
                 let sealed = (leaves.stored.seal.clone(), leaves.log.clone());
-                ChargeProof::Sealed(Receipt::new((index, leaf), path, sealed, &key)?.text()?)
+                ChargeProof::Sealed(Receipt::new((index, leaf), path, sealed, &leaves.key)?.text()?)
             }
         };
         Ok(ChargeReceipt { charge: charge.id.clone(), amount: charge.amount, currency: charge.currency, period, proof })
@@ -316,8 +306,8 @@ impl Cloud {
     /// What can be proven of the charges in a month's invoice.
     async fn proven(&self, tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Proven> {
         if let Some(stored) = seal::find(tx, organization, period).await? {
-            let log = self.log_proof(tx, stored.log_place).await?;
-            return Ok(Proven::Sealed(Box::new(Leaves::of_invoice(tx, organization, period, (stored, log)).await?)));
+            let key = self.log_key(tx).await?;
+            return Ok(Proven::Sealed(Box::new(Leaves::of_invoice(tx, (organization, period), stored, key).await?)));
         }
         let account = organization::get(tx, &Scope::Operator, organization).await?;
         let is_issued =
@@ -342,6 +332,7 @@ enum Proven {
 struct Leaves {
     of: BundleCursor,
     stored: StoredSeal,
+    key: LogKey,
     log: LogProof,
     blocks: Vec<LeafBlock>,
     nodes: Nodes,
@@ -353,10 +344,11 @@ struct Leaves {
 impl Leaves {
     async fn of_invoice(
         tx: &mut Tx,
-        organization: &OrganizationId,
-        period: PeriodKey,
-        (stored, log): (StoredSeal, LogProof),
+        (organization, period): (&OrganizationId, PeriodKey),
+        stored: StoredSeal,
+        key: LogKey,
     ) -> Result<Self> {
+        let log = log_proof(tx, &key, stored.log_place).await?;
         let blocks = seal::list_blocks(tx, organization, period).await?;
         let (mut nodes, mut over_blocks) = (Nodes::new(), Frontier::default());
         for block in &blocks {
@@ -366,7 +358,7 @@ impl Leaves {
         }
         let (organization, secret) = (organization.clone(), stored.secret.clone());
         let of = BundleCursor { organization, period, secret, at: LeafCursor::default() };
-        Ok(Self { of, stored, log, blocks, nodes, read: BTreeMap::new(), read_blocks: BTreeSet::new() })
+        Ok(Self { of, stored, key, log, blocks, nodes, read: BTreeMap::new(), read_blocks: BTreeSet::new() })
     }
 
     /// The place, text and path of a charge's leaf.
@@ -400,6 +392,19 @@ impl Leaves {
         }
         Ok(())
     }
+}
+
+/// How many entries the log has, and its signed note.
+async fn checkpoint(tx: &mut Tx, key: &LogKey) -> Result<(u64, String)> {
+    let tree = log::find_frontier(tx).await?;
+    Ok((tree.size(), key.checkpoint(TreeHead { size: tree.size(), root: tree.root() })))
+}
+
+/// That a seal is in the log.
+async fn log_proof(tx: &mut Tx, key: &LogKey, place: u64) -> Result<LogProof> {
+    let (size, checkpoint) = checkpoint(tx, key).await?;
+    let nodes = log::list_nodes(tx, &ProofPlan::inclusion(place, size)?.nodes()).await?;
+    LogProof::new((key.verifier(), checkpoint), place, size, &nodes)
 }
 
 /// The seal of an invoice, or why it has none.

@@ -252,12 +252,11 @@ impl InvoiceContent {
 
     /// Adds everything up again, for content that was read back. What is carried is what one rounding leaves.
     pub fn verify(&self) -> Result<()> {
-        let (carried, minor) = (self.carry_before.get().unsigned_abs(), self.account.currency.minor_unit().get());
-        if carried > minor.unsigned_abs() / 2 {
+        let minor_unit = self.account.currency.minor_unit().get();
+        if self.carry_before.get().unsigned_abs() > minor_unit.unsigned_abs() / 2 {
             return Err(mismatch(format!("{} are carried over, which is more than a rounding leaves", self.carry_before)));
         }
         let subtotal = Nanos::checked_sum(self.lines.iter().map(|line| line.charges.amount))?;
-        let minor_unit = self.account.currency.minor_unit().get();
         let total = subtotal.checked_sub(self.carry_before)?.round_half_even(minor_unit)?;
         let carry_after = self.carry_before.checked_add(total)?.checked_sub(subtotal)?;
         if (subtotal, total, carry_after) == (self.subtotal, self.total, self.carry_after) {

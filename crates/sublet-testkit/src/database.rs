@@ -6,10 +6,10 @@ use std::sync::Arc;
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
 use sublet_core::{Currency, DurationMs, Timestamp};
-use sublet_proof::bundle::Verifier;
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::{PageRequest, Store, StoreConfig};
 
+use crate::bundle::{bundle, verify};
 use crate::clock::{ManualClock, START, mint};
 use crate::postgres::PostgresServer;
 
@@ -85,12 +85,8 @@ impl TestCloud {
         loop {
             let bills = self.cloud.list_invoices(&operator, &InvoiceFilter::default(), &page).await.expect("invoices");
             for bill in bills.items.iter().filter(|bill| bill.invoice.number.is_some()) {
-                let (header, mut leaves) = self.cloud.open_bundle(&operator, &bill.invoice.id).await.expect("a bundle");
-                let mut verifier = Verifier::new(&header, None).expect("a right header");
-                while let Some(lines) = self.cloud.next_bundle_lines(&mut leaves).await.expect("leaves") {
-                    lines.lines().for_each(|line| verifier.leaf(line).expect("a right leaf"));
-                }
-                verifier.finish().expect("a right bundle");
+                let text = bundle(&self.cloud, &operator, &bill.invoice.id).await.expect("a bundle");
+                verify(&text, None).expect("a right bundle");
             }
             page.after = bills.items.last().map(|bill| bill.invoice.id.to_string());
             if !bills.has_more {

@@ -4,11 +4,13 @@
 #![allow(clippy::expect_used, reason = "test code fails loudly")]
 
 pub mod blob;
+pub mod bundle;
 pub mod clock;
 pub mod database;
 pub mod postgres;
 pub mod prices;
 pub mod runner;
+pub mod session;
 pub mod simulation;
 pub mod tenant;
 

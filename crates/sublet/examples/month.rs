@@ -11,22 +11,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sublet_cloud::Actor;
 use sublet_cloud::invoice::Bill;
-use sublet_cloud::slice::GatewayPort;
-use sublet_core::admission::{Access, Admission, SliceRequest, SliceReturn, SliceTarget, SpendClass, TokenUsage};
-use sublet_core::id::{GatewayId, RequestId, SliceId};
-use sublet_core::tier::ServiceTier;
-use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
-use sublet_core::{DurationMs, Nanos, TokenCount};
+use sublet_core::DurationMs;
+use sublet_core::usage::UsageSink;
 use sublet_proof::bundle::Verifier;
 use sublet_store::PageRequest;
 use sublet_store::invoice::InvoiceFilter;
-use sublet_testkit::database::{Database, MODEL, TestCloud};
+use sublet_testkit::database::{Database, TestCloud};
+use sublet_testkit::session::Session;
 use tokio::time::Instant;
 
 /// Records in one settlement.
 const BATCH: usize = 1_000;
-/// What the slice is granted.
-const GRANT: Nanos = Nanos::new(10_000_000_000);
+/// What the slice is granted, in nano-units.
+const GRANT_NANOS: i64 = 10_000_000_000;
 /// Synchronized writes whose median is shown beside the rest.
 const SYNCS: usize = 101;
 /// Bytes of one of them: a page of SQLite's log.
@@ -48,70 +45,11 @@ fn main() {
     writeln!(std::io::stdout(), "{figures}").expect("somebody who reads");
 }
 
-struct Session {
-    port: GatewayPort,
-    gateway: GatewayId,
-    fence: i64,
-    access: std::sync::Arc<Access>,
-}
-
-impl Session {
-    async fn start(world: &TestCloud) -> Self {
-        let gateway: GatewayId = world.cloud.ids().mint();
-        let fence = world.cloud.start_gateway(&gateway).await.expect("a session");
-        let port = GatewayPort::new(world.cloud.clone(), gateway.clone());
-        let access = port.authenticate(&world.keys.project).await.expect("the key works");
-        Self { port, gateway, fence, access }
-    }
-
-    async fn grant(&self, world: &TestCloud) -> SliceId {
-        let request = SliceRequest {
-            gateway: self.gateway.clone(),
-            fence: self.fence,
-            key: self.access.key.clone(),
-            class: SpendClass::default(),
-            slice: SliceTarget::Open(world.cloud.ids().mint()),
-            wanted: GRANT,
-            least: GRANT,
-        };
-        self.port.grant_slice(request).await.expect("a grant").slice
-    }
-
-    fn record(&self, world: &TestCloud, slice: &SliceId, index: usize) -> UsageRecord {
-        let now = world.now();
-        let prices = self.port.prices(&self.access, (MODEL, ServiceTier::Default), now).expect("a price");
-        let count = |modulus: usize| TokenCount::new(1 + i64::try_from(index % modulus).expect("few"));
-        UsageRecord {
-            tier: ServiceTier::Default,
-            request: world.cloud.ids().mint::<RequestId>(),
-            attempt: 1,
-            gateway: self.gateway.clone(),
-            fence: self.fence,
-            slice: slice.clone(),
-            key: self.access.key.clone(),
-            project: self.access.project.clone(),
-            organization: self.access.organization.clone(),
-            model: MODEL.to_owned(),
-            route: "/v1/completions".to_owned(),
-            price_version: prices.version.clone(),
-            admitted_at: now,
-            first_token_at: Some(now),
-            finished_at: now,
-            tokens: TokenUsage { input: count(17), cached_input: TokenCount::ZERO, output: count(13) },
-            outcome: Outcome::Completed,
-            measured: Measured::Engine,
-            client_retry: 0,
-            line: None,
-            replica: None,
-            purchases: Vec::new(),
-        }
-    }
-}
-
 async fn month(requests: usize, database: Database) -> Value {
     let world = TestCloud::start(database).await;
-    let session = Session::start(&world).await;
-    let slice = session.grant(&world).await;
+    let session = Session::start(&world.cloud, &world.keys.project, "gw_1").await;
+    let slice = session.grant(None, GRANT_NANOS, GRANT_NANOS).await.expect("a grant").slice;
+    let few = |count: usize| i64::try_from(count).expect("few");
     let started = Instant::now();
     let mut settled = 0;
     while settled < requests {
@@ -119,7 +57,7 @@ async fn month(requests: usize, database: Database) -> Value {
         let records: Vec<_> = (0..batch)
             .map(|index| {
                 world.clock.set(world.now().plus(BETWEEN));
-                session.record(&world, &slice, settled + index)
+                session.record(&slice, 1 + few((settled + index) % 17), 1 + few((settled + index) % 13))
             })
             .collect();
         let report = world.cloud.settle(&records).await.expect("a settlement");
@@ -127,8 +65,7 @@ async fn month(requests: usize, database: Database) -> Value {
         settled += batch;
     }
     let settling = started.elapsed();
-    let returned = SliceReturn { slice, fence: session.fence, records: i64::try_from(requests).expect("a count") };
-    session.port.return_slice(returned).await.expect("a return");
+    session.give_back(&slice, i64::try_from(requests).expect("a count")).await.expect("a return");
     let before_kib = peak_kib();
     world.clock.set(world.now().plus(DurationMs::from_hours(24 * 32)));
     let started = Instant::now();

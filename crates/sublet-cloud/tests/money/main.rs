@@ -4,7 +4,6 @@
 mod months;
 mod prices;
 mod proofs;
-mod session;
 mod year;
 
 use sublet_cloud::hold::HoldOwner;
@@ -20,11 +19,11 @@ use sublet_core::{DurationMs, ErrorCode, Nanos, TokenCount};
 use sublet_money::account::CreditKind;
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
+use sublet_testkit::session::Session;
 use sublet_testkit::tenant::{actor, created, pay_in};
 use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::prices::publish_at_double_price;
-use crate::session::Session;
 
 const UNIT: i64 = 1_000_000_000;
 

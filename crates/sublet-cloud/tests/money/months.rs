@@ -24,11 +24,11 @@ use sublet_store::credit_note::CreditNote;
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::{PageRequest, charge, ledger};
 use sublet_testkit::prices::republish;
+use sublet_testkit::session::Session;
 use sublet_testkit::tenant::{actor, created, pay_in};
 use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::UNIT;
-use crate::session::Session;
 
 const HOUR: DurationMs = DurationMs::from_seconds(3_600);
 
@@ -63,10 +63,14 @@ fn number(bill: &Bill) -> String {
 
 /// A customer with a zone and a credit limit, and a session of a key of its first project.
 pub async fn customer(cloud: &TestCloud, name: &str, zone: &str, credit_limit: i64) -> Session {
+    customer_in(cloud, name, (Currency::EUR, zone), credit_limit).await
+}
+
+pub async fn customer_in(cloud: &TestCloud, name: &str, (currency, zone): (Currency, &str), credit_limit: i64) -> Session {
     let new = NewOrganization {
         name: name.to_owned(),
         class: OrganizationClass::External,
-        currency: Currency::EUR,
+        currency,
         time_zone: zone.to_owned(),
         credit_limit: Nanos::new(credit_limit),
     };

@@ -10,11 +10,11 @@ use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily};
 use sublet_testkit::database::MODEL;
 use sublet_testkit::prices::{band, by_time, per_unit, republish};
+use sublet_testkit::session::Session;
 use sublet_testkit::tenant::actor;
 use sublet_testkit::{ManualClock, on_both_databases};
 
 use crate::UNIT;
-use crate::session::Session;
 
 /// A version from now on in which everything of the version that this process knows costs twice as much.
 pub async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> PriceVersion {

@@ -4,12 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sublet_cloud::idempotency::Call;
-use sublet_cloud::key::NewKey;
-use sublet_cloud::organization::NewOrganization;
 use sublet_cloud::{Actor, credit::NewCredit};
-use sublet_core::admission::ModelAccess;
-use sublet_core::organization::OrganizationClass;
-use sublet_core::rate::RateLimits;
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
@@ -19,16 +14,16 @@ use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::Quantity;
 use sublet_money::time_of_use::TimeOfUse;
 use sublet_money::zone::Zone;
-use sublet_proof::bundle::Verifier;
 use sublet_store::PageRequest;
 use sublet_store::invoice::InvoiceFilter;
+use sublet_testkit::bundle::bundle;
 use sublet_testkit::prices::{band, per_unit};
-use sublet_testkit::tenant::{actor, created};
+use sublet_testkit::session::Session;
+use sublet_testkit::tenant::created;
 use sublet_testkit::{SeededRng, TestCloud, on_both_databases};
 
 use crate::UNIT;
-use crate::months::{close, credit_in, issued, month};
-use crate::session::Session;
+use crate::months::{close, credit_in, customer_in, issued, month};
 
 /// Whose clocks change in the north, in the south by half an hour, and never; a day's difference between the ends.
 const CUSTOMERS: [(&str, &str); 6] = [
@@ -85,22 +80,6 @@ async fn publish(cloud: &TestCloud, chance: &SeededRng, currency: Currency, zone
     created(cloud.cloud.publish_prices(&Call::once(Actor::system()), currency.as_str(), draft, effective_at).await);
 }
 
-async fn customer(cloud: &TestCloud, (currency, zone): (Currency, &str), name: &str) -> Session {
-    let new = NewOrganization {
-        name: name.to_owned(),
-        class: OrganizationClass::External,
-        currency,
-        time_zone: zone.to_owned(),
-        credit_limit: Nanos::new(1_000_000 * UNIT),
-    };
-    let (_, admin) = created(cloud.cloud.create_organization(&Call::once(Actor::system()), &new).await);
-    let admin = actor(&cloud.cloud, &admin.secret).await;
-    let project = created(cloud.cloud.create_project(&Call::once(admin.clone()), "work", &|_| Ok(String::new())).await);
-    let key = NewKey { name: "work".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
-    let key = created(cloud.cloud.create_project_key(&Call::once(admin), &project.id, &key).await);
-    Session::start(&cloud.cloud, &key.secret, &format!("gw_{name}")).await
-}
-
 /// When each customer uses something in a month: at both ends to the microsecond, where clocks change, and between.
 fn instants(chance: &SeededRng, month: u16) -> Vec<(usize, Timestamp)> {
     let mut instants = Vec::new();
@@ -129,14 +108,7 @@ async fn write_bundles(cloud: &TestCloud, folder: &Path) -> Vec<PathBuf> {
         let bills = cloud.cloud.list_invoices(&Actor::system(), &InvoiceFilter::default(), &page).await.expect("invoices");
         page.after = bills.items.last().map(|bill| bill.invoice.id.to_string());
         for bill in bills.items.iter().filter(|bill| bill.invoice.number.is_some()) {
-            let (header, mut cursor) = cloud.cloud.open_bundle(&Actor::system(), &bill.invoice.id).await.expect("a bundle");
-            let mut verifier = Verifier::new(&header, None).expect("a right header");
-            let mut text = header + "\n";
-            while let Some(lines) = cloud.cloud.next_bundle_lines(&mut cursor).await.expect("leaves") {
-                lines.lines().for_each(|line| verifier.leaf(line).expect("a right leaf"));
-                text.push_str(&lines);
-            }
-            verifier.finish().expect("a right bundle");
+            let text = bundle(&cloud.cloud, &Actor::system(), &bill.invoice.id).await.expect("a bundle");
             let path = folder.join(format!("{}.bundle", bill.invoice.id));
             std::fs::write(&path, text).expect("room");
             paths.push(path);
@@ -169,7 +141,7 @@ on_both_databases! {
         }
         let mut sessions = Vec::new();
         for (index, whose) in currencies.into_iter().enumerate() {
-            let session = customer(cloud, whose, &format!("c{index}")).await;
+            let session = customer_in(cloud, &format!("c{index}"), whose, 1_000_000 * UNIT).await;
             let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
             sessions.push((session, slice));
         }

@@ -12,7 +12,8 @@ use sublet_core::key::Secret;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome, UsageRecord};
 use sublet_core::{Nanos, Result, TokenCount};
-use sublet_testkit::database::MODEL;
+
+use crate::database::MODEL;
 
 /// One gateway session over a cloud.
 pub struct Session {
