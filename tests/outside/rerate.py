@@ -152,6 +152,9 @@ class Bundle:
 
     def check_total(self):
         subtotal = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
+        part = self.content.get("commitment")
+        if part:
+            subtotal += nanos(part["shortfall"]) + nanos(part["exit_fee"]) - nanos(part["roll_over_used"])
         carry = nanos(self.content["carry_before"])
         minor = 10 ** (9 - minor_digits(self.content["account"]["currency"]))
         require(2 * abs(carry) <= minor, f"{self.content['carry_before']} carried over is more than a rounding leaves")
@@ -161,15 +164,81 @@ class Bundle:
             require(nanos(self.content[name]) == amount, f"the {name} is {amount} and not {self.content[name]}")
 
 
+def months(name):
+    """How many months a month is after the year 0."""
+    return int(name[:4]) * 12 + int(name[5:]) - 1
+
+
+def committed(terms, number):
+    """What a commitment period is committed to."""
+    return nanos([step for step in terms["commitments"] if step["from_period"] <= number][-1]["amount"])
+
+
+def exit_fee(terms, number):
+    """What leaving after a period costs: a part of what the rest of the term is committed to."""
+    end, length = terms["months"], terms["period_months"]
+    while end < number * length:
+        end += terms["renewal"]["months"]
+    left = sum(committed(terms, later) for later in range(number + 1, end // length + 1))
+    minor = 10 ** (9 - minor_digits(terms["currency"]))
+    return half_even(Fraction(half_even(Fraction(left * terms["exit"]["fee_ppm"], 10**6)), minor)) * minor
+
+
+def settle_contract(bundles):
+    """Settles the commitment periods of one contract anew from all its invoices, in the order of their months."""
+    counted, lots = {}, []
+    for bundle in bundles:
+        part, month = bundle.content["commitment"], bundle.content["period"]["key"]
+        text = bundle.header["contract_terms"]
+        require(hashlib.sha256(text.encode()).hexdigest() == part["terms"], "other terms than the invoice names")
+        terms = json.loads(text)["terms"]
+        before, number = divmod(months(month) - months(terms["starts"]), terms["period_months"])[0], part["number"]
+        require(number == before + 1, f"{month} is in period {before + 1}")
+        last = months(terms["starts"]) + number * terms["period_months"] - 1
+        require(months(part["last"]) == last and months(part["first"]) == last - terms["period_months"] + 1, "other months")
+        require(nanos(part["committed"]) == committed(terms, number), "another commitment")
+        family = {"tokens": "model_tokens", "device": "device_time"}
+        covered = [line for line in bundle.content["lines"] if family[line["sku"].split("/")[0]] in terms["covers"]]
+        here = sum(nanos(line["charges"]["amount"]) for line in covered)
+        require(nanos(part["counted"]) == here, f"{here} count towards the commitment in {month}")
+        require(nanos(part["counted_before"]) == counted.get(number, 0), f"another sum was counted before {month}")
+        counted[number] = counted.get(number, 0) + here
+        lots = [lot for lot in lots if lot[0] >= number and lot[1] > 0]
+        rolled = sum(left for _, left in lots)
+        require(nanos(part["roll_over"]) == rolled, f"{rolled} roll over into period {number}")
+        beyond = counted[number] - committed(terms, number) if months(month) == last else 0
+        missing, used = max(0, -beyond), min(max(0, beyond), rolled)
+        require(nanos(part["shortfall"]) == missing, f"{missing} are missing in period {number}")
+        require(nanos(part["roll_over_used"]) == used, f"{used} are used up in period {number}")
+        for lot in lots:
+            taken = min(used, lot[1])
+            lot[1] -= taken
+            used -= taken
+        if missing:
+            lots.append([number + terms["roll_over_periods"], missing])
+        fee = nanos(part["exit_fee"])
+        require(fee == 0 or (months(month) == last and fee == exit_fee(terms, number)), f"leaving costs another fee than {fee}")
+
+
+def settle_contracts(bundles):
+    """Every contract that invoices have a part of; says how many parts there are."""
+    contracts = {}
+    for bundle in bundles:
+        if "commitment" in bundle.content:
+            contracts.setdefault(bundle.content["commitment"]["contract"], []).append(bundle)
+    for parts in contracts.values():
+        settle_contract(sorted(parts, key=lambda bundle: bundle.content["period"]["key"]))
+    return sum(len(parts) for parts in contracts.values())
+
+
 def minor_digits(currency):
     """Decimals of a currency's smallest unit, as ISO 4217 has them."""
     return {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "BHD": 3, "KWD": 3, "OMR": 3, "JOD": 3, "TND": 3, "IQD": 3}.get(currency, 2)
 
 
 def main(paths):
-    wrong = 0
-    for path in paths:
-        bundle = Bundle(path)
+    wrong, bundles = 0, [Bundle(path) for path in paths]
+    for bundle in bundles:
         number = bundle.header["seal"]["number"]
         try:
             bundle.rerate()
@@ -178,6 +247,11 @@ def main(paths):
             print(f"FAIL {number}: {problem}")
         else:
             print(f"ok {number}: {len(bundle.leaves)} charges, {bundle.content['total']} {bundle.content['account']['currency']}")
+    try:
+        print(f"contracts ok: {settle_contracts(bundles)} parts of invoices")
+    except Wrong as problem:
+        wrong += 1
+        print(f"FAIL contract: {problem}")
     return 1 if wrong or not paths else 0
 
 

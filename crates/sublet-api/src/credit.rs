@@ -10,7 +10,7 @@ use crate::schema::IdText;
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// Where an organization's money is. At every instant
-/// `deposited + credit_limit = available + sliced + held + captured + suspense + expired + refunded`.
+/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CreditBalance {
     pub object: CreditBalanceTag,
@@ -20,6 +20,8 @@ pub struct CreditBalance {
     pub deposited: Money,
     /// How far the balance may go below zero.
     pub credit_limit: Money,
+    /// Charged by contract beyond what credit was there for; the next credit pays it first.
+    pub owed: Money,
     /// What can still be spent.
     pub available: Money,
     /// Granted to gateways, not yet spent.

@@ -48,6 +48,7 @@ object_tags! {
     CapacityTag = "capacity",
     ChargeTag = "charge",
     ClockTag = "clock",
+    ContractTag = "contract",
     CreditBalanceTag = "credit_balance",
     CreditGrantTag = "credit_grant",
     CreditNoteTag = "credit_note",

@@ -71,10 +71,12 @@ pub enum Action {
     ManageFleet,
     ReadLedger,
     SetClock,
+    OfferContracts,
+    AgreeToContracts,
 }
 
 impl Action {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -91,6 +93,8 @@ impl Action {
         Self::ManageFleet,
         Self::ReadLedger,
         Self::SetClock,
+        Self::OfferContracts,
+        Self::AgreeToContracts,
     ];
 
     /// The planes that may do it; the scope confines what they reach.
@@ -103,14 +107,15 @@ impl Action {
         match self {
             Self::ReadCatalogue | Self::ReadUsage => EVERYONE,
             Self::UseModels | Self::UseCompute => PROJECT,
-            Self::ManageProjects | Self::ManageKeys | Self::ManageUsers | Self::ManageLimits => ADMIN,
+            Self::ManageProjects | Self::ManageKeys | Self::ManageUsers | Self::ManageLimits | Self::AgreeToContracts => ADMIN,
             Self::ReadBilling | Self::ReadAudit => OVERSEERS,
             Self::ManageOrganizations
             | Self::GrantCredit
             | Self::ManagePrices
             | Self::ManageFleet
             | Self::ReadLedger
-            | Self::SetClock => OPERATOR,
+            | Self::SetClock
+            | Self::OfferContracts => OPERATOR,
         }
     }
 }

@@ -140,7 +140,9 @@ impl Cloud {
     /// Closes what is over, unless so much time passed since the last look that the clock may be wrong.
     pub async fn look_for_months(&self, stop: &watch::Receiver<bool>) -> Result<ClosingReport> {
         self.store.write(self, |cloud, tx| Box::pin(cloud.note_look(tx, cloud.now(), cloud.settings.resume_billing))).await?;
-        self.close_until(|| *stop.borrow()).await
+        let report = self.close_until(|| *stop.borrow()).await?;
+        self.settle_all_owed().await?;
+        Ok(report)
     }
 
     /// Notes that it is looked now. An error if the last look was too long ago and nobody said that this is right.
@@ -241,7 +243,7 @@ impl Cloud {
                 })
                 .await?;
             let Some(content) = content else { return Ok(()) };
-            if content.lines.is_empty() {
+            if content.is_empty()? {
                 self.store.write((self, content), |(cloud, content), tx| Box::pin(cloud.note_unused(tx, content))).await?;
                 continue;
             }
@@ -281,6 +283,7 @@ impl Cloud {
         self.seal_invoice(tx, invoice, leaves).await?;
         let head = EntryHead { id: self.ids.mint(), at: issued_at, currency, memo: format!("{number} {}", invoice.id) };
         ledger::post(tx, &post(head, &organization, &invoice.content.issue_fact())?).await?;
+        self.post_commitment(tx, invoice, issued_at).await?;
         let detail = format!("{number} over {} {currency} for {period}", invoice.content.total);
         let deed = Deed { organization: Some(&organization), action: "invoice.issue", target: invoice.id.as_str(), detail };
         self.record(tx, &Actor::system(), deed, now).await?;
@@ -288,9 +291,10 @@ impl Cloud {
         Ok(true)
     }
 
-    /// Notes which invoices are paid by what the account paid in: called when there is an invoice, a payment or a
-    /// credit note more.
+    /// Pays what is owed by contract, and notes which invoices are paid by what the account paid in: called when there is
+    /// an invoice, a payment or a credit note more.
     pub(crate) async fn note_paid(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
+        self.settle_owed(tx, organization, now).await?;
         let unpaid = invoice::list_unpaid(tx, organization, UNPAID_MAX).await?;
         if unpaid.is_empty() {
             return Ok(());

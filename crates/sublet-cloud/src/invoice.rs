@@ -127,7 +127,8 @@ impl Cloud {
             zone: account.time_zone.clone(),
         };
         let carry = billing::carry_before(tx, &account.id, period.key).await?;
-        draft(invoiced, period, carry, &lines, &versions)
+        let content = draft(invoiced, period, carry, &lines, &versions)?;
+        self.with_contract(tx, content).await
     }
 
     /// The id of a period's invoice, and since when it is there: its first draft's, if there was one.

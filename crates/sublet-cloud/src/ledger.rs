@@ -13,7 +13,7 @@ use sublet_money::export::{JournalFormat, JournalWriter};
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, verify_line};
 use sublet_store::ledger::{JournalCursor, StoredAccount};
-use sublet_store::{PageRequest, Tx, billing, charge, hold, invoice, ledger, organization, slice, supplier};
+use sublet_store::{PageRequest, Tx, billing, charge, contract, hold, invoice, ledger, organization, slice, supplier};
 
 use crate::{Action, Actor, Cloud, credit};
 
@@ -101,6 +101,10 @@ impl Cloud {
         for line in charge::list_all_lines(tx, id).await? {
             self.verify_charge_line(tx, &line, verification).await?;
         }
+        let settled = contract::sum_settled(tx, id).await?;
+        let kind = AccountKind::Commitments;
+        let posted = ledger::totals(tx, &LedgerAccount::customer(kind, id)).await?.balance(kind.normal_side())?;
+        verification.check(settled == posted, || format!("{id}: contracts come to {settled}, their account to {posted}"));
         verify_invoices(tx, id, verification).await?;
         verify_supplier(tx, id, verification).await
     }
@@ -243,7 +247,8 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
 async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
     for period in billing::list_billed(tx, id).await? {
         let (_, charged) = charge::period_total(tx, id, period).await?;
-        let invoiced = invoice::find_of_period(tx, id, period).await?.map_or(Nanos::ZERO, |stored| stored.invoice.content.subtotal);
+        let found = invoice::find_of_period(tx, id, period).await?;
+        let invoiced = found.map_or(Ok(Nanos::ZERO), |stored| stored.invoice.content.charged())?;
         verification
             .check(charged == invoiced, || format!("{id}: {charged} were charged to {period}, and {invoiced} are in its invoice"));
     }

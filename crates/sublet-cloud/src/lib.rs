@@ -27,6 +27,7 @@ pub mod budget;
 pub mod clock;
 pub mod compute;
 pub mod compute_reconciler;
+pub mod contract;
 mod cover;
 pub mod credit;
 pub mod device;
@@ -67,6 +68,8 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
+    pub use sublet_money::commitment::CommitmentLine;
+    pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
@@ -74,7 +77,7 @@ pub mod data {
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
     pub use sublet_money::price_model::{PriceModel, Tier};
     pub use sublet_money::repricing::RepricedSku;
-    pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuName, TokenKind};
+    pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuFamily, SkuName, TokenKind};
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;
@@ -82,6 +85,7 @@ pub mod data {
     pub use sublet_store::batch::{Batch, BatchQuote, LineCounts, Problem};
     pub use sublet_store::budget::{Budget, BudgetWindow};
     pub use sublet_store::charge::{Charge, ChargeSummary};
+    pub use sublet_store::contract::{Contract, Offer, OfferState};
     pub use sublet_store::credit::CreditGrant;
     pub use sublet_store::credit_note::CreditNote;
     pub use sublet_store::device::{Device, DeviceSpan, Node};

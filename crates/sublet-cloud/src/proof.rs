@@ -26,7 +26,7 @@ use sublet_store::invoice::StoredInvoice;
 use sublet_store::seal::{LeafBlock, LeafCursor, StoredSeal};
 use sublet_store::{Page, PageRequest, Tx, charge, invoice, log, organization, seal, setting};
 
-use crate::{Action, Actor, Cloud};
+use crate::{Action, Actor, Cloud, contract};
 
 /// Leaves that are read at once.
 const LEAVES_AT_ONCE: i64 = 1_000;
@@ -237,7 +237,9 @@ impl Cloud {
                         lists.push(cloud.price_version(tx, version).await?);
                     }
                     let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
-                    let header = BundleHeader::new(stored.invoice.content, (sealed.seal, sealed.details), log, &lists).text()?;
+                    let terms = contract::terms_text(tx, &stored.invoice.content).await?;
+                    let content = stored.invoice.content;
+                    let header = BundleHeader::new(content, (sealed.seal, sealed.details), log, (&lists, terms)).text()?;
                     let at = LeafCursor::default();
                     Ok((header, BundleCursor { organization, period, secret: sealed.secret, at }))
                 })

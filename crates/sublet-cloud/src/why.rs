@@ -1,7 +1,8 @@
 //! `why`: the rule and the numbers behind a request, charge, invoice or key.
 
 use sublet_core::id::{ChargeId, InvoiceId, RequestId};
-use sublet_core::{Error, ErrorCode, Result, Timestamp};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::commitment::CommitmentLine;
 use sublet_money::explanation::ChargeExplanation;
 use sublet_money::rating::{LineKey, LineState, RatedLine};
 use sublet_store::charge::{self, Charge};
@@ -129,13 +130,14 @@ impl Cloud {
                 Fact::new(format!("{} ({})", line.sku, line.project), format!("{} {currency}", line.charges.amount)).made_of(facts)
             })
             .collect();
+        let contract = content.commitment.as_ref().map(|line| commitment_fact(line, currency)).transpose()?;
+        let facts = std::iter::once(Fact::new("sum of charges", format!("{} {currency}", content.charged()?)).made_of(lines));
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {currency} for {} in {}", content.total, content.account.name, content.period.key),
-            rule: "the exact sum of the lines and of what was carried over, rounded once to the currency's smallest unit"
+            rule: "the exact sum of the lines, the contract's part and what was carried over, rounded once to the currency's smallest unit"
                 .to_owned(),
-            facts: vec![
-                Fact::new("sum of charges", format!("{} {currency}", content.subtotal)).made_of(lines),
+            facts: facts.chain(contract).chain([
                 Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),
@@ -143,7 +145,7 @@ impl Cloud {
                 Fact::new("state", invoice.state.as_str()),
                 Fact::new("credited", format!("{} {currency}", bill.credited)),
                 Fact::new("still to pay", format!("{} {currency}", bill.due)),
-            ],
+            ]).collect(),
             related: Vec::new(),
         })
     }
@@ -188,6 +190,24 @@ impl Cloud {
         };
         RatedLine { key, quantity: charge.quantity, amount: charge.amount, before: charge.before, after }.explain(&version)
     }
+}
+
+/// A contract's part of an invoice.
+fn commitment_fact(line: &CommitmentLine, currency: Currency) -> Result<Fact> {
+    let amount = |label: &str, amount: Nanos| Fact::new(label, format!("{amount} {currency}"));
+    let facts = vec![
+        Fact::new("contract", &line.contract),
+        Fact::new("terms", &line.terms),
+        Fact::new("commitment period", format!("{}: {} to {}", line.number, line.first, line.last)),
+        amount("committed", line.committed),
+        amount("counted by earlier invoices", line.counted_before),
+        amount("counted by the lines of this one", line.counted),
+        amount("charged as missing earlier, to be used up", line.roll_over),
+        amount("missing", line.shortfall),
+        amount("used up of what was missing earlier", line.roll_over_used),
+        amount("fee for leaving", line.exit_fee),
+    ];
+    Ok(amount("contract: missing + fee − used up", line.amount()?).made_of(facts))
 }
 
 fn attempt_fact(event: &UsageEvent) -> Fact {

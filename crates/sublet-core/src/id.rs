@@ -160,6 +160,8 @@ identifiers! {
     RateLimitId = "rlim",
     /// One invoice.
     InvoiceId = "inv",
+    /// What a customer and the owner agreed for months to years.
+    ContractId = "ctr",
     /// What takes part of an issued invoice back.
     CreditNoteId = "note",
     /// Prepaid or promotional credit.

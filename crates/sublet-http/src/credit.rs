@@ -22,6 +22,7 @@ fn balance_to_wire(balance: &CreditBalance) -> wire::CreditBalance {
         organization: balance.organization.clone(),
         deposited: money(funds.deposited),
         credit_limit: money(funds.credit_limit),
+        owed: money(funds.owed),
         available: money(funds.available),
         sliced: money(funds.sliced),
         held: money(funds.held),

@@ -6,7 +6,7 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
+    App, account, audit, batch, clock, contract, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
     model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku,
     supplier, usage, user, why,
 };
@@ -111,6 +111,10 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::GetInvoice => to!(invoice::get),
         Operation::GetInvoiceBundle => to!(proof::bundle),
         Operation::ListOrganizationReceipts => to!(proof::receipts),
+        Operation::ListContracts => to!(contract::list),
+        Operation::GetContract => to!(contract::get),
+        Operation::AcceptContract => to!(contract::accept),
+        Operation::LeaveContract => to!(contract::leave),
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
@@ -132,6 +136,11 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorListInvoices => to!(invoice::list),
         Operation::OperatorGetInvoice => to!(invoice::get),
         Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
+        Operation::OperatorListContracts => to!(contract::list),
+        Operation::CreateContract => to!(contract::create),
+        Operation::OperatorGetContract => to!(contract::get),
+        Operation::CreateAmendment => to!(contract::amend),
+        Operation::WithdrawContract => to!(contract::withdraw),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
         Operation::GetClock => to!(clock::get),

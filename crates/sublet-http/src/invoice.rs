@@ -11,6 +11,7 @@ use sublet_core::{Currency, Error, ErrorCode, Result};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
+use crate::contract;
 use crate::wire::{SkuParts, count, money, sku_parts};
 
 fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
@@ -37,6 +38,7 @@ fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
         period_end: content.period.interval.ends_at.into(),
         time_zone: content.account.zone.clone(),
         lines,
+        commitment: content.commitment.as_ref().map(|line| contract::line_to_wire(line, currency)).transpose()?,
         subtotal: money(content.subtotal, currency),
         rounding: money(content.total.checked_sub(exact)?, currency),
         carried: money(content.carry_before.checked_neg()?, currency),

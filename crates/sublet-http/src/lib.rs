@@ -17,6 +17,7 @@ mod batch;
 mod clock;
 pub mod console;
 mod context;
+mod contract;
 mod credit;
 mod credit_note;
 mod device;

@@ -4,8 +4,7 @@
 //! one row and no row is shared by all customers; so do the costs of suppliers, once per supplier. Paths are part of the stored and exported form:
 //! they never change their meaning.
 //!
-//! Deliberately absent until postpaid billing needs them: receivables, deferred revenue, taxes,
-//! SLA credits.
+//! Deliberately absent until postpaid billing needs them: deferred revenue, taxes, SLA credits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -95,6 +94,8 @@ impl CostKind {
 pub enum AccountKind {
     /// Money received from a customer, less what was paid back.
     Cash(Processor),
+    /// Owed by contract beyond what credit was there for; the next credit pays it first.
+    Receivable,
     /// Invoiced in whole minor units ahead of exact charges (or, in credit, behind them).
     RoundingCarry,
     /// Credit that can still be spent. Below zero within the credit limit.
@@ -111,6 +112,8 @@ pub enum AccountKind {
     AccruedCosts(CostKind),
     /// What was charged, exact to the nano-unit.
     Usage(SkuFamily),
+    /// Charged by contract: commitments that were missed, and fees for leaving, less what was used up later.
+    Commitments,
     /// Difference between invoices in minor units and exact charges.
     Rounding,
     /// Paid credit that expired unused.
@@ -127,8 +130,9 @@ pub enum AccountKind {
 const ORGANIZATION: &str = "{}";
 
 impl AccountKind {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Cash(Processor::Bank),
+        Self::Receivable,
         Self::RoundingCarry,
         Self::Available(CreditKind::Paid),
         Self::Available(CreditKind::Promotional),
@@ -142,6 +146,7 @@ impl AccountKind {
         Self::AccruedCosts(CostKind::ProcessorFees),
         Self::Usage(SkuFamily::ModelTokens),
         Self::Usage(SkuFamily::DeviceTime),
+        Self::Commitments,
         Self::Rounding,
         Self::Breakage,
         Self::Promotions,
@@ -156,6 +161,7 @@ impl AccountKind {
     const fn pattern(self) -> &'static str {
         match self {
             Self::Cash(Processor::Bank) => "assets:cash:bank:{}",
+            Self::Receivable => "assets:receivable:{}",
             Self::RoundingCarry => "assets:rounding-carry:{}",
             Self::Available(CreditKind::Paid) => "liabilities:customers:{}:available:paid",
             Self::Available(CreditKind::Promotional) => "liabilities:customers:{}:available:promotional",
@@ -169,6 +175,7 @@ impl AccountKind {
             Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
+            Self::Commitments => "income:commitments:{}",
             Self::Rounding => "income:rounding:{}",
             Self::Breakage => "income:breakage:{}",
             Self::Promotions => "income:promotions:{}",
@@ -182,11 +189,13 @@ impl AccountKind {
 
     pub const fn class(self) -> AccountClass {
         match self {
-            Self::Cash(_) | Self::RoundingCarry => AccountClass::Asset,
+            Self::Cash(_) | Self::Receivable | Self::RoundingCarry => AccountClass::Asset,
             Self::Available(_) | Self::Slices | Self::Holds | Self::Suspense | Self::RefundsPayable | Self::AccruedCosts(_) => {
                 AccountClass::Liability
             }
-            Self::Usage(_) | Self::Rounding | Self::Breakage | Self::Promotions | Self::Refunds => AccountClass::Income,
+            Self::Usage(_) | Self::Commitments | Self::Rounding | Self::Breakage | Self::Promotions | Self::Refunds => {
+                AccountClass::Income
+            }
             Self::Costs(_) => AccountClass::Expense,
         }
     }
@@ -194,7 +203,9 @@ impl AccountKind {
     /// Promotions and refunds are income accounts with the opposite side (contra accounts).
     pub const fn normal_side(self) -> NormalSide {
         match self {
-            Self::Cash(_) | Self::RoundingCarry | Self::Promotions | Self::Refunds | Self::Costs(_) => NormalSide::Debit,
+            Self::Cash(_) | Self::Receivable | Self::RoundingCarry | Self::Promotions | Self::Refunds | Self::Costs(_) => {
+                NormalSide::Debit
+            }
             Self::Available(_)
             | Self::Slices
             | Self::Holds
@@ -202,6 +213,7 @@ impl AccountKind {
             | Self::RefundsPayable
             | Self::AccruedCosts(_)
             | Self::Usage(_)
+            | Self::Commitments
             | Self::Rounding
             | Self::Breakage => NormalSide::Credit,
         }
@@ -305,7 +317,7 @@ mod tests {
         for account in &accounts {
             assert_eq!(&account.to_string().parse::<LedgerAccount>().unwrap(), account);
         }
-        assert_eq!(accounts[2].to_string(), "liabilities:customers:org_01h:available:paid");
+        assert_eq!(accounts[3].to_string(), "liabilities:customers:org_01h:available:paid");
     }
 
     #[test]

@@ -73,12 +73,14 @@ impl TrialBalance {
 }
 
 /// A customer's funds in the terms of the invariant
-/// `deposited + credit_limit = available + sliced + held + captured + suspense + expired + refunded`.
+/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct CustomerFunds {
     /// All credit ever granted, paid and promotional.
     pub deposited: Nanos,
     pub credit_limit: Nanos,
+    /// Charged by contract beyond what credit was there for.
+    pub owed: Nanos,
     /// What can still be spent, the credit limit included.
     pub available: Nanos,
     pub sliced: Nanos,
@@ -101,13 +103,14 @@ impl CustomerFunds {
         for credit in CreditKind::ALL {
             available = available.checked_add(balance(AccountKind::Available(credit))?)?;
         }
-        let mut captured = balance(AccountKind::Refunds)?.checked_neg()?;
+        let mut captured = balance(AccountKind::Commitments)?.checked_sub(balance(AccountKind::Refunds)?)?;
         for family in SkuFamily::ALL {
             captured = captured.checked_add(balance(AccountKind::Usage(family))?)?;
         }
         Ok(Self {
             deposited: cash.debits.checked_add(promotions.debits)?,
             credit_limit,
+            owed: balance(AccountKind::Receivable)?,
             available,
             sliced: balance(AccountKind::Slices)?,
             held: balance(AccountKind::Holds)?,
@@ -120,14 +123,14 @@ impl CustomerFunds {
 
     /// Checks the invariant, and that nothing was spent that was not there.
     pub fn verify(&self) -> Result<()> {
-        let put_in = self.deposited.checked_add(self.credit_limit)?;
+        let put_in = self.deposited.checked_add(self.credit_limit)?.checked_add(self.owed)?;
         let parts = [self.available, self.sliced, self.held, self.captured, self.suspense, self.expired, self.refunded];
         let accounted = Nanos::checked_sum(parts)?;
         if put_in != accounted {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("{put_in} came in and {accounted} is accounted for"))
                 .context(format!("{self:?}")));
         }
-        let overspent = [self.available, self.sliced, self.held, self.suspense].into_iter().any(Nanos::is_negative);
+        let overspent = [self.owed, self.available, self.sliced, self.held, self.suspense].into_iter().any(Nanos::is_negative);
         if overspent {
             return Err(Error::new(ErrorCode::LedgerMismatch, "more was spent than was available").context(format!("{self:?}")));
         }

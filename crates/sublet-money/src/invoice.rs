@@ -9,6 +9,8 @@
 //! that is open: the same line goes on where the closed month left it, with its tiers, so that both invoices
 //! together say what one would have said.
 //!
+//! A contract that runs in the month has a part of its own ([`crate::commitment`]), added to the lines.
+//!
 //! Deliberately absent: taxes and payment terms. What is invoiced here was drawn from the account's credit when it
 //! was used; what of it is still to be paid is [`crate::receivable`].
 
@@ -21,6 +23,7 @@ use sublet_core::id::{InvoiceId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
+use crate::commitment::CommitmentLine;
 use crate::document::DocumentNumber;
 use crate::period::{Period, PeriodKey};
 use crate::posting::Fact;
@@ -98,7 +101,10 @@ pub struct InvoiceContent {
     pub period: Period,
     /// By project, sku, price version and band; what came late after the rest.
     pub lines: Vec<InvoiceLine>,
-    /// The exact sum of the lines.
+    /// The part of the contract that runs in the period.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub commitment: Option<CommitmentLine>,
+    /// The exact sum of the lines and the contract's part.
     #[serde(with = "decimal")]
     pub subtotal: Nanos,
     /// What earlier invoices asked for ahead of exact charges; below zero if behind.
@@ -179,10 +185,17 @@ pub fn draft(
     invoiced.sort_by_cached_key(|line| {
         (line.late, line.project.clone(), line.sku.to_string(), line.price_version.clone(), line.band.clone())
     });
-    let subtotal = Nanos::checked_sum(invoiced.iter().map(|line| line.charges.amount))?;
-    let total = subtotal.checked_sub(carry_before)?.round_half_even(account.currency.minor_unit().get())?;
-    let carry_after = carry_before.checked_add(total)?.checked_sub(subtotal)?;
-    Ok(InvoiceContent { account, period, lines: invoiced, subtotal, carry_before, total, carry_after })
+    let content = InvoiceContent {
+        account,
+        period,
+        lines: invoiced,
+        commitment: None,
+        subtotal: Nanos::ZERO,
+        carry_before,
+        total: Nanos::ZERO,
+        carry_after: Nanos::ZERO,
+    };
+    content.added_up()
 }
 
 fn check_belongs(line: &ChargedLine, account: &InvoiceAccount, period: &Period) -> Result<()> {
@@ -250,15 +263,45 @@ impl InvoiceContent {
         Ok(sha256_hex(&canonical_json(self)?))
     }
 
+    /// With a contract's part.
+    pub fn with_commitment(self, commitment: CommitmentLine) -> Result<Self> {
+        Self { commitment: Some(commitment), ..self }.added_up()
+    }
+
+    fn added_up(self) -> Result<Self> {
+        let (subtotal, total, carry_after) = self.sums()?;
+        Ok(Self { subtotal, total, carry_after, ..self })
+    }
+
+    /// What the lines add up to: all that was charged.
+    pub fn charged(&self) -> Result<Nanos> {
+        Nanos::checked_sum(self.lines.iter().map(|line| line.charges.amount))
+    }
+
+    /// What the contract's part adds to that.
+    pub fn committed(&self) -> Result<Nanos> {
+        self.commitment.as_ref().map_or(Ok(Nanos::ZERO), CommitmentLine::amount)
+    }
+
+    /// Nothing is to be said of the period.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.lines.is_empty() && self.committed()?.is_zero())
+    }
+
+    /// Subtotal, total and the rounding after it.
+    fn sums(&self) -> Result<(Nanos, Nanos, Nanos)> {
+        let subtotal = self.charged()?.checked_add(self.committed()?)?;
+        let total = subtotal.checked_sub(self.carry_before)?.round_half_even(self.account.currency.minor_unit().get())?;
+        Ok((subtotal, total, self.carry_before.checked_add(total)?.checked_sub(subtotal)?))
+    }
+
     /// Adds everything up again, for content that was read back. What is carried is what one rounding leaves.
     pub fn verify(&self) -> Result<()> {
         let minor_unit = self.account.currency.minor_unit().get();
         if self.carry_before.get().unsigned_abs() > minor_unit.unsigned_abs() / 2 {
             return Err(mismatch(format!("{} are carried over, which is more than a rounding leaves", self.carry_before)));
         }
-        let subtotal = Nanos::checked_sum(self.lines.iter().map(|line| line.charges.amount))?;
-        let total = subtotal.checked_sub(self.carry_before)?.round_half_even(minor_unit)?;
-        let carry_after = self.carry_before.checked_add(total)?.checked_sub(subtotal)?;
+        let (subtotal, total, carry_after) = self.sums()?;
         if (subtotal, total, carry_after) == (self.subtotal, self.total, self.carry_after) {
             return Ok(());
         }

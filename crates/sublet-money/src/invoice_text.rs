@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use sublet_core::{Currency, Nanos};
 
+use crate::commitment::CommitmentLine;
 use crate::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
 use crate::sku::{PricingUnit, Quantity};
 
@@ -72,6 +73,9 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     if content.lines.is_empty() {
         writeln!(out, "Nothing was used in this period.")?;
     }
+    if let Some(line) = &content.commitment {
+        write_commitment(out, line, account.currency)?;
+    }
     write_amount(out, "Sum of lines", &nine_decimals(content.subtotal), account.currency)?;
     if !content.carry_before.is_zero() {
         let carried = content.carry_before.checked_neg().unwrap_or(Nanos::ZERO);
@@ -109,6 +113,23 @@ fn write_line(out: &mut String, line: &InvoiceLine, currency: Currency) -> fmt::
         let room = width - 4;
         writeln!(out, "{amount:>room$} {currency}")
     }
+}
+
+/// A contract's part: how far its commitment is used, and what its end brings.
+fn write_commitment(out: &mut String, line: &CommitmentLine, currency: Currency) -> fmt::Result {
+    write_wrapped(out, "Contract ", line.contract.as_str())?;
+    write_wrapped(out, "         ", &format!("commitment period {}, {} to {}", line.number, line.first, line.last))?;
+    let counted = line.total_counted().unwrap_or(line.counted);
+    for (label, amount) in [("  Committed", line.committed), ("  Counted so far", counted)] {
+        write_amount(out, label, &nine_decimals(amount), currency)?;
+    }
+    let used = line.roll_over_used.checked_neg().unwrap_or(Nanos::ZERO);
+    let added =
+        [("  Missing at its end", line.shortfall), ("  Used up of what was missing before", used), ("  Leaving", line.exit_fee)];
+    for (label, amount) in added.into_iter().filter(|(_, amount)| !amount.is_zero()) {
+        write_amount(out, label, &nine_decimals(amount), currency)?;
+    }
+    writeln!(out, "{}", "-".repeat(WIDTH_COLUMNS))
 }
 
 fn write_amount(out: &mut String, label: &str, amount: &str, currency: Currency) -> fmt::Result {

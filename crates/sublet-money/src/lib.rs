@@ -8,12 +8,14 @@
 //! line add up to the line exactly, for any price model. Debits equal credits by construction:
 //! an entry consists of transfers.
 //!
-//! Deliberately absent: taxes and contracts, identifiers and instants made here (callers bring them), any text for the wire.
+//! Deliberately absent: taxes, identifiers and instants made here (callers bring them), any text for the wire.
 #![deny(clippy::float_arithmetic, clippy::as_conversions)]
 
 pub mod account;
 pub mod balance;
 pub mod canonical;
+pub mod commitment;
+pub mod contract;
 pub mod cost;
 pub mod document;
 pub mod explanation;

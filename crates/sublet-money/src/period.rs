@@ -49,6 +49,23 @@ impl PeriodKey {
         let next = if self.month == 12 { Self { year: self.year + 1, month: 1 } } else { Self { month: self.month + 1, ..self } };
         if next.year > YEAR_MAX { Err(outside()) } else { Ok(next) }
     }
+    /// The month that is so many months after this one.
+    pub fn plus(self, months: u32) -> Result<Self> {
+        let count = i64::from(self.year) * 12 + i64::from(self.month) - 1 + i64::from(months);
+        let year = i16::try_from(count / 12).ok().filter(|year| *year <= YEAR_MAX).ok_or_else(outside)?;
+        Ok(Self { year, month: i8::try_from(count % 12 + 1).map_err(|_| outside())? })
+    }
+    /// The month that is so many months before this one.
+    pub fn minus(self, months: u32) -> Result<Self> {
+        let count = i64::from(self.year) * 12 + i64::from(self.month) - 1 - i64::from(months);
+        let year = i16::try_from(count / 12).ok().filter(|year| *year >= YEAR_MIN).ok_or_else(outside)?;
+        Ok(Self { year, month: i8::try_from(count % 12 + 1).map_err(|_| outside())? })
+    }
+    /// How many months after another one this is; `None` if it is before it.
+    pub fn since(self, earlier: Self) -> Option<u32> {
+        let months = |key: Self| i64::from(key.year) * 12 + i64::from(key.month);
+        u32::try_from(months(self) - months(earlier)).ok()
+    }
 }
 
 impl fmt::Display for PeriodKey {

@@ -95,6 +95,12 @@ pub enum Fact {
     SuspenseReleased { to: CreditSplit },
     /// An invoice over used credit was issued: only its rounding is posted, since usage already was.
     InvoiceIssued { carry_before: Nanos, carry_after: Nanos },
+    /// A missed commitment, or a fee for leaving, was charged: to paid credit as far as there is any, the rest is owed.
+    CommitmentCharged { paid: Nanos, owed: Nanos },
+    /// What was charged for a missed commitment was used up later, and is given back.
+    CommitmentReturned { amount: Nanos },
+    /// Paid credit settled what was owed by contract.
+    OwedSettled { amount: Nanos },
     /// A charge was given back as credit.
     ChargeRefunded { credit: CreditKind, amount: Nanos },
     /// Paid credit is to be paid out.
@@ -131,6 +137,9 @@ entry_kinds! {
     SuspenseCaptured = "suspense_captured",
     SuspenseReleased = "suspense_released",
     InvoiceIssued = "invoice_issued",
+    CommitmentCharged = "commitment_charged",
+    CommitmentReturned = "commitment_returned",
+    OwedSettled = "owed_settled",
     ChargeRefunded = "charge_refunded",
     RefundRequested = "refund_requested",
     RefundPaid = "refund_paid",
@@ -223,6 +232,16 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             let growth = carry_after.checked_sub(*carry_before)?;
             entry.signed_transfer(account(AccountKind::RoundingCarry), account(AccountKind::Rounding), growth)?;
         }
+        Fact::CommitmentCharged { paid, owed } => {
+            entry.transfer(available(CreditKind::Paid), account(AccountKind::Commitments), *paid)?;
+            entry.transfer(account(AccountKind::Receivable), account(AccountKind::Commitments), *owed)?;
+        }
+        Fact::CommitmentReturned { amount } => {
+            entry.transfer(account(AccountKind::Commitments), available(CreditKind::Paid), *amount)?;
+        }
+        Fact::OwedSettled { amount } => {
+            entry.transfer(available(CreditKind::Paid), account(AccountKind::Receivable), *amount)?;
+        }
         Fact::ChargeRefunded { credit, amount } => entry.transfer(account(AccountKind::Refunds), available(*credit), *amount)?,
         Fact::RefundRequested { amount } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *amount)?;
@@ -278,6 +297,9 @@ impl Fact {
             Self::SuspenseCaptured { .. } => EntryKind::SuspenseCaptured,
             Self::SuspenseReleased { .. } => EntryKind::SuspenseReleased,
             Self::InvoiceIssued { .. } => EntryKind::InvoiceIssued,
+            Self::CommitmentCharged { .. } => EntryKind::CommitmentCharged,
+            Self::CommitmentReturned { .. } => EntryKind::CommitmentReturned,
+            Self::OwedSettled { .. } => EntryKind::OwedSettled,
             Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
             Self::RefundRequested { .. } => EntryKind::RefundRequested,
             Self::RefundPaid { .. } => EntryKind::RefundPaid,

@@ -21,6 +21,7 @@ use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::{DurationMs, Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
+use sublet_money::contract::ContractTerms;
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::price_book::{PriceEntry, PriceListVersion};
@@ -47,6 +48,9 @@ const CLOCKS_DIFFER: DurationMs = DurationMs::from_hours(24);
 #[serde(deny_unknown_fields)]
 pub struct BundleHeader {
     content: InvoiceContent,
+    /// The canonical text of the contract's terms, if the invoice has a contract's part.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    contract_terms: Option<String>,
     details: SealDetails,
     log: LogProof,
     /// The canonical texts that the price versions are the hashes of, in the order of the versions.
@@ -56,17 +60,17 @@ pub struct BundleHeader {
 }
 
 impl BundleHeader {
-    /// `price_lists` are those that the lines name.
+    /// `price_lists` are those that the lines name, `contract_terms` the text that the contract's part names.
     pub fn new(
         content: InvoiceContent,
         (seal, details): (Seal, SealDetails),
         log: LogProof,
-        price_lists: &[&PriceListVersion],
+        (price_lists, contract_terms): (&[&PriceListVersion], Option<String>),
     ) -> Self {
         let mut lists: Vec<_> = price_lists.to_vec();
         lists.sort_by(|a, b| a.version().cmp(b.version()));
         let price_lists = lists.into_iter().map(|list| list.canonical().to_owned()).collect();
-        Self { content, details, log, price_lists, schema: SCHEMA.to_owned(), seal }
+        Self { content, contract_terms, details, log, price_lists, schema: SCHEMA.to_owned(), seal }
     }
     /// The line, without its end.
     pub fn text(&self) -> Result<String> {
@@ -157,6 +161,7 @@ impl Verifier {
         seal.check_schema().map_err(Fault::header)?;
         let log = parsed.log.check(seal.entry().map_err(Fault::header)?, trusted).map_err(Fault::header)?;
         seal.check_content(&parsed.details, &parsed.content).map_err(Fault::header)?;
+        check_commitment(&parsed).map_err(Fault::header)?;
         let lines = lines_of(&parsed).map_err(Fault::header)?;
         Ok(Self { header: parsed, log, lines, tree: Frontier::default(), sum: Nanos::ZERO, name: String::new() })
     }
@@ -209,6 +214,23 @@ impl Verifier {
             return Err(Fault::leaves("they are not those that were sealed"));
         }
         Ok(Verified { index: header.log.index, seal: header.seal, content: header.content, log })
+    }
+}
+
+/// Computes the contract's part of the invoice again.
+fn check_commitment(header: &BundleHeader) -> Result<(), Error> {
+    let content = &header.content;
+    match (&content.commitment, &header.contract_terms) {
+        (None, None) => Ok(()),
+        (Some(commitment), Some(text)) => {
+            let terms = ContractTerms::from_canonical(text, &commitment.terms)?;
+            if terms.currency != content.account.currency {
+                let message = format!("the contract is in {}, and the account in {}", terms.currency, content.account.currency);
+                return Err(Error::new(ErrorCode::CurrencyMismatch, message));
+            }
+            commitment.verify(&terms, content.period.key, &content.lines)
+        }
+        _ => Err(Error::new(ErrorCode::LedgerMismatch, "the terms of a contract come with the part of an invoice that names them")),
     }
 }
 

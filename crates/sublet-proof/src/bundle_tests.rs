@@ -1,11 +1,13 @@
 use proptest::prelude::*;
 use sublet_core::id::ChargeId;
+use sublet_money::commitment::CommitmentLine;
+use sublet_money::contract::{Agreement, Commitment, TermsVersion};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, draft};
 use sublet_money::price_book::PriceListDraft;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::rating::LineKey;
-use sublet_money::sku::SkuName;
+use sublet_money::sku::{SkuFamily, SkuName};
 use sublet_money::time_of_use::TimeOfUse;
 
 use super::*;
@@ -75,6 +77,7 @@ const USES: [Use; 9] = [
 struct Month {
     list: PriceListVersion,
     content: InvoiceContent,
+    contract_terms: Option<String>,
     leaves: Vec<String>,
     seal: Seal,
     details: SealDetails,
@@ -138,13 +141,33 @@ fn month(uses: &[Use], order: &[usize]) -> Month {
     };
     let period = BillingCalendar::new("Europe/Berlin").unwrap().period(march).unwrap();
     let lines: Vec<ChargedLine> = lines.into_values().collect();
-    let content = draft(account, period, nanos(-3), &lines, &[&list]).unwrap();
+    let (content, terms) = with_contract(draft(account, period, nanos(-3), &lines, &[&list]).unwrap());
     let sum = Nanos::checked_sum(leaves.iter().map(|leaf| leaf.2)).unwrap();
     let leaves: Vec<String> = leaves.into_iter().map(|leaf| leaf.1).collect();
     let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
     let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
     let (seal, details) = seal(&content, sealed).unwrap();
-    Month { list, content, leaves, seal, details }
+    Month { list, content, contract_terms: Some(terms), leaves, seal, details }
+}
+
+/// March ends a quarter of which most is missing.
+fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
+    let terms = ContractTerms {
+        commitments: vec![Commitment { from_period: 1, amount: nanos(500_000_000_000) }],
+        covers: [SkuFamily::ModelTokens].into(),
+        currency: content.account.currency,
+        exit: None,
+        months: 12,
+        period_months: 3,
+        renewal: None,
+        roll_over_periods: 1,
+        starts: "2026-01".parse().unwrap(),
+    };
+    let agreement = Agreement::new(vec![TermsVersion::new(terms.starts, terms.clone()).unwrap()], None).unwrap();
+    let (contract, month) = ("ctr_1".parse().unwrap(), content.period.key);
+    let earlier = (nanos(2_000_000_000), &[][..]);
+    let line = CommitmentLine::new((&contract, &agreement), month, &content.lines, earlier).unwrap().unwrap();
+    (content.with_commitment(line).unwrap(), terms.canonical().unwrap())
 }
 
 fn salts() -> SaltKey {
@@ -183,7 +206,7 @@ impl Month {
     }
     fn header(&self) -> BundleHeader {
         let sealed = (self.seal.clone(), self.details.clone());
-        BundleHeader::new(self.content.clone(), sealed, log_proof(&self.seal), &[&self.list])
+        BundleHeader::new(self.content.clone(), sealed, log_proof(&self.seal), (&[&self.list], self.contract_terms.clone()))
     }
     fn bundle(&self) -> Vec<String> {
         let mut lines = vec![self.header().text().unwrap()];
@@ -197,15 +220,17 @@ impl Month {
         let count = self.seal.leaves();
         let sealed = SealedLeaves { count, root: tree.root(), sum: self.details.sum() };
         let (seal, details) = seal(&self.content, sealed).unwrap();
-        Self { seal, details, leaves, list: self.list.clone(), content: self.content.clone() }.bundle()
+        let (list, content, contract_terms) = (self.list.clone(), self.content.clone(), self.contract_terms.clone());
+        Self { seal, details, leaves, list, content, contract_terms }.bundle()
     }
     /// Seals another invoice than that of the books.
     fn forged_content(&self, change: impl Fn(&mut InvoiceContent)) -> Vec<String> {
         let mut content = self.content.clone();
         change(&mut content);
-        let sealed = SealedLeaves { count: self.seal.leaves(), root: self.seal.root(), sum: content.subtotal };
+        let sealed = SealedLeaves { count: self.seal.leaves(), root: self.seal.root(), sum: content.charged().unwrap() };
         let (seal, details) = seal(&content, sealed).unwrap();
-        Self { seal, details, leaves: self.leaves.clone(), list: self.list.clone(), content }.bundle()
+        let (leaves, list, contract_terms) = (self.leaves.clone(), self.list.clone(), self.contract_terms.clone());
+        Self { seal, details, leaves, list, content, contract_terms }.bundle()
     }
 }
 
@@ -332,7 +357,7 @@ fn a_wrong_invoice_is_found_although_it_was_sealed() {
         content.carry_after = content.carry_before.checked_add(content.total).unwrap().checked_sub(content.subtotal).unwrap();
     };
     type Change<'a> = &'a dyn Fn(&mut InvoiceContent);
-    let cases: [(&str, Change<'_>); 7] = [
+    let cases: [(&str, Change<'_>); 11] = [
         ("than a rounding leaves", &|content| {
             content.carry_before = nanos(-1_000_000_000_000);
             added_up(content);
@@ -344,6 +369,22 @@ fn a_wrong_invoice_is_found_although_it_was_sealed() {
         }),
         ("and the invoice says", &|content| content.lines[0].price = "0.000001 EUR per device-hour".to_owned()),
         ("and the invoice says", &|content| content.lines[0].unit = sublet_money::sku::PricingUnit::DeviceHour),
+        ("settled otherwise", &|content| {
+            let part = content.commitment.take().unwrap();
+            let shortfall = part.shortfall.checked_sub(nanos(1)).unwrap();
+            *content = content.clone().with_commitment(CommitmentLine { shortfall, ..part }).unwrap();
+        }),
+        ("count towards the commitment", &|content| {
+            let part = content.commitment.take().unwrap();
+            let counted = part.counted.checked_add(nanos(1)).unwrap();
+            *content = content.clone().with_commitment(CommitmentLine { counted, ..part }).unwrap();
+        }),
+        ("the terms of a contract", &|content| content.commitment.as_mut().unwrap().terms = "00".to_owned()),
+        ("the terms of a contract come with", &|content| {
+            content.commitment = None;
+            content.subtotal = content.charged().unwrap();
+            added_up(content);
+        }),
         ("does not begin and end there", &|content| content.account.zone = "UTC".to_owned()),
         ("is in EUR", &|content| content.account.currency = "USD".parse().unwrap()),
     ];

@@ -59,7 +59,7 @@ pub struct SealDetails {
     /// All that the lines name, by their hashes.
     price_versions: BTreeSet<PriceVersion>,
     salt: String,
-    /// What the leaves add up to: the invoice's subtotal.
+    /// What the leaves add up to, and the invoice's lines.
     #[serde(with = "decimal")]
     sum: Nanos,
 }
@@ -86,13 +86,13 @@ impl Seal {
     /// Seals an invoice over its leaves. Leaves that do not add up to it are a broken book.
     pub fn new(issued: &Issued<'_>, leaves: SealedLeaves, salts: &SaltKey) -> Result<(Self, SealDetails)> {
         let content = issued.content;
-        if leaves.sum != content.subtotal || leaves.count != charges(content)? {
+        if leaves.sum != content.charged()? || leaves.count != charges(content)? {
             return Err(Error::new(
                 ErrorCode::LedgerMismatch,
                 format!(
                     "an invoice over {} charges of {} has {} leaves that add up to {}",
                     charges(content)?,
-                    content.subtotal,
+                    content.charged()?,
                     leaves.count,
                     leaves.sum
                 ),
@@ -167,7 +167,7 @@ impl Seal {
         if (&self.organization, self.currency) != (&content.account.organization, content.account.currency) {
             return Err("the seal is of another account than the invoice".to_owned());
         }
-        if details.sum != content.subtotal || self.leaves != charges(content).map_err(text)? {
+        if details.sum != content.charged().map_err(text)? || self.leaves != charges(content).map_err(text)? {
             return Err("the seal says another sum, or another number of charges, than the invoice".to_owned());
         }
         if price_versions(content) != details.price_versions {

@@ -32,9 +32,11 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::Suspense
         | AccountKind::RefundsPayable => Some(Nanos::ZERO),
         AccountKind::Cash(_)
+        | AccountKind::Receivable
         | AccountKind::RoundingCarry
         | AccountKind::AccruedCosts(_)
         | AccountKind::Usage(_)
+        | AccountKind::Commitments
         | AccountKind::Rounding
         | AccountKind::Breakage
         | AccountKind::Promotions

@@ -19,6 +19,7 @@ pub mod billing;
 pub mod budget;
 pub mod change;
 pub mod charge;
+pub mod contract;
 pub mod credit;
 pub mod credit_note;
 pub mod database;

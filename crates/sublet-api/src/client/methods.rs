@@ -5,8 +5,8 @@ use std::io::Read;
 use serde_json::Value;
 use sublet_core::error::Result;
 use sublet_core::id::{
-    BatchId, DeviceId, FileId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId, RateLimitId,
-    ReplicaId, RequestId, ResponseId,
+    BatchId, ContractId, DeviceId, FileId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId,
+    RateLimitId, ReplicaId, RequestId, ResponseId,
 };
 
 use super::{Chunks, Client, FileUpload, IdempotencyKey};
@@ -16,6 +16,7 @@ use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
+use crate::contract::{AcceptContract, Contract, ContractListQuery, CreateAmendment, CreateContract, LeaveContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
@@ -293,6 +294,18 @@ impl Client {
     pub fn organization_receipts(&self, source: &str, query: &ListQuery) -> Result<List<Receipt>> {
         self.call(Operation::ListOrganizationReceipts, &[source]).query(query).json()
     }
+    pub fn contracts(&self, query: &ContractListQuery) -> Result<List<Contract>> {
+        self.call(Operation::ListContracts, &[]).query(query).json()
+    }
+    pub fn contract(&self, id: &ContractId) -> Result<Contract> {
+        self.call(Operation::GetContract, &[id.as_str()]).json()
+    }
+    pub fn accept_contract(&self, id: &ContractId, body: &AcceptContract) -> Result<Contract> {
+        self.call(Operation::AcceptContract, &[id.as_str()]).body(body).json()
+    }
+    pub fn leave_contract(&self, id: &ContractId, body: &LeaveContract) -> Result<Contract> {
+        self.call(Operation::LeaveContract, &[id.as_str()]).body(body).json()
+    }
     pub fn credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::ListCreditNotes, &[]).query(query).json()
     }
@@ -325,6 +338,21 @@ impl Client {
     }
     pub fn create_credit_note(&self, of: &InvoiceId, body: &CreateCreditNote, key: &IdempotencyKey) -> Result<CreditNote> {
         self.call(Operation::CreateCreditNote, &[of.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_contracts(&self, query: &ContractListQuery) -> Result<List<Contract>> {
+        self.call(Operation::OperatorListContracts, &[]).query(query).json()
+    }
+    pub fn any_contract(&self, id: &ContractId) -> Result<Contract> {
+        self.call(Operation::OperatorGetContract, &[id.as_str()]).json()
+    }
+    pub fn create_contract(&self, body: &CreateContract, key: &IdempotencyKey) -> Result<Contract> {
+        self.call(Operation::CreateContract, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn amend_contract(&self, id: &ContractId, body: &CreateAmendment, key: &IdempotencyKey) -> Result<Contract> {
+        self.call(Operation::CreateAmendment, &[id.as_str()]).body(body).idempotency_key(key).json()
+    }
+    pub fn withdraw_contract(&self, id: &ContractId) -> Result<Contract> {
+        self.call(Operation::WithdrawContract, &[id.as_str()]).json()
     }
     pub fn all_credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::OperatorListCreditNotes, &[]).query(query).json()

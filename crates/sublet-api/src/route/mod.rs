@@ -277,7 +277,8 @@ mod tests {
                 // What is repeatable by nature: it brings an object to a state by name.
                 (Method::Post, Idempotency::Ignored) => {
                     let last = route.path.rsplit('/').next();
-                    let names_a_state = matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon"));
+                    let names_a_state =
+                        matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"));
                     let names_its_object = matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel);
                     let changes_nothing =
                         matches!(last, Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations"));

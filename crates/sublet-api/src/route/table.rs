@@ -8,6 +8,7 @@ use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
+use crate::contract::{self, Contract, ContractListQuery, CreateAmendment, CreateContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
@@ -180,6 +181,10 @@ routes! {
     GetInvoiceBundle     = Get  "/v1/organization/billing/invoices/{id}/bundle" .open(Admin, "An issued invoice with all its charges, prices and proofs, to be checked offline.").gives_file();
     ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").query::<ListQuery>().gives::<List<Receipt>>();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
+    ListContracts        = Get  "/v1/organization/contracts"             .open(Admin, "What the organization agreed to for months to years, and what it is offered.").query::<ContractListQuery>().gives::<List<Contract>>();
+    GetContract          = Get  "/v1/organization/contracts/{id}"        .open(Admin, "One contract: its terms, how far commitments are used, when it can be left and what that costs.").gives::<Contract>();
+    AcceptContract       = Post "/v1/organization/contracts/{id}/accept" .open(Admin, "Accepts the terms that a hash names.").takes::<contract::AcceptContract>().gives::<Contract>();
+    LeaveContract        = Post "/v1/organization/contracts/{id}/leave"  .open(Admin, "Gives notice: the contract ends with a month in which it can be left.").takes::<contract::LeaveContract>().gives::<Contract>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
     // ---- The cloud: operator keys ---------------------------------------------------------
@@ -192,6 +197,11 @@ routes! {
     OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
     OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();
     CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
+    OperatorListContracts = Get "/operator/v1/contracts"                .open(Operator, "Every contract.").query::<ContractListQuery>().gives::<List<Contract>>();
+    CreateContract     = Post "/operator/v1/contracts"                  .open(Operator, "Offers an organization a contract; it binds until it expires.").creates().takes::<CreateContract>().gives::<Contract>();
+    OperatorGetContract = Get "/operator/v1/contracts/{id}"             .open(Operator, "One contract.").gives::<Contract>();
+    CreateAmendment    = Post "/operator/v1/contracts/{id}/amendments"  .open(Operator, "Offers other terms from a commitment period on that has not begun.").creates().takes::<CreateAmendment>().gives::<Contract>();
+    WithdrawContract   = Post "/operator/v1/contracts/{id}/withdraw"    .open(Operator, "Takes back what nobody accepted yet.").gives::<Contract>();
     OperatorListCreditNotes = Get "/operator/v1/credit_notes"           .open(Operator, "Every credit note.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();
     ListDevices        = Get  "/operator/v1/devices"                    .open(Operator, "Every device and what it does.").query::<DeviceListQuery>().gives::<List<Device>>();

@@ -165,6 +165,7 @@ fn balance(balance: &CreditBalance) -> Vec<(&'static str, Cell)> {
     let terms = [
         ("granted", &balance.deposited),
         ("credit limit", &balance.credit_limit),
+        ("owed by contract", &balance.owed),
         ("available", &balance.available),
         ("with gateways", &balance.sliced),
         ("set aside", &balance.held),

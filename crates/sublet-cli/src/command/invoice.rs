@@ -115,14 +115,29 @@ fn text(invoice: &Invoice, style: Style) -> String {
         "nothing was used",
     )
     .rows(invoice.lines.iter().map(line));
-    let foot = Table::of_fields(vec![
-        ("sum of charges", Cell::number(render::money(&invoice.subtotal))),
+    let sum = if invoice.commitment.is_some() { "sum of both" } else { "sum of charges" };
+    let mut amounts = Vec::new();
+    if let Some(line) = &invoice.commitment {
+        let period = format!("{} to {}, of {}", line.first_month, line.last_month, line.contract);
+        amounts.extend([
+            ("commitment", Cell::text(period)),
+            ("committed", Cell::number(render::money(&line.committed))),
+            ("counted before", Cell::number(render::money(&line.counted_before))),
+            ("counted here", Cell::number(render::money(&line.counted))),
+            ("missing", Cell::number(render::money(&line.shortfall))),
+            ("rolled over", Cell::number(render::money(&line.roll_over_used))),
+            ("fee for leaving", Cell::number(render::money(&line.exit_fee))),
+        ]);
+    }
+    amounts.extend([
+        (sum, Cell::number(render::money(&invoice.subtotal))),
         ("carried over", Cell::number(render::money(&invoice.carried))),
         ("rounding", Cell::number(render::money(&invoice.rounding))),
         ("total", Cell::number(render::money(&invoice.total))),
         ("credited", Cell::number(render::money(&invoice.credited))),
         ("still to pay", Cell::number(render::money(&invoice.amount_due))),
     ]);
+    let foot = Table::of_fields(amounts);
     format!("{}\n{}\n{}", head.render(style), lines.render(style), foot.render(style))
 }
 

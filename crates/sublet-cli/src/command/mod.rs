@@ -7,6 +7,7 @@ pub mod billing;
 pub mod capacity;
 pub mod chat;
 pub mod clock;
+pub mod contract;
 pub mod credit_note;
 pub mod device;
 pub mod explain;
@@ -86,6 +87,9 @@ pub enum Command {
     /// Credit, limits, charges, invoices
     #[command(subcommand)]
     Billing(billing::BillingCommand),
+    /// What is agreed for months to years: commitments, amendments, ways to leave
+    #[command(subcommand)]
+    Contracts(contract::ContractCommand),
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
@@ -150,6 +154,7 @@ impl Command {
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
+            Self::Contracts(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),

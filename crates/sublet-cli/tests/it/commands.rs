@@ -276,6 +276,41 @@ fn a_credit_note_is_in_the_currency_of_its_invoice() {
 }
 
 #[test]
+fn what_is_accepted_and_left_is_named() {
+    let cloud = Cloud::start();
+    cloud
+        .gives("POST /v1/organization/contracts/ctr_1/accept", object::contract())
+        .gives("POST /v1/organization/contracts/ctr_1/leave", object::contract());
+    let accepted = Terminal::at(cloud.url()).run(&["contracts", "accept", "ctr_1", "--terms", "c0ffee02"]);
+    assert_eq!(accepted.status, ExitStatus::OK, "{}", accepted.err);
+    let left = Terminal::at(cloud.url()).run(&["contracts", "exit", "ctr_1", "--after", "2026-12"]);
+    assert_eq!(left.status, ExitStatus::OK, "{}", left.err);
+    let asked = cloud.asked();
+    assert_eq!((&asked[0].body, &asked[1].body), (&json!({"terms_hash": "c0ffee02"}), &json!({"last_month": "2026-12"})));
+}
+
+#[test]
+fn a_contract_is_offered_from_a_file() {
+    let cloud = Cloud::start();
+    cloud.gives("POST /operator/v1/contracts", object::contract());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("terms.json");
+    let terms = object::contract()["versions"][0]["terms"].clone();
+    std::fs::write(&file, terms.to_string()).expect("room");
+    let path = file.to_string_lossy().into_owned();
+    let offer = |path: &str| Terminal::at(cloud.url()).run(&["contracts", "offer", "org_1", "--name", "x", "-f", path]);
+    let offered = offer(&path);
+    assert_eq!(offered.status, ExitStatus::OK, "{}", offered.err);
+    assert_eq!(cloud.asked()[0].body, json!({"organization": "org_1", "name": "x", "terms": terms}));
+    for (text, said) in [("{\"months\": 1}", "missing field"), ("nonsense", "JSON")] {
+        std::fs::write(&file, text).expect("room");
+        let wrong = offer(&path);
+        assert!(wrong.status == ExitStatus(2) && wrong.err.contains(said), "{}", wrong.err);
+    }
+    assert_eq!(offer("/no/such/file").status, ExitStatus(2));
+}
+
+#[test]
 fn a_secret_is_printed_alone_so_that_it_can_be_piped() {
     let cloud = Cloud::start();
     let mut created = object::key();

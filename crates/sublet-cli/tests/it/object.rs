@@ -80,6 +80,9 @@ pub fn issued_invoice() -> Value {
     invoice["issued_at"] = json!("2026-04-01T00:00:00Z");
     invoice["amount_due"] = eur("0.05");
     invoice["credited"] = eur("0.02");
+    invoice["commitment"] = json!({"contract": "ctr_1", "terms_hash": "c0ffee01", "number": 1, "first_month": "2026-01",
+        "last_month": "2026-03", "committed": eur("100"), "counted_before": eur("59.9"), "counted": eur("0.1"),
+        "roll_over": eur("0"), "shortfall": eur("40"), "roll_over_used": eur("0"), "exit_fee": eur("0"), "amount": eur("40")});
     invoice["lines"][0]["late"] = json!({"period": "2026-02", "quantity_before": 1_000, "amount_before": eur("0.0006")});
     invoice
 }
@@ -90,6 +93,35 @@ pub fn credit_note() -> Value {
         "created_at": 1_775_088_000})
 }
 
+/// Amended, half used, and it can be left.
+pub fn contract() -> Value {
+    let terms = |amount: &str| {
+        json!({"currency": "EUR", "starts": "2026-01", "months": 24, "period_months": 3, "covers": ["model_tokens"],
+            "commitments": [{"from_period": 1, "amount": "100"}, {"from_period": 3, "amount": amount}], "roll_over_periods": 2,
+            "exit": {"after_periods": 4, "notice_months": 1, "fee_ppm": 125_000},
+            "renewal": {"months": 12, "notice_months": 3}})
+    };
+    let version = |hash: &str, status: &str, from: &str, amount: &str, answered_at: Value| {
+        json!({"terms_hash": hash, "status": status, "from": from, "terms": terms(amount), "offered_at": "2025-12-01T00:00:00Z",
+            "expires_at": "2025-12-31T00:00:00Z", "answered_at": answered_at})
+    };
+    let period = |number: u32, first: &str, last: &str, counted: &str, shortfall: &str, settled: bool| {
+        json!({"number": number, "first_month": first, "last_month": last, "committed": eur("100"), "counted": eur(counted),
+            "shortfall": eur(shortfall), "roll_over_used": eur("0"), "exit_fee": eur("0"), "settled": settled})
+    };
+    let versions = [
+        version("c0ffee01", "accepted", "2026-01", "200", json!("2025-12-02T00:00:00Z")),
+        version("c0ffee02", "offered", "2026-07", "150", Value::Null),
+    ];
+    let exits = [
+        json!({"last_month": "2026-12", "notice_by": "2026-11", "fee": eur("100"), "committed": eur("500"), "term_end": false}),
+        json!({"last_month": "2027-12", "notice_by": "2027-09", "fee": eur("0"), "committed": eur("1300"), "term_end": true}),
+    ];
+    json!({"object": "contract", "id": "ctr_1", "organization": "org_1", "name": "Inference 2026", "status": "active",
+        "versions": versions, "last_month": null, "notice": null, "exits": exits, "created_at": 1_764_547_200,
+        "periods": [period(1, "2026-01", "2026-03", "60", "40", true), period(2, "2026-04", "2026-06", "50.5", "0", false)]})
+}
+
 pub fn verification(balanced: bool) -> Value {
     let findings = if balanced { vec![] } else { vec!["acct_1: balance 2 but its postings sum to 3"] };
     json!({"object": "ledger.verification", "balanced": balanced, "as_of": "2026-03-01T00:00:00Z", "accounts": 12,
@@ -98,7 +130,7 @@ pub fn verification(balanced: bool) -> Value {
 }
 
 pub fn balance() -> Value {
-    json!({"object": "credit_balance", "organization": "org_1", "deposited": eur("50"), "credit_limit": eur("0"),
+    json!({"object": "credit_balance", "organization": "org_1", "deposited": eur("50"), "credit_limit": eur("0"), "owed": eur("0"),
         "available": eur("42.5"), "sliced": eur("1"), "held": eur("0.5"), "captured": eur("6"), "suspense": eur("0"),
         "expired": eur("0"), "refunded": eur("0")})
 }

@@ -5,13 +5,15 @@ use std::process::Command;
 
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::{Actor, credit::NewCredit};
+use sublet_core::id::{ContractId, OrganizationId, SliceId};
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
+use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::{PriceModel, Tier};
-use sublet_money::sku::Quantity;
+use sublet_money::sku::{Quantity, SkuFamily};
 use sublet_money::time_of_use::TimeOfUse;
 use sublet_money::zone::Zone;
 use sublet_store::PageRequest;
@@ -23,6 +25,7 @@ use sublet_testkit::tenant::created;
 use sublet_testkit::{SeededRng, TestCloud, on_both_databases};
 
 use crate::UNIT;
+use crate::contracts::{admin_of, agreed, amended, hash};
 use crate::months::{close, credit_in, customer_in, issued, month};
 
 /// Whose clocks change in the north, in the south by half an hour, and never; a day's difference between the ends.
@@ -132,6 +135,62 @@ fn rerated(paths: &[PathBuf]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// A ramp, with roll-over, by months, quarters and half years; the last one is left.
+fn terms(index: usize, currency: Currency) -> ContractTerms {
+    let amount = |units: i64| Nanos::new(units * UNIT);
+    let step = |from_period, units| Commitment { from_period, amount: amount(units) };
+    ContractTerms {
+        commitments: vec![step(1, 20), step(2, 60 + 10 * i64::try_from(index).expect("few"))],
+        covers: [SkuFamily::ModelTokens].into(),
+        currency,
+        exit: Some(ExitTerms { after_periods: 1, fee_ppm: 333_333, notice_months: 0 }),
+        months: 12,
+        period_months: [1, 3, 2][index],
+        renewal: None,
+        roll_over_periods: 2,
+        starts: format!("{YEAR}-01").parse().expect("a month"),
+    }
+}
+
+/// Contracts with the first customers, one in each currency.
+async fn commit(cloud: &TestCloud, sessions: &[(Session, SliceId)]) -> Vec<ContractId> {
+    cloud.clock.set(month("UTC", &format!("{YEAR}-01")).minus(DurationMs::from_hours(30)).max(cloud.now()));
+    let mut contracts = Vec::new();
+    for (index, (session, _)) in sessions.iter().enumerate().take(3) {
+        let currency = CUSTOMERS[index].0.parse().expect("a currency");
+        contracts.push(agreed(&cloud.cloud, session, terms(index, currency)).await);
+    }
+    contracts
+}
+
+/// In June: one commits to less from July on, another one leaves.
+async fn amend_and_leave(cloud: &TestCloud, sessions: &[(Session, SliceId)], contracts: &[ContractId]) {
+    let mut less = terms(1, Currency::USD);
+    less.commitments.push(Commitment { from_period: 3, amount: Nanos::new(5 * UNIT) });
+    less.roll_over_periods = 1;
+    let offer = amended(&cloud.cloud, &contracts[1], &format!("{YEAR}-07"), less).await.expect("an amendment");
+    let admin = |index: usize| admin_of(&sessions[index].0);
+    cloud.cloud.accept_contract(&admin(1), &contracts[1], &hash(&offer)).await.expect("accepted");
+    let last = format!("{YEAR}-08").parse().expect("a month");
+    cloud.cloud.leave_contract(&admin(2), &contracts[2], last).await.expect("left");
+}
+
+/// Gifts and credit notes are beside invoices, and change none.
+async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: Currency) {
+    let gift = NewCredit {
+        organization: organization.clone(),
+        kind: CreditKind::Promotional,
+        amount: Nanos::new(UNIT),
+        currency: None,
+        expires_at: None,
+        reference: String::new(),
+    };
+    cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
+    let bills = issued(cloud, organization).await;
+    let dear = bills.iter().find(|bill| bill.invoice.content.total > Nanos::new(UNIT)).expect("a month with some use");
+    credit_in(cloud, &dear.invoice.id, (UNIT, currency)).await.expect("a credit note");
+}
+
 on_both_databases! {
     async fn another_program_agrees_with_every_invoice_of_a_year(cloud: &TestCloud) {
         let chance = SeededRng::new(28);
@@ -145,6 +204,7 @@ on_both_databases! {
             let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
             sessions.push((session, slice));
         }
+        let contracts = commit(cloud, &sessions).await;
         let mut late: Vec<(u16, usize, UsageRecord)> = Vec::new();
         for place in 1..=12 {
             for (index, instant) in instants(&chance, place) {
@@ -169,6 +229,9 @@ on_both_databases! {
             let ends = month("UTC", &next);
             cloud.clock.set(ends.plus(AFTER_END).max(cloud.now()));
             close(&cloud.cloud).await;
+            if place == 5 {
+                amend_and_leave(cloud, &sessions, &contracts).await;
+            }
             let (due, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(known, _, _)| *known <= place + 1);
             late = later;
             for (_, index, record) in &due {
@@ -180,18 +243,13 @@ on_both_databases! {
         }
         cloud.clock.set(month("UTC", &format!("{}-03", YEAR + 1)));
         close(&cloud.cloud).await;
-        // Gifts and credit notes are beside invoices, and change none.
-        let organization = sessions[1].0.access.organization.clone();
-        let gift = NewCredit { organization: organization.clone(), kind: CreditKind::Promotional, amount: Nanos::new(UNIT), currency: None, expires_at: None, reference: String::new() };
-        cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
-        let bills = issued(cloud, &organization).await;
-        let dear = bills.iter().find(|bill| bill.invoice.content.total > Nanos::new(UNIT)).expect("a month with some use");
-        credit_in(cloud, &dear.invoice.id, (UNIT, currencies[1].0)).await.expect("a credit note");
-
+        give_back(cloud, &sessions[1].0.access.organization, currencies[1].0).await;
         let folder = tempfile::tempdir().expect("a folder");
         let paths = write_bundles(cloud, folder.path()).await;
         assert!(paths.len() >= 12 * CUSTOMERS.len(), "{} invoices", paths.len());
         let (is_right, said) = rerated(&paths);
+        let parts = said.lines().find_map(|line| line.strip_prefix("contracts ok: ")?.strip_suffix(" parts of invoices")?.parse().ok());
+        assert!(parts.is_some_and(|parts: usize| parts >= 30), "{said}");
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
         // It would have said so.
         let text = std::fs::read_to_string(&paths[0]).expect("a bundle");

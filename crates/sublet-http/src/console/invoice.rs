@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::body::Body;
 use http::Response;
-use sublet_cloud::data::{InvoiceFilter, InvoiceLine, PageRequest};
+use sublet_cloud::data::{CommitmentLine, InvoiceFilter, InvoiceLine, PageRequest};
 use sublet_cloud::invoice::Bill;
 use sublet_core::{Currency, Result};
 
@@ -70,6 +70,27 @@ fn row(bill: &Bill) -> InvoiceRow {
     }
 }
 
+/// One figure of the contract's part.
+struct ContractRow {
+    label: String,
+    amount: Amount,
+}
+
+fn contract(part: &CommitmentLine, currency: Currency) -> Result<Vec<ContractRow>> {
+    let row = |label: String, amount| ContractRow { label, amount: Amount::new(amount, currency) };
+    let mut rows = vec![
+        row(format!("Committed from {} to {}", part.first, part.last), part.committed),
+        row("Counted towards that so far".to_owned(), part.total_counted()?),
+    ];
+    let added = [
+        ("Missing, by the contract", part.shortfall),
+        ("Used up of what was missing earlier", part.roll_over_used.checked_neg()?),
+        ("Leaving the contract", part.exit_fee),
+    ];
+    rows.extend(added.into_iter().filter(|(_, amount)| !amount.is_zero()).map(|(label, amount)| row(label.to_owned(), amount)));
+    Ok(rows)
+}
+
 #[derive(Template)]
 #[template(path = "invoices.html")]
 struct InvoicesPage {
@@ -79,6 +100,7 @@ struct InvoicesPage {
     period: Span,
     zone: String,
     lines: Vec<LineRow>,
+    contract: Vec<ContractRow>,
     subtotal: Amount,
     carried: Option<Amount>,
     total: Amount,
@@ -103,6 +125,7 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
         period: Span(content.period.interval),
         zone: content.account.zone,
         lines: content.lines.iter().map(|each| line(each, currency)).collect(),
+        contract: content.commitment.as_ref().map_or(Ok(Vec::new()), |part| contract(part, currency))?,
         subtotal: amount(content.subtotal),
         // Ahead of exact charges is what is not asked for again.
         carried: (!content.carry_before.is_zero()).then(|| content.carry_before.checked_neg().map(amount)).transpose()?,

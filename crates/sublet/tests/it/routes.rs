@@ -110,6 +110,7 @@ struct Owned {
     batch: String,
     rate_limit: String,
     response: String,
+    contract: String,
 }
 
 impl Owned {
@@ -141,6 +142,7 @@ impl Owned {
             batch: text(&batch["id"]),
             rate_limit: text(&server.make("/v1/organization/rate_limits", &keys.admin, &rate_limit)["id"]),
             response: text(&response["id"]),
+            contract: text(&server.make("/operator/v1/contracts", &keys.operator, &contract(server))["id"]),
         }
     }
 
@@ -161,10 +163,19 @@ impl Owned {
             ("/batches/", vec![&self.batch]),
             ("/rate_limits/", vec![&self.rate_limit]),
             ("/responses/", vec![&self.response]),
+            ("/contracts/", vec![&self.contract]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()
     }
+}
+
+/// An offer to the first customer.
+fn contract(server: &Server) -> Value {
+    let organization = server.see("/v1/organization/billing/credits", &server.keys.admin)["organization"].clone();
+    let terms = json!({ "currency": "EUR", "starts": "2190-01", "months": 12, "period_months": 3, "covers": ["model_tokens"],
+        "commitments": [{ "from_period": 1, "amount": "100" }] });
+    json!({ "organization": organization, "name": "2190", "terms": terms })
 }
 
 /// Another organization with a project and keys of its own.
@@ -227,6 +238,8 @@ fn assert_found_by_owner_only(server: &Server, route: &Route, owned: &Owned, (id
         let body = match route.operation {
             Operation::CreateKey => json!({ "name": "stolen" }),
             Operation::SetRateLimit => json!({ "value": 1 }),
+            Operation::AcceptContract => json!({ "terms_hash": "0".repeat(64) }),
+            Operation::LeaveContract => json!({ "last_month": "2190-12" }),
             _ => json!({ "amount": "1" }),
         };
         if route.request.is_some() { asked.json(&body) } else { asked }.send().unwrap()
@@ -250,7 +263,7 @@ fn lists_of_a_stranger_are_empty(server: &Server, stranger: &Stranger) {
     for path in ["/v1/jobs", "/v1/leases", "/v1/quotes", "/v1/files", "/v1/batches"] {
         assert_eq!(server.see(path, &stranger.project)["data"], json!([]), "{path}");
     }
-    for path in ["billing/charges", "billing/invoices", "users", "spend_limits", "rate_limits"] {
+    for path in ["billing/charges", "billing/invoices", "users", "spend_limits", "rate_limits", "contracts"] {
         assert_eq!(server.see(&format!("/v1/organization/{path}"), &stranger.admin)["data"], json!([]), "{path}");
     }
 }

@@ -1,0 +1,294 @@
+//! Contracts: what a customer commits to spend, and how it may leave.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sublet_core::Currency;
+use sublet_core::id::{ContractId, OrganizationId};
+
+use crate::list::list_query;
+use crate::money::{Amount, Money};
+use crate::object::ContractTag;
+use crate::schema::{CurrencyText, IdText};
+use crate::time::{Rfc3339, UnixSeconds};
+
+/// A contract with all that was offered and agreed, and what follows from it now. Months are such as `2026-03`, in the
+/// account's time zone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Contract {
+    pub object: ContractTag,
+    #[schemars(with = "IdText<ContractId>")]
+    pub id: ContractId,
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    pub name: String,
+    pub status: ContractStatus,
+    /// The first terms and amendments, in the order in which they were offered. What is accepted never changes.
+    pub versions: Vec<ContractVersion>,
+    /// The last month as things stand; null where it is renewed until notice is given.
+    pub last_month: Option<String>,
+    /// The notice that was given.
+    pub notice: Option<ContractNotice>,
+    /// Commitment periods that began, the oldest first.
+    pub periods: Vec<CommitmentPeriod>,
+    /// How the customer may leave, and what it costs.
+    pub exits: Vec<ContractExit>,
+    pub created_at: UnixSeconds,
+}
+
+/// What a contract is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContractStatus {
+    /// Nobody accepted it yet.
+    Offered,
+    /// Nobody accepted it in time.
+    Expired,
+    Withdrawn,
+    /// Accepted, and it has not begun.
+    Agreed,
+    Active,
+    Ended,
+}
+
+impl ContractStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "offered",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Agreed => "agreed",
+            Self::Active => "active",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// One version of the terms.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ContractVersion {
+    /// The SHA-256 of the terms' canonical form: what is named to accept them.
+    pub terms_hash: String,
+    pub status: OfferStatus,
+    /// The first month of the commitment period from which on they apply.
+    pub from: String,
+    pub terms: ContractTerms,
+    pub offered_at: Rfc3339,
+    pub expires_at: Rfc3339,
+    /// When it was accepted or withdrawn.
+    pub answered_at: Option<Rfc3339>,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OfferStatus {
+    /// It can be accepted until it expires.
+    Offered,
+    Accepted,
+    Withdrawn,
+}
+
+impl OfferStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "offered",
+            Self::Accepted => "accepted",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// What is agreed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContractTerms {
+    /// The account's.
+    #[schemars(with = "CurrencyText")]
+    pub currency: Currency,
+    /// The first month.
+    pub starts: String,
+    /// The term, 1 to 120 months.
+    pub months: u32,
+    /// Months of a commitment period: 1, 2, 3, 4, 6 or 12.
+    pub period_months: u32,
+    /// What each period is committed to; later steps replace earlier ones.
+    pub commitments: Vec<Commitment>,
+    /// What counts towards the commitment.
+    pub covers: Vec<CoveredFamily>,
+    /// For so many periods after it, what was charged as missing can be used up by use beyond their commitment.
+    #[serde(default)]
+    pub roll_over_periods: u32,
+    /// How the customer may leave before the term is over; left out if it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitTerms>,
+    /// How the term goes on when it is over; left out if it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<RenewalTerms>,
+}
+
+/// A step of the ramp.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commitment {
+    /// Counted from 1.
+    pub from_period: u32,
+    /// For each period, in the contract's currency and its smallest units.
+    pub amount: Amount,
+}
+
+/// A family of things with prices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CoveredFamily {
+    ModelTokens,
+    DeviceTime,
+}
+
+impl CoveredFamily {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelTokens => "model_tokens",
+            Self::DeviceTime => "device_time",
+        }
+    }
+}
+
+/// How the customer may leave, at the end of a commitment period.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExitTerms {
+    /// So many periods at least.
+    pub after_periods: u32,
+    /// Whole months between the month of the notice and the end.
+    pub notice_months: u32,
+    /// Of what is committed for the rest of the term, in parts per million.
+    pub fee_ppm: u32,
+}
+
+/// How the term goes on, unless notice is given.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalTerms {
+    /// By so many months each time.
+    pub months: u32,
+    /// Whole months between the month of the notice and the end.
+    pub notice_months: u32,
+}
+
+/// A notice that was given.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ContractNotice {
+    pub last_month: String,
+    /// Due with that month's invoice.
+    pub fee: Money,
+    pub given_at: Rfc3339,
+}
+
+/// How far a commitment period is used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CommitmentPeriod {
+    /// Counted from 1.
+    pub number: u32,
+    pub first_month: String,
+    pub last_month: String,
+    pub committed: Money,
+    /// What counts towards it so far.
+    pub counted: Money,
+    /// What was charged because it was missing.
+    pub shortfall: Money,
+    /// What was given back of earlier shortfalls.
+    pub roll_over_used: Money,
+    pub exit_fee: Money,
+    /// Its last month is billed.
+    pub settled: bool,
+}
+
+/// One way to leave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ContractExit {
+    pub last_month: String,
+    /// The last month in which notice can be given; null where the contract ends by itself.
+    pub notice_by: Option<String>,
+    pub fee: Money,
+    /// What is committed from the running period to the end.
+    pub committed: Money,
+    /// The end of a term, which is free.
+    pub term_end: bool,
+}
+
+/// A contract's part of an invoice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceCommitment {
+    #[schemars(with = "IdText<ContractId>")]
+    pub contract: ContractId,
+    pub terms_hash: String,
+    /// The commitment period, counted from 1.
+    pub number: u32,
+    pub first_month: String,
+    pub last_month: String,
+    pub committed: Money,
+    /// By earlier invoices of the period.
+    pub counted_before: Money,
+    /// By the lines of this one.
+    pub counted: Money,
+    /// What was charged as missing earlier and can be used up in this period.
+    pub roll_over: Money,
+    /// Charged: what is missing at the period's end.
+    pub shortfall: Money,
+    /// Given back: what use beyond the commitment used up of the roll-over.
+    pub roll_over_used: Money,
+    /// Charged: for leaving before the end of the term.
+    pub exit_fee: Money,
+    /// `shortfall + exit_fee − roll_over_used`.
+    pub amount: Money,
+}
+
+/// Body that offers a contract.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateContract {
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    pub name: String,
+    pub terms: ContractTerms,
+    /// 30 days from now if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Rfc3339>,
+}
+
+/// Body that offers an amendment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAmendment {
+    /// The first month of a commitment period that has not begun.
+    pub from: String,
+    /// All of them; `currency`, `starts`, `period_months` and earlier commitments stay.
+    pub terms: ContractTerms,
+    /// 30 days from now if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Rfc3339>,
+}
+
+/// Body that accepts what is offered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptContract {
+    /// Of the terms that were read.
+    pub terms_hash: String,
+}
+
+/// Body that gives notice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeaveContract {
+    /// One of `exits`.
+    pub last_month: String,
+}
+
+list_query! {
+    /// Which contracts.
+    ContractListQuery {
+        #[schemars(with = "Option<IdText<OrganizationId>>")]
+        organization: OrganizationId,
+    }
+}

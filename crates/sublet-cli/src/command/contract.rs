@@ -1,0 +1,268 @@
+//! `sublet contracts`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use sublet_api::contract::{
+    AcceptContract, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment, CreateContract, LeaveContract,
+    OfferStatus,
+};
+use sublet_api::money::Money;
+use sublet_api::time::Rfc3339;
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::{ContractId, OrganizationId};
+
+use super::{PageArgs, show_page};
+use crate::Context;
+use crate::render::{self, Cell, Table};
+
+/// Longest file of terms, in bytes.
+const TERMS_MAX_BYTES: u64 = 1 << 20;
+
+/// Contracts.
+#[derive(Subcommand, Debug)]
+pub enum ContractCommand {
+    /// List contracts
+    List {
+        /// Of every organization (operator)
+        #[arg(long)]
+        all: bool,
+        /// Of one organization (operator)
+        #[arg(long, conflicts_with = "all")]
+        organization: Option<OrganizationId>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show what is agreed, and how far it is used
+    Show {
+        contract: ContractId,
+        /// Of any organization (operator)
+        #[arg(long)]
+        any: bool,
+    },
+    /// Offer an organization a contract (operator)
+    Offer {
+        organization: OrganizationId,
+        /// The terms as JSON
+        #[arg(long, short = 'f', value_name = "FILE")]
+        terms: PathBuf,
+        #[arg(long)]
+        name: String,
+        /// Until when it binds; 30 days if left out
+        #[arg(long, value_name = "INSTANT")]
+        expires_at: Option<Rfc3339>,
+    },
+    /// Offer other terms from a commitment period on (operator)
+    Amend {
+        contract: ContractId,
+        /// All terms as JSON
+        #[arg(long, short = 'f', value_name = "FILE")]
+        terms: PathBuf,
+        /// The first month of a commitment period that has not begun, such as 2027-01
+        #[arg(long, value_name = "MONTH")]
+        from: String,
+        #[arg(long, value_name = "INSTANT")]
+        expires_at: Option<Rfc3339>,
+    },
+    /// Take back what nobody accepted yet (operator)
+    Withdraw { contract: ContractId },
+    /// Accept what is offered
+    Accept {
+        contract: ContractId,
+        /// The hash of the terms that you have read, as `contracts show` prints it
+        #[arg(long, value_name = "HASH")]
+        terms: String,
+    },
+    /// Leave: without a month, only show when that is possible and what it costs
+    Exit {
+        contract: ContractId,
+        /// The last month, such as 2027-06
+        #[arg(long, value_name = "MONTH", conflicts_with = "simulate", required_unless_present = "simulate")]
+        after: Option<String>,
+        /// Show who may leave, when, and at what cost; nothing is changed
+        #[arg(long)]
+        simulate: bool,
+        /// Of any organization, with --simulate (operator)
+        #[arg(long, requires = "simulate")]
+        any: bool,
+    },
+}
+
+impl ContractCommand {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::List { all, organization, page } => {
+                let order = page.order();
+                let is_operator = all || organization.is_some();
+                let query = ContractListQuery { organization, limit: page.limit, after: page.after, before: None, order };
+                let list = if is_operator { client.all_contracts(&query)? } else { client.contracts(&query)? };
+                show_page(context, &list, table)
+            }
+            Self::Show { contract, any } => {
+                let contract = if any { client.any_contract(&contract)? } else { client.contract(&contract)? };
+                show(context, &contract)
+            }
+            Self::Offer { organization, terms, name, expires_at } => {
+                let body = CreateContract { organization, name, terms: read_terms(&terms)?, expires_at };
+                let contract = client.create_contract(&body, &context.fresh_key())?;
+                show(context, &contract)
+            }
+            Self::Amend { contract, terms, from, expires_at } => {
+                let body = CreateAmendment { from, terms: read_terms(&terms)?, expires_at };
+                let contract = client.amend_contract(&contract, &body, &context.fresh_key())?;
+                show(context, &contract)
+            }
+            Self::Withdraw { contract } => show(context, &client.withdraw_contract(&contract)?),
+            Self::Accept { contract, terms } => {
+                show(context, &client.accept_contract(&contract, &AcceptContract { terms_hash: terms })?)
+            }
+            Self::Exit { contract, after: Some(last_month), .. } => {
+                show(context, &client.leave_contract(&contract, &LeaveContract { last_month })?)
+            }
+            Self::Exit { contract, any, .. } => {
+                let contract = if any { client.any_contract(&contract)? } else { client.contract(&contract)? };
+                context.show(&contract, exits)
+            }
+        }
+    }
+}
+
+fn read_terms(path: &Path) -> Result<ContractTerms> {
+    let unusable = |why: String| Error::new(ErrorCode::Usage, format!("{} cannot be used: {why}", path.display()));
+    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(TERMS_MAX_BYTES).read_to_end(&mut bytes).map_err(|error| unusable(error.to_string()))?;
+    sublet_api::parse_body(&bytes).map_err(|error| unusable(error.to_string()))
+}
+
+fn table(contracts: &[Contract]) -> Table {
+    let rows = contracts.iter().map(|contract| {
+        let running = contract.periods.last();
+        [
+            Cell::text(contract.id.as_str()),
+            Cell::text(&contract.name),
+            Cell::text(contract.status.as_str()),
+            Cell::optional(contract.versions.first().map(|version| &version.terms.starts)),
+            Cell::optional(contract.last_month.as_ref()),
+            Cell::number(running.map_or_else(String::new, |period| render::money(&period.committed))),
+            Cell::number(running.map_or_else(String::new, |period| render::money(&period.counted))),
+        ]
+    });
+    Table::new(["contract", "name", "status", "starts", "ends", "committed", "counted"], "no contracts").rows(rows)
+}
+
+fn show(context: &mut Context<'_>, contract: &Contract) -> Result<()> {
+    context.show(contract, |contract| Table::of_fields(fields(contract)))?;
+    if context.json {
+        return Ok(());
+    }
+    if !contract.periods.is_empty() {
+        let periods = periods(contract).render(context.style);
+        context.print(&format!("\n{periods}"))?;
+    }
+    if !contract.exits.is_empty() {
+        let exits = exits(contract).render(context.style);
+        context.print(&format!("\n{exits}"))?;
+    }
+    Ok(())
+}
+
+fn fields(contract: &Contract) -> Vec<(&'static str, Cell)> {
+    let mut fields = vec![
+        ("contract", Cell::text(contract.id.as_str())),
+        ("name", Cell::text(&contract.name)),
+        ("organization", Cell::text(contract.organization.as_str())),
+        ("status", Cell::text(contract.status.as_str())),
+        ("ends", Cell::text(contract.last_month.as_deref().unwrap_or("when notice is given"))),
+    ];
+    for version in &contract.versions {
+        fields.push(("terms", Cell::text(&version.terms_hash)));
+        fields.push(("", Cell::text(version_text(version))));
+        for step in &version.terms.commitments {
+            let money = Money { amount: step.amount, currency: version.terms.currency };
+            let text = format!("from period {}: {} each", step.from_period, render::money(&money));
+            fields.push(("", Cell::text(text)));
+        }
+        fields.extend(rules(&version.terms).iter().map(|rule| ("", Cell::text(rule))));
+    }
+    if let Some(notice) = &contract.notice {
+        let text = format!("ends after {}, for {}", notice.last_month, render::money(&notice.fee));
+        fields.push(("notice", Cell::text(text)));
+    }
+    fields
+}
+
+fn version_text(version: &ContractVersion) -> String {
+    let terms = &version.terms;
+    let end = match version.status {
+        OfferStatus::Offered => format!(", until {}", render::instant(version.expires_at.0)),
+        OfferStatus::Accepted | OfferStatus::Withdrawn => String::new(),
+    };
+    let period = if terms.period_months == 1 { "every month".to_owned() } else { format!("every {} months", terms.period_months) };
+    format!(
+        "{}{end}; from {}; {} months from {}, settled {period}",
+        version.status.as_str(),
+        version.from,
+        terms.months,
+        terms.starts
+    )
+}
+
+fn rules(terms: &ContractTerms) -> Vec<String> {
+    let covers: Vec<_> = terms.covers.iter().map(|family| family.as_str()).collect();
+    let mut rules = vec![format!("covers {}", covers.join(" and "))];
+    if terms.roll_over_periods > 0 {
+        rules.push(format!("what is missing rolls over for {}", counted(terms.roll_over_periods, "period")));
+    }
+    if let Some(exit) = &terms.exit {
+        let fee = format!("{}.{:04}", exit.fee_ppm / 10_000, exit.fee_ppm % 10_000);
+        let fee = fee.trim_end_matches('0').trim_end_matches('.');
+        let notice = counted(exit.notice_months, "month");
+        rules.push(format!(
+            "exit after {} with a notice of {notice} for {fee} % of the rest",
+            counted(exit.after_periods, "period")
+        ));
+    }
+    if let Some(renewal) = &terms.renewal {
+        let (months, notice) = (counted(renewal.months, "month"), counted(renewal.notice_months, "month"));
+        rules.push(format!("renewed by {months} unless notice is given {notice} before"));
+    }
+    rules
+}
+
+fn counted(count: u32, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn periods(contract: &Contract) -> Table {
+    let rows = contract.periods.iter().map(|period| {
+        [
+            Cell::number(period.number),
+            Cell::text(&period.first_month),
+            Cell::text(&period.last_month),
+            Cell::number(render::money(&period.committed)),
+            Cell::number(render::money(&period.counted)),
+            Cell::number(render::money(&period.shortfall)),
+            Cell::number(render::money(&period.roll_over_used)),
+            Cell::text(if period.settled { "settled" } else { "running" }),
+        ]
+    });
+    let titles = ["period", "from", "to", "committed", "counted", "missing", "rolled over", "state"];
+    Table::new(titles, "no period began").rows(rows)
+}
+
+fn exits(contract: &Contract) -> Table {
+    let rows = contract.exits.iter().map(|exit| {
+        [
+            Cell::text(&exit.last_month),
+            Cell::text(exit.notice_by.as_deref().unwrap_or("ends by itself")),
+            Cell::number(render::money(&exit.fee)),
+            Cell::number(render::money(&exit.committed)),
+            Cell::text(if exit.term_end { "end of the term" } else { "exit" }),
+        ]
+    });
+    Table::new(["last month", "notice by", "fee", "committed until then", ""], "it cannot be left any more").rows(rows)
+}

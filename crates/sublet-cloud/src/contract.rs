@@ -1,0 +1,554 @@
+//! Contracts: offered by the operator, accepted by the customer, settled by invoices.
+//!
+//! An offer is binding until it expires; accepting names the hash of what is accepted, so nobody agrees to other terms
+//! than they have read. At most one contract of an account runs in a month. An amendment is an offer, too. The customer
+//! may leave as the terms say; what that costs can be asked at any time.
+//!
+//! What a contract adds to an invoice is computed where the invoice is ([`Cloud::with_contract`]) and posted when it is
+//! issued. As far as paid credit is there it is taken from it; the rest is owed, and the next credit pays it first. So a
+//! contract overdraws nothing.
+
+use std::collections::BTreeMap;
+
+use sublet_core::id::{ContractId, OrganizationId};
+use sublet_core::organization::OrganizationClass;
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::commitment::{CommitmentLine, SettledPeriod};
+use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion};
+use sublet_money::invoice::{Invoice, InvoiceContent};
+use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_store::contract::{self, CONTRACTS_MAX, Contract, ContractMonth, GivenNotice, Offer, OfferState};
+use sublet_store::organization::{self, Organization};
+use sublet_store::{Page, PageRequest, Tx, billing, charge, ledger};
+
+use crate::audit::Deed;
+use crate::idempotency::{Answer, Call, Render};
+use crate::organization::checked_name;
+use crate::{Action, Actor, Cloud};
+
+/// How long an offer binds if nothing else is said, and at most.
+const OFFER_BINDS: DurationMs = DurationMs::from_hours(24 * 30);
+const OFFER_BINDS_MAX: DurationMs = DurationMs::from_hours(24 * 366);
+/// Accounts that are looked at together.
+const ACCOUNTS_AT_ONCE: i64 = 100;
+
+/// What is offered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewContract {
+    pub organization: OrganizationId,
+    pub name: String,
+    pub terms: ContractTerms,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Other terms for a contract, from a commitment period on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewAmendment {
+    pub contract: ContractId,
+    pub from: PeriodKey,
+    pub terms: ContractTerms,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a contract is at an instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContractState {
+    Offered,
+    /// Nobody accepted it in time.
+    Expired,
+    Withdrawn,
+    /// Accepted, and it has not begun.
+    Agreed,
+    Active,
+    Ended,
+}
+
+/// How far a commitment period is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeriodUse {
+    pub number: u32,
+    pub first: PeriodKey,
+    pub last: PeriodKey,
+    pub committed: Nanos,
+    /// By invoices, and by what will be in the next ones.
+    pub counted: Nanos,
+    pub shortfall: Nanos,
+    pub roll_over_used: Nanos,
+    pub exit_fee: Nanos,
+    /// Its last month has its invoice.
+    pub is_settled: bool,
+}
+
+/// A contract with all that follows from it now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContractView {
+    pub contract: Contract,
+    pub currency: Currency,
+    pub state: ContractState,
+    /// `None` where it is renewed until notice is given, and for offers.
+    pub last_month: Option<PeriodKey>,
+    /// Periods that began, the oldest first.
+    pub periods: Vec<PeriodUse>,
+    /// How the customer may leave.
+    pub exits: Vec<Exit>,
+}
+
+impl Cloud {
+    /// Offers an organization a contract.
+    pub async fn offer_contract(
+        &self,
+        call: &Call,
+        new: &NewContract,
+        render: &Render<ContractView>,
+    ) -> Result<Answer<ContractView>> {
+        call.actor.require(Action::OfferContracts)?;
+        let name = checked_name(&new.name)?;
+        let version = TermsVersion::new(new.terms.starts, new.terms.clone()).map_err(within_terms)?;
+        let id: ContractId = self.ids.mint();
+        self.once(call, render, (self, &call.actor, new, name, version, id), |(cloud, actor, new, name, version, id), tx| {
+            Box::pin(async move {
+                let now = cloud.now();
+                let account = organization::get(tx, &actor.scope, &new.organization).await?;
+                check_account(&account, &version.terms)?;
+                check_start(&account, &version.terms, now)?;
+                let known = contract::list_of(tx, &account.id).await?;
+                if i64::try_from(known.len()).unwrap_or(i64::MAX) >= CONTRACTS_MAX {
+                    return Err(Error::new(ErrorCode::Conflict, format!("an account has at most {CONTRACTS_MAX} contracts")));
+                }
+                check_alone(&known, None, &Agreement::new(vec![version.clone()], None)?)?;
+                let offer = cloud.offer(version.clone(), new.expires_at)?;
+                let contract = Contract {
+                    id: id.clone(),
+                    organization: account.id.clone(),
+                    name: name.clone(),
+                    offers: vec![offer],
+                    notice: None,
+                    created_at: now,
+                };
+                contract::insert(tx, &contract).await?;
+                cloud.record_contract(tx, actor, &contract, ("contract.offer", version.hash.clone())).await?;
+                cloud.view(tx, contract).await
+            })
+        })
+        .await
+    }
+
+    /// Offers other terms for a contract, from a commitment period on that has not begun.
+    pub async fn offer_amendment(
+        &self,
+        call: &Call,
+        new: &NewAmendment,
+        render: &Render<ContractView>,
+    ) -> Result<Answer<ContractView>> {
+        call.actor.require(Action::OfferContracts)?;
+        let version = TermsVersion::new(new.from, new.terms.clone()).map_err(within_terms)?;
+        self.once(call, render, (self, &call.actor, new, version), |(cloud, actor, new, version), tx| {
+            Box::pin(async move {
+                let mut contract = contract::get(tx, &actor.scope, &new.contract).await?;
+                let Some(agreement) = contract.agreement()? else {
+                    return Err(Error::new(ErrorCode::Conflict, "nothing is agreed yet that could be amended")
+                        .alternative("withdraw the offer and make another one"));
+                };
+                if cloud.open_offer(&contract).is_some() {
+                    return Err(Error::new(ErrorCode::Conflict, "an amendment is offered already").alternative("withdraw it first"));
+                }
+                let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
+                check_account(&account, &version.terms)?;
+                agreement.check_amendment(version, running_month(&account, cloud.now())?)?;
+                cloud.check_amended(tx, &contract, &agreement, version).await?;
+                let offer = cloud.offer(version.clone(), new.expires_at)?;
+                let number = i64::try_from(contract.offers.len()).unwrap_or(i64::MAX).saturating_add(1);
+                contract::insert_offer(tx, &contract.id, number, &offer).await?;
+                contract.offers.push(offer);
+                cloud.record_contract(tx, actor, &contract, ("contract.amend", version.hash.clone())).await?;
+                cloud.view(tx, contract).await
+            })
+        })
+        .await
+    }
+
+    /// Takes back what nobody accepted yet. Doing so again changes nothing.
+    pub async fn withdraw_offer(&self, actor: &Actor, id: &ContractId) -> Result<ContractView> {
+        actor.require(Action::OfferContracts)?;
+        self.store
+            .write((self, actor, id), |(cloud, actor, id), tx| {
+                Box::pin(async move {
+                    let contract = contract::get(tx, &actor.scope, id).await?;
+                    if contract.offers.last().is_some_and(|offer| offer.state == OfferState::Withdrawn) {
+                        return cloud.view(tx, contract).await;
+                    }
+                    cloud.answer_offer(tx, actor, contract, OfferState::Withdrawn).await
+                })
+            })
+            .await
+    }
+
+    /// Accepts what is offered; `hash` names the terms that were read. Accepting again changes nothing.
+    pub async fn accept_contract(&self, actor: &Actor, id: &ContractId, hash: &str) -> Result<ContractView> {
+        actor.require(Action::AgreeToContracts)?;
+        self.store
+            .write((self, actor, id, hash), |(cloud, actor, id, hash), tx| {
+                Box::pin(async move {
+                    let contract = contract::get(tx, &actor.scope, id).await?;
+                    let named = contract.offers.iter().find(|offer| offer.version.hash == **hash);
+                    if named.is_some_and(|offer| offer.state == OfferState::Accepted) {
+                        return cloud.view(tx, contract).await;
+                    }
+                    let account = organization::get(tx, &actor.scope, &contract.organization).await?;
+                    let version = match cloud.open_offer(&contract) {
+                        Some((_, offer)) if offer.version.hash == **hash => offer.version.clone(),
+                        Some((_, offer)) => {
+                            let message = format!("what is offered is {}, and not what was named", offer.version.hash);
+                            return Err(Error::new(ErrorCode::Conflict, message).param("terms_hash"));
+                        }
+                        None => {
+                            return Err(
+                                Error::new(ErrorCode::Conflict, "nothing is offered any more").alternative("ask for another offer")
+                            );
+                        }
+                    };
+                    match contract.agreement()? {
+                        Some(agreement) => {
+                            agreement.check_amendment(&version, running_month(&account, cloud.now())?)?;
+                            cloud.check_amended(tx, &contract, &agreement, &version).await?;
+                        }
+                        None => {
+                            check_start(&account, &version.terms, cloud.now())?;
+                            let known = contract::list_of(tx, &account.id).await?;
+                            check_alone(&known, Some(id), &Agreement::new(vec![version], None)?)?;
+                        }
+                    }
+                    cloud.answer_offer(tx, actor, contract, OfferState::Accepted).await
+                })
+            })
+            .await
+    }
+
+    /// Gives notice: the contract ends with the given month, as its terms allow.
+    pub async fn leave_contract(&self, actor: &Actor, id: &ContractId, last_month: PeriodKey) -> Result<ContractView> {
+        actor.require(Action::AgreeToContracts)?;
+        self.store
+            .write((self, actor, id), move |(cloud, actor, id), tx| {
+                Box::pin(async move {
+                    let mut contract = contract::get(tx, &actor.scope, id).await?;
+                    let Some(agreement) = contract.agreement()? else {
+                        return Err(Error::new(ErrorCode::Conflict, "nothing is agreed that could be left"));
+                    };
+                    if agreement.notice().is_some_and(|notice| notice.last_month == last_month) {
+                        return cloud.view(tx, contract).await;
+                    }
+                    let account = organization::get(tx, &actor.scope, &contract.organization).await?;
+                    let notice = agreement.give_notice(last_month, running_month(&account, cloud.now())?)?;
+                    let given = GivenNotice { notice, by: actor.name().to_owned(), at: cloud.now() };
+                    contract::set_notice(tx, &contract.id, &given).await?;
+                    contract.notice = Some(given);
+                    let Notice { last_month, fee } = notice;
+                    cloud
+                        .record_contract(tx, actor, &contract, ("contract.leave", format!("after {last_month} for {fee}")))
+                        .await?;
+                    cloud.view(tx, contract).await
+                })
+            })
+            .await
+    }
+
+    pub async fn get_contract(&self, actor: &Actor, id: &ContractId) -> Result<ContractView> {
+        actor.require(Action::ReadBilling)?;
+        self.store
+            .read((self, actor, id), |(cloud, actor, id), tx| {
+                Box::pin(async move {
+                    let contract = contract::get(tx, &actor.scope, id).await?;
+                    cloud.view(tx, contract).await
+                })
+            })
+            .await
+    }
+
+    /// Those of one organization, or all that the actor may see.
+    pub async fn list_contracts(
+        &self,
+        actor: &Actor,
+        organization: Option<&OrganizationId>,
+        page: &PageRequest,
+    ) -> Result<Page<ContractView>> {
+        actor.require(Action::ReadBilling)?;
+        self.store
+            .read((self, actor, organization, page), |(cloud, actor, organization, page), tx| {
+                Box::pin(async move {
+                    let page = contract::list(tx, &actor.scope, *organization, page).await?;
+                    let mut items = Vec::with_capacity(page.items.len());
+                    for contract in page.items {
+                        items.push(cloud.view(tx, contract).await?);
+                    }
+                    Ok(Page { items, has_more: page.has_more })
+                })
+            })
+            .await
+    }
+
+    fn offer(&self, version: TermsVersion, expires_at: Option<Timestamp>) -> Result<Offer> {
+        let now = self.now();
+        let expires_at = expires_at.unwrap_or_else(|| now.plus(OFFER_BINDS));
+        if expires_at <= now || expires_at.since(now) > OFFER_BINDS_MAX {
+            return Err(
+                Error::new(ErrorCode::InvalidRequest, "an offer expires later than now, and within a year").param("expires_at")
+            );
+        }
+        Ok(Offer { version, state: OfferState::Offered, offered_at: now, expires_at, answered_by: None, answered_at: None })
+    }
+
+    /// What can be accepted now, and its number.
+    fn open_offer<'a>(&self, contract: &'a Contract) -> Option<(i64, &'a Offer)> {
+        let now = self.now();
+        (1_i64..).zip(&contract.offers).find(|(_, offer)| offer.state == OfferState::Offered && now < offer.expires_at)
+    }
+
+    async fn answer_offer(&self, tx: &mut Tx, actor: &Actor, mut contract: Contract, state: OfferState) -> Result<ContractView> {
+        let Some((number, offer)) = self.open_offer(&contract) else {
+            return Err(Error::new(ErrorCode::Conflict, "nothing is offered any more"));
+        };
+        let hash = offer.version.hash.clone();
+        contract::answer(tx, &contract.id, number, (state, actor.name(), self.now())).await?;
+        let action = if state == OfferState::Accepted { "contract.accept" } else { "contract.withdraw" };
+        self.record_contract(tx, actor, &contract, (action, hash)).await?;
+        contract = contract::get(tx, &Scope::Operator, &contract.id).await?;
+        self.view(tx, contract).await
+    }
+
+    async fn record_contract(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        contract: &Contract,
+        (action, detail): (&'static str, String),
+    ) -> Result<()> {
+        let deed = Deed { organization: Some(&contract.organization), action, target: contract.id.as_str(), detail };
+        self.record(tx, actor, deed, self.now()).await
+    }
+
+    /// An amendment may make a contract longer: no other one may run then.
+    async fn check_amended(&self, tx: &mut Tx, contract: &Contract, agreement: &Agreement, version: &TermsVersion) -> Result<()> {
+        let mut versions = agreement.versions().to_vec();
+        versions.push(version.clone());
+        let known = contract::list_of(tx, &contract.organization).await?;
+        check_alone(&known, Some(&contract.id), &Agreement::new(versions, None)?)
+    }
+
+    async fn view(&self, tx: &mut Tx, contract: Contract) -> Result<ContractView> {
+        let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
+        let month = running_month(&account, self.now())?;
+        let Some(agreement) = contract.agreement()? else {
+            let state = match contract.offers.last().map(|offer| offer.state) {
+                Some(OfferState::Withdrawn) => ContractState::Withdrawn,
+                _ if self.open_offer(&contract).is_some() => ContractState::Offered,
+                _ => ContractState::Expired,
+            };
+            let (currency, periods, exits) = (account.currency, Vec::new(), Vec::new());
+            return Ok(ContractView { contract, currency, state, last_month: None, periods, exits });
+        };
+        let last_month = agreement.last_month()?;
+        let starts = agreement.versions().first().map(|version| version.terms.starts);
+        let state = match (starts, last_month) {
+            (Some(starts), _) if month < starts => ContractState::Agreed,
+            (_, Some(last)) if month > last => ContractState::Ended,
+            _ => ContractState::Active,
+        };
+        let periods = periods(tx, &contract, &agreement, month).await?;
+        let exits = agreement.exits(month)?;
+        Ok(ContractView { contract, currency: account.currency, state, last_month, periods, exits })
+    }
+
+    /// An invoice with the part of the contract that runs in its month.
+    pub(crate) async fn with_contract(&self, tx: &mut Tx, content: InvoiceContent) -> Result<InvoiceContent> {
+        let (organization, month) = (&content.account.organization, content.period.key);
+        for contract in contract::list_of(tx, organization).await? {
+            let Some(agreement) = contract.agreement()? else { continue };
+            let Some((_, period)) = agreement.at(month)? else { continue };
+            let months = contract::list_months(tx, organization, &contract.id).await?;
+            let before: Vec<_> = months.iter().filter(|known| known.period < month).collect();
+            let counted = before.iter().filter(|known| known.number == period.number).map(|known| known.counted);
+            let earlier = (Nanos::checked_sum(counted)?, settled_periods(&before, period.number)?);
+            let line = CommitmentLine::new((&contract.id, &agreement), month, &content.lines, (earlier.0, &earlier.1))?;
+            if let Some(line) = line {
+                return content.with_commitment(line);
+            }
+        }
+        Ok(content)
+    }
+
+    /// Posts what a contract adds to an invoice that is issued in the same transaction.
+    pub(crate) async fn post_commitment(&self, tx: &mut Tx, invoice: &Invoice, issued_at: Timestamp) -> Result<()> {
+        let content = &invoice.content;
+        let Some(line) = &content.commitment else { return Ok(()) };
+        let organization = &content.account.organization;
+        let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
+        let terms = contract.offers.iter().find(|offer| offer.version.hash == line.terms).map(|offer| &offer.version.terms);
+        let month = ContractMonth {
+            contract: line.contract.clone(),
+            period: content.period.key,
+            number: line.number,
+            committed: line.committed,
+            counted: line.counted,
+            shortfall: line.shortfall,
+            roll_over_used: line.roll_over_used,
+            roll_over_periods: terms.map_or(0, |terms| terms.roll_over_periods),
+            exit_fee: line.exit_fee,
+        };
+        contract::insert_month(tx, &month).await?;
+        let amount = line.amount()?;
+        let fact = if amount.is_negative() {
+            Fact::CommitmentReturned { amount: amount.checked_neg()? }
+        } else {
+            let paid = ledger::available(tx, organization).await?.paid.max(Nanos::ZERO).min(amount);
+            Fact::CommitmentCharged { paid, owed: amount.checked_sub(paid)? }
+        };
+        let memo = format!("{} period {} {}", line.contract, line.number, invoice.id);
+        let head = EntryHead { id: self.ids.mint(), at: issued_at, currency: content.account.currency, memo };
+        ledger::post(tx, &post(head, organization, &fact)?).await.map(|_| ())
+    }
+
+    /// Pays what an account owes by contract from paid credit, as far as there is any.
+    pub(crate) async fn settle_owed(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
+        let kind = AccountKind::Receivable;
+        let owed = ledger::totals(tx, &LedgerAccount::customer(kind, organization)).await?.balance(kind.normal_side())?;
+        if owed <= Nanos::ZERO {
+            return Ok(());
+        }
+        let amount = ledger::available(tx, organization).await?.paid.max(Nanos::ZERO).min(owed);
+        if amount.is_zero() {
+            return Ok(());
+        }
+        let currency = organization::get(tx, &Scope::Operator, organization).await?.currency;
+        let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: "owed by contract".to_owned() };
+        ledger::post(tx, &post(head, organization, &Fact::OwedSettled { amount })?).await.map(|_| ())
+    }
+
+    /// Pays what accounts owe from credit that came back since: unspent parts of slices and holds.
+    pub(crate) async fn settle_all_owed(&self) -> Result<()> {
+        let mut last: Option<OrganizationId> = None;
+        loop {
+            let page = self.store.read(last, |last, tx| Box::pin(contract::owing(tx, last.as_ref(), ACCOUNTS_AT_ONCE))).await?;
+            let Some(newest) = page.last() else { return Ok(()) };
+            last = Some(newest.clone());
+            for organization in page {
+                self.store
+                    .write((self, organization), |(cloud, organization), tx| {
+                        Box::pin(cloud.settle_owed(tx, organization, cloud.now()))
+                    })
+                    .await?;
+            }
+        }
+    }
+}
+
+/// The terms that an invoice's contract's part names, as their canonical text.
+pub(crate) async fn terms_text(tx: &mut Tx, content: &InvoiceContent) -> Result<Option<String>> {
+    let Some(line) = &content.commitment else { return Ok(None) };
+    let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
+    let named = contract.offers.iter().find(|offer| offer.version.hash == line.terms);
+    let offer = named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?;
+    offer.version.terms.canonical().map(Some)
+}
+
+/// Names the member of the terms that is wrong as clients wrote it.
+fn within_terms(error: Error) -> Error {
+    match error.param_name().map(|param| format!("terms.{param}")) {
+        Some(param) => error.param(param),
+        None => error.param("terms"),
+    }
+}
+
+fn running_month(account: &Organization, now: Timestamp) -> Result<PeriodKey> {
+    Ok(BillingCalendar::new(&account.time_zone)?.period_at(now)?.key)
+}
+
+fn check_account(account: &Organization, terms: &ContractTerms) -> Result<()> {
+    if terms.currency != account.currency {
+        let message = format!("the account is kept in {}, and the contract is in {}", account.currency, terms.currency);
+        return Err(Error::new(ErrorCode::CurrencyMismatch, message).param("terms.currency"));
+    }
+    if !matches!(account.class, OrganizationClass::External | OrganizationClass::Partner) {
+        return Err(Error::new(ErrorCode::Conflict, "only customers and partners get invoices, so only they have contracts"));
+    }
+    Ok(())
+}
+
+fn check_start(account: &Organization, terms: &ContractTerms, now: Timestamp) -> Result<()> {
+    let running = running_month(account, now)?;
+    if terms.starts < running {
+        let message = format!("a contract starts in {running} or later, not in {}", terms.starts);
+        return Err(Error::new(ErrorCode::InvalidRequest, message).param("terms.starts"));
+    }
+    Ok(())
+}
+
+/// No other contract of the account that is agreed runs in a month of this one.
+fn check_alone(known: &[Contract], own: Option<&ContractId>, agreement: &Agreement) -> Result<()> {
+    for other in known.iter().filter(|other| Some(&other.id) != own) {
+        if other.agreement()?.map_or(Ok(false), |agreed| agreed.overlaps(agreement))? {
+            return Err(Error::new(ErrorCode::Conflict, format!("{} runs in the same months", other.id))
+                .alternative("amend that contract, or start after it ends"));
+        }
+    }
+    Ok(())
+}
+
+/// What the periods before one settled.
+fn settled_periods(months: &[&ContractMonth], number: u32) -> Result<Vec<SettledPeriod>> {
+    let mut periods: BTreeMap<u32, SettledPeriod> = BTreeMap::new();
+    for month in months.iter().filter(|month| month.number < number) {
+        let period = periods.entry(month.number).or_insert(SettledPeriod {
+            number: month.number,
+            shortfall: Nanos::ZERO,
+            roll_over_used: Nanos::ZERO,
+            roll_over_periods: month.roll_over_periods,
+        });
+        period.shortfall = period.shortfall.checked_add(month.shortfall)?;
+        period.roll_over_used = period.roll_over_used.checked_add(month.roll_over_used)?;
+    }
+    Ok(periods.into_values().collect())
+}
+
+/// The commitment periods of a contract that began by a month, and how far each is used.
+async fn periods(tx: &mut Tx, contract: &Contract, agreement: &Agreement, month: PeriodKey) -> Result<Vec<PeriodUse>> {
+    let billed = billing::list_billed(tx, &contract.organization).await?;
+    let months = contract::list_months(tx, &contract.organization, &contract.id).await?;
+    let mut uses = Vec::new();
+    let Some(mut at) = agreement.versions().first().map(|version| version.terms.starts) else { return Ok(uses) };
+    while at <= month {
+        let Some((version, period)) = agreement.at(at)? else { break };
+        let mut used = PeriodUse {
+            number: period.number,
+            first: period.first,
+            last: period.last,
+            committed: period.committed,
+            counted: Nanos::ZERO,
+            shortfall: Nanos::ZERO,
+            roll_over_used: Nanos::ZERO,
+            exit_fee: Nanos::ZERO,
+            is_settled: billed.contains(&period.last),
+        };
+        for known in months.iter().filter(|known| known.number == period.number) {
+            used.counted = used.counted.checked_add(known.counted)?;
+            used.shortfall = used.shortfall.checked_add(known.shortfall)?;
+            used.roll_over_used = used.roll_over_used.checked_add(known.roll_over_used)?;
+            used.exit_fee = used.exit_fee.checked_add(known.exit_fee)?;
+        }
+        let mut open = period.first;
+        while open <= period.last.min(month) {
+            if !billed.contains(&open) {
+                for part in charge::list_parts(tx, &contract.organization, open).await? {
+                    if version.terms.covers.contains(&part.key.sku.family()) {
+                        used.counted = used.counted.checked_add(part.sum.charged)?;
+                    }
+                }
+            }
+            open = open.next()?;
+        }
+        uses.push(used);
+        at = period.last.next()?;
+    }
+    Ok(uses)
+}

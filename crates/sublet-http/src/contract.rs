@@ -1,0 +1,213 @@
+//! Contracts.
+
+use sublet_api::contract as wire;
+use sublet_api::money::Amount;
+use sublet_api::object::ContractTag;
+use sublet_cloud::contract::{ContractState, ContractView, NewAmendment, NewContract, PeriodUse};
+use sublet_cloud::data::{
+    Commitment, CommitmentLine, ContractTerms, Exit, ExitTerms, Offer, OfferState, PeriodKey, RenewalTerms, SkuFamily,
+};
+use sublet_core::{Currency, Error, Nanos, Result};
+
+use crate::App;
+use crate::answer::{Answer, json, text_of};
+use crate::context::{Context, once, page_answer, page_request};
+use crate::wire::money;
+
+fn terms_to_wire(terms: &ContractTerms) -> wire::ContractTerms {
+    let commitments = terms.commitments.iter();
+    wire::ContractTerms {
+        currency: terms.currency,
+        starts: terms.starts.to_string(),
+        months: terms.months,
+        period_months: terms.period_months,
+        commitments: commitments
+            .map(|step| wire::Commitment { from_period: step.from_period, amount: Amount(step.amount) })
+            .collect(),
+        covers: terms.covers.iter().copied().map(family_to_wire).collect(),
+        roll_over_periods: terms.roll_over_periods,
+        exit: terms.exit.map(|exit| wire::ExitTerms {
+            after_periods: exit.after_periods,
+            notice_months: exit.notice_months,
+            fee_ppm: exit.fee_ppm,
+        }),
+        renewal: terms.renewal.map(|renewal| wire::RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
+    }
+}
+
+fn terms_from_wire(terms: wire::ContractTerms) -> Result<ContractTerms> {
+    let commitments = terms.commitments.into_iter();
+    Ok(ContractTerms {
+        currency: terms.currency,
+        starts: month(&terms.starts, "terms.starts")?,
+        months: terms.months,
+        period_months: terms.period_months,
+        commitments: commitments.map(|step| Commitment { from_period: step.from_period, amount: step.amount.0 }).collect(),
+        covers: terms.covers.into_iter().map(family_from_wire).collect(),
+        roll_over_periods: terms.roll_over_periods,
+        exit: terms.exit.map(|exit| ExitTerms {
+            after_periods: exit.after_periods,
+            notice_months: exit.notice_months,
+            fee_ppm: exit.fee_ppm,
+        }),
+        renewal: terms.renewal.map(|renewal| RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
+    })
+}
+
+const fn family_to_wire(family: SkuFamily) -> wire::CoveredFamily {
+    match family {
+        SkuFamily::ModelTokens => wire::CoveredFamily::ModelTokens,
+        SkuFamily::DeviceTime => wire::CoveredFamily::DeviceTime,
+    }
+}
+
+const fn family_from_wire(family: wire::CoveredFamily) -> SkuFamily {
+    match family {
+        wire::CoveredFamily::ModelTokens => SkuFamily::ModelTokens,
+        wire::CoveredFamily::DeviceTime => SkuFamily::DeviceTime,
+    }
+}
+
+fn month(text: &str, param: &str) -> Result<PeriodKey> {
+    text.parse().map_err(|error: Error| error.param(param.to_owned()))
+}
+
+fn offer_to_wire(offer: &Offer) -> wire::ContractVersion {
+    wire::ContractVersion {
+        terms_hash: offer.version.hash.clone(),
+        status: match offer.state {
+            OfferState::Offered => wire::OfferStatus::Offered,
+            OfferState::Accepted => wire::OfferStatus::Accepted,
+            OfferState::Withdrawn => wire::OfferStatus::Withdrawn,
+        },
+        from: offer.version.from.to_string(),
+        terms: terms_to_wire(&offer.version.terms),
+        offered_at: offer.offered_at.into(),
+        expires_at: offer.expires_at.into(),
+        answered_at: offer.answered_at.map(Into::into),
+    }
+}
+
+fn period_to_wire(period: &PeriodUse, currency: Currency) -> wire::CommitmentPeriod {
+    let money = |amount: Nanos| money(amount, currency);
+    wire::CommitmentPeriod {
+        number: period.number,
+        first_month: period.first.to_string(),
+        last_month: period.last.to_string(),
+        committed: money(period.committed),
+        counted: money(period.counted),
+        shortfall: money(period.shortfall),
+        roll_over_used: money(period.roll_over_used),
+        exit_fee: money(period.exit_fee),
+        settled: period.is_settled,
+    }
+}
+
+fn exit_to_wire(exit: &Exit, currency: Currency) -> wire::ContractExit {
+    wire::ContractExit {
+        last_month: exit.last_month.to_string(),
+        notice_by: exit.notice_by.map(|month| month.to_string()),
+        fee: money(exit.fee, currency),
+        committed: money(exit.committed, currency),
+        term_end: exit.is_term_end,
+    }
+}
+
+fn to_wire(view: &ContractView) -> wire::Contract {
+    let contract = &view.contract;
+    let currency = view.currency;
+    let notice = contract.notice.as_ref();
+    wire::Contract {
+        object: ContractTag,
+        id: contract.id.clone(),
+        organization: contract.organization.clone(),
+        name: contract.name.clone(),
+        status: match view.state {
+            ContractState::Offered => wire::ContractStatus::Offered,
+            ContractState::Expired => wire::ContractStatus::Expired,
+            ContractState::Withdrawn => wire::ContractStatus::Withdrawn,
+            ContractState::Agreed => wire::ContractStatus::Agreed,
+            ContractState::Active => wire::ContractStatus::Active,
+            ContractState::Ended => wire::ContractStatus::Ended,
+        },
+        versions: contract.offers.iter().map(offer_to_wire).collect(),
+        last_month: view.last_month.map(|month| month.to_string()),
+        notice: notice.map(|given| wire::ContractNotice {
+            last_month: given.notice.last_month.to_string(),
+            fee: money(given.notice.fee, currency),
+            given_at: given.at.into(),
+        }),
+        periods: view.periods.iter().map(|period| period_to_wire(period, currency)).collect(),
+        exits: view.exits.iter().map(|exit| exit_to_wire(exit, currency)).collect(),
+        created_at: contract.created_at.into(),
+    }
+}
+
+/// A contract's part of an invoice.
+pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::InvoiceCommitment> {
+    let amount = line.amount()?;
+    let money = |amount: Nanos| money(amount, currency);
+    Ok(wire::InvoiceCommitment {
+        contract: line.contract.clone(),
+        terms_hash: line.terms.clone(),
+        number: line.number,
+        first_month: line.first.to_string(),
+        last_month: line.last.to_string(),
+        committed: money(line.committed),
+        counted_before: money(line.counted_before),
+        counted: money(line.counted),
+        roll_over: money(line.roll_over),
+        shortfall: money(line.shortfall),
+        roll_over_used: money(line.roll_over_used),
+        exit_fee: money(line.exit_fee),
+        amount: money(amount),
+    })
+}
+
+pub async fn create(app: App, context: Context) -> Result<Answer> {
+    let body: wire::CreateContract = context.body()?;
+    let new = NewContract {
+        organization: body.organization,
+        name: body.name,
+        terms: terms_from_wire(body.terms)?,
+        expires_at: body.expires_at.map(|at| at.0),
+    };
+    once(app.cloud.offer_contract(&context.call()?, &new, &|view| text_of(&to_wire(view))).await?, to_wire)
+}
+
+pub async fn amend(app: App, context: Context) -> Result<Answer> {
+    let body: wire::CreateAmendment = context.body()?;
+    let new = NewAmendment {
+        contract: context.path("id")?,
+        from: month(&body.from, "from")?,
+        terms: terms_from_wire(body.terms)?,
+        expires_at: body.expires_at.map(|at| at.0),
+    };
+    once(app.cloud.offer_amendment(&context.call()?, &new, &|view| text_of(&to_wire(view))).await?, to_wire)
+}
+
+pub async fn withdraw(app: App, context: Context) -> Result<Answer> {
+    json(&to_wire(&app.cloud.withdraw_offer(&context.actor, &context.path("id")?).await?))
+}
+
+pub async fn accept(app: App, context: Context) -> Result<Answer> {
+    let body: wire::AcceptContract = context.body()?;
+    json(&to_wire(&app.cloud.accept_contract(&context.actor, &context.path("id")?, &body.terms_hash).await?))
+}
+
+pub async fn leave(app: App, context: Context) -> Result<Answer> {
+    let body: wire::LeaveContract = context.body()?;
+    let last_month = month(&body.last_month, "last_month")?;
+    json(&to_wire(&app.cloud.leave_contract(&context.actor, &context.path("id")?, last_month).await?))
+}
+
+pub async fn get(app: App, context: Context) -> Result<Answer> {
+    json(&to_wire(&app.cloud.get_contract(&context.actor, &context.path("id")?).await?))
+}
+
+pub async fn list(app: App, context: Context) -> Result<Answer> {
+    let query: wire::ContractListQuery = context.query()?;
+    let asked = query.page();
+    let page = app.cloud.list_contracts(&context.actor, query.organization.as_ref(), &page_request(&asked)?).await?;
+    page_answer(&asked, page, |view| to_wire(&view), |wire| wire.id.to_string())
+}
