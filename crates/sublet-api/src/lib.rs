@@ -21,6 +21,7 @@ pub mod credit;
 pub mod credit_note;
 pub mod device;
 pub mod error;
+pub mod export;
 mod fields;
 pub mod file;
 #[cfg(any(test, fuzzing))]

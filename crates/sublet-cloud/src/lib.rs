@@ -30,6 +30,8 @@ pub mod compute_reconciler;
 mod cover;
 pub mod credit;
 pub mod device;
+pub mod export;
+mod export_columns;
 pub mod file;
 pub mod file_room;
 #[cfg(any(test, fuzzing))]
@@ -67,7 +69,9 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
+    pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
+    pub use sublet_money::focus::DEFAULT_SELLER;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};

@@ -6,7 +6,7 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
+    App, account, audit, batch, clock, credit, credit_note, device, export, file, invoice, job, key, lease, ledger, limit, model,
     model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku,
     supplier, usage, user, why,
 };
@@ -110,6 +110,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
         Operation::GetInvoiceBundle => to!(proof::bundle),
+        Operation::ExportBilling => to!(export::file),
         Operation::ListOrganizationReceipts => to!(proof::receipts),
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::ListRateLimits => to!(rate_limit::list),
@@ -132,6 +133,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorListInvoices => to!(invoice::list),
         Operation::OperatorGetInvoice => to!(invoice::get),
         Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
+        Operation::OperatorExportBilling => to!(export::file),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
         Operation::GetClock => to!(clock::get),

@@ -20,6 +20,7 @@ mod context;
 mod credit;
 mod credit_note;
 mod device;
+mod export;
 mod file;
 mod form;
 #[cfg(any(test, fuzzing))]

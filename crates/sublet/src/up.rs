@@ -76,6 +76,8 @@ pub struct UpOptions {
     pub close_after: DurationMs,
     /// Months are closed although the last look for them was long ago.
     pub resume_billing: bool,
+    /// Who sells, as exports name it.
+    pub seller: String,
 }
 
 /// A running cloud.
@@ -118,7 +120,12 @@ impl RunningCloud {
         let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let settings = CloudSettings { close_after: options.close_after, resume_billing: options.resume_billing, test_clock };
+        let settings = CloudSettings {
+            close_after: options.close_after,
+            resume_billing: options.resume_billing,
+            seller: options.seller.clone(),
+            test_clock,
+        };
         let cloud = Cloud::open_with(store, ids.clone(), settings).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod credit_note;
 pub mod device;
 pub mod explain;
+pub mod export;
 pub mod file;
 pub mod invoice;
 pub mod job;
