@@ -88,6 +88,11 @@ const COLUMNS: &[Versioned] = &[
     amount("ListCost", |row| Cell::Decimal(row.list)),
     maybe_number("ListUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.unit_price))),
     maybe_text("PricingCategory", |row| of_priced(row, |_| Cell::text("Standard"))),
+    // Prices are in the currency of the bill.
+    only(V1_2, text("PricingCurrency", |row| Cell::text(row.account.currency.as_str()))),
+    only(V1_2, maybe_number("PricingCurrencyContractedUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.unit_price)))),
+    only(V1_2, amount("PricingCurrencyEffectiveCost", |row| Cell::Decimal(row.billed.into()))),
+    only(V1_2, maybe_number("PricingCurrencyListUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.unit_price)))),
     maybe_number("PricingQuantity", |row| of_priced(row, |priced| Cell::Decimal(priced.pricing_quantity))),
     maybe_text("PricingUnit", |row| of_priced(row, |priced| Cell::text(pricing_unit(priced.sku.pricing_unit())))),
     only(V1_2, text("ProviderName", seller)),

@@ -32,6 +32,7 @@ pub enum BillingCommand {
     #[command(subcommand)]
     CreditNotes(CreditNoteCommand),
     /// A month for finance and `FinOps` programs: cost and usage, or charges, as CSV or Parquet
+    #[command(disable_version_flag = true)]
     Export(ExportArgs),
     /// Spend limits
     #[command(subcommand)]
