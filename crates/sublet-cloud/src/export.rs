@@ -142,7 +142,7 @@ impl Cloud {
     pub async fn open_export(&self, actor: &Actor, request: &ExportRequest) -> Result<Export> {
         actor.require(Action::ReadBilling)?;
         let wanted = match (actor.scope.organization(), &request.organization) {
-            (Some(own), Some(other)) if own != other => return Err(self.no_organization(other)),
+            (Some(own), Some(other)) if own != other => return Err(no_organization(other)),
             (own, named) => named.as_ref().or(own).cloned(),
         };
         let (now, period) = (self.now(), request.period);
@@ -172,10 +172,6 @@ impl Cloud {
         let accounts = Accounts { waiting: one.into_iter().collect(), listed };
         let name = format!("{label}-{period}.{}", request.format.as_str());
         Ok(Export { name, period, rows, accounts, current: None, has_begun: false, has_ended: false })
-    }
-
-    fn no_organization(&self, id: &OrganizationId) -> Error {
-        Error::new(ErrorCode::NotFound, format!("there is no organization '{id}'"))
     }
 
     /// The next piece of a file; `None` after the last.
@@ -348,6 +344,10 @@ impl Cloud {
         };
         notes.iter().map(|(_, note)| account.statement.credit(note)).collect()
     }
+}
+
+fn no_organization(id: &OrganizationId) -> Error {
+    Error::new(ErrorCode::NotFound, format!("there is no organization '{id}'"))
 }
 
 impl Account {

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::ProjectId;
-use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Nanos, Timestamp};
 
 use crate::canonical::canonical_json;
@@ -286,17 +285,13 @@ fn details(sku: &SkuName, price: BandPrice<'_>) -> Result<String> {
     };
     let pairs: Value = match sku {
         SkuName::Tokens { tier, kind, model: name } => json!({
-            "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier_name(*tier), "x_TokenKind": kind.as_str(),
+            "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(), "x_TokenKind": kind.as_str(),
         }),
         SkuName::Device { notice, device } => json!({
             "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,
         }),
     };
     canonical_json(&pairs)
-}
-
-const fn tier_name(tier: ServiceTier) -> &'static str {
-    tier.as_str()
 }
 
 #[cfg(test)]

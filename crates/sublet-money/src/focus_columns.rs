@@ -114,7 +114,7 @@ const COLUMNS: &[Versioned] = &[
     maybe_text("SubAccountName", |row| of_priced(row, |priced| Cell::text(&priced.project_name))),
     maybe_text("SubAccountType", |row| of_priced(row, |_| Cell::text("Project"))),
     text("Tags", |_| Cell::text("{}")),
-    maybe_text("x_Band", |row| of_priced(row, |priced| band(priced))),
+    maybe_text("x_Band", |row| of_priced(row, band)),
     column("x_ChargeCount", (Kind::Count, true), |row| of_priced(row, |priced| Cell::Count(priced.charges))),
     maybe_text("x_CreditedInvoiceId", |row| row.credited_invoice.map_or(Cell::Absent, |number| Cell::owned(number.to_string()))),
     maybe_text("x_LateOf", |row| Cell::optional(row.late_of.as_deref())),

@@ -25,7 +25,7 @@ impl Struct {
     fn field(&mut self, number: Field, kind: u8) {
         let step = u8::try_from(number - self.last).ok().filter(|step| (1..=15).contains(step));
         match step {
-            Some(step) => self.bytes.push(step << 4 | kind),
+            Some(step) => self.bytes.push((step << 4) | kind),
             None => {
                 self.bytes.push(kind);
                 write_varint(&mut self.bytes, zigzag(i64::from(number)));
@@ -104,7 +104,7 @@ impl List {
     fn end(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.bytes.len() + 4);
         match u8::try_from(self.length).ok().filter(|length| *length < 15) {
-            Some(length) => bytes.push(length << 4 | self.kind),
+            Some(length) => bytes.push((length << 4) | self.kind),
             None => {
                 bytes.push(0xf0 | self.kind);
                 write_varint(&mut bytes, self.length);

@@ -31,7 +31,7 @@ pub enum BillingCommand {
     /// What was taken back of issued bills
     #[command(subcommand)]
     CreditNotes(CreditNoteCommand),
-    /// A month for finance and `FinOps` programs: cost and usage, or charges, as CSV or Parquet
+    /// A month for finance and FinOps programs: cost and usage, or charges, as CSV or Parquet
     #[command(disable_version_flag = true)]
     Export(ExportArgs),
     /// Spend limits
