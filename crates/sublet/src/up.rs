@@ -80,6 +80,13 @@ pub struct UpOptions {
     pub seller: String,
 }
 
+impl UpOptions {
+    fn cloud_settings(&self, test_clock: Option<Arc<dyn TestClock>>) -> CloudSettings {
+        let seller = self.seller.clone();
+        CloudSettings { close_after: self.close_after, resume_billing: self.resume_billing, seller, test_clock }
+    }
+}
+
 /// A running cloud.
 pub struct RunningCloud {
     pub cloud: Cloud,
@@ -120,13 +127,7 @@ impl RunningCloud {
         let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let settings = CloudSettings {
-            close_after: options.close_after,
-            resume_billing: options.resume_billing,
-            seller: options.seller.clone(),
-            test_clock,
-        };
-        let cloud = Cloud::open_with(store, ids.clone(), settings).await?;
+        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(test_clock)).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
