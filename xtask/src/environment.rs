@@ -2,7 +2,7 @@
 //!
 //! System packages come from Debian by name, the client libraries from their registries, pinned by
 //! the files in `tests/clients/`, into `target/test-env/`. Nothing is skipped: what cannot be
-//! installed fails. Python's libraries have two homes, because they want different versions of one
+//! installed fails. Python's libraries have three homes, because they want different versions of one
 //! package; uv fills them, in a tenth of the time that pip needs.
 
 use std::path::{Path, PathBuf};
@@ -43,13 +43,19 @@ const INSTALLER: &str = "uv==0.13.9";
 pub struct Python {
     folder: &'static str,
     requirements: &'static str,
+    /// Of Python, as uv takes it: what is on the path, or a version that uv finds or gets.
+    version: &'static str,
 }
 
 /// The clients of today, and what needs them.
-pub const PYTHON: Python = Python { folder: "target/test-env/python", requirements: "tests/clients/requirements.txt" };
+pub const PYTHON: Python =
+    Python { folder: "target/test-env/python", requirements: "tests/clients/requirements.txt", version: "python3" };
+/// What judges files for finance: its validator wants this version of Python.
+pub const FINANCE_PYTHON: Python =
+    Python { folder: "target/test-env/python-finance", requirements: "tests/outside/requirements-finance.txt", version: "3.12" };
 /// Libraries that want an older openai package.
 pub const OLDER_PYTHON: Python =
-    Python { folder: "target/test-env/python-older", requirements: "tests/clients/requirements-older.txt" };
+    Python { folder: "target/test-env/python-older", requirements: "tests/clients/requirements-older.txt", version: "python3" };
 
 impl Python {
     pub fn bin(self, root: &Path) -> PathBuf {
@@ -79,7 +85,7 @@ pub fn node_bin(root: &Path) -> PathBuf {
 /// Installs what is missing and says what that was.
 pub fn ensure(root: &Path) -> Result<String> {
     let mut installed = install_packages()?;
-    for python in [PYTHON, OLDER_PYTHON] {
+    for python in [PYTHON, OLDER_PYTHON, FINANCE_PYTHON] {
         installed.extend(install_python(root, python)?);
     }
     installed.extend(install_node(root)?);
@@ -127,13 +133,22 @@ fn install_python(root: &Path, python: Python) -> Result<Option<String>> {
     println!("  installing the Python clients of {}", python.requirements);
     let uv = installer(root)?;
     remove(&home)?;
-    run_quietly(Command::new(&uv).args(["venv", "--quiet", "--python", "python3"]).arg(&home))?;
+    let interpreter = kept_by_pyenv(python.version).unwrap_or_else(|| PathBuf::from(python.version));
+    run_quietly(Command::new(&uv).args(["venv", "--quiet", "--python"]).arg(interpreter).arg(&home))?;
     // The pins are complete, so nothing is looked for; the check says so if they are not.
     let into = |arguments: &[&str]| run_quietly(Command::new(&uv).arg("pip").args(arguments).env("VIRTUAL_ENV", &home));
     into(&["install", "--quiet", "--no-deps", "--requirement", &requirements.to_string_lossy()])?;
     into(&["check", "--quiet"])?;
     mark(&home, &wanted)?;
     Ok(Some(format!("Python clients of {}", python.requirements)))
+}
+
+/// The interpreter of a version such as `3.12`, where pyenv keeps it: uv looks for it on the path only.
+fn kept_by_pyenv(version: &str) -> Option<PathBuf> {
+    let output = Command::new("pyenv").args(["latest", version]).output().ok()?;
+    let full = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    let prefix = Command::new("pyenv").args(["prefix", full.trim()]).output().ok().filter(|output| output.status.success())?;
+    Some(PathBuf::from(String::from_utf8(prefix.stdout).ok()?.trim()).join("bin/python")).filter(|path| path.is_file())
 }
 
 /// The program that installs, in a home of its own.

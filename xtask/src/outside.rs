@@ -188,6 +188,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
     results.push(proofs(root, binary));
+    results.push(exports(root, binary));
     results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
@@ -204,6 +205,18 @@ fn proofs(root: &Path, binary: &Path) -> Result<usize> {
     let program = environment::PYTHON.bin(root).join("python");
     let suite = Suite { name: "judges of proofs", program, script: "tests/outside/proofs.py", limit: SUITE_MAX };
     let cloud = Cloud::start(root, binary, "proofs", &["--test-clock"])?;
+    let mut settings = settings(root, &cloud.credentials)?;
+    settings.push(("SUBLET_BINARY", binary.display().to_string()));
+    let ran = run_suite(root, &suite, &settings);
+    cloud.stop()?;
+    ran
+}
+
+/// What finance programs make of a cloud whose months pass.
+fn exports(root: &Path, binary: &Path) -> Result<usize> {
+    let program = environment::FINANCE_PYTHON.bin(root).join("python");
+    let suite = Suite { name: "judges of exports", program, script: "tests/outside/exports.py", limit: SUITE_MAX };
+    let cloud = Cloud::start(root, binary, "exports", &["--test-clock"])?;
     let mut settings = settings(root, &cloud.credentials)?;
     settings.push(("SUBLET_BINARY", binary.display().to_string()));
     let ran = run_suite(root, &suite, &settings);

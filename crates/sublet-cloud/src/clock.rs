@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, Result, Timestamp};
+use sublet_money::focus::DEFAULT_SELLER;
 use sublet_store::{Store, Tx, lease, organization, setting};
 
 use crate::audit::Deed;
@@ -37,13 +38,15 @@ pub struct CloudSettings {
     pub close_after: DurationMs,
     /// Months are closed although the last look for them was long ago.
     pub resume_billing: bool,
+    /// Who sells, as exports name it.
+    pub seller: String,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
 }
 
 impl Default for CloudSettings {
     fn default() -> Self {
-        Self { close_after: CLOSE_AFTER, resume_billing: false, test_clock: None }
+        Self { close_after: CLOSE_AFTER, resume_billing: false, seller: DEFAULT_SELLER.to_owned(), test_clock: None }
     }
 }
 

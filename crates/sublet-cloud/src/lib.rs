@@ -31,6 +31,8 @@ pub mod contract;
 mod cover;
 pub mod credit;
 pub mod device;
+pub mod export;
+mod export_columns;
 pub mod file;
 pub mod file_room;
 #[cfg(any(test, fuzzing))]
@@ -70,7 +72,9 @@ pub mod data {
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
+    pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
+    pub use sublet_money::focus::DEFAULT_SELLER;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};

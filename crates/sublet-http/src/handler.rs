@@ -6,7 +6,7 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, contract, credit, credit_note, device, file, invoice, job, key, lease, ledger, limit, model,
+    App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, lease, ledger, limit, model,
     model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku,
     supplier, usage, user, why,
 };
@@ -110,6 +110,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
         Operation::GetInvoiceBundle => to!(proof::bundle),
+        Operation::ExportBilling => to!(export::file),
         Operation::ListOrganizationReceipts => to!(proof::receipts),
         Operation::ListContracts => to!(contract::list),
         Operation::GetContract => to!(contract::get),
@@ -141,6 +142,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorGetContract => to!(contract::get),
         Operation::CreateAmendment => to!(contract::amend),
         Operation::WithdrawContract => to!(contract::withdraw),
+        Operation::OperatorExportBilling => to!(export::file),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
         Operation::GetClock => to!(clock::get),

@@ -21,6 +21,7 @@ mod contract;
 mod credit;
 mod credit_note;
 mod device;
+mod export;
 mod file;
 mod form;
 #[cfg(any(test, fuzzing))]

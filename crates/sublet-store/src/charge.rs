@@ -40,7 +40,7 @@ pub struct Charge {
     pub posted_at: Timestamp,
 }
 
-fn band(stored: &str) -> Result<Option<BandName>> {
+pub(crate) fn band(stored: &str) -> Result<Option<BandName>> {
     Some(stored).filter(|name| !name.is_empty()).map(str::parse).transpose()
 }
 
@@ -48,7 +48,7 @@ fn band_text(band: Option<&BandName>) -> String {
     band.map_or_else(String::new, ToString::to_string)
 }
 
-fn from_row(row: &Row) -> Result<Charge> {
+pub(crate) fn from_row(row: &Row) -> Result<Charge> {
     let mut row = row.reader();
     Ok(Charge {
         id: row.parse()?,

@@ -25,6 +25,7 @@ pub mod credit_note;
 pub mod database;
 pub mod device;
 pub mod document;
+pub mod export;
 pub mod file;
 pub mod hold;
 pub mod idempotency;

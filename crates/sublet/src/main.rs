@@ -26,6 +26,7 @@ use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
 use sublet_cli::{Command, Context, Global, Style};
 use sublet_cloud::billing::CLOSE_AFTER;
+use sublet_cloud::data::DEFAULT_SELLER;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
@@ -100,6 +101,9 @@ struct UpArguments {
     /// Close months although nobody looked for them for more than 35 days: this cloud was off, and its clock is right
     #[arg(long)]
     resume_billing: bool,
+    /// Who sells, as exports for finance name it
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_SELLER, env = "SUBLET_SELLER")]
+    seller: String,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -200,6 +204,7 @@ fn main() -> ExitCode {
                 test_clock: up.test_clock,
                 close_after: DurationMs::from_hours(i64::from(up.close_after_hours)),
                 resume_billing: up.resume_billing,
+                seller: up.seller,
             };
             finish(serve(&options, &After::Serve))
         }
@@ -218,6 +223,7 @@ fn main() -> ExitCode {
                 test_clock: false,
                 close_after: CLOSE_AFTER,
                 resume_billing: false,
+                seller: DEFAULT_SELLER.to_owned(),
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

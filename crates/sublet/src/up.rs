@@ -76,6 +76,15 @@ pub struct UpOptions {
     pub close_after: DurationMs,
     /// Months are closed although the last look for them was long ago.
     pub resume_billing: bool,
+    /// Who sells, as exports name it.
+    pub seller: String,
+}
+
+impl UpOptions {
+    fn cloud_settings(&self, test_clock: Option<Arc<dyn TestClock>>) -> CloudSettings {
+        let seller = self.seller.clone();
+        CloudSettings { close_after: self.close_after, resume_billing: self.resume_billing, seller, test_clock }
+    }
 }
 
 /// A running cloud.
@@ -118,8 +127,7 @@ impl RunningCloud {
         let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let settings = CloudSettings { close_after: options.close_after, resume_billing: options.resume_billing, test_clock };
-        let cloud = Cloud::open_with(store, ids.clone(), settings).await?;
+        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(test_clock)).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;

@@ -20,6 +20,7 @@ use crate::contract::{AcceptContract, Contract, ContractListQuery, CreateAmendme
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
+use crate::export::ExportQuery;
 use crate::file::{File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
@@ -290,6 +291,10 @@ impl Client {
     pub fn invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::GetInvoiceBundle, &[id.as_str()]).stream()
     }
+    /// A month's file, as it comes.
+    pub fn export(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::ExportBilling, &[]).query(query).stream()
+    }
     /// What proves the charges of a request or job of any project.
     pub fn organization_receipts(&self, source: &str, query: &ListQuery) -> Result<List<Receipt>> {
         self.call(Operation::ListOrganizationReceipts, &[source]).query(query).json()
@@ -335,6 +340,10 @@ impl Client {
     }
     pub fn any_invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::OperatorGetInvoiceBundle, &[id.as_str()]).stream()
+    }
+    /// As [`Self::export`], of all organizations or one.
+    pub fn export_all(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::OperatorExportBilling, &[]).query(query).stream()
     }
     pub fn create_credit_note(&self, of: &InvoiceId, body: &CreateCreditNote, key: &IdempotencyKey) -> Result<CreditNote> {
         self.call(Operation::CreateCreditNote, &[of.as_str()]).body(body).idempotency_key(key).json()

@@ -10,6 +10,7 @@ use sublet_core::error::Result;
 use sublet_core::id::{JobId, OrganizationId, ProjectId, RequestId};
 
 use super::credit_note::CreditNoteCommand;
+use super::export::ExportArgs;
 use super::invoice::InvoiceCommand;
 use super::limit::LimitCommand;
 use super::usage::quantity;
@@ -30,6 +31,9 @@ pub enum BillingCommand {
     /// What was taken back of issued bills
     #[command(subcommand)]
     CreditNotes(CreditNoteCommand),
+    /// A month for finance and FinOps programs: cost and usage, or charges, as CSV or Parquet
+    #[command(disable_version_flag = true)]
+    Export(ExportArgs),
     /// Spend limits
     #[command(subcommand)]
     Limits(LimitCommand),
@@ -94,6 +98,7 @@ impl BillingCommand {
             Self::Credits(command) => command.run(context),
             Self::Invoices(command) => command.run(context),
             Self::CreditNotes(command) => command.run(context),
+            Self::Export(export) => export.run(context),
             Self::Limits(command) => command.run(context),
             Self::Charges { project, request, job, page } => {
                 let order = page.order();

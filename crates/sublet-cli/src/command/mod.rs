@@ -11,6 +11,7 @@ pub mod contract;
 pub mod credit_note;
 pub mod device;
 pub mod explain;
+pub mod export;
 pub mod file;
 pub mod invoice;
 pub mod job;

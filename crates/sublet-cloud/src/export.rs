@@ -1,0 +1,375 @@
+//! Files for other people's programs: a month's cost and usage, or its single charges, of one account or of all.
+//!
+//! A file is read and written in pages, each in a transaction of its own: memory does not grow with the month. What an
+//! issued invoice is made of does not change any more, and is compared with it; an open month is as it was page by page.
+//!
+//! Deliberately absent: what says where files are kept.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::str::FromStr;
+
+use sublet_core::id::{CreditNoteId, OrganizationId};
+use sublet_core::organization::OrganizationClass;
+use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
+use sublet_money::encoder::{Encoder, Format};
+use sublet_money::focus::{FocusRow, FocusVersion, Statement};
+use sublet_money::focus_columns::focus_columns;
+use sublet_money::invoice::{InvoiceAccount, InvoiceState};
+use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_store::charge::Charge;
+use sublet_store::export::{self, ChargeCursor, HourCursor, HourOfMonth};
+use sublet_store::organization::{self, Organization};
+use sublet_store::page::Order;
+use sublet_store::{PageRequest, Tx, billing, invoice, project};
+
+use crate::export_columns::charge_columns;
+use crate::{Action, Actor, Cloud};
+
+/// Rows that are read at once.
+const ROWS_AT_ONCE: usize = 1_000;
+/// Accounts that are read at once.
+const ACCOUNTS_AT_ONCE: i64 = 100;
+
+/// What a file is about.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Dataset {
+    /// Cost and usage for FinOps programs.
+    #[default]
+    Focus,
+    /// Single charges.
+    Charges,
+}
+
+impl Dataset {
+    pub const ALL: [Self; 2] = [Self::Focus, Self::Charges];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Focus => "focus",
+            Self::Charges => "charges",
+        }
+    }
+}
+
+impl FromStr for Dataset {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|dataset| dataset.as_str() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(20).collect();
+            Error::new(ErrorCode::InvalidRequest, format!("there is no export called '{shown}'"))
+                .param("dataset")
+                .alternative("ask for dataset focus or charges")
+        })
+    }
+}
+
+/// Which file is wanted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExportRequest {
+    pub dataset: Dataset,
+    /// Of the specification, for [`Dataset::Focus`].
+    pub version: FocusVersion,
+    pub format: Format,
+    /// In each account's own time zone; the one that runs if none is named.
+    pub period: Option<PeriodKey>,
+    /// For operators: of one organization.
+    pub organization: Option<OrganizationId>,
+}
+
+/// A file being written.
+pub struct Export {
+    /// What to call it.
+    pub name: String,
+    period: PeriodKey,
+    rows: Rows,
+    accounts: Accounts,
+    current: Option<Account>,
+    has_begun: bool,
+    has_ended: bool,
+}
+
+enum Rows {
+    Focus(Encoder<FocusRow>),
+    Charges(Encoder<Charge>),
+}
+
+/// Accounts that are not written yet.
+struct Accounts {
+    waiting: VecDeque<Organization>,
+    /// Up to where they were listed; `None` if all are waiting.
+    listed: Option<String>,
+}
+
+/// An account being written.
+struct Account {
+    statement: Statement,
+    calendar: BillingCalendar,
+    stage: Stage,
+    /// What the rows of use add up to.
+    sum: Nanos,
+    has_rows: bool,
+    rounding: Rounding,
+}
+
+/// What is to be added to rows of use.
+#[derive(Clone, Copy)]
+enum Rounding {
+    /// Of an issued invoice: what its lines add up to, what the contract adds, and the total.
+    Issued { charged: Nanos, committed: Nanos, total: Nanos },
+    /// What it would be if the month ended now.
+    Open { carry_before: Nanos },
+    /// The owner's own teams get no invoices.
+    Never,
+}
+
+enum Stage {
+    Hours(HourCursor),
+    Rounding,
+    Credits(Option<CreditNoteId>),
+    Charges(ChargeCursor),
+    End,
+}
+
+/// Some rows of one kind.
+enum Page {
+    Focus(Vec<FocusRow>),
+    Charges(Vec<Charge>),
+    Nothing,
+}
+
+impl Cloud {
+    /// Opens a file: what it is about is there, and may be seen.
+    pub async fn open_export(&self, actor: &Actor, request: &ExportRequest) -> Result<Export> {
+        actor.require(Action::ReadBilling)?;
+        let wanted = match (actor.scope.organization(), &request.organization) {
+            (Some(own), Some(other)) if own != other => return Err(no_organization(other)),
+            (own, named) => named.as_ref().or(own).cloned(),
+        };
+        let (now, period) = (self.now(), request.period);
+        let one = match &wanted {
+            Some(id) => {
+                Some(self.store.read((actor, id), |(actor, id), tx| Box::pin(organization::get(tx, &actor.scope, id))).await?)
+            }
+            None => None,
+        };
+        // Whoever exports many accounts may name the month that began first anywhere.
+        let calendar = BillingCalendar::new(one.as_ref().map_or("Pacific/Kiritimati", |account| &account.time_zone))?;
+        let newest = calendar.period_at(now)?.key;
+        let period = period.unwrap_or(newest);
+        if period > newest {
+            return Err(Error::new(ErrorCode::InvalidRequest, format!("{period} has not begun"))
+                .param("period")
+                .alternative(format!("the newest month is {newest}")));
+        }
+        let (rows, label) = match request.dataset {
+            Dataset::Focus => {
+                let rows = Rows::Focus(Encoder::new(focus_columns(request.version), request.format));
+                (rows, format!("focus-{}", request.version.as_str()))
+            }
+            Dataset::Charges => (Rows::Charges(Encoder::new(charge_columns(), request.format)), "charges".to_owned()),
+        };
+        let listed = one.is_none().then(String::new);
+        let accounts = Accounts { waiting: one.into_iter().collect(), listed };
+        let name = format!("{label}-{period}.{}", request.format.as_str());
+        Ok(Export { name, period, rows, accounts, current: None, has_begun: false, has_ended: false })
+    }
+
+    /// The next piece of a file; `None` after the last.
+    pub async fn next_export_piece(&self, export: &mut Export) -> Result<Option<Vec<u8>>> {
+        if !export.has_begun {
+            export.has_begun = true;
+            return Ok(Some(match &mut export.rows {
+                Rows::Focus(rows) => rows.begin(),
+                Rows::Charges(rows) => rows.begin(),
+            }));
+        }
+        while !export.has_ended {
+            let page = self.next_page(export).await?;
+            let bytes = match (&mut export.rows, page) {
+                (Rows::Focus(rows), Some(Page::Focus(page))) => rows.add(&page)?,
+                (Rows::Charges(rows), Some(Page::Charges(page))) => rows.add(&page)?,
+                (_, Some(Page::Nothing)) => Vec::new(),
+                (Rows::Focus(_) | Rows::Charges(_), Some(_)) => return Err(Error::internal("an export got rows of another kind")),
+                (rows, None) => {
+                    export.has_ended = true;
+                    match rows {
+                        Rows::Focus(rows) => rows.end()?,
+                        Rows::Charges(rows) => rows.end()?,
+                    }
+                }
+            };
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next rows, which may be none before the last; `None` after the last account.
+    async fn next_page(&self, export: &mut Export) -> Result<Option<Page>> {
+        let is_over = export.current.as_ref().is_none_or(|account| matches!(account.stage, Stage::End));
+        if is_over {
+            let Some(account) = self.next_account(&mut export.accounts).await? else { return Ok(None) };
+            let wants_charges = matches!(export.rows, Rows::Charges(_));
+            let of = (self, &account, export.period, wants_charges);
+            let opened = self
+                .store
+                .read(of, |(cloud, account, period, wants_charges), tx| {
+                    Box::pin(cloud.open_account_export(tx, account, *period, *wants_charges))
+                })
+                .await?;
+            export.current = Some(opened);
+        }
+        let Some(account) = &mut export.current else { return Ok(None) };
+        let page = match &account.stage {
+            Stage::Hours(cursor) => Page::Focus(self.hours(account, cursor.clone()).await?),
+            Stage::Rounding => {
+                account.stage = Stage::Credits(None);
+                let (committed, rounding) = account.rounding()?;
+                let statement = &account.statement;
+                Page::Focus(statement.commitment(committed).into_iter().chain(statement.rounding(rounding)).collect())
+            }
+            Stage::Credits(after) => Page::Focus(self.credits(account, after.clone()).await?),
+            Stage::Charges(cursor) => Page::Charges(self.charges(account, cursor.clone()).await?),
+            Stage::End => Page::Nothing,
+        };
+        Ok(Some(page))
+    }
+
+    async fn next_account(&self, accounts: &mut Accounts) -> Result<Option<Organization>> {
+        if let (true, Some(after)) = (accounts.waiting.is_empty(), &accounts.listed) {
+            let after = Some(after.clone()).filter(|after| !after.is_empty());
+            let page = PageRequest { limit: Some(ACCOUNTS_AT_ONCE), after, order: Order::Ascending };
+            let page = self.store.read(page, |page, tx| Box::pin(organization::list(tx, None, page))).await?;
+            accounts.listed = page.items.last().filter(|_| page.has_more).map(|last| last.id.to_string());
+            accounts.waiting.extend(page.items);
+        }
+        Ok(accounts.waiting.pop_front())
+    }
+
+    async fn open_account_export(&self, tx: &mut Tx, of: &Organization, period: PeriodKey, wants_charges: bool) -> Result<Account> {
+        let calendar = BillingCalendar::new(&of.time_zone)?;
+        let stored = invoice::find_of_period(tx, &of.id, period).await?;
+        let issued = stored.map(|stored| stored.invoice).filter(|invoice| invoice.state != InvoiceState::Draft);
+        let (account, number, rounding) = match issued {
+            Some(invoice) => {
+                let content = &invoice.content;
+                let (charged, committed) = (content.charged()?, content.committed()?);
+                let rounding = Rounding::Issued { charged, committed, total: content.total };
+                (invoice.content.account, invoice.number, rounding)
+            }
+            None => {
+                let rounding = match of.class {
+                    OrganizationClass::External | OrganizationClass::Partner => {
+                        Rounding::Open { carry_before: billing::carry_before(tx, &of.id, period).await? }
+                    }
+                    OrganizationClass::Internal | OrganizationClass::Supplier => Rounding::Never,
+                };
+                let account = InvoiceAccount {
+                    organization: of.id.clone(),
+                    name: of.name.clone(),
+                    currency: of.currency,
+                    zone: of.time_zone.clone(),
+                };
+                (account, None, rounding)
+            }
+        };
+        let statement =
+            Statement { account, seller: self.settings.seller.clone(), period: calendar.period(period)?, invoice: number };
+        let stage = if wants_charges { Stage::Charges(ChargeCursor::default()) } else { Stage::Hours(HourCursor::default()) };
+        Ok(Account { statement, calendar, stage, sum: Nanos::ZERO, has_rows: false, rounding })
+    }
+
+    /// The next hours of the month, which moves the account on.
+    async fn hours(&self, account: &mut Account, cursor: HourCursor) -> Result<Vec<FocusRow>> {
+        let (rows, cursor) = self
+            .store
+            .read((self, &*account, cursor), |(cloud, account, cursor), tx| {
+                Box::pin(async move {
+                    let mut cursor = cursor.clone();
+                    let of = (&account.statement.account.organization, account.statement.period.key);
+                    let hours = export::list_hours(tx, of, &mut cursor, ROWS_AT_ONCE).await?;
+                    let (mut names, mut rows) = (BTreeMap::new(), Vec::with_capacity(hours.len()));
+                    for HourOfMonth { period, hour } in hours {
+                        let name = match names.get(&hour.project) {
+                            Some(known) => String::clone(known),
+                            None => {
+                                let found = project::get(tx, &Scope::Operator, &hour.project).await?;
+                                names.insert(found.id, found.name.clone());
+                                found.name
+                            }
+                        };
+                        let version = cloud.price_version(tx, &hour.price_version).await?;
+                        let month = account.calendar.period(period)?;
+                        rows.push(account.statement.usage(hour, &month, (&name, &version))?);
+                    }
+                    Ok((rows, cursor))
+                })
+            })
+            .await?;
+        account.sum = Nanos::checked_sum([account.sum].into_iter().chain(rows.iter().map(|row| row.billed)))?;
+        account.has_rows |= !rows.is_empty();
+        account.stage = if cursor.is_end { Stage::Rounding } else { Stage::Hours(cursor) };
+        Ok(rows)
+    }
+
+    /// The next charges of the month, which moves the account on.
+    async fn charges(&self, account: &mut Account, cursor: ChargeCursor) -> Result<Vec<Charge>> {
+        let (charges, cursor) = self
+            .store
+            .read((&account.statement, cursor), |(statement, cursor), tx| {
+                Box::pin(async move {
+                    let mut cursor = cursor.clone();
+                    let of = (&statement.account.organization, statement.period.key);
+                    let charges = export::list_charges(tx, of, &mut cursor, ROWS_AT_ONCE).await?;
+                    Ok((charges, cursor))
+                })
+            })
+            .await?;
+        account.stage = if cursor.is_end { Stage::End } else { Stage::Charges(cursor) };
+        Ok(charges)
+    }
+
+    /// The next credit notes of the month, which moves the account on.
+    async fn credits(&self, account: &mut Account, after: Option<CreditNoteId>) -> Result<Vec<FocusRow>> {
+        let (organization, month) = (account.statement.account.organization.clone(), account.statement.period.interval);
+        let most = i64::try_from(ROWS_AT_ONCE).unwrap_or(i64::MAX);
+        let notes = self
+            .store
+            .read((organization, after), |(organization, after), tx| {
+                Box::pin(export::list_credited(tx, (organization, month), after.as_ref(), most))
+            })
+            .await?;
+        let is_end = notes.len() < ROWS_AT_ONCE;
+        account.stage = match notes.last() {
+            Some((last, _)) if !is_end => Stage::Credits(Some(last.clone())),
+            Some(_) | None => Stage::End,
+        };
+        notes.iter().map(|(_, note)| account.statement.credit(note)).collect()
+    }
+}
+
+fn no_organization(id: &OrganizationId) -> Error {
+    Error::new(ErrorCode::NotFound, format!("there is no organization '{id}'"))
+}
+
+impl Account {
+    /// What the month's invoice asks for beyond its exact lines: by contract, and by rounding.
+    fn rounding(&self) -> Result<(Nanos, Nanos)> {
+        match self.rounding {
+            Rounding::Issued { charged, committed, total } if charged == self.sum => {
+                Ok((committed, total.checked_sub(charged)?.checked_sub(committed)?))
+            }
+            Rounding::Issued { charged, .. } => Err(Error::new(
+                ErrorCode::LedgerMismatch,
+                format!("the rows of an export add up to {}, and the lines of its invoice to {charged}", self.sum),
+            )),
+            Rounding::Open { carry_before } if self.has_rows => {
+                let minor_unit = self.statement.account.currency.minor_unit().get();
+                let total = self.sum.checked_sub(carry_before)?.round_half_even(minor_unit)?;
+                Ok((Nanos::ZERO, total.checked_sub(self.sum)?))
+            }
+            Rounding::Open { .. } | Rounding::Never => Ok((Nanos::ZERO, Nanos::ZERO)),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Cost and usage as FinOps programs read it: the FinOps Open Cost and Usage Specification, versions 1.2 and 1.4.
+//!
+//! A row is an hour of one line: a project's use of one thing at one price, and for device time of one job. What a file
+//! says of an issued invoice adds up to it: what a contract adds and rounding are rows of their own. A credit note is a row of the month in which it
+//! was issued, under its own number. So the rows of each number add up to the document of that number.
+//!
+//! `BilledCost` and `EffectiveCost` are what was charged. `ListCost` and `ContractedCost` are the quantity at one price,
+//! the dearest of a price with tiers: what tiers saved is the difference. Nobody has prices of their own yet, so both are
+//! the same.
+//!
+//! Deliberately absent: taxes, which nothing is charged for yet; the columns of commitments, which are for discounts; columns for virtual currencies.
+
+use serde_json::{Value, json};
+use sublet_core::admission::PriceVersion;
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::ProjectId;
+use sublet_core::{DurationMs, Nanos, Timestamp};
+
+use crate::canonical::canonical_json;
+use crate::document::DocumentNumber;
+use crate::invoice::InvoiceAccount;
+use crate::period::{Interval, Period};
+use crate::price_book::{BandPrice, PriceListVersion};
+use crate::price_model::PriceModel;
+use crate::sku::{PricingUnit, Quantity, SkuName};
+use crate::table::Decimal;
+use crate::time_of_use::BandName;
+
+/// How long the use in one row lasts at most.
+pub const ROW_LENGTH: DurationMs = DurationMs::from_hours(1);
+/// Who sells, if nothing else is said.
+pub const DEFAULT_SELLER: &str = "Sublet";
+
+/// A version of the specification.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum FocusVersion {
+    #[default]
+    V1_2,
+    V1_4,
+}
+
+impl FocusVersion {
+    pub const ALL: [Self; 2] = [Self::V1_2, Self::V1_4];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_4 => "1.4",
+        }
+    }
+}
+
+impl std::str::FromStr for FocusVersion {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(20).collect();
+            Error::new(ErrorCode::InvalidRequest, format!("there is no export in FOCUS version '{shown}'"))
+                .param("version")
+                .alternative("ask for version 1.2 or 1.4")
+        })
+    }
+}
+
+/// What was charged for one line in one hour.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargedHour {
+    pub project: ProjectId,
+    pub sku: SkuName,
+    pub price_version: PriceVersion,
+    pub band: Option<BandName>,
+    /// The job or lease that used device time.
+    pub resource: Option<String>,
+    /// Begins a whole hour in UTC.
+    pub starts_at: Timestamp,
+    pub quantity: Quantity,
+    pub amount: Nanos,
+    pub charges: i64,
+}
+
+/// What was taken back of an invoice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Credited {
+    pub number: DocumentNumber,
+    pub invoice: DocumentNumber,
+    pub amount: Nanos,
+    pub reason: String,
+    pub issued_at: Timestamp,
+}
+
+/// What a row is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Category {
+    Usage,
+    Credit,
+    Adjustment,
+}
+
+/// The part of a row that is about something with a price.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Priced {
+    pub project: ProjectId,
+    pub project_name: String,
+    pub sku: SkuName,
+    /// Names the price list, the thing and the band, and so one price.
+    pub price_id: String,
+    pub price_details: String,
+    pub unit_price: Decimal,
+    pub pricing_quantity: Decimal,
+    pub consumed_quantity: Decimal,
+    pub resource: Option<String>,
+    pub price_version: PriceVersion,
+    pub band: Option<BandName>,
+    pub charges: i64,
+}
+
+/// One row of either version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FocusRow {
+    pub account: InvoiceAccount,
+    pub seller: String,
+    pub billing: Interval,
+    pub category: Category,
+    pub is_correction: bool,
+    pub description: String,
+    pub charged: Interval,
+    pub billed: Nanos,
+    pub list: Decimal,
+    /// The document that it is in, once that is issued.
+    pub document: Option<DocumentNumber>,
+    /// The invoice that a credit note is for.
+    pub credited_invoice: Option<DocumentNumber>,
+    /// The month of the use, where that was closed before it was known.
+    pub late_of: Option<String>,
+    pub priced: Option<Priced>,
+}
+
+/// Whose rows are made, and of what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statement {
+    pub account: InvoiceAccount,
+    pub seller: String,
+    pub period: Period,
+    /// The number of the month's invoice, once that is issued.
+    pub invoice: Option<DocumentNumber>,
+}
+
+impl Statement {
+    /// A row of use. `used` is the month of the use: an earlier one for what came late.
+    pub fn usage(&self, hour: ChargedHour, used: &Period, (project_name, version): (&str, &PriceListVersion)) -> Result<FocusRow> {
+        let price = version.get(&hour.sku)?.price_in(hour.band.as_ref())?;
+        let (list_price, per) = list_price(price.model, price.unit);
+        let base = price.unit.base_units();
+        let is_late = used.key < self.period.key;
+        let band = hour.band.as_ref().map_or_else(String::new, |band| format!(" ({band})"));
+        let description = format!("{}{band} at {}", hour.sku, price.text(self.account.currency));
+        let quantity = hour.quantity.get();
+        Ok(FocusRow {
+            is_correction: is_late,
+            description,
+            charged: within(hour.starts_at, used.interval),
+            billed: hour.amount,
+            list: Decimal::cost(list_price, quantity, per)?,
+            late_of: is_late.then(|| used.key.to_string()),
+            priced: Some(Priced {
+                project: hour.project,
+                project_name: project_name.to_owned(),
+                price_id: price_id(&hour.price_version, &hour.sku, hour.band.as_ref()),
+                price_details: details(&hour.sku, price)?,
+                unit_price: Decimal::cost(list_price, base, per)?,
+                pricing_quantity: Decimal::ratio(quantity, base)?,
+                consumed_quantity: Decimal::ratio(quantity, consumed_base(price.unit))?,
+                sku: hour.sku,
+                resource: hour.resource,
+                price_version: hour.price_version,
+                band: hour.band,
+                charges: hour.charges,
+            }),
+            ..self.row(Category::Usage)
+        })
+    }
+
+    /// What the contract adds to the invoice; nothing where it adds nothing.
+    pub fn commitment(&self, amount: Nanos) -> Option<FocusRow> {
+        let row = FocusRow {
+            description: "commitment settled by contract: what was missing, used up of it later, and fees".to_owned(),
+            billed: amount,
+            list: amount.into(),
+            ..self.row(Category::Adjustment)
+        };
+        (!amount.is_zero()).then_some(row)
+    }
+
+    /// What rounding the invoice to whole minor units adds; nothing where it adds nothing.
+    pub fn rounding(&self, amount: Nanos) -> Option<FocusRow> {
+        let row = FocusRow {
+            description: "rounding of the invoice to whole minor units, with what was carried over".to_owned(),
+            billed: amount,
+            list: amount.into(),
+            ..self.row(Category::Adjustment)
+        };
+        (!amount.is_zero()).then_some(row)
+    }
+
+    /// A credit note of this month.
+    pub fn credit(&self, note: &Credited) -> Result<FocusRow> {
+        let amount = note.amount.checked_neg()?;
+        let hour = ROW_LENGTH.millis() * 1_000;
+        let starts_at = Timestamp::from_micros(note.issued_at.micros().div_euclid(hour) * hour);
+        Ok(FocusRow {
+            is_correction: true,
+            description: format!("credit note {} for {}: {}", note.number, note.invoice, note.reason),
+            charged: within(starts_at, self.period.interval),
+            billed: amount,
+            list: amount.into(),
+            document: Some(note.number),
+            credited_invoice: Some(note.invoice),
+            ..self.row(Category::Credit)
+        })
+    }
+
+    fn row(&self, category: Category) -> FocusRow {
+        FocusRow {
+            account: self.account.clone(),
+            seller: self.seller.clone(),
+            billing: self.period.interval,
+            category,
+            is_correction: false,
+            description: String::new(),
+            charged: self.period.interval,
+            billed: Nanos::ZERO,
+            list: Decimal::default(),
+            document: self.invoice,
+            credited_invoice: None,
+            late_of: None,
+            priced: None,
+        }
+    }
+}
+
+/// The hour from an instant on, as far as it is in a month: months begin at half hours where clocks do.
+fn within(starts_at: Timestamp, month: Interval) -> Interval {
+    let ends_at = starts_at.plus(ROW_LENGTH).min(month.ends_at);
+    Interval { starts_at: starts_at.max(month.starts_at), ends_at }
+}
+
+/// The one price that a price's use is listed at, for so many base units: the dearest of its tiers.
+fn list_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
+    match model {
+        PriceModel::PerUnit { price } => (*price, unit.base_units()),
+        PriceModel::Graduated { tiers } | PriceModel::Volume { tiers } => {
+            (tiers.iter().map(|tier| tier.price).max().unwrap_or(Nanos::ZERO), unit.base_units())
+        }
+        PriceModel::Package { size, price } => (*price, size.get().max(1)),
+        PriceModel::Minimum { of, .. } => list_price(of, unit),
+    }
+}
+
+/// Base units in one [`consumed_unit`].
+const fn consumed_base(unit: PricingUnit) -> i64 {
+    match unit {
+        PricingUnit::MillionTokens => 1,
+        PricingUnit::DeviceHour => 1_000,
+    }
+}
+
+/// What is metered, in the specification's way to write units.
+pub const fn consumed_unit(unit: PricingUnit) -> &'static str {
+    match unit {
+        PricingUnit::MillionTokens => "Tokens",
+        PricingUnit::DeviceHour => "Device-Seconds",
+    }
+}
+
+/// What a price is for, in the specification's way to write units.
+pub const fn pricing_unit(unit: PricingUnit) -> &'static str {
+    match unit {
+        PricingUnit::MillionTokens => "1000000 Tokens",
+        PricingUnit::DeviceHour => "Device-Hours",
+    }
+}
+
+fn price_id(version: &PriceVersion, sku: &SkuName, band: Option<&BandName>) -> String {
+    let band = band.map_or_else(String::new, |band| format!("#{band}"));
+    format!("{}/{sku}{band}", version.0)
+}
+
+/// What sets a thing apart, as the specification's list of pairs. Names of our own begin with `x_`.
+fn details(sku: &SkuName, price: BandPrice<'_>) -> Result<String> {
+    let model = match price.model {
+        PriceModel::PerUnit { .. } => "per_unit",
+        PriceModel::Graduated { .. } => "graduated",
+        PriceModel::Volume { .. } => "volume",
+        PriceModel::Package { .. } => "package",
+        PriceModel::Minimum { .. } => "minimum",
+    };
+    let pairs: Value = match sku {
+        SkuName::Tokens { tier, kind, model: name } => json!({
+            "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(), "x_TokenKind": kind.as_str(),
+        }),
+        SkuName::Device { notice, device } => json!({
+            "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,
+        }),
+    };
+    canonical_json(&pairs)
+}
+
+#[cfg(test)]
+#[path = "focus_tests.rs"]
+mod tests;

@@ -1,0 +1,318 @@
+"""Has other people's programs judge the files that Sublet exports for finance and FinOps.
+
+Usage: exports.py. Reads the environment that every suite has, of a cloud with a test clock; SUBLET_BINARY is the
+program, and SUBLET_OUT a folder to write into. FOCUS 1.2 is judged by focus-validator, 1.4 by focus-data-toolkit, Parquet
+is read by pyarrow, and sums are made with Python's decimals. Each judge has to refuse a file that was made wrong.
+"""
+
+import csv
+import decimal
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import focus_validator
+import pyarrow
+import pyarrow.parquet
+
+ROOT = os.environ["SUBLET_API_BASE"].removesuffix("/v1")
+PROJECT, ADMIN, OPERATOR = (os.environ[f"SUBLET_{plane}_KEY"] for plane in ("PROJECT", "ADMIN", "OPERATOR"))
+MODEL, BINARY, OUT = os.environ["SUBLET_MODEL"], os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
+PROGRAMS = pathlib.Path(sys.executable).parent
+MONTHS, CALLS, WAIT_MAX = 2, 5, 30
+
+# Rules of focus-validator 2.2.1 of which a file keeps one at most: it takes "null where there is no invoice" and "not null
+# where there is one" for "always".
+IMPOSSIBLE = {"InvoiceId-C-000-O", "InvoiceId-C-003-C", "InvoiceId-C-004-C", "InvoiceId-C-005-C"}
+# Conditions of the specification that hold for Sublet.
+SUPPORTS = ["SupportsUnitPricing", "SupportsMultiplePricingCategories"]
+CRITERIA = [
+    "ACCOUNT_NAMING_SUPPORTED", "MULTIPLE_BILLING_ACCOUNT_TYPES_SUPPORTED", "MULTIPLE_PRICING_CATEGORIES_SUPPORTED",
+    "MULTIPLE_SUB_ACCOUNT_TYPES_SUPPORTED", "NEGOTIATED_PRICING_SUPPORTED", "PUBLIC_PRICE_LIST_SUPPORTED",
+    "UNIT_PRICING_SUPPORTED", "USAGE_MEASUREMENT_SUPPORTED", "SUB_ACCOUNT_SUPPORTED", "TAGGING_SUPPORTED",
+    "BILLING_BASED_ON_PROVISIONED_RESOURCES_SUPPORTED", "RESOURCE_TYPE_ASSIGNMENT_SUPPORTED",
+]
+
+decimal.getcontext().prec = 60
+
+
+def ask(method, path, key, body=None):
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(ROOT + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read(), answer.headers
+
+
+def see(path, key):
+    return json.loads(ask("GET", path, key)[0])
+
+
+def chat(words):
+    body = {"model": MODEL, "max_tokens": words, "messages": [{"role": "user", "content": "Count."}]}
+    return ask("POST", "/v1/chat/completions", PROJECT, body)[1]["x-request-id"]
+
+
+def eventually(what, probe):
+    end = time.monotonic() + WAIT_MAX
+    while not (found := probe()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.05)
+    return found
+
+
+def charged(filter):
+    return see(f"/v1/organization/billing/charges?{filter}", ADMIN)["data"]
+
+
+def use(calls):
+    mine = [chat(1 + call) for call in range(calls)]
+    eventually("the charges", lambda: all(charged(f"request={request}") for request in mine))
+
+
+def now():
+    return see("/operator/v1/clock", OPERATOR)["now"][:7]
+
+
+def make_dear():
+    """Tokens cost so much that a few of them come to more than a cent."""
+    newest = see("/operator/v1/price_lists?limit=1", OPERATOR)["data"][0]
+    prices = newest["prices"]
+    for price in prices:
+        if price["meter"] != "device_milliseconds":
+            price["amount"] = str(decimal.Decimal(price["amount"]) * 12_345)
+    ask("POST", "/operator/v1/price_lists", OPERATOR, {"name": newest["name"], "currency": newest["currency"], "prices": prices})
+
+
+def run_job():
+    """Uses a device for a moment, and gives it back."""
+    quote = json.loads(ask("POST", "/v1/quotes", PROJECT, {"sku": "cpu"})[0])
+    lease = json.loads(ask("POST", "/v1/leases", PROJECT, {"quote": quote["id"]})[0])
+    job = json.loads(ask("POST", "/v1/jobs", PROJECT, {"lease": lease["id"], "command": ["true"]})[0])
+    eventually("the job's charge", lambda: charged(f"job={job['id']}"))
+    eventually("the end of the lease", lambda: see(f"/v1/leases/{lease['id']}", PROJECT)["status"] not in ("active", "pending", "ending"))
+    return job["id"]
+
+
+def live_through_months():
+    """Uses the cloud for some months, and a little of the next. The months' names."""
+    make_dear()
+    months = []
+    for _ in range(MONTHS):
+        use(CALLS)
+        run_job()
+        months.append(now())
+        year, month = (int(part) for part in now().split("-"))
+        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        ask("PUT", "/operator/v1/clock", OPERATOR, {"now": f"{year}-{month:02}-02T12:00:00Z"})
+    use(2)
+    return months
+
+
+def invoices():
+    data = see("/v1/organization/billing/invoices?limit=100", ADMIN)["data"]
+    return {invoice["number"]: invoice for invoice in data if invoice["number"]}
+
+
+def export(month, form="csv", version="1.2", dataset="focus"):
+    """A file, got with the program as a customer would."""
+    path = OUT / f"{dataset}-{version}-{month}.{form}"
+    arguments = ["billing", "export", dataset, "--period", month, "--format", form, "--output", path]
+    arguments += ["--version", version] if dataset == "focus" else []
+    done = subprocess.run([BINARY, "--url", ROOT, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def total(found, column="BilledCost"):
+    return sum((decimal.Decimal(row[column]) for row in found), decimal.Decimal(0))
+
+
+def check_sums(months):
+    known = invoices()
+    assert len(known) == MONTHS, known
+    for month in months:
+        for version in ("1.2", "1.4"):
+            found = rows(export(month, version=version))
+            assert not [row for row in found if row["InvoiceId"] == ""], "a row of an issued month has no number"
+            for number in {row["InvoiceId"] for row in found}:
+                mine = [row for row in found if row["InvoiceId"] == number]
+                assert total(mine) == decimal.Decimal(known[number]["total"]["amount"]), number
+        usage = [row for row in found if row["ChargeCategory"] == "Usage"]
+        charges = rows(export(month, dataset="charges"))
+        assert len(charges) == sum(int(row["x_ChargeCount"]) for row in usage) > len(usage) > 0
+        assert total(charges, "amount") == total(usage)
+        for row in usage:
+            product = decimal.Decimal(row["ListUnitPrice"]) * decimal.Decimal(row["PricingQuantity"])
+            assert abs(product - decimal.Decimal(row["ListCost"])) < decimal.Decimal("1e-12"), row
+    # The month that runs has no number, and nothing of an earlier one.
+    running = rows(export(now()))
+    assert running and not [row for row in running if row["InvoiceId"]]
+    everybody = list(csv.DictReader(io.StringIO(ask("GET", f"/operator/v1/billing/export?period={months[0]}", OPERATOR)[0].decode())))
+    assert [row for row in everybody if row["InvoiceId"]] == rows(export(months[0]))
+
+
+def check_credit(months):
+    number, invoice = next(iter(sorted(invoices().items(), reverse=True)))
+    amount = invoice["total"]["amount"]
+    if decimal.Decimal(amount) == 0:
+        raise AssertionError("nothing was invoiced that could be taken back")
+    body = {"amount": {"amount": amount, "currency": invoice["total"]["currency"]}, "kind": "paid", "reason": "slow, \"very\" slow"}
+    note = json.loads(ask("POST", f"/operator/v1/invoices/{invoice['id']}/credit_notes", OPERATOR, body)[0])
+    credits = [row for row in rows(export(now())) if row["ChargeCategory"] == "Credit"]
+    said = [(row["InvoiceId"], row["BilledCost"], row["ChargeClass"], row["x_CreditedInvoiceId"]) for row in credits]
+    assert [(said[0][0], decimal.Decimal(said[0][1]), *said[0][2:])] == [(note["number"], -decimal.Decimal(amount), "Correction", number)], said
+    assert len(said) == 1 and body["reason"] in credits[0]["ChargeDescription"]
+
+
+def as_text(value):
+    if value is None:
+        return ""
+    if isinstance(value, decimal.Decimal):
+        text = format(value, "f").rstrip("0")
+        return text + "0" if text.endswith(".") else text
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if hasattr(value, "strftime") else str(value)
+
+
+def check_parquet(months):
+    for version, dataset in (("1.2", "focus"), ("1.4", "focus"), ("1.2", "charges")):
+        for month in [*months, now()]:
+            path = export(month, "parquet", version, dataset)
+            table = pyarrow.parquet.read_table(path)
+            found = [{name: as_text(value) for name, value in row.items()} for row in table.to_pylist()]
+            assert found == rows(export(month, "csv", version, dataset)), "Parquet and CSV differ"
+            if dataset == "focus":
+                kinds = {name: str(table.schema.field(name).type) for name in ("BilledCost", "ChargePeriodStart", "Tags")}
+                expected = {"BilledCost": "decimal128(38, 15)", "ChargePeriodStart": "timestamp[us, tz=UTC]", "Tags": "string"}
+                assert kinds == expected, kinds
+                assert not table.schema.field("BilledCost").nullable and table.schema.field("InvoiceId").nullable
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    wrong = OUT / "wrong.parquet"
+    wrong.write_bytes(content[:-20] + content[-8:])
+    try:
+        pyarrow.parquet.read_table(wrong)
+    except (pyarrow.ArrowException, OSError):
+        return
+    raise AssertionError("pyarrow reads anything")
+
+
+def changed(path, name, change):
+    """A copy with a change of every row."""
+    found = rows(path)
+    for row in found:
+        change(row)
+    wrong = OUT / name
+    with wrong.open("w", newline="") as file:
+        writer = csv.DictWriter(file, found[0].keys() if found[0] else [])
+        writer.writeheader()
+        writer.writerows(found)
+    return wrong
+
+
+def validator_says(path):
+    """The rules of FOCUS 1.2 that a file breaks, and how many it keeps. Its exit status says nothing."""
+    home = pathlib.Path(focus_validator.__file__).parent.parent
+    command = [PROGRAMS / "focus-validator", "--data-file", path, "--validate-version", "1.2", "--block-download"]
+    command += ["--applicability-criteria", ",".join(CRITERIA)]
+    done = subprocess.run(list(map(str, command)), cwd=home, capture_output=True, text=True, timeout=300)
+    said = re.findall(r"^\S+ ([A-Za-z]+-[A-Z]+-\d+-[A-Z]): (PASS|FAIL)", done.stdout, re.MULTILINE)
+    assert said, done.stdout[-2000:] + done.stderr[-2000:]
+    return {rule for rule, verdict in said if verdict == "FAIL"}, sum(verdict == "PASS" for _, verdict in said)
+
+
+def check_1_2(months):
+    for month in [months[0], now()]:
+        path = export(month)
+        broken, kept = validator_says(path)
+        assert not broken - IMPOSSIBLE, broken - IMPOSSIBLE
+        assert kept > 250, f"only {kept} rules were looked at"
+    for name, change, rule in [
+        ("no-cost", lambda row: row.update(BilledCost=""), "BilledCost-C-003-M"),
+        ("other-category", lambda row: row.update(ChargeCategory="Gift"), "ChargeCategory-C-003-M"),
+        ("no-provider", lambda row: row.pop("ProviderName"), "ProviderName-C-000-M"),
+    ]:
+        broken, _ = validator_says(changed(path, f"{name}.csv", change))
+        assert [found for found in broken if found.startswith(rule.split("-")[0])], f"focus-validator does not see {name}: {broken}"
+
+
+def toolkit_says(path):
+    command = [PROGRAMS / "focus-toolkit", "validate", path, "--dataset", "cost-and-usage"]
+    for condition in SUPPORTS:
+        command += ["--supports", condition]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+def check_1_4(months):
+    for month in [*months, now()]:
+        for form in ("csv", "parquet"):
+            path = export(month, form, "1.4")
+            status, said = toolkit_says(path)
+            assert status == 0, said[-2000:]
+    path = export(months[0], "csv", "1.4")
+    for name, change in [
+        ("no-seller", lambda row: row.pop("ServiceProviderName")),
+        ("other-product", lambda row: row.update(ListCost="1000.0")),
+        ("local-time", lambda row: row.update(ChargePeriodStart="2026-11-01T00:00:00")),
+        ("own-column", lambda row: row.update(Discount="1")),
+    ]:
+        status, said = toolkit_says(changed(path, f"{name}.csv", change))
+        assert status != 0, f"focus-data-toolkit accepts {name}: {said[-500:]}"
+
+
+def check_refusals():
+    for query, says in [
+        ("dataset=focus&version=1.3", "1.2 or 1.4"),
+        ("format=xlsx", "csv or parquet"),
+        ("dataset=invoices", "focus or charges"),
+        ("period=2026-13", "like 2026-03"),
+        ("period=2199-01", "the newest month is"),
+        ("dataset=charges&version=1.2", "has no version"),
+    ]:
+        try:
+            ask("GET", f"/v1/organization/billing/export?{query}", ADMIN)
+        except urllib.error.HTTPError as refused:
+            text = refused.read().decode()
+            assert refused.code == 400 and says in text, (query, refused.code, text)
+        else:
+            raise AssertionError(f"{query} was accepted")
+
+
+def main():
+    months = live_through_months()
+    checks = [
+        ("rows add up to invoices and charges to the last digit", lambda: check_sums(months)),
+        ("a credit note is a row of its own number", lambda: check_credit(months)),
+        ("pyarrow reads from Parquet what CSV says", lambda: check_parquet(months)),
+        ("focus-validator accepts FOCUS 1.2, and nothing else", lambda: check_1_2(months)),
+        ("focus-data-toolkit accepts FOCUS 1.4, and nothing else", lambda: check_1_4(months)),
+        ("what cannot be exported is refused with what would work", check_refusals),
+    ]
+    failed = 0
+    for name, run in checks:
+        try:
+            run()
+        except Exception as problem:  # Whatever a judge says, the next one is heard.
+            failed += 1
+            print(f"FAIL {name}: {type(problem).__name__}: {problem}")
+        else:
+            print(f"ok {name}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
