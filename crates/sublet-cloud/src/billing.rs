@@ -230,25 +230,40 @@ impl Cloud {
         report: &mut ClosingReport,
     ) -> Result<()> {
         loop {
-            // Nothing is added to a closed month any more, so it is read without keeping others from writing.
-            let content = self
+            let found = self
                 .store
-                .read((self, organization), |(cloud, id), tx| {
+                .read(organization, |id, tx| {
                     Box::pin(async move {
                         let Some(period) = billing::find_unbilled(tx, id).await? else { return Ok(None) };
                         let account = organization::get(tx, &Scope::Operator, id).await?;
                         let period = BillingCalendar::new(&account.time_zone)?.period(period)?;
-                        cloud.invoice_content(tx, &account, period).await.map(Some)
+                        Ok(Some((account, period)))
                     })
                 })
                 .await?;
-            let Some(content) = content else { return Ok(()) };
+            let Some((account, period)) = found else { return Ok(()) };
+            // Nothing is added to a closed month any more, so it is read without keeping others from writing; added up
+            // and hashed at once, since both read all of it. Adding up ends by itself.
+            let adding_up = tokio::spawn(self.clone().closed_content(account, period));
+            let mut hashed = None;
+            if self.has_leaves((organization, period.key)).await? {
+                hashed = self.hash_leaves((organization, period.key), is_stopped).await?;
+            }
+            let content = adding_up.await.map_err(|error| Error::internal(format!("a month was not added up: {error}")))??;
             if content.is_empty()? {
                 self.store.write((self, content), |(cloud, content), tx| Box::pin(cloud.note_unused(tx, content))).await?;
                 continue;
             }
-            let hashed = self.hash_leaves((organization, content.period.key), is_stopped).await?;
-            let Some(leaves) = hashed else { return Ok(()) };
+            if is_stopped() {
+                return Ok(());
+            }
+            let leaves = match hashed {
+                Some(leaves) => leaves,
+                None => match self.hash_leaves((organization, period.key), is_stopped).await? {
+                    Some(leaves) => leaves,
+                    None => return Ok(()),
+                },
+            };
             let issue = (self, content, leaves);
             let issued = self
                 .store
@@ -256,6 +271,13 @@ impl Cloud {
                 .await?;
             report.issued += u64::from(issued);
         }
+    }
+
+    /// What the invoice of a closed month says.
+    async fn closed_content(self, account: Organization, period: Period) -> Result<InvoiceContent> {
+        self.store
+            .read((&self, account, period), |(cloud, account, period), tx| Box::pin(cloud.invoice_content(tx, account, *period)))
+            .await
     }
 
     /// Notes that a closed month needs no invoice.

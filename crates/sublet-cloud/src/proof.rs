@@ -23,7 +23,7 @@ use sublet_proof::note::LogKey;
 use sublet_proof::receipt::Receipt;
 use sublet_proof::seal::{Issued, LogProof, Seal, SealedLeaves};
 use sublet_store::invoice::StoredInvoice;
-use sublet_store::seal::{LeafBlock, LeafCursor, StoredSeal};
+use sublet_store::seal::{LeafBlock, LeafCursor, LeafText, StoredSeal};
 use sublet_store::{Page, PageRequest, Tx, charge, invoice, log, organization, seal, setting};
 
 use crate::{Action, Actor, Cloud, contract};
@@ -109,6 +109,15 @@ impl Cloud {
         secret
     }
 
+    /// Whether a closed month has any leaves.
+    pub(crate) async fn has_leaves(&self, (organization, period): (&OrganizationId, PeriodKey)) -> Result<bool> {
+        // Their salts matter to nobody.
+        let secret = SaltSecret::new([0; SALT_SECRET_BYTES]);
+        let cursor = BundleCursor { organization: organization.clone(), period, secret, at: LeafCursor::default() };
+        let read = self.store.read(&cursor, |cursor, tx| Box::pin(read_leaves(tx, cursor, cursor.at.clone(), 1))).await?;
+        Ok(!read.0.is_empty())
+    }
+
     /// Reads and hashes the leaves of a closed month; `None` if it was told to stop meanwhile.
     pub(crate) async fn hash_leaves(
         &self,
@@ -120,35 +129,35 @@ impl Cloud {
         let secret = self.store.write((of, fresh), |(of, fresh), tx| Box::pin(seal::open(tx, *of, fresh))).await?;
         let mut cursor =
             BundleCursor { organization: organization.clone(), period, secret: secret.clone(), at: LeafCursor::default() };
-        let (mut tree, mut sum, mut blocks) = (Frontier::default(), Nanos::ZERO, Vec::new());
-        loop {
+        let mut hashing = Hashing::default();
+        let mut page = self.leaf_texts(&mut cursor).await?;
+        while !page.is_empty() {
             if is_stopped() {
                 return Ok(None);
             }
-            let page = self.leaves(&mut cursor).await?;
-            if page.is_empty() {
-                break;
-            }
-            for leaf in page {
-                let mut full = None;
-                tree.push(leaf.hash, |node, hash| full = full.or((node.level == BLOCK_LEVEL).then_some((node.place, hash))))?;
-                sum = sum.checked_add(leaf.amount)?;
-                if let Some((place, hash)) = full {
-                    let place = i64::try_from(place).map_err(|_| Error::internal("a month has too many charges"))?;
-                    blocks.push(LeafBlock { place, hash, last: leaf.cursor });
-                }
-            }
-            if blocks.len() >= BLOCKS_AT_ONCE {
-                self.store.write((of, &blocks), |(of, blocks), tx| Box::pin(seal::put_blocks(tx, *of, blocks))).await?;
-                blocks.clear();
+            // Reading and hashing take equally long, and one goes on while the other does. A page ends by itself.
+            let running = tokio::task::spawn_blocking(move || hashing.take(page));
+            let next = self.leaf_texts(&mut cursor).await;
+            let hashed = running.await.map_err(|error| Error::internal(format!("leaves were not hashed: {error}")))?;
+            (hashing, page) = (hashed?, next?);
+            if hashing.blocks.len() >= BLOCKS_AT_ONCE {
+                let blocks = &hashing.blocks;
+                self.store.write((of, blocks), |(of, blocks), tx| Box::pin(seal::put_blocks(tx, *of, blocks))).await?;
+                hashing.blocks.clear();
             }
         }
+        let Hashing { tree, sum, blocks } = hashing;
         let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
         Ok(Some(HashedLeaves { secret, sealed, blocks }))
     }
 
-    /// The next leaves of an invoice.
+    /// The next leaves of an invoice, hashed.
     async fn leaves(&self, cursor: &mut BundleCursor) -> Result<Vec<ReadLeaf>> {
+        Ok(hashed(self.leaf_texts(cursor).await?))
+    }
+
+    /// The next leaves of an invoice.
+    async fn leaf_texts(&self, cursor: &mut BundleCursor) -> Result<Vec<LeafText>> {
         let (page, at) =
             self.store.read(&*cursor, |cursor, tx| Box::pin(read_leaves(tx, cursor, cursor.at.clone(), LEAVES_AT_ONCE))).await?;
         cursor.at = at;
@@ -252,7 +261,7 @@ impl Cloud {
         let page = self.leaves(cursor).await?;
         let mut lines = String::new();
         for leaf in &page {
-            lines.push_str(&leaf_line(&leaf.text));
+            lines.push_str(&leaf_line((leaf.hash, &leaf.leaf.text)));
             lines.push('\n');
         }
         Ok((!page.is_empty()).then_some(lines))
@@ -384,13 +393,13 @@ impl Leaves {
         let (leaves, _) = read_leaves(tx, &self.of, begin, i64::try_from(BLOCK_LEAVES).unwrap_or(i64::MAX)).await?;
         let first = u64::try_from(block).map_err(|_| Error::internal("an invoice has too many leaves"))? * BLOCK_LEAVES;
         let mut within = Frontier::default();
-        for leaf in leaves {
+        for leaf in hashed(leaves) {
             let index = first + within.size();
             let nodes = &mut self.nodes;
             within.push(leaf.hash, |node, hash| {
                 nodes.insert(Node { level: node.level, place: (first >> node.level) + node.place }, hash);
             })?;
-            self.read.insert(leaf.cursor.charge, (index, leaf.text));
+            self.read.insert(leaf.leaf.cursor.charge, (index, leaf.leaf.text));
         }
         Ok(())
     }
@@ -421,25 +430,45 @@ async fn find_seal(tx: &mut Tx, stored: &StoredInvoice) -> Result<StoredSeal> {
     Err(Error::new(ErrorCode::Conflict, message))
 }
 
-/// A leaf with what is needed of it.
+/// A leaf with its hash.
 struct ReadLeaf {
-    text: String,
     hash: Hash,
-    amount: Nanos,
-    cursor: LeafCursor,
+    leaf: LeafText,
+}
+
+fn hashed(leaves: Vec<LeafText>) -> Vec<ReadLeaf> {
+    leaves.into_iter().map(|leaf| ReadLeaf { hash: leaf_hash(&leaf.text), leaf }).collect()
+}
+
+/// The tree over the leaves that were read so far.
+#[derive(Default)]
+struct Hashing {
+    tree: Frontier,
+    sum: Nanos,
+    /// Those that are not kept yet.
+    blocks: Vec<LeafBlock>,
+}
+
+impl Hashing {
+    fn take(mut self, page: Vec<LeafText>) -> Result<Self> {
+        for ReadLeaf { hash, leaf } in hashed(page) {
+            let mut full = None;
+            self.tree.push(hash, |node, hash| full = full.or((node.level == BLOCK_LEVEL).then_some((node.place, hash))))?;
+            self.sum = self.sum.checked_add(leaf.amount)?;
+            if let Some((place, hash)) = full {
+                let place = i64::try_from(place).map_err(|_| Error::internal("a month has too many charges"))?;
+                self.blocks.push(LeafBlock { place, hash, last: leaf.cursor });
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Leaves from a cursor on, and where the next begin.
-async fn read_leaves(tx: &mut Tx, of: &BundleCursor, mut at: LeafCursor, limit: i64) -> Result<(Vec<ReadLeaf>, LeafCursor)> {
+async fn read_leaves(tx: &mut Tx, of: &BundleCursor, mut at: LeafCursor, limit: i64) -> Result<(Vec<LeafText>, LeafCursor)> {
     let salts = SaltKey::new(&of.secret);
     let leaves = seal::list_leaves(tx, (&of.organization, of.period), (&mut at, limit), &salts).await?;
-    let month = of.period.to_string();
-    let read = leaves.into_iter().map(|leaf| {
-        let text = leaf.text()?;
-        let cursor = LeafCursor { is_late: leaf.period != month, charge: leaf.charge.into_owned() };
-        Ok(ReadLeaf { hash: leaf_hash(&text), text, amount: leaf.amount, cursor })
-    });
-    Ok((read.collect::<Result<Vec<_>>>()?, at))
+    Ok((leaves, at))
 }
 
 async fn read_tile(tx: &mut Tx, tile: LogTile) -> Result<Option<Vec<u8>>> {

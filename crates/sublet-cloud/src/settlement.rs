@@ -283,12 +283,14 @@ impl Cloud {
         for (reference, settled) in budgets {
             budget::settle(tx, std::slice::from_ref(reference), settled).await?;
         }
+        let mut entries = Vec::with_capacity(captured.len());
         for ((organization, currency), (amount, count)) in captured {
             let memo = fold.memo(organization, count);
             let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo };
             let fact = Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount };
-            ledger::post(tx, &post(head, organization, &fact)?).await?;
+            entries.push(post(head, organization, &fact)?);
         }
+        ledger::post_all(tx, &entries).await?;
         self.post_purchases(tx, fold).await
     }
 

@@ -53,17 +53,47 @@ impl Nanos {
     }
 }
 
+/// Most characters of an amount: a sign, ten digits, a point and nine decimals.
+const NANOS_CHARS_MAX: usize = 21;
+
+/// The last decimal digit of a number, as its character.
+fn digit(number: u64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or(0)
+}
+
 /// A plain decimal without an exponent and without trailing zeros: `-0.0000005`, `12`, `3.14`.
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let magnitude = self.0.unsigned_abs();
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let (units, rest) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
-        if rest == 0 {
-            return write!(f, "{sign}{units}");
+        let (mut units, mut rest) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
+        // Backwards, and without formatting machinery: every leaf of an invoice has two amounts.
+        let mut text = [b'0'; NANOS_CHARS_MAX];
+        let mut start = text.len();
+        let mut put = |byte: u8| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let mut is_trailing = true;
+        for _ in 0..9 {
+            let digit = digit(rest);
+            rest /= 10;
+            is_trailing &= digit == b'0';
+            if !is_trailing {
+                put(digit);
+            }
         }
-        let digits = format!("{rest:09}");
-        write!(f, "{sign}{units}.{}", digits.trim_end_matches('0'))
+        if !is_trailing {
+            put(b'.');
+        }
+        put(digit(units));
+        while units >= 10 {
+            units /= 10;
+            put(digit(units));
+        }
+        if self.0 < 0 {
+            put(b'-');
+        }
+        f.write_str(std::str::from_utf8(&text[start..]).unwrap_or_default())
     }
 }
 
@@ -106,23 +136,32 @@ fn parse_decimal(text: &str) -> Option<i64> {
         return None;
     }
     let whole: i64 = whole.parse().ok()?;
-    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
+    let decimals: i64 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    // At most nine decimals, by the shape.
+    let fraction = (fraction.len()..9).fold(decimals, |scaled, _| scaled * 10);
     let magnitude = whole.checked_mul(NANOS_PER_UNIT)?.checked_add(fraction)?;
     Some(if negative { -magnitude } else { magnitude })
 }
 
+/// The quotient rounded towards negative infinity, and what is left: one division, since those of 128 bits are slow.
+const fn divide_floor(dividend: i128, divisor: i128) -> (i128, i128) {
+    let quotient = dividend / divisor;
+    // The product is at most the dividend, so none of these leaves the range.
+    let remainder = dividend - quotient * divisor;
+    if remainder < 0 { (quotient - 1, remainder + divisor) } else { (quotient, remainder) }
+}
+
 /// Divides, rounding the exact quotient half to even. `divisor` must be positive.
 pub const fn divide_half_even(dividend: i128, divisor: i128) -> i128 {
-    let quotient = dividend.div_euclid(divisor);
-    let remainder = dividend.rem_euclid(divisor);
+    let (quotient, remainder) = divide_floor(dividend, divisor);
     let twice = remainder.saturating_mul(2);
-    if twice > divisor || (twice == divisor && quotient.rem_euclid(2) == 1) { quotient + 1 } else { quotient }
+    if twice > divisor || (twice == divisor && quotient & 1 == 1) { quotient + 1 } else { quotient }
 }
 
 /// Divides, rounding towards positive infinity. `divisor` must be positive.
 pub const fn divide_ceil(dividend: i128, divisor: i128) -> i128 {
-    let quotient = dividend.div_euclid(divisor);
-    if dividend.rem_euclid(divisor) == 0 { quotient } else { quotient + 1 }
+    let (quotient, remainder) = divide_floor(dividend, divisor);
+    if remainder == 0 { quotient } else { quotient + 1 }
 }
 
 fn overflow() -> Error {

@@ -34,6 +34,7 @@ mod keys;
 mod limits;
 mod line;
 mod measured;
+pub mod measuring;
 pub mod metrics;
 mod models;
 mod offer;

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sublet_core::Nanos;
@@ -63,14 +63,30 @@ fn write_value(text: &mut String, value: &Value) {
 
 /// Amounts as decimal strings: `"0.15"`, never a JSON number.
 pub mod decimal {
-    use super::{Deserialize, Deserializer, Nanos, Serializer};
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+
+    use super::{Deserializer, Nanos, Serializer};
+
+    /// Reads the amount from where it stands, without a copy of its text.
+    struct Amount;
+
+    impl Visitor<'_> for Amount {
+        type Value = Nanos;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an amount as a decimal string")
+        }
+        fn visit_str<E: Error>(self, text: &str) -> std::result::Result<Nanos, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
 
     pub fn serialize<S: Serializer>(amount: &Nanos, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_str(amount)
     }
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Nanos, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Amount)
     }
 }
 

@@ -14,7 +14,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
@@ -81,9 +80,9 @@ impl BundleHeader {
     }
 }
 
-/// A leaf's line, without its end.
-pub fn leaf_line(text: &str) -> String {
-    format!("{} {text}", leaf_hash(text))
+/// A leaf's line, without its end. The hash is [`leaf_hash`] of the text.
+pub fn leaf_line((hash, text): (Hash, &str)) -> String {
+    format!("{hash} {text}")
 }
 
 /// Where in a bundle something is wrong.
@@ -183,14 +182,15 @@ impl Verifier {
     fn check_leaf(&mut self, line: &str) -> Result<(), String> {
         let (hash, text) = line.split_once(' ').ok_or("a leaf is its hash, a space, and its text")?;
         let found = leaf_hash(text);
-        if hash.parse::<Hash>().map_err(|error| error.to_string())? != found {
+        if !found.is_written(hash) {
             return Err(format!("its hash is {found} and not {hash}"));
         }
         let leaf: ChargeLeaf<'_> = serde_json::from_str(text).map_err(|error| format!("it cannot be read: {error}"))?;
         self.name.clear();
-        let band = leaf.band.as_deref().unwrap_or("");
-        // Writing to a string cannot fail.
-        let _ = write!(self.name, "{} {} {} {} {band}", leaf.period, leaf.project, leaf.price_version, leaf.sku);
+        for part in [&*leaf.period, " ", &leaf.project, " ", &leaf.price_version, " ", &leaf.sku, " "] {
+            self.name.push_str(part);
+        }
+        self.name.push_str(leaf.band.as_deref().unwrap_or(""));
         let line = self.lines.get_mut(&self.name).ok_or_else(|| format!("the invoice has no line for {}", self.name))?;
         line.check(&leaf)?;
         self.sum = self.sum.checked_add(leaf.amount).map_err(|error| error.to_string())?;

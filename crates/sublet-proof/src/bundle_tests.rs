@@ -210,7 +210,7 @@ impl Month {
     }
     fn bundle(&self) -> Vec<String> {
         let mut lines = vec![self.header().text().unwrap()];
-        lines.extend(self.leaves.iter().map(|leaf| leaf_line(leaf)));
+        lines.extend(self.leaves.iter().map(|leaf| leaf_line((leaf_hash(leaf), leaf))));
         lines
     }
     /// Seals other leaves than those of the books.

@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fmt::Write as _;
 
 use ring::hmac;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sublet_core::error::{Error, Result};
 use sublet_core::id::ChargeId;
 use sublet_core::{Nanos, Timestamp};
@@ -17,6 +16,8 @@ use sublet_money::sku::Quantity;
 
 use crate::merkle::Hash;
 
+/// What most leaves have room in.
+const TEXT_BYTES_USUAL: usize = 640;
 /// Bytes of a salt.
 const SALT_BYTES: usize = 16;
 
@@ -27,14 +28,14 @@ pub struct ChargeLeaf<'a> {
     #[serde(with = "decimal")]
     pub amount: Nanos,
     /// The band of a price by time of use.
-    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default, deserialize_with = "borrowed")]
     pub band: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub charge: Cow<'a, str>,
     #[serde(with = "decimal")]
     pub charged_before: Nanos,
     /// The API key that caused it, for requests.
-    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default, deserialize_with = "borrowed")]
     pub key: Option<Cow<'a, str>>,
     /// The instant that chose period and band: the admission of a request, the beginning of a stretch of device time.
     pub occurred_at_micros: Timestamp,
@@ -56,10 +57,19 @@ pub struct ChargeLeaf<'a> {
     pub source: Cow<'a, str>,
 }
 
+/// An optional text from where it stands: by itself serde copies what is optional.
+fn borrowed<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0))
+}
+
 impl ChargeLeaf<'_> {
     /// The text that is hashed.
     pub fn text(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|cause| Error::internal(format!("a leaf has no JSON form: {cause}")))
+        let mut text = Vec::with_capacity(TEXT_BYTES_USUAL);
+        serde_json::to_writer(&mut text, self).map_err(|cause| Error::internal(format!("a leaf has no JSON form: {cause}")))?;
+        String::from_utf8(text).map_err(|cause| Error::internal(format!("a leaf is not text: {cause}")))
     }
 }
 
@@ -105,12 +115,8 @@ impl SaltKey {
     /// Of what is no charge; no charge has such a name.
     pub(crate) fn of_name(&self, name: &str) -> String {
         let tag = hmac::sign(&self.0, name.as_bytes());
-        let mut hex = String::with_capacity(2 * SALT_BYTES);
-        for byte in tag.as_ref().iter().take(SALT_BYTES) {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex
+        let digit = |four_bits: u8| char::from_digit(u32::from(four_bits), 16).unwrap_or('0');
+        tag.as_ref().iter().take(SALT_BYTES).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }
 

@@ -10,7 +10,6 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use sha2::{Digest, Sha256};
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use crate::merkle::{Hash, TreeHead};
@@ -37,7 +36,7 @@ impl LogKey {
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Error::internal("a seed of 32 bytes is a key"))?;
         let public: [u8; 32] = pair.public_key().as_ref().try_into().map_err(|_| Error::internal("a public key has 32 bytes"))?;
-        let hex: String = Sha256::digest(public).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = Hash::of(&public).bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let verifier = VerifierKey { name: format!("sublet-{hex}"), public };
         Ok(Self { pair, verifier })
     }
@@ -80,9 +79,9 @@ impl VerifierKey {
         &self.public
     }
     fn id(&self) -> [u8; KEY_ID_BYTES] {
-        let digest =
-            Sha256::new().chain_update(&self.name).chain_update([b'\n', ED25519_KIND]).chain_update(self.public).finalize();
-        [digest[0], digest[1], digest[2], digest[3]]
+        let digest = Hash::of_parts(&[self.name.as_bytes(), &[b'\n', ED25519_KIND], &self.public]);
+        let [a, b, c, d, ..] = *digest.bytes();
+        [a, b, c, d]
     }
     /// Whether a signature over bytes is of this key.
     pub fn is_signed(&self, message: &[u8], signature: &[u8]) -> bool {

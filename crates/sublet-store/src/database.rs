@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Column, Executor, Postgres, Row as _, SqlSafeStr, Tran
 use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Result, Timestamp};
 
 use crate::migration;
-use crate::row::{Row, Value};
+use crate::row::{Row, RowReader, Value};
 use crate::sqlite::{Sqlite, SqliteTx};
 
 /// How often one write is tried before its serialization failure is reported.
@@ -251,12 +251,28 @@ impl Tx {
         self.fetch_text(sql, params).await
     }
 
+    /// Hands each row of a query to `take`, which copies what it needs of it: for readings of many rows.
+    pub async fn fetch_each(
+        &mut self,
+        sql: &'static str,
+        params: &[Value<'_>],
+        mut take: impl FnMut(RowReader<'_>) -> Result<()>,
+    ) -> Result<()> {
+        match &mut self.0 {
+            Engine::Sqlite(tx) => tx.fetch_each(sql, params, |columns| take(RowReader::of(&columns))).await,
+            Engine::Postgres(tx) => {
+                let rows = sqlx::query_with(sql, postgres_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
+                rows.iter().try_for_each(|row| take(RowReader::of(&postgres_columns(row)?)))
+            }
+        }
+    }
+
     async fn fetch_text(&mut self, sql: impl SqlSafeStr, params: &[Value<'_>]) -> Result<Vec<Row>> {
         match &mut self.0 {
             Engine::Sqlite(tx) => tx.fetch_all(sql.into_sql_str().as_str(), params).await,
             Engine::Postgres(tx) => {
                 let rows = sqlx::query_with(sql, postgres_arguments(params)?).fetch_all(&mut **tx).await.map_err(failure)?;
-                rows.iter().map(postgres_row).collect()
+                rows.iter().map(|row| Ok(Row(postgres_columns(row)?.into_iter().map(Value::into_owned).collect()))).collect()
             }
         }
     }
@@ -378,19 +394,18 @@ fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
     Ok(arguments)
 }
 
-fn postgres_row(row: &PgRow) -> Result<Row> {
+fn postgres_columns(row: &PgRow) -> Result<Vec<Value<'_>>> {
     row.columns()
         .iter()
         .enumerate()
         .map(|(index, column)| match column.type_info().name() {
             "INT8" => row.try_get(index).map(Value::Int).map_err(failure),
             "INT4" => row.try_get::<Option<i32>, _>(index).map(|value| Value::Int(value.map(i64::from))).map_err(failure),
-            "TEXT" => row.try_get::<Option<String>, _>(index).map(Value::from).map_err(failure),
-            "BYTEA" => row.try_get::<Option<Vec<u8>>, _>(index).map(|bytes| Value::Bytes(bytes.map(Into::into))).map_err(failure),
+            "TEXT" => row.try_get::<Option<&str>, _>(index).map(Value::from).map_err(failure),
+            "BYTEA" => row.try_get::<Option<&[u8]>, _>(index).map(|bytes| Value::Bytes(bytes.map(Into::into))).map_err(failure),
             other => Err(Error::internal(format!("column {index} has the unexpected type {other}"))),
         })
-        .collect::<Result<_>>()
-        .map(Row)
+        .collect()
 }
 
 /// Marks errors after which the whole transaction may be tried again.

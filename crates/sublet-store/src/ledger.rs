@@ -5,6 +5,8 @@
 //! part of the posting (`balance = credits - debits`). Entry ids are idempotent for ever: the
 //! same entry again changes nothing, another body under a known id is an error.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sublet_core::id::{JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
@@ -13,7 +15,7 @@ use sublet_money::posting::{CreditSplit, EntryKind, JournalEntry, Transfer};
 
 use crate::database::Tx;
 use crate::params;
-use crate::row::Row;
+use crate::row::{Row, Value};
 
 /// What posting an entry did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,68 +49,160 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
 
 /// Posts an entry: all of it or nothing (the caller's transaction fails with the error).
 pub async fn post(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
-    entry.verify()?;
-    let organization = entry.transfers.iter().find_map(|transfer| transfer.debit.organization().or(transfer.credit.organization()));
-    let inserted = tx
-        .execute(
-            "INSERT INTO journal_entries (id, kind, organization_id, currency, posted_at, memo) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (id) DO NOTHING",
-            params![
-                entry.id.as_str(),
-                entry.kind.as_str(),
-                organization.map(OrganizationId::as_str),
-                entry.currency.as_str(),
-                entry.at,
-                entry.memo.as_str()
-            ],
-        )
-        .await?;
-    if inserted == 0 {
-        return same_as_known(tx, entry).await;
-    }
-    for (position, transfer) in (1_i64..).zip(&entry.transfers) {
-        debit(tx, &transfer.debit, entry.currency, transfer.amount).await?;
-        credit(tx, &transfer.credit, entry.currency, transfer.amount).await?;
-        tx.execute(
-            "INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ($1, $2, $3, $4, $5)",
-            params![entry.id.as_str(), position, transfer.debit.to_string(), transfer.credit.to_string(), transfer.amount],
-        )
-        .await?;
-    }
-    Ok(Posted::New)
+    let posted = post_all(tx, std::slice::from_ref(entry)).await?;
+    posted.first().copied().ok_or_else(|| Error::internal("an entry was posted and nothing is known of it"))
 }
 
-async fn same_as_known(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
-    let known = find(tx, &Scope::Operator, &entry.id).await?;
+/// Posts entries as if one after the other: all of them or nothing. Each account is read and written once.
+pub async fn post_all(tx: &mut Tx, entries: &[JournalEntry]) -> Result<Vec<Posted>> {
+    let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str().into()).collect();
+    let mut known = BTreeSet::new();
+    for row in tx.fetch_listed("SELECT id FROM journal_entries WHERE id IN ", &ids).await? {
+        known.insert(row.reader().string()?);
+    }
+    let (mut fresh, mut posted) = (BTreeMap::new(), Vec::with_capacity(entries.len()));
+    for entry in entries {
+        entry.verify()?;
+        if known.contains(entry.id.as_str()) {
+            check_same(entry, find(tx, &Scope::Operator, &entry.id).await?.as_ref())?;
+            posted.push(Posted::Duplicate);
+        } else if let Some(earlier) = fresh.insert(&entry.id, entry) {
+            check_same(entry, Some(earlier))?;
+            fresh.insert(&entry.id, earlier);
+            posted.push(Posted::Duplicate);
+        } else {
+            posted.push(Posted::New);
+        }
+    }
+    // In the order in which they were given: the overdraft of one may be covered by another before it.
+    let new: Vec<_> = entries.iter().zip(&posted).filter(|(_, posted)| **posted == Posted::New).map(|(entry, _)| entry).collect();
+    insert_entries(tx, &new).await?;
+    move_accounts(tx, &new).await?;
+    insert_transfers(tx, &new).await?;
+    Ok(posted)
+}
+
+/// An id stands for one entry for ever.
+fn check_same(entry: &JournalEntry, known: Option<&JournalEntry>) -> Result<()> {
     let same = known
         .is_some_and(|known| known.kind == entry.kind && known.currency == entry.currency && known.transfers == entry.transfers);
     if same {
-        return Ok(Posted::Duplicate);
+        return Ok(());
     }
     Err(Error::new(ErrorCode::IdempotencyMismatch, format!("entry {} is in the books with other transfers", entry.id)))
 }
 
-async fn debit(tx: &mut Tx, account: &LedgerAccount, currency: Currency, amount: Nanos) -> Result<()> {
-    open(tx, account, currency).await?;
-    let changed = tx
-        .execute(
-            "UPDATE accounts SET debits = debits + $2 WHERE path = $1 AND (minimum IS NULL OR credits - debits - $2 >= minimum)",
-            params![account.to_string(), amount],
-        )
-        .await?;
-    if changed == 1 {
+async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
+    fn row(entry: &JournalEntry) -> Vec<Value<'_>> {
+        let of = entry.transfers.iter().find_map(|transfer| transfer.debit.organization().or(transfer.credit.organization()));
+        params![
+            entry.id.as_str(),
+            entry.kind.as_str(),
+            of.map(OrganizationId::as_str),
+            entry.currency.as_str(),
+            entry.at,
+            entry.memo.as_str()
+        ]
+        .to_vec()
+    }
+    let rows: Vec<_> = entries.iter().map(|entry| row(entry)).collect();
+    let prefix = "INSERT INTO journal_entries (id, kind, organization_id, currency, posted_at, memo) VALUES ";
+    let inserted = tx.insert_many(prefix, "ON CONFLICT (id) DO NOTHING", &rows).await?;
+    if usize::try_from(inserted) == Ok(rows.len()) {
         return Ok(());
     }
-    let totals = totals(tx, account).await?;
-    let balance = totals.credits.checked_sub(totals.debits)?;
-    Err(Error::new(ErrorCode::InsufficientQuota, format!("the balance is {balance}, and {amount} is needed"))
-        .context(format!("account {account} would fall below its minimum")))
+    Err(Error::internal("an entry came to be known while it was posted"))
 }
 
-async fn credit(tx: &mut Tx, account: &LedgerAccount, currency: Currency, amount: Nanos) -> Result<()> {
-    open(tx, account, currency).await?;
-    tx.execute("UPDATE accounts SET credits = credits + $2 WHERE path = $1", params![account.to_string(), amount]).await?;
+async fn insert_transfers(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        for (position, Transfer { debit, credit, amount }) in (1_i64..).zip(&entry.transfers) {
+            rows.push(params![entry.id.as_str(), position, debit.to_string(), credit.to_string(), *amount].to_vec());
+        }
+    }
+    tx.insert_many("INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ", "", &rows).await?;
     Ok(())
+}
+
+/// An account while entries are posted to it.
+struct Moved {
+    currency: Currency,
+    minimum: Option<Nanos>,
+    /// With what is posted now.
+    totals: AccountTotals,
+    /// What is posted now.
+    more: AccountTotals,
+}
+
+impl Moved {
+    fn debit(&mut self, account: &LedgerAccount, amount: Nanos) -> Result<()> {
+        let balance = self.totals.credits.checked_sub(self.totals.debits)?;
+        if self.minimum.is_some_and(|minimum| balance.checked_sub(amount).is_ok_and(|left| left < minimum)) {
+            return Err(Error::new(ErrorCode::InsufficientQuota, format!("the balance is {balance}, and {amount} is needed"))
+                .context(format!("account {account} would fall below its minimum")));
+        }
+        self.totals.debits = self.totals.debits.checked_add(amount)?;
+        self.more.debits = self.more.debits.checked_add(amount)?;
+        // What is left has to be an amount, too.
+        self.totals.credits.checked_sub(self.totals.debits).map(|_| ())
+    }
+    fn credit(&mut self, amount: Nanos) -> Result<()> {
+        self.totals.credits = self.totals.credits.checked_add(amount)?;
+        self.more.credits = self.more.credits.checked_add(amount)?;
+        self.totals.credits.checked_sub(self.totals.debits).map(|_| ())
+    }
+}
+
+/// Debits and credits accounts, in the order of the transfers; one that is new is opened. What is written are
+/// differences, and the statement itself refuses one that would leave less than the minimum.
+async fn move_accounts(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
+    let mut accounts: BTreeMap<&LedgerAccount, Moved> = BTreeMap::new();
+    for entry in entries {
+        for account in entry.transfers.iter().flat_map(|transfer| [&transfer.debit, &transfer.credit]) {
+            accounts.entry(account).or_insert_with(|| Moved {
+                currency: entry.currency,
+                minimum: minimum(account.kind()),
+                totals: AccountTotals::default(),
+                more: AccountTotals::default(),
+            });
+        }
+    }
+    let paths: Vec<_> = accounts.keys().map(|account| Value::from(account.to_string())).collect();
+    for row in tx.fetch_listed("SELECT path, debits, credits, minimum FROM accounts WHERE path IN ", &paths).await? {
+        let mut row = row.reader();
+        let account: LedgerAccount = row.parse()?;
+        let moved = accounts.get_mut(&account).ok_or_else(|| Error::internal("an account was read that was not asked for"))?;
+        moved.totals = AccountTotals { debits: row.nanos()?, credits: row.nanos()? };
+        moved.minimum = row.optional_int()?.map(Nanos::new);
+    }
+    for Transfer { debit, credit, amount } in entries.iter().flat_map(|entry| &entry.transfers) {
+        let missing = || Error::internal("an account of a transfer was not read");
+        accounts.get_mut(debit).ok_or_else(missing)?.debit(debit, *amount)?;
+        accounts.get_mut(credit).ok_or_else(missing)?.credit(*amount)?;
+    }
+    let row = |(account, moved): (&&LedgerAccount, &Moved)| {
+        params![
+            account.to_string(),
+            account.organization().map(OrganizationId::as_str).map(str::to_owned),
+            moved.currency.to_string(),
+            moved.more.debits,
+            moved.more.credits,
+            moved.minimum.map(Nanos::get)
+        ]
+        .to_vec()
+    };
+    let rows: Vec<_> = accounts.iter().map(row).collect();
+    let prefix = "INSERT INTO accounts (path, organization_id, currency, debits, credits, minimum) VALUES ";
+    let suffix = "ON CONFLICT (path) DO UPDATE
+         SET debits = accounts.debits + excluded.debits, credits = accounts.credits + excluded.credits
+         WHERE accounts.minimum IS NULL OR excluded.debits = 0
+             OR accounts.credits + excluded.credits - accounts.debits - excluded.debits >= accounts.minimum";
+    let changed = tx.insert_many(prefix, suffix, &rows).await?;
+    if usize::try_from(changed) == Ok(rows.len()) {
+        return Ok(());
+    }
+    Err(Error::internal("an account changed while entries were posted to it"))
 }
 
 /// Opens an account when it is first used.

@@ -71,6 +71,17 @@ macro_rules! params {
     ($($value:expr),* $(,)?) => { &[$($crate::row::Value::from($value)),*] };
 }
 
+impl Value<'_> {
+    /// With a copy of what it borrows.
+    pub(crate) fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Int(value) => Value::Int(value),
+            Value::Text(value) => Value::Text(value.map(|text| Cow::Owned(text.into_owned()))),
+            Value::Bytes(value) => Value::Bytes(value.map(|bytes| Cow::Owned(bytes.into_owned()))),
+        }
+    }
+}
+
 /// One row of an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row(pub(crate) Vec<Value<'static>>);
@@ -78,18 +89,22 @@ pub struct Row(pub(crate) Vec<Value<'static>>);
 impl Row {
     /// Reads the columns from left to right.
     pub fn reader(&self) -> RowReader<'_> {
-        RowReader { columns: &self.0, next: 0 }
+        RowReader::of(&self.0)
     }
 }
 
 /// Reads columns in the order of the select list. A mismatch is a programming error and says which column.
 pub struct RowReader<'r> {
-    columns: &'r [Value<'static>],
+    columns: &'r [Value<'r>],
     next: usize,
 }
 
 impl<'r> RowReader<'r> {
-    fn column(&mut self) -> Result<&'r Value<'static>> {
+    /// Of a row that is still the driver's.
+    pub(crate) const fn of(columns: &'r [Value<'r>]) -> Self {
+        Self { columns, next: 0 }
+    }
+    fn column(&mut self) -> Result<&'r Value<'r>> {
         let value = self.columns.get(self.next).ok_or_else(|| Error::internal(format!("row has no column {}", self.next)))?;
         self.next += 1;
         Ok(value)

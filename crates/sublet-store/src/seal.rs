@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sublet_core::id::{ChargeId, OrganizationId};
-use sublet_core::{Error, Result};
+use sublet_core::{Error, Nanos, Result};
 use sublet_money::period::PeriodKey;
 use sublet_money::sku::Quantity;
 use sublet_proof::leaf::{ChargeLeaf, SaltKey, SaltSecret};
@@ -12,7 +12,7 @@ use sublet_proof::seal::{Seal, SealDetails};
 
 use crate::database::Tx;
 use crate::params;
-use crate::row::{Row, to_json};
+use crate::row::{Row, RowReader, to_json};
 
 /// Most blocks of an invoice: 25 thousand million charges.
 const BLOCKS_MAX: i64 = 100_000_000;
@@ -157,16 +157,25 @@ pub async fn find_block(tx: &mut Tx, (organization, period): (&OrganizationId, P
     row.reader().int()
 }
 
+/// A leaf as it is hashed, and what is needed of it besides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeafText {
+    pub text: String,
+    pub amount: Nanos,
+    pub cursor: LeafCursor,
+}
+
 /// The next leaves of a month's invoice, at most `limit`; none after the last.
 pub async fn list_leaves(
     tx: &mut Tx,
     (organization, period): (&OrganizationId, PeriodKey),
     (cursor, limit): (&mut LeafCursor, i64),
     salts: &SaltKey,
-) -> Result<Vec<ChargeLeaf<'static>>> {
+) -> Result<Vec<LeafText>> {
     let mut leaves = Vec::new();
     loop {
-        let left = limit - i64::try_from(leaves.len()).unwrap_or(limit);
+        let before = leaves.len();
+        let left = limit - i64::try_from(before).unwrap_or(limit);
         let sql = if cursor.is_late {
             "SELECT id, amount, band, charged_before, key_id, occurred_at, period, price_version, project_id, quantity,
                  quantity_before, sku, source FROM charges
@@ -177,14 +186,16 @@ pub async fn list_leaves(
              WHERE organization_id = $1 AND period = $2 AND billed_in = '' AND id > $3 ORDER BY id LIMIT $4"
         };
         let of = params![organization.as_str(), period.to_string(), cursor.charge.as_str(), left];
-        let rows = tx.fetch_all(sql, of).await?;
-        for row in &rows {
-            leaves.push(leaf(row, salts)?);
+        let is_late = cursor.is_late;
+        tx.fetch_each(sql, of, |row| {
+            leaves.push(leaf(row, is_late, salts)?);
+            Ok(())
+        })
+        .await?;
+        if let Some(last) = leaves.get(before..).and_then(<[LeafText]>::last) {
+            cursor.charge.clone_from(&last.cursor.charge);
         }
-        if let Some(last) = rows.last() {
-            cursor.charge = last.reader().string()?;
-        }
-        let is_end = i64::try_from(rows.len()).unwrap_or(limit) < left;
+        let is_end = i64::try_from(leaves.len() - before).unwrap_or(limit) < left;
         if !is_end || cursor.is_late {
             return Ok(leaves);
         }
@@ -192,24 +203,23 @@ pub async fn list_leaves(
     }
 }
 
-fn leaf(row: &Row, salts: &SaltKey) -> Result<ChargeLeaf<'static>> {
-    let mut row = row.reader();
+fn leaf(mut row: RowReader<'_>, is_late: bool, salts: &SaltKey) -> Result<LeafText> {
     let charge: ChargeId = row.parse()?;
-    let salt = salts.of_charge(&charge).into();
-    Ok(ChargeLeaf {
-        charge: charge.to_string().into(),
+    let leaf = ChargeLeaf {
+        charge: charge.as_str().into(),
         amount: row.nanos()?,
-        band: Some(row.string()?).filter(|band| !band.is_empty()).map(Cow::Owned),
+        band: Some(row.text()?).filter(|band| !band.is_empty()).map(Cow::Borrowed),
         charged_before: row.nanos()?,
-        key: row.optional_text()?.map(|key| key.to_owned().into()),
+        key: row.optional_text()?.map(Cow::Borrowed),
         occurred_at_micros: row.time()?,
-        period: row.string()?.into(),
-        price_version: row.string()?.into(),
-        project: row.string()?.into(),
+        period: row.text()?.into(),
+        price_version: row.text()?.into(),
+        project: row.text()?.into(),
         quantity: Quantity::new(row.int()?)?,
         quantity_before: Quantity::new(row.int()?)?,
-        salt,
-        sku: row.string()?.into(),
-        source: row.string()?.into(),
-    })
+        salt: salts.of_charge(&charge).into(),
+        sku: row.text()?.into(),
+        source: row.text()?.into(),
+    };
+    Ok(LeafText { text: leaf.text()?, amount: leaf.amount, cursor: LeafCursor { is_late, charge: charge.to_string() } })
 }

@@ -132,15 +132,27 @@ impl SqliteTx {
 
     pub async fn fetch_all(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        self.each_row(sql, params, |row| {
-            rows.push(row);
+        self.fetch_each(sql, params, |columns| {
+            rows.push(Row(columns.into_iter().map(Value::into_owned).collect()));
             Ok(())
-        })?;
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// Hands each row to `take` as it lies in SQLite's memory.
+    pub async fn fetch_each(
+        &mut self,
+        sql: &str,
+        params: &[Value<'_>],
+        take: impl FnMut(Vec<Value<'_>>) -> Result<()>,
+    ) -> Result<()> {
+        self.each_row(sql, params, take)?;
         if matches!(self.access, Access::Read) {
             // Long readings let others have their turn. A writer does not, so that it is soon done.
             tokio::task::coop::consume_budget().await;
         }
-        Ok(rows)
+        Ok(())
     }
 
     pub fn script(&self, sql: &str) -> Result<()> {
@@ -151,7 +163,7 @@ impl SqliteTx {
         blocking(|| self.script("COMMIT"))
     }
 
-    fn each_row(&self, sql: &str, params: &[Value<'_>], mut take: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    fn each_row(&self, sql: &str, params: &[Value<'_>], mut take: impl FnMut(Vec<Value<'_>>) -> Result<()>) -> Result<()> {
         let connection = self.connection()?;
         if connection.is_autocommit() {
             // A full disk, say: what came now would be committed by itself.
@@ -169,7 +181,7 @@ impl SqliteTx {
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(failure)? {
             let values = (0..columns).map(|index| from_sql(index, row.get_ref(index).map_err(failure)?));
-            take(Row(values.collect::<Result<_>>()?))?;
+            take(values.collect::<Result<_>>()?)?;
         }
         Ok(())
     }
@@ -197,15 +209,15 @@ fn to_sql<'v>(value: &'v Value<'_>) -> rusqlite::types::ToSqlOutput<'v> {
     rusqlite::types::ToSqlOutput::Borrowed(value)
 }
 
-fn from_sql(index: usize, value: ValueRef<'_>) -> Result<Value<'static>> {
+fn from_sql(index: usize, value: ValueRef<'_>) -> Result<Value<'_>> {
     match value {
         ValueRef::Null => Ok(Value::Int(None)),
         ValueRef::Integer(value) => Ok(Value::Int(Some(value))),
-        ValueRef::Text(text) => match String::from_utf8(text.to_vec()) {
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
             Ok(text) => Ok(Value::from(text)),
             Err(_) => Err(Error::internal(format!("column {index} is not UTF-8"))),
         },
-        ValueRef::Blob(bytes) => Ok(Value::Bytes(Some(bytes.to_vec().into()))),
+        ValueRef::Blob(bytes) => Ok(Value::from(bytes)),
         ValueRef::Real(_) => Err(Error::internal(format!("column {index} has the unexpected type REAL"))),
     }
 }
