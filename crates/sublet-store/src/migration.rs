@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 13, name: "price_bands", sql: include_str!("../migrations/0013_price_bands.sql") },
     Migration { version: 14, name: "closed_months", sql: include_str!("../migrations/0014_closed_months.sql") },
     Migration { version: 15, name: "seals", sql: include_str!("../migrations/0015_seals.sql") },
+    Migration { version: 17, name: "supply_costs", sql: include_str!("../migrations/0017_supply_costs.sql") },
 ];
 
 /// The schema version this program writes.
