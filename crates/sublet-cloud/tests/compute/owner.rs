@@ -173,9 +173,10 @@ on_both_databases! {
         let by_day_only = exact(30_000_000);
         let power = i128::from(time.costs.device.power.get());
         assert!(power < by_day_only && power > by_day_only / 3, "{power} of {by_day_only}");
+        // The first customer was welcomed with 25.
         let contra = made.contra[0];
-        assert_eq!((contra.promotions.get(), contra.refunds), (UNIT, Nanos::ZERO));
-        let margin = sold.revenue.get() - UNIT - sold.costs.total().expect("a sum").get();
+        assert_eq!((contra.promotions.get(), contra.refunds), (26 * UNIT, Nanos::ZERO));
+        let margin = sold.revenue.get() - 26 * UNIT - sold.costs.total().expect("a sum").get();
         assert_eq!(made.gross_margin().expect("a margin").get(), margin);
         let cpu = &made.utilisation[&"cpu".parse().expect("a kind")];
         assert!(cpu.of(&[DeviceClass::Lease]) > 5_390_000 && cpu.of(&[DeviceClass::Internal]) > 590_000, "{cpu:?}");
