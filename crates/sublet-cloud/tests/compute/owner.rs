@@ -85,63 +85,16 @@ async fn leaks(cloud: &TestCloud, served: &[String]) -> Vec<LeakKind> {
 }
 
 /// What makes each kind of leak, and what mends it.
-const BREAKS: &[(LeakKind, &str, &str)] = &[
-    (
-        LeakKind::SupersededLine,
-        "UPDATE usage_events SET state = 'superseded' WHERE state = 'settled'",
-        "UPDATE usage_events SET state = 'settled' WHERE state = 'superseded'",
-    ),
-    (
-        LeakKind::TimeBeyondHold,
-        "UPDATE attempt_intervals SET close_reason = 'unpaid' WHERE close_reason = 'settled' AND attempt_id IN
-             (SELECT id FROM attempts WHERE state = 'ended')",
-        "UPDATE attempt_intervals SET close_reason = 'settled' WHERE close_reason = 'unpaid'",
-    ),
-    (
-        LeakKind::TimeNotCharged,
-        "UPDATE charges SET quantity = quantity - 1 WHERE source LIKE 'job_%'",
-        "UPDATE charges SET quantity = quantity + 1 WHERE source LIKE 'job_%'",
-    ),
-    (
-        LeakKind::TimeNotMetered,
-        "UPDATE attempt_intervals SET attempt_id = 'x' || attempt_id",
-        "UPDATE attempt_intervals SET attempt_id = SUBSTR(attempt_id, 2)",
-    ),
-    (
-        LeakKind::TimeNotSettled,
-        "UPDATE attempts SET alive_at = alive_at + 7200000000 WHERE state = 'running'",
-        "UPDATE attempts SET alive_at = alive_at - 7200000000 WHERE state = 'running'",
-    ),
-    (
-        LeakKind::RunningUnheld,
-        "UPDATE holds SET captured = captured + 900000000000 WHERE state = 'open'",
-        "UPDATE holds SET captured = captured - 900000000000 WHERE state = 'open'",
-    ),
-    (
-        LeakKind::LeasePastEnd,
-        "UPDATE leases SET ends_at = 1 WHERE state = 'active' AND ends_at IS NULL",
-        "UPDATE leases SET ends_at = NULL WHERE ends_at = 1",
-    ),
-    (LeakKind::LostSlice, "UPDATE gateways SET fence = fence + 1, started_at = started_at - 9000000000", "UPDATE gateways SET fence = fence - 1"),
-    (
-        LeakKind::Suspense,
-        "INSERT INTO accounts (path, organization_id, currency, debits, credits) SELECT 'liabilities:customers:' || id || ':suspense',
-             id, 'EUR', 1, 6 FROM organizations WHERE class = 'external'",
-        "DELETE FROM accounts WHERE path LIKE '%:suspense'",
-    ),
-    (
-        LeakKind::MonthNotBilled,
-        "INSERT INTO closed_months (organization_id, period, carry) SELECT id, '2025-12', 0 FROM organizations WHERE class = 'external'",
-        "DELETE FROM closed_months",
-    ),
-    (
-        LeakKind::ChargesNotInvoiced,
-        "INSERT INTO closed_months (organization_id, period, billed_at, carry) SELECT id, '2026-03', 1773600000000000, 0
-             FROM organizations WHERE class = 'external'",
-        "DELETE FROM closed_months",
-    ),
-    (LeakKind::DeviceWithoutPrice, "UPDATE devices SET kind = 'gpu'", "UPDATE devices SET kind = 'cpu'"),
-];
+fn breaks() -> Vec<(LeakKind, &'static str, &'static str)> {
+    let text = include_str!("../../../sublet-store/tests/leaks.sql");
+    let one = |part: &'static str| {
+        let (name, statements) = part.split_once('\n').expect("a name");
+        let (wrong, mended) = statements.split_once(";\n").expect("two statements");
+        let kind = LeakKind::ALL.into_iter().find(|kind| kind.as_str() == name).expect("a kind of leak");
+        (kind, wrong, mended.trim().trim_end_matches(';'))
+    };
+    text.split("\n\n-- ").skip(1).map(one).collect()
+}
 
 on_both_databases! {
     async fn a_month_s_margin_is_its_ledger_s_to_the_last_unit(cloud: &TestCloud) {
@@ -266,10 +219,10 @@ on_both_databases! {
         let open = session.grant(None, 10, 10).await.expect("credit is there");
         let served = [MODEL.to_owned()];
         assert_eq!(leaks(cloud, &served).await, []);
-        for (kind, wrong, mended) in BREAKS {
+        for (kind, wrong, mended) in breaks() {
             execute(cloud, wrong).await;
             let found = leaks(cloud, &served).await;
-            assert!(found.contains(kind), "{kind:?} in {found:?}");
+            assert!(found.contains(&kind), "{kind:?} in {found:?}");
             execute(cloud, mended).await;
             assert_eq!(leaks(cloud, &served).await, [], "after {kind:?}");
         }
@@ -284,7 +237,7 @@ on_both_databases! {
         assert_eq!((leak.kind, leak.id.as_str()), (LeakKind::QuarantinedUsage, ahead.request.as_str()));
         assert_eq!(leak.at_stake, Some((Nanos::new(600_000_000), Currency::EUR)));
         assert_eq!(leak.organization.as_ref().map(OrganizationId::as_str), Some(session.access.organization.as_str()));
-        let covered = BREAKS.len() + 2;
+        let covered = breaks().len() + 2;
         assert_eq!(covered, LeakKind::ALL.len(), "every kind has its break");
         world.runner.exit(&world.attempt(&running.job.job.id).await, Exit::Code { code: 0 });
         world.pass().await;
