@@ -42,7 +42,7 @@ fn found(entries: Vec<PriceEntry>, costs: &SupplyCost) -> Vec<String> {
 #[test]
 fn the_cheapest_tier_has_to_cover_the_cost() {
     let costs = costs("EUR", json!({ "devices": [{ "kind": "cpu", "per_hour": "1" }] }));
-    let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|to| quantity(to)), price: Nanos::new(price) };
+    let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(quantity), price: Nanos::new(price) };
     let tiers = vec![tier(Some(10), 2_000_000_000), tier(None, 400_000_000)];
     let package = PriceModel::Package { size: quantity(900_000), price: Nanos::new(200_000_000) };
     for (model, expected) in [
