@@ -12,6 +12,7 @@ use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::PriceListTag;
 use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText, TierText};
+use crate::supply_cost::PriceBelowCost;
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// One version of a price list.
@@ -32,6 +33,9 @@ pub struct PriceList {
     pub effective_at: Rfc3339,
     pub created_at: UnixSeconds,
     pub prices: Vec<Price>,
+    /// In the answer to publishing only: prices below what supply is declared to cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below_cost: Vec<PriceBelowCost>,
 }
 
 /// The price of one metered thing: `amount` for every `per` units, or what `model` says.

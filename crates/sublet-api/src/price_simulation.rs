@@ -11,6 +11,7 @@ use crate::money::Money;
 use crate::object::PriceSimulationTag;
 use crate::price::{Meter, Price, Subject};
 use crate::schema::{CurrencyText, IdText, NoticeText, TierText};
+use crate::supply_cost::PriceBelowCost;
 
 /// Body that asks for a simulation. Nothing is published.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +45,8 @@ pub struct PriceSimulation {
     pub prices: Vec<SimulatedPrice>,
     /// Suppliers' servers that would not be used any more.
     pub below_floor: Vec<BelowFloor>,
+    /// Prices that would be below what supply is declared to cost.
+    pub below_cost: Vec<PriceBelowCost>,
 }
 
 /// A customer's period.

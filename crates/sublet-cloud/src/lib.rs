@@ -42,10 +42,12 @@ pub mod idempotency;
 pub mod invoice;
 pub mod job;
 pub mod key;
+pub mod leakage;
 pub mod lease;
 pub mod ledger;
 pub mod licence;
 pub mod limit;
+pub mod margin;
 pub mod model_card;
 pub mod organization;
 pub mod price;
@@ -61,6 +63,7 @@ mod settlement_cost;
 pub mod slice;
 pub mod spend;
 pub mod supplier;
+pub mod supply_cost;
 mod ticket;
 pub mod usage;
 pub mod user;
@@ -74,14 +77,20 @@ pub mod data {
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
+    pub use sublet_money::floor::{BelowCost, per_mille, per_unit};
     pub use sublet_money::focus::DEFAULT_SELLER;
     pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
+    pub use sublet_money::margin::{Costs, Figures, MarginLine, group_by};
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
     pub use sublet_money::price_model::{PriceModel, Tier};
     pub use sublet_money::repricing::RepricedSku;
     pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuFamily, SkuName, TokenKind};
+    pub use sublet_money::supply_cost::{
+        Depreciation, DeviceCost, EnergyPrice, HourlyCost, ModelCost, Power, SupplyCost, SupplyCostDraft, month_from,
+        month_starts_at,
+    };
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;
@@ -110,6 +119,7 @@ pub mod data {
     pub use sublet_store::remote_model::RemoteModelRow;
     pub use sublet_store::replica::ReplicaRow;
     pub use sublet_store::supplier::{MarginRow, StoredCost};
+    pub use sublet_store::supply_cost::StoredSupplyCost;
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
     pub use sublet_store::{Page, PageRequest};

@@ -8,6 +8,7 @@ use sublet_core::supplier::{Objection, check_margin, cost_at};
 use sublet_core::supply::{Catalogue, ReplicaSource};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_money::floor::BelowCost;
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::price_book::{PriceListDraft, PriceListVersion};
 use sublet_money::repricing::{RepricedSku, Repricing};
@@ -71,12 +72,15 @@ pub struct PriceSimulation {
     /// All customers together.
     pub skus: Vec<RepricedSku>,
     pub below_floor: Vec<BelowFloor>,
+    /// Prices below what supply is declared to cost.
+    pub below_cost: Vec<BelowCost>,
 }
 
 impl PriceSimulation {
     fn new(period: PeriodKey, currency: Currency) -> Self {
         let (total, not_sold) = (Comparison::default(), Nanos::ZERO);
-        Self { period, currency, total, not_sold, customers: (0, Vec::new()), skus: Vec::new(), below_floor: Vec::new() }
+        let (customers, skus) = ((0, Vec::new()), Vec::new());
+        Self { period, currency, total, not_sold, customers, skus, below_floor: Vec::new(), below_cost: Vec::new() }
     }
 
     fn take(&mut self, customer: &Organization, used: Vec<RepricedSku>, skus: &mut Sums) -> Result<()> {
@@ -130,6 +134,7 @@ impl Cloud {
         let mut simulation =
             self.store.read((self, &version), move |(cloud, version), tx| Box::pin(cloud.simulate_in(tx, version, period))).await?;
         simulation.below_floor = below_floor;
+        simulation.below_cost = self.prices_below_cost(actor, &version, version.effective_at()).await?;
         Ok(simulation)
     }
 

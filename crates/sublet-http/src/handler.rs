@@ -6,9 +6,9 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, lease, ledger,
-    limit, model, model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit, remote_model,
-    response, sku, supplier, usage, user, why,
+    App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, leakage, lease,
+    ledger, limit, margin, model, model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit,
+    remote_model, response, sku, supplier, supply_cost, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -160,6 +160,12 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListLedgerAccounts => to!(ledger::list_accounts),
         Operation::ExportLedger => to!(ledger::export),
         Operation::GetEarnings => to!(ledger::earnings),
+        Operation::GetMarginReport => to!(margin::report),
+        Operation::GetShowback => to!(margin::showback),
+        Operation::GetLeakage => to!(leakage::report),
+        Operation::ListSupplyCosts => to!(supply_cost::list),
+        Operation::PublishSupplyCosts => to!(supply_cost::publish),
+        Operation::GetSupplyCosts => to!(supply_cost::get),
         Operation::ListQuarantine => to!(ledger::quarantine),
         Operation::OperatorGetWhy => to!(why::explain),
         Operation::OperatorListLeases => to!(lease::list),

@@ -12,7 +12,7 @@ use sublet_core::{Error, ErrorCode, Result};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
-use crate::price_wire;
+use crate::{price_wire, supply_cost};
 
 fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceList> {
     let position = list.versions().iter().position(|known| known.version() == version.version()).unwrap_or(0);
@@ -26,6 +26,7 @@ fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceLi
         effective_at: version.effective_at().into(),
         created_at: version.effective_at().into(),
         prices: version.entries().map(price_wire::to_wire).collect::<Result<_>>()?,
+        below_cost: Vec::new(),
     })
 }
 
@@ -101,5 +102,6 @@ pub async fn publish(app: App, context: Context) -> Result<Answer> {
     };
     let lists = app.cloud.prices().snapshot();
     let list = lists.get(version.list()).ok_or_else(|| Error::internal("a published list is not in the book"))?;
-    json(&to_wire(list, &version)?)
+    let below_cost = supply_cost::below_cost(&app, &context.actor, &version).await?;
+    json(&wire::PriceList { below_cost, ..to_wire(list, &version)? })
 }

@@ -10,6 +10,7 @@ use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::Context;
 use crate::price_wire;
+use crate::supply_cost::below_cost_to_wire;
 use crate::wire::{SkuParts, count, money, sku_parts};
 
 pub async fn simulate(app: App, context: Context) -> Result<Answer> {
@@ -35,6 +36,7 @@ fn to_wire(simulation: &PriceSimulation) -> Result<wire::PriceSimulation> {
         most_changed: most_changed.iter().map(|customer| customer_to_wire(customer, currency)).collect(),
         prices: simulation.skus.iter().map(|sku| sku_to_wire(sku, currency)).collect::<Result<_>>()?,
         below_floor: simulation.below_floor.iter().map(floor_to_wire).collect(),
+        below_cost: simulation.below_cost.iter().map(|below| below_cost_to_wire(below, currency)).collect::<Result<_>>()?,
     })
 }
 

@@ -44,7 +44,7 @@ fn terms_to_wire(model: &PriceModel) -> Result<Terms> {
     Ok(Terms { amount: None, model: Some(model), minimum: None })
 }
 
-fn time_of_use_to_wire(bands: &TimeOfUse) -> Result<wire::TimeOfUse> {
+pub fn time_of_use_to_wire(bands: &TimeOfUse) -> Result<wire::TimeOfUse> {
     let window = |window: &Window| wire::PriceWindow {
         days: Some(window.days.iter().map(|day| day.as_str().to_owned()).collect()),
         from: window.from.to_string(),
@@ -139,7 +139,7 @@ fn quantity(units: u64) -> Result<Quantity> {
     Quantity::new(i64::try_from(units).unwrap_or(i64::MAX))
 }
 
-fn time_of_use_of(wire: &wire::TimeOfUse) -> Result<TimeOfUse> {
+pub fn time_of_use_of(wire: &wire::TimeOfUse) -> Result<TimeOfUse> {
     let band = |band: &wire::PriceBand| {
         let terms = Terms { amount: band.amount, model: band.model.clone(), minimum: band.minimum };
         Ok(Band {

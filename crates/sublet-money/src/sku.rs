@@ -115,6 +115,13 @@ impl SkuFamily {
             Self::DeviceTime => "device-time",
         }
     }
+    /// The unit in which operators price all of it.
+    pub const fn pricing_unit(self) -> PricingUnit {
+        match self {
+            Self::ModelTokens => PricingUnit::MillionTokens,
+            Self::DeviceTime => PricingUnit::DeviceHour,
+        }
+    }
 }
 
 impl fmt::Display for SkuFamily {
@@ -142,10 +149,7 @@ impl SkuName {
     }
     /// The unit in which operators price this.
     pub const fn pricing_unit(&self) -> PricingUnit {
-        match self {
-            Self::Tokens { .. } => PricingUnit::MillionTokens,
-            Self::Device { .. } => PricingUnit::DeviceHour,
-        }
+        self.family().pricing_unit()
     }
 }
 

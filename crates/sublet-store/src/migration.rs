@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 14, name: "closed_months", sql: include_str!("../migrations/0014_closed_months.sql") },
     Migration { version: 15, name: "seals", sql: include_str!("../migrations/0015_seals.sql") },
     Migration { version: 16, name: "contracts", sql: include_str!("../migrations/0016_contracts.sql") },
+    Migration { version: 17, name: "supply_costs", sql: include_str!("../migrations/0017_supply_costs.sql") },
     Migration { version: 18, name: "charge_hours", sql: include_str!("../migrations/0018_charge_hours.sql") },
 ];
 

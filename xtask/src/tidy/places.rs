@@ -47,6 +47,7 @@ const OPERATOR_TABLES: &[&str] = &[
     "replica.rs",
     "setting.rs",
     "supplier.rs",
+    "supply_cost.rs",
     "migration.rs",
 ];
 

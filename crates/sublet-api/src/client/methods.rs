@@ -26,10 +26,12 @@ use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{CreateKey, CreatedKey, Key};
+use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
 use crate::limit::{LimitQuery, LimitWindow, SetSpendLimit, SpendLimit};
 use crate::list::{List, ListQuery};
+use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
 use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
@@ -44,6 +46,7 @@ use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, Remot
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
+use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
 use crate::usage::{Request, UsageQuery, UsageSummary};
 use crate::why::Why;
 
@@ -482,6 +485,24 @@ impl Client {
     }
     pub fn earnings(&self, query: &UsageQuery) -> Result<Earnings> {
         self.call(Operation::GetEarnings, &[]).query(query).json()
+    }
+    pub fn supply_costs(&self) -> Result<List<SupplyCosts>> {
+        self.call(Operation::ListSupplyCosts, &[]).json()
+    }
+    pub fn supply_cost(&self, version: &str) -> Result<SupplyCosts> {
+        self.call(Operation::GetSupplyCosts, &[version]).json()
+    }
+    pub fn publish_supply_costs(&self, body: &PublishSupplyCosts, key: &IdempotencyKey) -> Result<SupplyCosts> {
+        self.call(Operation::PublishSupplyCosts, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn margin_report(&self, query: &MonthQuery) -> Result<MarginReport> {
+        self.call(Operation::GetMarginReport, &[]).query(query).json()
+    }
+    pub fn showback(&self, query: &MonthQuery) -> Result<Showback> {
+        self.call(Operation::GetShowback, &[]).query(query).json()
+    }
+    pub fn leakage(&self) -> Result<Leakage> {
+        self.call(Operation::GetLeakage, &[]).json()
     }
     pub fn quarantine(&self, query: &ListQuery) -> Result<List<QuarantineEntry>> {
         self.call(Operation::ListQuarantine, &[]).query(query).json()

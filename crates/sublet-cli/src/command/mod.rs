@@ -29,10 +29,12 @@ pub mod proof;
 pub mod quote;
 pub mod rate_limit;
 pub mod replica;
+pub mod report;
 pub mod response;
 pub mod run;
 pub mod sku;
 pub mod status;
+pub mod supply_cost;
 pub mod usage;
 pub mod why;
 
@@ -120,6 +122,12 @@ pub enum Command {
     /// Single devices (operator)
     #[command(subcommand)]
     Devices(device::DeviceCommand),
+    /// A month's margin, what leaks, what own teams used (operator)
+    #[command(subcommand)]
+    Report(report::ReportCommand),
+    /// What supply costs, as the owner declares it (operator)
+    #[command(subcommand)]
+    Costs(supply_cost::CostCommand),
     /// The books (operator)
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -162,6 +170,8 @@ impl Command {
             Self::Orgs(command) => command.run(context),
             Self::Capacity => capacity::run(context),
             Self::Devices(command) => command.run(context),
+            Self::Report(command) => command.run(context),
+            Self::Costs(command) => command.run(context),
             Self::Ledger(command) => command.run(context),
             Self::Clock(command) => command.run(context),
             Self::Explain(args) => args.run(context),

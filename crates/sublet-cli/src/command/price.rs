@@ -9,7 +9,7 @@ use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceModel, PriceTie
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::Currency;
 
-use super::{PageArgs, price_diff, price_simulation, show_page};
+use super::{PageArgs, price_diff, price_simulation, show_page, supply_cost};
 use crate::Context;
 use crate::context::Style;
 use crate::render::{self, Cell, NOTHING, Table};
@@ -68,7 +68,8 @@ impl PriceArgs {
             Some(PriceCommand::Publish { file }) => {
                 let body = read(&file)?;
                 let list = client.publish_price_list(&body, &context.fresh_key())?;
-                context.show_text(&list, text)
+                context.show_text(&list, text)?;
+                supply_cost::warn(context, &list.below_cost)
             }
             Some(PriceCommand::Diff { new, with }) => {
                 let difference = price_diff::compare(&client, with.as_deref(), &new)?;

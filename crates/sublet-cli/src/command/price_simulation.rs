@@ -8,6 +8,7 @@ use sublet_api::price_simulation::{PriceSimulation, SimulatePrices};
 use sublet_core::error::Result;
 
 use super::price::read;
+use super::supply_cost;
 use super::usage::quantity;
 use crate::context::Style;
 use crate::render::{self, Cell, NOTHING, Table};
@@ -59,7 +60,8 @@ pub fn text(simulation: &PriceSimulation, style: Style) -> String {
     });
     let floors =
         Table::new(["model", "replica", "tier", "not used because"], "every supplier's server keeps its margin").rows(floors);
-    [head, prices, customers, floors].map(|table| table.render(style)).join("\n")
+    let below = supply_cost::below_cost(&simulation.below_cost);
+    [head, prices, customers, floors, below].map(|table| table.render(style)).join("\n")
 }
 
 /// By how much a sum grows, in tenths of a percent, rounded towards zero.

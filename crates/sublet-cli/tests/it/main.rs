@@ -10,6 +10,7 @@ mod commands;
 mod errors;
 #[cfg(test)]
 mod object;
+mod owner;
 #[cfg(test)]
 mod run;
 #[cfg(test)]

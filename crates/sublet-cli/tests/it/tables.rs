@@ -6,6 +6,7 @@ use sublet_cli::ExitStatus;
 
 use crate::cloud::Cloud;
 use crate::object;
+use crate::owner;
 use crate::terminal::Terminal;
 
 /// Command, route that answers, answer.
@@ -137,6 +138,11 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
         ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),
+        ("costs list", "GET /operator/v1/supply_costs", object::list(vec![owner::costs()])),
+        ("costs show c0ffee", "GET /operator/v1/supply_costs/c0ffee", owner::costs()),
+        ("report margin --month 2026-10", "GET /operator/v1/reports/margin", owner::margin()),
+        ("report showback --month 2026-10", "GET /operator/v1/reports/showback", owner::showback()),
+        ("report leakage", "GET /operator/v1/reports/leakage", owner::leakage()),
         ("ledger verify", "GET /operator/v1/ledger/verify", object::verification(true)),
         ("ledger accounts", "GET /operator/v1/ledger/accounts", object::list(vec![account])),
     ]
@@ -157,6 +163,8 @@ fn simulation() -> Value {
             {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "band": "night",
                 "quantity": 7_200_000, "charged": object::eur("120"), "would_be": object::eur("98.5")},
             {"subject": {"kind": "model", "name": "old"}, "meter": "input_tokens", "quantity": 5, "charged": object::eur("3")}],
+        "below_cost": [{"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n0", "band": "night",
+            "per": 3_600_000, "price": object::eur("0.005"), "cost": object::eur("0.008"), "short": object::eur("0.003")}],
         "below_floor": [{"model": "far/mini", "replica": "rep_2", "service_tier": "default",
             "reason": "the margin of output tokens is below the least"}]})
 }

@@ -2,6 +2,7 @@
 
 mod clock;
 mod life;
+mod owner;
 mod prices;
 mod recovery;
 mod simulation;

@@ -1,0 +1,61 @@
+//! The owner's reports as a cloud gives them.
+
+use serde_json::{Value, json};
+
+use crate::object::eur;
+
+pub fn costs() -> Value {
+    json!({"object": "supply_costs", "version": "c0ffee", "number": 2, "currency": "EUR", "effective_at": "2026-10-01T00:00:00Z",
+        "replaces": "f00d", "energy": {"per_kwh": "0.3", "time_of_use": {"time_zone": "UTC", "bands": [{"name": "night",
+            "windows": [{"from": "22:00", "until": "06:00"}], "amount": "0.1"}]}},
+        "devices": [{"kind": "h100", "power": {"busy_watts": 700, "idle_watts": 100},
+            "depreciation": {"price": "30000", "residual": "2000", "months": 48}}, {"kind": "cpu", "per_hour": "0.004"}],
+        "models": [{"model": "tiny", "input": "0.05", "output": "0.2"}], "created_at": 1_790_812_800})
+}
+
+fn figures(revenue: &str, cost: &str, margin: &str, share: Value) -> Value {
+    json!({"revenue": eur(revenue), "cost": eur(cost), "without_cost": eur("0"), "margin": eur(margin), "margin_permille": share,
+        "costs": {"power": eur("0.21"), "depreciation": eur("0.8"), "device_time": eur("0"), "models": eur("0"), "upstream": eur("0")}})
+}
+
+fn sku(figures: Value, below_cost: bool) -> Value {
+    json!({"subject": {"kind": "sku", "name": "h100"}, "meter": "device_milliseconds", "notice": "n2m", "quantity": 3_600_000,
+        "figures": figures, "below_cost": below_cost,
+        "unit": {"per": 3_600_000, "revenue": eur("2.5"), "cost": eur("1.0091"), "margin": eur("1.4909")}})
+}
+
+pub fn margin() -> Value {
+    let sold = || figures("2.5", "1.009123456", "1.490876544", json!(596));
+    let loss = figures("0.0000004", "0.0000009", "-0.0000005", json!(-1_250));
+    let mut unknown = figures("0.2", "0", "0", Value::Null);
+    unknown["without_cost"] = eur("0.2");
+    let unknown = json!({"subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "service_tier": "flex",
+        "quantity": 1_000_000, "unit": null, "figures": unknown, "below_cost": false});
+    json!({"object": "report.margin", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z", "cost_version": "c0ffee",
+        "revenue": eur("2.7000004"), "promotions": eur("0.5"), "refunds": eur("0"), "breakage": eur("0"), "commitments": eur("0"), "rounding": eur("0.000000001"),
+        "net_revenue": eur("2.200000401"), "costs": sold()["costs"], "cost": eur("1.009124356"), "bought_for_nobody": eur("0"),
+        "processor_fees": eur("0"), "gross_margin": eur("0.990876045"), "margin_permille": 495, "without_cost": eur("0.2"),
+        "families": [{"family": "device-time", "quantity": 3_600_000, "figures": sold(),
+            "unit": {"per": 3_600_000, "revenue": eur("2.5"), "cost": eur("1.0091"), "margin": eur("1.4909")}}],
+        "products": [{"subject": {"kind": "sku", "name": "h100"}, "quantity": 3_600_000, "figures": sold(), "unit": null}],
+        "skus": [sku(sold(), false), sku(loss, true), unknown],
+        "customers": [{"organization": "org_1", "name": "Acme", "figures": sold()}],
+        "internal": figures("0", "0", "0", Value::Null),
+        "utilisation": [{"kind": "h100", "capacity_milliseconds": 2_678_400_000_u64, "sold_milliseconds": 3_600_000,
+            "internal_milliseconds": 0, "held_milliseconds": 400, "idle_milliseconds": 2_674_799_600_u64, "out_milliseconds": 0,
+            "sold_permille": 1, "unused_cost": eur("610.5")}],
+        "ledger": {"posted": eur("2.7"), "timing": eur("0"), "recognised": eur("9"), "booked": eur("9"), "difference": eur("0")}})
+}
+
+pub fn showback() -> Value {
+    let used = || figures("1.25", "0.5", "0.75", json!(600));
+    json!({"object": "report.showback", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z",
+        "teams": [{"organization": "org_2", "name": "Research", "figures": used(), "lines": [sku(used(), false)]}], "total": used()})
+}
+
+pub fn leakage() -> Value {
+    json!({"object": "report.leakage", "as_of": "2026-11-01T00:00:00Z", "more": ["superseded_line"], "at_stake": [eur("0.6")],
+        "findings": [{"kind": "quarantined_usage", "id": "req_1", "organization": "org_1", "since": "2026-10-30T12:00:00Z",
+            "at_stake": eur("0.6"), "detail": "there is no cost c0ffee of rep_1", "remedy": "publish what the reason says is missing"},
+            {"kind": "model_without_price", "id": "tiny", "detail": "it has no price in any list in force", "remedy": "publish a price"}]})
+}

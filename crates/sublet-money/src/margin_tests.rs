@@ -1,0 +1,97 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::supply_cost::{Load, SupplyCostDraft};
+
+fn costs() -> SupplyCost {
+    let draft: SupplyCostDraft = serde_json::from_value(json!({ "currency": "EUR", "month": "2026-10",
+        "devices": [{ "kind": "cpu", "per_hour": "0.6" }],
+        "models": [{ "model": "own", "input": "1", "cached_input": "0", "output": "3" }] }))
+    .unwrap();
+    SupplyCost::new(draft).unwrap()
+}
+
+fn sku(name: &str) -> SkuName {
+    name.parse().unwrap()
+}
+fn used(quantity: i64, charged: i64) -> LineState {
+    LineState { quantity: Quantity::new(quantity).unwrap(), charged: Nanos::new(charged) }
+}
+fn organization(name: &str) -> OrganizationId {
+    format!("org_{name}").parse().unwrap()
+}
+
+#[test]
+fn each_line_has_the_cost_of_what_it_used() {
+    let costs = costs();
+    let mut book = MarginBook::new(Some(&costs));
+    let (a, team) = (organization("a"), organization("t"));
+    book.used(&a, false, &sku("device/n0/cpu"), used(3_600_000, 1_000_000_000)).unwrap();
+    book.ran(&a, false, &sku("device/n0/cpu"), BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 });
+    book.ran(&a, false, &sku("device/n0/cpu"), BandTime { band: None, load: Load::Busy, micros: 1_800_000_000 });
+    book.used(&a, false, &sku("device/n0/gpu"), used(10, 7)).unwrap();
+    // A third of the output was bought; half of all of it is the team's.
+    book.used(&a, false, &sku("tokens/output/own"), used(1_000_000, 50_000_000_000)).unwrap();
+    book.used(&a, false, &sku("tokens/flex/output/own"), used(500_000, 10_000_000_000)).unwrap();
+    book.used(&team, true, &sku("tokens/output/own"), used(1_500_000, 70_000_000_000)).unwrap();
+    book.bought(&"own".parse().unwrap(), TokenKind::Output, used(1_000_000, 9_000_000_000)).unwrap();
+    book.bought(&"own".parse().unwrap(), TokenKind::Input, used(5, 11)).unwrap();
+    book.used(&a, false, &sku("tokens/output/far"), used(10, 90)).unwrap();
+    book.bought(&"far".parse().unwrap(), TokenKind::Output, used(10, 40)).unwrap();
+    book.used(&a, false, &sku("tokens/input/other"), used(10, 90)).unwrap();
+    let made = book.finish().unwrap();
+    let shown: Vec<String> = made
+        .lines
+        .iter()
+        .map(|line| {
+            let costs = line.costs.map(|costs| (costs.device.device_time.get(), costs.models.get(), costs.upstream.get()));
+            format!("{} {} {costs:?}", line.organization, line.sku)
+        })
+        .collect();
+    let mut shown_sorted = shown.clone();
+    shown_sorted.sort();
+    assert_eq!(
+        shown_sorted,
+        [
+            "org_a device/n0/cpu Some((900000000, 0, 0))",
+            "org_a device/n0/gpu None",
+            "org_a tokens/flex/output/own Some((0, 1000000000, 1500000000))",
+            "org_a tokens/input/other None",
+            "org_a tokens/output/far Some((0, 0, 40))",
+            "org_a tokens/output/own Some((0, 2000000000, 3000000000))",
+            "org_t tokens/output/own Some((0, 3000000000, 4500000000))",
+        ]
+    );
+    assert_eq!(made.bought_for_nobody, Nanos::new(11));
+    let sums = Figures::of(made.lines.iter().filter(|line| !line.internal)).unwrap();
+    assert_eq!((sums.revenue.get(), sums.without_cost.get()), (61_000_000_187, 97));
+    assert_eq!(sums.margin().unwrap().get(), 61_000_000_187 - 97 - 900_000_000 - 3_000_000_000 - 4_500_000_040);
+}
+
+#[test]
+fn nothing_is_free_where_no_costs_are_declared() {
+    let mut book = MarginBook::new(None);
+    book.used(&organization("a"), false, &sku("device/n0/cpu"), used(1, 5)).unwrap();
+    let made = book.finish().unwrap();
+    let sums = Figures::of(&made.lines).unwrap();
+    assert_eq!((made.lines[0].costs, sums.without_cost, sums.margin().unwrap()), (None, Nanos::new(5), Nanos::ZERO));
+}
+
+proptest! {
+    #[test]
+    fn shares_add_up_to_the_whole_and_follow_their_weights(
+        amount in -1_000_000_000_000_i64..1_000_000_000_000, weights in prop::collection::vec(0_i64..1_000_000_000, 1..20),
+    ) {
+        let quantities: Vec<Quantity> = weights.iter().map(|weight| Quantity::new(*weight).unwrap()).collect();
+        let shares = apportion(Nanos::new(amount), &quantities).unwrap();
+        prop_assert_eq!(Nanos::checked_sum(shares.iter().copied()).unwrap().get(), amount);
+        let whole: i128 = weights.iter().map(|weight| i128::from(*weight)).sum();
+        for (share, weight) in shares.iter().zip(&weights) {
+            if whole > 0 {
+                let scaled = i128::from(share.get()) * whole - i128::from(amount) * i128::from(*weight);
+                prop_assert!(scaled.abs() <= whole, "{} of {}", share, amount);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+-- What makes each kind of leak, and what mends it: a name, a wrong, and its remedy.
+
+-- superseded_line
+UPDATE usage_events SET state = 'superseded' WHERE state = 'settled';
+UPDATE usage_events SET state = 'settled' WHERE state = 'superseded';
+
+-- time_beyond_hold
+UPDATE attempt_intervals SET close_reason = 'unpaid' WHERE close_reason = 'settled' AND attempt_id IN
+             (SELECT id FROM attempts WHERE state = 'ended');
+UPDATE attempt_intervals SET close_reason = 'settled' WHERE close_reason = 'unpaid';
+
+-- time_not_charged
+UPDATE charges SET quantity = quantity - 1 WHERE source LIKE 'job_%';
+UPDATE charges SET quantity = quantity + 1 WHERE source LIKE 'job_%';
+
+-- time_not_metered
+UPDATE attempt_intervals SET attempt_id = 'x' || attempt_id;
+UPDATE attempt_intervals SET attempt_id = SUBSTR(attempt_id, 2);
+
+-- time_not_settled
+UPDATE attempts SET alive_at = alive_at + 7200000000 WHERE state = 'running';
+UPDATE attempts SET alive_at = alive_at - 7200000000 WHERE state = 'running';
+
+-- running_unheld
+UPDATE holds SET captured = captured + 900000000000 WHERE state = 'open';
+UPDATE holds SET captured = captured - 900000000000 WHERE state = 'open';
+
+-- lease_past_end
+UPDATE leases SET ends_at = 1 WHERE state = 'active' AND ends_at IS NULL;
+UPDATE leases SET ends_at = NULL WHERE ends_at = 1;
+
+-- lost_slice
+UPDATE gateways SET fence = fence + 1, started_at = started_at - 9000000000;
+UPDATE gateways SET fence = fence - 1;
+
+-- suspense
+INSERT INTO accounts (path, organization_id, currency, debits, credits) SELECT 'liabilities:customers:' || id || ':suspense',
+             id, 'EUR', 1, 6 FROM organizations WHERE class = 'external';
+DELETE FROM accounts WHERE path LIKE '%:suspense';
+
+-- month_not_billed
+INSERT INTO closed_months (organization_id, period, carry) SELECT id, '2025-12', 0 FROM organizations WHERE class = 'external';
+DELETE FROM closed_months;
+
+-- charges_not_invoiced
+INSERT INTO closed_months (organization_id, period, billed_at, carry) SELECT id, '2026-03', 1773600000000000, 0
+             FROM organizations WHERE class = 'external';
+DELETE FROM closed_months;
+
+-- device_without_price
+UPDATE devices SET kind = 'gpu';
+UPDATE devices SET kind = 'cpu';
