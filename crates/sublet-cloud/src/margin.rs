@@ -41,7 +41,11 @@ pub struct Contra {
 impl Contra {
     /// What is added to the revenue.
     pub fn total(&self) -> Result<Nanos> {
-        self.breakage.checked_add(self.commitments)?.checked_add(self.rounding)?.checked_sub(self.promotions)?.checked_sub(self.refunds)
+        self.breakage
+            .checked_add(self.commitments)?
+            .checked_add(self.rounding)?
+            .checked_sub(self.promotions)?
+            .checked_sub(self.refunds)
     }
 }
 
