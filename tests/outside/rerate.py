@@ -174,12 +174,12 @@ def committed(terms, number):
     return nanos([step for step in terms["commitments"] if step["from_period"] <= number][-1]["amount"])
 
 
-def exit_fee(terms, number):
+def exit_fee(terms, newest, number):
     """What leaving after a period costs: a part of what the rest of the term is committed to."""
-    end, length = terms["months"], terms["period_months"]
+    end, length = newest["months"], newest["period_months"]
     while end < number * length:
-        end += terms["renewal"]["months"]
-    left = sum(committed(terms, later) for later in range(number + 1, end // length + 1))
+        end += newest["renewal"]["months"]
+    left = sum(committed(newest, later) for later in range(number + 1, end // length + 1))
     minor = 10 ** (9 - minor_digits(terms["currency"]))
     return half_even(Fraction(half_even(Fraction(left * terms["exit"]["fee_ppm"], 10**6)), minor)) * minor
 
@@ -189,10 +189,13 @@ def settle_contract(bundles):
     counted, lots = {}, []
     for bundle in bundles:
         part, month = bundle.content["commitment"], bundle.content["period"]["key"]
-        text = bundle.header["contract_terms"]
-        require(hashlib.sha256(text.encode()).hexdigest() == part["terms"], "other terms than the invoice names")
-        terms = json.loads(text)["terms"]
-        before, number = divmod(months(month) - months(terms["starts"]), terms["period_months"])[0], part["number"]
+        texts = bundle.header.get("contract_terms", [])
+        hashes = [part["terms"]] + ([part["fee_terms"]] if "fee_terms" in part else [])
+        require([hashlib.sha256(text.encode()).hexdigest() for text in texts] == hashes, "other terms than the invoice names")
+        versions = [json.loads(text) for text in texts]
+        require(months(versions[0]["from"]) <= months(month), f"terms from {versions[0]['from']} on in {month}")
+        terms, newest = versions[0]["terms"], versions[-1]["terms"]
+        before, number = (months(month) - months(terms["starts"])) // terms["period_months"], part["number"]
         require(number == before + 1, f"{month} is in period {before + 1}")
         last = months(terms["starts"]) + number * terms["period_months"] - 1
         require(months(part["last"]) == last and months(part["first"]) == last - terms["period_months"] + 1, "other months")
@@ -217,7 +220,7 @@ def settle_contract(bundles):
         if missing:
             lots.append([number + terms["roll_over_periods"], missing])
         fee = nanos(part["exit_fee"])
-        require(fee == 0 or (months(month) == last and fee == exit_fee(terms, number)), f"leaving costs another fee than {fee}")
+        require(fee == 0 or (months(month) == last and fee == exit_fee(terms, newest, number)), f"leaving costs another fee than {fee}")
 
 
 def settle_contracts(bundles):

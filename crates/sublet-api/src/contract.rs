@@ -24,7 +24,7 @@ pub struct Contract {
     pub status: ContractStatus,
     /// The first terms and amendments, in the order in which they were offered. What is accepted never changes.
     pub versions: Vec<ContractVersion>,
-    /// The last month as things stand; null where it is renewed until notice is given.
+    /// The last month as things stand, of an offer as it would be; null where it is renewed until notice is given.
     pub last_month: Option<String>,
     /// The notice that was given.
     pub notice: Option<ContractNotice>,
@@ -192,7 +192,7 @@ pub struct CommitmentPeriod {
     pub first_month: String,
     pub last_month: String,
     pub committed: Money,
-    /// What counts towards it so far.
+    /// What counts towards it so far: in lists by invoices only, of one contract also by what will be in the next ones.
     pub counted: Money,
     /// What was charged because it was missing.
     pub shortfall: Money,
@@ -239,6 +239,9 @@ pub struct InvoiceCommitment {
     pub roll_over_used: Money,
     /// Charged: for leaving before the end of the term.
     pub exit_fee: Money,
+    /// The newest terms, where the fee was computed with those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_terms_hash: Option<String>,
     /// `shortfall + exit_fee − roll_over_used`.
     pub amount: Money,
 }

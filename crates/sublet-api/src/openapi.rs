@@ -209,6 +209,10 @@ impl Builder {
                 "text/event-stream": { "schema": event_schema(&self.schema(event)) },
             }),
             Answer::File => json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } }),
+            Answer::Table => json!({
+                "text/csv": { "schema": { "type": "string" } },
+                "application/vnd.apache.parquet": { "schema": { "type": "string", "format": "binary" } },
+            }),
             Answer::Refusal => return json!({ "default": { "$ref": "#/components/responses/Error" } }),
             Answer::Text | Answer::TextStream => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };

@@ -73,6 +73,11 @@ impl Billing {
         self.open.map(|open| open.period).filter(|open| used < *open)
     }
 
+    /// The oldest month that is open, if somebody looked yet.
+    pub fn open_month(&self) -> Option<PeriodKey> {
+        self.open.map(|open| open.period)
+    }
+
     /// The month of a use, or why it can be of none.
     pub fn month_of(&self, used_at: Timestamp, now: Timestamp) -> Result<PeriodKey, String> {
         if used_at.since(now) > FUTURE_MAX {
@@ -245,11 +250,15 @@ impl Cloud {
             // Nothing is added to a closed month any more, so it is read without keeping others from writing; added up
             // and hashed at once, since both read all of it. Adding up ends by itself.
             let adding_up = tokio::spawn(self.clone().closed_content(account, period));
-            let mut hashed = None;
-            if self.has_leaves((organization, period.key)).await? {
-                hashed = self.hash_leaves((organization, period.key), is_stopped).await?;
-            }
+            let hashing = async {
+                if self.has_leaves((organization, period.key)).await? {
+                    return self.hash_leaves((organization, period.key), is_stopped).await;
+                }
+                Ok(None)
+            };
+            let hashed = hashing.await;
             let content = adding_up.await.map_err(|error| Error::internal(format!("a month was not added up: {error}")))??;
+            let hashed = hashed?;
             if content.is_empty()? {
                 self.store.write((self, content), |(cloud, content), tx| Box::pin(cloud.note_unused(tx, content))).await?;
                 continue;

@@ -15,7 +15,7 @@ use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
 use sublet_money::commitment::{CommitmentLine, SettledPeriod};
-use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion};
+use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::invoice::{Invoice, InvoiceContent};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
@@ -24,6 +24,7 @@ use sublet_store::organization::{self, Organization};
 use sublet_store::{Page, PageRequest, Tx, billing, charge, ledger};
 
 use crate::audit::Deed;
+use crate::billing::Billing;
 use crate::idempotency::{Answer, Call, Render};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
@@ -65,6 +66,15 @@ pub enum ContractState {
     Ended,
 }
 
+/// What is counted towards a commitment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Counted {
+    /// By invoices.
+    Invoiced,
+    /// And what will be in the next ones: that reads all charges of months that are open.
+    Used,
+}
+
 /// How far a commitment period is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeriodUse {
@@ -72,7 +82,7 @@ pub struct PeriodUse {
     pub first: PeriodKey,
     pub last: PeriodKey,
     pub committed: Nanos,
-    /// By invoices, and by what will be in the next ones.
+    /// By invoices; of a single contract also by what will be in the next ones.
     pub counted: Nanos,
     pub shortfall: Nanos,
     pub roll_over_used: Nanos,
@@ -87,7 +97,7 @@ pub struct ContractView {
     pub contract: Contract,
     pub currency: Currency,
     pub state: ContractState,
-    /// `None` where it is renewed until notice is given, and for offers.
+    /// `None` where it is renewed until notice is given. Of an offer, what would be if it was accepted now.
     pub last_month: Option<PeriodKey>,
     /// Periods that began, the oldest first.
     pub periods: Vec<PeriodUse>,
@@ -112,13 +122,14 @@ impl Cloud {
                 let now = cloud.now();
                 let account = organization::get(tx, &actor.scope, &new.organization).await?;
                 check_account(&account, &version.terms)?;
-                check_start(&account, &version.terms, now)?;
+                check_start(&version.terms, running_month(tx, &account, now).await?)?;
                 let known = contract::list_of(tx, &account.id).await?;
                 if i64::try_from(known.len()).unwrap_or(i64::MAX) >= CONTRACTS_MAX {
                     return Err(Error::new(ErrorCode::Conflict, format!("an account has at most {CONTRACTS_MAX} contracts")));
                 }
                 check_alone(&known, None, &Agreement::new(vec![version.clone()], None)?)?;
-                let offer = cloud.offer(version.clone(), new.expires_at)?;
+                let begun = BillingCalendar::new(&account.time_zone)?.period(version.from)?.interval.ends_at;
+                let offer = cloud.offer(version.clone(), new.expires_at, begun)?;
                 let contract = Contract {
                     id: id.clone(),
                     organization: account.id.clone(),
@@ -156,9 +167,16 @@ impl Cloud {
                 }
                 let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
                 check_account(&account, &version.terms)?;
-                agreement.check_amendment(version, running_month(&account, cloud.now())?)?;
+                if contract.offers.len() >= VERSIONS_MAX {
+                    return Err(Error::new(ErrorCode::Conflict, format!("a contract has at most {VERSIONS_MAX} offers")));
+                }
+                if contract.offers.iter().any(|offer| offer.version.hash == version.hash) {
+                    return Err(Error::new(ErrorCode::Conflict, "the very same terms were offered from that month on before"));
+                }
+                agreement.check_amendment(version, running_month(tx, &account, cloud.now()).await?)?;
                 cloud.check_amended(tx, &contract, &agreement, version).await?;
-                let offer = cloud.offer(version.clone(), new.expires_at)?;
+                let begins = BillingCalendar::new(&account.time_zone)?.period(version.from)?.interval.starts_at;
+                let offer = cloud.offer(version.clone(), new.expires_at, begins)?;
                 let number = i64::try_from(contract.offers.len()).unwrap_or(i64::MAX).saturating_add(1);
                 contract::insert_offer(tx, &contract.id, number, &offer).await?;
                 contract.offers.push(offer);
@@ -211,11 +229,11 @@ impl Cloud {
                     };
                     match contract.agreement()? {
                         Some(agreement) => {
-                            agreement.check_amendment(&version, running_month(&account, cloud.now())?)?;
+                            agreement.check_amendment(&version, running_month(tx, &account, cloud.now()).await?)?;
                             cloud.check_amended(tx, &contract, &agreement, &version).await?;
                         }
                         None => {
-                            check_start(&account, &version.terms, cloud.now())?;
+                            check_start(&version.terms, running_month(tx, &account, cloud.now()).await?)?;
                             let known = contract::list_of(tx, &account.id).await?;
                             check_alone(&known, Some(id), &Agreement::new(vec![version], None)?)?;
                         }
@@ -240,7 +258,7 @@ impl Cloud {
                         return cloud.view(tx, contract).await;
                     }
                     let account = organization::get(tx, &actor.scope, &contract.organization).await?;
-                    let notice = agreement.give_notice(last_month, running_month(&account, cloud.now())?)?;
+                    let notice = agreement.give_notice(last_month, running_month(tx, &account, cloud.now()).await?)?;
                     let given = GivenNotice { notice, by: actor.name().to_owned(), at: cloud.now() };
                     contract::set_notice(tx, &contract.id, &given).await?;
                     contract.notice = Some(given);
@@ -260,7 +278,7 @@ impl Cloud {
             .read((self, actor, id), |(cloud, actor, id), tx| {
                 Box::pin(async move {
                     let contract = contract::get(tx, &actor.scope, id).await?;
-                    cloud.view(tx, contract).await
+                    cloud.view_with(tx, contract, Counted::Used).await
                 })
             })
             .await
@@ -288,9 +306,10 @@ impl Cloud {
             .await
     }
 
-    fn offer(&self, version: TermsVersion, expires_at: Option<Timestamp>) -> Result<Offer> {
+    /// An offer ends when it could not be accepted any more: after its first month, or before an amendment's begins.
+    fn offer(&self, version: TermsVersion, expires_at: Option<Timestamp>, at_most: Timestamp) -> Result<Offer> {
         let now = self.now();
-        let expires_at = expires_at.unwrap_or_else(|| now.plus(OFFER_BINDS));
+        let expires_at = expires_at.unwrap_or_else(|| now.plus(OFFER_BINDS)).min(at_most);
         if expires_at <= now || expires_at.since(now) > OFFER_BINDS_MAX {
             return Err(
                 Error::new(ErrorCode::InvalidRequest, "an offer expires later than now, and within a year").param("expires_at")
@@ -336,17 +355,27 @@ impl Cloud {
         check_alone(&known, Some(&contract.id), &Agreement::new(versions, None)?)
     }
 
+    /// As it stands by its invoices; what is not invoiced yet is added by [`Self::get_contract`].
     async fn view(&self, tx: &mut Tx, contract: Contract) -> Result<ContractView> {
+        self.view_with(tx, contract, Counted::Invoiced).await
+    }
+
+    async fn view_with(&self, tx: &mut Tx, contract: Contract, counted: Counted) -> Result<ContractView> {
         let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
-        let month = running_month(&account, self.now())?;
+        let month = running_month(tx, &account, self.now()).await?;
         let Some(agreement) = contract.agreement()? else {
+            let offered = self.open_offer(&contract).map(|(_, offer)| offer.version.clone());
             let state = match contract.offers.last().map(|offer| offer.state) {
                 Some(OfferState::Withdrawn) => ContractState::Withdrawn,
-                _ if self.open_offer(&contract).is_some() => ContractState::Offered,
+                _ if offered.is_some() => ContractState::Offered,
                 _ => ContractState::Expired,
             };
-            let (currency, periods, exits) = (account.currency, Vec::new(), Vec::new());
-            return Ok(ContractView { contract, currency, state, last_month: None, periods, exits });
+            // What would follow from accepting it.
+            let agreement = offered.map(|version| Agreement::new(vec![version], None)).transpose()?;
+            let last_month = agreement.as_ref().map_or(Ok(None), Agreement::last_month)?;
+            let exits = agreement.map_or(Ok(Vec::new()), |agreement| agreement.exits(month))?;
+            let (currency, periods) = (account.currency, Vec::new());
+            return Ok(ContractView { contract, currency, state, last_month, periods, exits });
         };
         let last_month = agreement.last_month()?;
         let starts = agreement.versions().first().map(|version| version.terms.starts);
@@ -355,7 +384,7 @@ impl Cloud {
             (_, Some(last)) if month > last => ContractState::Ended,
             _ => ContractState::Active,
         };
-        let periods = periods(tx, &contract, &agreement, month).await?;
+        let periods = periods(tx, &contract, &agreement, (month, counted)).await?;
         let exits = agreement.exits(month)?;
         Ok(ContractView { contract, currency: account.currency, state, last_month, periods, exits })
     }
@@ -398,6 +427,9 @@ impl Cloud {
         };
         contract::insert_month(tx, &month).await?;
         let amount = line.amount()?;
+        if amount.is_zero() {
+            return Ok(());
+        }
         let fact = if amount.is_negative() {
             Fact::CommitmentReturned { amount: amount.checked_neg()? }
         } else {
@@ -433,23 +465,26 @@ impl Cloud {
             let Some(newest) = page.last() else { return Ok(()) };
             last = Some(newest.clone());
             for organization in page {
-                self.store
-                    .write((self, organization), |(cloud, organization), tx| {
-                        Box::pin(cloud.settle_owed(tx, organization, cloud.now()))
-                    })
-                    .await?;
+                let settled = self.store.write((self, &organization), |(cloud, organization), tx| {
+                    Box::pin(cloud.settle_owed(tx, organization, cloud.now()))
+                });
+                if let Err(error) = settled.await {
+                    tracing::error!(%organization, %error, private = ?error, "what is owed was not settled; it is tried again");
+                }
             }
         }
     }
 }
 
-/// The terms that an invoice's contract's part names, as their canonical text.
-pub(crate) async fn terms_text(tx: &mut Tx, content: &InvoiceContent) -> Result<Option<String>> {
-    let Some(line) = &content.commitment else { return Ok(None) };
+/// The terms that an invoice's contract's part names, as their canonical texts.
+pub(crate) async fn terms_texts(tx: &mut Tx, content: &InvoiceContent) -> Result<Vec<String>> {
+    let Some(line) = &content.commitment else { return Ok(Vec::new()) };
     let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
-    let named = contract.offers.iter().find(|offer| offer.version.hash == line.terms);
-    let offer = named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?;
-    offer.version.terms.canonical().map(Some)
+    let text = |hash: &str| {
+        let named = contract.offers.iter().find(|offer| offer.version.hash == hash);
+        named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?.version.canonical()
+    };
+    line.named_terms().map(text).collect()
 }
 
 /// Names the member of the terms that is wrong as clients wrote it.
@@ -460,8 +495,11 @@ fn within_terms(error: Error) -> Error {
     }
 }
 
-fn running_month(account: &Organization, now: Timestamp) -> Result<PeriodKey> {
-    Ok(BillingCalendar::new(&account.time_zone)?.period_at(now)?.key)
+/// The month that runs; the oldest that is open where a clock was set back since the one before was closed.
+async fn running_month(tx: &mut Tx, account: &Organization, now: Timestamp) -> Result<PeriodKey> {
+    let billing = Billing::of_account(tx, account).await?;
+    let running = billing.calendar.period_at(now)?.key;
+    Ok(billing.open_month().map_or(running, |open| running.max(open)))
 }
 
 fn check_account(account: &Organization, terms: &ContractTerms) -> Result<()> {
@@ -475,8 +513,7 @@ fn check_account(account: &Organization, terms: &ContractTerms) -> Result<()> {
     Ok(())
 }
 
-fn check_start(account: &Organization, terms: &ContractTerms, now: Timestamp) -> Result<()> {
-    let running = running_month(account, now)?;
+fn check_start(terms: &ContractTerms, running: PeriodKey) -> Result<()> {
     if terms.starts < running {
         let message = format!("a contract starts in {running} or later, not in {}", terms.starts);
         return Err(Error::new(ErrorCode::InvalidRequest, message).param("terms.starts"));
@@ -512,7 +549,12 @@ fn settled_periods(months: &[&ContractMonth], number: u32) -> Result<Vec<Settled
 }
 
 /// The commitment periods of a contract that began by a month, and how far each is used.
-async fn periods(tx: &mut Tx, contract: &Contract, agreement: &Agreement, month: PeriodKey) -> Result<Vec<PeriodUse>> {
+async fn periods(
+    tx: &mut Tx,
+    contract: &Contract,
+    agreement: &Agreement,
+    (month, counted): (PeriodKey, Counted),
+) -> Result<Vec<PeriodUse>> {
     let billed = billing::list_billed(tx, &contract.organization).await?;
     let months = contract::list_months(tx, &contract.organization, &contract.id).await?;
     let mut uses = Vec::new();
@@ -538,7 +580,7 @@ async fn periods(tx: &mut Tx, contract: &Contract, agreement: &Agreement, month:
         }
         let mut open = period.first;
         while open <= period.last.min(month) {
-            if !billed.contains(&open) {
+            if counted == Counted::Used && !billed.contains(&open) {
                 for part in charge::list_parts(tx, &contract.organization, open).await? {
                     if version.terms.covers.contains(&part.key.sku.family()) {
                         used.counted = used.counted.checked_add(part.sum.charged)?;

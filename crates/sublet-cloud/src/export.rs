@@ -116,7 +116,7 @@ struct Account {
 enum Rounding {
     /// Of an issued invoice: what its lines add up to, what the contract adds, and the total.
     Issued { charged: Nanos, committed: Nanos, total: Nanos },
-    /// What it would be if the month ended now.
+    /// What it would be if the month ended now, a contract's part left out.
     Open { carry_before: Nanos },
     /// The owner's own teams get no invoices.
     Never,
@@ -155,7 +155,11 @@ impl Cloud {
         // Whoever exports many accounts may name the month that began first anywhere.
         let calendar = BillingCalendar::new(one.as_ref().map_or("Pacific/Kiritimati", |account| &account.time_zone))?;
         let newest = calendar.period_at(now)?.key;
-        let period = period.unwrap_or(newest);
+        let period = match (period, &one) {
+            (Some(named), _) => named,
+            (None, Some(_)) => newest,
+            (None, None) => BillingCalendar::new("UTC")?.period_at(now)?.key,
+        };
         if period > newest {
             return Err(Error::new(ErrorCode::InvalidRequest, format!("{period} has not begun"))
                 .param("period")

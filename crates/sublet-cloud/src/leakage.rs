@@ -154,6 +154,10 @@ impl Cloud {
         report.take(LeakKind::QuarantinedUsage, records(LeakKind::QuarantinedUsage, leakage::quarantined(tx).await?));
         report.take(LeakKind::SupersededLine, records(LeakKind::SupersededLine, leakage::superseded(tx, since).await?));
         for (kind, found) in times(tx, since, now).await? {
+            if i64::try_from(found.len()).is_ok_and(|count| count >= FINDINGS_MAX) {
+                // Those that are no leaks are sorted out of the first only.
+                report.more.insert(kind);
+            }
             let mut leaks = Vec::with_capacity(found.len());
             for found in found {
                 // What is paid by the package is charged at the end of its lease.
@@ -176,13 +180,11 @@ impl Cloud {
         let UnchargedRecord { record, currency, reason } = found;
         let prices = [record.admitted_at, now].into_iter().find_map(|at| {
             let prices = self.prices.token_prices(currency, (&record.model, record.tier), at);
-            prices.ok().map(|prices| {
-                let tokens = &record.tokens;
-                let costs =
-                    [(prices.input, tokens.input), (prices.cached_input, tokens.cached_input), (prices.output, tokens.output)];
-                let costs = costs.map(|(rate, count)| rate.cost_half_even(count.get()).unwrap_or(Nanos::MAX));
-                Nanos::checked_sum(costs).unwrap_or(Nanos::MAX)
-            })
+            // What nobody can have used is at no price.
+            let (prices, tokens) = (prices.ok()?, &record.tokens);
+            let costs = [(prices.input, tokens.input), (prices.cached_input, tokens.cached_input), (prices.output, tokens.output)];
+            let costs: Result<Vec<_>> = costs.into_iter().map(|(rate, count)| rate.cost_half_even(count.get())).collect();
+            costs.and_then(Nanos::checked_sum).ok()
         });
         let detail = if reason.is_empty() { format!("attempt {} for {}", record.attempt, record.model) } else { reason };
         Leak {
@@ -303,7 +305,7 @@ async fn not_invoiced(tx: &mut Tx, since: Timestamp) -> Result<Vec<Leak>> {
         for (id, period, billed_at) in months {
             let (_, charged) = charge::period_total(tx, &id, period).await?;
             let issued = invoice::find_of_period(tx, &id, period).await?.filter(|found| found.invoice.number.is_some());
-            let invoiced = issued.as_ref().map_or(Nanos::ZERO, |found| found.invoice.content.subtotal);
+            let invoiced = issued.as_ref().map_or(Ok(Nanos::ZERO), |found| found.invoice.content.charged())?;
             if charged == invoiced {
                 continue;
             }

@@ -245,13 +245,20 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
 
 /// What is charged to a month that was billed is in its invoice, and nothing was charged to one that needed none.
 async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
+    let mut committed = Nanos::ZERO;
     for period in billing::list_billed(tx, id).await? {
         let (_, charged) = charge::period_total(tx, id, period).await?;
         let found = invoice::find_of_period(tx, id, period).await?;
-        let invoiced = found.map_or(Ok(Nanos::ZERO), |stored| stored.invoice.content.charged())?;
+        let (invoiced, by_contract) = match found {
+            Some(stored) => (stored.invoice.content.charged()?, stored.invoice.content.committed()?),
+            None => (Nanos::ZERO, Nanos::ZERO),
+        };
+        committed = committed.checked_add(by_contract)?;
         verification
             .check(charged == invoiced, || format!("{id}: {charged} were charged to {period}, and {invoiced} are in its invoice"));
     }
+    let settled = contract::sum_settled(tx, id).await?;
+    verification.check(committed == settled, || format!("{id}: invoices have {committed} by contract, and contracts {settled}"));
     Ok(())
 }
 

@@ -246,7 +246,7 @@ impl Cloud {
                         lists.push(cloud.price_version(tx, version).await?);
                     }
                     let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
-                    let terms = contract::terms_text(tx, &stored.invoice.content).await?;
+                    let terms = contract::terms_texts(tx, &stored.invoice.content).await?;
                     let content = stored.invoice.content;
                     let header = BundleHeader::new(content, (sealed.seal, sealed.details), log, (&lists, terms)).text()?;
                     let at = LeafCursor::default();

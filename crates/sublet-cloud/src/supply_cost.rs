@@ -12,6 +12,9 @@ use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
 use crate::{Action, Actor, Cloud};
 
+/// For how many months before the running one costs can still be declared: bills for energy come late.
+const MONTHS_BACK: u32 = 3;
+
 impl Cloud {
     /// Publishes costs that hold from the beginning of a month on. They are never changed; those of the same month or a
     /// later one take over from them. What a closed month cost stays.
@@ -51,9 +54,10 @@ impl Cloud {
                 .param("currency")
                 .alternative("a currency that a price list has"));
         }
-        if let Some(closed) = supply_cost::last_closed_month(tx).await?.filter(|closed| draft.month <= *closed) {
-            let message = format!("{closed} is closed for billing, and costs from {} on would change it", draft.month);
-            return Err(Error::new(ErrorCode::InvalidPrice, message).param("effective_at").alternative(closed.next()?.to_string()));
+        let earliest = BillingCalendar::new("UTC")?.period_at(now)?.key.minus(MONTHS_BACK)?;
+        if draft.month < earliest {
+            let message = format!("costs are declared for {earliest} and later months, not for {}", draft.month);
+            return Err(Error::new(ErrorCode::InvalidPrice, message).param("effective_at").alternative(earliest.to_string()));
         }
         let last = supply_cost::find_last(tx, currency).await?;
         let (number, replaces) = last.map_or((1, None), |last| (last.number + 1, Some(last.cost.version().to_owned())));

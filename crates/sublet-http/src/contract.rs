@@ -160,6 +160,7 @@ pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::I
         shortfall: money(line.shortfall),
         roll_over_used: money(line.roll_over_used),
         exit_fee: money(line.exit_fee),
+        fee_terms_hash: line.fee_terms.clone(),
         amount: money(amount),
     })
 }

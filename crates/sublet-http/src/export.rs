@@ -62,6 +62,7 @@ pub async fn file(app: App, context: Context) -> Result<Answer> {
 }
 
 async fn next_piece(mut writing: Writing) -> Result<Option<(Bytes, Writing)>> {
-    let piece = writing.cloud.next_export_piece(&mut writing.export).await?;
+    let piece = writing.cloud.next_export_piece(&mut writing.export).await;
+    let piece = piece.inspect_err(|error| tracing::error!(%error, private = ?error, "an export broke off"))?;
     Ok(piece.map(|piece| (piece.into(), writing)))
 }

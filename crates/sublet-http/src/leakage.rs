@@ -22,7 +22,8 @@ fn to_wire(report: &LeakageReport) -> Result<wire::Leakage> {
     let mut sums: BTreeMap<Currency, Nanos> = BTreeMap::new();
     for (amount, currency) in report.leaks.iter().filter_map(|leak| leak.at_stake) {
         let sum = sums.entry(currency).or_default();
-        *sum = sum.checked_add(amount)?;
+        // A sum beyond all amounts is the largest one.
+        *sum = sum.checked_add(amount).unwrap_or(Nanos::MAX);
     }
     Ok(wire::Leakage {
         object: LeakageTag,

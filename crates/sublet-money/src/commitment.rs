@@ -12,7 +12,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::ContractId;
 
 use crate::canonical::decimal;
-use crate::contract::{Agreement, CommitmentPeriod, ContractTerms};
+use crate::contract::{Agreement, CommitmentPeriod, ContractTerms, TermsVersion};
 use crate::invoice::InvoiceLine;
 use crate::period::PeriodKey;
 
@@ -46,6 +46,9 @@ pub struct CommitmentLine {
     /// For leaving before the end of the term; charged with the contract's last month.
     #[serde(with = "decimal")]
     pub exit_fee: Nanos,
+    /// The hash of the newest terms that the fee was computed with, where those are others.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fee_terms: Option<String>,
 }
 
 /// What of a commitment period an earlier invoice settled.
@@ -109,6 +112,7 @@ impl CommitmentLine {
             shortfall: Nanos::ZERO,
             roll_over_used: Nanos::ZERO,
             exit_fee: fee,
+            fee_terms: Some(&agreement.newest()?.hash).filter(|newest| !fee.is_zero() && **newest != version.hash).cloned(),
         };
         (line.shortfall, line.roll_over_used) = line.settled(month)?;
         Ok(Some(line))
@@ -129,6 +133,11 @@ impl CommitmentLine {
         self.counted_before.checked_add(self.counted)
     }
 
+    /// The hashes of the terms that it names: those of the month, and those of the fee where they are others.
+    pub fn named_terms(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.terms.as_str()).chain(self.fee_terms.as_deref())
+    }
+
     /// What it adds to the invoice; below zero where roll-over is used up.
     pub fn amount(&self) -> Result<Nanos> {
         self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)
@@ -136,7 +145,11 @@ impl CommitmentLine {
 
     /// Computes it again from the terms that it names. What earlier invoices counted, and what rolls over from them,
     /// is the word of this one.
-    pub fn verify(&self, terms: &ContractTerms, month: PeriodKey, lines: &[InvoiceLine]) -> Result<()> {
+    pub fn verify(&self, (version, newest): (&TermsVersion, &TermsVersion), month: PeriodKey, lines: &[InvoiceLine]) -> Result<()> {
+        let terms = &version.terms;
+        if version.from > month || self.fee_terms.is_some() == (version.hash == newest.hash) {
+            return Err(mismatch(format!("these are not the contract's terms of {month}")));
+        }
         let period = terms.period_at(month)?;
         let said = CommitmentPeriod { number: self.number, first: self.first, last: self.last, committed: self.committed };
         if period != Some(said) {
@@ -152,7 +165,8 @@ impl CommitmentLine {
         if self.settled(month)? != (self.shortfall, self.roll_over_used) {
             return Err(mismatch(format!("the commitment of {} is settled otherwise by its terms", self.committed)));
         }
-        let fee_is_right = self.exit_fee.is_zero() || (month == self.last && self.exit_fee == terms.exit_fee(self.number)?);
+        let fee_is_right =
+            self.exit_fee.is_zero() || (month == self.last && self.exit_fee == terms.exit_fee(self.number, &newest.terms)?);
         if !fee_is_right {
             return Err(mismatch(format!("leaving after period {} costs another fee than {}", self.number, self.exit_fee)));
         }

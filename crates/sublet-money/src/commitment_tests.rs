@@ -56,7 +56,7 @@ fn bill(agreement: &Agreement, uses: &[i64]) -> Vec<CommitmentLine> {
         let before = bills.iter().filter(|bill| bill.number == period.number).map(|bill| bill.counted);
         let before = Nanos::checked_sum(before).unwrap();
         let made = CommitmentLine::new((&contract, agreement), at, &lines, (before, &settled)).unwrap().unwrap();
-        made.verify(&version.terms, at, &lines).unwrap();
+        made.verify((version, version), at, &lines).unwrap();
         if at == period.last {
             settled.push(SettledPeriod {
                 number: period.number,
@@ -115,16 +115,18 @@ fn leaving_costs_its_fee_with_the_last_month() {
     let mut cheaper = bills[3].clone();
     cheaper.exit_fee = cent(74);
     let lines = [line("tokens/output/m", cent(60))];
-    assert!(cheaper.verify(&terms, month("2027-04"), &lines).is_err());
+    let version = TermsVersion::new(terms.starts, terms).unwrap();
+    assert!(cheaper.verify((&version, &version), month("2027-04"), &lines).is_err());
 }
 
 #[test]
 fn a_part_that_was_changed_is_refused() {
     let terms = terms(&[100, 100], 2);
-    let agreed = agreement(terms.clone());
+    let version = TermsVersion::new(terms.starts, terms.clone()).unwrap();
+    let agreed = agreement(terms);
     let bills = bill(&agreed, &[30, 20, 80, 90]);
     let lines = |cents: i64| [line("tokens/output/m", cent(cents)), line("device/n0/cpu", cent(7))];
-    let changes: [fn(&mut CommitmentLine); 9] = [
+    let changes: [fn(&mut CommitmentLine); 10] = [
         |part| part.number += 1,
         |part| part.first = part.last,
         |part| part.last = part.first,
@@ -134,18 +136,19 @@ fn a_part_that_was_changed_is_refused() {
         |part| part.roll_over_used = cent(1),
         |part| part.exit_fee = cent(1),
         |part| part.roll_over = cent(-1),
+        |part| part.fee_terms = Some(String::new()),
     ];
     for (index, change) in changes.into_iter().enumerate() {
         let mut part = bills[1].clone();
         change(&mut part);
-        assert!(part.verify(&terms, month("2027-02"), &lines(20)).is_err(), "change {index}");
+        assert!(part.verify((&version, &version), month("2027-02"), &lines(20)).is_err(), "change {index}");
     }
     let mut early = bills[0].clone();
     early.counted_before = cent(5);
-    assert!(early.verify(&terms, month("2027-01"), &lines(30)).is_err());
+    assert!(early.verify((&version, &version), month("2027-01"), &lines(30)).is_err());
     let mut early = bills[0].clone();
     early.shortfall = cent(70);
-    assert!(early.verify(&terms, month("2027-01"), &lines(30)).is_err());
+    assert!(early.verify((&version, &version), month("2027-01"), &lines(30)).is_err());
 }
 
 /// Known failure: what is missing is compared month by month, so a month of much use does not make up for one of

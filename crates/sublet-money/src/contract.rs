@@ -64,7 +64,7 @@ pub struct RenewalTerms {
     pub notice_months: u32,
 }
 
-/// What is agreed. The canonical form is JSON of these members.
+/// What is agreed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractTerms {
@@ -88,6 +88,7 @@ pub struct ContractTerms {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Canonical {
+    from: PeriodKey,
     schema: String,
     terms: ContractTerms,
 }
@@ -213,32 +214,14 @@ impl ContractTerms {
         Some(periods + (number - periods).div_ceil(renewal) * renewal)
     }
 
-    /// What leaving at the end of a period costs: a part of what the rest of the term is committed to.
-    pub fn exit_fee(&self, number: u32) -> Result<Nanos> {
-        let (Some(exit), Some(end)) = (self.exit, self.term_end(number)) else { return Ok(Nanos::ZERO) };
-        let left = self.committed_in(number + 1, end)?;
+    /// What leaving at the end of a period costs: a part of what the rest of the term is committed to, by the newest
+    /// version of the terms.
+    pub fn exit_fee(&self, number: u32, newest: &Self) -> Result<Nanos> {
+        let (Some(exit), Some(end)) = (self.exit, newest.term_end(number)) else { return Ok(Nanos::ZERO) };
+        let left = newest.committed_in(number + 1, end)?;
         let exact = divide_half_even(i128::from(left.get()) * i128::from(exit.fee_ppm), i128::from(WHOLE_PPM));
         let exact = i64::try_from(exact).map_err(|_| Error::internal("a fee is more than what it is a part of"))?;
         Nanos::new(exact).round_half_even(self.currency.minor_unit().get())
-    }
-
-    /// The text that is hashed, stored and shown.
-    pub fn canonical(&self) -> Result<String> {
-        canonical_json(&Canonical { schema: SCHEMA.to_owned(), terms: self.clone() })
-    }
-
-    /// Reads the canonical form back, and proves that it is the one that a hash names.
-    pub fn from_canonical(text: &str, expected: &str) -> Result<Self> {
-        if sha256_hex(text) != expected {
-            return Err(Error::new(ErrorCode::LedgerMismatch, "the terms of a contract are not those that their hash names"));
-        }
-        let read: Canonical = serde_json::from_str(text)
-            .map_err(|cause| Error::new(ErrorCode::InvalidRequest, format!("these are not the terms of a contract: {cause}")))?;
-        if read.schema != SCHEMA {
-            return Err(Error::new(ErrorCode::InvalidRequest, format!("terms of a contract say \"schema\":\"{SCHEMA}\"")));
-        }
-        read.terms.validate()?;
-        Ok(read.terms)
     }
 }
 
@@ -252,9 +235,33 @@ pub struct TermsVersion {
 }
 
 impl TermsVersion {
+    /// Of terms that are to be offered.
     pub fn new(from: PeriodKey, terms: ContractTerms) -> Result<Self> {
         terms.validate()?;
-        Ok(Self { hash: sha256_hex(&terms.canonical()?), from, terms })
+        // Leaving is priced over two terms at most, the running one and the next.
+        let renewed = terms.renewal.map_or(0, |renewal| 2 * (renewal.months / terms.period_months));
+        terms.committed_in(1, terms.periods() + renewed).map_err(|error| error.param("commitments"))?;
+        let version = Self { hash: String::new(), from, terms };
+        Ok(Self { hash: sha256_hex(&version.canonical()?), ..version })
+    }
+
+    /// The text that is hashed, stored and shown.
+    pub fn canonical(&self) -> Result<String> {
+        canonical_json(&Canonical { from: self.from, schema: SCHEMA.to_owned(), terms: self.terms.clone() })
+    }
+
+    /// Reads the canonical form back, and proves that it is the one that a hash names.
+    pub fn from_canonical(text: &str, expected: &str) -> Result<Self> {
+        if sha256_hex(text) != expected {
+            return Err(Error::new(ErrorCode::LedgerMismatch, "the terms of a contract are not those that their hash names"));
+        }
+        let read: Canonical = serde_json::from_str(text)
+            .map_err(|cause| Error::new(ErrorCode::InvalidRequest, format!("these are not the terms of a contract: {cause}")))?;
+        if read.schema != SCHEMA {
+            return Err(Error::new(ErrorCode::InvalidRequest, format!("terms of a contract say \"schema\":\"{SCHEMA}\"")));
+        }
+        read.terms.validate()?;
+        Ok(Self { hash: expected.to_owned(), from: read.from, terms: read.terms })
     }
 }
 
@@ -309,7 +316,8 @@ impl Agreement {
         self.versions.iter().rev().find(|version| version.from <= month)
     }
 
-    fn newest(&self) -> Result<&TermsVersion> {
+    /// The version that was agreed last.
+    pub fn newest(&self) -> Result<&TermsVersion> {
         self.versions.last().ok_or_else(|| Error::internal("a contract has no terms"))
     }
 
@@ -391,14 +399,16 @@ impl Agreement {
         }
         let begin = now.max(self.versions[0].terms.starts);
         let Some((_, running)) = self.at(begin)? else { return Ok(Vec::new()) };
+        let newest = &self.newest()?.terms;
         let (mut exits, mut committed) = (Vec::new(), Nanos::ZERO);
-        for number in running.number..=running.number.saturating_add(MONTHS_MAX) {
-            let month = begin.plus((number - running.number) * self.versions[0].terms.period_months)?;
+        for number in running.number..=running.number.saturating_add(2 * MONTHS_MAX) {
+            let month = begin.plus((number - running.number) * newest.period_months)?;
             let Some((version, period)) = self.at(month)? else { break };
             let terms = &version.terms;
             committed = committed.checked_add(period.committed)?;
-            let is_term_end = terms.term_end(number) == Some(number);
-            let notice_months = match (is_term_end, terms.exit, terms.renewal) {
+            // What is agreed for later counts: it binds already.
+            let is_term_end = newest.term_end(number) == Some(number);
+            let notice_months = match (is_term_end, terms.exit, newest.renewal) {
                 (true, _, Some(renewal)) => Some(renewal.notice_months),
                 (true, _, None) => None,
                 (false, Some(exit), _) if number >= exit.after_periods => Some(exit.notice_months),
@@ -409,7 +419,7 @@ impl Agreement {
                 // Too late.
                 continue;
             }
-            let fee = if is_term_end { Nanos::ZERO } else { terms.exit_fee(number)? };
+            let fee = if is_term_end { Nanos::ZERO } else { terms.exit_fee(number, newest)? };
             exits.push(Exit { last_month: period.last, notice_by, fee, committed, is_term_end });
             if is_term_end {
                 break;
@@ -420,6 +430,10 @@ impl Agreement {
 
     /// The notice by which the contract's last month is the given one.
     pub fn give_notice(&self, last_month: PeriodKey, now: PeriodKey) -> Result<Notice> {
+        if let Some(notice) = self.notice {
+            let message = format!("notice was given: the contract ends with {}", notice.last_month);
+            return Err(Error::new(ErrorCode::Conflict, message));
+        }
         let exits = self.exits(now)?;
         let open = |exit: &&Exit| exit.notice_by.is_some();
         if let Some(exit) = exits.iter().filter(open).find(|exit| exit.last_month == last_month) {

@@ -62,13 +62,14 @@ fn terms_that_contradict_themselves_are_refused() {
 
 #[test]
 fn the_canonical_form_names_the_terms() {
-    let terms = terms();
-    let text = terms.canonical().unwrap();
-    let hash = sha256_hex(&text);
-    assert_eq!(ContractTerms::from_canonical(&text, &hash).unwrap(), terms);
-    assert!(ContractTerms::from_canonical(&text.replace("500000", "400000"), &hash).is_err());
+    let version = TermsVersion::new(month("2027-01"), terms()).unwrap();
+    let text = version.canonical().unwrap();
+    assert_eq!(TermsVersion::from_canonical(&text, &version.hash).unwrap(), version);
+    assert!(TermsVersion::from_canonical(&text.replace("500000", "400000"), &version.hash).is_err());
     let other = text.replace(SCHEMA, "sublet-contract/2");
-    assert!(ContractTerms::from_canonical(&other, &sha256_hex(&other)).is_err());
+    assert!(TermsVersion::from_canonical(&other, &sha256_hex(&other)).is_err());
+    // The same terms from another month on are another agreement.
+    assert_ne!(TermsVersion::new(month("2027-04"), terms()).unwrap().hash, version.hash);
 }
 
 #[test]
@@ -113,6 +114,43 @@ fn exits_say_when_by_when_and_at_what_cost() {
     assert_eq!(exits("2027-06"), [exit("2027-09", "2027-08", 100, 300), exit("2027-12", "2027-10", 0, 500)]);
     // Past the notice for the term's end, the renewal's periods are left.
     assert_eq!(exits("2027-11"), [exit("2028-03", "2028-02", 100, 400), exit("2028-06", "2028-04", 0, 600)]);
+}
+
+#[test]
+fn exits_are_priced_by_what_is_agreed_for_later() {
+    let (first, mut less) = (terms(), terms());
+    less.commitments.push(Commitment { from_period: 4, amount: Nanos::new(20 * EUR) });
+    let versions = [(month("2027-01"), first.clone()), (month("2027-10"), less)];
+    let agreed = Agreement::new(versions.map(|(from, terms)| TermsVersion::new(from, terms).unwrap()).to_vec(), None).unwrap();
+    let fees = |agreement: &Agreement| {
+        agreement.exits(month("2027-01")).unwrap().iter().map(|exit| exit.fee.get() / EUR).collect::<Vec<_>>()
+    };
+    // After the second quarter 200 and 20 are left, after the third 20.
+    assert_eq!(fees(&agreed), [110, 10, 0]);
+    // A longer term binds from when it is agreed: the end of the first year is none any more.
+    let mut longer = first.clone();
+    longer.months = 24;
+    let versions = [(month("2027-01"), first), (month("2028-01"), longer)];
+    let agreed = Agreement::new(versions.map(|(from, terms)| TermsVersion::new(from, terms).unwrap()).to_vec(), None).unwrap();
+    assert_eq!(fees(&agreed), [600, 500, 400, 300, 200, 100, 0]);
+}
+
+#[test]
+fn terms_whose_renewals_are_no_amount_are_not_offered() {
+    let mut large = terms();
+    large.commitments = vec![Commitment { from_period: 1, amount: Nanos::new(2_000_000_000 * EUR) }];
+    large.validate().unwrap();
+    assert_eq!(TermsVersion::new(large.starts, large).expect_err("two terms").code(), ErrorCode::AmountOverflow);
+}
+
+#[test]
+fn far_ends_are_found() {
+    let mut long = terms();
+    (long.months, long.period_months, long.exit) = (120, 1, None);
+    long.commitments.truncate(1);
+    long.renewal = Some(RenewalTerms { months: 120, notice_months: 119 });
+    let exits = agreement(long).exits(month("2031-12")).unwrap();
+    assert_eq!(exits.iter().map(|exit| exit.last_month.to_string()).collect::<Vec<_>>(), ["2046-12"]);
 }
 
 #[test]

@@ -145,7 +145,11 @@ pub fn write_csv<R>(text: &mut String, columns: &[&Column<R>], row: &R) {
     text.push('\n');
 }
 
+/// Text that a spreadsheet would take for a formula has an apostrophe before it.
 fn write_quoted(text: &mut String, cell: &str) {
+    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t']);
+    let cell: Cow<'_, str> = if is_formula { format!("'{cell}").into() } else { cell.into() };
+    let cell = cell.as_ref();
     let is_plain = !cell.contains([',', '"', '\n', '\r']) && cell.trim() == cell;
     if is_plain {
         text.push_str(cell);

@@ -20,7 +20,8 @@ use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::{DurationMs, Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
-use sublet_money::contract::ContractTerms;
+use sublet_money::commitment::CommitmentLine;
+use sublet_money::contract::TermsVersion;
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::price_book::{PriceEntry, PriceListVersion};
@@ -47,9 +48,9 @@ const CLOCKS_DIFFER: DurationMs = DurationMs::from_hours(24);
 #[serde(deny_unknown_fields)]
 pub struct BundleHeader {
     content: InvoiceContent,
-    /// The canonical text of the contract's terms, if the invoice has a contract's part.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    contract_terms: Option<String>,
+    /// The canonical texts of the contract's terms that the invoice's part of it names.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    contract_terms: Vec<String>,
     details: SealDetails,
     log: LogProof,
     /// The canonical texts that the price versions are the hashes of, in the order of the versions.
@@ -59,12 +60,12 @@ pub struct BundleHeader {
 }
 
 impl BundleHeader {
-    /// `price_lists` are those that the lines name, `contract_terms` the text that the contract's part names.
+    /// `price_lists` are those that the lines name, `contract_terms` the texts that the contract's part names.
     pub fn new(
         content: InvoiceContent,
         (seal, details): (Seal, SealDetails),
         log: LogProof,
-        (price_lists, contract_terms): (&[&PriceListVersion], Option<String>),
+        (price_lists, contract_terms): (&[&PriceListVersion], Vec<String>),
     ) -> Self {
         let mut lists: Vec<_> = price_lists.to_vec();
         lists.sort_by(|a, b| a.version().cmp(b.version()));
@@ -220,18 +221,24 @@ impl Verifier {
 /// Computes the contract's part of the invoice again.
 fn check_commitment(header: &BundleHeader) -> Result<(), Error> {
     let content = &header.content;
-    match (&content.commitment, &header.contract_terms) {
-        (None, None) => Ok(()),
-        (Some(commitment), Some(text)) => {
-            let terms = ContractTerms::from_canonical(text, &commitment.terms)?;
-            if terms.currency != content.account.currency {
-                let message = format!("the contract is in {}, and the account in {}", terms.currency, content.account.currency);
-                return Err(Error::new(ErrorCode::CurrencyMismatch, message));
-            }
-            commitment.verify(&terms, content.period.key, &content.lines)
-        }
-        _ => Err(Error::new(ErrorCode::LedgerMismatch, "the terms of a contract come with the part of an invoice that names them")),
+    let named = content.commitment.iter().flat_map(CommitmentLine::named_terms);
+    let hashes: Vec<&str> = named.collect();
+    if hashes.len() != header.contract_terms.len() {
+        return Err(Error::new(
+            ErrorCode::LedgerMismatch,
+            "the terms of a contract come with the part of an invoice that names them",
+        ));
     }
+    let texts = hashes.into_iter().zip(&header.contract_terms);
+    let versions = texts.map(|(hash, text)| TermsVersion::from_canonical(text, hash)).collect::<Result<Vec<_>, Error>>()?;
+    let (Some(commitment), Some(version), Some(newest)) = (&content.commitment, versions.first(), versions.last()) else {
+        return Ok(());
+    };
+    if version.terms.currency != content.account.currency {
+        let message = format!("the contract is in {}, and the account in {}", version.terms.currency, content.account.currency);
+        return Err(Error::new(ErrorCode::CurrencyMismatch, message));
+    }
+    commitment.verify((version, newest), content.period.key, &content.lines)
 }
 
 /// What is checked for each line of the invoice, by the line's name.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use sublet_core::id::ChargeId;
 use sublet_money::commitment::CommitmentLine;
-use sublet_money::contract::{Agreement, Commitment, TermsVersion};
+use sublet_money::contract::{Agreement, Commitment, ContractTerms, TermsVersion};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, draft};
 use sublet_money::price_book::PriceListDraft;
@@ -77,7 +77,7 @@ const USES: [Use; 9] = [
 struct Month {
     list: PriceListVersion,
     content: InvoiceContent,
-    contract_terms: Option<String>,
+    contract_terms: Vec<String>,
     leaves: Vec<String>,
     seal: Seal,
     details: SealDetails,
@@ -147,7 +147,7 @@ fn month(uses: &[Use], order: &[usize]) -> Month {
     let (_, tree) = tree_of(leaves.iter().map(|text| leaf_hash(text)));
     let sealed = SealedLeaves { count: tree.size(), root: tree.root(), sum };
     let (seal, details) = seal(&content, sealed).unwrap();
-    Month { list, content, contract_terms: Some(terms), leaves, seal, details }
+    Month { list, content, contract_terms: vec![terms], leaves, seal, details }
 }
 
 /// March ends a quarter of which most is missing.
@@ -163,11 +163,12 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
         roll_over_periods: 1,
         starts: "2026-01".parse().unwrap(),
     };
-    let agreement = Agreement::new(vec![TermsVersion::new(terms.starts, terms.clone()).unwrap()], None).unwrap();
+    let version = TermsVersion::new(terms.starts, terms).unwrap();
+    let agreement = Agreement::new(vec![version.clone()], None).unwrap();
     let (contract, month) = ("ctr_1".parse().unwrap(), content.period.key);
     let earlier = (nanos(2_000_000_000), &[][..]);
     let line = CommitmentLine::new((&contract, &agreement), month, &content.lines, earlier).unwrap().unwrap();
-    (content.with_commitment(line).unwrap(), terms.canonical().unwrap())
+    (content.with_commitment(line).unwrap(), version.canonical().unwrap())
 }
 
 fn salts() -> SaltKey {

@@ -7,7 +7,7 @@ CREATE INDEX contracts_organization ON contracts (organization_id, id);
 
 -- Versions of a contract's terms: offered, and accepted or withdrawn. What is accepted is never changed.
 CREATE TABLE contract_terms (
-    contract_id TEXT NOT NULL REFERENCES contracts (id), number BIGINT NOT NULL, state TEXT NOT NULL, from_period TEXT NOT NULL,
+    contract_id TEXT NOT NULL REFERENCES contracts (id), number BIGINT NOT NULL, state TEXT NOT NULL,
     hash TEXT NOT NULL, body TEXT NOT NULL, offered_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, answered_by TEXT,
     answered_at BIGINT, PRIMARY KEY (contract_id, number)
 );

@@ -2,7 +2,7 @@
 
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::contract::{Agreement, ContractTerms, MONTHS_MAX, Notice, TermsVersion, VERSIONS_MAX};
+use sublet_money::contract::{Agreement, MONTHS_MAX, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::period::PeriodKey;
 
 use crate::database::Tx;
@@ -108,15 +108,14 @@ pub async fn insert(tx: &mut Tx, contract: &Contract) -> Result<()> {
 pub async fn insert_offer(tx: &mut Tx, contract: &ContractId, number: i64, offer: &Offer) -> Result<()> {
     let version = &offer.version;
     tx.execute(
-        "INSERT INTO contract_terms (contract_id, number, state, from_period, hash, body, offered_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO contract_terms (contract_id, number, state, hash, body, offered_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         params![
             contract.as_str(),
             number,
             offer.state.as_str(),
-            version.from.to_string(),
             version.hash.as_str(),
-            version.terms.canonical()?,
+            version.canonical()?,
             offer.offered_at,
             offer.expires_at
         ],
@@ -161,7 +160,7 @@ async fn from_row(tx: &mut Tx, row: &Row) -> Result<Contract> {
     let created_at = row.time()?;
     let rows = tx
         .fetch_all(
-            "SELECT state, from_period, hash, body, offered_at, expires_at, answered_by, answered_at FROM contract_terms
+            "SELECT state, hash, body, offered_at, expires_at, answered_by, answered_at FROM contract_terms
              WHERE contract_id = $1 ORDER BY number LIMIT $2",
             params![id.as_str(), i64::try_from(VERSIONS_MAX).unwrap_or(i64::MAX)],
         )
@@ -174,10 +173,9 @@ fn offer_from_row(row: &Row) -> Result<Offer> {
     let mut row = row.reader();
     let state = row.text()?;
     let state = OfferState::ALL.into_iter().find(|known| known.as_str() == state);
-    let (from, hash) = (row.parse()?, row.string()?);
-    let terms = ContractTerms::from_canonical(row.text()?, &hash)?;
+    let hash = row.string()?;
     Ok(Offer {
-        version: TermsVersion { hash, from, terms },
+        version: TermsVersion::from_canonical(row.text()?, &hash)?,
         state: state.ok_or_else(|| Error::internal("an offer is in no state that is known"))?,
         offered_at: row.time()?,
         expires_at: row.time()?,
@@ -301,12 +299,13 @@ pub async fn sum_settled(tx: &mut Tx, organization: &OrganizationId) -> Result<N
     row.reader().nanos()
 }
 
-/// Accounts that owe something by contract: those behind an id, in the order of ids.
+/// Accounts that owe something by contract and have paid credit again: those behind an id, in the order of ids.
 pub async fn owing(tx: &mut Tx, after: Option<&OrganizationId>, limit: i64) -> Result<Vec<OrganizationId>> {
     let rows = tx
         .fetch_all(
             "SELECT organizations.id FROM organizations JOIN accounts ON accounts.path = 'assets:receivable:' || organizations.id
-             WHERE organizations.id > $1 AND accounts.debits > accounts.credits
+             JOIN accounts AS paid ON paid.path = 'liabilities:customers:' || organizations.id || ':available:paid'
+             WHERE organizations.id > $1 AND accounts.debits > accounts.credits AND paid.credits > paid.debits
                  AND organizations.id IN (SELECT organization_id FROM contracts) ORDER BY organizations.id LIMIT $2",
             params![after.map_or("", OrganizationId::as_str), limit],
         )

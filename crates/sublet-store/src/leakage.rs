@@ -1,6 +1,6 @@
 //! What runs or was metered and is not charged, over all tenants: for the operator only.
 //!
-//! Each query looks for one thing that should not be there, and is bounded; what is found is as it stands in the books.
+//! Each query looks for one thing that should not be there, and what it finds is bounded; what is found is as it stands in the books.
 
 use sublet_core::id::{DeviceId, OrganizationId, ProjectId};
 use sublet_core::usage::UsageRecord;

@@ -49,8 +49,15 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
 
 /// Posts an entry: all of it or nothing (the caller's transaction fails with the error).
 pub async fn post(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
-    let posted = post_all(tx, std::slice::from_ref(entry)).await?;
-    posted.first().copied().ok_or_else(|| Error::internal("an entry was posted and nothing is known of it"))
+    entry.verify()?;
+    // Nothing is read of what is not there, so that on PostgreSQL entries that are posted at once are in nobody's way.
+    if insert_entries(tx, &[entry]).await? == 0 {
+        check_same(entry, find(tx, &Scope::Operator, &entry.id).await?.as_ref())?;
+        return Ok(Posted::Duplicate);
+    }
+    move_accounts(tx, &[entry]).await?;
+    insert_transfers(tx, &[entry]).await?;
+    Ok(Posted::New)
 }
 
 /// Posts entries as if one after the other: all of them or nothing. Each account is read and written once.
@@ -76,7 +83,9 @@ pub async fn post_all(tx: &mut Tx, entries: &[JournalEntry]) -> Result<Vec<Poste
     }
     // In the order in which they were given: the overdraft of one may be covered by another before it.
     let new: Vec<_> = entries.iter().zip(&posted).filter(|(_, posted)| **posted == Posted::New).map(|(entry, _)| entry).collect();
-    insert_entries(tx, &new).await?;
+    if usize::try_from(insert_entries(tx, &new).await?) != Ok(new.len()) {
+        return Err(Error::internal("an entry came to be known while it was posted"));
+    }
     move_accounts(tx, &new).await?;
     insert_transfers(tx, &new).await?;
     Ok(posted)
@@ -92,7 +101,8 @@ fn check_same(entry: &JournalEntry, known: Option<&JournalEntry>) -> Result<()> 
     Err(Error::new(ErrorCode::IdempotencyMismatch, format!("entry {} is in the books with other transfers", entry.id)))
 }
 
-async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
+/// Says how many were not known.
+async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<u64> {
     fn row(entry: &JournalEntry) -> Vec<Value<'_>> {
         let of = entry.transfers.iter().find_map(|transfer| transfer.debit.organization().or(transfer.credit.organization()));
         params![
@@ -107,11 +117,7 @@ async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
     }
     let rows: Vec<_> = entries.iter().map(|entry| row(entry)).collect();
     let prefix = "INSERT INTO journal_entries (id, kind, organization_id, currency, posted_at, memo) VALUES ";
-    let inserted = tx.insert_many(prefix, "ON CONFLICT (id) DO NOTHING", &rows).await?;
-    if usize::try_from(inserted) == Ok(rows.len()) {
-        return Ok(());
-    }
-    Err(Error::internal("an entry came to be known while it was posted"))
+    tx.insert_many(prefix, "ON CONFLICT (id) DO NOTHING", &rows).await
 }
 
 async fn insert_transfers(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {

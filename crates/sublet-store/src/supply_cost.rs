@@ -77,9 +77,3 @@ pub async fn list(tx: &mut Tx) -> Result<Vec<StoredSupplyCost>> {
     let sql = "SELECT version, body, number, created_at FROM supply_costs ORDER BY currency, number LIMIT $1";
     tx.fetch_all(sql, params![LISTED_MAX]).await?.iter().map(from_row).collect()
 }
-
-/// The last month that is closed for any account: what it cost does not change any more.
-pub async fn last_closed_month(tx: &mut Tx) -> Result<Option<PeriodKey>> {
-    let row = tx.fetch_one("SELECT MAX(period) FROM closed_months", &[]).await?;
-    row.reader().optional_parse()
-}

@@ -127,6 +127,8 @@ pub enum Answer {
     TextStream,
     /// The content of a file.
     File,
+    /// Rows, as CSV or as Parquet.
+    Table,
     /// Nothing: whatever is asked, the answer is an error that says what would work.
     Refusal,
 }
@@ -176,6 +178,9 @@ impl Route {
     }
     const fn gives_file(self) -> Self {
         Self { answer: Answer::File, ..self }
+    }
+    const fn gives_table(self) -> Self {
+        Self { answer: Answer::Table, ..self }
     }
     /// A route that clients know and that is not offered.
     const fn refuses(self) -> Self {

@@ -184,7 +184,7 @@ routes! {
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
     GetInvoiceBundle     = Get  "/v1/organization/billing/invoices/{id}/bundle" .open(Admin, "An issued invoice with all its charges, prices and proofs, to be checked offline.").gives_file();
     ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").query::<ListQuery>().gives::<List<Receipt>>();
-    ExportBilling        = Get  "/v1/organization/billing/export"        .open(Admin, "A month's cost and usage in the FOCUS format, or its charges, as CSV or Parquet.").query::<ExportQuery>().gives_file();
+    ExportBilling        = Get  "/v1/organization/billing/export"        .open(Admin, "A month's cost and usage in the FOCUS format, or its charges, as CSV or Parquet.").query::<ExportQuery>().gives_table();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListContracts        = Get  "/v1/organization/contracts"             .open(Admin, "What the organization agreed to for months to years, and what it is offered.").query::<ContractListQuery>().gives::<List<Contract>>();
     GetContract          = Get  "/v1/organization/contracts/{id}"        .open(Admin, "One contract: its terms, how far commitments are used, when it can be left and what that costs.").gives::<Contract>();
@@ -201,7 +201,7 @@ routes! {
     OperatorListInvoices = Get "/operator/v1/invoices"                  .open(Operator, "Every invoice.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
     OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();
-    OperatorExportBilling = Get "/operator/v1/billing/export"           .open(Operator, "The same of every organization, or of one.").query::<ExportQuery>().gives_file();
+    OperatorExportBilling = Get "/operator/v1/billing/export"           .open(Operator, "The same of every organization, or of one.").query::<ExportQuery>().gives_table();
     CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
     OperatorListContracts = Get "/operator/v1/contracts"                .open(Operator, "Every contract.").query::<ContractListQuery>().gives::<List<Contract>>();
     CreateContract     = Post "/operator/v1/contracts"                  .open(Operator, "Offers an organization a contract; it binds until it expires.").creates().takes::<CreateContract>().gives::<Contract>();

@@ -2,7 +2,9 @@
 
 use sublet_cloud::contract::{ContractState, ContractView, NewAmendment, NewContract};
 use sublet_cloud::credit::NewCredit;
+use sublet_cloud::export::Dataset;
 use sublet_cloud::idempotency::Call;
+use sublet_cloud::leakage::LeakKind;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::key::KeyPlane;
@@ -17,6 +19,7 @@ use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::UNIT;
+use crate::exports::{by_document, file, rows, wanted};
 use crate::months::{close, customer, issued, month, used};
 
 const HOUR: DurationMs = DurationMs::from_seconds(3_600);
@@ -116,6 +119,15 @@ on_both_databases! {
         let (debt, available) = owed(&cloud.cloud, &organization).await;
         assert_eq!(available, 0, "what was there is taken, and nothing more");
         assert!(debt > 5 * UNIT && debt < 7 * UNIT, "{debt}");
+        // Exports have it, and it is no leak.
+        for bill in issued(cloud, &organization).await {
+            let (content, number) = (&bill.invoice.content, bill.invoice.number.expect("it is issued").to_string());
+            let asked = wanted(Dataset::Focus, &content.period.key.to_string());
+            let exported = file(&cloud.cloud, &admin_of(&session), &asked).await.expect("a file");
+            assert_eq!(by_document(&rows(exported)).get(&number), Some(&content.total), "{number}");
+        }
+        let leaks = cloud.cloud.leakage(&Actor::system(), &[]).await.expect("a report").leaks;
+        assert!(!leaks.iter().any(|leak| leak.kind == LeakKind::ChargesNotInvoiced), "{leaks:?}");
         // The next payment pays it first.
         granted(&cloud.cloud, &organization, CreditKind::Paid, 5 * UNIT).await;
         assert_eq!(owed(&cloud.cloud, &organization).await, (debt - 5 * UNIT, 0));

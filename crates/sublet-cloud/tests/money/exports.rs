@@ -22,12 +22,12 @@ use crate::months::{close, credit, customer, issued, month, used};
 
 const HOUR: DurationMs = DurationMs::from_hours(1);
 
-fn wanted(dataset: Dataset, period: &str) -> ExportRequest {
+pub fn wanted(dataset: Dataset, period: &str) -> ExportRequest {
     let period = Some(period.parse().expect("a month"));
     ExportRequest { dataset, version: FocusVersion::V1_2, format: Format::Csv, period, organization: None }
 }
 
-async fn file(cloud: &Cloud, actor: &Actor, request: &ExportRequest) -> Result<Vec<u8>> {
+pub async fn file(cloud: &Cloud, actor: &Actor, request: &ExportRequest) -> Result<Vec<u8>> {
     let mut export = cloud.open_export(actor, request).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = cloud.next_export_piece(&mut export).await? {
@@ -38,7 +38,7 @@ async fn file(cloud: &Cloud, actor: &Actor, request: &ExportRequest) -> Result<V
 }
 
 /// Lines as columns by their names. No cell of these tests has a comma but the details of a price, which is left out.
-fn rows(bytes: Vec<u8>) -> Vec<BTreeMap<String, String>> {
+pub fn rows(bytes: Vec<u8>) -> Vec<BTreeMap<String, String>> {
     let text = String::from_utf8(bytes).expect("text");
     let mut lines = text.lines().map(cells);
     let names = lines.next().expect("a header");
@@ -62,7 +62,7 @@ fn sum(rows: &[BTreeMap<String, String>], column: &str) -> Nanos {
 }
 
 /// What the rows of each document add up to.
-fn by_document(rows: &[BTreeMap<String, String>]) -> BTreeMap<String, Nanos> {
+pub fn by_document(rows: &[BTreeMap<String, String>]) -> BTreeMap<String, Nanos> {
     let mut documents: BTreeMap<String, Vec<BTreeMap<String, String>>> = BTreeMap::new();
     for row in rows {
         documents.entry(row["InvoiceId"].clone()).or_default().push(row.clone());

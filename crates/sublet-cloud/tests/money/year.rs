@@ -175,6 +175,16 @@ async fn amend_and_leave(cloud: &TestCloud, sessions: &[(Session, SliceId)], con
     cloud.cloud.leave_contract(&admin(2), &contracts[2], last).await.expect("left");
 }
 
+/// An invoice that says another roll-over than those before it left is named.
+fn assert_contracts_are_judged(paths: &[PathBuf]) {
+    let texts = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle")));
+    let (path, text) = texts.into_iter().find(|(_, text)| text.contains("\"roll_over\":\"0\"")).expect("a contract's part");
+    std::fs::write(path, text.replacen("\"roll_over\":\"0\"", "\"roll_over\":\"1\"", 1)).expect("room");
+    let (is_right, said) = rerated(paths);
+    assert!(!is_right && said.contains("FAIL contract: ") && said.contains("roll over into period"), "{said}");
+    std::fs::write(path, text).expect("room");
+}
+
 /// Gifts and credit notes are beside invoices, and change none.
 async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: Currency) {
     let gift = NewCredit {
@@ -251,6 +261,7 @@ on_both_databases! {
         let parts = said.lines().find_map(|line| line.strip_prefix("contracts ok: ")?.strip_suffix(" parts of invoices")?.parse().ok());
         assert!(parts.is_some_and(|parts: usize| parts >= 30), "{said}");
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
+        assert_contracts_are_judged(&paths);
         // It would have said so.
         let text = std::fs::read_to_string(&paths[0]).expect("a bundle");
         let (header, leaves) = text.split_once('\n').expect("lines");

@@ -101,6 +101,7 @@ struct InvoicesPage {
     zone: String,
     lines: Vec<LineRow>,
     contract: Vec<ContractRow>,
+    sum_label: &'static str,
     subtotal: Amount,
     carried: Option<Amount>,
     total: Amount,
@@ -125,6 +126,7 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
         period: Span(content.period.interval),
         zone: content.account.zone,
         lines: content.lines.iter().map(|each| line(each, currency)).collect(),
+        sum_label: if content.commitment.is_some() { "Sum of charges and contract" } else { "Sum of the charges" },
         contract: content.commitment.as_ref().map_or(Ok(Vec::new()), |part| contract(part, currency))?,
         subtotal: amount(content.subtotal),
         // Ahead of exact charges is what is not asked for again.
