@@ -96,7 +96,7 @@ def run_job():
     """Uses a device for a moment, and gives it back."""
     quote = json.loads(ask("POST", "/v1/quotes", PROJECT, {"sku": "cpu"})[0])
     lease = json.loads(ask("POST", "/v1/leases", PROJECT, {"quote": quote["id"]})[0])
-    job = json.loads(ask("POST", "/v1/jobs", PROJECT, {"lease": lease["id"], "command": ["true"]})[0])
+    job = json.loads(ask("POST", "/v1/jobs", PROJECT, {"lease": lease["id"], "command": ["sleep", "0.05"]})[0])
     eventually("the job's charge", lambda: charged(f"job={job['id']}"))
     eventually("the end of the lease", lambda: see(f"/v1/leases/{lease['id']}", PROJECT)["status"] not in ("active", "pending", "ending"))
     return job["id"]
