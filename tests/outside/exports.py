@@ -14,19 +14,17 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 import urllib.error
-import urllib.request
 
 import focus_validator
 import pyarrow
 import pyarrow.parquet
 
-ROOT = os.environ["SUBLET_API_BASE"].removesuffix("/v1")
-PROJECT, ADMIN, OPERATOR = (os.environ[f"SUBLET_{plane}_KEY"] for plane in ("PROJECT", "ADMIN", "OPERATOR"))
-MODEL, BINARY, OUT = os.environ["SUBLET_MODEL"], os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
+from cloud import ADMIN, OPERATOR, PROJECT, ROOT, ask, chat, eventually, judge, see
+
+BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
 PROGRAMS = pathlib.Path(sys.executable).parent
-MONTHS, CALLS, WAIT_MAX = 2, 5, 30
+MONTHS, CALLS = 2, 5
 
 # Rules of focus-validator 2.2.1 of which a file keeps one at most: it takes "null where there is no invoice" and "not null
 # where there is one" for "always".
@@ -41,32 +39,6 @@ CRITERIA = [
 ]
 
 decimal.getcontext().prec = 60
-
-
-def ask(method, path, key, body=None):
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(ROOT + path, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read(), answer.headers
-
-
-def see(path, key):
-    return json.loads(ask("GET", path, key)[0])
-
-
-def chat(words):
-    body = {"model": MODEL, "max_tokens": words, "messages": [{"role": "user", "content": "Count."}]}
-    return ask("POST", "/v1/chat/completions", PROJECT, body)[1]["x-request-id"]
-
-
-def eventually(what, probe):
-    end = time.monotonic() + WAIT_MAX
-    while not (found := probe()):
-        if time.monotonic() > end:
-            raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.05)
-    return found
 
 
 def charged(filter):
@@ -302,16 +274,7 @@ def main():
         ("focus-data-toolkit accepts FOCUS 1.4, and nothing else", lambda: check_1_4(months)),
         ("what cannot be exported is refused with what would work", check_refusals),
     ]
-    failed = 0
-    for name, run in checks:
-        try:
-            run()
-        except Exception as problem:  # Whatever a judge says, the next one is heard.
-            failed += 1
-            print(f"FAIL {name}: {type(problem).__name__}: {problem}")
-        else:
-            print(f"ok {name}")
-    return 1 if failed else 0
+    return judge(checks)
 
 
 if __name__ == "__main__":

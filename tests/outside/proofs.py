@@ -12,10 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 import types
-import urllib.error
-import urllib.request
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,40 +25,10 @@ from sigstore._internal.merkle import verify_merkle_inclusion
 from sigstore.errors import VerificationError
 
 import rerate
+from cloud import ADMIN, OPERATOR, PROJECT, ask, chat, eventually, judge, see
 
-ROOT = os.environ["SUBLET_API_BASE"].removesuffix("/v1")
-PROJECT, ADMIN, OPERATOR = (os.environ[f"SUBLET_{plane}_KEY"] for plane in ("PROJECT", "ADMIN", "OPERATOR"))
-MODEL, BINARY, OUT = os.environ["SUBLET_MODEL"], os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
-MONTHS, CALLS, WAIT_MAX = 3, 6, 30
-
-
-def ask(method, path, key=None, body=None):
-    headers = {"content-type": "application/json"}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(ROOT + path, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read(), answer.headers
-
-
-def see(path, key):
-    return json.loads(ask("GET", path, key)[0])
-
-
-def chat(words):
-    body = {"model": MODEL, "max_tokens": words, "messages": [{"role": "user", "content": "Count."}]}
-    _, headers = ask("POST", "/v1/chat/completions", PROJECT, body)
-    return headers["x-request-id"]
-
-
-def eventually(what, probe):
-    end = time.monotonic() + WAIT_MAX
-    while not (found := probe()):
-        if time.monotonic() > end:
-            raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.05)
-    return found
+BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
+MONTHS, CALLS = 3, 6
 
 
 def charges_of(request):
@@ -261,16 +228,7 @@ def main():
         ("the log is what its tiles say, and only grew", lambda: check_tiles(key)),
         ("verify-invoice accepts true bundles and names a wrong leaf", lambda: check_program(paths, key)),
     ]
-    failed = 0
-    for name, run in checks:
-        try:
-            run()
-        except Exception as problem:  # Whatever a judge says, the next one is heard.
-            failed += 1
-            print(f"FAIL {name}: {type(problem).__name__}: {problem}")
-        else:
-            print(f"ok {name}")
-    return 1 if failed else 0
+    return judge(checks)
 
 
 if __name__ == "__main__":

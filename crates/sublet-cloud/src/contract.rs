@@ -418,7 +418,6 @@ impl Cloud {
             contract: line.contract.clone(),
             period: content.period.key,
             number: line.number,
-            committed: line.committed,
             counted: line.counted,
             shortfall: line.shortfall,
             roll_over_used: line.roll_over_used,

@@ -221,6 +221,9 @@ impl SupplyCost {
         }
         let canonical = Canonical { schema: SCHEMA.to_owned(), content: draft };
         let text = canonical_json(&canonical)?;
+        if text.len() > CANONICAL_MAX_BYTES {
+            return Err(invalid(format!("declared costs have at most {CANONICAL_MAX_BYTES} bytes, not {}", text.len()), "devices"));
+        }
         Ok(Self { version: sha256_hex(&text), content: canonical.content, canonical: text })
     }
 

@@ -14,7 +14,7 @@ CREATE TABLE contract_terms (
 
 -- What each issued invoice counted towards a contract's commitment period, and what it settled.
 CREATE TABLE contract_months (
-    contract_id TEXT NOT NULL REFERENCES contracts (id), period TEXT NOT NULL, number BIGINT NOT NULL, committed BIGINT NOT NULL,
+    contract_id TEXT NOT NULL REFERENCES contracts (id), period TEXT NOT NULL, number BIGINT NOT NULL,
     counted BIGINT NOT NULL, shortfall BIGINT NOT NULL, roll_over_used BIGINT NOT NULL, roll_over_periods BIGINT NOT NULL,
     exit_fee BIGINT NOT NULL, PRIMARY KEY (contract_id, period)
 );

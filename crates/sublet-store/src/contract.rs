@@ -84,7 +84,6 @@ pub struct ContractMonth {
     pub period: PeriodKey,
     /// The commitment period.
     pub number: u32,
-    pub committed: Nanos,
     pub counted: Nanos,
     pub shortfall: Nanos,
     pub roll_over_used: Nanos,
@@ -237,13 +236,12 @@ pub async fn list_of(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<C
 pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
     tx.execute(
         "INSERT INTO contract_months
-             (contract_id, period, number, committed, counted, shortfall, roll_over_used, roll_over_periods, exit_fee)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         params![
             month.contract.as_str(),
             month.period.to_string(),
             i64::from(month.number),
-            month.committed,
             month.counted,
             month.shortfall,
             month.roll_over_used,
@@ -259,7 +257,7 @@ pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
 pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &ContractId) -> Result<Vec<ContractMonth>> {
     let rows = tx
         .fetch_all(
-            "SELECT contract_id, period, number, committed, counted, shortfall, roll_over_used, roll_over_periods, exit_fee
+            "SELECT contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee
              FROM contract_months WHERE contract_id = $1
                  AND contract_id IN (SELECT id FROM contracts WHERE organization_id = $2) ORDER BY period LIMIT $3",
             params![contract.as_str(), organization.as_str(), i64::from(MONTHS_MAX) * 10],
@@ -272,7 +270,6 @@ pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &
                 contract: row.parse()?,
                 period: row.parse()?,
                 number: small(row.int()?)?,
-                committed: row.nanos()?,
                 counted: row.nanos()?,
                 shortfall: row.nanos()?,
                 roll_over_used: row.nanos()?,
