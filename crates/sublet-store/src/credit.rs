@@ -66,6 +66,18 @@ pub async fn insert(tx: &mut Tx, grant: &CreditGrant) -> Result<()> {
     Ok(())
 }
 
+/// All promotional credit that was granted before an instant.
+pub async fn sum_given(tx: &mut Tx, organization: &OrganizationId, before: Timestamp) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_grants
+             WHERE organization_id = $1 AND kind = $2 AND created_at < $3",
+            params![organization.as_str(), CreditKind::Promotional.as_str(), before],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
 pub async fn list(tx: &mut Tx, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(

@@ -9,6 +9,7 @@ mod metamorphic;
 mod months;
 mod prices;
 mod proofs;
+mod taxes;
 mod year;
 
 use sublet_cloud::hold::HoldOwner;
