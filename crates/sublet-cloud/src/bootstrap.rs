@@ -7,7 +7,7 @@ use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
 use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, ErrorCode, Nanos, Result};
-use sublet_money::account::CreditKind;
+use sublet_money::account::{CreditKind, Processor};
 use sublet_money::sku::{DeviceKind, ModelName};
 use sublet_money::starter::{StarterDevice, starter_price_list};
 use sublet_store::credit::CreditGrant;
@@ -167,7 +167,7 @@ impl Cloud {
             expires_at: None,
             created_at: self.now(),
         };
-        self.insert_grant(tx, actor, &grant, CreditKind::Promotional).await
+        self.insert_grant(tx, actor, &grant, (CreditKind::Promotional, Processor::Bank)).await
     }
 
     async fn publish_starter_prices(&self, start: &FirstStart) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount, Processor};
 use sublet_money::balance::CustomerFunds;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::credit::{self, CreditGrant};
@@ -75,18 +75,26 @@ impl Cloud {
                     expires_at: None,
                     created_at: cloud.now(),
                 };
-                cloud.insert_grant(tx, actor, &grant, new.kind).await?;
+                cloud.insert_grant(tx, actor, &grant, (new.kind, Processor::Bank)).await?;
                 Ok(grant)
             })
         })
         .await
     }
 
-    pub(crate) async fn insert_grant(&self, tx: &mut Tx, actor: &Actor, grant: &CreditGrant, kind: CreditKind) -> Result<()> {
+    /// Adds credit; of paid credit, who received the money.
+    pub(crate) async fn insert_grant(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        grant: &CreditGrant,
+        (kind, processor): (CreditKind, Processor),
+    ) -> Result<()> {
         credit::insert(tx, grant).await?;
         let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
         let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
-        ledger::post(tx, &post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?).await?;
+        let entry = post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?;
+        ledger::post(tx, &entry.through(processor)).await?;
         let detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
         self.record(tx, actor, deed, grant.created_at).await?;

@@ -36,6 +36,11 @@ pub enum NormalSide {
 #[serde(rename_all = "snake_case")]
 pub enum Processor {
     Bank,
+    Stripe,
+}
+
+impl Processor {
+    pub const ALL: [Self; 2] = [Self::Bank, Self::Stripe];
 }
 
 /// Where a customer's credit comes from.
@@ -108,7 +113,7 @@ pub enum AccountKind {
     Suspense,
     /// Credit on its way back to the customer.
     RefundsPayable,
-    /// Costs of supply not yet paid: what is bought from outside, once per supplier.
+    /// Costs of supply not yet paid: what is bought from outside, once per supplier; fees of processors, once per customer.
     AccruedCosts(CostKind),
     /// What was charged, exact to the nano-unit.
     Usage(SkuFamily),
@@ -122,7 +127,7 @@ pub enum AccountKind {
     Promotions,
     /// Charges given back (reduces income).
     Refunds,
-    /// Costs of supply: what is bought from outside, once per supplier.
+    /// Costs of supply: what is bought from outside, once per supplier; fees of processors, once per customer.
     Costs(CostKind),
 }
 
@@ -130,8 +135,9 @@ pub enum AccountKind {
 const ORGANIZATION: &str = "{}";
 
 impl AccountKind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Cash(Processor::Bank),
+        Self::Cash(Processor::Stripe),
         Self::Receivable,
         Self::RoundingCarry,
         Self::Available(CreditKind::Paid),
@@ -161,6 +167,7 @@ impl AccountKind {
     const fn pattern(self) -> &'static str {
         match self {
             Self::Cash(Processor::Bank) => "assets:cash:bank:{}",
+            Self::Cash(Processor::Stripe) => "assets:cash:stripe:{}",
             Self::Receivable => "assets:receivable:{}",
             Self::RoundingCarry => "assets:rounding-carry:{}",
             Self::Available(CreditKind::Paid) => "liabilities:customers:{}:available:paid",
@@ -172,7 +179,7 @@ impl AccountKind {
             Self::AccruedCosts(CostKind::Power) => "liabilities:accrued:power",
             Self::AccruedCosts(CostKind::Depreciation) => "liabilities:accrued:depreciation",
             Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream:{}",
-            Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees",
+            Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees:{}",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
             Self::Commitments => "income:commitments:{}",
@@ -183,7 +190,7 @@ impl AccountKind {
             Self::Costs(CostKind::Power) => "expenses:supply:power",
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
             Self::Costs(CostKind::Upstream) => "expenses:supply:upstream:{}",
-            Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees",
+            Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees:{}",
         }
     }
 
@@ -317,7 +324,7 @@ mod tests {
         for account in &accounts {
             assert_eq!(&account.to_string().parse::<LedgerAccount>().unwrap(), account);
         }
-        assert_eq!(accounts[3].to_string(), "liabilities:customers:org_01h:available:paid");
+        assert_eq!(accounts[4].to_string(), "liabilities:customers:org_01h:available:paid");
     }
 
     #[test]

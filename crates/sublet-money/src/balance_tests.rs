@@ -24,8 +24,11 @@ struct Books {
 
 impl Books {
     fn post(&mut self, fact: &Fact) {
+        self.post_through(Processor::Bank, fact);
+    }
+    fn post_through(&mut self, processor: Processor, fact: &Fact) {
         let head = EntryHead { id: "jnl_1".parse().unwrap(), at: Timestamp::EPOCH, currency: Currency::EUR, memo: String::new() };
-        self.balance.apply(&post(head, &organization(), fact).unwrap()).unwrap();
+        self.balance.apply(&post(head, &organization(), fact).unwrap().through(processor)).unwrap();
     }
     fn funds(&self) -> CustomerFunds {
         let totals = |kind| self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));
@@ -45,7 +48,6 @@ impl Books {
     fn step(&mut self, action: u8, amount: i64) {
         match action {
             0 => self.post(&Fact::CreditGranted { credit: CreditKind::Paid, amount: nanos(amount) }),
-            1 => self.post(&Fact::CreditGranted { credit: CreditKind::Promotional, amount: nanos(amount) }),
             2 => {
                 if let Some(from) = self.burn(amount) {
                     self.post(&Fact::SliceGranted { from });
@@ -98,10 +100,29 @@ impl Books {
                 let refund = self.funds().captured.min(nanos(amount));
                 self.post(&Fact::ChargeRefunded { credit: CreditKind::Paid, amount: refund });
             }
-            _ => {
+            11 => {
                 let expired = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
                 self.post(&Fact::CreditExpired { credit: CreditKind::Paid, amount: expired });
             }
+            _ => self.pay(action, amount),
+        }
+    }
+    /// Steps of money that comes and goes through a processor, or turns round on its way.
+    fn pay(&mut self, action: u8, amount: i64) {
+        match action {
+            12 => self.post_through(Processor::Stripe, &Fact::CreditGranted { credit: CreditKind::Paid, amount: nanos(amount) }),
+            13 => {
+                let refund = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
+                self.post(&Fact::RefundRequested { amount: refund });
+                self.post(&Fact::RefundCalledOff { amount: refund });
+            }
+            _ => {
+                let refund = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
+                self.post(&Fact::RefundRequested { amount: refund });
+                self.post_through(Processor::Stripe, &Fact::RefundPaid { amount: refund });
+                self.post(&Fact::ProcessorFeeKept { amount: nanos(1) });
+            }
+            1 => self.post(&Fact::CreditGranted { credit: CreditKind::Promotional, amount: nanos(amount) }),
         }
     }
 }
@@ -110,7 +131,7 @@ proptest! {
     #[test]
     fn the_funds_equation_holds_after_every_step_of_any_life(
         credit_limit in 0_i64..500,
-        steps in prop::collection::vec((0_u8..12, 1_i64..1_000), 1..120),
+        steps in prop::collection::vec((0_u8..15, 1_i64..1_000), 1..120),
     ) {
         let mut books = Books { credit_limit: nanos(credit_limit), ..Books::default() };
         for (action, amount) in steps {
