@@ -96,7 +96,7 @@ on_both_databases! {
         let own = world.top_up(PaymentMethod::Bank, UNIT).await;
         let page = PageRequest::default();
         let seen = world.cloud.list_top_ups(&world.admin, (None, None), &page).await.expect("a page").items;
-        assert_eq!(seen.iter().map(|top_up| top_up.id.clone()).collect::<Vec<_>>(), [own.id.clone()]);
+        assert_eq!(seen.iter().map(|top_up| &top_up.id).collect::<Vec<_>>(), [&own.id]);
         let internal = sublet_testkit::tenant::actor(&world.cloud, &world.test.keys.internal).await;
         let other = sublet_cloud::Actor {
             plane: sublet_core::key::KeyPlane::Admin,
