@@ -3,6 +3,8 @@
 
 mod contracts;
 mod exports;
+mod failures;
+mod metamorphic;
 mod months;
 mod prices;
 mod proofs;
