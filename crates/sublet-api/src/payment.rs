@@ -146,7 +146,7 @@ pub struct TopUp {
     pub credit_grant: Option<CreditGrantId>,
     /// What of it went back, or is on its way back, through its processor.
     pub refunded: Money,
-    /// What the processor keeps for itself; null where it is not known.
+    /// What the processor keeps for itself, for the operator; null where it is not known.
     pub fee: Option<Money>,
     pub expires_at: Rfc3339,
     pub created_at: UnixSeconds,

@@ -2,10 +2,12 @@
 
 use sublet_api::object::{BankStatementTag, IncomingPaymentTag, PaymentNoticeTag, RefundTag, TopUpTag};
 use sublet_api::payment as wire;
+use sublet_cloud::Actor;
 use sublet_cloud::data::{IncomingPayment, IncomingProblem, IncomingState, Refund, RefundState, TopUp, TopUpState};
 use sublet_cloud::incoming_payment::{IncomingAnswer, RowOutcome, TakenRow};
 use sublet_cloud::refund::{NewRefund, RefundWay};
 use sublet_cloud::top_up::NewTopUp;
+use sublet_core::key::KeyPlane;
 use sublet_core::payment::PaymentMethod;
 use sublet_core::{Error, ErrorCode, Result};
 
@@ -81,7 +83,8 @@ fn state_of<T: std::str::FromStr<Err = Error>>(status: Option<&str>) -> Result<O
     status.map(str::parse).transpose()
 }
 
-fn top_up_to_wire(top_up: &TopUp) -> wire::TopUp {
+/// Fees are the owner's cost, and the operator's to see.
+fn top_up_to_wire(top_up: &TopUp, actor: &Actor) -> wire::TopUp {
     let is_bank = top_up.method == PaymentMethod::Bank;
     let is_pending = top_up.state == TopUpState::Pending;
     wire::TopUp {
@@ -96,7 +99,7 @@ fn top_up_to_wire(top_up: &TopUp) -> wire::TopUp {
         reason: top_up.reason.clone(),
         credit_grant: top_up.grant.clone(),
         refunded: money(top_up.refunded, top_up.currency),
-        fee: top_up.fee.map(|(fee, currency)| money(fee, currency)),
+        fee: top_up.fee.filter(|_| actor.plane == KeyPlane::Operator).map(|(fee, currency)| money(fee, currency)),
         expires_at: top_up.expires_at.into(),
         created_at: top_up.created_at.into(),
         ended_at: top_up.ended_at.map(Into::into),
@@ -160,11 +163,11 @@ pub async fn create_top_up(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateTopUp = context.body()?;
     let method = method_from_wire(body.method);
     let new = NewTopUp { method, amount: body.amount.nanos(), currency: body.amount.currency };
-    json(&top_up_to_wire(&app.cloud.create_top_up(&context.call()?, &new).await?))
+    json(&top_up_to_wire(&app.cloud.create_top_up(&context.call()?, &new).await?, &context.actor))
 }
 
 pub async fn get_top_up(app: App, context: Context) -> Result<Answer> {
-    json(&top_up_to_wire(&app.cloud.get_top_up(&context.actor, &context.path("id")?).await?))
+    json(&top_up_to_wire(&app.cloud.get_top_up(&context.actor, &context.path("id")?).await?, &context.actor))
 }
 
 pub async fn list_top_ups(app: App, context: Context) -> Result<Answer> {
@@ -172,11 +175,11 @@ pub async fn list_top_ups(app: App, context: Context) -> Result<Answer> {
     let asked = query.page();
     let filter = (query.organization.as_ref(), state_of(query.status.map(wire::TopUpStatus::as_str))?);
     let page = app.cloud.list_top_ups(&context.actor, filter, &page_request(&asked)?).await?;
-    page_answer(&asked, page, |top_up| top_up_to_wire(&top_up), |wire| wire.id.to_string())
+    page_answer(&asked, page, |top_up| top_up_to_wire(&top_up, &context.actor), |wire| wire.id.to_string())
 }
 
 pub async fn cancel_top_up(app: App, context: Context) -> Result<Answer> {
-    json(&top_up_to_wire(&app.cloud.cancel_top_up(&context.actor, &context.path("id")?).await?))
+    json(&top_up_to_wire(&app.cloud.cancel_top_up(&context.actor, &context.path("id")?).await?, &context.actor))
 }
 
 pub async fn create_refund(app: App, context: Context) -> Result<Answer> {
