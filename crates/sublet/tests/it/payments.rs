@@ -1,19 +1,14 @@
-//! Money that customers pay in, with a Stripe on loopback: over HTTP, and with SIGKILL at seeded random moments.
+//! Money that customers pay in, with a Stripe on loopback: over HTTP, and with SIGKILL before, while and after Stripe is asked.
 //!
 //! Each payment is asked for until it is answered, and is on one page and becomes credit once, whatever was killed.
-
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sublet_api::time::Rfc3339;
 use sublet_core::{DurationMs, Timestamp};
 use sublet_testkit::stripe::{API_KEY, FakeStripe, WEBHOOK_SECRET};
 
-use crate::server::{Database, Home, Sequence, Server, full, text, wait_for};
+use crate::server::{Database, Home, Server, full, text, wait_for};
 
-const SEED: u64 = 131;
-/// A kill comes after this many milliseconds at the latest: sooner than the answer, or later.
-const LOAD_MS_MAX: u64 = 40;
 const OPTIONS: &[&str] = &[
     "--test-clock",
     "--stripe-key=stripe",
@@ -98,12 +93,11 @@ fn a_secret_that_is_missing_is_said_at_the_start() {
 #[test]
 fn a_payment_is_neither_lost_nor_doubled_when_the_process_is_killed() {
     let stripe = FakeStripe::start();
-    let (mut server, mut moments) = (start(&stripe), Sequence(SEED));
+    let mut server = start(&stripe);
     let rounds = if full() { 18 } else { 6 };
     for round in 0..rounds {
         let key = format!("round-{round}");
-        let moment = Duration::from_millis(moments.below(LOAD_MS_MAX));
-        kill_during(&mut server, moment, |server| create(server, &key).map(|_| ()).ok());
+        kill_during(&mut server, (&stripe, round), |server| create(server, &key).map(|_| ()).ok());
         create(&server, &key).unwrap();
     }
     // What was claimed by a process that is gone is done when its time is up.
@@ -113,10 +107,9 @@ fn a_payment_is_neither_lost_nor_doubled_when_the_process_is_killed() {
     assert_eq!((all().len(), stripe.sessions().len()), (rounds, rounds), "a page for each, and one");
     let pages = stripe.sessions();
     pages.iter().for_each(|page| stripe.pay(&text(&page["id"]), 10));
-    for page in &pages {
+    for (turn, page) in pages.iter().enumerate() {
         let at = now(&server);
-        let moment = Duration::from_millis(moments.below(LOAD_MS_MAX));
-        kill_during(&mut server, moment, |server| tell(server, &stripe, page, at).then_some(()));
+        kill_during(&mut server, (&stripe, turn), |server| tell(server, &stripe, page, at).then_some(()));
     }
     forward(&server, DurationMs::from_hours(2));
     let is_paid = |top_up: &Value| top_up["status"] == json!("succeeded");
@@ -127,12 +120,20 @@ fn a_payment_is_neither_lost_nor_doubled_when_the_process_is_killed() {
     assert_eq!(stripe.wrong(), Vec::<String>::new());
 }
 
-/// Kills the process while it works, and starts another one.
-fn kill_during(server: &mut Server, moment: Duration, work: impl Fn(&Server) -> Option<()> + Sync) {
+/// Kills the process at once, when it has asked Stripe, or when it has answered: by turns. Starts another one.
+fn kill_during(server: &mut Server, (stripe, turn): (&FakeStripe, usize), work: impl Fn(&Server) -> Option<()> + Sync) {
+    let asked_before = stripe.seen().len();
     std::thread::scope(|scope| {
         let (working, work) = (&*server, &work);
         let worker = scope.spawn(move || work(working));
-        std::thread::sleep(moment);
+        let is_time = || match turn % 3 {
+            0 => true,
+            1 => stripe.seen().len() > asked_before,
+            _ => false,
+        };
+        while !is_time() && !worker.is_finished() {
+            std::thread::yield_now();
+        }
         let told = std::process::Command::new("kill").args(["-KILL", &working.process_id().to_string()]).status().unwrap();
         assert!(told.success());
         worker.join().unwrap();
