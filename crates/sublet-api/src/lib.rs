@@ -44,6 +44,7 @@ pub mod object;
 pub mod openai;
 pub mod openapi;
 pub mod organization;
+pub mod payment;
 pub mod price;
 pub mod price_simulation;
 pub mod project;

@@ -73,10 +73,13 @@ pub enum Action {
     SetClock,
     OfferContracts,
     AgreeToContracts,
+    PayIn,
+    RequestRefunds,
+    ManagePayments,
 }
 
 impl Action {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -95,6 +98,9 @@ impl Action {
         Self::SetClock,
         Self::OfferContracts,
         Self::AgreeToContracts,
+        Self::PayIn,
+        Self::RequestRefunds,
+        Self::ManagePayments,
     ];
 
     /// The planes that may do it; the scope confines what they reach.
@@ -107,15 +113,21 @@ impl Action {
         match self {
             Self::ReadCatalogue | Self::ReadUsage => EVERYONE,
             Self::UseModels | Self::UseCompute => PROJECT,
-            Self::ManageProjects | Self::ManageKeys | Self::ManageUsers | Self::ManageLimits | Self::AgreeToContracts => ADMIN,
-            Self::ReadBilling | Self::ReadAudit => OVERSEERS,
+            Self::ManageProjects
+            | Self::ManageKeys
+            | Self::ManageUsers
+            | Self::ManageLimits
+            | Self::AgreeToContracts
+            | Self::PayIn => ADMIN,
+            Self::ReadBilling | Self::ReadAudit | Self::RequestRefunds => OVERSEERS,
             Self::ManageOrganizations
             | Self::GrantCredit
             | Self::ManagePrices
             | Self::ManageFleet
             | Self::ReadLedger
             | Self::SetClock
-            | Self::OfferContracts => OPERATOR,
+            | Self::OfferContracts
+            | Self::ManagePayments => OPERATOR,
         }
     }
 }

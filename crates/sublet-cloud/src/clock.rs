@@ -14,6 +14,7 @@ use sublet_store::{Store, Tx, lease, organization, setting};
 
 use crate::audit::Deed;
 use crate::billing::{CLOSE_AFTER, ClosingReport};
+use crate::payment::Payments;
 use crate::{Action, Actor, Cloud};
 
 /// The setting that says how far a test clock is ahead, in milliseconds.
@@ -40,13 +41,21 @@ pub struct CloudSettings {
     pub resume_billing: bool,
     /// Who sells, as exports name it.
     pub seller: String,
+    /// How customers pay in.
+    pub payments: Payments,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
 }
 
 impl Default for CloudSettings {
     fn default() -> Self {
-        Self { close_after: CLOSE_AFTER, resume_billing: false, seller: DEFAULT_SELLER.to_owned(), test_clock: None }
+        Self {
+            close_after: CLOSE_AFTER,
+            resume_billing: false,
+            seller: DEFAULT_SELLER.to_owned(),
+            payments: Payments::default(),
+            test_clock: None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
-use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount, Processor};
 use sublet_money::balance::{AccountTotals, CustomerFunds};
 use sublet_money::credit_lot::{CreditLot, CreditTerms};
 use sublet_money::posting::{EntryHead, Fact, post};
@@ -75,7 +75,7 @@ impl Cloud {
                     created_at: cloud.now(),
                     remaining: None,
                 };
-                let lot = cloud.insert_grant(tx, actor, &grant, new.kind).await?;
+                let lot = cloud.insert_grant(tx, actor, &grant, (new.kind, Processor::Bank)).await?;
                 Ok(CreditGrant { remaining: lot, ..grant })
             })
         })
@@ -83,14 +83,14 @@ impl Cloud {
     }
 
     /// Books a payment or a gift. A payment is gross: what of it is tax, by what holds for the account on that day, is
-    /// kept for its invoices and is no credit.
+    /// kept for its invoices and is no credit. Of a payment, who received the money is said.
     /// The answer is what is left of it where its terms tell it apart from the rest.
     pub(crate) async fn insert_grant(
         &self,
         tx: &mut Tx,
         actor: &Actor,
         grant: &CreditGrant,
-        kind: CreditKind,
+        (kind, processor): (CreditKind, Processor),
     ) -> Result<Option<Nanos>> {
         credit::insert(tx, grant).await?;
         let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
@@ -106,7 +106,7 @@ impl Cloud {
                 (fact, grant.amount.checked_sub(tax)?)
             }
         };
-        ledger::post(tx, &post(head, &grant.organization, &fact)?).await?;
+        ledger::post(tx, &post(head, &grant.organization, &fact)?.through(processor)).await?;
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
         self.record(tx, actor, deed, grant.created_at).await?;
         self.note_paid(tx, &grant.organization, grant.created_at).await?;

@@ -245,6 +245,18 @@ impl Cloud {
         Ok((Fact::Tax(TaxFact::Bought { net: split.net, tax: split.tax }), split.tax))
     }
 
+    /// What of a refund was kept for tax: the part that a payment of that amount would have today, as far as it is there.
+    pub(crate) async fn tax_of_refund(
+        &self,
+        tx: &mut Tx,
+        account: &Organization,
+        (gross, now): (Nanos, Timestamp),
+    ) -> Result<Nanos> {
+        let rates = rates_on(tx, account, now).await?.unwrap_or_default();
+        let prepaid = balance(tx, AccountKind::TaxPrepaid, &account.id).await?;
+        Ok(split_gross(gross, &rates, account.currency)?.tax.min(prepaid))
+    }
+
     /// Posts the taxes of an invoice that is issued in the same transaction.
     pub(crate) async fn post_taxes(&self, tx: &mut Tx, invoice: &Invoice, issued_at: Timestamp) -> Result<()> {
         let content = &invoice.content;

@@ -166,6 +166,12 @@ identifiers! {
     CreditNoteId = "note",
     /// Prepaid or promotional credit.
     CreditGrantId = "grant",
+    /// What a customer means to pay in.
+    TopUpId = "top",
+    /// Paid credit on its way back to the customer.
+    RefundId = "rfd",
+    /// Money that arrived, or that a processor told of.
+    IncomingPaymentId = "inp",
     /// One entry of the audit log.
     AuditId = "aud",
     /// One background job's row.

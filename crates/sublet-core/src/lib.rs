@@ -27,6 +27,7 @@ pub mod lease;
 pub mod money;
 pub mod notice;
 pub mod organization;
+pub mod payment;
 pub mod quantity;
 pub mod quote;
 pub mod rate;

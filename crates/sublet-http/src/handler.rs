@@ -7,8 +7,8 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, leakage, lease,
-    ledger, limit, margin, model, model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit,
-    remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
+    rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -42,6 +42,7 @@ fn everybodys(operation: Operation) -> Option<Handler> {
         Operation::GetLogKey => to!(proof::log_key),
         Operation::GetLogCheckpoint => to!(proof::log_checkpoint),
         Operation::GetLogTile => to!(proof::log_tile),
+        Operation::ReceiveStripeEvent => to!(payment::stripe_notice),
         _ => None,
     }
 }
@@ -119,6 +120,14 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::GetBillingProfile => to!(tax::get_own_profile),
         Operation::SetBillingProfile => to!(tax::set_own_profile),
+        Operation::ListTopUps => to!(payment::list_top_ups),
+        Operation::CreateTopUp => to!(payment::create_top_up),
+        Operation::GetTopUp => to!(payment::get_top_up),
+        Operation::CancelTopUp => to!(payment::cancel_top_up),
+        Operation::ListRefunds => to!(payment::list_refunds),
+        Operation::CreateRefund => to!(payment::create_refund),
+        Operation::GetRefund => to!(payment::get_refund),
+        Operation::CancelRefund => to!(payment::cancel_refund),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
         Operation::GetRateLimit => to!(rate_limit::get),
@@ -209,6 +218,21 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListReplicaCosts => to!(supplier::list_costs),
         Operation::SetReplicaCost => to!(supplier::set_cost),
         Operation::GetMargins => to!(supplier::margins),
+        _ => operators_payments(operation),
+    }
+}
+
+fn operators_payments(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::OperatorListTopUps => to!(payment::list_top_ups),
+        Operation::ImportBankStatement => to!(payment::import_statement),
+        Operation::ListIncomingPayments => to!(payment::list_incoming),
+        Operation::AnswerIncomingPayment => to!(payment::answer_incoming),
+        Operation::OperatorListRefunds => to!(payment::list_refunds),
+        Operation::OperatorCreateRefund => to!(payment::operator_create_refund),
+        Operation::ApproveRefund => to!(payment::approve_refund),
+        Operation::RejectRefund => to!(payment::reject_refund),
+        Operation::PayRefund => to!(payment::pay_refund),
         _ => None,
     }
 }

@@ -39,6 +39,7 @@ mod margin;
 mod model;
 mod model_card;
 mod organization;
+mod payment;
 mod price;
 mod price_simulation;
 mod price_wire;

@@ -39,6 +39,11 @@ pub enum NormalSide {
 #[serde(rename_all = "snake_case")]
 pub enum Processor {
     Bank,
+    Stripe,
+}
+
+impl Processor {
+    pub const ALL: [Self; 2] = [Self::Bank, Self::Stripe];
 }
 
 /// Where a customer's credit comes from.
@@ -111,7 +116,7 @@ pub enum AccountKind {
     Suspense,
     /// Credit on its way back to the customer.
     RefundsPayable,
-    /// Costs of supply not yet paid: what is bought from outside, once per supplier.
+    /// Costs of supply not yet paid: what is bought from outside, once per supplier; fees of processors, once per customer.
     AccruedCosts(CostKind),
     /// What was charged, exact to the nano-unit.
     Usage(SkuFamily),
@@ -125,7 +130,7 @@ pub enum AccountKind {
     Promotions,
     /// Charges given back (reduces income).
     Refunds,
-    /// Costs of supply: what is bought from outside, once per supplier.
+    /// Costs of supply: what is bought from outside, once per supplier; fees of processors, once per customer.
     Costs(CostKind),
     /// Tax of invoices beyond what was paid ahead for it; the next payment pays it first.
     TaxReceivable,
@@ -142,8 +147,9 @@ pub const TAX_PREFIX: &str = "liabilities:tax:";
 
 impl AccountKind {
     /// All kinds but [`Self::Tax`], of which a customer has one for each jurisdiction.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Cash(Processor::Bank),
+        Self::Cash(Processor::Stripe),
         Self::Receivable,
         Self::RoundingCarry,
         Self::Available(CreditKind::Paid),
@@ -175,6 +181,7 @@ impl AccountKind {
     const fn pattern(self) -> &'static str {
         match self {
             Self::Cash(Processor::Bank) => "assets:cash:bank:{}",
+            Self::Cash(Processor::Stripe) => "assets:cash:stripe:{}",
             Self::Receivable => "assets:receivable:{}",
             Self::RoundingCarry => "assets:rounding-carry:{}",
             Self::Available(CreditKind::Paid) => "liabilities:customers:{}:available:paid",
@@ -186,7 +193,7 @@ impl AccountKind {
             Self::AccruedCosts(CostKind::Power) => "liabilities:accrued:power",
             Self::AccruedCosts(CostKind::Depreciation) => "liabilities:accrued:depreciation",
             Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream:{}",
-            Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees",
+            Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees:{}",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
             Self::Commitments => "income:commitments:{}",
@@ -197,7 +204,7 @@ impl AccountKind {
             Self::Costs(CostKind::Power) => "expenses:supply:power",
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
             Self::Costs(CostKind::Upstream) => "expenses:supply:upstream:{}",
-            Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees",
+            Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees:{}",
             Self::TaxReceivable => "assets:receivable-tax:{}",
             Self::TaxPrepaid => "liabilities:customers:{}:tax-prepaid",
             Self::Tax => TAX_PREFIX,
@@ -367,7 +374,7 @@ mod tests {
         for account in &accounts {
             assert_eq!(&account.to_string().parse::<LedgerAccount>().unwrap(), account);
         }
-        assert_eq!(accounts[3].to_string(), "liabilities:customers:org_01h:available:paid");
+        assert_eq!(accounts[4].to_string(), "liabilities:customers:org_01h:available:paid");
         let tax = LedgerAccount::tax("CA-QC".parse().unwrap(), &organization);
         assert_eq!(tax.to_string(), "liabilities:tax:ca-qc:org_01h");
         assert_eq!(tax.to_string().parse::<LedgerAccount>().unwrap(), tax);

@@ -103,7 +103,11 @@ impl CustomerFunds {
     /// [`AccountKind::Tax`].
     pub fn from_totals(credit_limit: Nanos, totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Self> {
         let balance = |kind: AccountKind| totals(kind).balance(kind.normal_side());
-        let cash = totals(AccountKind::Cash(Processor::Bank));
+        let (mut received, mut paid_back) = (Nanos::ZERO, Nanos::ZERO);
+        for cash in Processor::ALL.map(|processor| totals(AccountKind::Cash(processor))) {
+            received = received.checked_add(cash.debits)?;
+            paid_back = paid_back.checked_add(cash.credits)?;
+        }
         let promotions = totals(AccountKind::Promotions);
         let mut available = credit_limit;
         for credit in CreditKind::ALL {
@@ -114,7 +118,7 @@ impl CustomerFunds {
             captured = captured.checked_add(balance(AccountKind::Usage(family))?)?;
         }
         Ok(Self {
-            deposited: cash.debits.checked_add(promotions.debits)?,
+            deposited: received.checked_add(promotions.debits)?,
             credit_limit,
             owed: balance(AccountKind::Receivable)?.checked_add(balance(AccountKind::TaxReceivable)?)?,
             available,
@@ -123,7 +127,7 @@ impl CustomerFunds {
             captured,
             suspense: balance(AccountKind::Suspense)?,
             expired: balance(AccountKind::Breakage)?.checked_add(promotions.credits)?,
-            refunded: totals(AccountKind::RefundsPayable).credits,
+            refunded: balance(AccountKind::RefundsPayable)?.checked_add(paid_back)?,
             tax_prepaid: balance(AccountKind::TaxPrepaid)?,
             taxed: balance(AccountKind::Tax)?,
         })

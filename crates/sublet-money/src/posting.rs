@@ -96,9 +96,14 @@ pub enum Fact {
     /// A charge was given back as credit.
     ChargeRefunded { credit: CreditKind, amount: Nanos },
     /// Paid credit is to be paid out.
-    RefundRequested { amount: Nanos },
+    /// `tax` of it was kept for tax.
+    RefundRequested { net: Nanos, tax: Nanos },
     /// Paid credit was paid out.
     RefundPaid { amount: Nanos },
+    /// What was to be paid out was not, and is credit again.
+    RefundCalledOff { net: Nanos, tax: Nanos },
+    /// Whoever processed a customer's payment keeps a fee.
+    ProcessorFeeKept { amount: Nanos },
     /// Answers were bought from a supplier, which is owed for them.
     SupplyBought { amount: Nanos },
 }
@@ -139,6 +144,7 @@ entry_kinds! {
     ChargeRefunded = "charge_refunded",
     RefundRequested = "refund_requested",
     RefundPaid = "refund_paid",
+    RefundCalledOff = "refund_called_off",
     CostAccrued = "cost_accrued",
 }
 
@@ -189,6 +195,20 @@ pub struct JournalEntry {
 }
 
 impl JournalEntry {
+    /// The same entry where a customer's money comes and goes through this processor. Facts say the bank.
+    #[must_use]
+    pub fn through(mut self, processor: Processor) -> Self {
+        let (bank, cash) = (AccountKind::Cash(Processor::Bank), AccountKind::Cash(processor));
+        for transfer in &mut self.transfers {
+            for account in [&mut transfer.debit, &mut transfer.credit] {
+                if let (true, Some(organization)) = (account.kind() == bank, account.organization().cloned()) {
+                    *account = LedgerAccount::customer(cash, &organization);
+                }
+            }
+        }
+        self
+    }
+
     /// What construction guarantees, for entries read back: positive amounts between two accounts.
     pub fn verify(&self) -> Result<()> {
         for transfer in &self.transfers {
@@ -240,11 +260,20 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         }
         Fact::Tax(fact) => entry.tax(organization, fact)?,
         Fact::ChargeRefunded { credit, amount } => entry.transfer(account(AccountKind::Refunds), available(*credit), *amount)?,
-        Fact::RefundRequested { amount } => {
-            entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *amount)?;
+        Fact::RefundRequested { net, tax } => {
+            entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *net)?;
+            entry.transfer(account(AccountKind::TaxPrepaid), account(AccountKind::RefundsPayable), *tax)?;
         }
         Fact::RefundPaid { amount } => {
             entry.transfer(account(AccountKind::RefundsPayable), account(AccountKind::Cash(Processor::Bank)), *amount)?;
+        }
+        Fact::RefundCalledOff { net, tax } => {
+            entry.transfer(account(AccountKind::RefundsPayable), available(CreditKind::Paid), *net)?;
+            entry.transfer(account(AccountKind::RefundsPayable), account(AccountKind::TaxPrepaid), *tax)?;
+        }
+        Fact::ProcessorFeeKept { amount } => {
+            let (cost, owed) = (AccountKind::Costs(CostKind::ProcessorFees), AccountKind::AccruedCosts(CostKind::ProcessorFees));
+            entry.transfer(account(cost), account(owed), *amount)?;
         }
         Fact::SupplyBought { amount } => {
             let (cost, owed) = (AccountKind::Costs(CostKind::Upstream), AccountKind::AccruedCosts(CostKind::Upstream));
@@ -255,10 +284,10 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
 }
 
 /// The entry that records one of the owner's own costs of supply, which is owed. What is bought names its supplier
-/// and is [`Fact::SupplyBought`].
+/// and is [`Fact::SupplyBought`]; a processor's fee names its customer and is [`Fact::ProcessorFeeKept`].
 pub fn post_cost(head: EntryHead, cost: CostKind, amount: Nanos) -> Result<JournalEntry> {
-    if cost == CostKind::Upstream {
-        return Err(Error::internal("a cost of the kind upstream is owed to a supplier"));
+    if matches!(cost, CostKind::Upstream | CostKind::ProcessorFees) {
+        return Err(Error::internal("what is bought names its supplier, and a processor's fee its customer"));
     }
     let mut entry = Builder::new(head, EntryKind::CostAccrued)?;
     entry.transfer(LedgerAccount::cost(cost), LedgerAccount::accrued(cost), amount)?;
@@ -305,7 +334,8 @@ impl Fact {
             Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
             Self::RefundRequested { .. } => EntryKind::RefundRequested,
             Self::RefundPaid { .. } => EntryKind::RefundPaid,
-            Self::SupplyBought { .. } => EntryKind::CostAccrued,
+            Self::RefundCalledOff { .. } => EntryKind::RefundCalledOff,
+            Self::SupplyBought { .. } | Self::ProcessorFeeKept { .. } => EntryKind::CostAccrued,
         }
     }
 }

@@ -54,8 +54,10 @@ fn every_fact_has_its_postings() {
         Fact::Tax(TaxFact::Settled { prepaid: nanos(2), paid: nanos(7) }),
         Fact::Tax(TaxFact::Released { amount: nanos(9) }),
         Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
-        Fact::RefundRequested { amount: nanos(9) },
+        Fact::RefundRequested { net: nanos(8), tax: nanos(1) },
         Fact::RefundPaid { amount: nanos(9) },
+        Fact::RefundCalledOff { net: nanos(8), tax: nanos(1) },
+        Fact::ProcessorFeeKept { amount: nanos(9) },
         Fact::SupplyBought { amount: nanos(9) },
         Fact::UsageCaptured { family: tokens, amount: nanos(0) },
     ];
@@ -81,6 +83,31 @@ fn negative_amounts_are_refused_except_where_a_price_can_fall() {
         Fact::RefundPaid { amount: nanos(-1) },
     ] {
         assert_eq!(post(head(), &organization(), &fact).unwrap_err().code(), ErrorCode::InvalidAmount, "{fact:?}");
+    }
+}
+
+#[test]
+fn money_comes_and_goes_through_the_processor_that_is_named() {
+    let paths = |fact: &Fact| {
+        let entry = entry(fact).through(Processor::Stripe);
+        entry.transfers.iter().map(|transfer| format!("{} → {}", transfer.debit, transfer.credit)).collect::<Vec<_>>()
+    };
+    let available = "liabilities:customers:org_1:available";
+    for (fact, expected) in [
+        (
+            Fact::CreditGranted { credit: CreditKind::Paid, amount: nanos(9) },
+            format!("assets:cash:stripe:org_1 → {available}:paid"),
+        ),
+        (
+            Fact::CreditGranted { credit: CreditKind::Promotional, amount: nanos(9) },
+            format!("income:promotions:org_1 → {available}:promotional"),
+        ),
+        (
+            Fact::RefundPaid { amount: nanos(9) },
+            "liabilities:customers:org_1:refunds-payable → assets:cash:stripe:org_1".to_owned(),
+        ),
+    ] {
+        assert_eq!(paths(&fact), [expected]);
     }
 }
 

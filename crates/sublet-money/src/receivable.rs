@@ -12,16 +12,23 @@ use crate::account::{AccountKind, Processor};
 use crate::balance::AccountTotals;
 
 /// The accounts that say what a customer paid in.
-pub const PAID_IN: [AccountKind; 4] =
-    [AccountKind::Cash(Processor::Bank), AccountKind::Promotions, AccountKind::Breakage, AccountKind::RefundsPayable];
+pub const PAID_IN: [AccountKind; 5] = [
+    AccountKind::Cash(Processor::Bank),
+    AccountKind::Cash(Processor::Stripe),
+    AccountKind::Promotions,
+    AccountKind::Breakage,
+    AccountKind::RefundsPayable,
+];
 
 /// All credit that an account ever got, by payment or as a gift, less what was paid back or expired, from the totals
 /// of [`PAID_IN`].
 pub fn paid_in_of(totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Nanos> {
-    let [cash, promotions, breakage, refunds] = PAID_IN.map(totals);
-    let granted = cash.debits.checked_add(promotions.debits)?;
-    let gone = [promotions.credits, breakage.balance(AccountKind::Breakage.normal_side())?, refunds.credits];
-    granted.checked_sub(Nanos::checked_sum(gone)?)
+    let [bank, stripe, promotions, breakage, refunds] = PAID_IN.map(totals);
+    let granted = Nanos::checked_sum([bank.debits, stripe.debits, promotions.debits])?;
+    // What is on its way back may still be called off, so both the way there and the way out count.
+    let refunds = refunds.balance(AccountKind::RefundsPayable.normal_side())?;
+    let breakage = breakage.balance(AccountKind::Breakage.normal_side())?;
+    granted.checked_sub(Nanos::checked_sum([bank.credits, stripe.credits, promotions.credits, breakage, refunds])?)
 }
 
 /// One issued invoice among those of its account.

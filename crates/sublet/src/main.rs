@@ -21,6 +21,7 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sublet_cli::command::model::{ModelCommand, PullArgs};
@@ -29,7 +30,9 @@ use sublet_cloud::billing::CLOSE_AFTER;
 use sublet_cloud::data::DEFAULT_SELLER;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
+use sublet_core::supply::{BaseUrl, SecretName};
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
+use sublet_stripe::StripeConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::real::SystemRng;
@@ -104,6 +107,8 @@ struct UpArguments {
     /// Who sells, as exports for finance name it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_SELLER, env = "SUBLET_SELLER")]
     seller: String,
+    #[command(flatten)]
+    stripe: StripeArguments,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -114,6 +119,44 @@ struct UpArguments {
         env = "SUBLET_TEST_CLOCK_SKEW_MS"
     )]
     test_clock_skew_ms: i64,
+}
+
+/// How customers pay by Stripe. Secrets are files in the folder `secrets` of the data directory, named here.
+#[derive(Args)]
+struct StripeArguments {
+    /// Offer payments by Stripe: the name of the secret that has the API's key
+    #[arg(
+        long,
+        value_name = "SECRET",
+        requires = "stripe_webhook_secret",
+        requires = "stripe_return_url",
+        env = "SUBLET_STRIPE_KEY"
+    )]
+    stripe_key: Option<SecretName>,
+    /// The name of the secret that has the signing secret of the webhook /webhooks/stripe
+    #[arg(long, value_name = "SECRET", requires = "stripe_key", env = "SUBLET_STRIPE_WEBHOOK_SECRET")]
+    stripe_webhook_secret: Option<SecretName>,
+    /// Where customers come back to from Stripe's page
+    #[arg(long, value_name = "URL", requires = "stripe_key", env = "SUBLET_STRIPE_RETURN_URL")]
+    stripe_return_url: Option<String>,
+    /// Another server that speaks Stripe's API, for tests
+    #[arg(long, hide = true, value_name = "URL", default_value = "https://api.stripe.com", env = "SUBLET_STRIPE_API")]
+    stripe_api: BaseUrl,
+}
+
+/// How long a call of Stripe may take.
+const STRIPE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl StripeArguments {
+    fn config(self) -> Option<StripeConfig> {
+        Some(StripeConfig {
+            api_base: self.stripe_api,
+            api_key: self.stripe_key?,
+            webhook_secret: self.stripe_webhook_secret?,
+            return_url: self.stripe_return_url?,
+            timeout: STRIPE_TIMEOUT,
+        })
+    }
 }
 
 /// What files may fill.
@@ -205,6 +248,7 @@ fn main() -> ExitCode {
                 close_after: DurationMs::from_hours(i64::from(up.close_after_hours)),
                 resume_billing: up.resume_billing,
                 seller: up.seller,
+                stripe: up.stripe.config(),
             };
             finish(serve(&options, &After::Serve))
         }
@@ -224,6 +268,7 @@ fn main() -> ExitCode {
                 close_after: CLOSE_AFTER,
                 resume_billing: false,
                 seller: DEFAULT_SELLER.to_owned(),
+                stripe: None,
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

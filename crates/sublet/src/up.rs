@@ -13,12 +13,14 @@ use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
+use sublet_cloud::payment::Payments;
 use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Cloud, CloudSettings, TestClock};
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
+use sublet_core::supply::SecretSource;
 use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
@@ -26,6 +28,7 @@ use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines}
 use sublet_http::{App, router};
 use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_store::{Store, StoreConfig};
+use sublet_stripe::{Stripe, StripeConfig};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -78,12 +81,27 @@ pub struct UpOptions {
     pub resume_billing: bool,
     /// Who sells, as exports name it.
     pub seller: String,
+    /// How Stripe is asked, if it is.
+    pub stripe: Option<StripeConfig>,
 }
 
 impl UpOptions {
-    fn cloud_settings(&self, test_clock: Option<Arc<dyn TestClock>>) -> CloudSettings {
-        let seller = self.seller.clone();
-        CloudSettings { close_after: self.close_after, resume_billing: self.resume_billing, seller, test_clock }
+    fn cloud_settings(&self, data: &DataDirectory, test_clock: Option<Arc<dyn TestClock>>) -> Result<CloudSettings> {
+        let (close_after, resume_billing, seller) = (self.close_after, self.resume_billing, self.seller.clone());
+        let mut payments = Payments::default();
+        if let Some(config) = &self.stripe {
+            let secrets = SecretFiles::new(data.directory("secrets")?);
+            for name in [&config.api_key, &config.webhook_secret] {
+                // Rather now than when a customer wants to pay.
+                secrets.read(name).map_err(|error| {
+                    Error::new(ErrorCode::Usage, format!("the secret '{}' of Stripe cannot be read", name.as_str()))
+                        .context(format!("{error:?}"))
+                        .alternative("a file of that name in the folder 'secrets' of the data directory")
+                })?;
+            }
+            payments.stripe = Some(Arc::new(Stripe::new(config.clone(), Arc::new(secrets))?));
+        }
+        Ok(CloudSettings { close_after, resume_billing, seller, payments, test_clock })
     }
 }
 
@@ -109,6 +127,8 @@ pub struct RunningCloud {
     batch_reconciler: JoinHandle<()>,
     /// Closes months.
     billing: JoinHandle<()>,
+    /// Asks banks and processors.
+    payments: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -127,7 +147,7 @@ impl RunningCloud {
         let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(test_clock)).await?;
+        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, test_clock)?).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
@@ -158,7 +178,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let (follower, billing) = follow_and_bill(&cloud, &stop);
+        let (follower, billing, payments) = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -178,6 +198,7 @@ impl RunningCloud {
             timekeeper,
             batch_reconciler,
             billing,
+            payments,
             _data: data,
         })
     }
@@ -193,6 +214,7 @@ impl RunningCloud {
             ("follower", self.follower),
             ("batches", self.batch_reconciler),
             ("billing", self.billing),
+            ("payments", self.payments),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -226,12 +248,13 @@ impl RunningCloud {
     }
 }
 
-/// What the cloud does by itself: it follows what other processes change, and closes months.
-fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> (JoinHandle<()>, JoinHandle<()>) {
-    let (following, billing) = (cloud.clone(), cloud.clone());
-    let (follow_until, bill_until) = (stop.subscribe(), stop.subscribe());
+/// What the cloud does by itself: it follows what other processes change, closes months, and asks about payments.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> (JoinHandle<()>, JoinHandle<()>, JoinHandle<()>) {
+    let (following, billing, paying) = (cloud.clone(), cloud.clone(), cloud.clone());
+    let (follow_until, bill_until, pay_until) = (stop.subscribe(), stop.subscribe(), stop.subscribe());
     let follower = tokio::spawn(async move { following.run_follower(follow_until).await });
-    (follower, tokio::spawn(async move { billing.run_billing(bill_until).await }))
+    let biller = tokio::spawn(async move { billing.run_billing(bill_until).await });
+    (follower, biller, tokio::spawn(async move { paying.run_payments(pay_until).await }))
 }
 
 /// The clock as it is, or one that can be put forward: whichever this cloud has had from the start.

@@ -7,6 +7,7 @@
 mod events;
 mod form;
 mod methods;
+mod payments;
 
 use std::io::Read;
 use std::time::Duration;

@@ -283,8 +283,10 @@ mod tests {
                 (Method::Post, Idempotency::Ignored) => {
                     let last = route.path.rsplit('/').next();
                     let names_a_state =
-                        matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"));
-                    let names_its_object = matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel);
+                        matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"))
+                            || matches!(last, Some("answer" | "approve" | "reject" | "pay"));
+                    let names_its_object =
+                        matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
                     let changes_nothing =
                         matches!(last, Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations"));
                     assert!(names_a_state || names_its_object || changes_nothing, "{route:?}");

@@ -29,6 +29,9 @@ use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
 use crate::openai;
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
+use crate::payment::{
+    self, BankStatement, IncomingPayment, IncomingPaymentListQuery, PaymentNotice, Refund, RefundListQuery, TopUp, TopUpListQuery,
+};
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
@@ -82,6 +85,7 @@ routes! {
     GetLogKey        = Get    "/log/key"        .open(Public, "The verifier key of the log that invoices are sealed in.").text();
     GetLogCheckpoint = Get    "/log/checkpoint" .open(Public, "The newest checkpoint of the log: a signed note with its size and root.").text();
     GetLogTile       = Get    "/log/tile/{*path}" .open(Public, "Hashes or entries of the log, named as C2SP's tlog-tiles names them.").gives_file();
+    ReceiveStripeEvent = Post "/webhooks/stripe" .open(Public, "What Stripe tells of payments; its signature proves that it comes from there.").gives::<PaymentNotice>();
 
     // ---- Data plane: project keys ---------------------------------------------------------
     CreateChatCompletion = Post "/v1/chat/completions" .open(Project, "Answers a conversation.")
@@ -193,6 +197,14 @@ routes! {
     GetContract          = Get  "/v1/organization/contracts/{id}"        .open(Admin, "One contract: its terms, how far commitments are used, when it can be left and what that costs.").gives::<Contract>();
     AcceptContract       = Post "/v1/organization/contracts/{id}/accept" .open(Admin, "Accepts the terms that a hash names.").takes::<contract::AcceptContract>().gives::<Contract>();
     LeaveContract        = Post "/v1/organization/contracts/{id}/leave"  .open(Admin, "Gives notice: the contract ends with a month in which it can be left.").takes::<contract::LeaveContract>().gives::<Contract>();
+    ListTopUps           = Get  "/v1/organization/top_ups"               .open(Admin, "What the organization paid in, or means to.").query::<TopUpListQuery>().gives::<List<TopUp>>();
+    CreateTopUp          = Post "/v1/organization/top_ups"               .open(Admin, "Makes a place to pay: a reference for a bank transfer, or a page of Stripe.").creates().takes::<payment::CreateTopUp>().gives::<TopUp>();
+    GetTopUp             = Get  "/v1/organization/top_ups/{id}"          .open(Admin, "One top-up.").gives::<TopUp>();
+    CancelTopUp          = Post "/v1/organization/top_ups/{id}/cancel"   .open(Admin, "Calls a top-up off; what was paid before is credit.").gives::<TopUp>();
+    ListRefunds          = Get  "/v1/organization/refunds"               .open(Admin, "Paid credit that went back, or is to.").query::<RefundListQuery>().gives::<List<Refund>>();
+    CreateRefund         = Post "/v1/organization/refunds"               .open(Admin, "Asks for paid credit back; the operator approves it.").creates().takes::<payment::CreateRefund>().gives::<Refund>();
+    GetRefund            = Get  "/v1/organization/refunds/{id}"          .open(Admin, "One refund.").gives::<Refund>();
+    CancelRefund         = Post "/v1/organization/refunds/{id}/cancel"   .open(Admin, "Calls a refund off that nobody approved yet; it is credit again.").gives::<Refund>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
     // ---- The cloud: operator keys ---------------------------------------------------------
@@ -218,6 +230,15 @@ routes! {
     OperatorGetContract = Get "/operator/v1/contracts/{id}"             .open(Operator, "One contract.").gives::<Contract>();
     CreateAmendment    = Post "/operator/v1/contracts/{id}/amendments"  .open(Operator, "Offers other terms from a commitment period on that has not begun.").creates().takes::<CreateAmendment>().gives::<Contract>();
     WithdrawContract   = Post "/operator/v1/contracts/{id}/withdraw"    .open(Operator, "Takes back what nobody accepted yet.").gives::<Contract>();
+    OperatorListTopUps = Get "/operator/v1/top_ups"                     .open(Operator, "Every top-up.").query::<TopUpListQuery>().gives::<List<TopUp>>();
+    ImportBankStatement = Post "/operator/v1/bank_statements"           .open(Operator, "Takes a bank statement in: each transaction counts once, whatever is imported again.").creates().takes::<payment::ImportBankStatement>().gives::<BankStatement>();
+    ListIncomingPayments = Get "/operator/v1/incoming_payments"         .open(Operator, "Money that arrived, and what is quarantined of it.").query::<IncomingPaymentListQuery>().gives::<List<IncomingPayment>>();
+    AnswerIncomingPayment = Post "/operator/v1/incoming_payments/{id}/answer" .open(Operator, "Says what is done with money that is quarantined.").takes::<payment::AnswerIncomingPayment>().gives::<IncomingPayment>();
+    OperatorListRefunds = Get "/operator/v1/refunds"                    .open(Operator, "Every refund.").query::<RefundListQuery>().gives::<List<Refund>>();
+    OperatorCreateRefund = Post "/operator/v1/refunds"                  .open(Operator, "Asks for a customer's paid credit back; another operator approves it.").creates().takes::<payment::OperatorCreateRefund>().gives::<Refund>();
+    ApproveRefund      = Post "/operator/v1/refunds/{id}/approve"       .open(Operator, "Approves a refund that somebody else asked for, and says how it is paid.").takes::<payment::ApproveRefund>().gives::<Refund>();
+    RejectRefund       = Post "/operator/v1/refunds/{id}/reject"        .open(Operator, "Rejects a refund; it is credit again.").takes::<payment::RejectRefund>().gives::<Refund>();
+    PayRefund          = Post "/operator/v1/refunds/{id}/pay"           .open(Operator, "Notes the transfer by which a refund was paid.").takes::<payment::PayRefund>().gives::<Refund>();
     OperatorListCreditNotes = Get "/operator/v1/credit_notes"           .open(Operator, "Every credit note.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();
     ListDevices        = Get  "/operator/v1/devices"                    .open(Operator, "Every device and what it does.").query::<DeviceListQuery>().gives::<List<Device>>();

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod limit;
 pub mod model;
 pub mod organization;
+pub mod payment;
 pub mod price;
 mod price_diff;
 mod price_simulation;
@@ -28,6 +29,7 @@ pub mod project;
 pub mod proof;
 pub mod quote;
 pub mod rate_limit;
+pub mod refund;
 pub mod replica;
 pub mod report;
 pub mod response;
@@ -36,6 +38,7 @@ pub mod seller;
 pub mod sku;
 pub mod status;
 pub mod supply_cost;
+pub mod top_up;
 pub mod usage;
 pub mod why;
 
@@ -94,6 +97,15 @@ pub enum Command {
     /// What is agreed for months to years: commitments, amendments, ways to leave
     #[command(subcommand)]
     Contracts(contract::ContractCommand),
+    /// Credit that is bought: by bank transfer, or on a page of Stripe
+    #[command(subcommand)]
+    TopUps(top_up::TopUpCommand),
+    /// Paid credit that goes back
+    #[command(subcommand)]
+    Refunds(refund::RefundCommand),
+    /// Money that arrived: bank statements, and what is quarantined (operator)
+    #[command(subcommand)]
+    Payments(payment::PaymentCommand),
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
@@ -171,6 +183,9 @@ impl Command {
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
             Self::Contracts(command) => command.run(context),
+            Self::TopUps(command) => command.run(context),
+            Self::Refunds(command) => command.run(context),
+            Self::Payments(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),

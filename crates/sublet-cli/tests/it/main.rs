@@ -9,6 +9,7 @@ mod commands;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod money;
 mod object;
 mod owner;
 #[cfg(test)]

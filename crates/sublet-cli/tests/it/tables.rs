@@ -5,6 +5,7 @@ use sublet_api::time::Rfc3339;
 use sublet_cli::ExitStatus;
 
 use crate::cloud::Cloud;
+use crate::money;
 use crate::object;
 use crate::owner;
 use crate::terminal::Terminal;
@@ -78,6 +79,10 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("contracts list", "GET /v1/organization/contracts", object::list(vec![object::contract()])),
         ("contracts show ctr_1", "GET /v1/organization/contracts/ctr_1", object::contract()),
         ("contracts exit ctr_1 --simulate", "GET /v1/organization/contracts/ctr_1", object::contract()),
+        ("top-ups list", "GET /v1/organization/top_ups", object::list(vec![money::top_up("bank"), money::top_up("stripe")])),
+        ("top-ups show top_1", "GET /v1/organization/top_ups/top_1", money::top_up("bank")),
+        ("refunds list", "GET /v1/organization/refunds", object::list(vec![money::refund()])),
+        ("refunds show rfd_1", "GET /v1/organization/refunds/rfd_1", money::refund()),
         ("billing charges", "GET /v1/organization/billing/charges", object::list(vec![charge])),
         ("billing invoices list", "GET /v1/organization/billing/invoices", object::list(vec![object::invoice()])),
         ("billing invoices draft", "POST /v1/organization/billing/invoices", object::invoice()),
@@ -133,6 +138,9 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("billing credit-notes list --all", "GET /operator/v1/credit_notes", object::list(vec![object::credit_note()])),
         ("contracts list --organization org_1", "GET /operator/v1/contracts", object::list(vec![object::contract()])),
         ("contracts show ctr_1 --any", "GET /operator/v1/contracts/ctr_1", object::contract()),
+        ("top-ups list --all --status pending", "GET /operator/v1/top_ups", object::list(vec![money::top_up("bank")])),
+        ("refunds list --organization org_1", "GET /operator/v1/refunds", object::list(vec![money::refund()])),
+        ("payments list", "GET /operator/v1/incoming_payments", object::list(vec![money::incoming()])),
         ("clock show", "GET /operator/v1/clock", clock()),
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),

@@ -232,7 +232,7 @@ impl Month {
     fn refund(&mut self, customer: &Customer) {
         let wanted = self.dice.amount(500_000_000);
         if let Some(split) = self.burn(customer, wanted) {
-            self.post(customer, &Fact::RefundRequested { amount: split.paid });
+            self.post(customer, &Fact::RefundRequested { net: split.paid, tax: Nanos::ZERO });
             self.post(customer, &Fact::RefundPaid { amount: split.paid });
             self.post(customer, &Fact::CreditExpired { credit: CreditKind::Promotional, amount: split.promotional });
         }

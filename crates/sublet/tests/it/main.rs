@@ -16,6 +16,7 @@ mod jobs;
 mod kill;
 mod lifecycle;
 mod months;
+mod payments;
 mod prices;
 mod privacy;
 mod rate_limits;

@@ -39,6 +39,8 @@ pub struct Home {
     pub clock_skew_ms: i64,
     /// How long responses are kept, if not as long as usual.
     pub keep_responses_days: Option<u32>,
+    /// Where Stripe is, if it is elsewhere.
+    pub stripe: Option<String>,
     /// More options of `sublet up`.
     pub options: &'static [&'static str],
 }
@@ -60,6 +62,7 @@ impl Home {
             currency: None,
             clock_skew_ms: 0,
             keep_responses_days: None,
+            stripe: None,
             options: &[],
         }
     }
@@ -75,6 +78,7 @@ impl Home {
             currency: None,
             clock_skew_ms: 0,
             keep_responses_days: None,
+            stripe: None,
             options: &[],
         }
     }
@@ -98,6 +102,9 @@ impl Home {
         }
         if let Some(days) = self.keep_responses_days {
             command.args(["--keep-responses-days", &days.to_string()]);
+        }
+        if let Some(url) = &self.stripe {
+            command.args(["--stripe-api", url]);
         }
         command.args(self.options);
         if self.clock_skew_ms != 0 {
