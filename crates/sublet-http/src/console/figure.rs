@@ -166,13 +166,7 @@ pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
 
 /// What a sku is, in words.
 pub fn sku_text(sku: &SkuName) -> String {
-    match sku {
-        SkuName::Tokens { tier: ServiceTier::Default, kind, model } => {
-            format!("{model}, {} tokens", kind.as_str().replace('_', " "))
-        }
-        SkuName::Tokens { tier, kind, model } => format!("{model}, {} tokens, {tier}", kind.as_str().replace('_', " ")),
-        SkuName::Device { notice, device } => format!("{device}, notice {notice}"),
-    }
+    sku.words()
 }
 
 /// `512 MiB`, rounded down.
