@@ -3,7 +3,7 @@
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
-use sublet_money::balance::CustomerFunds;
+use sublet_money::balance::{AccountTotals, CustomerFunds};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::credit::{self, CreditGrant};
 use sublet_store::{Page, PageRequest, Tx, ledger, organization};
@@ -82,12 +82,24 @@ impl Cloud {
         .await
     }
 
+    /// Books a payment or a gift. A payment is gross: what of it is tax, by what holds for the account on that day, is
+    /// kept for its invoices and is no credit.
     pub(crate) async fn insert_grant(&self, tx: &mut Tx, actor: &Actor, grant: &CreditGrant, kind: CreditKind) -> Result<()> {
         credit::insert(tx, grant).await?;
         let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
         let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
-        ledger::post(tx, &post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?).await?;
-        let detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
+        let mut detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
+        let fact = match kind {
+            CreditKind::Promotional => Fact::CreditGranted { credit: kind, amount: grant.amount },
+            CreditKind::Paid => {
+                let (fact, tax) = self.payment(tx, grant).await?;
+                if !tax.is_zero() {
+                    detail = format!("{detail}, of which {tax} are kept for tax");
+                }
+                fact
+            }
+        };
+        ledger::post(tx, &post(head, &grant.organization, &fact)?).await?;
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
         self.record(tx, actor, deed, grant.created_at).await?;
         self.note_paid(tx, &grant.organization, grant.created_at).await
@@ -125,6 +137,12 @@ pub(crate) async fn balance(tx: &mut Tx, scope: &Scope, organization: &Organizat
             totals.insert(kind, ledger::totals(tx, &account).await?);
         }
     }
+    let mut taxes = AccountTotals::default();
+    for (_, tax) in ledger::list_taxes(tx, organization).await? {
+        taxes.debits = taxes.debits.checked_add(tax.debits)?;
+        taxes.credits = taxes.credits.checked_add(tax.credits)?;
+    }
+    totals.insert(AccountKind::Tax, taxes);
     let funds = CustomerFunds::from_totals(found.credit_limit, |kind| totals.get(&kind).copied().unwrap_or_default())?;
     funds.verify()?;
     Ok(CreditBalance { organization: found.id, currency: found.currency, funds })

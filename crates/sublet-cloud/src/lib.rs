@@ -64,6 +64,7 @@ pub mod slice;
 pub mod spend;
 pub mod supplier;
 pub mod supply_cost;
+pub mod tax;
 mod ticket;
 pub mod usage;
 pub mod user;

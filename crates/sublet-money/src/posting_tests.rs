@@ -19,6 +19,10 @@ fn split(promotional: i64, paid: i64) -> CreditSplit {
 fn nanos(amount: i64) -> Nanos {
     Nanos::new(amount)
 }
+fn taxes(country: i64, part: i64) -> Vec<JurisdictionTax> {
+    let tax = |place: &str, amount| JurisdictionTax { jurisdiction: place.parse().unwrap(), amount: nanos(amount) };
+    vec![tax("CA", country), tax("CA-QC", part)]
+}
 
 /// The whole rule book of postings, one row for each fact.
 #[test]
@@ -43,6 +47,12 @@ fn every_fact_has_its_postings() {
         Fact::SuspenseReleased { to: split(0, 9) },
         Fact::InvoiceIssued { carry_before: nanos(-2), carry_after: nanos(7) },
         Fact::InvoiceIssued { carry_before: nanos(7), carry_after: nanos(-2) },
+        Fact::Tax(TaxFact::Bought { net: nanos(8), tax: nanos(1) }),
+        Fact::Tax(TaxFact::Invoiced { taxes: taxes(5, 4), prepaid: nanos(7) }),
+        Fact::Tax(TaxFact::Invoiced { taxes: taxes(-5, -4), prepaid: nanos(7) }),
+        Fact::Tax(TaxFact::GivenBack { taxes: taxes(5, 4) }),
+        Fact::Tax(TaxFact::Settled { prepaid: nanos(2), paid: nanos(7) }),
+        Fact::Tax(TaxFact::Released { amount: nanos(9) }),
         Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
         Fact::RefundRequested { amount: nanos(9) },
         Fact::RefundPaid { amount: nanos(9) },

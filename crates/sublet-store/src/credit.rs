@@ -3,6 +3,8 @@
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
 
+use sublet_money::account::CreditKind;
+
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
 use crate::row::Row;
@@ -52,6 +54,18 @@ pub async fn insert(tx: &mut Tx, grant: &CreditGrant) -> Result<()> {
     )
     .await?;
     Ok(())
+}
+
+/// All promotional credit that was granted before an instant.
+pub async fn sum_given(tx: &mut Tx, organization: &OrganizationId, before: Timestamp) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_grants
+             WHERE organization_id = $1 AND kind = $2 AND created_at < $3",
+            params![organization.as_str(), CreditKind::Promotional.as_str(), before],
+        )
+        .await?;
+    row.reader().nanos()
 }
 
 pub async fn list(tx: &mut Tx, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {

@@ -6,6 +6,7 @@ mod exports;
 mod months;
 mod prices;
 mod proofs;
+mod taxes;
 mod year;
 
 use sublet_cloud::hold::HoldOwner;
