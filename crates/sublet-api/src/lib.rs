@@ -22,6 +22,7 @@ pub mod credit;
 pub mod credit_note;
 pub mod device;
 pub mod error;
+pub mod document;
 pub mod export;
 mod fields;
 pub mod file;

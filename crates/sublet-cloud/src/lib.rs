@@ -31,6 +31,7 @@ pub mod contract;
 mod cover;
 pub mod credit;
 pub mod device;
+pub mod document;
 pub mod export;
 mod export_columns;
 pub mod file;

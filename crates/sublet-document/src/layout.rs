@@ -28,6 +28,9 @@ pub fn pages(sheet: &Sheet, typeface: &Typeface, picture: Option<(u32, u32)>) ->
     let mut page = Composer::new(typeface);
     head(&mut page, sheet, picture);
     table(&mut page, sheet);
+    if !page.has_room(sums_height(&sheet.sums) + taxes_height(sheet) + sums_height(&sheet.totals)) {
+        page.new_page();
+    }
     sums(&mut page, &sheet.sums);
     taxes(&mut page, sheet);
     sums(&mut page, &sheet.totals);
@@ -147,12 +150,16 @@ fn draw_row(page: &mut Composer<'_>, row: &SheetRow) {
     page.y += 30;
 }
 
-/// Sums stay together.
+/// Everything from the sum of the lines to what is due stays together.
+fn sums_height(sums: &[Sum]) -> i32 {
+    sums.iter().fold(60, |height, _| height + Style::BODY.line() + 70)
+}
+
+fn taxes_height(sheet: &Sheet) -> i32 {
+    sheet.taxes.iter().fold(GAP + Style::SMALL.line() + 40, |height, _| height + Style::BODY.line() + 20)
+}
+
 fn sums(page: &mut Composer<'_>, sums: &[Sum]) {
-    let height = sums.iter().fold(60, |height, _| height + Style::BODY.line() + 70);
-    if !page.has_room(height) {
-        page.new_page();
-    }
     page.y += 60;
     for sum in sums {
         let style = if sum.is_total { Style::STRONG } else { Style::BODY };
@@ -172,12 +179,8 @@ fn sums(page: &mut Composer<'_>, sums: &[Sum]) {
 }
 
 fn taxes(page: &mut Composer<'_>, sheet: &Sheet) {
-    let rows = i32::try_from(sheet.taxes.len()).unwrap_or(i32::MAX / 1_000);
     if sheet.taxes.is_empty() {
         return;
-    }
-    if !page.has_room((rows + 2) * Style::BODY.line()) {
-        page.new_page();
     }
     page.y += GAP + Style::SMALL.line();
     let y = page.y;

@@ -58,7 +58,7 @@ pub fn invoice_pdf(invoice: &Invoice, about: &About, price: impl Fn(&InvoiceLine
     let xml = ubl::check(invoice).is_ok().then(|| ubl::invoice(invoice, &figures)).transpose()?;
     let attachment = xml.map(|content| attachment(&sheet.name, content));
     say_attached(&mut sheet, attachment.as_ref());
-    pdf::pdf(&sheet, about.logo.as_deref(), attachment)
+    with_logo(&sheet, about.logo.as_deref(), attachment)
 }
 
 /// An issued invoice as UBL.
@@ -74,13 +74,23 @@ pub fn credit_note_pdf(note: &CreditNote, invoice: &Invoice, logo: Option<&[u8]>
     let xml = ubl::check(invoice).is_ok().then(|| ubl::credit_note(note, invoice, &figures)).transpose()?;
     let attachment = xml.map(|content| attachment(&sheet.name, content));
     say_attached(&mut sheet, attachment.as_ref());
-    pdf::pdf(&sheet, logo, attachment)
+    with_logo(&sheet, logo, attachment)
 }
 
 /// A credit note as UBL.
 pub fn credit_note_ubl(note: &CreditNote, invoice: &Invoice) -> Result<Vec<u8>> {
     ubl::check(invoice)?;
     ubl::credit_note(note, invoice, &note.figures(invoice)?)
+}
+
+/// A logo that cannot be drawn is left out: an invoice is more than its logo.
+fn with_logo(sheet: &sheet::Sheet, logo: Option<&[u8]>, attachment: Option<Attachment>) -> Result<Vec<u8>> {
+    if let Some(logo) = logo
+        && let Ok(document) = pdf::pdf(sheet, Some(logo), attachment.clone())
+    {
+        return Ok(document);
+    }
+    pdf::pdf(sheet, None, attachment)
 }
 
 fn attachment(name: &str, content: Vec<u8>) -> Attachment {

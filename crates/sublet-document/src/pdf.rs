@@ -31,6 +31,8 @@ const RULE_HEIGHT: i32 = 5;
 const MARK_SIZE: i32 = 1_300;
 /// Upwards to the right, in degrees.
 const MARK_ANGLE: f32 = -35.0;
+/// Most pixels of a logo in each direction.
+const PICTURE_PIXELS_MAX: u32 = 4_000;
 /// Who wrote the file.
 const PRODUCER: &str = "Sublet";
 
@@ -72,11 +74,16 @@ pub fn pdf(sheet: &Sheet, logo: Option<&[u8]>, attachment: Option<Attachment>) -
 }
 
 /// A logo that can be drawn.
-pub fn picture(bytes: Vec<u8>) -> Result<Image> {
+fn picture(bytes: Vec<u8>) -> Result<Image> {
     let unreadable = |reason: String| {
         Error::new(ErrorCode::InvalidRequest, "the logo is not a PNG that can be drawn").param("logo").context(reason)
     };
-    Image::from_png(bytes.into(), false).map_err(unreadable)
+    let image = Image::from_png(bytes.into(), false).map_err(unreadable)?;
+    let (width, height) = image.size();
+    if width.max(height) > PICTURE_PIXELS_MAX {
+        return Err(unreadable(format!("{width} × {height} pixels")));
+    }
+    Ok(image)
 }
 
 fn metadata(sheet: &Sheet, date: DateTime) -> Metadata {

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod contracts;
+mod documents;
 mod exports;
 mod months;
 mod prices;

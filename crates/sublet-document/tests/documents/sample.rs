@@ -16,6 +16,8 @@ use sublet_money::sku::{Quantity, SkuName};
 use sublet_money::tax::{TaxCategory, TaxRate, TaxTreatment};
 
 const EURO: i64 = 1_000_000_000;
+/// Of the euro.
+pub const MINOR_UNIT: i64 = EURO / 100;
 const ROOT: &str = "5f2c1b7c0f8d6a34e1d1f6f1f8a96c0b5f0f4b3a7d1a2c9e8b7d6f5e4c3b2a19";
 
 /// A document and what it is called.
@@ -242,7 +244,7 @@ pub fn samples(version: &PriceListVersion) -> Vec<Sample> {
     let note = CreditNote {
         number: "CN-2026-000001".parse().unwrap(),
         issued_at: period().interval.ends_at,
-        amount: Nanos::new(50 * EURO),
+        amount: Nanos::new(5_000 * MINOR_UNIT),
         credited_before: Nanos::ZERO,
         reason: "Slow answers on 12 March".to_owned(),
     };
