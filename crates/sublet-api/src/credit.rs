@@ -10,17 +10,18 @@ use crate::schema::IdText;
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// Where an organization's money is. At every instant
-/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded`.
+/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded +
+/// tax_prepaid + taxed`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CreditBalance {
     pub object: CreditBalanceTag,
     #[schemars(with = "IdText<OrganizationId>")]
     pub organization: OrganizationId,
-    /// All credit ever granted.
+    /// All that was ever paid in, with the tax in it, and all credit that was given.
     pub deposited: Money,
     /// How far the balance may go below zero.
     pub credit_limit: Money,
-    /// Charged by contract beyond what credit was there for; the next credit pays it first.
+    /// Charged by contract or invoiced as tax beyond what was there for it; the next credit pays it first.
     pub owed: Money,
     /// What can still be spent.
     pub available: Money,
@@ -34,6 +35,12 @@ pub struct CreditBalance {
     pub suspense: Money,
     pub expired: Money,
     pub refunded: Money,
+    /// Kept of payments for the tax of invoices to come; left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_prepaid: Option<Money>,
+    /// Tax of invoices, less what credit notes gave back; left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taxed: Option<Money>,
 }
 
 /// Credit given to an organization.
@@ -76,7 +83,7 @@ impl CreditKind {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCreditGrant {
-    /// In the organization's currency, above zero.
+    /// In the organization's currency, above zero. What is paid is gross: the tax in it is kept for invoices.
     pub amount: Money,
     pub kind: CreditKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,8 @@ fn balance_to_wire(balance: &CreditBalance) -> wire::CreditBalance {
         suspense: money(funds.suspense),
         expired: money(funds.expired),
         refunded: money(funds.refunded),
+        tax_prepaid: Some(funds.tax_prepaid).filter(|amount| !amount.is_zero()).map(money),
+        taxed: Some(funds.taxed).filter(|amount| !amount.is_zero()).map(money),
     }
 }
 

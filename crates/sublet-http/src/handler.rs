@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, leakage, lease,
     ledger, limit, margin, model, model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit,
-    remote_model, response, sku, supplier, supply_cost, usage, user, why,
+    remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -118,6 +118,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::AcceptContract => to!(contract::accept),
         Operation::LeaveContract => to!(contract::leave),
         Operation::ListCreditNotes => to!(credit_note::list),
+        Operation::GetBillingProfile => to!(tax::get_own_profile),
+        Operation::SetBillingProfile => to!(tax::set_own_profile),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
         Operation::GetRateLimit => to!(rate_limit::get),
@@ -138,6 +140,13 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorListInvoices => to!(invoice::list),
         Operation::OperatorGetInvoice => to!(invoice::get),
         Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
+        Operation::OperatorGetBillingProfile => to!(tax::get_profile),
+        Operation::OperatorSetBillingProfile => to!(tax::set_profile),
+        Operation::GetSeller => to!(tax::get_seller),
+        Operation::SetSeller => to!(tax::set_seller),
+        Operation::AddLogo => to!(tax::add_logo),
+        Operation::GetTaxTable => to!(tax::get_table),
+        Operation::SetTaxTable => to!(tax::set_table),
         Operation::OperatorListContracts => to!(contract::list),
         Operation::CreateContract => to!(contract::create),
         Operation::OperatorGetContract => to!(contract::get),

@@ -27,9 +27,10 @@ use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::commitment::CommitmentLine;
+use crate::day::Day;
 use crate::document::DocumentNumber;
 use crate::party::{Buyer, PaymentTerms, Seller};
-use crate::period::{Period, PeriodKey};
+use crate::period::{BillingCalendar, Period, PeriodKey};
 use crate::posting::Fact;
 use crate::price_book::PriceListVersion;
 use crate::rating::{LineKey, LineState, verify_line};
@@ -426,6 +427,12 @@ impl Invoice {
         Ok(Self { number: Some(number), state: InvoiceState::Issued { issued_at }, ..self })
     }
 
+    /// The last day to pay it in time; `None` of a draft, and where there are no terms.
+    pub fn due_on(&self) -> Result<Option<Day>> {
+        let (Some(terms), Some(issued_at)) = (&self.content.terms, self.state.issued_at()) else { return Ok(None) };
+        terms.due_on(issued_at, &BillingCalendar::new(&self.content.account.zone)?).map(Some)
+    }
+
     pub fn pay(self, paid_at: Timestamp) -> Result<Self> {
         match self.state {
             InvoiceState::Issued { issued_at } => Ok(Self { state: InvoiceState::Paid { issued_at, paid_at }, ..self }),
@@ -453,6 +460,13 @@ impl Invoice {
 }
 
 impl InvoiceState {
+    /// When it was issued; `None` of a draft.
+    pub const fn issued_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Draft => None,
+            Self::Issued { issued_at } | Self::Paid { issued_at, .. } | Self::Void { issued_at, .. } => Some(*issued_at),
+        }
+    }
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Draft => "draft",

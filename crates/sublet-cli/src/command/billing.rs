@@ -13,6 +13,7 @@ use super::credit_note::CreditNoteCommand;
 use super::export::ExportArgs;
 use super::invoice::InvoiceCommand;
 use super::limit::LimitCommand;
+use super::seller::ProfileCommand;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -34,6 +35,9 @@ pub enum BillingCommand {
     /// A month for finance and FinOps programs: cost and usage, or charges, as CSV or Parquet
     #[command(disable_version_flag = true)]
     Export(ExportArgs),
+    /// Whom bills are for, and how the account is taxed
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Spend limits
     #[command(subcommand)]
     Limits(LimitCommand),
@@ -100,6 +104,7 @@ impl BillingCommand {
             Self::CreditNotes(command) => command.run(context),
             Self::Export(export) => export.run(context),
             Self::Limits(command) => command.run(context),
+            Self::Profile(command) => command.run(context),
             Self::Charges { project, request, job, page } => {
                 let order = page.order();
                 let query = ChargeListQuery {
@@ -167,10 +172,10 @@ fn grants(grants: &[CreditGrant]) -> Table {
 
 /// The two sides of the identity that holds at every instant, one term a line.
 fn balance(balance: &CreditBalance) -> Vec<(&'static str, Cell)> {
-    let terms = [
+    let mut terms = vec![
         ("granted", &balance.deposited),
         ("credit limit", &balance.credit_limit),
-        ("owed by contract", &balance.owed),
+        ("owed", &balance.owed),
         ("available", &balance.available),
         ("with gateways", &balance.sliced),
         ("set aside", &balance.held),
@@ -179,7 +184,9 @@ fn balance(balance: &CreditBalance) -> Vec<(&'static str, Cell)> {
         ("expired", &balance.expired),
         ("refunded", &balance.refunded),
     ];
-    terms.map(|(name, money)| (name, Cell::number(render::money(money)))).to_vec()
+    terms.extend(balance.tax_prepaid.as_ref().map(|kept| ("kept for tax", kept)));
+    terms.extend(balance.taxed.as_ref().map(|taxed| ("tax of bills", taxed)));
+    terms.into_iter().map(|(name, money)| (name, Cell::number(render::money(money)))).collect()
 }
 
 fn charges(charges: &[Charge]) -> Table {
