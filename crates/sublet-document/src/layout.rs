@@ -17,8 +17,8 @@ const FACTS: i32 = 3_250;
 const FACT_TEXTS: i32 = 4_220;
 const SUMS: i32 = LEFT + 1_800;
 const PICTURE_WIDTH_MAX: i32 = 1_600;
-const PICTURE_HEIGHT_MAX: i32 = 520;
-const GAP: i32 = 120;
+const PICTURE_HEIGHT_MAX: i32 = 420;
+const GAP: i32 = 85;
 /// Where the foot of a page begins.
 const FOOT: i32 = PAGE_HEIGHT - 560;
 const FOOT_LINES_MAX: usize = 3;

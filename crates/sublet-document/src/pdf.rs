@@ -32,7 +32,7 @@ const MARK_SIZE: i32 = 1_300;
 /// Upwards to the right, in degrees.
 const MARK_ANGLE: f32 = -35.0;
 /// Most pixels of a logo in each direction.
-const PICTURE_PIXELS_MAX: u32 = 4_000;
+const PICTURE_PIXELS_MAX: u32 = 4_096;
 /// Who wrote the file.
 const PRODUCER: &str = "Sublet";
 

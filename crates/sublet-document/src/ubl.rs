@@ -106,8 +106,8 @@ fn missing(what: &str, command: &str) -> Error {
 
 /// Who sells, who buys, and the tax: what the standard asks for beyond what every invoice has.
 fn parties(content: &InvoiceContent) -> Result<(&Seller, &Buyer, &TaxTreatment)> {
-    let seller = content.seller.as_deref().ok_or_else(|| missing("who sells", "the operator sets the seller: sublet billing seller set"))?;
-    let buyer = content.buyer.as_deref().ok_or_else(|| missing("who buys", "set how the organization is invoiced: sublet billing profile set"))?;
+    let seller = content.seller.as_deref().ok_or_else(|| missing("who sells", "the operator says who sells: sublet seller set"))?;
+    let buyer = content.buyer.as_deref().ok_or_else(|| missing("who buys", "say how the organization is invoiced: sublet billing profile set"))?;
     let lines = content.tax.as_ref().map_or([].as_slice(), |tax| tax.lines.as_slice());
     let [line] = lines else {
         let message = format!("the invoice has {} taxes on one base, and EN 16931 has a place for one", lines.len());
@@ -117,7 +117,7 @@ fn parties(content: &InvoiceContent) -> Result<(&Seller, &Buyer, &TaxTreatment)>
     let party = &seller.party;
     if party.tax_id.is_none() && (tax.category != TaxCategory::OutOfScope || party.registration.is_none()) {
         let what = "the seller's VAT number";
-        return Err(missing(what, "the operator sets the seller's VAT number: sublet billing seller set"));
+        return Err(missing(what, "the operator adds it: sublet seller set"));
     }
     if content.account.currency.minor_unit().get() < 10_000_000 {
         let message = format!("amounts of {} have more decimals than the two of EN 16931", content.account.currency);
