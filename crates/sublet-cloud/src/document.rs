@@ -86,7 +86,9 @@ impl Source {
         let price = self.prices.get(&line.price_version)?.get(&line.sku).ok()?.price_in(line.band.as_ref()).ok()?;
         match &price.model {
             PriceModel::PerUnit { price } => Some(*price),
-            PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => None,
+            PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => {
+                None
+            }
         }
     }
 
@@ -112,10 +114,8 @@ impl Cloud {
     /// An invoice of the actor's in any state as PDF, or an issued one as UBL.
     pub async fn invoice_document(&self, actor: &Actor, id: &InvoiceId, format: DocumentFormat) -> Result<DocumentFile> {
         actor.require(Action::ReadBilling)?;
-        let source = self
-            .store
-            .read((self, actor, id), |(cloud, actor, id), tx| Box::pin(cloud.document_source(tx, actor, id)))
-            .await?;
+        let source =
+            self.store.read((self, actor, id), |(cloud, actor, id), tx| Box::pin(cloud.document_source(tx, actor, id))).await?;
         let number = source.invoice.number.map_or_else(|| id.to_string(), |number| number.to_string());
         let content = written(move || source.write(format)).await?;
         Ok(DocumentFile { name: file_name(&number, format), format, content })

@@ -79,7 +79,8 @@ fn fitted((width, height): (u32, u32)) -> Option<(i32, i32)> {
     if width == 0 || height == 0 {
         return None;
     }
-    let (shown, tall) = if width * highest > height * most { (most, height * most / width) } else { (width * highest / height, highest) };
+    let (shown, tall) =
+        if width * highest > height * most { (most, height * most / width) } else { (width * highest / height, highest) };
     Some((i32::try_from(shown.max(1)).ok()?, i32::try_from(tall.max(1)).ok()?))
 }
 
@@ -222,10 +223,15 @@ fn foot(mut page: Composer<'_>, sheet: &Sheet) -> Vec<Vec<Item>> {
     }
     let count = page.pages.len();
     let typeface = page.typeface;
-    let footer: Vec<String> = sheet.footer.iter().flat_map(|line| {
-        let (line, _) = typeface.printable(line);
-        typeface.wrap(&line, (Style::SMALL.weight, Style::SMALL.size), WIDTH - 1_500)
-    }).take(FOOT_LINES_MAX).collect();
+    let footer: Vec<String> = sheet
+        .footer
+        .iter()
+        .flat_map(|line| {
+            let (line, _) = typeface.printable(line);
+            typeface.wrap(&line, (Style::SMALL.weight, Style::SMALL.size), WIDTH - 1_500)
+        })
+        .take(FOOT_LINES_MAX)
+        .collect();
     let (name, _) = typeface.printable(&format!("{} {}", sheet.title, sheet.name));
     for (index, items) in page.pages.iter_mut().enumerate() {
         let y = FOOT + Style::SMALL.line();

@@ -47,11 +47,25 @@ impl Style {
 /// Something on a page. `y` is the base line of text, and the upper edge of a picture.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Item {
-    Text { x: i32, y: i32, style: Style, text: String },
+    Text {
+        x: i32,
+        y: i32,
+        style: Style,
+        text: String,
+    },
     /// Across the page, behind everything.
     Mark(String),
-    Rule { x: i32, y: i32, width: i32 },
-    Picture { x: i32, y: i32, width: i32, height: i32 },
+    Rule {
+        x: i32,
+        y: i32,
+        width: i32,
+    },
+    Picture {
+        x: i32,
+        y: i32,
+        width: i32,
+        height: i32,
+    },
 }
 
 /// Pages while they are filled, from top to bottom.

@@ -256,13 +256,15 @@ fn in_fours(iban: &str) -> String {
 }
 
 fn notes(invoice: &Invoice, figures: &Figures, seal: Option<&SealMark>) -> Vec<String> {
-    let mut notes = vec![match invoice.state {
-        InvoiceState::Draft => "Drawn from the account's credit as it is used. The month is not closed: this can still change.",
-        InvoiceState::Issued { .. } => "Drawn from the account's credit as it was used; the credit did not cover all of it.",
-        InvoiceState::Paid { .. } => "Drawn from the account's credit as it was used; nothing is left to pay.",
-        InvoiceState::Void { .. } => "All of this was credited; nothing is to be paid.",
-    }
-    .to_owned()];
+    let mut notes = vec![
+        match invoice.state {
+            InvoiceState::Draft => "Drawn from the account's credit as it is used. The month is not closed: this can still change.",
+            InvoiceState::Issued { .. } => "Drawn from the account's credit as it was used; the credit did not cover all of it.",
+            InvoiceState::Paid { .. } => "Drawn from the account's credit as it was used; nothing is left to pay.",
+            InvoiceState::Void { .. } => "All of this was credited; nothing is to be paid.",
+        }
+        .to_owned(),
+    ];
     if !figures.rows.is_empty() {
         notes.push(
             "Amounts are exact to nine decimals. They are rounded so that they add up to the rounded sum; no line is off by \

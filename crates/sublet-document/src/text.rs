@@ -111,7 +111,10 @@ mod tests {
             (2_000_000_000, "JPY", "2", "2"),
         ] {
             let currency = code.parse().unwrap();
-            assert_eq!((amount(Nanos::new(nanos), currency).as_str(), plain(Nanos::new(nanos), currency).as_str()), (people, programs));
+            assert_eq!(
+                (amount(Nanos::new(nanos), currency).as_str(), plain(Nanos::new(nanos), currency).as_str()),
+                (people, programs)
+            );
         }
     }
 

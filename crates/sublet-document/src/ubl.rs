@@ -107,7 +107,10 @@ fn missing(what: &str, command: &str) -> Error {
 /// Who sells, who buys, and the tax: what the standard asks for beyond what every invoice has.
 fn parties(content: &InvoiceContent) -> Result<(&Seller, &Buyer, &TaxTreatment)> {
     let seller = content.seller.as_deref().ok_or_else(|| missing("who sells", "the operator says who sells: sublet seller set"))?;
-    let buyer = content.buyer.as_deref().ok_or_else(|| missing("who buys", "say how the organization is invoiced: sublet billing profile set"))?;
+    let buyer = content
+        .buyer
+        .as_deref()
+        .ok_or_else(|| missing("who buys", "say how the organization is invoiced: sublet billing profile set"))?;
     let lines = content.tax.as_ref().map_or([].as_slice(), |tax| tax.lines.as_slice());
     let [line] = lines else {
         let message = format!("the invoice has {} taxes on one base, and EN 16931 has a place for one", lines.len());

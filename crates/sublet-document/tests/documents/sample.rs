@@ -117,11 +117,7 @@ fn seller() -> Seller {
     let electronic_address = Some(ElectronicAddress { scheme: "EM".to_owned(), id: "billing@example.com".to_owned() });
     Seller {
         party: Party { registration: Some("HRB 12345 KI".to_owned()), contact: Some(contact), electronic_address, ..party },
-        bank: Some(BankAccount {
-            iban: "DE89370400440532013000".to_owned(),
-            bic: Some("COBADEFFXXX".to_owned()),
-            holder: None,
-        }),
+        bank: Some(BankAccount { iban: "DE89370400440532013000".to_owned(), bic: Some("COBADEFFXXX".to_owned()), holder: None }),
         footer: Some("Managing director: Ada Beispiel. Registered at the district court of Kiel, HRB 12345 KI.".to_owned()),
         logo: None,
     }
@@ -269,7 +265,11 @@ pub fn samples(version: &PriceListVersion) -> Vec<Sample> {
         ),
         sample("contract", paid(issued(6, contract)), about()),
         sample("three-pages", paid(issued(7, taxed(&many, 0))), about()),
-        sample("exempt", paid(issued(8, with_parties(plain(&busy(version)), german(), treatment(TaxCategory::Exempt, 0, "DE"), 0))), about()),
+        sample(
+            "exempt",
+            paid(issued(8, with_parties(plain(&busy(version)), german(), treatment(TaxCategory::Exempt, 0, "DE"), 0))),
+            about(),
+        ),
         sample("draft", Invoice::draft("inv_9".parse().unwrap(), taxed(&busy(version), 0)), About { seal: None, ..about() }),
         sample("statement", paid(issued(10, plain(&busy(version)))), About { logo: None, ..about() }),
         sample("empty", issued(11, with_parties(plain(&[]), german(), standard(), 0)), About { seal: None, ..about() }),
