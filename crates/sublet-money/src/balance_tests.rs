@@ -3,7 +3,7 @@ use sublet_core::Timestamp;
 use sublet_core::id::OrganizationId;
 
 use super::*;
-use crate::posting::{CreditSplit, EntryHead, Fact, post};
+use crate::posting::{CreditSplit, EntryHead, Fact, JurisdictionTax, TaxFact, post};
 
 fn organization() -> OrganizationId {
     "org_1".parse().unwrap()
@@ -28,7 +28,10 @@ impl Books {
         self.balance.apply(&post(head, &organization(), fact).unwrap()).unwrap();
     }
     fn funds(&self) -> CustomerFunds {
-        let totals = |kind| self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));
+        let totals = |kind| match kind {
+            AccountKind::Tax => self.balance.totals(Currency::EUR, &LedgerAccount::tax("DE".parse().unwrap(), &organization())),
+            kind => self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization())),
+        };
         CustomerFunds::from_totals(self.credit_limit, totals).unwrap()
     }
     fn available(&self) -> CreditSplit {
@@ -37,6 +40,13 @@ impl Books {
             self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization())).balance(kind.normal_side()).unwrap()
         };
         CreditSplit { promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) }
+    }
+    fn of(&self, kind: AccountKind) -> Nanos {
+        let totals = self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));
+        totals.balance(kind.normal_side()).unwrap()
+    }
+    fn taxes(amount: i64) -> Vec<JurisdictionTax> {
+        vec![JurisdictionTax { jurisdiction: "DE".parse().unwrap(), amount: nanos(amount) }]
     }
     fn burn(&self, amount: i64) -> Option<CreditSplit> {
         CreditSplit::burn(self.available(), self.credit_limit, nanos(amount)).ok()
@@ -98,6 +108,25 @@ impl Books {
                 let refund = self.funds().captured.min(nanos(amount));
                 self.post(&Fact::ChargeRefunded { credit: CreditKind::Paid, amount: refund });
             }
+            11 => self.post(&Fact::Tax(TaxFact::Bought { net: nanos(amount), tax: nanos(amount / 5) })),
+            12 => {
+                let prepaid = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Invoiced { taxes: Self::taxes(amount), prepaid }));
+            }
+            13 => {
+                let owed = self.of(AccountKind::TaxReceivable);
+                let prepaid = self.of(AccountKind::TaxPrepaid).min(owed);
+                let paid = self.available().paid.max(Nanos::ZERO).min(owed.checked_sub(prepaid).unwrap());
+                self.post(&Fact::Tax(TaxFact::Settled { prepaid, paid }));
+            }
+            14 => {
+                let amount = self.funds().taxed.get().min(amount);
+                self.post(&Fact::Tax(TaxFact::GivenBack { taxes: Self::taxes(amount) }));
+            }
+            15 => {
+                let amount = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Released { amount }));
+            }
             _ => {
                 let expired = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
                 self.post(&Fact::CreditExpired { credit: CreditKind::Paid, amount: expired });
@@ -110,7 +139,7 @@ proptest! {
     #[test]
     fn the_funds_equation_holds_after_every_step_of_any_life(
         credit_limit in 0_i64..500,
-        steps in prop::collection::vec((0_u8..12, 1_i64..1_000), 1..120),
+        steps in prop::collection::vec((0_u8..17, 1_i64..1_000), 1..120),
     ) {
         let mut books = Books { credit_limit: nanos(credit_limit), ..Books::default() };
         for (action, amount) in steps {

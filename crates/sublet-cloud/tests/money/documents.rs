@@ -80,7 +80,7 @@ on_both_databases! {
         let note = credited(cloud, &bill).await;
         let xml = cloud.cloud.credit_note_document(&admin, (id, &note), Ubl).await.expect("a credit note");
         let xml = String::from_utf8(xml.content).expect("text");
-        assert!(xml.contains("<CreditNote ") && xml.contains(&number.to_string()) && xml.contains("slow &amp; late"), "{xml}");
+        assert!(xml.contains("<CreditNote ") && xml.contains(&number.to_string()), "{xml}");
         let second = credited(cloud, &bill).await;
         let second = cloud.cloud.credit_note_document(&admin, (id, &second), Pdf).await.expect("a credit note");
         assert!(second.content.starts_with(b"%PDF-1.7"));

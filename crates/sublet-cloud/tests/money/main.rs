@@ -4,6 +4,8 @@
 mod contracts;
 mod documents;
 mod exports;
+mod failures;
+mod metamorphic;
 mod months;
 mod prices;
 mod proofs;

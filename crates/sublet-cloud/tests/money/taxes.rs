@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sublet_cloud::credit::NewCredit;
+use sublet_cloud::export::Dataset;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::tax::AccountTax;
 use sublet_cloud::{Actor, Cloud};
@@ -18,6 +19,7 @@ use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::UNIT;
 use crate::contracts::admin_of;
+use crate::exports::{by_document, file, rows, wanted};
 use crate::months::{close, credit, customer, issued, month, used};
 
 const HOUR: DurationMs = DurationMs::from_seconds(3_600);
@@ -237,6 +239,13 @@ on_both_databases! {
             adds_up(&cloud.cloud).await;
         }
         assert_eq!(taxes, [63, 64, 63], "63.27, 126.54 and 190 in all");
+        let exported = |period: &'static str| async move {
+            by_document(&rows(file(&cloud.cloud, &Actor::system(), &wanted(Dataset::Focus, period)).await.expect("a file")))
+        };
+        let number = bill.invoice.number.expect("it is issued").to_string();
+        assert_eq!(exported("2026-03").await.get(&number), Some(&Nanos::new(1_190 * CENT)), "with its tax");
+        let notes: i64 = exported("2026-04").await.iter().filter(|(name, _)| name.starts_with("CN")).map(|(_, sum)| sum.get()).sum();
+        assert_eq!(notes, -1_190 * CENT);
         assert_eq!(cents(&cloud.cloud, &session).await, [9_999, 1_900, 0, 0]);
         let bill = cloud.cloud.get_invoice(&Actor::system(), &bill.invoice.id).await.expect("it is there");
         assert!(matches!(bill.invoice.state, InvoiceState::Void { .. }));
