@@ -7,7 +7,6 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use sublet_cloud::data::{Interval, SkuName};
-use sublet_core::tier::ServiceTier;
 use sublet_core::{Bytes, Currency, DurationMs, Nanos, Timestamp};
 
 /// Amounts below so many units keep decimals behind the smallest unit.
