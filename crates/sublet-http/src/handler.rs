@@ -26,7 +26,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
         Plane::Admin => organizations(operation),
-        Plane::Operator => operators(operation),
+        Plane::Operator => operators(operation).or_else(|| taxes(operation)),
     }
 }
 
@@ -134,12 +134,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
     }
 }
 
-fn operators(operation: Operation) -> Option<Handler> {
+fn taxes(operation: Operation) -> Option<Handler> {
     match operation {
-        Operation::OperatorListAuditLogs => to!(audit::list),
-        Operation::OperatorListInvoices => to!(invoice::list),
-        Operation::OperatorGetInvoice => to!(invoice::get),
-        Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
         Operation::OperatorGetBillingProfile => to!(tax::get_profile),
         Operation::OperatorSetBillingProfile => to!(tax::set_profile),
         Operation::GetSeller => to!(tax::get_seller),
@@ -147,6 +143,16 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::AddLogo => to!(tax::add_logo),
         Operation::GetTaxTable => to!(tax::get_table),
         Operation::SetTaxTable => to!(tax::set_table),
+        _ => None,
+    }
+}
+
+fn operators(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::OperatorListAuditLogs => to!(audit::list),
+        Operation::OperatorListInvoices => to!(invoice::list),
+        Operation::OperatorGetInvoice => to!(invoice::get),
+        Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
         Operation::OperatorListContracts => to!(contract::list),
         Operation::CreateContract => to!(contract::create),
         Operation::OperatorGetContract => to!(contract::get),
