@@ -51,6 +51,29 @@ impl Books {
     fn burn(&self, amount: i64) -> Option<CreditSplit> {
         CreditSplit::burn(self.available(), self.credit_limit, nanos(amount)).ok()
     }
+    fn step_of_tax(&mut self, action: u8, amount: i64) {
+        match action {
+            11 => self.post(&Fact::Tax(TaxFact::Bought { net: nanos(amount), tax: nanos(amount / 5) })),
+            12 => {
+                let prepaid = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Invoiced { taxes: Self::taxes(amount), prepaid }));
+            }
+            13 => {
+                let owed = self.of(AccountKind::TaxReceivable);
+                let prepaid = self.of(AccountKind::TaxPrepaid).min(owed);
+                let paid = self.available().paid.max(Nanos::ZERO).min(owed.checked_sub(prepaid).unwrap());
+                self.post(&Fact::Tax(TaxFact::Settled { prepaid, paid }));
+            }
+            14 => {
+                let amount = self.funds().taxed.get().min(amount);
+                self.post(&Fact::Tax(TaxFact::GivenBack { taxes: Self::taxes(amount) }));
+            }
+            _ => {
+                let amount = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Released { amount }));
+            }
+        }
+    }
     /// One step of a random life. What is not possible now does nothing.
     fn step(&mut self, action: u8, amount: i64) {
         match action {
@@ -108,25 +131,7 @@ impl Books {
                 let refund = self.funds().captured.min(nanos(amount));
                 self.post(&Fact::ChargeRefunded { credit: CreditKind::Paid, amount: refund });
             }
-            11 => self.post(&Fact::Tax(TaxFact::Bought { net: nanos(amount), tax: nanos(amount / 5) })),
-            12 => {
-                let prepaid = self.of(AccountKind::TaxPrepaid);
-                self.post(&Fact::Tax(TaxFact::Invoiced { taxes: Self::taxes(amount), prepaid }));
-            }
-            13 => {
-                let owed = self.of(AccountKind::TaxReceivable);
-                let prepaid = self.of(AccountKind::TaxPrepaid).min(owed);
-                let paid = self.available().paid.max(Nanos::ZERO).min(owed.checked_sub(prepaid).unwrap());
-                self.post(&Fact::Tax(TaxFact::Settled { prepaid, paid }));
-            }
-            14 => {
-                let amount = self.funds().taxed.get().min(amount);
-                self.post(&Fact::Tax(TaxFact::GivenBack { taxes: Self::taxes(amount) }));
-            }
-            15 => {
-                let amount = self.of(AccountKind::TaxPrepaid);
-                self.post(&Fact::Tax(TaxFact::Released { amount }));
-            }
+            11..=15 => self.step_of_tax(action, amount),
             _ => {
                 let expired = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
                 self.post(&Fact::CreditExpired { credit: CreditKind::Paid, amount: expired });

@@ -122,7 +122,7 @@ async fn invoices(cloud: &TestCloud, session: &Session) -> Vec<String> {
     issued(cloud, &session.access.organization).await.iter().map(text).collect()
 }
 
-async fn adds_up(cloud: &Cloud) {
+pub async fn adds_up(cloud: &Cloud) {
     let verified = cloud.verify_ledger(&Actor::system()).await.expect("a verification");
     assert_eq!(verified.findings, Vec::<String>::new());
 }
