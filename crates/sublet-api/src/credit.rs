@@ -55,9 +55,38 @@ pub struct CreditGrant {
     pub amount: Money,
     /// Its own record elsewhere, such as a bank transfer's reference.
     pub reference: Option<String>,
+    /// It cannot be spent from this instant on.
     pub expires_at: Option<Rfc3339>,
+    /// Credit with a smaller number burns first; 100 is the usual one.
+    pub priority: u16,
+    pub scope: CreditScope,
+    /// What is left of it outside of slices and holds; null for credit without an end, a priority or a scope, which is
+    /// not told apart from the rest.
+    pub remaining: Option<Money>,
     pub created_at: UnixSeconds,
     pub metadata: Metadata,
+}
+
+/// What credit may be spent on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CreditScope {
+    #[default]
+    All,
+    /// Tokens of models.
+    ModelTokens,
+    /// Jobs and leases.
+    DeviceTime,
+}
+
+impl CreditScope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::ModelTokens => "model_tokens",
+            Self::DeviceTime => "device_time",
+        }
+    }
 }
 
 /// Where credit comes from.
@@ -86,8 +115,15 @@ pub struct CreateCreditGrant {
     /// In the organization's currency, above zero. What is paid is gross: the tax in it is kept for invoices.
     pub amount: Money,
     pub kind: CreditKind,
+    /// It cannot be spent from this instant on; what is left of it then is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Rfc3339>,
+    /// 0 to 1000: credit with a smaller number burns first. 100 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
+    /// What it may be spent on: everything if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<CreditScope>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]

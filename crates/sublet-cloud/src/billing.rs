@@ -146,6 +146,7 @@ impl Cloud {
     pub async fn look_for_months(&self, stop: &watch::Receiver<bool>) -> Result<ClosingReport> {
         self.store.write(self, |cloud, tx| Box::pin(cloud.note_look(tx, cloud.now(), cloud.settings.resume_billing))).await?;
         let report = self.close_until(|| *stop.borrow()).await?;
+        self.expire_credit().await?;
         self.settle_all_owed().await?;
         Ok(report)
     }

@@ -30,6 +30,7 @@ pub mod compute_reconciler;
 pub mod contract;
 mod cover;
 pub mod credit;
+mod credit_lot;
 pub mod device;
 pub mod document;
 pub mod export;
@@ -77,6 +78,7 @@ pub mod data {
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
+    pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::floor::{BelowCost, per_mille, per_unit};

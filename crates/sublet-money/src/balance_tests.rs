@@ -3,6 +3,7 @@ use sublet_core::Timestamp;
 use sublet_core::id::OrganizationId;
 
 use super::*;
+use crate::credit_lot::{Burned, Credit};
 use crate::posting::{CreditSplit, EntryHead, Fact, JurisdictionTax, TaxFact, post};
 
 fn organization() -> OrganizationId {
@@ -20,6 +21,10 @@ struct Books {
     slices: Vec<CreditSplit>,
     holds: Vec<CreditSplit>,
     suspense: Vec<CreditSplit>,
+}
+
+fn unspent(granted: CreditSplit, spent: Nanos) -> CreditSplit {
+    Burned::free(granted).unspent(spent).unwrap().split().unwrap()
 }
 
 impl Books {
@@ -49,7 +54,8 @@ impl Books {
         vec![JurisdictionTax { jurisdiction: "DE".parse().unwrap(), amount: nanos(amount) }]
     }
     fn burn(&self, amount: i64) -> Option<CreditSplit> {
-        CreditSplit::burn(self.available(), self.credit_limit, nanos(amount)).ok()
+        let credit = Credit::new(self.available(), self.credit_limit, Vec::new()).unwrap();
+        credit.burn(nanos(amount), SkuFamily::ModelTokens, Timestamp::EPOCH).and_then(|burned| burned.split()).ok()
     }
     fn step_of_tax(&mut self, action: u8, amount: i64) {
         match action {
@@ -89,7 +95,7 @@ impl Books {
                 if let Some(slice) = self.slices.pop() {
                     let spent = nanos(amount.min(slice.total().unwrap().get()));
                     self.post(&Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount: spent });
-                    self.post(&Fact::SliceReturned { to: slice.unspent(spent).unwrap() });
+                    self.post(&Fact::SliceReturned { to: unspent(slice, spent) });
                 }
             }
             4 => {
@@ -102,7 +108,7 @@ impl Books {
                 if let Some(hold) = self.holds.pop() {
                     let spent = nanos(amount.min(hold.total().unwrap().get()));
                     self.post(&Fact::HoldCaptured { family: SkuFamily::DeviceTime, amount: spent });
-                    self.post(&Fact::HoldReleased { to: hold.unspent(spent).unwrap() });
+                    self.post(&Fact::HoldReleased { to: unspent(hold, spent) });
                 }
             }
             6 => {
@@ -115,7 +121,7 @@ impl Books {
                 if let Some(lost) = self.suspense.pop() {
                     let found = nanos(amount.min(lost.total().unwrap().get()));
                     self.post(&Fact::SuspenseCaptured { family: SkuFamily::ModelTokens, amount: found });
-                    self.post(&Fact::SuspenseReleased { to: lost.unspent(found).unwrap() });
+                    self.post(&Fact::SuspenseReleased { to: unspent(lost, found) });
                 }
             }
             8 => {

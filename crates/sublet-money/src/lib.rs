@@ -17,6 +17,7 @@ pub mod canonical;
 pub mod commitment;
 pub mod contract;
 pub mod cost;
+pub mod credit_lot;
 pub mod day;
 pub mod document;
 pub mod encoder;

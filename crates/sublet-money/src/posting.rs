@@ -30,41 +30,6 @@ impl CreditSplit {
     pub fn total(self) -> Result<Nanos> {
         self.promotional.checked_add(self.paid)
     }
-
-    /// Takes `amount` from what is available: promotional credit first, then paid credit down to
-    /// the credit limit below zero. Refused if that is not enough.
-    pub fn burn(available: Self, credit_limit: Nanos, amount: Nanos) -> Result<Self> {
-        if amount.is_negative() || credit_limit.is_negative() {
-            return Err(Error::internal("amounts to burn and credit limits are not negative"));
-        }
-        let promotional = available.promotional.max(Nanos::ZERO).min(amount);
-        let paid = amount.checked_sub(promotional)?;
-        let spendable = available.paid.checked_add(credit_limit)?;
-        if paid > Nanos::ZERO && paid > spendable {
-            let left = spendable.max(Nanos::ZERO).checked_add(available.promotional.max(Nanos::ZERO))?;
-            return Err(Error::new(
-                ErrorCode::InsufficientQuota,
-                format!("the credit balance allows {left}, and {amount} is needed"),
-            )
-            .alternative("add credit"));
-        }
-        Ok(Self { promotional, paid })
-    }
-
-    /// What goes back of this split after `spent` of it was spent: credit is spent in the order in
-    /// which it was burned, promotional first, so paid credit comes back first. Where a falling
-    /// volume price gave back more than was charged, `spent` is negative and the surplus is paid credit.
-    pub fn unspent(self, spent: Nanos) -> Result<Self> {
-        let total = self.total()?;
-        if spent > total {
-            return Err(Error::new(ErrorCode::LedgerMismatch, format!("{spent} was spent of {total}")));
-        }
-        let promotional_spent = self.promotional.min(spent).max(Nanos::ZERO);
-        Ok(Self {
-            promotional: self.promotional.checked_sub(promotional_spent)?,
-            paid: self.paid.checked_sub(spent.checked_sub(promotional_spent)?)?,
-        })
-    }
 }
 
 /// Tax of one jurisdiction.

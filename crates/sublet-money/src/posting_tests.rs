@@ -91,33 +91,3 @@ fn a_memo_is_one_bounded_line() {
         assert!(post(head, &organization(), &Fact::RefundPaid { amount: nanos(1) }).is_err());
     }
 }
-
-#[test]
-fn credit_burns_promotional_first_and_stops_at_the_limit() {
-    for (available, limit, amount, expected) in [
-        (split(3, 10), 0, 2, Some(split(2, 0))),
-        (split(3, 10), 0, 13, Some(split(3, 10))),
-        (split(3, 10), 0, 14, None),
-        (split(3, 10), 5, 18, Some(split(3, 15))),
-        (split(3, 10), 5, 19, None),
-        (split(3, -4), 5, 4, Some(split(3, 1))),
-        (split(3, -9), 5, 3, Some(split(3, 0))),
-        (split(0, -9), 5, 0, Some(split(0, 0))),
-        (split(0, -9), 5, 1, None),
-    ] {
-        let burned = CreditSplit::burn(available, nanos(limit), nanos(amount));
-        assert_eq!(burned.as_ref().ok(), expected.as_ref(), "{available:?} {limit} {amount}");
-        assert!(burned.err().is_none_or(|error| error.code() == ErrorCode::InsufficientQuota));
-    }
-}
-
-#[test]
-fn what_was_not_spent_comes_back_where_it_came_from() {
-    for (granted, spent, back) in
-        [(split(4, 5), 0, split(4, 5)), (split(4, 5), 3, split(1, 5)), (split(4, 5), 6, split(0, 3)), (split(4, 5), 9, split(0, 0))]
-    {
-        assert_eq!(granted.unspent(nanos(spent)).unwrap(), back);
-    }
-    assert!(split(4, 5).unspent(nanos(10)).is_err());
-    assert_eq!(split(4, 5).unspent(nanos(-2)).unwrap(), split(4, 7), "a volume price fell by more than was charged");
-}

@@ -1,7 +1,7 @@
 //! `sublet billing`.
 
 use clap::{Subcommand, ValueEnum};
-use sublet_api::credit::{CreateCreditGrant, CreditBalance, CreditGrant, CreditKind};
+use sublet_api::credit::{CreateCreditGrant, CreditBalance, CreditGrant, CreditKind, CreditScope};
 use sublet_api::invoice::{Charge, ChargeListQuery};
 use sublet_api::list::ListQuery;
 use sublet_api::object::Metadata;
@@ -67,6 +67,12 @@ pub enum CreditCommand {
         /// It can be spent before this instant
         #[arg(long, value_name = "INSTANT")]
         expires_at: Option<Rfc3339>,
+        /// What has a smaller number burns first; 100 is the usual one
+        #[arg(long, value_name = "0-1000")]
+        priority: Option<u16>,
+        /// What it may be spent on
+        #[arg(long, value_enum)]
+        scope: Option<ScopeArgument>,
         /// Your own record, such as a bank reference
         #[arg(long)]
         reference: Option<String>,
@@ -92,6 +98,24 @@ impl From<Kind> for CreditKind {
         match kind {
             Kind::Paid => Self::Paid,
             Kind::Promotional => Self::Promotional,
+        }
+    }
+}
+
+/// What credit may be spent on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ScopeArgument {
+    All,
+    ModelTokens,
+    DeviceTime,
+}
+
+impl From<ScopeArgument> for CreditScope {
+    fn from(scope: ScopeArgument) -> Self {
+        match scope {
+            ScopeArgument::All => Self::All,
+            ScopeArgument::ModelTokens => Self::ModelTokens,
+            ScopeArgument::DeviceTime => Self::DeviceTime,
         }
     }
 }
@@ -127,12 +151,14 @@ impl CreditCommand {
     fn run(self, context: &mut Context<'_>) -> Result<()> {
         let client = context.client()?;
         match self {
-            Self::Grant { organization, amount, kind, expires_at, reference } => {
+            Self::Grant { organization, amount, kind, expires_at, priority, scope, reference } => {
                 let currency = client.organization_credits(&organization)?.available.currency;
                 let body = CreateCreditGrant {
                     amount: amount.in_currency(currency)?,
                     kind: kind.into(),
                     expires_at,
+                    priority,
+                    scope: scope.map(Into::into),
                     reference,
                     metadata: Metadata::default(),
                 };
@@ -163,11 +189,15 @@ fn grants(grants: &[CreditGrant]) -> Table {
             Cell::text(grant.id.as_str()),
             Cell::text(grant.kind.as_str()),
             Cell::number(render::money(&grant.amount)),
+            Cell::number(grant.remaining.as_ref().map_or_else(String::new, render::money)),
             Cell::text(render::rfc3339(grant.expires_at)),
+            Cell::text(grant.scope.as_str()),
+            Cell::number(grant.priority.to_string()),
             Cell::optional(grant.reference.as_ref()),
         ]
     });
-    Table::new(["grant", "kind", "amount", "expires", "reference"], "no credit was ever granted").rows(rows)
+    Table::new(["grant", "kind", "amount", "left", "expires", "for", "priority", "reference"], "no credit was ever granted")
+        .rows(rows)
 }
 
 /// The two sides of the identity that holds at every instant, one term a line.

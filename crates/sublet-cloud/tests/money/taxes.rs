@@ -10,6 +10,7 @@ use sublet_core::id::OrganizationId;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::balance::CustomerFunds;
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::invoice::InvoiceState;
 use sublet_money::tax::{BillingProfile, SellerProfile, TaxTable};
 use sublet_store::PageRequest;
@@ -69,7 +70,8 @@ pub async fn bills_to(cloud: &Cloud, organization: &OrganizationId, profile: Bil
 
 async fn granted(cloud: &Cloud, session: &Session, kind: CreditKind, amount: i64) {
     let (organization, reference) = (session.access.organization.clone(), "test".to_owned());
-    let new = NewCredit { organization, kind, amount: Nanos::new(amount), currency: None, reference, expires_at: None };
+    let new =
+        NewCredit { organization, kind, amount: Nanos::new(amount), currency: None, reference, terms: CreditTerms::default() };
     created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
 }
 

@@ -10,6 +10,7 @@ use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::{PriceModel, Tier};
@@ -193,7 +194,7 @@ async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: C
         kind: CreditKind::Promotional,
         amount: Nanos::new(UNIT),
         currency: None,
-        expires_at: None,
+        terms: CreditTerms::default(),
         reference: String::new(),
     };
     cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
@@ -225,7 +226,7 @@ async fn tax(cloud: &TestCloud, sessions: &[(Session, SliceId)]) {
         kind: CreditKind::Promotional,
         amount: Nanos::new(7 * UNIT + 1),
         currency: None,
-        expires_at: None,
+        terms: CreditTerms::default(),
         reference: String::new(),
     };
     cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
