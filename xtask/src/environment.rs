@@ -31,6 +31,8 @@ const NEEDS: &[Need] = &[
     Need { package: "curl", why: "the plainest client", is_met: || on_path("curl") },
     Need { package: "jq", why: "reads JSON in snippets", is_met: || on_path("jq") },
     Need { package: "hledger", why: "judges the exported journal", is_met: || on_path("hledger") },
+    Need { package: "qpdf", why: "judges the PDF of invoices", is_met: || on_path("qpdf") },
+    Need { package: "poppler-utils", why: "reads the PDF of invoices", is_met: || on_path("pdftotext") },
     Need { package: "chromium", why: "takes pictures of the console", is_met: || on_path("chromium") },
     Need { package: "fonts-dejavu-core", why: "letters in those pictures", is_met: has_fonts },
 ];

@@ -189,6 +189,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     cloud.stop()?;
     results.push(proofs(root, binary));
     results.push(exports(root, binary));
+    results.push(documents(root, binary));
     results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
@@ -219,6 +220,25 @@ fn exports(root: &Path, binary: &Path) -> Result<usize> {
     let cloud = Cloud::start(root, binary, "exports", &["--test-clock"])?;
     let mut settings = settings(root, &cloud.credentials)?;
     settings.push(("SUBLET_BINARY", binary.display().to_string()));
+    let ran = run_suite(root, &suite, &settings);
+    cloud.stop()?;
+    ran
+}
+
+/// What programs of finance departments make of invoices: of every kind, and those of a cloud.
+fn documents(root: &Path, binary: &Path) -> Result<usize> {
+    let samples = root.join("target/tmp/documents");
+    let mut write = Command::new("cargo");
+    write.args(["test", "--quiet", "--package", "sublet-document", "--test", "documents", "of_every_kind"]);
+    if !write.current_dir(root).stdout(Stdio::null()).status().context("write invoices of every kind")?.success() {
+        bail!("invoices of every kind could not be written");
+    }
+    let program = environment::FINANCE_PYTHON.bin(root).join("python");
+    let suite = Suite { name: "judges of documents", program, script: "tests/outside/documents.py", limit: SUITE_MAX };
+    let cloud = Cloud::start(root, binary, "documents", &["--test-clock"])?;
+    let mut settings = settings(root, &cloud.credentials)?;
+    settings.push(("SUBLET_BINARY", binary.display().to_string()));
+    settings.push(("SUBLET_SAMPLES", samples.display().to_string()));
     let ran = run_suite(root, &suite, &settings);
     cloud.stop()?;
     ran

@@ -21,6 +21,7 @@ pub mod contract;
 pub mod credit;
 pub mod credit_note;
 pub mod device;
+pub mod document;
 pub mod error;
 pub mod export;
 mod fields;

@@ -213,6 +213,10 @@ impl Builder {
                 "text/csv": { "schema": { "type": "string" } },
                 "application/vnd.apache.parquet": { "schema": { "type": "string", "format": "binary" } },
             }),
+            Answer::Document => json!({
+                "application/pdf": { "schema": { "type": "string", "format": "binary" } },
+                "application/xml": { "schema": { "type": "string" } },
+            }),
             Answer::Refusal => return json!({ "default": { "$ref": "#/components/responses/Error" } }),
             Answer::Text | Answer::TextStream => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };

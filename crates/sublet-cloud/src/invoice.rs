@@ -304,13 +304,13 @@ async fn issued(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -
         .alternative("what came to be known later is in the invoice of the month that was open then"))
 }
 
-async fn find(tx: &mut Tx, scope: &Scope, id: &InvoiceId) -> Result<StoredInvoice> {
+pub(crate) async fn find(tx: &mut Tx, scope: &Scope, id: &InvoiceId) -> Result<StoredInvoice> {
     let found = invoice::find(tx, scope, id).await?;
     found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no invoice '{id}'")))
 }
 
 /// With what is still to be paid. `paid` keeps what accounts paid in, for invoices of the same account.
-async fn bill(tx: &mut Tx, stored: StoredInvoice, paid: &mut BTreeMap<OrganizationId, Nanos>) -> Result<Bill> {
+pub(crate) async fn bill(tx: &mut Tx, stored: StoredInvoice, paid: &mut BTreeMap<OrganizationId, Nanos>) -> Result<Bill> {
     let mut due = Nanos::ZERO;
     if matches!(stored.invoice.state, InvoiceState::Issued { .. }) {
         let paid_in = match paid.get(stored.organization()) {

@@ -32,6 +32,7 @@ mod cover;
 pub mod credit;
 mod credit_lot;
 pub mod device;
+pub mod document;
 pub mod export;
 mod export_columns;
 pub mod file;

@@ -6,8 +6,8 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, leakage, lease,
-    ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
+    App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
+    lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
     rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
@@ -111,6 +111,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::DraftInvoice => to!(invoice::draft),
         Operation::GetInvoice => to!(invoice::get),
         Operation::GetInvoiceBundle => to!(proof::bundle),
+        Operation::GetInvoiceDocument => to!(document::get),
         Operation::ExportBilling => to!(export::file),
         Operation::ListOrganizationReceipts => to!(proof::receipts),
         Operation::ListContracts => to!(contract::list),
@@ -166,6 +167,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorGetContract => to!(contract::get),
         Operation::CreateAmendment => to!(contract::amend),
         Operation::WithdrawContract => to!(contract::withdraw),
+        Operation::OperatorGetInvoiceDocument => to!(document::get),
         Operation::OperatorExportBilling => to!(export::file),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),

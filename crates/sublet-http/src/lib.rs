@@ -21,6 +21,7 @@ mod contract;
 mod credit;
 mod credit_note;
 mod device;
+mod document;
 mod export;
 mod file;
 mod form;

@@ -151,6 +151,16 @@ impl SkuName {
     pub const fn pricing_unit(&self) -> PricingUnit {
         self.family().pricing_unit()
     }
+    /// What it is, in words.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Tokens { tier: ServiceTier::Default, kind, model } => {
+                format!("{model}, {} tokens", kind.as_str().replace('_', " "))
+            }
+            Self::Tokens { tier, kind, model } => format!("{model}, {} tokens, {tier}", kind.as_str().replace('_', " ")),
+            Self::Device { notice, device } => format!("{device}, notice {notice}"),
+        }
+    }
 }
 
 impl fmt::Display for SkuName {

@@ -63,6 +63,30 @@ pub async fn insert(tx: &mut Tx, note: &CreditNote) -> Result<()> {
     Ok(())
 }
 
+/// One of an invoice that the scope may see, by its number or id.
+pub async fn find(tx: &mut Tx, scope: &Scope, (invoice, name): (&InvoiceId, &str)) -> Result<Option<CreditNote>> {
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let row = tx
+        .fetch_optional(
+            "SELECT id, number, invoice_id, organization_id, kind, amount, tax, currency, reason, issued_at FROM credit_notes
+             WHERE ($1 = '' OR organization_id = $1) AND invoice_id = $2 AND (id = $3 OR number = $3)",
+            params![organization, invoice.as_str(), name],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// What notes of an invoice that were issued before one come to.
+pub async fn sum_before(tx: &mut Tx, invoice: &InvoiceId, note: &CreditNote) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_notes WHERE invoice_id = $1 AND id < $2",
+            params![invoice.as_str(), note.id.as_str()],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
 /// Those of one invoice, or all that the scope may see.
 pub async fn list(tx: &mut Tx, scope: &Scope, invoice: Option<&InvoiceId>, page: &PageRequest) -> Result<Page<CreditNote>> {
     let (key, limit) = page.keyset();

@@ -15,8 +15,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sublet-gateway", &["sublet-core", "sublet-api"]),
     ("sublet-stripe", &["sublet-core"]),
     ("sublet-proof", &["sublet-core", "sublet-money"]),
+    ("sublet-document", &["sublet-core", "sublet-money"]),
     ("sublet-store", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-proof"]),
-    ("sublet-cloud", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-proof", "sublet-store"]),
+    ("sublet-cloud", &["sublet-core", "sublet-money", "sublet-capacity", "sublet-proof", "sublet-document", "sublet-store"]),
     ("sublet-http", &["sublet-core", "sublet-api", "sublet-cloud"]),
     ("sublet-cli", &["sublet-core", "sublet-api", "sublet-money", "sublet-capacity", "sublet-proof"]),
     ("sublet-testkit", EVERYTHING),
@@ -63,6 +64,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("sublet-core", &["futures-core", "serde", "serde_json", "thiserror"]),
     ("sublet-money", &["sublet-core", "serde", "serde_json", "thiserror", "jiff", "sha2"]),
     ("sublet-capacity", &["sublet-core", "serde", "serde_json", "thiserror"]),
+    ("sublet-document", &["sublet-core", "sublet-money", "krilla", "rustybuzz", "notosans", "quick-xml"]),
     // ring is used with keys that are given: Ed25519 and HMAC need no randomness.
     ("sublet-proof", &["sublet-core", "sublet-money", "serde", "serde_json", "sha2", "ring", "base64", "coset"]),
 ];

@@ -20,6 +20,7 @@ use crate::contract::{AcceptContract, Contract, ContractListQuery, CreateAmendme
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
+use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
 use crate::file::{File, FileListQuery};
 use crate::health::Health;
@@ -295,6 +296,10 @@ impl Client {
     pub fn invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::GetInvoiceBundle, &[id.as_str()]).stream()
     }
+    /// An invoice's document, or a credit note's.
+    pub fn invoice_document(&self, id: &InvoiceId, query: &DocumentQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::GetInvoiceDocument, &[id.as_str()]).query(query).stream()
+    }
     /// A month's file, as it comes.
     pub fn export(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::ExportBilling, &[]).query(query).stream()
@@ -350,6 +355,9 @@ impl Client {
     }
     pub fn any_invoice_bundle(&self, id: &InvoiceId) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::OperatorGetInvoiceBundle, &[id.as_str()]).stream()
+    }
+    pub fn any_invoice_document(&self, id: &InvoiceId, query: &DocumentQuery) -> Result<Box<dyn Read + Send>> {
+        self.call(Operation::OperatorGetInvoiceDocument, &[id.as_str()]).query(query).stream()
     }
     /// As [`Self::export`], of all organizations or one.
     pub fn export_all(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {

@@ -129,6 +129,8 @@ pub enum Answer {
     File,
     /// Rows, as CSV or as Parquet.
     Table,
+    /// For people as PDF, or for their programs as XML.
+    Document,
     /// Nothing: whatever is asked, the answer is an error that says what would work.
     Refusal,
 }
@@ -181,6 +183,9 @@ impl Route {
     }
     const fn gives_table(self) -> Self {
         Self { answer: Answer::Table, ..self }
+    }
+    const fn gives_document(self) -> Self {
+        Self { answer: Answer::Document, ..self }
     }
     /// A route that clients know and that is not offered.
     const fn refuses(self) -> Self {

@@ -12,6 +12,7 @@ use crate::contract::{self, Contract, ContractListQuery, CreateAmendment, Create
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
+use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
 use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
@@ -188,6 +189,7 @@ routes! {
     DraftInvoice         = Post "/v1/organization/billing/invoices"      .open(Admin, "Drafts the invoice of a period; the same draft each time.").takes::<DraftInvoice>().gives::<Invoice>();
     GetInvoice           = Get  "/v1/organization/billing/invoices/{id}" .open(Admin, "One invoice.").gives::<Invoice>();
     GetInvoiceBundle     = Get  "/v1/organization/billing/invoices/{id}/bundle" .open(Admin, "An issued invoice with all its charges, prices and proofs, to be checked offline.").gives_file();
+    GetInvoiceDocument   = Get  "/v1/organization/billing/invoices/{id}/document" .open(Admin, "An invoice, or a credit note of it, as PDF or as UBL by EN 16931.").query::<DocumentQuery>().gives_document();
     ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").query::<ListQuery>().gives::<List<Receipt>>();
     ExportBilling        = Get  "/v1/organization/billing/export"        .open(Admin, "A month's cost and usage in the FOCUS format, or its charges, as CSV or Parquet.").query::<ExportQuery>().gives_table();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
@@ -223,6 +225,7 @@ routes! {
     OperatorListInvoices = Get "/operator/v1/invoices"                  .open(Operator, "Every invoice.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
     OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();
+    OperatorGetInvoiceDocument = Get "/operator/v1/invoices/{id}/document" .open(Operator, "An invoice, or a credit note of it, as PDF or as UBL by EN 16931.").query::<DocumentQuery>().gives_document();
     OperatorExportBilling = Get "/operator/v1/billing/export"           .open(Operator, "The same of every organization, or of one.").query::<ExportQuery>().gives_table();
     CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
     OperatorListContracts = Get "/operator/v1/contracts"                .open(Operator, "Every contract.").query::<ContractListQuery>().gives::<List<Contract>>();

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use sublet_api::document::DocumentQuery;
 use sublet_api::invoice::{DraftInvoice, Invoice, InvoiceLine, InvoiceListQuery, InvoiceStatus};
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
-use sublet_core::error::Result;
+use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{InvoiceId, OrganizationId};
 
 use super::file::{self, Download};
@@ -45,6 +46,8 @@ pub enum InvoiceCommand {
         #[arg(long, short, value_name = "PATH")]
         output: Option<PathBuf>,
     },
+    /// Get a bill for finance: as PDF, or as UBL 2.1 by EN 16931
+    Download(DownloadArgs),
     /// List bills
     List {
         /// Of every organization (operator)
@@ -62,6 +65,47 @@ pub enum InvoiceCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+}
+
+/// Which document, and where to.
+#[derive(Args, Debug)]
+pub struct DownloadArgs {
+    /// Its number, such as INV-2026-000001, or its id
+    invoice: String,
+    /// pdf, or ubl for issued ones
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// A credit note of the bill instead, by its number or id
+    #[arg(long, value_name = "NUMBER")]
+    credit_note: Option<String>,
+    /// Of any organization (operator)
+    #[arg(long)]
+    any: bool,
+    /// Write it into this file; it appears when it is whole
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+impl DownloadArgs {
+    fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        let id = match self.invoice.parse::<InvoiceId>() {
+            Ok(id) => id,
+            Err(_) => {
+                let query = InvoiceListQuery { number: Some(self.invoice.clone()), ..InvoiceListQuery::default() };
+                let list = if self.any { client.all_invoices(&query)? } else { client.invoices(&query)? };
+                let found = list.data.into_iter().next().map(|invoice| invoice.id);
+                found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no invoice '{}'", self.invoice)))?
+            }
+        };
+        let query = DocumentQuery { format: self.format, credit_note: self.credit_note };
+        let content = if self.any { client.any_invoice_document(&id, &query)? } else { client.invoice_document(&id, &query)? };
+        let download = Download { name: &self.invoice, content };
+        match self.output {
+            None => file::print(context, download),
+            Some(path) => file::save(context, download, &path),
+        }
+    }
 }
 
 impl InvoiceCommand {
@@ -84,6 +128,7 @@ impl InvoiceCommand {
                     Some(path) => file::save(context, download, &path),
                 }
             }
+            Self::Download(args) => args.run(context),
             Self::List { all, of, number, status, page } => {
                 let order = page.order();
                 let query = InvoiceListQuery {

@@ -3,6 +3,7 @@
 
 mod contracts;
 mod credits;
+mod documents;
 mod exports;
 mod failures;
 mod metamorphic;

@@ -7,7 +7,6 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use sublet_cloud::data::{Interval, SkuName};
-use sublet_core::tier::ServiceTier;
 use sublet_core::{Bytes, Currency, DurationMs, Nanos, Timestamp};
 
 /// Amounts below so many units keep decimals behind the smallest unit.
@@ -166,13 +165,7 @@ pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
 
 /// What a sku is, in words.
 pub fn sku_text(sku: &SkuName) -> String {
-    match sku {
-        SkuName::Tokens { tier: ServiceTier::Default, kind, model } => {
-            format!("{model}, {} tokens", kind.as_str().replace('_', " "))
-        }
-        SkuName::Tokens { tier, kind, model } => format!("{model}, {} tokens, {tier}", kind.as_str().replace('_', " ")),
-        SkuName::Device { notice, device } => format!("{device}, notice {notice}"),
-    }
+    sku.words()
 }
 
 /// `512 MiB`, rounded down.

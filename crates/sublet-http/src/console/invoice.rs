@@ -3,14 +3,17 @@
 use askama::Template;
 use axum::body::Body;
 use http::Response;
+use sublet_api::document::DocumentQuery;
 use sublet_cloud::data::{CommitmentLine, InvoiceContent, InvoiceFilter, InvoiceLine, PageRequest, Party};
 use sublet_cloud::invoice::Bill;
+use sublet_core::id::InvoiceId;
 use sublet_core::{Currency, Result};
 
 use super::figure::{Amount, Count, Span, quantity_text, sku_text};
 use super::shell::Shell;
 use super::visit::Visit;
 use super::{Console, shell};
+use crate::document::{asked, response};
 
 const EARLIER_MAX: i64 = 24;
 
@@ -54,6 +57,8 @@ struct InvoiceRow {
     total: Amount,
     credited: Amount,
     due: Amount,
+    /// It can be written for programs.
+    has_ubl: bool,
 }
 
 fn row(bill: &Bill) -> Result<InvoiceRow> {
@@ -67,6 +72,7 @@ fn row(bill: &Bill) -> Result<InvoiceRow> {
         total: amount(invoice.content.gross()?),
         credited: amount(bill.credited.checked_add(bill.credited_tax)?),
         due: amount(bill.due),
+        has_ubl: sublet_cloud::document::has_ubl(invoice),
     })
 }
 
@@ -139,6 +145,13 @@ struct InvoicesPage {
     total: Amount,
     carry_after: Amount,
     invoices: Vec<InvoiceRow>,
+}
+
+/// A document to keep.
+pub async fn document(console: Console, visit: Visit) -> Result<Response<Body>> {
+    let id: InvoiceId = visit.guest.path("id")?;
+    let query: DocumentQuery = visit.guest.query()?;
+    Ok(response(asked(&console.app.cloud, &visit.actor, &id, &query).await?))
 }
 
 pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {

@@ -74,6 +74,7 @@ pub const PAGES: &[Page] = &[
     page!(Post "/console/keys" ADMIN key::create),
     page!(Post "/console/keys/{id}/revoke" ADMIN key::revoke),
     page!(Get "/console/invoices" ADMIN invoice::draft),
+    page!(Get "/console/invoices/{id}/document" ADMIN invoice::document),
     page!(Get "/console/why" EVERYONE why::ask),
     page!(Get "/console/why/{id}" EVERYONE why::show),
     page!(Get "/console/audit" OVERSEERS audit::list),
