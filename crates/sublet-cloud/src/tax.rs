@@ -373,6 +373,9 @@ async fn gifts_left(tx: &mut Tx, content: &InvoiceContent) -> Result<Nanos> {
     if given.is_zero() {
         return Ok(given);
     }
+    // What expired unused was no discount.
+    let promotions = LedgerAccount::customer(AccountKind::Promotions, organization);
+    let given = given.checked_sub(ledger::totals(tx, &promotions).await?.credits)?;
     let calendar = BillingCalendar::new(&content.account.zone)?;
     let mut used = Nanos::ZERO;
     for earlier in invoice::list_gifted(tx, organization, content.period.key).await? {
