@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 16, name: "contracts", sql: include_str!("../migrations/0016_contracts.sql") },
     Migration { version: 17, name: "supply_costs", sql: include_str!("../migrations/0017_supply_costs.sql") },
     Migration { version: 18, name: "charge_hours", sql: include_str!("../migrations/0018_charge_hours.sql") },
+    Migration { version: 20, name: "contract_prices", sql: include_str!("../migrations/0020_contract_prices.sql") },
 ];
 
 /// The schema version this program writes.
