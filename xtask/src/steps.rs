@@ -105,7 +105,8 @@ pub fn cargo_test(root: &Path, arguments: &[&str], environment: &[(&str, &str)])
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("cargo test ended with {status}; {} passed, {} failed; {}", report.passed, report.failed, tail(&log_path));
+        let told = failures(&std::fs::read_to_string(&log_path).unwrap_or_default()).unwrap_or_else(|| tail(&log_path));
+        bail!("cargo test ended with {status}; {} passed, {} failed; {told}", report.passed, report.failed);
     }
     if report.passed == 0 || report.ignored > 0 {
         bail!("{} tests passed and {} were ignored: all must run", report.passed, report.ignored);
@@ -117,6 +118,24 @@ pub fn log_path(root: &Path, name: &str) -> PathBuf {
     root.join("target/xtask").join(format!("{name}.log"))
 }
 
+/// What the tests that failed said, of a run that showed the output of all; `None` if none of them did.
+fn failures(log: &str) -> Option<String> {
+    let mut shown = Vec::new();
+    let mut is_of_a_failure = false;
+    for line in log.lines() {
+        match line {
+            "failures:" => is_of_a_failure = true,
+            "successes:" => is_of_a_failure = false,
+            _ if line.starts_with("test result: ") => is_of_a_failure = false,
+            _ if is_of_a_failure && shown.len() < FAILURE_LINES_MAX => shown.push(line),
+            _ => {}
+        }
+    }
+    (!shown.is_empty()).then(|| format!("what failed said:\n{}", shown.join("\n")))
+}
+
+/// Lines of failures that are shown.
+const FAILURE_LINES_MAX: usize = 400;
 /// Lines of a log shown when something failed.
 const TAIL_LINES_MAX: usize = 150;
 
@@ -146,6 +165,15 @@ mod tests {
             assert_eq!(report.take(line), shown, "{line}");
         }
         assert_eq!(report, TestReport { passed: 15, failed: 2, ignored: 1, counts: vec!["kills = 20".to_owned()] });
+    }
+
+    #[test]
+    fn what_failed_is_told_though_more_tests_ran_after_it() {
+        let log = "successes:\n\n---- a stdout ----\nfine\n\nfailures:\n\n---- b stdout ----\nnot fine\n\nfailures:\n    b\n\n\
+                   test result: FAILED. 1 passed; 1 failed\n\nsuccesses:\n\n---- c stdout ----\nfine, too\n\ntest result: ok. 1 passed\n";
+        let told = failures(log).unwrap();
+        assert!(told.contains("not fine") && !told.contains("fine, too") && !told.contains("---- a"), "{told}");
+        assert_eq!(failures("test result: ok. 1 passed\n"), None);
     }
 
     #[test]

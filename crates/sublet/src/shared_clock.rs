@@ -3,7 +3,8 @@
 //! Claims, expiries, periods and prices in force compare instants that different processes wrote. Their machines'
 //! clocks may differ by any amount, so no process uses its own: it asks the database what time it is, and counts on
 //! from there with a clock that nobody sets. It asks again all the time; an answer moves the clock only if the two
-//! differ by more than the question took, so it stays as near as the best answer was.
+//! differ by more than the question took, and no further than it must, so it stays as near as the best answer was.
+//! That matters: a question that waited for a connection was answered at the very end of its time.
 //!
 //! Deliberately absent: SQLite. Its only process has the system's clock.
 
@@ -61,12 +62,11 @@ impl SharedClock {
 
     /// Takes in what the database said between two instants. By how much the clock was moved, in microseconds.
     fn hear(&self, said: Timestamp, asked: Instant, answered: Instant) -> i64 {
-        let doubt = answered.saturating_duration_since(asked) / 2;
-        let off = said.micros().saturating_sub(self.at(asked + doubt).micros());
-        if u128::from(off.unsigned_abs()) <= doubt.as_micros() {
-            return 0;
+        let (said, earliest, latest) = (said.micros(), self.at(asked).micros(), self.at(answered).micros());
+        let off = said.saturating_sub(said.clamp(earliest, latest.max(earliest)));
+        if off != 0 {
+            self.start_micros.fetch_add(off, Ordering::AcqRel);
         }
-        self.start_micros.fetch_add(off, Ordering::AcqRel);
         off
     }
 
@@ -141,11 +141,13 @@ mod tests {
             // Between the two instants: nothing is known better.
             (1_000, 1_000, 1_100, 0),
             (2_049, 2_000, 2_100, 0),
-            // Further off than the question took.
-            (3_060, 3_000, 3_002, 59),
-            (3_959, 4_000, 4_000, -100),
+            // Further off than the question took: as far as it must be.
+            (3_060, 3_000, 3_002, 58),
+            (3_958, 4_000, 4_000, -100),
+            // A question that waited for all but a moment of its time is answered at the end of it.
+            (8_260, 6_000, 8_300, 2),
             // An hour off, however slow the answer.
-            (3_605_000, 5_000, 6_000, 3_599_541),
+            (3_610_000, 10_000, 11_000, 3_599_040),
         ] {
             let said = NOON.plus(DurationMs::from_millis(said_ms));
             let moved = clock.hear(said, start + millis(asked_ms), start + millis(answered_ms));

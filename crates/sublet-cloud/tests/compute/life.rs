@@ -28,6 +28,16 @@ const fn seconds(count: i64) -> Option<DurationMs> {
     Some(DurationMs::from_seconds(count))
 }
 
+/// How long a lease runs that is charged after each interval and ended when nothing is left.
+const fn naive_seconds(affordable: i64, interval: i64) -> i64 {
+    let (mut left, mut ran) = (affordable, 0);
+    while left > 0 {
+        ran += interval;
+        left -= interval;
+    }
+    ran
+}
+
 on_both_databases! {
     async fn an_answer_is_repeated_for_a_day(cloud: &TestCloud) {
         let world = World::start(cloud, 4, Manners::Prompt).await;
@@ -119,7 +129,9 @@ on_both_databases! {
         world.accept(&quote).await.expect("the quote is still open");
     }
 
+    /// Known failure: a lease runs on after what pays for it is used up, since it is charged after it ran.
     async fn nothing_runs_beyond_what_the_limit_allows(cloud: &TestCloud) {
+        assert_eq!(naive_seconds(290, 60), 300, "ten seconds are for nothing");
         let world = World::start(cloud, 1, Manners::Prompt).await;
         // Enough for 300 seconds and no more.
         let limit = Nanos::new(cost(NoticeClass::N2m, 300_000).get() + 10);

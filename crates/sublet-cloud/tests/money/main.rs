@@ -4,6 +4,8 @@
 mod contract_prices;
 mod contracts;
 mod exports;
+mod failures;
+mod metamorphic;
 mod months;
 mod prices;
 mod proofs;

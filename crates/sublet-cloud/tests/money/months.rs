@@ -298,6 +298,13 @@ on_both_databases! {
         };
         assert_eq!(standing().await, [("issued", 6 * UNIT), ("issued", 3 * UNIT)]);
         assert_eq!(available().await, 91 * UNIT);
+        // Who keeps a wallet and invoices beside each other has two places to put a payment, and uses both.
+        let (mut wallet, mut naive_dues) = (100 * UNIT, [6 * UNIT, 3 * UNIT]);
+        for (due, payment) in naive_dues.iter_mut().zip([6 * UNIT, 3 * UNIT]) {
+            wallet += payment;
+            *due -= payment;
+        }
+        assert_eq!((wallet, naive_dues), (109 * UNIT, [0, 0]), "nine were paid, and nine more can be spent");
         pay_in(&cloud.cloud, &organization, Nanos::new(2 * UNIT)).await;
         assert_eq!(standing().await, [("issued", 4 * UNIT), ("issued", 3 * UNIT)]);
         pay_in(&cloud.cloud, &organization, Nanos::new(5 * UNIT)).await;

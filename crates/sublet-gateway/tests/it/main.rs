@@ -17,6 +17,8 @@ mod input;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod known_failures;
+#[cfg(test)]
 mod kv_events;
 #[cfg(test)]
 mod life;
