@@ -174,7 +174,8 @@ pub enum Discounted {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceProtection {
-    /// A version of the public list; in an offer, the one in force if left out.
+    /// A version of the public list. If it is left out of an offer, it is that of the terms which the offer amends, or the
+    /// one in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PriceVersionText>")]
     pub version: Option<PriceVersion>,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_money::contract::TermsVersion;
 use sublet_money::contract_price::{PlannedPrices, Sources, contract_prices, list_of, plan_prices};
@@ -48,9 +48,23 @@ impl Cloud {
         Ok(AccountPrices { version, list: self.prices.public(account.currency)? })
     }
 
-    /// The public version in force now: what an offer protects if it names none.
-    pub async fn version_to_protect(&self, actor: &Actor, currency: Currency) -> Result<PriceVersion> {
+    /// What an offer protects if it names no version: that of the terms which it amends, or else the public one in force.
+    pub async fn version_to_protect(
+        &self,
+        actor: &Actor,
+        currency: Currency,
+        amended: Option<&ContractId>,
+    ) -> Result<PriceVersion> {
         actor.require(Action::OfferContracts)?;
+        if let Some(id) = amended {
+            let contract = self.store.read((actor, id), |(actor, id), tx| Box::pin(contract::get(tx, &actor.scope, id))).await?;
+            let agreement = contract.agreement()?;
+            let newest = agreement.as_ref().map(|agreement| agreement.newest()).transpose()?;
+            let pricing = newest.and_then(|version| version.terms.pricing.as_ref());
+            if let Some(protection) = pricing.and_then(|pricing| pricing.protection.as_ref()) {
+                return Ok(protection.list.clone());
+            }
+        }
         self.follow().await?;
         Ok(self.prices.in_force(currency, self.now())?.version().clone())
     }

@@ -10,6 +10,7 @@ use sublet_cloud::data::{
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
+use sublet_core::id::ContractId;
 use sublet_core::{Currency, Error, Nanos, Result};
 
 use crate::App;
@@ -40,12 +41,17 @@ fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
     })
 }
 
-async fn terms_from_wire(app: &App, context: &Context, terms: wire::ContractTerms) -> Result<ContractTerms> {
+/// `amended` is the contract that gets other terms.
+async fn terms_from_wire(
+    (app, context): (&App, &Context),
+    terms: wire::ContractTerms,
+    amended: Option<&ContractId>,
+) -> Result<ContractTerms> {
     let pricing = match terms.pricing {
         Some(pricing) => {
             let wants_version = pricing.protection.as_ref().is_some_and(|protection| protection.version.is_none());
             let in_force = match wants_version {
-                true => Some(app.cloud.version_to_protect(&context.actor, terms.currency).await?),
+                true => Some(app.cloud.version_to_protect(&context.actor, terms.currency, amended).await?),
                 false => None,
             };
             Some(pricing_from_wire(pricing, in_force)?)
@@ -241,7 +247,7 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
     let new = NewContract {
         organization: body.organization,
         name: body.name,
-        terms: terms_from_wire(&app, &context, body.terms).await?,
+        terms: terms_from_wire((&app, &context), body.terms, None).await?,
         expires_at: body.expires_at.map(|at| at.0),
     };
     answered(app.cloud.offer_contract(&context.call()?, &new, &|view| text_of(&to_wire(view)?)).await?)
@@ -249,10 +255,11 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
 
 pub async fn amend(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateAmendment = context.body()?;
+    let contract: ContractId = context.path("id")?;
     let new = NewAmendment {
-        contract: context.path("id")?,
+        terms: terms_from_wire((&app, &context), body.terms, Some(&contract)).await?,
+        contract,
         from: month(&body.from, "from")?,
-        terms: terms_from_wire(&app, &context, body.terms).await?,
         expires_at: body.expires_at.map(|at| at.0),
     };
     answered(app.cloud.offer_amendment(&context.call()?, &new, &|view| text_of(&to_wire(view)?)).await?)

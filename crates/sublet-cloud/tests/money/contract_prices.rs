@@ -140,7 +140,8 @@ on_both_databases! {
     async fn exports_tell_the_public_price_from_the_contract_s(cloud: &TestCloud) {
         let session = customer(cloud, "acme", ZONE, 100 * UNIT).await;
         let public = priced(&session).1;
-        agreed(&cloud.cloud, &session, pricing("2026-03", 1, protecting(public, None, percent_off(25)))).await;
+        let terms = pricing("2026-03", 1, protecting(public.clone(), None, percent_off(25)));
+        let id = agreed(&cloud.cloud, &session, terms).await;
         used(&session, 2 * MILLION).await;
         publish_at_double_price(&cloud.cloud, &cloud.clock).await;
         used(&session, 2 * MILLION).await;
@@ -154,6 +155,10 @@ on_both_databases! {
         usage.sort();
         let expected = [["0.6", "0.45", "1.2", "0.9", "0.9"], ["1.2", "0.45", "2.4", "0.9", "0.9"]];
         assert_eq!(usage, expected.map(|row| row.map(str::to_owned)));
+        // An amendment that names no version keeps what is protected; another contract would protect what is in force.
+        let system = Actor::system();
+        assert_eq!(cloud.cloud.version_to_protect(&system, Currency::EUR, Some(&id)).await.expect("a version"), public);
+        assert_ne!(cloud.cloud.version_to_protect(&system, Currency::EUR, None).await.expect("a version"), public);
         // What an account pays is shown to it, with what it is made from.
         let shown = cloud.cloud.account_prices(&project_of(&session), cloud.now()).await.expect("prices");
         assert_eq!(shown.version.version(), &priced(&session).1);
