@@ -297,6 +297,29 @@ class Bundle:
         want = {"subtotal": subtotal, "total": total, "carry_after": carry + total - subtotal}
         for name, amount in want.items():
             require(nanos(self.content[name]) == amount, f"the {name} is {amount} and not {self.content[name]}")
+        self.check_tax(total, minor)
+
+    def check_tax(self, total, minor):
+        """Each tax is the rounded rate of what the invoice comes to less gifts, and only what has a rate is taxed."""
+        tax = self.content.get("tax")
+        if tax is None:
+            named = [name for name in ("seller", "buyer", "terms") if name in self.content]
+            require(not named, f"{named} without taxes")
+            return
+        used = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
+        gifts = nanos(tax["gifts"])
+        require(0 <= gifts <= max(0, min(total, used)) and gifts % minor == 0, f"gifts of {gifts} pay an invoice of {total}")
+        require(1 <= len(tax["lines"]) <= 4, f"{len(tax['lines'])} taxes")
+        for line in tax["lines"]:
+            name, rate = f"{line['name']} of {line['jurisdiction']}", line["rate_ppm"]
+            require((rate > 0) == (line["category"] == "S"), f"{name} is of the category {line['category']}")
+            require(nanos(line["base"]) == total - gifts, f"the base of {name} is {total - gifts}")
+            amount = half_even(Fraction((total - gifts) * rate, 10**6 * minor)) * minor
+            require(nanos(line["amount"]) == amount, f"{name} is {amount} and not {line['amount']}")
+            parties = [self.content["seller"]["party"], self.content.get("buyer", {}).get("party", {})]
+            shifted = line["category"] == "AE"
+            require(not shifted or all("tax_id" in party for party in parties), f"{name} is not the buyer's to pay")
+        require(nanos(tax["amount"]) == sum(nanos(line["amount"]) for line in tax["lines"]), "the taxes add up to another amount")
 
 
 def months(name):

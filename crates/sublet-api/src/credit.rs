@@ -10,17 +10,18 @@ use crate::schema::IdText;
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// Where an organization's money is. At every instant
-/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded`.
+/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded +
+/// tax_prepaid + taxed`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CreditBalance {
     pub object: CreditBalanceTag,
     #[schemars(with = "IdText<OrganizationId>")]
     pub organization: OrganizationId,
-    /// All credit ever granted.
+    /// All that was ever paid in, with the tax in it, and all credit that was given.
     pub deposited: Money,
     /// How far the balance may go below zero.
     pub credit_limit: Money,
-    /// Charged by contract beyond what credit was there for; the next credit pays it first.
+    /// Charged by contract or invoiced as tax beyond what was there for it; the next credit pays it first.
     pub owed: Money,
     /// What can still be spent.
     pub available: Money,
@@ -34,6 +35,12 @@ pub struct CreditBalance {
     pub suspense: Money,
     pub expired: Money,
     pub refunded: Money,
+    /// Kept of payments for the tax of invoices to come; left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_prepaid: Option<Money>,
+    /// Tax of invoices, less what credit notes gave back; left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taxed: Option<Money>,
 }
 
 /// Credit given to an organization.
@@ -48,9 +55,38 @@ pub struct CreditGrant {
     pub amount: Money,
     /// Its own record elsewhere, such as a bank transfer's reference.
     pub reference: Option<String>,
+    /// It cannot be spent from this instant on.
     pub expires_at: Option<Rfc3339>,
+    /// Credit with a smaller number burns first; 100 is the usual one.
+    pub priority: u16,
+    pub scope: CreditScope,
+    /// What is left of it outside of slices and holds; null for credit without an end, a priority or a scope, which is
+    /// not told apart from the rest.
+    pub remaining: Option<Money>,
     pub created_at: UnixSeconds,
     pub metadata: Metadata,
+}
+
+/// What credit may be spent on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CreditScope {
+    #[default]
+    All,
+    /// Tokens of models.
+    ModelTokens,
+    /// Jobs and leases.
+    DeviceTime,
+}
+
+impl CreditScope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::ModelTokens => "model_tokens",
+            Self::DeviceTime => "device_time",
+        }
+    }
 }
 
 /// Where credit comes from.
@@ -76,11 +112,18 @@ impl CreditKind {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCreditGrant {
-    /// In the organization's currency, above zero.
+    /// In the organization's currency, above zero. What is paid is gross: the tax in it is kept for invoices.
     pub amount: Money,
     pub kind: CreditKind,
+    /// It cannot be spent from this instant on; what is left of it then is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Rfc3339>,
+    /// 0 to 1000: credit with a smaller number burns first. 100 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
+    /// What it may be spent on: everything if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<CreditScope>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]

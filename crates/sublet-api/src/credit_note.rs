@@ -25,6 +25,9 @@ pub struct CreditNote {
     pub organization: OrganizationId,
     pub kind: CreditKind,
     pub amount: Money,
+    /// Of the invoice's taxes, besides; left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<Money>,
     pub reason: String,
     pub issued_at: Rfc3339,
     pub created_at: UnixSeconds,

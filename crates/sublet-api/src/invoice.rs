@@ -13,6 +13,7 @@ use crate::money::{Amount, Money};
 use crate::object::{ChargeTag, InvoiceTag};
 use crate::price::{Meter, Subject};
 use crate::schema::{IdText, NoticeText, PriceVersionText, TierText};
+use crate::tax::{Buyer, InvoiceTax, PaymentTerms, Seller};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// The bill of one organization and period.
@@ -44,9 +45,22 @@ pub struct Invoice {
     pub carried: Money,
     /// `subtotal + carried + rounding`, in whole smallest units.
     pub total: Money,
-    /// What credit notes took back of the total.
+    /// Who sells; left out where nobody said it when the month was closed, and so are the next four.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller: Option<Seller>,
+    /// Left out where nobody said how the account is invoiced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buyer: Option<Buyer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<PaymentTerms>,
+    /// The last day to pay it in time, in the zone of the account; given at issue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_on: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<InvoiceTax>,
+    /// What credit notes took back of the total, without taxes.
     pub credited: Money,
-    /// What is still to be paid of an issued invoice. What an account paid in pays its oldest invoices first.
+    /// What is still to be paid of an issued invoice, with its taxes. What an account paid in pays its oldest invoices first.
     pub amount_due: Money,
     pub created_at: UnixSeconds,
     pub issued_at: Option<Rfc3339>,

@@ -58,6 +58,7 @@ pub mod schema;
 pub mod sku;
 pub mod supplier;
 pub mod supply_cost;
+pub mod tax;
 pub mod time;
 pub mod usage;
 pub mod user;

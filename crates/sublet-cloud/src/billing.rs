@@ -146,6 +146,7 @@ impl Cloud {
     pub async fn look_for_months(&self, stop: &watch::Receiver<bool>) -> Result<ClosingReport> {
         self.store.write(self, |cloud, tx| Box::pin(cloud.note_look(tx, cloud.now(), cloud.settings.resume_billing))).await?;
         let report = self.close_until(|| *stop.borrow()).await?;
+        self.expire_credit().await?;
         self.settle_all_owed().await?;
         Ok(report)
     }
@@ -315,6 +316,7 @@ impl Cloud {
         let head = EntryHead { id: self.ids.mint(), at: issued_at, currency, memo: format!("{number} {}", invoice.id) };
         ledger::post(tx, &post(head, &organization, &invoice.content.issue_fact())?).await?;
         self.post_commitment(tx, invoice, issued_at).await?;
+        self.post_taxes(tx, invoice, issued_at).await?;
         let detail = format!("{number} over {} {currency} for {period}", invoice.content.total);
         let deed = Deed { organization: Some(&organization), action: "invoice.issue", target: invoice.id.as_str(), detail };
         self.record(tx, &Actor::system(), deed, now).await?;
@@ -322,10 +324,11 @@ impl Cloud {
         Ok(true)
     }
 
-    /// Pays what is owed by contract, and notes which invoices are paid by what the account paid in: called when there is
+    /// Pays what is owed by contract and for tax, and notes which invoices are paid by what the account paid in: called when there is
     /// an invoice, a payment or a credit note more.
     pub(crate) async fn note_paid(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
         self.settle_owed(tx, organization, now).await?;
+        self.release_prepaid_tax(tx, organization, now).await?;
         let unpaid = invoice::list_unpaid(tx, organization, UNPAID_MAX).await?;
         if unpaid.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ use sublet_core::rate::RateLimits;
 use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::sku::{DeviceKind, ModelName};
 use sublet_money::starter::{StarterDevice, starter_price_list};
 use sublet_store::credit::CreditGrant;
@@ -164,10 +165,11 @@ impl Cloud {
             amount: WELCOME_CREDIT,
             currency: organization.currency,
             reference: "welcome".to_owned(),
-            expires_at: None,
+            terms: CreditTerms::default(),
             created_at: self.now(),
+            remaining: None,
         };
-        self.insert_grant(tx, actor, &grant, CreditKind::Promotional).await
+        self.insert_grant(tx, actor, &grant, CreditKind::Promotional).await.map(|_| ())
     }
 
     async fn publish_starter_prices(&self, start: &FirstStart) -> Result<()> {

@@ -110,6 +110,7 @@ impl Cloud {
             .await?;
         clock.set_ahead(ahead);
         let closing = self.close_months().await?;
+        self.expire_credit().await?;
         Ok(ClockReading { now: self.now(), ahead: Some(ahead), closing })
     }
 

@@ -426,8 +426,9 @@ impl Cloud {
         ledger::post(tx, &post(head, organization, &fact)?).await.map(|_| ())
     }
 
-    /// Pays what an account owes by contract from paid credit, as far as there is any.
+    /// Pays the tax that an account owes, and then what it owes by contract, from paid credit as far as there is any.
     pub(crate) async fn settle_owed(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
+        self.settle_tax(tx, organization, now).await?;
         let kind = AccountKind::Receivable;
         let owed = ledger::totals(tx, &LedgerAccount::customer(kind, organization)).await?.balance(kind.normal_side())?;
         if owed <= Nanos::ZERO {

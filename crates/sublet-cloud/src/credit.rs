@@ -1,14 +1,16 @@
 //! Credit: granted by the operator, prepaid or promotional.
 
 use sublet_core::id::{CreditGrantId, OrganizationId};
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
-use sublet_money::balance::CustomerFunds;
+use sublet_money::balance::{AccountTotals, CustomerFunds};
+use sublet_money::credit_lot::{CreditLot, CreditTerms};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::credit::{self, CreditGrant};
 use sublet_store::{Page, PageRequest, Tx, ledger, organization};
 
 use crate::audit::Deed;
+use crate::credit_lot::open_lot;
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
 
@@ -24,7 +26,8 @@ pub struct NewCredit {
     pub currency: Option<Currency>,
     /// What the owner's own records call this payment.
     pub reference: String,
-    pub expires_at: Option<Timestamp>,
+    /// When and for what it burns.
+    pub terms: CreditTerms,
 }
 
 /// What a customer has.
@@ -48,15 +51,11 @@ impl Cloud {
             )
             .param("reference"));
         }
-        if new.expires_at.is_some() {
-            // Nothing expires credit yet, and a limit that is not enforced is refused.
-            return Err(Error::new(ErrorCode::LimitUnenforceable, "credit that expires is not offered yet")
-                .param("expires_at")
-                .alternative("leave expires_at out"));
-        }
         let id: CreditGrantId = self.ids.mint();
         self.once(call, render, (self, &call.actor, new, id), |(cloud, actor, new, id), tx| {
             Box::pin(async move {
+                // A repeat is answered as it was, though its end may have passed since.
+                new.terms.validate(cloud.now())?;
                 let organization = organization::get(tx, &actor.scope, &new.organization).await?;
                 if new.currency.is_some_and(|currency| currency != organization.currency) {
                     return Err(Error::new(
@@ -72,25 +71,46 @@ impl Cloud {
                     amount: new.amount,
                     currency: organization.currency,
                     reference: new.reference.clone(),
-                    expires_at: None,
+                    terms: new.terms,
                     created_at: cloud.now(),
+                    remaining: None,
                 };
-                cloud.insert_grant(tx, actor, &grant, new.kind).await?;
-                Ok(grant)
+                let lot = cloud.insert_grant(tx, actor, &grant, new.kind).await?;
+                Ok(CreditGrant { remaining: lot, ..grant })
             })
         })
         .await
     }
 
-    pub(crate) async fn insert_grant(&self, tx: &mut Tx, actor: &Actor, grant: &CreditGrant, kind: CreditKind) -> Result<()> {
+    /// Books a payment or a gift. A payment is gross: what of it is tax, by what holds for the account on that day, is
+    /// kept for its invoices and is no credit.
+    /// The answer is what is left of it where its terms tell it apart from the rest.
+    pub(crate) async fn insert_grant(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        grant: &CreditGrant,
+        kind: CreditKind,
+    ) -> Result<Option<Nanos>> {
         credit::insert(tx, grant).await?;
         let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
         let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
-        ledger::post(tx, &post(head, &grant.organization, &Fact::CreditGranted { credit: kind, amount: grant.amount })?).await?;
-        let detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
+        let mut detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
+        let (fact, net) = match kind {
+            CreditKind::Promotional => (Fact::CreditGranted { credit: kind, amount: grant.amount }, grant.amount),
+            CreditKind::Paid => {
+                let (fact, tax) = self.payment(tx, grant).await?;
+                if !tax.is_zero() {
+                    detail = format!("{detail}, of which {tax} are kept for tax");
+                }
+                (fact, grant.amount.checked_sub(tax)?)
+            }
+        };
+        ledger::post(tx, &post(head, &grant.organization, &fact)?).await?;
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
         self.record(tx, actor, deed, grant.created_at).await?;
-        self.note_paid(tx, &grant.organization, grant.created_at).await
+        self.note_paid(tx, &grant.organization, grant.created_at).await?;
+        open_lot(tx, &grant.organization, CreditLot::of(grant.id.clone(), kind, grant.terms, net)).await
     }
 
     pub async fn list_credit(&self, actor: &Actor, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {
@@ -125,6 +145,12 @@ pub(crate) async fn balance(tx: &mut Tx, scope: &Scope, organization: &Organizat
             totals.insert(kind, ledger::totals(tx, &account).await?);
         }
     }
+    let mut taxes = AccountTotals::default();
+    for (_, tax) in ledger::list_taxes(tx, organization).await? {
+        taxes.debits = taxes.debits.checked_add(tax.debits)?;
+        taxes.credits = taxes.credits.checked_add(tax.credits)?;
+    }
+    totals.insert(AccountKind::Tax, taxes);
     let funds = CustomerFunds::from_totals(found.credit_limit, |kind| totals.get(&kind).copied().unwrap_or_default())?;
     funds.verify()?;
     Ok(CreditBalance { organization: found.id, currency: found.currency, funds })

@@ -16,6 +16,7 @@ use sublet_money::focus::{FocusRow, FocusVersion, RowPrices, Statement};
 use sublet_money::focus_columns::focus_columns;
 use sublet_money::invoice::{InvoiceAccount, InvoiceState};
 use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_money::tax::TaxLine;
 use sublet_store::charge::Charge;
 use sublet_store::export::{self, ChargeCursor, HourCursor, HourOfMonth};
 use sublet_store::organization::{self, Organization};
@@ -109,6 +110,8 @@ struct Account {
     sum: Nanos,
     has_rows: bool,
     rounding: Rounding,
+    /// Of the issued invoice.
+    taxes: Vec<TaxLine>,
 }
 
 /// What is to be added to rows of use.
@@ -231,7 +234,8 @@ impl Cloud {
                 account.stage = Stage::Credits(None);
                 let (committed, rounding) = account.rounding()?;
                 let statement = &account.statement;
-                Page::Focus(statement.commitment(committed).into_iter().chain(statement.rounding(rounding)).collect())
+                let taxes = account.taxes.iter().filter_map(|line| statement.tax(line));
+                Page::Focus(statement.commitment(committed).into_iter().chain(statement.rounding(rounding)).chain(taxes).collect())
             }
             Stage::Credits(after) => Page::Focus(self.credits(account, after.clone()).await?),
             Stage::Charges(cursor) => Page::Charges(self.charges(account, cursor.clone()).await?),
@@ -255,8 +259,10 @@ impl Cloud {
         let calendar = BillingCalendar::new(&of.time_zone)?;
         let stored = invoice::find_of_period(tx, &of.id, period).await?;
         let issued = stored.map(|stored| stored.invoice).filter(|invoice| invoice.state != InvoiceState::Draft);
+        let mut taxes = Vec::new();
         let (account, number, rounding) = match issued {
-            Some(invoice) => {
+            Some(mut invoice) => {
+                taxes = invoice.content.tax.take().map_or_else(Vec::new, |tax| tax.lines);
                 let content = &invoice.content;
                 let (charged, committed) = (content.charged()?, content.committed()?);
                 let rounding = Rounding::Issued { charged, committed, total: content.total };
@@ -281,7 +287,7 @@ impl Cloud {
         let statement =
             Statement { account, seller: self.settings.seller.clone(), period: calendar.period(period)?, invoice: number };
         let stage = if wants_charges { Stage::Charges(ChargeCursor::default()) } else { Stage::Hours(HourCursor::default()) };
-        Ok(Account { statement, calendar, stage, sum: Nanos::ZERO, has_rows: false, rounding })
+        Ok(Account { statement, calendar, stage, sum: Nanos::ZERO, has_rows: false, rounding, taxes })
     }
 
     /// The next hours of the month, which moves the account on.
@@ -354,7 +360,8 @@ impl Cloud {
             Some((last, _)) if !is_end => Stage::Credits(Some(last.clone())),
             Some(_) | None => Stage::End,
         };
-        notes.iter().map(|(_, note)| account.statement.credit(note)).collect()
+        let rows = notes.iter().map(|(_, note)| account.statement.credit(note)).collect::<Result<Vec<_>>>()?;
+        Ok(rows.into_iter().flatten().collect())
     }
 }
 

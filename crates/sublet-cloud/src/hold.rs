@@ -3,7 +3,7 @@
 use sublet_core::admission::SpendClass;
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
+use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
 use sublet_store::budget::{self, BudgetRef};
 use sublet_store::hold::{self, Hold};
@@ -11,6 +11,10 @@ use sublet_store::{Tx, ledger, organization};
 
 use crate::Cloud;
 use crate::budget::periods_at;
+use crate::credit_lot::{StoredCredit, put_back};
+
+/// What holds pay for.
+const FAMILY: SkuFamily = SkuFamily::DeviceTime;
 
 /// Whose money is held, and what for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,8 +37,8 @@ impl Cloud {
                 .await?;
         let budgets: Vec<BudgetRef> = budgets.into_iter().map(|budget| budget.reference).collect();
         budget::reserve(tx, &budgets, amount).await?;
-        let available = ledger::available(tx, &owner.organization).await?;
-        let split = CreditSplit::burn(available, found.credit_limit, amount)?;
+        let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (FAMILY, now)).await?;
+        let split = burned.split()?;
         let hold = Hold {
             id: self.ids.mint(),
             organization: owner.organization.clone(),
@@ -43,6 +47,7 @@ impl Cloud {
             subject: owner.subject.clone(),
             currency: found.currency,
             amount: split,
+            parts: burned.kept(),
             captured: Nanos::ZERO,
             budgets,
             open: true,
@@ -57,12 +62,11 @@ impl Cloud {
     pub async fn extend_hold(&self, tx: &mut Tx, hold: &Hold, by: Nanos, now: Timestamp) -> Result<()> {
         budget::reserve(tx, &hold.budgets, by).await?;
         let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
-        let available = ledger::available(tx, &hold.organization).await?;
-        let split = CreditSplit::burn(available, found.credit_limit, by)?;
-        if !hold::extend(tx, &hold.id, split).await? {
+        let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (FAMILY, now)).await?;
+        if !hold::extend(tx, hold, &burned).await? {
             return Err(Error::new(ErrorCode::Conflict, format!("hold {} is closed", hold.id)));
         }
-        self.post_hold(tx, hold, &Fact::HoldPlaced { from: split }, now).await
+        self.post_hold(tx, hold, &Fact::HoldPlaced { from: burned.split()? }, now).await
     }
 
     /// Turns part of a hold into income. More than it holds is an error: nothing runs beyond its hold.
@@ -71,7 +75,7 @@ impl Cloud {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("hold {} is closed or holds less than {amount}", hold.id)));
         }
         budget::settle(tx, &hold.budgets, amount).await?;
-        self.post_hold(tx, hold, &Fact::HoldCaptured { family: SkuFamily::DeviceTime, amount }, now).await
+        self.post_hold(tx, hold, &Fact::HoldCaptured { family: FAMILY, amount }, now).await
     }
 
     /// Gives back what a hold did not capture and closes it. A closed hold stays as it is.
@@ -81,8 +85,10 @@ impl Cloud {
             return Ok(());
         }
         let unspent = hold.uncaptured()?;
-        budget::release(tx, &hold.budgets, unspent.total()?).await?;
-        self.post_hold(tx, &hold, &Fact::HoldReleased { to: unspent }, now).await
+        let to = unspent.split()?;
+        budget::release(tx, &hold.budgets, to.total()?).await?;
+        put_back(tx, &unspent).await?;
+        self.post_hold(tx, &hold, &Fact::HoldReleased { to }, now).await
     }
 
     async fn post_hold(&self, tx: &mut Tx, hold: &Hold, fact: &Fact, now: Timestamp) -> Result<()> {

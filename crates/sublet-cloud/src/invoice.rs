@@ -29,8 +29,10 @@ const REASON_MAX_CHARS: usize = 500;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bill {
     pub invoice: Invoice,
-    /// By credit notes.
+    /// By credit notes, without taxes.
     pub credited: Nanos,
+    /// Of its taxes, by credit notes.
+    pub credited_tax: Nanos,
     /// What is still to be paid.
     pub due: Nanos,
     pub created_at: Timestamp,
@@ -128,7 +130,8 @@ impl Cloud {
         };
         let carry = billing::carry_before(tx, &account.id, period.key).await?;
         let content = draft(invoiced, period, carry, &lines, &versions)?;
-        self.with_contract(tx, content).await
+        let content = self.with_contract(tx, content).await?;
+        self.with_taxes(tx, account, content).await
     }
 
     /// The id of a period's invoice, and since when it is there: its first draft's, if there was one.
@@ -172,8 +175,8 @@ impl Cloud {
             .await
     }
 
-    /// Takes part of an issued invoice back: the customer gets it as credit. All notes of an invoice together are at
-    /// most its total; one of which all was credited is void.
+    /// Takes part of an issued invoice back: the customer gets it as credit, and of the invoice's taxes what is in
+    /// proportion. All notes of an invoice together are at most its total; one of which all was credited is void.
     pub async fn issue_credit_note(
         &self,
         call: &Call,
@@ -214,6 +217,9 @@ impl Cloud {
         }
         let (now, organization) = (self.now(), stored.organization().clone());
         let (number, issued_at) = document::next_number(tx, DocumentKind::CreditNote, now).await?;
+        let credited = stored.credited.checked_add(new.amount)?;
+        let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: format!("tax of {number} for {invoice_number}") };
+        let tax = self.give_tax_back(tx, &stored.invoice.content, (stored.credited, credited), head).await?;
         let note = CreditNote {
             id: self.ids.mint(),
             number,
@@ -221,6 +227,7 @@ impl Cloud {
             organization: organization.clone(),
             kind: new.kind,
             amount: new.amount,
+            tax,
             currency,
             reason: new.reason.clone(),
             issued_at,
@@ -229,7 +236,7 @@ impl Cloud {
         let memo = format!("{} for {invoice_number}", note.number);
         let head = EntryHead { id: self.ids.mint(), at: now, currency, memo };
         ledger::post(tx, &post(head, &organization, &Fact::ChargeRefunded { credit: new.kind, amount: new.amount })?).await?;
-        stored.credited = stored.credited.checked_add(new.amount)?;
+        stored.credited = credited;
         if stored.credited == total {
             stored.invoice = stored.invoice.void(now)?;
         }
@@ -316,5 +323,6 @@ async fn bill(tx: &mut Tx, stored: StoredInvoice, paid: &mut BTreeMap<Organizati
         };
         due = invoice::receivable(tx, &stored).await?.due(paid_in, stored.currency())?;
     }
-    Ok(Bill { invoice: stored.invoice, credited: stored.credited, due, created_at: stored.created_at })
+    let credited_tax = stored.credited_tax()?;
+    Ok(Bill { invoice: stored.invoice, credited: stored.credited, credited_tax, due, created_at: stored.created_at })
 }

@@ -12,6 +12,7 @@ use sublet_money::cost::CostLineKey;
 use sublet_money::export::{JournalFormat, JournalWriter};
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, verify_line};
+use sublet_store::invoice::StoredInvoice;
 use sublet_store::ledger::{JournalCursor, StoredAccount};
 use sublet_store::{PageRequest, Tx, billing, charge, contract, hold, invoice, ledger, organization, slice, supplier};
 
@@ -241,23 +242,56 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
 
 /// What is charged to a month that was billed is in its invoice, and nothing was charged to one that needed none.
 async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
-    let mut committed = Nanos::ZERO;
+    let (mut committed, mut taxes) = (Nanos::ZERO, BTreeMap::new());
     for period in billing::list_billed(tx, id).await? {
         let (_, charged) = charge::period_total(tx, id, period).await?;
         let found = invoice::find_of_period(tx, id, period).await?;
         let (invoiced, by_contract) = match found {
-            Some(stored) => (stored.invoice.content.charged()?, stored.invoice.content.committed()?),
+            Some(stored) => {
+                add_taxes(&stored, &mut taxes)?;
+                (stored.invoice.content.charged()?, stored.invoice.content.committed()?)
+            }
             None => (Nanos::ZERO, Nanos::ZERO),
         };
         committed = committed.checked_add(by_contract)?;
         verification
             .check(charged == invoiced, || format!("{id}: {charged} were charged to {period}, and {invoiced} are in its invoice"));
     }
+    verify_taxes(tx, id, taxes, verification).await?;
     let settled = contract::sum_settled(tx, id).await?;
     let kind = AccountKind::Commitments;
     let posted = ledger::totals(tx, &LedgerAccount::customer(kind, id)).await?.balance(kind.normal_side())?;
     verification.check(settled == posted, || format!("{id}: contracts come to {settled}, their account to {posted}"));
     verification.check(committed == settled, || format!("{id}: invoices have {committed} by contract, and contracts {settled}"));
+    Ok(())
+}
+
+/// Each jurisdiction is owed what the customer's invoices say, less what credit notes gave back.
+async fn verify_taxes(
+    tx: &mut Tx,
+    id: &OrganizationId,
+    invoiced: BTreeMap<LedgerAccount, Nanos>,
+    verification: &mut Verification,
+) -> Result<()> {
+    let mut taxes: BTreeMap<_, _> = invoiced.into_iter().map(|(account, sum)| (account, (sum, Nanos::ZERO))).collect();
+    for (account, totals) in ledger::list_taxes(tx, id).await? {
+        taxes.entry(account).or_default().1 = totals.balance(AccountKind::Tax.normal_side())?;
+    }
+    for (account, (invoiced, posted)) in taxes {
+        verification.check(invoiced == posted, || format!("{account}: invoices come to {invoiced}, the account to {posted}"));
+    }
+    Ok(())
+}
+
+/// Adds an invoice's taxes, less what credit notes gave back of them.
+fn add_taxes(stored: &StoredInvoice, taxes: &mut BTreeMap<LedgerAccount, Nanos>) -> Result<()> {
+    let content = &stored.invoice.content;
+    let lines = content.tax.iter().flat_map(|tax| &tax.lines);
+    for (line, given_back) in lines.zip(content.tax_given_back(stored.credited)?) {
+        let account = LedgerAccount::tax(line.treatment.jurisdiction.clone(), stored.organization());
+        let sum = taxes.entry(account).or_default();
+        *sum = sum.checked_add(line.amount)?.checked_sub(given_back)?;
+    }
     Ok(())
 }
 

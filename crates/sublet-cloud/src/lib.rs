@@ -32,6 +32,7 @@ pub mod contract_price;
 mod contract_use;
 mod cover;
 pub mod credit;
+mod credit_lot;
 pub mod device;
 pub mod export;
 mod export_columns;
@@ -66,6 +67,7 @@ pub mod slice;
 pub mod spend;
 pub mod supplier;
 pub mod supply_cost;
+pub mod tax;
 mod ticket;
 pub mod usage;
 pub mod user;
@@ -78,13 +80,15 @@ pub mod data {
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
+    pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::floor::{BelowCost, per_mille, per_unit};
     pub use sublet_money::focus::DEFAULT_SELLER;
-    pub use sublet_money::invoice::{Invoice, InvoiceLine, InvoiceState, Late};
+    pub use sublet_money::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
     pub use sublet_money::margin::{Costs, Figures, MarginLine, group_by};
+    pub use sublet_money::party::{Address, BankAccount, Buyer, Contact, ElectronicAddress, Party, PaymentTerms, Seller};
     pub use sublet_money::period::{BillingCalendar, Interval, PeriodKey, PeriodLength};
     pub use sublet_money::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion};
     pub use sublet_money::price_model::{PriceModel, Tier};
@@ -94,6 +98,7 @@ pub mod data {
         Depreciation, DeviceCost, EnergyPrice, HourlyCost, ModelCost, Power, SupplyCost, SupplyCostDraft, month_from,
         month_starts_at,
     };
+    pub use sublet_money::tax::{BillingProfile, Exemption, SellerProfile, TaxRow, TaxTable, TaxTreatment};
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;

@@ -10,7 +10,8 @@ use sublet_core::key::Secret;
 use sublet_core::rate::{DrawRequest, Drawn};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::posting::{CreditSplit, EntryHead, Fact, post};
+use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_money::sku::SkuFamily;
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::organization::Organization;
 use sublet_store::slice::{self, Slice};
@@ -18,6 +19,10 @@ use sublet_store::{Tx, key, ledger, organization};
 
 use crate::Cloud;
 use crate::budget::periods_at;
+use crate::credit_lot::{StoredCredit, put_back};
+
+/// What slices pay for.
+const FAMILY: SkuFamily = SkuFamily::ModelTokens;
 
 /// The port a gateway talks to: the cloud on behalf of one gateway.
 #[derive(Clone)]
@@ -68,13 +73,14 @@ impl Admission for GatewayPort {
 struct Source {
     organization: Organization,
     budgets: Vec<Budget>,
-    available: CreditSplit,
+    credit: StoredCredit,
+    now: Timestamp,
 }
 
 impl Source {
     /// What could be granted at most; never negative.
     fn headroom(&self) -> Result<Nanos> {
-        let credit = self.available.total()?.checked_add(self.organization.credit_limit)?.max(Nanos::ZERO);
+        let credit = self.credit.credit.spendable(FAMILY, self.now)?;
         Ok(self.budgets.iter().map(Budget::left).fold(credit, Nanos::min))
     }
     /// The refusal that names what is too tight.
@@ -156,8 +162,8 @@ impl Cloud {
                         budget::chain(tx, &[key.as_str(), project.as_str(), owner.as_str()], &SpendClass::default(), &periods)
                             .await?;
                     let in_slices = slice::open_total(tx, &owner).await?;
-                    let available = ledger::available(tx, &owner).await?.total()?;
-                    let credit = available.checked_add(organization.credit_limit)?.checked_add(in_slices)?;
+                    let spendable = StoredCredit::of(tx, &organization).await?.credit.spendable(FAMILY, now)?;
+                    let credit = spendable.checked_add(in_slices)?;
                     budgets.iter().try_fold(credit, |least, budget| Ok(least.min(budget.amount.checked_sub(budget.settled)?)))
                 })
             })
@@ -171,10 +177,11 @@ impl Cloud {
         let periods = periods_at(&organization.time_zone, now)?;
         let budgets =
             budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &request.class, &periods).await?;
-        let available = ledger::available(tx, &owner).await?;
-        let source = Source { organization, budgets, available };
+        let credit = StoredCredit::of(tx, &organization).await?;
+        let source = Source { organization, budgets, credit, now };
         let amount = source.grant(request)?;
-        let granted = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
+        let burned = source.credit.burn(tx, amount, (FAMILY, now)).await?;
+        let granted = burned.split()?;
         let slice = Slice {
             id: id.clone(),
             gateway: request.gateway.clone(),
@@ -184,6 +191,7 @@ impl Cloud {
             key: request.key.clone(),
             currency: source.organization.currency,
             granted,
+            parts: burned.kept(),
             spent: Nanos::ZERO,
             records: 0,
             budgets: source.references(),
@@ -216,14 +224,14 @@ impl Cloud {
         for reference in &slice.budgets {
             budgets.extend(budget::find(tx, reference).await?);
         }
-        let available = ledger::available(tx, &slice.organization).await?;
-        let source = Source { organization, budgets, available };
+        let credit = StoredCredit::of(tx, &organization).await?;
+        let source = Source { organization, budgets, credit, now };
         let amount = source.grant(request)?;
-        let added = CreditSplit::burn(source.available, source.organization.credit_limit, amount)?;
+        let added = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         // The slice before its budgets, as settling and closing do.
-        slice::extend(tx, id, added).await?;
+        slice::extend(tx, &slice, &added).await?;
         budget::reserve(tx, &slice.budgets, amount).await?;
-        self.post_slice(tx, &slice, &Fact::SliceGranted { from: added }, now).await?;
+        self.post_slice(tx, &slice, &Fact::SliceGranted { from: added.split()? }, now).await?;
         let granted = slice.granted.total()?.checked_add(amount)?;
         let left = source.headroom()?.checked_sub(amount)?;
         Ok(SliceGrant { slice: slice.id, added: amount, granted, window_ends_at: slice.window_ends_at, available: Some(left) })
@@ -249,9 +257,11 @@ impl Cloud {
             return Ok(Nanos::ZERO);
         }
         let unspent = slice.unspent()?;
-        budget::release(tx, &slice.budgets, unspent.total()?).await?;
-        self.post_slice(tx, slice, &Fact::SliceReturned { to: unspent }, now).await?;
-        unspent.total()
+        let to = unspent.split()?;
+        budget::release(tx, &slice.budgets, to.total()?).await?;
+        put_back(tx, &unspent).await?;
+        self.post_slice(tx, slice, &Fact::SliceReturned { to }, now).await?;
+        to.total()
     }
 
     /// Closes the slices of this gateway's earlier sessions. Call it after their journal was settled

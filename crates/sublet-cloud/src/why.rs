@@ -6,10 +6,28 @@ use sublet_money::commitment::CommitmentLine;
 use sublet_money::explanation::ChargeExplanation;
 use sublet_money::price_book::{PriceListVersion, PriceSource};
 use sublet_money::rating::{LineKey, LineState, RatedLine};
+use sublet_money::tax::{InvoiceTax, TaxLine};
 use sublet_store::charge::{self, Charge};
 use sublet_store::usage::UsageEvent;
 
 use crate::{Actor, Cloud};
+
+/// The taxes of an invoice, each with its base and its rate or why there is none.
+fn tax_fact(tax: &InvoiceTax, currency: Currency) -> Fact {
+    let line = |line: &TaxLine| {
+        let of = &line.treatment;
+        let mut facts = vec![
+            Fact::new("category", of.category),
+            Fact::new("rate", format!("{} %", of.rate_ppm)),
+            Fact::new("the total less gifts", format!("{} {currency}", line.base)),
+        ];
+        facts.extend(of.reason.as_ref().map(|reason| Fact::new("why", reason)));
+        Fact::new(format!("{} of {}", of.name, of.jurisdiction), format!("{} {currency}", line.amount)).made_of(facts)
+    };
+    let gifts = Fact::new("gifts", format!("{} {currency}", tax.gifts));
+    let parts = std::iter::once(gifts).chain(tax.lines.iter().map(line)).collect();
+    Fact::new("tax on the total", format!("{} {currency}", tax.amount)).made_of(parts)
+}
 
 /// A number or a step, with what it was made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,12 +151,13 @@ impl Cloud {
             .collect();
         let contract = content.commitment.as_ref().map(|line| commitment_fact(line, currency)).transpose()?;
         let facts = std::iter::once(Fact::new("sum of charges", format!("{} {currency}", content.charged()?)).made_of(lines));
+        let tax = content.tax.as_ref().map(|tax| tax_fact(tax, currency));
         Ok(Explanation {
             id: id.to_string(),
-            summary: format!("{} {currency} for {} in {}", content.total, content.account.name, content.period.key),
+            summary: format!("{} {currency} for {} in {}", content.gross()?, content.account.name, content.period.key),
             rule: "the exact sum of the lines, the contract's part and what was carried over, rounded once to the currency's smallest unit"
                 .to_owned(),
-            facts: facts.chain(contract).chain([
+            facts: facts.chain(contract).chain(tax).chain([
                 Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),

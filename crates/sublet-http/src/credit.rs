@@ -5,7 +5,7 @@ use sublet_api::list::ListQuery;
 use sublet_api::object::{CreditBalanceTag, CreditGrantTag, Metadata};
 use sublet_cloud::credit::{CreditBalance, NewCredit};
 use sublet_cloud::data::CreditGrant;
-use sublet_cloud::data::CreditKind;
+use sublet_cloud::data::{CreditKind, CreditScope, CreditTerms, SkuFamily};
 use sublet_core::id::OrganizationId;
 use sublet_core::{Nanos, Result};
 
@@ -30,6 +30,8 @@ fn balance_to_wire(balance: &CreditBalance) -> wire::CreditBalance {
         suspense: money(funds.suspense),
         expired: money(funds.expired),
         refunded: money(funds.refunded),
+        tax_prepaid: Some(funds.tax_prepaid).filter(|amount| !amount.is_zero()).map(money),
+        taxed: Some(funds.taxed).filter(|amount| !amount.is_zero()).map(money),
     }
 }
 
@@ -47,6 +49,22 @@ pub const fn kind_from_wire(kind: wire::CreditKind) -> CreditKind {
     }
 }
 
+const fn scope_to_wire(scope: CreditScope) -> wire::CreditScope {
+    match scope {
+        CreditScope::All => wire::CreditScope::All,
+        CreditScope::Family(SkuFamily::ModelTokens) => wire::CreditScope::ModelTokens,
+        CreditScope::Family(SkuFamily::DeviceTime) => wire::CreditScope::DeviceTime,
+    }
+}
+
+const fn scope_from_wire(scope: wire::CreditScope) -> CreditScope {
+    match scope {
+        wire::CreditScope::All => CreditScope::All,
+        wire::CreditScope::ModelTokens => CreditScope::Family(SkuFamily::ModelTokens),
+        wire::CreditScope::DeviceTime => CreditScope::Family(SkuFamily::DeviceTime),
+    }
+}
+
 fn grant_to_wire(grant: &CreditGrant) -> wire::CreditGrant {
     wire::CreditGrant {
         object: CreditGrantTag,
@@ -55,7 +73,10 @@ fn grant_to_wire(grant: &CreditGrant) -> wire::CreditGrant {
         kind: if grant.kind == CreditKind::Paid.as_str() { wire::CreditKind::Paid } else { wire::CreditKind::Promotional },
         amount: money(grant.amount, grant.currency),
         reference: Some(grant.reference.clone()).filter(|reference| !reference.is_empty()),
-        expires_at: grant.expires_at.map(Into::into),
+        expires_at: grant.terms.expires_at.map(Into::into),
+        priority: grant.terms.priority,
+        scope: scope_to_wire(grant.terms.scope),
+        remaining: grant.remaining.map(|remaining| money(remaining, grant.currency)),
         created_at: grant.created_at.into(),
         metadata: Metadata::default(),
     }
@@ -80,13 +101,18 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 pub async fn grant(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateCreditGrant = context.body()?;
     no_metadata(&body.metadata)?;
+    let usual = CreditTerms::default();
     let new = NewCredit {
         organization: context.path("id")?,
         kind: kind_from_wire(body.kind),
         amount: body.amount.nanos(),
         currency: Some(body.amount.currency),
         reference: body.reference.unwrap_or_default(),
-        expires_at: body.expires_at.map(|at| at.0),
+        terms: CreditTerms {
+            priority: body.priority.unwrap_or(usual.priority),
+            expires_at: body.expires_at.map(|at| at.0),
+            scope: body.scope.map_or(usual.scope, scope_from_wire),
+        },
     };
     let outcome = app.cloud.grant_credit(&context.call()?, &new, &|grant| text_of(&grant_to_wire(grant))).await?;
     once(outcome, grant_to_wire)

@@ -21,6 +21,7 @@ fn to_wire(note: &CreditNote) -> wire::CreditNote {
         organization: note.organization.clone(),
         kind: kind_to_wire(note.kind),
         amount: money(note.amount, note.currency),
+        tax: Some(note.tax).filter(|tax| !tax.is_zero()).map(|tax| money(tax, note.currency)),
         reason: note.reason.clone(),
         issued_at: note.issued_at.into(),
         created_at: note.issued_at.into(),

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, export, file, invoice, job, key, leakage, lease,
     ledger, limit, margin, model, model_card, organization, price, price_simulation, project, proof, public, quote, rate_limit,
-    remote_model, response, sku, supplier, supply_cost, usage, user, why,
+    remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -26,7 +26,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
         Plane::Admin => organizations(operation),
-        Plane::Operator => operators(operation),
+        Plane::Operator => operators(operation).or_else(|| taxes(operation)),
     }
 }
 
@@ -118,6 +118,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::AcceptContract => to!(contract::accept),
         Operation::LeaveContract => to!(contract::leave),
         Operation::ListCreditNotes => to!(credit_note::list),
+        Operation::GetBillingProfile => to!(tax::get_own_profile),
+        Operation::SetBillingProfile => to!(tax::set_own_profile),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
         Operation::GetRateLimit => to!(rate_limit::get),
@@ -128,6 +130,19 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::SetDataPolicy => to!(supplier::set_data_policy),
         Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetOrganizationWhy => to!(why::explain),
+        _ => None,
+    }
+}
+
+fn taxes(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::OperatorGetBillingProfile => to!(tax::get_profile),
+        Operation::OperatorSetBillingProfile => to!(tax::set_profile),
+        Operation::GetSeller => to!(tax::get_seller),
+        Operation::SetSeller => to!(tax::set_seller),
+        Operation::AddLogo => to!(tax::add_logo),
+        Operation::GetTaxTable => to!(tax::get_table),
+        Operation::SetTaxTable => to!(tax::set_table),
         _ => None,
     }
 }

@@ -13,8 +13,8 @@ use sublet_core::{Currency, Error, ErrorCode, Result};
 use crate::App;
 use crate::answer::{Answer, json};
 use crate::context::{Context, page_request};
-use crate::contract;
 use crate::wire::{SkuParts, count, money, sku_parts};
+use crate::{contract, tax};
 
 async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
     let invoice = &bill.invoice;
@@ -55,6 +55,11 @@ async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
         rounding: money(content.total.checked_sub(exact)?, currency),
         carried: money(content.carry_before.checked_neg()?, currency),
         total: money(content.total, currency),
+        seller: content.seller.as_ref().zip(content.terms.as_ref()).map(|(seller, terms)| tax::seller_to_wire(seller, terms)),
+        buyer: content.buyer.as_deref().map(tax::buyer_to_wire),
+        terms: content.terms.as_ref().map(tax::terms_to_wire),
+        due_on: invoice.due_on()?.map(|day| day.to_string()),
+        tax: tax::taxes_to_wire(content, bill.credited_tax)?,
         credited: money(bill.credited, currency),
         amount_due: money(bill.due, currency),
         created_at: bill.created_at.into(),

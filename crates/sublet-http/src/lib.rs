@@ -53,6 +53,7 @@ mod router;
 mod sku;
 mod supplier;
 mod supply_cost;
+mod tax;
 mod usage;
 mod user;
 mod why;

@@ -4,7 +4,9 @@
 //! one row and no row is shared by all customers; so do the costs of suppliers, once per supplier. Paths are part of the stored and exported form:
 //! they never change their meaning.
 //!
-//! Deliberately absent until postpaid billing needs them: deferred revenue, taxes, SLA credits.
+//! A tax has an account for each jurisdiction and customer, so that what a jurisdiction is owed is the sum of a few rows.
+//!
+//! Deliberately absent until something needs them: deferred revenue, SLA credits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::OrganizationId;
 
+use crate::place::Jurisdiction;
 use crate::sku::SkuFamily;
 
 /// The classes of double-entry bookkeeping; equity is the owner's own books' business.
@@ -124,13 +127,22 @@ pub enum AccountKind {
     Refunds,
     /// Costs of supply: what is bought from outside, once per supplier.
     Costs(CostKind),
+    /// Tax of invoices beyond what was paid ahead for it; the next payment pays it first.
+    TaxReceivable,
+    /// The part of payments that is kept for the tax of invoices to come.
+    TaxPrepaid,
+    /// Tax that was invoiced and is owed to a jurisdiction: one account for each, and customer.
+    Tax,
 }
 
 /// Stands for the organization's id in a path.
 const ORGANIZATION: &str = "{}";
+/// Begins the path of every account of a tax; the jurisdiction in lower case and the organization's id follow.
+pub const TAX_PREFIX: &str = "liabilities:tax:";
 
 impl AccountKind {
-    pub const ALL: [Self; 24] = [
+    /// All kinds but [`Self::Tax`], of which a customer has one for each jurisdiction.
+    pub const ALL: [Self; 26] = [
         Self::Cash(Processor::Bank),
         Self::Receivable,
         Self::RoundingCarry,
@@ -155,6 +167,8 @@ impl AccountKind {
         Self::Costs(CostKind::Depreciation),
         Self::Costs(CostKind::Upstream),
         Self::Costs(CostKind::ProcessorFees),
+        Self::TaxReceivable,
+        Self::TaxPrepaid,
     ];
 
     /// The path with `{}` in place of the organization's id; owner's accounts have none.
@@ -184,15 +198,23 @@ impl AccountKind {
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
             Self::Costs(CostKind::Upstream) => "expenses:supply:upstream:{}",
             Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees",
+            Self::TaxReceivable => "assets:receivable-tax:{}",
+            Self::TaxPrepaid => "liabilities:customers:{}:tax-prepaid",
+            Self::Tax => TAX_PREFIX,
         }
     }
 
     pub const fn class(self) -> AccountClass {
         match self {
-            Self::Cash(_) | Self::Receivable | Self::RoundingCarry => AccountClass::Asset,
-            Self::Available(_) | Self::Slices | Self::Holds | Self::Suspense | Self::RefundsPayable | Self::AccruedCosts(_) => {
-                AccountClass::Liability
-            }
+            Self::Cash(_) | Self::Receivable | Self::TaxReceivable | Self::RoundingCarry => AccountClass::Asset,
+            Self::Available(_)
+            | Self::Slices
+            | Self::Holds
+            | Self::Suspense
+            | Self::RefundsPayable
+            | Self::TaxPrepaid
+            | Self::Tax
+            | Self::AccruedCosts(_) => AccountClass::Liability,
             Self::Usage(_) | Self::Commitments | Self::Rounding | Self::Breakage | Self::Promotions | Self::Refunds => {
                 AccountClass::Income
             }
@@ -203,14 +225,20 @@ impl AccountKind {
     /// Promotions and refunds are income accounts with the opposite side (contra accounts).
     pub const fn normal_side(self) -> NormalSide {
         match self {
-            Self::Cash(_) | Self::Receivable | Self::RoundingCarry | Self::Promotions | Self::Refunds | Self::Costs(_) => {
-                NormalSide::Debit
-            }
+            Self::Cash(_)
+            | Self::Receivable
+            | Self::TaxReceivable
+            | Self::RoundingCarry
+            | Self::Promotions
+            | Self::Refunds
+            | Self::Costs(_) => NormalSide::Debit,
             Self::Available(_)
             | Self::Slices
             | Self::Holds
             | Self::Suspense
             | Self::RefundsPayable
+            | Self::TaxPrepaid
+            | Self::Tax
             | Self::AccruedCosts(_)
             | Self::Usage(_)
             | Self::Commitments
@@ -231,19 +259,25 @@ impl AccountKind {
 #[serde(try_from = "String", into = "String")]
 pub struct LedgerAccount {
     kind: AccountKind,
+    /// Of a tax only.
+    jurisdiction: Option<Jurisdiction>,
     organization: Option<OrganizationId>,
 }
 
 impl LedgerAccount {
     /// An account of one organization. Kinds that the owner keeps once ignore it.
     pub fn customer(kind: AccountKind, organization: &OrganizationId) -> Self {
-        Self { kind, organization: kind.is_customers().then(|| organization.clone()) }
+        Self { kind, jurisdiction: None, organization: kind.is_customers().then(|| organization.clone()) }
+    }
+    /// What a customer's invoices say a jurisdiction is owed.
+    pub fn tax(jurisdiction: Jurisdiction, organization: &OrganizationId) -> Self {
+        Self { kind: AccountKind::Tax, jurisdiction: Some(jurisdiction), organization: Some(organization.clone()) }
     }
     pub(crate) fn cost(kind: CostKind) -> Self {
-        Self { kind: AccountKind::Costs(kind), organization: None }
+        Self { kind: AccountKind::Costs(kind), jurisdiction: None, organization: None }
     }
     pub(crate) fn accrued(kind: CostKind) -> Self {
-        Self { kind: AccountKind::AccruedCosts(kind), organization: None }
+        Self { kind: AccountKind::AccruedCosts(kind), jurisdiction: None, organization: None }
     }
     pub const fn kind(&self) -> AccountKind {
         self.kind
@@ -251,11 +285,17 @@ impl LedgerAccount {
     pub const fn organization(&self) -> Option<&OrganizationId> {
         self.organization.as_ref()
     }
+    pub const fn jurisdiction(&self) -> Option<&Jurisdiction> {
+        self.jurisdiction.as_ref()
+    }
 }
 
 /// The stable path: `liabilities:customers:org_…:available:paid`.
 impl fmt::Display for LedgerAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(jurisdiction), Some(organization)) = (&self.jurisdiction, &self.organization) {
+            return write!(f, "{TAX_PREFIX}{}:{organization}", jurisdiction.to_string().to_ascii_lowercase());
+        }
         match (self.kind.pattern().split_once(ORGANIZATION), &self.organization) {
             (Some((head, tail)), Some(organization)) => write!(f, "{head}{organization}{tail}"),
             _ => f.write_str(self.kind.pattern()),
@@ -274,14 +314,24 @@ impl FromStr for LedgerAccount {
     fn from_str(text: &str) -> Result<Self> {
         for kind in AccountKind::ALL {
             match kind.pattern().split_once(ORGANIZATION) {
-                None if kind.pattern() == text => return Ok(Self { kind, organization: None }),
+                None if kind.pattern() == text => return Ok(Self { kind, jurisdiction: None, organization: None }),
                 None => {}
                 Some((head, tail)) => {
                     let id = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
                     if let Some(organization) = id.and_then(|id| id.parse().ok()) {
-                        return Ok(Self { kind, organization: Some(organization) });
+                        return Ok(Self { kind, jurisdiction: None, organization: Some(organization) });
                     }
                 }
+            }
+        }
+        let of_tax = text.strip_prefix(TAX_PREFIX).and_then(|rest| rest.split_once(':'));
+        if let Some((Ok(jurisdiction), Ok(organization))) =
+            of_tax.map(|(place, id)| (place.to_ascii_uppercase().parse(), id.parse()))
+        {
+            let account = Self::tax(jurisdiction, &organization);
+            // Written in one way only.
+            if account.to_string() == text {
+                return Ok(account);
             }
         }
         let shown: String = text.chars().take(120).collect();
@@ -318,6 +368,9 @@ mod tests {
             assert_eq!(&account.to_string().parse::<LedgerAccount>().unwrap(), account);
         }
         assert_eq!(accounts[3].to_string(), "liabilities:customers:org_01h:available:paid");
+        let tax = LedgerAccount::tax("CA-QC".parse().unwrap(), &organization);
+        assert_eq!(tax.to_string(), "liabilities:tax:ca-qc:org_01h");
+        assert_eq!(tax.to_string().parse::<LedgerAccount>().unwrap(), tax);
     }
 
     #[test]
@@ -335,9 +388,10 @@ mod tests {
 
     #[test]
     fn paths_that_name_no_account_are_refused() {
-        for text in
-            ["", "assets:cash:bank", "assets:cash:bank:", "assets:cash:bank:proj_1", "equity:x", "liabilities:customers:{}:slices"]
-        {
+        let wrong =
+            ["", "assets:cash:bank", "assets:cash:bank:", "assets:cash:bank:proj_1", "equity:x", "liabilities:customers:{}:slices"];
+        let of_tax = ["liabilities:tax:", "liabilities:tax:DE:org_1", "liabilities:tax:xx:org_1", "liabilities:tax:de:proj_1"];
+        for text in wrong.into_iter().chain(of_tax) {
             assert!(text.parse::<LedgerAccount>().is_err(), "{text}");
         }
     }

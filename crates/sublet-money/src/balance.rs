@@ -73,13 +73,14 @@ impl TrialBalance {
 }
 
 /// A customer's funds in the terms of the invariant
-/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded`.
+/// `deposited + credit_limit + owed = available + sliced + held + captured + suspense + expired + refunded + tax`, where
+/// tax is what was paid ahead for it and what was invoiced.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct CustomerFunds {
-    /// All credit ever granted, paid and promotional.
+    /// All that was ever paid in, with the tax in it, and all that was given.
     pub deposited: Nanos,
     pub credit_limit: Nanos,
-    /// Charged by contract beyond what credit was there for.
+    /// Charged by contract beyond what credit was there for, and tax of invoices beyond what was paid ahead.
     pub owed: Nanos,
     /// What can still be spent, the credit limit included.
     pub available: Nanos,
@@ -91,10 +92,15 @@ pub struct CustomerFunds {
     pub expired: Nanos,
     /// Paid out or about to be.
     pub refunded: Nanos,
+    /// Kept for the tax of invoices to come.
+    pub tax_prepaid: Nanos,
+    /// Tax of invoices, less what credit notes gave back.
+    pub taxed: Nanos,
 }
 
 impl CustomerFunds {
-    /// Reads a customer's funds off the totals of its accounts.
+    /// Reads a customer's funds off the totals of its accounts; those of all its taxes together are its totals of
+    /// [`AccountKind::Tax`].
     pub fn from_totals(credit_limit: Nanos, totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Self> {
         let balance = |kind: AccountKind| totals(kind).balance(kind.normal_side());
         let cash = totals(AccountKind::Cash(Processor::Bank));
@@ -110,7 +116,7 @@ impl CustomerFunds {
         Ok(Self {
             deposited: cash.debits.checked_add(promotions.debits)?,
             credit_limit,
-            owed: balance(AccountKind::Receivable)?,
+            owed: balance(AccountKind::Receivable)?.checked_add(balance(AccountKind::TaxReceivable)?)?,
             available,
             sliced: balance(AccountKind::Slices)?,
             held: balance(AccountKind::Holds)?,
@@ -118,6 +124,8 @@ impl CustomerFunds {
             suspense: balance(AccountKind::Suspense)?,
             expired: balance(AccountKind::Breakage)?.checked_add(promotions.credits)?,
             refunded: totals(AccountKind::RefundsPayable).credits,
+            tax_prepaid: balance(AccountKind::TaxPrepaid)?,
+            taxed: balance(AccountKind::Tax)?,
         })
     }
 
@@ -125,12 +133,13 @@ impl CustomerFunds {
     pub fn verify(&self) -> Result<()> {
         let put_in = self.deposited.checked_add(self.credit_limit)?.checked_add(self.owed)?;
         let parts = [self.available, self.sliced, self.held, self.captured, self.suspense, self.expired, self.refunded];
-        let accounted = Nanos::checked_sum(parts)?;
+        let accounted = Nanos::checked_sum(parts)?.checked_add(self.tax_prepaid)?.checked_add(self.taxed)?;
         if put_in != accounted {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("{put_in} came in and {accounted} is accounted for"))
                 .context(format!("{self:?}")));
         }
-        let overspent = [self.owed, self.available, self.sliced, self.held, self.suspense].into_iter().any(Nanos::is_negative);
+        let kept = [self.owed, self.available, self.sliced, self.held, self.suspense, self.tax_prepaid];
+        let overspent = kept.into_iter().any(Nanos::is_negative);
         if overspent {
             return Err(Error::new(ErrorCode::LedgerMismatch, "more was spent than was available").context(format!("{self:?}")));
         }

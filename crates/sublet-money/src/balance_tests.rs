@@ -3,7 +3,8 @@ use sublet_core::Timestamp;
 use sublet_core::id::OrganizationId;
 
 use super::*;
-use crate::posting::{CreditSplit, EntryHead, Fact, post};
+use crate::credit_lot::{Burned, Credit};
+use crate::posting::{CreditSplit, EntryHead, Fact, JurisdictionTax, TaxFact, post};
 
 fn organization() -> OrganizationId {
     "org_1".parse().unwrap()
@@ -22,13 +23,20 @@ struct Books {
     suspense: Vec<CreditSplit>,
 }
 
+fn unspent(granted: CreditSplit, spent: Nanos) -> CreditSplit {
+    Burned::free(granted).unspent(spent).unwrap().split().unwrap()
+}
+
 impl Books {
     fn post(&mut self, fact: &Fact) {
         let head = EntryHead { id: "jnl_1".parse().unwrap(), at: Timestamp::EPOCH, currency: Currency::EUR, memo: String::new() };
         self.balance.apply(&post(head, &organization(), fact).unwrap()).unwrap();
     }
     fn funds(&self) -> CustomerFunds {
-        let totals = |kind| self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));
+        let totals = |kind| match kind {
+            AccountKind::Tax => self.balance.totals(Currency::EUR, &LedgerAccount::tax("DE".parse().unwrap(), &organization())),
+            kind => self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization())),
+        };
         CustomerFunds::from_totals(self.credit_limit, totals).unwrap()
     }
     fn available(&self) -> CreditSplit {
@@ -38,8 +46,39 @@ impl Books {
         };
         CreditSplit { promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) }
     }
+    fn of(&self, kind: AccountKind) -> Nanos {
+        let totals = self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));
+        totals.balance(kind.normal_side()).unwrap()
+    }
+    fn taxes(amount: i64) -> Vec<JurisdictionTax> {
+        vec![JurisdictionTax { jurisdiction: "DE".parse().unwrap(), amount: nanos(amount) }]
+    }
     fn burn(&self, amount: i64) -> Option<CreditSplit> {
-        CreditSplit::burn(self.available(), self.credit_limit, nanos(amount)).ok()
+        let credit = Credit::new(self.available(), self.credit_limit, Vec::new()).unwrap();
+        credit.burn(nanos(amount), SkuFamily::ModelTokens, Timestamp::EPOCH).and_then(|burned| burned.split()).ok()
+    }
+    fn step_of_tax(&mut self, action: u8, amount: i64) {
+        match action {
+            11 => self.post(&Fact::Tax(TaxFact::Bought { net: nanos(amount), tax: nanos(amount / 5) })),
+            12 => {
+                let prepaid = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Invoiced { taxes: Self::taxes(amount), prepaid }));
+            }
+            13 => {
+                let owed = self.of(AccountKind::TaxReceivable);
+                let prepaid = self.of(AccountKind::TaxPrepaid).min(owed);
+                let paid = self.available().paid.max(Nanos::ZERO).min(owed.checked_sub(prepaid).unwrap());
+                self.post(&Fact::Tax(TaxFact::Settled { prepaid, paid }));
+            }
+            14 => {
+                let amount = self.funds().taxed.get().min(amount);
+                self.post(&Fact::Tax(TaxFact::GivenBack { taxes: Self::taxes(amount) }));
+            }
+            _ => {
+                let amount = self.of(AccountKind::TaxPrepaid);
+                self.post(&Fact::Tax(TaxFact::Released { amount }));
+            }
+        }
     }
     /// One step of a random life. What is not possible now does nothing.
     fn step(&mut self, action: u8, amount: i64) {
@@ -56,7 +95,7 @@ impl Books {
                 if let Some(slice) = self.slices.pop() {
                     let spent = nanos(amount.min(slice.total().unwrap().get()));
                     self.post(&Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount: spent });
-                    self.post(&Fact::SliceReturned { to: slice.unspent(spent).unwrap() });
+                    self.post(&Fact::SliceReturned { to: unspent(slice, spent) });
                 }
             }
             4 => {
@@ -69,7 +108,7 @@ impl Books {
                 if let Some(hold) = self.holds.pop() {
                     let spent = nanos(amount.min(hold.total().unwrap().get()));
                     self.post(&Fact::HoldCaptured { family: SkuFamily::DeviceTime, amount: spent });
-                    self.post(&Fact::HoldReleased { to: hold.unspent(spent).unwrap() });
+                    self.post(&Fact::HoldReleased { to: unspent(hold, spent) });
                 }
             }
             6 => {
@@ -82,7 +121,7 @@ impl Books {
                 if let Some(lost) = self.suspense.pop() {
                     let found = nanos(amount.min(lost.total().unwrap().get()));
                     self.post(&Fact::SuspenseCaptured { family: SkuFamily::ModelTokens, amount: found });
-                    self.post(&Fact::SuspenseReleased { to: lost.unspent(found).unwrap() });
+                    self.post(&Fact::SuspenseReleased { to: unspent(lost, found) });
                 }
             }
             8 => {
@@ -98,6 +137,7 @@ impl Books {
                 let refund = self.funds().captured.min(nanos(amount));
                 self.post(&Fact::ChargeRefunded { credit: CreditKind::Paid, amount: refund });
             }
+            11..=15 => self.step_of_tax(action, amount),
             _ => {
                 let expired = self.available().paid.max(Nanos::ZERO).min(nanos(amount));
                 self.post(&Fact::CreditExpired { credit: CreditKind::Paid, amount: expired });
@@ -110,7 +150,7 @@ proptest! {
     #[test]
     fn the_funds_equation_holds_after_every_step_of_any_life(
         credit_limit in 0_i64..500,
-        steps in prop::collection::vec((0_u8..12, 1_i64..1_000), 1..120),
+        steps in prop::collection::vec((0_u8..17, 1_i64..1_000), 1..120),
     ) {
         let mut books = Books { credit_limit: nanos(credit_limit), ..Books::default() };
         for (action, amount) in steps {

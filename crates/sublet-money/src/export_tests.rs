@@ -59,8 +59,9 @@ fn an_empty_journal_is_a_valid_text() {
 fn every_account_has_a_legal_beancount_name_of_its_own() {
     let mut names = BTreeSet::new();
     for organization in ["org_0", "org_0a", "org_a0"] {
-        for kind in AccountKind::ALL {
-            let account = LedgerAccount::customer(kind, &organization.parse().unwrap());
+        let id = organization.parse().unwrap();
+        let taxes = ["DE", "CA", "CA-QC"].map(|place| LedgerAccount::tax(place.parse().unwrap(), &id));
+        for account in AccountKind::ALL.map(|kind| LedgerAccount::customer(kind, &id)).into_iter().chain(taxes) {
             let name = BeancountName(&account).to_string();
             let mut components = name.split(':');
             assert!(["Assets", "Liabilities", "Income", "Expenses"].contains(&components.next().unwrap()), "{name}");

@@ -2,13 +2,14 @@
 //!
 //! A row is an hour of one line: a project's use of one thing at one price, and for device time of one job. What a file
 //! says of an issued invoice adds up to it: what a contract adds and rounding are rows of their own. A credit note is a row of the month in which it
-//! was issued, under its own number. So the rows of each number add up to the document of that number.
+//! was issued, under its own number. Each tax of an issued invoice is a row, and so is what a credit note gave back of
+//! taxes. So the rows of each number add up to the document of that number.
 //!
 //! `BilledCost` and `EffectiveCost` are what was charged. `ListCost` and `ContractedCost` are the quantity at one price,
 //! the dearest of a price with tiers: what tiers saved is the difference. The list's price is that of the public list that
 //! was in force; the contracted one is the account's, which is another one where a contract says so.
 //!
-//! Deliberately absent: taxes, which nothing is charged for yet; the columns of commitments, which are for discounts; columns for virtual currencies.
+//! Deliberately absent: taxes of months that are open; the columns of commitments, which are for discounts; columns for virtual currencies.
 
 use serde_json::{Value, json};
 use sublet_core::admission::PriceVersion;
@@ -24,6 +25,7 @@ use crate::price_book::{BandPrice, PriceListVersion};
 use crate::price_model::PriceModel;
 use crate::sku::{PricingUnit, Quantity, SkuName};
 use crate::table::Decimal;
+use crate::tax::TaxLine;
 use crate::time_of_use::BandName;
 
 /// How long the use in one row lasts at most.
@@ -84,6 +86,8 @@ pub struct Credited {
     pub number: DocumentNumber,
     pub invoice: DocumentNumber,
     pub amount: Nanos,
+    /// Of the invoice's taxes, besides.
+    pub tax: Nanos,
     pub reason: String,
     pub issued_at: Timestamp,
 }
@@ -93,6 +97,7 @@ pub struct Credited {
 pub enum Category {
     Usage,
     Credit,
+    Tax,
     Adjustment,
 }
 
@@ -238,9 +243,31 @@ impl Statement {
         (!amount.is_zero()).then_some(row)
     }
 
-    /// A credit note of this month.
-    pub fn credit(&self, note: &Credited) -> Result<FocusRow> {
-        let amount = note.amount.checked_neg()?;
+    /// A tax of the issued invoice; nothing where it is nothing.
+    pub fn tax(&self, line: &TaxLine) -> Option<FocusRow> {
+        let tax = &line.treatment;
+        let row = FocusRow {
+            description: format!("{} of {} at {} % of {}", tax.name, tax.jurisdiction, tax.rate_ppm, line.base),
+            billed: line.amount,
+            list: line.amount.into(),
+            ..self.row(Category::Tax)
+        };
+        (!line.amount.is_zero()).then_some(row)
+    }
+
+    /// A credit note of this month, and what it gave back of taxes.
+    pub fn credit(&self, note: &Credited) -> Result<Vec<FocusRow>> {
+        let credit = self.credited(note, note.amount.checked_neg()?)?;
+        let tax = note.tax.checked_neg()?;
+        if tax.is_zero() {
+            return Ok(vec![credit]);
+        }
+        let description = format!("tax of credit note {} for {}", note.number, note.invoice);
+        let tax = FocusRow { category: Category::Tax, description, billed: tax, list: tax.into(), ..credit.clone() };
+        Ok(vec![credit, tax])
+    }
+
+    fn credited(&self, note: &Credited, amount: Nanos) -> Result<FocusRow> {
         let hour = ROW_LENGTH.millis() * 1_000;
         let starts_at = Timestamp::from_micros(note.issued_at.micros().div_euclid(hour) * hour);
         Ok(FocusRow {

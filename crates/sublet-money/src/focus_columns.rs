@@ -138,6 +138,7 @@ const fn category(category: Category) -> &'static str {
     match category {
         Category::Usage => "Usage",
         Category::Credit => "Credit",
+        Category::Tax => "Tax",
         Category::Adjustment => "Adjustment",
     }
 }
@@ -145,7 +146,7 @@ const fn category(category: Category) -> &'static str {
 const fn frequency(category: Category) -> &'static str {
     match category {
         Category::Usage => "Usage-Based",
-        Category::Credit | Category::Adjustment => "One-Time",
+        Category::Credit | Category::Tax | Category::Adjustment => "One-Time",
     }
 }
 

@@ -123,10 +123,14 @@ fn rows_say_what_they_are() {
         number: "CN-2026-000002".parse().unwrap(),
         invoice: "INV-2026-000006".parse().unwrap(),
         amount: nanos(50_000_000),
+        tax: Nanos::ZERO,
         reason: "slow, \"very\" slow".to_owned(),
         issued_at: ends_at.minus(DurationMs::from_millis(1)),
     };
-    let credit = statement.credit(&note).unwrap();
+    let credit = statement.credit(&note).unwrap().remove(0);
+    let taxed = Credited { tax: nanos(10_000_000), ..note.clone() };
+    let [_, tax] = <[_; 2]>::try_from(statement.credit(&taxed).unwrap()).unwrap();
+    assert_eq!((tax.category, tax.billed, tax.document), (Category::Tax, nanos(-10_000_000), credit.document));
     assert!(credit.charged.ends_at <= ends_at);
     let rounding = statement.rounding(nanos(-4)).unwrap();
     assert_eq!(statement.rounding(Nanos::ZERO), None);

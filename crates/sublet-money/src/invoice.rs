@@ -11,7 +11,10 @@
 //!
 //! A contract that runs in the month has a part of its own ([`crate::commitment`]), added to the lines.
 //!
-//! Deliberately absent: taxes and payment terms. What is invoiced here was drawn from the account's credit when it
+//! Where the seller is on file the invoice names both parties and has taxes ([`crate::tax`]): on its total less gifts,
+//! which are promotional credit that pays it. The total stays what the lines come to; with the taxes it is the gross.
+//!
+//! Deliberately absent: what was paid. What is invoiced here was drawn from the account's credit when it
 //! was used; what of it is still to be paid is [`crate::receivable`].
 
 use std::collections::BTreeSet;
@@ -24,12 +27,15 @@ use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::commitment::CommitmentLine;
+use crate::day::Day;
 use crate::document::DocumentNumber;
-use crate::period::{Period, PeriodKey};
+use crate::party::{Buyer, PaymentTerms, Seller};
+use crate::period::{BillingCalendar, Period, PeriodKey};
 use crate::posting::Fact;
 use crate::price_book::PriceListVersion;
 use crate::rating::{LineKey, LineState, verify_line};
 use crate::sku::{PricingUnit, Quantity, SkuName};
+use crate::tax::{InvoiceTax, TaxCategory, TaxTreatment};
 use crate::time_of_use::BandName;
 
 /// Most lines of one invoice.
@@ -99,6 +105,16 @@ pub struct Late {
 pub struct InvoiceContent {
     pub account: InvoiceAccount,
     pub period: Period,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seller: Option<Box<Seller>>,
+    /// Absent where nobody said how the account is invoiced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub buyer: Option<Box<Buyer>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub terms: Option<PaymentTerms>,
+    /// There is one if and only if there is a seller.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tax: Option<InvoiceTax>,
     /// By project, sku, price version and band; what came late after the rest.
     pub lines: Vec<InvoiceLine>,
     /// The part of the contract that runs in the period.
@@ -116,6 +132,14 @@ pub struct InvoiceContent {
     /// `carry_before + total − subtotal`.
     #[serde(with = "decimal")]
     pub carry_after: Nanos,
+}
+
+/// Who sells and who buys, and by when it is paid.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parties {
+    pub seller: Seller,
+    pub buyer: Option<Buyer>,
+    pub terms: PaymentTerms,
 }
 
 /// Where an invoice is in its life. Content never changes after `Issued`.
@@ -188,6 +212,10 @@ pub fn draft(
     let content = InvoiceContent {
         account,
         period,
+        seller: None,
+        buyer: None,
+        terms: None,
+        tax: None,
         lines: invoiced,
         commitment: None,
         subtotal: Nanos::ZERO,
@@ -268,6 +296,64 @@ impl InvoiceContent {
         Self { commitment: Some(commitment), ..self }.added_up()
     }
 
+    /// With parties and terms, and the taxes on what it comes to. `gifts` is promotional credit that is there for it.
+    pub fn with_parties(self, parties: Parties, treatments: Vec<TaxTreatment>, gifts: Nanos) -> Result<Self> {
+        let gifts = gifts.max(Nanos::ZERO).min(self.gifts_max()?);
+        let minor_unit = self.account.currency.minor_unit().get();
+        let gifts = Nanos::new(gifts.get() - gifts.get() % minor_unit);
+        let tax = InvoiceTax::new(treatments, (self.total, gifts), self.account.currency)?;
+        let Parties { seller, buyer, terms } = parties;
+        Ok(Self { seller: Some(Box::new(seller)), buyer: buyer.map(Box::new), terms: Some(terms), tax: Some(tax), ..self })
+    }
+
+    /// What gifts can pay of it: what was used, and nothing by contract.
+    fn gifts_max(&self) -> Result<Nanos> {
+        Ok(self.total.min(self.charged()?).max(Nanos::ZERO))
+    }
+
+    /// All taxes; nothing where there are none.
+    pub fn tax_amount(&self) -> Nanos {
+        self.tax.as_ref().map_or(Nanos::ZERO, |tax| tax.amount)
+    }
+
+    /// The total with its taxes.
+    pub fn gross(&self) -> Result<Nanos> {
+        self.total.checked_add(self.tax_amount())
+    }
+
+    /// What of each tax is given back once so much of the total was credited.
+    pub fn tax_given_back(&self, credited: Nanos) -> Result<Vec<Nanos>> {
+        match &self.tax {
+            Some(tax) => tax.given_back((self.total, credited), self.account.currency),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Parties, terms and taxes are those that an invoice can have.
+    fn verify_tax(&self) -> Result<()> {
+        let Some(tax) = &self.tax else {
+            return if self.seller.is_some() || self.buyer.is_some() || self.terms.is_some() {
+                Err(mismatch("an invoice that names its seller or buyer says its taxes".to_owned()))
+            } else {
+                Ok(())
+            };
+        };
+        let seller = self.seller.as_ref().ok_or_else(|| mismatch("an invoice with taxes names its seller".to_owned()))?;
+        seller.validate().map_err(|error| error.prefixed("the seller"))?;
+        if let Some(buyer) = &self.buyer {
+            buyer.validate().map_err(|error| error.prefixed("the buyer"))?;
+        }
+        if let Some(terms) = &self.terms {
+            terms.validate().map_err(|error| error.prefixed("the payment terms"))?;
+        }
+        let buyer_id = self.buyer.as_ref().and_then(|buyer| buyer.party.tax_id.as_ref());
+        let is_reversed = tax.lines.iter().any(|line| line.treatment.category == TaxCategory::ReverseCharge);
+        if is_reversed && (buyer_id.is_none() || seller.party.tax_id.is_none()) {
+            return Err(mismatch("the buyer owes the tax only where seller and buyer have VAT numbers".to_owned()));
+        }
+        tax.verify((self.total, self.gifts_max()?), self.account.currency)
+    }
+
     fn added_up(self) -> Result<Self> {
         let (subtotal, total, carry_after) = self.sums()?;
         Ok(Self { subtotal, total, carry_after, ..self })
@@ -303,7 +389,7 @@ impl InvoiceContent {
         }
         let (subtotal, total, carry_after) = self.sums()?;
         if (subtotal, total, carry_after) == (self.subtotal, self.total, self.carry_after) {
-            return Ok(());
+            return self.verify_tax();
         }
         Err(mismatch(format!(
             "the lines add up to {subtotal} and give a total of {total}; the invoice says {} and {}",
@@ -341,6 +427,12 @@ impl Invoice {
         Ok(Self { number: Some(number), state: InvoiceState::Issued { issued_at }, ..self })
     }
 
+    /// The last day to pay it in time; `None` of a draft, and where there are no terms.
+    pub fn due_on(&self) -> Result<Option<Day>> {
+        let (Some(terms), Some(issued_at)) = (&self.content.terms, self.state.issued_at()) else { return Ok(None) };
+        terms.due_on(issued_at, &BillingCalendar::new(&self.content.account.zone)?).map(Some)
+    }
+
     pub fn pay(self, paid_at: Timestamp) -> Result<Self> {
         match self.state {
             InvoiceState::Issued { issued_at } => Ok(Self { state: InvoiceState::Paid { issued_at, paid_at }, ..self }),
@@ -368,6 +460,13 @@ impl Invoice {
 }
 
 impl InvoiceState {
+    /// When it was issued; `None` of a draft.
+    pub const fn issued_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Draft => None,
+            Self::Issued { issued_at } | Self::Paid { issued_at, .. } | Self::Void { issued_at, .. } => Some(*issued_at),
+        }
+    }
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Draft => "draft",

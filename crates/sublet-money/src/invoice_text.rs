@@ -7,6 +7,7 @@ use sublet_core::{Currency, Nanos};
 use crate::commitment::CommitmentLine;
 use crate::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
 use crate::sku::{PricingUnit, Quantity};
+use crate::tax::InvoiceTax;
 
 /// Columns of a rendered invoice.
 pub const WIDTH_COLUMNS: usize = 80;
@@ -43,7 +44,11 @@ fn write_invoice(out: &mut String, invoice: &Invoice) -> fmt::Result {
         }
         InvoiceState::Void { issued_at, .. } => (format!("INVOICE  {name}  issued {}, VOID", day(issued_at)), VOID),
     };
-    write_document(out, (&title, end), &invoice.content)
+    write_document(out, (&title, end), &invoice.content)?;
+    match invoice.due_on() {
+        Ok(Some(day)) => writeln!(out, "To be paid by {day} as far as credit does not cover it."),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 fn day(instant: sublet_core::Timestamp) -> String {
@@ -60,6 +65,7 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     write_wrapped(out, "Period   ", &format!("{} in {}", content.period.key, account.zone))?;
     let interval = content.period.interval;
     writeln!(out, "         from {} until before {}", seconds(interval.starts_at), seconds(interval.ends_at))?;
+    write_parties(out, content)?;
     let mut project = None;
     for line in &content.lines {
         if project != Some(&line.project) {
@@ -85,7 +91,57 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
         write_amount(out, "Rounding, carried to the next invoice", &nine_decimals(content.carry_after), account.currency)?;
     }
     write_amount(out, "TOTAL", &minor_decimals(content.total, account.currency), account.currency)?;
+    if let Some(tax) = &content.tax {
+        write_taxes(out, tax, account.currency)?;
+        let gross = content.gross().unwrap_or(content.total);
+        write_amount(out, "TOTAL WITH TAX", &minor_decimals(gross, account.currency), account.currency)?;
+    }
     writeln!(out, "{end}")
+}
+
+/// Who sells and who buys, each with what tells it from others.
+fn write_parties(out: &mut String, content: &InvoiceContent) -> fmt::Result {
+    let seller = content.seller.as_ref().map(|seller| ("Seller   ", &seller.party));
+    let buyer = content.buyer.as_ref().map(|buyer| ("Buyer    ", &buyer.party));
+    for (label, party) in seller.into_iter().chain(buyer) {
+        write_wrapped(out, label, &printable(&party.legal_name))?;
+        let address = &party.address;
+        let code = address.postal_code.as_deref().unwrap_or_default();
+        let place = format!("{code} {}", address.city);
+        let lines = address.lines.iter().map(String::as_str).chain([place.trim()]);
+        for line in lines {
+            write_wrapped(out, "         ", &printable(line))?;
+        }
+        write_wrapped(out, "         ", &address.jurisdiction().to_string())?;
+        if let Some(id) = &party.tax_id {
+            write_wrapped(out, "         ", &format!("VAT number {id}"))?;
+        }
+    }
+    let Some(buyer) = &content.buyer else { return Ok(()) };
+    for (label, text) in [("Order    ", &buyer.purchase_order), ("Your ref ", &buyer.reference)] {
+        if let Some(text) = text {
+            write_wrapped(out, label, &printable(text))?;
+        }
+    }
+    Ok(())
+}
+
+/// Each tax with its base, and why there is none.
+fn write_taxes(out: &mut String, tax: &InvoiceTax, currency: Currency) -> fmt::Result {
+    if !tax.gifts.is_zero() {
+        let gifts = tax.gifts.checked_neg().unwrap_or(Nanos::ZERO);
+        write_amount(out, "  Paid by gifts, before tax", &minor_decimals(gifts, currency), currency)?;
+    }
+    for line in &tax.lines {
+        let of = &line.treatment;
+        let base = minor_decimals(line.base, currency);
+        let label = format!("  {} {} {} %, {}, of {base}", of.name, of.jurisdiction, of.rate_ppm, of.category);
+        write_amount(out, &label, &minor_decimals(line.amount, currency), currency)?;
+        if let Some(reason) = &of.reason {
+            write_wrapped(out, INDENT, &printable(reason))?;
+        }
+    }
+    Ok(())
 }
 
 /// An instant without its microseconds: period boundaries are whole seconds.

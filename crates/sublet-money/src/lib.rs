@@ -8,7 +8,7 @@
 //! line add up to the line exactly, for any price model. Debits equal credits by construction:
 //! an entry consists of transfers.
 //!
-//! Deliberately absent: taxes, identifiers and instants made here (callers bring them), any text for the wire.
+//! Deliberately absent: identifiers and instants made here (callers bring them), any text for the wire.
 #![deny(clippy::float_arithmetic, clippy::as_conversions)]
 
 pub mod account;
@@ -18,6 +18,8 @@ pub mod commitment;
 pub mod contract;
 pub mod contract_price;
 pub mod cost;
+pub mod credit_lot;
+pub mod day;
 pub mod document;
 pub mod encoder;
 pub mod explanation;
@@ -29,7 +31,9 @@ pub mod invoice;
 pub mod invoice_text;
 pub mod margin;
 pub mod parquet;
+pub mod party;
 pub mod period;
+pub mod place;
 pub mod posting;
 pub mod price_book;
 pub mod price_comparison;
@@ -42,6 +46,9 @@ pub mod starter;
 pub mod stretch;
 pub mod supply_cost;
 pub mod table;
+pub mod tax;
+pub mod tax_id;
+pub mod tax_treatment;
 mod thrift;
 pub mod time_of_use;
 pub mod zone;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
 
+use crate::day::Day;
 use crate::zone::Zone;
 
 /// Years in which periods can be computed. Outside of them an instant is refused.
@@ -184,6 +185,11 @@ impl BillingCalendar {
         } else {
             Err(Error::internal(format!("{instant} is in no period of {}", self.zone)))
         }
+    }
+
+    /// The day of an instant.
+    pub fn day_at(&self, instant: Timestamp) -> Result<Day> {
+        self.local_date(instant).map(Day::of)
     }
 
     fn local_date(&self, instant: Timestamp) -> Result<Date> {

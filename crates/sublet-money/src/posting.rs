@@ -13,6 +13,7 @@ use sublet_core::id::{JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::account::{AccountKind, CostKind, CreditKind, LedgerAccount, Processor};
+use crate::place::Jurisdiction;
 use crate::sku::SkuFamily;
 
 /// Longest memo, in bytes. Longer ones are refused, not cut.
@@ -29,41 +30,30 @@ impl CreditSplit {
     pub fn total(self) -> Result<Nanos> {
         self.promotional.checked_add(self.paid)
     }
+}
 
-    /// Takes `amount` from what is available: promotional credit first, then paid credit down to
-    /// the credit limit below zero. Refused if that is not enough.
-    pub fn burn(available: Self, credit_limit: Nanos, amount: Nanos) -> Result<Self> {
-        if amount.is_negative() || credit_limit.is_negative() {
-            return Err(Error::internal("amounts to burn and credit limits are not negative"));
-        }
-        let promotional = available.promotional.max(Nanos::ZERO).min(amount);
-        let paid = amount.checked_sub(promotional)?;
-        let spendable = available.paid.checked_add(credit_limit)?;
-        if paid > Nanos::ZERO && paid > spendable {
-            let left = spendable.max(Nanos::ZERO).checked_add(available.promotional.max(Nanos::ZERO))?;
-            return Err(Error::new(
-                ErrorCode::InsufficientQuota,
-                format!("the credit balance allows {left}, and {amount} is needed"),
-            )
-            .alternative("add credit"));
-        }
-        Ok(Self { promotional, paid })
-    }
+/// Tax of one jurisdiction.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JurisdictionTax {
+    pub jurisdiction: Jurisdiction,
+    pub amount: Nanos,
+}
 
-    /// What goes back of this split after `spent` of it was spent: credit is spent in the order in
-    /// which it was burned, promotional first, so paid credit comes back first. Where a falling
-    /// volume price gave back more than was charged, `spent` is negative and the surplus is paid credit.
-    pub fn unspent(self, spent: Nanos) -> Result<Self> {
-        let total = self.total()?;
-        if spent > total {
-            return Err(Error::new(ErrorCode::LedgerMismatch, format!("{spent} was spent of {total}")));
-        }
-        let promotional_spent = self.promotional.min(spent).max(Nanos::ZERO);
-        Ok(Self {
-            promotional: self.promotional.checked_sub(promotional_spent)?,
-            paid: self.paid.checked_sub(spent.checked_sub(promotional_spent)?)?,
-        })
-    }
+/// Something that happened to money that is for taxes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaxFact {
+    /// Credit was bought by bank transfer, and a part of the payment is kept for tax.
+    Bought { net: Nanos, tax: Nanos },
+    /// An invoice's taxes: from what was paid ahead as far as there is any, the rest is owed. Negative ones, of an invoice
+    /// below zero, are kept for the next.
+    Invoiced { taxes: Vec<JurisdictionTax>, prepaid: Nanos },
+    /// A credit note's part of its invoice's taxes, kept for the next ones.
+    GivenBack { taxes: Vec<JurisdictionTax> },
+    /// Tax that was owed was paid: from what was paid ahead, and from paid credit.
+    Settled { prepaid: Nanos, paid: Nanos },
+    /// What was paid ahead for tax became paid credit: the account is not taxed any more.
+    Released { amount: Nanos },
 }
 
 /// Something that happened to one organization's money. Amounts are not negative unless said so.
@@ -101,6 +91,8 @@ pub enum Fact {
     CommitmentReturned { amount: Nanos },
     /// Paid credit settled what was owed by contract.
     OwedSettled { amount: Nanos },
+    /// Money that is for taxes.
+    Tax(TaxFact),
     /// A charge was given back as credit.
     ChargeRefunded { credit: CreditKind, amount: Nanos },
     /// Paid credit is to be paid out.
@@ -140,6 +132,10 @@ entry_kinds! {
     CommitmentCharged = "commitment_charged",
     CommitmentReturned = "commitment_returned",
     OwedSettled = "owed_settled",
+    TaxInvoiced = "tax_invoiced",
+    TaxGivenBack = "tax_given_back",
+    TaxSettled = "tax_settled",
+    TaxReleased = "tax_released",
     ChargeRefunded = "charge_refunded",
     RefundRequested = "refund_requested",
     RefundPaid = "refund_paid",
@@ -242,6 +238,7 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         Fact::OwedSettled { amount } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::Receivable), *amount)?;
         }
+        Fact::Tax(fact) => entry.tax(organization, fact)?,
         Fact::ChargeRefunded { credit, amount } => entry.transfer(account(AccountKind::Refunds), available(*credit), *amount)?,
         Fact::RefundRequested { amount } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *amount)?;
@@ -300,6 +297,11 @@ impl Fact {
             Self::CommitmentCharged { .. } => EntryKind::CommitmentCharged,
             Self::CommitmentReturned { .. } => EntryKind::CommitmentReturned,
             Self::OwedSettled { .. } => EntryKind::OwedSettled,
+            Self::Tax(TaxFact::Bought { .. }) => EntryKind::CreditGranted,
+            Self::Tax(TaxFact::Invoiced { .. }) => EntryKind::TaxInvoiced,
+            Self::Tax(TaxFact::GivenBack { .. }) => EntryKind::TaxGivenBack,
+            Self::Tax(TaxFact::Settled { .. }) => EntryKind::TaxSettled,
+            Self::Tax(TaxFact::Released { .. }) => EntryKind::TaxReleased,
             Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
             Self::RefundRequested { .. } => EntryKind::RefundRequested,
             Self::RefundPaid { .. } => EntryKind::RefundPaid,
@@ -336,6 +338,40 @@ impl Builder {
             self.transfer(credit, debit, amount.checked_neg()?)
         } else {
             self.transfer(debit, credit, amount)
+        }
+    }
+
+    /// What moves money that is for taxes.
+    fn tax(&mut self, organization: &OrganizationId, fact: &TaxFact) -> Result<()> {
+        let account = |kind| LedgerAccount::customer(kind, organization);
+        let (ahead, owed) = (account(AccountKind::TaxPrepaid), account(AccountKind::TaxReceivable));
+        let (cash, paid_credit) = (account(AccountKind::Cash(Processor::Bank)), account(AccountKind::Available(CreditKind::Paid)));
+        let of = |tax: &JurisdictionTax| LedgerAccount::tax(tax.jurisdiction.clone(), organization);
+        match fact {
+            TaxFact::Bought { net, tax } => {
+                self.transfer(cash.clone(), paid_credit, *net)?;
+                self.transfer(cash, ahead, *tax)
+            }
+            TaxFact::Invoiced { taxes, prepaid } => {
+                let mut left = *prepaid;
+                for tax in taxes {
+                    if tax.amount.is_negative() {
+                        self.transfer(of(tax), ahead.clone(), tax.amount.checked_neg()?)?;
+                        continue;
+                    }
+                    let from_ahead = tax.amount.min(left).max(Nanos::ZERO);
+                    left = left.checked_sub(from_ahead)?;
+                    self.transfer(ahead.clone(), of(tax), from_ahead)?;
+                    self.transfer(owed.clone(), of(tax), tax.amount.checked_sub(from_ahead)?)?;
+                }
+                Ok(())
+            }
+            TaxFact::GivenBack { taxes } => taxes.iter().try_for_each(|tax| self.transfer(of(tax), ahead.clone(), tax.amount)),
+            TaxFact::Settled { prepaid, paid } => {
+                self.transfer(ahead, owed.clone(), *prepaid)?;
+                self.transfer(paid_credit, owed, *paid)
+            }
+            TaxFact::Released { amount } => self.transfer(ahead, paid_credit, *amount),
         }
     }
 

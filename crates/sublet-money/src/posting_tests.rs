@@ -19,6 +19,10 @@ fn split(promotional: i64, paid: i64) -> CreditSplit {
 fn nanos(amount: i64) -> Nanos {
     Nanos::new(amount)
 }
+fn taxes(country: i64, part: i64) -> Vec<JurisdictionTax> {
+    let tax = |place: &str, amount| JurisdictionTax { jurisdiction: place.parse().unwrap(), amount: nanos(amount) };
+    vec![tax("CA", country), tax("CA-QC", part)]
+}
 
 /// The whole rule book of postings, one row for each fact.
 #[test]
@@ -43,6 +47,12 @@ fn every_fact_has_its_postings() {
         Fact::SuspenseReleased { to: split(0, 9) },
         Fact::InvoiceIssued { carry_before: nanos(-2), carry_after: nanos(7) },
         Fact::InvoiceIssued { carry_before: nanos(7), carry_after: nanos(-2) },
+        Fact::Tax(TaxFact::Bought { net: nanos(8), tax: nanos(1) }),
+        Fact::Tax(TaxFact::Invoiced { taxes: taxes(5, 4), prepaid: nanos(7) }),
+        Fact::Tax(TaxFact::Invoiced { taxes: taxes(-5, -4), prepaid: nanos(7) }),
+        Fact::Tax(TaxFact::GivenBack { taxes: taxes(5, 4) }),
+        Fact::Tax(TaxFact::Settled { prepaid: nanos(2), paid: nanos(7) }),
+        Fact::Tax(TaxFact::Released { amount: nanos(9) }),
         Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
         Fact::RefundRequested { amount: nanos(9) },
         Fact::RefundPaid { amount: nanos(9) },
@@ -80,34 +90,4 @@ fn a_memo_is_one_bounded_line() {
         let head = EntryHead { memo, ..head() };
         assert!(post(head, &organization(), &Fact::RefundPaid { amount: nanos(1) }).is_err());
     }
-}
-
-#[test]
-fn credit_burns_promotional_first_and_stops_at_the_limit() {
-    for (available, limit, amount, expected) in [
-        (split(3, 10), 0, 2, Some(split(2, 0))),
-        (split(3, 10), 0, 13, Some(split(3, 10))),
-        (split(3, 10), 0, 14, None),
-        (split(3, 10), 5, 18, Some(split(3, 15))),
-        (split(3, 10), 5, 19, None),
-        (split(3, -4), 5, 4, Some(split(3, 1))),
-        (split(3, -9), 5, 3, Some(split(3, 0))),
-        (split(0, -9), 5, 0, Some(split(0, 0))),
-        (split(0, -9), 5, 1, None),
-    ] {
-        let burned = CreditSplit::burn(available, nanos(limit), nanos(amount));
-        assert_eq!(burned.as_ref().ok(), expected.as_ref(), "{available:?} {limit} {amount}");
-        assert!(burned.err().is_none_or(|error| error.code() == ErrorCode::InsufficientQuota));
-    }
-}
-
-#[test]
-fn what_was_not_spent_comes_back_where_it_came_from() {
-    for (granted, spent, back) in
-        [(split(4, 5), 0, split(4, 5)), (split(4, 5), 3, split(1, 5)), (split(4, 5), 6, split(0, 3)), (split(4, 5), 9, split(0, 0))]
-    {
-        assert_eq!(granted.unspent(nanos(spent)).unwrap(), back);
-    }
-    assert!(split(4, 5).unspent(nanos(10)).is_err());
-    assert_eq!(split(4, 5).unspent(nanos(-2)).unwrap(), split(4, 7), "a volume price fell by more than was charged");
 }

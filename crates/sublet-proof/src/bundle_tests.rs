@@ -3,7 +3,7 @@ use sublet_core::id::ChargeId;
 use sublet_money::commitment::CommitmentLine;
 use sublet_money::contract::{Agreement, Commitment, ContractTerms, TermsVersion};
 use sublet_money::document::DocumentNumber;
-use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, draft};
+use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, Parties, draft};
 use sublet_money::price_book::PriceListDraft;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::rating::LineKey;
@@ -397,6 +397,45 @@ fn a_wrong_invoice_is_found_although_it_was_sealed() {
     ];
     for (problem, change) in cases {
         let found = fault(&month.forged_content(change));
+        assert_eq!(found.place, Place::Header, "{found}");
+        assert!(found.problem.contains(problem), "{problem}: {found}");
+    }
+}
+
+/// The invoice with a seller in Germany, and two taxes on what is left of it after gifts.
+fn taxed(content: &mut InvoiceContent) {
+    let seller = r#"{"party":{"legal_name":"Seller","address":{"lines":["1"],"city":"Berlin","country":"DE"}}}"#;
+    let treatments = r#"[{"category":"S","jurisdiction":"CA-QC","name":"GST","rate_ppm":50000},
+        {"category":"S","jurisdiction":"CA-QC","name":"QST","rate_ppm":99750}]"#;
+    let terms = serde_json::from_str(r#"{"net_days":14}"#).unwrap();
+    let parties = Parties { seller: serde_json::from_str(seller).unwrap(), buyer: None, terms };
+    let treatments = serde_json::from_str(treatments).unwrap();
+    *content = content.clone().with_parties(parties, treatments, nanos(1_000_000_000)).unwrap();
+}
+
+/// A seller who seals another tax than follows from the rate.
+#[test]
+fn a_wrong_tax_is_found_although_it_was_sealed() {
+    let month = Month::of_all_uses();
+    assert!(verify(&month.forged_content(taxed)).is_ok());
+    type Change = fn(&mut InvoiceContent);
+    fn line(content: &mut InvoiceContent) -> &mut sublet_money::tax::TaxLine {
+        &mut content.tax.as_mut().unwrap().lines[1]
+    }
+    let cases: [(&str, Change); 7] = [
+        ("QST of CA-QC at 19 %", |content| line(content).treatment.rate_ppm = "19".parse().unwrap()),
+        ("the base of QST", |content| line(content).base = nanos(10_000_000)),
+        ("QST of CA-QC at 9.975 %", |content| line(content).amount = nanos(10_000_000)),
+        ("the taxes add up to", |content| content.tax.as_mut().unwrap().amount = Nanos::ZERO),
+        ("gifts of -0.01 lower", |content| content.tax.as_mut().unwrap().gifts = nanos(-10_000_000)),
+        ("names its seller", |content| content.seller = None),
+        ("says its taxes", |content| content.tax = None),
+    ];
+    for (problem, change) in cases {
+        let found = fault(&month.forged_content(|content| {
+            taxed(content);
+            change(content);
+        }));
         assert_eq!(found.place, Place::Header, "{found}");
         assert!(found.problem.contains(problem), "{problem}: {found}");
     }

@@ -300,10 +300,13 @@ pub async fn sum_settled(tx: &mut Tx, organization: &OrganizationId) -> Result<N
 pub async fn owing(tx: &mut Tx, after: Option<&OrganizationId>, limit: i64) -> Result<Vec<OrganizationId>> {
     let rows = tx
         .fetch_all(
-            "SELECT organizations.id FROM organizations JOIN accounts ON accounts.path = 'assets:receivable:' || organizations.id
+            "SELECT organizations.id FROM organizations JOIN accounts
+                 ON accounts.path IN ('assets:receivable:' || organizations.id, 'assets:receivable-tax:' || organizations.id)
              JOIN accounts AS paid ON paid.path = 'liabilities:customers:' || organizations.id || ':available:paid'
              WHERE organizations.id > $1 AND accounts.debits > accounts.credits AND paid.credits > paid.debits
-                 AND organizations.id IN (SELECT organization_id FROM contracts) ORDER BY organizations.id LIMIT $2",
+                 AND (organizations.id IN (SELECT organization_id FROM contracts)
+                     OR organizations.id IN (SELECT organization_id FROM invoices WHERE tax <> 0))
+             GROUP BY organizations.id ORDER BY organizations.id LIMIT $2",
             params![after.map_or("", OrganizationId::as_str), limit],
         )
         .await?;

@@ -19,6 +19,8 @@ pub struct CreditNote {
     /// What the customer got.
     pub kind: CreditKind,
     pub amount: Nanos,
+    /// Of the invoice's taxes, besides.
+    pub tax: Nanos,
     pub currency: Currency,
     pub reason: String,
     pub issued_at: Timestamp,
@@ -33,6 +35,7 @@ fn from_row(row: &Row) -> Result<CreditNote> {
         organization: row.parse()?,
         kind: row.parse()?,
         amount: row.nanos()?,
+        tax: row.nanos()?,
         currency: row.parse()?,
         reason: row.string()?,
         issued_at: row.time()?,
@@ -41,8 +44,8 @@ fn from_row(row: &Row) -> Result<CreditNote> {
 
 pub async fn insert(tx: &mut Tx, note: &CreditNote) -> Result<()> {
     tx.execute(
-        "INSERT INTO credit_notes (id, number, invoice_id, organization_id, kind, amount, currency, reason, issued_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO credit_notes (id, number, invoice_id, organization_id, kind, amount, tax, currency, reason, issued_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         params![
             note.id.as_str(),
             note.number.to_string(),
@@ -50,6 +53,7 @@ pub async fn insert(tx: &mut Tx, note: &CreditNote) -> Result<()> {
             note.organization.as_str(),
             note.kind.as_str(),
             note.amount,
+            note.tax,
             note.currency.as_str(),
             note.reason.as_str(),
             note.issued_at
@@ -64,7 +68,7 @@ pub async fn list(tx: &mut Tx, scope: &Scope, invoice: Option<&InvoiceId>, page:
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, number, invoice_id, organization_id, kind, amount, currency, reason, issued_at FROM credit_notes
+        "SELECT id, number, invoice_id, organization_id, kind, amount, tax, currency, reason, issued_at FROM credit_notes
          WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR invoice_id = $2)",
         "id",
         "3",

@@ -186,7 +186,7 @@ pub async fn list_credited(
 ) -> Result<Vec<(CreditNoteId, Credited)>> {
     let rows = tx
         .fetch_all(
-            "SELECT n.id, n.number, i.number, n.amount, n.reason, n.issued_at FROM credit_notes n
+            "SELECT n.id, n.number, i.number, n.amount, n.tax, n.reason, n.issued_at FROM credit_notes n
              JOIN invoices i ON i.id = n.invoice_id
              WHERE n.organization_id = $1 AND n.issued_at >= $2 AND n.issued_at < $3 AND n.id > $4 ORDER BY n.id LIMIT $5",
             params![organization.as_str(), month.starts_at, month.ends_at, after.map_or("", CreditNoteId::as_str), limit],
@@ -196,8 +196,8 @@ pub async fn list_credited(
         .map(|row| {
             let mut row = row.reader();
             let id = row.parse()?;
-            let (number, invoice, amount) = (row.parse()?, row.parse()?, row.nanos()?);
-            Ok((id, Credited { number, invoice, amount, reason: row.string()?, issued_at: row.time()? }))
+            let (number, invoice, amount, tax) = (row.parse()?, row.parse()?, row.nanos()?, row.nanos()?);
+            Ok((id, Credited { number, invoice, amount, tax, reason: row.string()?, issued_at: row.time()? }))
         })
         .collect()
 }

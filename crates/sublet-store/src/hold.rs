@@ -2,6 +2,7 @@
 
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_money::credit_lot::Burned;
 use sublet_money::posting::CreditSplit;
 
 use crate::budget::BudgetRef;
@@ -20,6 +21,8 @@ pub struct Hold {
     pub currency: Currency,
     /// Everything ever held, by the credit it came from.
     pub amount: CreditSplit,
+    /// The same in the order in which it burned; empty where all of it is free credit.
+    pub parts: Burned,
     /// What became charges.
     pub captured: Nanos,
     pub budgets: Vec<BudgetRef>,
@@ -29,8 +32,8 @@ pub struct Hold {
 
 impl Hold {
     /// What has not become charges.
-    pub fn uncaptured(&self) -> Result<CreditSplit> {
-        self.amount.unspent(self.captured)
+    pub fn uncaptured(&self) -> Result<Burned> {
+        self.parts.or_free(self.amount).unspent(self.captured)
     }
 }
 
@@ -48,13 +51,14 @@ fn from_row(row: &Row) -> Result<Hold> {
         budgets: row.json()?,
         open: row.text()? == "open",
         created_at: row.time()?,
+        parts: row.json()?,
     })
 }
 
 pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
     tx.execute(
-        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11)",
+        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11, $12)",
         params![
             hold.id.as_str(),
             hold.organization.as_str(),
@@ -66,7 +70,8 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
             hold.amount.paid,
             hold.captured,
             to_json(&hold.budgets)?,
-            hold.created_at
+            hold.created_at,
+            to_json(&hold.parts)?
         ],
     )
     .await?;
@@ -77,7 +82,7 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
 pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
              FROM holds WHERE subject = $1 AND state = 'open'",
             params![subject],
         )
@@ -89,7 +94,7 @@ pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
 pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
              FROM holds WHERE subject = $1 ORDER BY id LIMIT 100",
             params![subject],
         )
@@ -98,11 +103,12 @@ pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
 }
 
 /// Adds to an open hold. False if it is closed.
-pub async fn extend(tx: &mut Tx, id: &HoldId, by: CreditSplit) -> Result<bool> {
+pub async fn extend(tx: &mut Tx, hold: &Hold, by: &Burned) -> Result<bool> {
+    let (split, parts) = (by.split()?, hold.parts.extended(hold.amount, by)?);
     let changed = tx
         .execute(
-            "UPDATE holds SET promotional = promotional + $2, paid = paid + $3 WHERE id = $1 AND state = 'open'",
-            params![id.as_str(), by.promotional, by.paid],
+            "UPDATE holds SET promotional = promotional + $2, paid = paid + $3, parts = $4 WHERE id = $1 AND state = 'open'",
+            params![hold.id.as_str(), split.promotional, split.paid, to_json(&parts)?],
         )
         .await?;
     Ok(changed == 1)

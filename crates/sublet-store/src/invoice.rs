@@ -14,7 +14,7 @@ use crate::{list_sql, params};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredInvoice {
     pub invoice: Invoice,
-    /// By credit notes.
+    /// By credit notes, without taxes.
     pub credited: Nanos,
     pub created_at: Timestamp,
 }
@@ -29,6 +29,38 @@ impl StoredInvoice {
     pub const fn currency(&self) -> Currency {
         self.invoice.content.account.currency
     }
+    /// What of its taxes credit notes gave back.
+    pub fn credited_tax(&self) -> Result<Nanos> {
+        Nanos::checked_sum(self.invoice.content.tax_given_back(self.credited)?)
+    }
+}
+
+/// What an issued invoice says of gifts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gifted {
+    pub period: PeriodKey,
+    pub total: Nanos,
+    /// `None` of one without taxes.
+    pub gifts: Option<Nanos>,
+}
+
+/// Most invoices of one account: three hundred years of months.
+const INVOICES_MAX: i64 = 3_612;
+
+/// What the invoices before a month say of gifts, the oldest first.
+pub async fn list_gifted(tx: &mut Tx, organization: &OrganizationId, before: PeriodKey) -> Result<Vec<Gifted>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT period, total, gifts FROM invoices WHERE organization_id = $1 AND period < $2 AND state <> 'draft'
+             ORDER BY period LIMIT $3",
+            params![organization.as_str(), before.to_string(), INVOICES_MAX],
+        )
+        .await?;
+    let read = |row: &Row| {
+        let mut row = row.reader();
+        Ok(Gifted { period: row.parse()?, total: row.nanos()?, gifts: row.optional_int()?.map(Nanos::new) })
+    };
+    rows.iter().map(read).collect()
 }
 
 fn from_row(row: &Row) -> Result<StoredInvoice> {
@@ -52,10 +84,11 @@ pub async fn put(tx: &mut Tx, stored: &StoredInvoice) -> Result<bool> {
     let StoredInvoice { invoice, credited, created_at } = stored;
     let written = tx
         .execute(
-            "INSERT INTO invoices (id, organization_id, period, state, number, currency, total, credited, body, generation, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)
+            "INSERT INTO invoices (id, organization_id, period, state, number, currency, total, credited, body, generation, created_at,
+                 tax, gifts)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11, $12)
              ON CONFLICT (organization_id, period) DO UPDATE SET state = excluded.state, number = excluded.number,
-                 total = excluded.total, body = excluded.body, generation = invoices.generation + 1
+                 total = excluded.total, tax = excluded.tax, gifts = excluded.gifts, body = excluded.body, generation = invoices.generation + 1
              WHERE invoices.state = 'draft'",
             params![
                 invoice.id.as_str(),
@@ -67,7 +100,9 @@ pub async fn put(tx: &mut Tx, stored: &StoredInvoice) -> Result<bool> {
                 invoice.content.total,
                 *credited,
                 to_json(invoice)?,
-                *created_at
+                *created_at,
+                invoice.content.tax_amount(),
+                invoice.content.tax.as_ref().map(|tax| tax.gifts.get())
             ],
         )
         .await?;
@@ -77,8 +112,15 @@ pub async fn put(tx: &mut Tx, stored: &StoredInvoice) -> Result<bool> {
 /// Moves an issued invoice on: its state, and what of it was credited.
 pub async fn move_on(tx: &mut Tx, stored: &StoredInvoice) -> Result<()> {
     tx.execute(
-        "UPDATE invoices SET state = $2, credited = $3, body = $4, generation = generation + 1 WHERE id = $1 AND state <> 'draft'",
-        params![stored.invoice.id.as_str(), stored.invoice.state.as_str(), stored.credited, to_json(&stored.invoice)?],
+        "UPDATE invoices SET state = $2, credited = $3, body = $4, credited_tax = $5, generation = generation + 1
+         WHERE id = $1 AND state <> 'draft'",
+        params![
+            stored.invoice.id.as_str(),
+            stored.invoice.state.as_str(),
+            stored.credited,
+            to_json(&stored.invoice)?,
+            stored.credited_tax()?
+        ],
     )
     .await?;
     Ok(())
@@ -123,15 +165,17 @@ pub async fn list_unpaid(tx: &mut Tx, organization: &OrganizationId, limit: i64)
 pub async fn receivable(tx: &mut Tx, stored: &StoredInvoice) -> Result<Receivable> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(CASE WHEN total > credited AND period < $2 THEN total - credited ELSE 0 END), 0) AS BIGINT),
-                 CAST(COALESCE(SUM(CASE WHEN total < credited THEN credited - total ELSE 0 END), 0) AS BIGINT)
-             FROM invoices WHERE organization_id = $1 AND state <> 'draft'",
+            "SELECT CAST(COALESCE(SUM(CASE WHEN gross > back AND period < $2 THEN gross - back ELSE 0 END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN gross < back THEN back - gross ELSE 0 END), 0) AS BIGINT)
+             FROM (SELECT organization_id, period, state, total + tax AS gross, credited + credited_tax AS back FROM invoices)
+                 AS invoiced WHERE organization_id = $1 AND state <> 'draft'",
             params![stored.organization().as_str(), stored.period().to_string()],
         )
         .await?;
     let mut row = row.reader();
     let (before, given_back) = (row.nanos()?, row.nanos()?);
-    Ok(Receivable { total: stored.invoice.content.total, credited: stored.credited, before, given_back })
+    let credited = stored.credited.checked_add(stored.credited_tax()?)?;
+    Ok(Receivable { total: stored.invoice.content.gross()?, credited, before, given_back })
 }
 
 /// Forgets the draft of a month that has no invoice.

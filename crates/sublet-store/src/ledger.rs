@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::id::{JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount, TAX_PREFIX};
 use sublet_money::balance::AccountTotals;
 use sublet_money::posting::{CreditSplit, EntryKind, JournalEntry, Transfer};
 
@@ -32,9 +32,12 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::Slices
         | AccountKind::Holds
         | AccountKind::Suspense
-        | AccountKind::RefundsPayable => Some(Nanos::ZERO),
+        | AccountKind::RefundsPayable
+        | AccountKind::TaxPrepaid => Some(Nanos::ZERO),
         AccountKind::Cash(_)
         | AccountKind::Receivable
+        | AccountKind::TaxReceivable
+        | AccountKind::Tax
         | AccountKind::RoundingCarry
         | AccountKind::AccruedCosts(_)
         | AccountKind::Usage(_)
@@ -242,6 +245,21 @@ pub async fn totals(tx: &mut Tx, account: &LedgerAccount) -> Result<AccountTotal
     let Some(row) = row else { return Ok(AccountTotals::default()) };
     let mut row = row.reader();
     Ok(AccountTotals { debits: row.nanos()?, credits: row.nanos()? })
+}
+
+/// All that was ever posted to a customer's taxes, by jurisdiction.
+pub async fn list_taxes(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<(LedgerAccount, AccountTotals)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT path, debits, credits FROM accounts WHERE organization_id = $1 AND path LIKE $2 ORDER BY path LIMIT $3",
+            params![organization.as_str(), format!("{TAX_PREFIX}%"), ACCOUNTS_PAGE],
+        )
+        .await?;
+    let read = |row: &Row| {
+        let mut row = row.reader();
+        Ok((row.parse()?, AccountTotals { debits: row.nanos()?, credits: row.nanos()? }))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// What an organization's credit balances are now, the paid one possibly below zero.

@@ -30,7 +30,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 16, name: "contracts", sql: include_str!("../migrations/0016_contracts.sql") },
     Migration { version: 17, name: "supply_costs", sql: include_str!("../migrations/0017_supply_costs.sql") },
     Migration { version: 18, name: "charge_hours", sql: include_str!("../migrations/0018_charge_hours.sql") },
+    Migration { version: 19, name: "taxes", sql: include_str!("../migrations/0019_taxes.sql") },
     Migration { version: 20, name: "contract_prices", sql: include_str!("../migrations/0020_contract_prices.sql") },
+    Migration { version: 22, name: "credit_lots", sql: include_str!("../migrations/0022_credit_lots.sql") },
 ];
 
 /// The schema version this program writes.

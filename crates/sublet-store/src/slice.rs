@@ -5,6 +5,7 @@
 
 use sublet_core::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_money::credit_lot::Burned;
 use sublet_money::posting::CreditSplit;
 
 use crate::budget::BudgetRef;
@@ -23,6 +24,8 @@ pub struct Slice {
     pub currency: Currency,
     /// Everything ever granted, by the credit it came from.
     pub granted: CreditSplit,
+    /// The same in the order in which it burned; empty where all of it is free credit.
+    pub parts: Burned,
     /// Settled charges so far.
     pub spent: Nanos,
     /// Usage records settled so far.
@@ -34,9 +37,13 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// Everything ever granted, in the order in which it burned.
+    pub fn burned(&self) -> Burned {
+        self.parts.or_free(self.granted)
+    }
     /// What has not been spent.
-    pub fn unspent(&self) -> Result<CreditSplit> {
-        self.granted.unspent(self.spent)
+    pub fn unspent(&self) -> Result<Burned> {
+        self.burned().unspent(self.spent)
     }
 }
 
@@ -57,6 +64,7 @@ fn from_row(row: &Row) -> Result<Slice> {
         window_ends_at: row.optional_time()?,
         open: row.text()? == "open",
         opened_at: row.time()?,
+        parts: row.json()?,
     })
 }
 
@@ -81,7 +89,8 @@ pub async fn find_fence(tx: &mut Tx, gateway: &GatewayId) -> Result<Option<i64>>
 pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
     tx.execute(
         "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
-             window_ends_at, state, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open', $14)",
+             window_ends_at, state, opened_at, parts)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open', $14, $15)",
         params![
             slice.id.as_str(),
             slice.gateway.as_str(),
@@ -96,7 +105,8 @@ pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
             slice.records,
             to_json(&slice.budgets)?,
             slice.window_ends_at,
-            slice.opened_at
+            slice.opened_at,
+            to_json(&slice.parts)?
         ],
     )
     .await?;
@@ -108,7 +118,7 @@ pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Opti
     let row = tx
         .fetch_optional(
             "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
-                 window_ends_at, state, opened_at FROM slices WHERE id = $1 AND gateway_id = $2",
+                 window_ends_at, state, opened_at, parts FROM slices WHERE id = $1 AND gateway_id = $2",
             params![id.as_str(), gateway.as_str()],
         )
         .await?;
@@ -116,11 +126,12 @@ pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Opti
 }
 
 /// Adds to an open slice. False if it is closed.
-pub async fn extend(tx: &mut Tx, id: &SliceId, by: CreditSplit) -> Result<bool> {
+pub async fn extend(tx: &mut Tx, slice: &Slice, by: &Burned) -> Result<bool> {
+    let (split, parts) = (by.split()?, slice.parts.extended(slice.granted, by)?);
     let changed = tx
         .execute(
-            "UPDATE slices SET promotional = promotional + $2, paid = paid + $3 WHERE id = $1 AND state = 'open'",
-            params![id.as_str(), by.promotional, by.paid],
+            "UPDATE slices SET promotional = promotional + $2, paid = paid + $3, parts = $4 WHERE id = $1 AND state = 'open'",
+            params![slice.id.as_str(), split.promotional, split.paid, to_json(&parts)?],
         )
         .await?;
     Ok(changed == 1)
@@ -153,7 +164,7 @@ pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result
     let rows = tx
         .fetch_all(
             "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
-                 window_ends_at, state, opened_at FROM slices WHERE gateway_id = $1 AND state = 'open' AND fence < $2
+                 window_ends_at, state, opened_at, parts FROM slices WHERE gateway_id = $1 AND state = 'open' AND fence < $2
              ORDER BY id LIMIT $3",
             params![gateway.as_str(), fence, SLICES_PER_STEP],
         )

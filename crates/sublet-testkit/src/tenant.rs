@@ -7,6 +7,7 @@ use sublet_core::id::OrganizationId;
 use sublet_core::key::Secret;
 use sublet_core::{Nanos, Result};
 use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::CreditTerms;
 
 /// The actor behind a key.
 pub async fn actor(cloud: &Cloud, secret: &Secret) -> Actor {
@@ -29,7 +30,7 @@ pub async fn pay_in(cloud: &Cloud, organization: &OrganizationId, amount: Nanos)
         amount,
         currency: None,
         reference: "test".to_owned(),
-        expires_at: None,
+        terms: CreditTerms::default(),
     };
     created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
 }

@@ -45,6 +45,7 @@ const OPERATOR_TABLES: &[&str] = &[
     "price.rs",
     "remote_model.rs",
     "replica.rs",
+    "seller.rs",
     "setting.rs",
     "supplier.rs",
     "supply_cost.rs",

@@ -47,6 +47,7 @@ use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
+use crate::tax::{AddLogo, BillingProfile, Logo, Seller, SetBillingProfile, SetSeller, SetTaxTable, TaxTable};
 use crate::usage::{Request, UsageQuery, UsageSummary};
 use crate::why::Why;
 
@@ -312,6 +313,12 @@ impl Client {
     pub fn contract(&self, id: &ContractId) -> Result<Contract> {
         self.call(Operation::GetContract, &[id.as_str()]).json()
     }
+    pub fn billing_profile(&self) -> Result<BillingProfile> {
+        self.call(Operation::GetBillingProfile, &[]).json()
+    }
+    pub fn set_billing_profile(&self, body: &SetBillingProfile) -> Result<BillingProfile> {
+        self.call(Operation::SetBillingProfile, &[]).body(body).json()
+    }
     pub fn accept_contract(&self, id: &ContractId, body: &AcceptContract) -> Result<Contract> {
         self.call(Operation::AcceptContract, &[id.as_str()]).body(body).json()
     }
@@ -372,6 +379,27 @@ impl Client {
     }
     pub fn all_credit_notes(&self, query: &CreditNoteListQuery) -> Result<List<CreditNote>> {
         self.call(Operation::OperatorListCreditNotes, &[]).query(query).json()
+    }
+    pub fn any_billing_profile(&self, id: &OrganizationId) -> Result<BillingProfile> {
+        self.call(Operation::OperatorGetBillingProfile, &[id.as_str()]).json()
+    }
+    pub fn set_any_billing_profile(&self, id: &OrganizationId, body: &SetBillingProfile) -> Result<BillingProfile> {
+        self.call(Operation::OperatorSetBillingProfile, &[id.as_str()]).body(body).json()
+    }
+    pub fn seller(&self) -> Result<Seller> {
+        self.call(Operation::GetSeller, &[]).json()
+    }
+    pub fn set_seller(&self, body: &SetSeller) -> Result<Seller> {
+        self.call(Operation::SetSeller, &[]).body(body).json()
+    }
+    pub fn add_logo(&self, body: &AddLogo) -> Result<Logo> {
+        self.call(Operation::AddLogo, &[]).body(body).json()
+    }
+    pub fn tax_table(&self) -> Result<TaxTable> {
+        self.call(Operation::GetTaxTable, &[]).json()
+    }
+    pub fn set_tax_table(&self, body: &SetTaxTable) -> Result<TaxTable> {
+        self.call(Operation::SetTaxTable, &[]).body(body).json()
     }
     pub fn log_key(&self) -> Result<String> {
         self.call(Operation::GetLogKey, &[]).text()

@@ -42,6 +42,7 @@ use crate::responses::{CountInput, CountedInput, InputItem, Response, ResponseEv
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
+use crate::tax::{AddLogo, BillingProfile, Logo, Seller, SetBillingProfile, SetSeller, SetTaxTable, TaxTable};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
 use crate::why::Why;
@@ -187,6 +188,8 @@ routes! {
     ListOrganizationReceipts = Get "/v1/organization/billing/receipts/{id}" .open(Admin, "What proves the charges of a request or job of any project.").query::<ListQuery>().gives::<List<Receipt>>();
     ExportBilling        = Get  "/v1/organization/billing/export"        .open(Admin, "A month's cost and usage in the FOCUS format, or its charges, as CSV or Parquet.").query::<ExportQuery>().gives_table();
     ListCreditNotes      = Get  "/v1/organization/billing/credit_notes"  .open(Admin, "What was taken back of the organization's invoices.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
+    GetBillingProfile    = Get  "/v1/organization/billing/profile"       .open(Admin, "How the organization is invoiced, how it is taxed, and why.").gives::<BillingProfile>();
+    SetBillingProfile    = Put  "/v1/organization/billing/profile"       .open(Admin, "Says whom invoices are for; holds for months that are not closed.").takes::<SetBillingProfile>().gives::<BillingProfile>();
     ListContracts        = Get  "/v1/organization/contracts"             .open(Admin, "What the organization agreed to for months to years, and what it is offered.").query::<ContractListQuery>().gives::<List<Contract>>();
     GetContract          = Get  "/v1/organization/contracts/{id}"        .open(Admin, "One contract: its terms, how far commitments are used, when it can be left and what that costs.").gives::<Contract>();
     AcceptContract       = Post "/v1/organization/contracts/{id}/accept" .open(Admin, "Accepts the terms that a hash names.").takes::<contract::AcceptContract>().gives::<Contract>();
@@ -199,6 +202,13 @@ routes! {
     OperatorGetOrganization = Get "/operator/v1/organizations/{id}"     .open(Operator, "One organization.").gives::<Organization>();
     GrantCredit        = Post "/operator/v1/organizations/{id}/credits" .open(Operator, "Grants an organization credit.").creates().takes::<CreateCreditGrant>().gives::<CreditGrant>();
     OperatorGetCredits = Get  "/operator/v1/organizations/{id}/credits" .open(Operator, "Where an organization's money is.").gives::<CreditBalance>();
+    OperatorGetBillingProfile = Get "/operator/v1/organizations/{id}/billing_profile" .open(Operator, "How an organization is invoiced and taxed.").gives::<BillingProfile>();
+    OperatorSetBillingProfile = Put "/operator/v1/organizations/{id}/billing_profile" .open(Operator, "Says whom invoices are for, what exempts it, and its terms of payment.").takes::<SetBillingProfile>().gives::<BillingProfile>();
+    GetSeller          = Get  "/operator/v1/seller"                     .open(Operator, "Who sells.").gives::<Seller>();
+    SetSeller          = Put  "/operator/v1/seller"                     .open(Operator, "Says who sells: months are closed with parties and taxes from then on.").takes::<SetSeller>().gives::<Seller>();
+    AddLogo            = Put  "/operator/v1/seller/logo"                .open(Operator, "Keeps an image that the seller can be set to have.").takes::<AddLogo>().gives::<Logo>();
+    GetTaxTable        = Get  "/operator/v1/tax_table"                  .open(Operator, "The taxes that are collected.").gives::<TaxTable>();
+    SetTaxTable        = Put  "/operator/v1/tax_table"                  .open(Operator, "Says which taxes are collected, in the place of what was said before.").takes::<SetTaxTable>().gives::<TaxTable>();
     OperatorListInvoices = Get "/operator/v1/invoices"                  .open(Operator, "Every invoice.").query::<InvoiceListQuery>().gives::<List<Invoice>>();
     OperatorGetInvoice = Get  "/operator/v1/invoices/{id}"              .open(Operator, "One invoice.").gives::<Invoice>();
     OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();

@@ -1,7 +1,7 @@
 //! `sublet billing`.
 
 use clap::{Subcommand, ValueEnum};
-use sublet_api::credit::{CreateCreditGrant, CreditBalance, CreditGrant, CreditKind};
+use sublet_api::credit::{CreateCreditGrant, CreditBalance, CreditGrant, CreditKind, CreditScope};
 use sublet_api::invoice::{Charge, ChargeListQuery};
 use sublet_api::list::ListQuery;
 use sublet_api::object::Metadata;
@@ -13,6 +13,7 @@ use super::credit_note::CreditNoteCommand;
 use super::export::ExportArgs;
 use super::invoice::InvoiceCommand;
 use super::limit::LimitCommand;
+use super::seller::ProfileCommand;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -34,6 +35,9 @@ pub enum BillingCommand {
     /// A month for finance and FinOps programs: cost and usage, or charges, as CSV or Parquet
     #[command(disable_version_flag = true)]
     Export(ExportArgs),
+    /// Whom bills are for, and how the account is taxed
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Spend limits
     #[command(subcommand)]
     Limits(LimitCommand),
@@ -63,6 +67,12 @@ pub enum CreditCommand {
         /// It can be spent before this instant
         #[arg(long, value_name = "INSTANT")]
         expires_at: Option<Rfc3339>,
+        /// What has a smaller number burns first; 100 is the usual one
+        #[arg(long, value_name = "0-1000")]
+        priority: Option<u16>,
+        /// What it may be spent on
+        #[arg(long, value_enum)]
+        scope: Option<ScopeArgument>,
         /// Your own record, such as a bank reference
         #[arg(long)]
         reference: Option<String>,
@@ -92,6 +102,24 @@ impl From<Kind> for CreditKind {
     }
 }
 
+/// What credit may be spent on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ScopeArgument {
+    All,
+    ModelTokens,
+    DeviceTime,
+}
+
+impl From<ScopeArgument> for CreditScope {
+    fn from(scope: ScopeArgument) -> Self {
+        match scope {
+            ScopeArgument::All => Self::All,
+            ScopeArgument::ModelTokens => Self::ModelTokens,
+            ScopeArgument::DeviceTime => Self::DeviceTime,
+        }
+    }
+}
+
 impl BillingCommand {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
         match self {
@@ -100,6 +128,7 @@ impl BillingCommand {
             Self::CreditNotes(command) => command.run(context),
             Self::Export(export) => export.run(context),
             Self::Limits(command) => command.run(context),
+            Self::Profile(command) => command.run(context),
             Self::Charges { project, request, job, page } => {
                 let order = page.order();
                 let query = ChargeListQuery {
@@ -122,12 +151,14 @@ impl CreditCommand {
     fn run(self, context: &mut Context<'_>) -> Result<()> {
         let client = context.client()?;
         match self {
-            Self::Grant { organization, amount, kind, expires_at, reference } => {
+            Self::Grant { organization, amount, kind, expires_at, priority, scope, reference } => {
                 let currency = client.organization_credits(&organization)?.available.currency;
                 let body = CreateCreditGrant {
                     amount: amount.in_currency(currency)?,
                     kind: kind.into(),
                     expires_at,
+                    priority,
+                    scope: scope.map(Into::into),
                     reference,
                     metadata: Metadata::default(),
                 };
@@ -158,19 +189,23 @@ fn grants(grants: &[CreditGrant]) -> Table {
             Cell::text(grant.id.as_str()),
             Cell::text(grant.kind.as_str()),
             Cell::number(render::money(&grant.amount)),
+            Cell::number(grant.remaining.as_ref().map_or_else(String::new, render::money)),
             Cell::text(render::rfc3339(grant.expires_at)),
+            Cell::text(grant.scope.as_str()),
+            Cell::number(grant.priority.to_string()),
             Cell::optional(grant.reference.as_ref()),
         ]
     });
-    Table::new(["grant", "kind", "amount", "expires", "reference"], "no credit was ever granted").rows(rows)
+    Table::new(["grant", "kind", "amount", "left", "expires", "for", "priority", "reference"], "no credit was ever granted")
+        .rows(rows)
 }
 
 /// The two sides of the identity that holds at every instant, one term a line.
 fn balance(balance: &CreditBalance) -> Vec<(&'static str, Cell)> {
-    let terms = [
+    let mut terms = vec![
         ("granted", &balance.deposited),
         ("credit limit", &balance.credit_limit),
-        ("owed by contract", &balance.owed),
+        ("owed", &balance.owed),
         ("available", &balance.available),
         ("with gateways", &balance.sliced),
         ("set aside", &balance.held),
@@ -179,7 +214,9 @@ fn balance(balance: &CreditBalance) -> Vec<(&'static str, Cell)> {
         ("expired", &balance.expired),
         ("refunded", &balance.refunded),
     ];
-    terms.map(|(name, money)| (name, Cell::number(render::money(money)))).to_vec()
+    terms.extend(balance.tax_prepaid.as_ref().map(|kept| ("kept for tax", kept)));
+    terms.extend(balance.taxed.as_ref().map(|taxed| ("tax of bills", taxed)));
+    terms.into_iter().map(|(name, money)| (name, Cell::number(render::money(money)))).collect()
 }
 
 fn charges(charges: &[Charge]) -> Table {

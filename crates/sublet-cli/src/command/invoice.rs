@@ -11,6 +11,7 @@ use sublet_core::id::{InvoiceId, OrganizationId};
 
 use super::file::{self, Download};
 use super::price::rate;
+use super::seller;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -102,14 +103,19 @@ impl InvoiceCommand {
 }
 
 fn text(invoice: &Invoice, style: Style) -> String {
-    let head = Table::of_fields(vec![
+    let mut head = vec![
         ("invoice", Cell::text(invoice.number.as_deref().unwrap_or_else(|| invoice.id.as_str()))),
         ("status", Cell::state(invoice.status.as_str())),
         ("organization", Cell::text(invoice.organization.as_str())),
         ("from", Cell::text(render::instant(invoice.period_start.0))),
         ("until before", Cell::text(render::instant(invoice.period_end.0))),
         ("time zone", Cell::text(&invoice.time_zone)),
-    ]);
+    ];
+    head.extend(seller::parties(invoice.seller.as_ref(), invoice.buyer.as_ref()));
+    if let Some(day) = &invoice.due_on {
+        head.push(("due on", Cell::text(day)));
+    }
+    let head = Table::of_fields(head);
     let lines = Table::new(
         ["project", "what", "meter", "tier", "notice", "band", "late from", "quantity", "price", "charges", "amount"],
         "nothing was used",
@@ -134,11 +140,22 @@ fn text(invoice: &Invoice, style: Style) -> String {
         ("carried over", Cell::number(render::money(&invoice.carried))),
         ("rounding", Cell::number(render::money(&invoice.rounding))),
         ("total", Cell::number(render::money(&invoice.total))),
+    ]);
+    if let Some(tax) = &invoice.tax {
+        amounts.extend([
+            ("paid by gifts", Cell::number(render::money(&tax.gifts))),
+            ("tax", Cell::number(render::money(&tax.amount))),
+            ("total with tax", Cell::number(render::money(&tax.gross))),
+            ("tax credited", Cell::number(render::money(&tax.credited))),
+        ]);
+    }
+    amounts.extend([
         ("credited", Cell::number(render::money(&invoice.credited))),
         ("still to pay", Cell::number(render::money(&invoice.amount_due))),
     ]);
+    let taxes = invoice.tax.as_ref().map_or_else(String::new, |tax| format!("{}\n", seller::tax_lines(tax).render(style)));
     let foot = Table::of_fields(amounts);
-    format!("{}\n{}\n{}", head.render(style), lines.render(style), foot.render(style))
+    format!("{}\n{}\n{taxes}{}", head.render(style), lines.render(style), foot.render(style))
 }
 
 fn line(line: &InvoiceLine) -> [Cell; 11] {

@@ -32,6 +32,7 @@ pub mod replica;
 pub mod report;
 pub mod response;
 pub mod run;
+pub mod seller;
 pub mod sku;
 pub mod status;
 pub mod supply_cost;
@@ -128,6 +129,12 @@ pub enum Command {
     /// What supply costs, as the owner declares it (operator)
     #[command(subcommand)]
     Costs(supply_cost::CostCommand),
+    /// Who sells: what invoices say of the seller (operator)
+    #[command(subcommand)]
+    Seller(seller::SellerCommand),
+    /// The taxes that are collected (operator)
+    #[command(subcommand)]
+    Taxes(seller::TaxCommand),
     /// The books (operator)
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -171,6 +178,8 @@ impl Command {
             Self::Capacity => capacity::run(context),
             Self::Devices(command) => command.run(context),
             Self::Report(command) => command.run(context),
+            Self::Seller(command) => command.run(context),
+            Self::Taxes(command) => command.run(context),
             Self::Costs(command) => command.run(context),
             Self::Ledger(command) => command.run(context),
             Self::Clock(command) => command.run(context),

@@ -242,18 +242,20 @@ fn a_grant_travels_with_everything_that_was_said() {
     let cloud = Cloud::start();
     let grant = json!({"object": "credit_grant", "id": "grant_1", "organization": "org_1", "kind": "promotional",
         "amount": object::eur("50"), "reference": "hello", "expires_at": null,
+        "priority": 7, "scope": "device_time", "remaining": object::eur("50"),
         "created_at": 1, "metadata": {}});
     cloud
         .gives("GET /operator/v1/organizations/org_1/credits", object::balance())
         .gives("POST /operator/v1/organizations/org_1/credits", grant);
     let words = ["billing", "credits", "grant", "org_1", "50", "--kind", "promotional", "--reference", "hello", "--expires-at"];
-    let printed = Terminal::at(cloud.url()).run(&[words.as_slice(), &["2026-12-31T00:00:00+01:00"]].concat());
+    let more = ["2026-12-31T00:00:00+01:00", "--priority", "7", "--scope", "device-time"];
+    let printed = Terminal::at(cloud.url()).run(&[words.as_slice(), &more].concat());
     assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
     let asked = cloud.asked();
     assert_eq!(
         asked[1].body,
         json!({"amount": object::eur("50"), "kind": "promotional", "reference": "hello",
-        "expires_at": "2026-12-30T23:00:00.000000Z"})
+        "expires_at": "2026-12-30T23:00:00.000000Z", "priority": 7, "scope": "device_time"})
     );
     assert!(asked[1].header("idempotency-key").is_some());
 }

@@ -59,3 +59,36 @@ pub fn leakage() -> Value {
             "at_stake": eur("0.6"), "detail": "there is no cost c0ffee of rep_1", "remedy": "publish what the reason says is missing"},
             {"kind": "model_without_price", "id": "tiny", "detail": "it has no price in any list in force", "remedy": "publish a price"}]})
 }
+
+fn party(name: &str, country: &str, id: &str) -> Value {
+    json!({"legal_name": name, "address": {"lines": ["Street 1"], "city": "City", "postal_code": "10115", "country": country},
+        "tax_id": id})
+}
+
+pub fn seller() -> Value {
+    json!({"object": "seller", "party": party("Seller GmbH", "DE", "DE123456789"), "bank": {"iban": "DE89370400440532013000"},
+        "terms": {"net_days": 14}})
+}
+
+pub fn taxes() -> Value {
+    json!({"object": "tax_table", "rows": [
+        {"jurisdiction": "DE", "name": "VAT", "rate": "19", "from": "2021-01-01"},
+        {"jurisdiction": "CA-QC", "name": "QST", "rate": "9.975", "from": "2013-01-01"}]})
+}
+
+pub fn profile() -> Value {
+    json!({"object": "billing_profile", "organization": "org_1", "today": "2026-03-31", "terms": {"net_days": 14},
+        "profile": {"party": party("Buyer SARL", "FR", "FR12345678901"), "purchase_order": "PO-7"},
+        "taxes": [{"category": "AE", "jurisdiction": "FR", "name": "VAT", "rate": "0", "reason": "Reverse charge",
+            "reason_code": "VATEX-EU-AE"}]})
+}
+
+/// An invoice with parties and taxes.
+pub fn taxed(mut invoice: Value) -> Value {
+    invoice["seller"] = seller();
+    invoice["buyer"] = json!({"party": party("Buyer GmbH", "DE", "DE987654321")});
+    invoice["due_on"] = json!("2026-04-15");
+    invoice["tax"] = json!({"gifts": eur("4"), "amount": eur("1.14"), "credited": eur("0"), "gross": eur("11.14"), "lines": [
+        {"category": "S", "jurisdiction": "DE", "name": "VAT", "rate": "19", "base": eur("6"), "amount": eur("1.14")}]});
+    invoice
+}

@@ -13,6 +13,7 @@ use sublet_core::runner::Exit;
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::price_book::PriceListDraft;
 use sublet_money::supply_cost::month_starts_at;
 use sublet_testkit::database::MODEL;
@@ -108,7 +109,7 @@ on_both_databases! {
         run_for(&world, &world.customer, 5_400).await;
         run_for(&world, &world.team, 600).await;
         let promotional = NewCredit { organization: session.access.organization.clone(), kind: CreditKind::Promotional,
-            amount: Nanos::new(UNIT), currency: None, reference: "gift".to_owned(), expires_at: None };
+            amount: Nanos::new(UNIT), currency: None, reference: "gift".to_owned(), terms: CreditTerms::default() };
         created(cloud.cloud.grant_credit(&Call::once(Actor::system()), &promotional, &|_| Ok(String::new())).await);
         let made = report(cloud, "2026-03").await;
         assert_eq!(made.costs.as_ref().map(|costs| costs.version()), Some(version.as_str()));

@@ -11,6 +11,7 @@ use sublet_core::key::KeyPlane;
 use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Result, Scope};
 use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms, RenewalTerms};
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::invoice::InvoiceContent;
 use sublet_money::sku::SkuFamily;
 use sublet_store::PageRequest;
@@ -51,7 +52,8 @@ async fn offered(cloud: &Cloud, organization: &OrganizationId, terms: ContractTe
 
 async fn granted(cloud: &Cloud, organization: &OrganizationId, kind: CreditKind, amount: i64) {
     let (organization, reference) = (organization.clone(), "test".to_owned());
-    let new = NewCredit { organization, kind, amount: Nanos::new(amount), currency: None, reference, expires_at: None };
+    let new =
+        NewCredit { organization, kind, amount: Nanos::new(amount), currency: None, reference, terms: CreditTerms::default() };
     created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
 }
 

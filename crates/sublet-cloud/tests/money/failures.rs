@@ -226,7 +226,7 @@ on_both_databases! {
             amount: Nanos::new(UNIT),
             currency: None,
             reference: "transfer 1".to_owned(),
-            expires_at: None,
+            terms: CreditTerms::default(),
         };
         let render = |grant: &sublet_store::credit::CreditGrant| Ok(grant.id.to_string());
         let calls: Vec<Call> = (0..4).map(|_| Call::under_key(operator.clone(), "credit.grant", "one", "body").expect("a call")).collect();

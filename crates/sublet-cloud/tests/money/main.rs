@@ -3,12 +3,14 @@
 
 mod contract_prices;
 mod contracts;
+mod credits;
 mod exports;
 mod failures;
 mod metamorphic;
 mod months;
 mod prices;
 mod proofs;
+mod taxes;
 mod year;
 
 use sublet_cloud::hold::HoldOwner;
@@ -22,6 +24,7 @@ use sublet_core::rate::{EndUser, EndUsers, RateLimits};
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, TokenCount};
 use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::CreditTerms;
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::session::Session;
@@ -345,7 +348,7 @@ on_both_databases! {
             amount: Nanos::new(UNIT),
             currency: None,
             reference: "transfer 1".to_owned(),
-            expires_at: None,
+            terms: CreditTerms::default(),
         };
         let call = Call::under_key(operator.clone(), "credit.grant", "abc", "body").expect("a call");
         let render = |grant: &sublet_store::credit::CreditGrant| Ok(grant.id.to_string());

@@ -11,6 +11,7 @@ use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
+use sublet_money::credit_lot::CreditTerms;
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::{PriceEntry, PriceListDraft, PriceListVersion};
 use sublet_money::price_model::{PriceModel, Tier};
@@ -28,6 +29,7 @@ use sublet_testkit::{SeededRng, TestCloud, on_both_databases};
 use crate::UNIT;
 use crate::contracts::{admin_of, agreed, amended, hash};
 use crate::months::{close, credit_in, customer_in, issued, month};
+use crate::taxes::{adds_up, bills_to, buyer, sells};
 
 /// Whose clocks change in the north, in the south by half an hour, and never; a day's difference between the ends.
 const CUSTOMERS: [(&str, &str); 6] = [
@@ -223,13 +225,56 @@ async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: C
         kind: CreditKind::Promotional,
         amount: Nanos::new(UNIT),
         currency: None,
-        expires_at: None,
+        terms: CreditTerms::default(),
         reference: String::new(),
     };
     cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
     let bills = issued(cloud, organization).await;
     let dear = bills.iter().find(|bill| bill.invoice.content.total > Nanos::new(UNIT)).expect("a month with some use");
     credit_in(cloud, &dear.invoice.id, (UNIT, currency)).await.expect("a credit note");
+}
+
+/// Taxed, the buyer's to pay, exempt, two taxes, of a buyer that nobody knows, and outside of it all.
+async fn tax(cloud: &TestCloud, sessions: &[(Session, SliceId)]) {
+    sells(&cloud.cloud).await;
+    let mut exempt = buyer("DE", None, None);
+    let exemption = serde_json::json!({ "certificate": "17", "reason": "Armed forces" });
+    exempt.exemption = Some(serde_json::from_value(exemption).expect("an exemption"));
+    let profiles = [
+        Some(buyer("DE", None, None)),
+        Some(buyer("FR", None, Some("FR12345678901"))),
+        Some(exempt),
+        Some(buyer("CA", Some("QC"), None)),
+        None,
+        Some(buyer("US", Some("NY"), None)),
+    ];
+    for ((session, _), profile) in sessions.iter().zip(profiles) {
+        let Some(profile) = profile else { continue };
+        bills_to(&cloud.cloud, &session.access.organization, profile).await.expect("it is set");
+    }
+    let gift = NewCredit {
+        organization: sessions[0].0.access.organization.clone(),
+        kind: CreditKind::Promotional,
+        amount: Nanos::new(7 * UNIT + 1),
+        currency: None,
+        terms: CreditTerms::default(),
+        reference: String::new(),
+    };
+    cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
+}
+
+/// An invoice with another rate is named, and one of each kind is there.
+fn assert_taxes_are_judged(paths: &[PathBuf]) {
+    let texts: Vec<_> = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle"))).collect();
+    for part in ["\"category\":\"AE\"", "\"category\":\"E\"", "\"category\":\"O\"", "\"name\":\"QST\"", "\"gifts\":\"7\""] {
+        assert!(texts.iter().any(|(_, text)| text.contains(part)), "{part}");
+    }
+    let is_taxed = |text: &str| text.contains("\"rate_ppm\":160000") && !text.contains("\"amount\":\"0\",\"gifts\"");
+    let (path, text) = texts.iter().find(|(_, text)| is_taxed(text)).expect("a taxed invoice");
+    std::fs::write(path, text.replacen("\"rate_ppm\":160000", "\"rate_ppm\":190000", 1)).expect("room");
+    let (is_right, said) = rerated(&[PathBuf::from(path)]);
+    assert!(!is_right && said.contains(": VAT of DE is "), "{said}");
+    std::fs::write(path, text).expect("room");
 }
 
 on_both_databases! {
@@ -245,6 +290,7 @@ on_both_databases! {
             let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
             sessions.push((session, slice));
         }
+        tax(cloud, &sessions).await;
         let contracts = commit(cloud, &sessions).await;
         let mut late: Vec<(u16, usize, UsageRecord)> = Vec::new();
         for place in 1..=12 {
@@ -296,6 +342,8 @@ on_both_databases! {
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
         assert_contracts_are_judged(&paths);
         assert_prices_are_judged(&paths);
+        assert_taxes_are_judged(&paths);
+        adds_up(&cloud.cloud).await;
         // It would have said so.
         let text = std::fs::read_to_string(&paths[0]).expect("a bundle");
         let (header, leaves) = text.split_once('\n').expect("lines");

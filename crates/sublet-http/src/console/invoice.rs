@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::body::Body;
 use http::Response;
-use sublet_cloud::data::{CommitmentLine, InvoiceFilter, InvoiceLine, PageRequest};
+use sublet_cloud::data::{CommitmentLine, InvoiceContent, InvoiceFilter, InvoiceLine, PageRequest, Party};
 use sublet_cloud::invoice::Bill;
 use sublet_core::{Currency, Result};
 
@@ -56,21 +56,21 @@ struct InvoiceRow {
     due: Amount,
 }
 
-fn row(bill: &Bill) -> InvoiceRow {
+fn row(bill: &Bill) -> Result<InvoiceRow> {
     let invoice = &bill.invoice;
     let amount = |nanos| Amount::new(nanos, invoice.content.account.currency);
-    InvoiceRow {
+    Ok(InvoiceRow {
         id: invoice.id.to_string(),
         name: invoice.number.map_or_else(|| invoice.id.to_string(), |number| number.to_string()),
         period: invoice.content.period.key.to_string(),
         state: invoice.state.as_str(),
-        total: amount(invoice.content.total),
-        credited: amount(bill.credited),
+        total: amount(invoice.content.gross()?),
+        credited: amount(bill.credited.checked_add(bill.credited_tax)?),
         due: amount(bill.due),
-    }
+    })
 }
 
-/// One figure of the contract's part.
+/// One figure of the contract's part, or of the taxes.
 struct ContractRow {
     label: String,
     amount: Amount,
@@ -91,6 +91,36 @@ fn contract(part: &CommitmentLine, currency: Currency) -> Result<Vec<ContractRow
     Ok(rows)
 }
 
+/// Gifts, taxes, and what the total comes to with them; nothing where there are no taxes.
+fn taxes(content: &InvoiceContent) -> Result<Vec<ContractRow>> {
+    let Some(tax) = &content.tax else { return Ok(Vec::new()) };
+    let row = |label: String, amount| ContractRow { label, amount: Amount::new(amount, content.account.currency) };
+    let mut rows = Vec::new();
+    if !tax.gifts.is_zero() {
+        rows.push(row("Paid by gifts, before tax".to_owned(), tax.gifts.checked_neg()?));
+    }
+    for line in &tax.lines {
+        let of = &line.treatment;
+        let reason = of.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        let base = Amount::new(line.base, content.account.currency);
+        rows.push(row(format!("{} {}, {} % of {base}{reason}", of.name, of.jurisdiction, of.rate_ppm), line.amount));
+    }
+    rows.push(row("Total with tax".to_owned(), content.gross()?));
+    Ok(rows)
+}
+
+/// Who sells and who buys, one line each.
+fn parties(content: &InvoiceContent) -> Vec<String> {
+    let line = |label: &str, party: &Party| {
+        let number = party.tax_id.as_ref().map_or_else(String::new, |id| format!(", VAT number {id}"));
+        format!("{label}: {}, {}, {}{number}", party.legal_name, party.address.city, party.address.jurisdiction())
+    };
+    let seller = content.seller.as_ref().map(|seller| line("Seller", &seller.party));
+    let buyer = content.buyer.as_ref().map(|buyer| line("Buyer", &buyer.party));
+    let terms = content.terms.as_ref().map(|terms| format!("To be paid within {} days of its issue", terms.net_days));
+    seller.into_iter().chain(buyer).chain(terms).collect()
+}
+
 #[derive(Template)]
 #[template(path = "invoices.html")]
 struct InvoicesPage {
@@ -101,6 +131,8 @@ struct InvoicesPage {
     zone: String,
     lines: Vec<LineRow>,
     contract: Vec<ContractRow>,
+    parties: Vec<String>,
+    taxes: Vec<ContractRow>,
     sum_label: &'static str,
     subtotal: Amount,
     carried: Option<Amount>,
@@ -114,13 +146,17 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
     let actor = &visit.actor;
     let invoice = cloud.draft_invoice(actor, actor.organization()?, None).await?.invoice;
     let page = PageRequest { limit: Some(EARLIER_MAX), ..PageRequest::default() };
-    let invoices = cloud.list_invoices(actor, &InvoiceFilter::default(), &page).await?.items.iter().map(row).collect();
+    let invoices =
+        cloud.list_invoices(actor, &InvoiceFilter::default(), &page).await?.items.iter().map(row).collect::<Result<_>>()?;
     let shell = Shell::of(&console, actor, "Invoices", "/console/invoices").await?;
     let content = invoice.content;
     let currency = content.account.currency;
     let amount = |nanos| Amount::new(nanos, currency);
+    let (parties, taxes) = (parties(&content), taxes(&content)?);
     shell::html(&InvoicesPage {
         shell,
+        parties,
+        taxes,
         id: invoice.id.to_string(),
         name: content.account.name,
         period: Span(content.period.interval),

@@ -75,12 +75,15 @@ pub async fn list(console: Console, visit: Visit) -> Result<Response<Body>> {
     shell::html(&OrganizationsPage { shell, organizations, next })
 }
 
+type GrantRow = (When, Amount, Option<When>, Option<Amount>, CreditGrant);
+
 #[derive(Template)]
 #[template(path = "organization.html")]
 struct OrganizationPage {
     shell: Shell,
     organization: OrganizationRow,
-    grants: Vec<(When, Amount, CreditGrant)>,
+    /// When each was granted, what it was, when it ends and what is left, where that is told apart.
+    grants: Vec<GrantRow>,
 }
 
 pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
@@ -89,7 +92,10 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     let found = cloud.get_organization(actor, &id).await?;
     let page = PageRequest { limit: Some(ROWS_ON_PAGE), ..PageRequest::default() };
     let grants = cloud.list_credit(actor, &id, &page).await?.items;
-    let grant = |grant: CreditGrant| (When(grant.created_at), Amount::new(grant.amount, grant.currency), grant);
+    let grant = |grant: CreditGrant| {
+        let amount = |nanos| Amount::new(nanos, grant.currency);
+        (When(grant.created_at), amount(grant.amount), grant.terms.expires_at.map(When), grant.remaining.map(amount), grant)
+    };
     let shell = Shell::of(&console, actor, found.name.clone(), "/console/organizations").await?;
     shell::html(&OrganizationPage {
         shell,

@@ -11,6 +11,7 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Timestamp};
 use sublet_money::account::{AccountKind, CostKind, CreditKind, LedgerAccount};
 use sublet_money::balance::{CustomerFunds, TrialBalance};
+use sublet_money::credit_lot::{Burned, Credit};
 use sublet_money::export::{JournalFormat, write_journal};
 use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, InvoiceContent, draft};
 use sublet_money::period::{BillingCalendar, Period};
@@ -143,7 +144,8 @@ impl Month {
             totals.balance(kind.normal_side()).unwrap()
         };
         let available = CreditSplit { promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) };
-        CreditSplit::burn(available, Nanos::ZERO, amount).ok()
+        let credit = Credit::new(available, Nanos::ZERO, Vec::new()).unwrap();
+        credit.burn(amount, SkuFamily::ModelTokens, self.now).and_then(|burned| burned.split()).ok()
     }
 
     fn step(&mut self, customer: &mut Customer) {
@@ -197,7 +199,7 @@ impl Month {
         let Some((granted, spent)) = customer.slice.take() else { return };
         let left = granted.total().unwrap().checked_sub(spent).unwrap();
         if self.dice.roll(5) > 0 {
-            return self.post(customer, &Fact::SliceReturned { to: granted.unspent(spent).unwrap() });
+            return self.post(customer, &Fact::SliceReturned { to: unspent(granted, spent) });
         }
         self.post(customer, &Fact::SliceLost { amount: left });
         let found = customer.rate(
@@ -210,7 +212,7 @@ impl Month {
             spent = spent.checked_add(found.amount).unwrap();
             customer.keep(found);
         }
-        self.post(customer, &Fact::SuspenseReleased { to: granted.unspent(spent).unwrap() });
+        self.post(customer, &Fact::SuspenseReleased { to: unspent(granted, spent) });
     }
 
     fn run_job(&mut self, customer: &mut Customer) {
@@ -223,7 +225,7 @@ impl Month {
         self.post(customer, &Fact::HoldPlaced { from });
         let rated = customer.rate(sku, used);
         self.post(customer, &Fact::HoldCaptured { family: SkuFamily::DeviceTime, amount: rated.amount });
-        self.post(customer, &Fact::HoldReleased { to: from.unspent(rated.amount).unwrap() });
+        self.post(customer, &Fact::HoldReleased { to: unspent(from, rated.amount) });
         customer.keep(rated);
     }
 
@@ -275,4 +277,8 @@ fn a_busy_month_adds_up_and_is_left_for_the_judges() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busy-month.{format}"));
         std::fs::write(path, text).unwrap();
     }
+}
+
+fn unspent(granted: CreditSplit, spent: Nanos) -> CreditSplit {
+    Burned::free(granted).unspent(spent).unwrap().split().unwrap()
 }

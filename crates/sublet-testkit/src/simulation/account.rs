@@ -11,8 +11,10 @@ use sublet_core::key::KeyPlane;
 use sublet_core::rate::RateLimits;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope};
 use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::{CreditScope, CreditTerms};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::PriceModel;
+use sublet_money::sku::SkuFamily;
 use sublet_store::budget::BudgetWindow;
 use sublet_store::credit::CreditGrant;
 
@@ -47,9 +49,22 @@ impl Simulation {
             amount,
             currency: None,
             reference: name,
-            expires_at: None,
+            terms: self.some_terms(),
         };
         Payment { tenant, call, credit }
+    }
+
+    fn some_terms(&mut self) -> CreditTerms {
+        if !self.chance(3) {
+            return CreditTerms::default();
+        }
+        let end = DurationMs::from_seconds(self.number(600, 3 * 86_400));
+        let scope = [CreditScope::All, CreditScope::Family(SkuFamily::ModelTokens), CreditScope::Family(SkuFamily::DeviceTime)];
+        CreditTerms {
+            priority: u16::try_from(self.number(98, 102)).expect("small"),
+            expires_at: self.chance(2).then(|| self.now().plus(end)),
+            scope: scope[self.below(scope.len())],
+        }
     }
 
     pub(super) async fn pay_in(&mut self) {
@@ -195,6 +210,10 @@ impl Simulation {
 
     pub(super) async fn close_months(&mut self) {
         let process = self.below(2);
+        let expired = self.processes[process].cloud.expire_credit().await.expect("credit that is over is looked for");
+        if expired > 0 {
+            self.did("credit expires");
+        }
         let report = self.processes[process].cloud.close_months().await.expect("months are looked at");
         assert_eq!(report.failed, 0, "every month that is over can be closed");
         if report.issued > 0 {

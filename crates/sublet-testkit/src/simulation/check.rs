@@ -7,10 +7,11 @@ use sublet_cloud::credit::CreditBalance;
 use sublet_core::id::{AttemptId, DeviceId, LeaseId, RequestId};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::CreditKind;
 use sublet_money::period::PeriodKey;
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::lease::Lease;
-use sublet_store::{PageRequest, Tx, attempt, charge, device, hold, job, lease, slice, usage};
+use sublet_store::{PageRequest, Tx, attempt, charge, credit, device, hold, job, lease, ledger, organization, slice, usage};
 
 use super::Simulation;
 
@@ -42,6 +43,7 @@ impl Simulation {
         for tenant in 0..self.tenants.len() {
             self.check_limits(tenant).await;
             self.check_money(tenant).await;
+            self.check_lots(tenant).await;
         }
         let cloud = self.processes[self.below(2)].cloud.clone();
         let verification = cloud.verify_ledger(&Actor::system()).await.expect("the books can be read");
@@ -60,6 +62,23 @@ impl Simulation {
             })
             .await
             .expect("the fleet can be read");
+    }
+
+    /// Lots are parts of the credit that is there.
+    async fn check_lots(&mut self, tenant: usize) {
+        let cloud = self.processes[self.below(2)].cloud.clone();
+        let read = cloud.store().read(&self.tenants[tenant].id, |id, tx| {
+            Box::pin(async move {
+                let limit = organization::get(tx, &Scope::Operator, id).await?.credit_limit;
+                Ok((credit::list_lots(tx, id).await?, ledger::available(tx, id).await?, limit))
+            })
+        });
+        let (lots, available, limit) = read.await.expect("lots can be read");
+        let paid = sum([available.paid, limit]);
+        for (kind, there) in [(CreditKind::Paid, paid), (CreditKind::Promotional, available.promotional)] {
+            let of_lots = sum(lots.iter().filter(|lot| lot.kind == kind).map(|lot| lot.remaining));
+            assert!(of_lots <= there.max(Nanos::ZERO), "lots of {of_lots} {kind} credit, and there are {there}: {lots:?}");
+        }
     }
 
     /// Settled and reserved stay within each limit, unless it was set below what was used already.
