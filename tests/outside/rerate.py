@@ -1,7 +1,7 @@
 """Adds an invoice up again from its bundle, with exact fractions and nothing of Sublet's own.
 
 Usage: rerate.py BUNDLE... Prints a line for each, and ends with 0 if every amount is right to the last unit. Written
-from docs/operation/proof.md and docs/operation/prices.md; zones are those of Python's zoneinfo.
+from docs/operation/proof.md, prices.md and contracts.md; zones are those of Python's zoneinfo.
 """
 
 import datetime
@@ -99,6 +99,116 @@ def month_of(micros, zone):
     return f"{there.year:04}-{there.month:02}"
 
 
+def by_sku(price_list):
+    return {entry["sku"]: entry for entry in price_list["entries"]}
+
+
+def models_of(entry):
+    return [entry["model"]] + [band["model"] for band in entry.get("time_of_use", {"bands": []})["bands"]]
+
+
+def changed(value, change):
+    """A price or a part of it with every amount changed."""
+    if isinstance(value, list):
+        return [changed(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: change(nanos(item)) if name in ("price", "least") else changed(item, change) for name, item in value.items()}
+    return value
+
+
+def plain(value):
+    """The same with integers for amounts."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        amounts = ("price", "least")
+        return {name: nanos(item) if name in amounts and isinstance(item, str) else plain(item) for name, item in value.items()}
+    return value
+
+
+def tiers_of(model):
+    return [{"price": model["price"]}] if model["type"] == "per_unit" else model["tiers"]
+
+
+def no_dearer(new, old):
+    """Whether a line of any quantity is known to cost no more by one model than by the other."""
+    kinds = new["type"], old["type"]
+    if kinds == ("minimum", "minimum"):
+        return nanos(new["least"]) <= nanos(old["least"]) and no_dearer(new["of"], old["of"])
+    if old["type"] == "minimum":
+        return no_dearer(new, old["of"])
+    if new["type"] == "minimum":
+        return nanos(new["least"]) == 0 and no_dearer(new["of"], old)
+    if kinds == ("package", "package"):
+        return nanos(new["price"]) == 0 or (nanos(new["price"]) <= nanos(old["price"]) and new["size"] >= old["size"])
+    if "package" in kinds:
+        amounts = []
+        changed(new, amounts.append)
+        return not any(amounts)
+    bounds = [tier["up_to"] for model in (new, old) for tier in tiers_of(model) if "up_to" in tier]
+    places = [1] + bounds + [bound + 1 for bound in bounds]
+    if any(cost(new, "1M tokens", place) > cost(old, "1M tokens", place) for place in places):
+        return False
+    return nanos(tiers_of(new)[-1]["price"]) <= nanos(tiers_of(old)[-1]["price"])
+
+
+def lesser(new, kept):
+    """The lesser of a public price and a protected one, of the same thing."""
+    shape = lambda entry: [(band["name"], band["windows"]) for band in entry["time_of_use"]["bands"]]
+    times = new.get("time_of_use"), kept.get("time_of_use")
+    if times != (None, None) and (None in times or times[0]["zone"] != times[1]["zone"] or shape(new) != shape(kept)):
+        return whole(new, kept)
+    pick = lambda one, other: one if no_dearer(one, other) else other
+    made = {**new, "model": pick(new["model"], kept["model"])}
+    if times[0]:
+        pairs = zip(times[0]["bands"], times[1]["bands"])
+        made["time_of_use"] = {**times[0], "bands": [{**one, "model": pick(one["model"], other["model"])} for one, other in pairs]}
+    return made
+
+
+def whole(new, kept):
+    """The same where the bands are others: the dearest unit of the new one against the least of the other."""
+    amounts = []
+    changed(models_of(new), amounts.append)
+    if not any(amounts):
+        return new
+    inner = lambda model: inner(model["of"]) if model["type"] == "minimum" else model
+    if any(model["type"] in ("package", "minimum") for model in models_of(new)):
+        return kept
+    if any(inner(model)["type"] == "package" for model in models_of(kept)):
+        return kept
+    units = lambda models: [nanos(tier["price"]) for model in models for tier in tiers_of(inner(model))]
+    return new if max(units(models_of(new))) <= min(units(models_of(kept))) else kept
+
+
+def off_ppm(discounts, sku):
+    """The discount that names a thing most exactly."""
+    first, *rest = sku.split("/")
+    if first == "tokens":
+        if rest[0] in ("flex", "priority"):
+            rest = rest[1:]
+        names = {"family": "model_tokens", "model": "/".join(rest[1:])}
+    else:
+        names = {"family": "device_time", "notice": rest[0], "device": "/".join(rest[1:])}
+    best, found = -1, 0
+    for discount in discounts:
+        (kind, name), = discount["on"].items()
+        rank = {"family": 0, "sku": 2}.get(kind, 1)
+        if name == (sku if kind == "sku" else names.get(kind)) and rank > best:
+            best, found = rank, discount["off_ppm"]
+    return found
+
+
+def own_entry(public, protected, terms):
+    """What a thing costs by contract."""
+    for fixed in terms.get("fixed", []):
+        if fixed["sku"] == public["sku"]:
+            return fixed
+    entry = lesser(public, protected) if protected else public
+    left = 10**6 - off_ppm(terms.get("discounts", []), public["sku"])
+    return changed(entry, lambda amount: half_even(Fraction(amount * left, 10**6))) if left < 10**6 else entry
+
+
 class Bundle:
     """A bundle that was read."""
 
@@ -109,13 +219,19 @@ class Bundle:
         self.texts = [text for _, text in lines]
         self.leaves = [json.loads(text) for text in self.texts]
         self.content = self.header["content"]
-        self.prices = {}
+        self.prices, self.own = {}, []
         for text in self.header["price_lists"]:
-            entries = {entry["sku"]: entry for entry in json.loads(text)["entries"]}
-            self.prices[hashlib.sha256(text.encode()).hexdigest()] = entries
+            read = json.loads(text)
+            self.prices[hashlib.sha256(text.encode()).hexdigest()] = by_sku(read)
+            if "source" in read:
+                self.own.append(read)
+        sources = self.header.get("price_sources", {"lists": [], "terms": []})
+        self.sources = {hashlib.sha256(text.encode()).hexdigest(): json.loads(text) for text in sources["lists"] + sources["terms"]}
 
     def rerate(self):
         """Rates every charge anew and adds them up; what does not agree is raised."""
+        for own in self.own:
+            self.remake(own)
         account, lines = self.content["account"], {}
         for leaf in self.leaves:
             entry = self.prices[leaf["price_version"]][leaf["sku"]]
@@ -132,6 +248,25 @@ class Bundle:
             self.check_line(line, lines)
         require(not lines, f"the invoice has no line for {list(lines)}")
         self.check_total()
+
+    def remake(self, own):
+        """Makes a price list by contract again from the public list and the terms."""
+        source, month = own["source"], month_of(own["effective_at_micros"], self.content["account"]["zone"])
+        require({source["list"], source["terms"]} <= self.sources.keys(), "what a price list is made from is not there")
+        public, version = self.sources[source["list"]], self.sources[source["terms"]]
+        terms = version["terms"]["pricing"]
+        require(public["effective_at_micros"] <= own["effective_at_micros"], "a price list is made from a later one")
+        require(version["from"] <= month, f"terms from {version['from']} on in {month}")
+        protection = terms.get("protection")
+        if protection and month > protection.get("until", month):
+            protection = None
+        require(source.get("protected") == (protection["list"] if protection else None), f"other protection in {month}")
+        protected = by_sku(self.sources[protection["list"]]) if protection else {}
+        made = {sku: own_entry(entry, protected.get(sku), terms) for sku, entry in by_sku(public).items()}
+        found = by_sku(own)
+        require(made.keys() == found.keys(), "a price list by contract has other things than the public one")
+        for sku, entry in made.items():
+            require(plain(entry) == plain(found[sku]), f"{sku} is {found[sku]} by contract, and not {entry}")
 
     def check_line(self, line, lines):
         late = line.get("late") or {}
@@ -273,6 +408,8 @@ def main(paths):
             print(f"FAIL {number}: {problem}")
         else:
             print(f"ok {number}: {len(bundle.leaves)} charges, {bundle.content['total']} {bundle.content['account']['currency']}")
+    if not wrong:
+        print(f"prices by contract ok: {sum(len(bundle.own) for bundle in bundles)} lists")
     try:
         print(f"contracts ok: {settle_contracts(bundles)} parts of invoices")
     except Wrong as problem:

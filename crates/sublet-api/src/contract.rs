@@ -3,12 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::Currency;
+use sublet_core::admission::PriceVersion;
 use sublet_core::id::{ContractId, OrganizationId};
+use sublet_core::notice::NoticeClass;
 
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::ContractTag;
-use crate::schema::{CurrencyText, IdText};
+use crate::price::Price;
+use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText};
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// A contract with all that was offered and agreed, and what follows from it now. Months are such as `2026-03`, in the
@@ -124,6 +127,61 @@ pub struct ContractTerms {
     /// How the term goes on when it is over; left out if it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<RenewalTerms>,
+    /// Other prices than the public ones; left out if those hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<PricingTerms>,
+}
+
+/// What a contract says about prices, of what the public list sells: a fixed price; or else the public price, or the
+/// protected one if that is less, with the discount that names it most exactly.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PricingTerms {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discounts: Vec<Discount>,
+    /// Prices instead of the public ones. There is no discount on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<Price>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<PriceProtection>,
+}
+
+/// So much less than the price would be without it, of every amount in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discount {
+    pub on: Discounted,
+    /// In parts per million: 200000 is a fifth.
+    pub off_ppm: u32,
+}
+
+/// What a discount is on. A SKU is more exact than a model, a device kind or a notice, and those than a family.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Discounted {
+    Family(CoveredFamily),
+    /// All tokens of a model.
+    Model(String),
+    /// Time on devices of a kind, at every notice.
+    Device(String),
+    /// Time on devices of every kind at a notice.
+    Notice(#[schemars(with = "NoticeText")] NoticeClass),
+    /// Such as `tokens/output/MODEL` or `device/n2m/KIND`.
+    Sku(String),
+}
+
+/// Public prices are never above those of a version for the customer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceProtection {
+    /// A version of the public list. If it is left out of an offer, it is that of the terms which the offer amends, or the
+    /// one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PriceVersionText>")]
+    pub version: Option<PriceVersion>,
+    /// The last month of it; as long as the contract runs if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// A step of the ramp.

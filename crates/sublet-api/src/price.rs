@@ -33,9 +33,25 @@ pub struct PriceList {
     pub effective_at: Rfc3339,
     pub created_at: UnixSeconds,
     pub prices: Vec<Price>,
+    /// Of prices by contract only: what they were made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractPrices>,
     /// In the answer to publishing only: prices below what supply is declared to cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below_cost: Vec<PriceBelowCost>,
+}
+
+/// What prices by contract were made from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ContractPrices {
+    /// Of the contract.
+    pub terms_hash: String,
+    #[schemars(with = "PriceVersionText")]
+    pub public_version: PriceVersion,
+    /// The version that public prices are not above for this account, while that is agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PriceVersionText>")]
+    pub protected_version: Option<PriceVersion>,
 }
 
 /// The price of one metered thing: `amount` for every `per` units, or what `model` says.

@@ -8,23 +8,23 @@
 //! issued. As far as paid credit is there it is taken from it; the rest is owed, and the next credit pays it first. So a
 //! contract overdraws nothing.
 
-use std::collections::BTreeMap;
-
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
-use sublet_money::commitment::{CommitmentLine, SettledPeriod};
+use sublet_money::commitment::CommitmentLine;
 use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::invoice::{Invoice, InvoiceContent};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::contract::{self, CONTRACTS_MAX, Contract, ContractMonth, GivenNotice, Offer, OfferState};
 use sublet_store::organization::{self, Organization};
-use sublet_store::{Page, PageRequest, Tx, billing, charge, ledger};
+use sublet_store::{Page, PageRequest, Tx, ledger};
 
 use crate::audit::Deed;
 use crate::billing::Billing;
+pub use crate::contract_use::PeriodUse;
+use crate::contract_use::{Counted, periods, settled_periods};
 use crate::idempotency::{Answer, Call, Render};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
@@ -66,31 +66,6 @@ pub enum ContractState {
     Ended,
 }
 
-/// What is counted towards a commitment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Counted {
-    /// By invoices.
-    Invoiced,
-    /// And what will be in the next ones: that reads all charges of months that are open.
-    Used,
-}
-
-/// How far a commitment period is used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeriodUse {
-    pub number: u32,
-    pub first: PeriodKey,
-    pub last: PeriodKey,
-    pub committed: Nanos,
-    /// By invoices; of a single contract also by what will be in the next ones.
-    pub counted: Nanos,
-    pub shortfall: Nanos,
-    pub roll_over_used: Nanos,
-    pub exit_fee: Nanos,
-    /// Its last month has its invoice.
-    pub is_settled: bool,
-}
-
 /// A contract with all that follows from it now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContractView {
@@ -123,6 +98,7 @@ impl Cloud {
                 let account = organization::get(tx, &actor.scope, &new.organization).await?;
                 check_account(&account, &version.terms)?;
                 check_start(&version.terms, running_month(tx, &account, now).await?)?;
+                cloud.check_pricing(tx, version).await?;
                 let known = contract::list_of(tx, &account.id).await?;
                 if i64::try_from(known.len()).unwrap_or(i64::MAX) >= CONTRACTS_MAX {
                     return Err(Error::new(ErrorCode::Conflict, format!("an account has at most {CONTRACTS_MAX} contracts")));
@@ -167,6 +143,7 @@ impl Cloud {
                 }
                 let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
                 check_account(&account, &version.terms)?;
+                cloud.check_pricing(tx, version).await?;
                 if contract.offers.len() >= VERSIONS_MAX {
                     return Err(Error::new(ErrorCode::Conflict, format!("a contract has at most {VERSIONS_MAX} offers")));
                 }
@@ -206,48 +183,51 @@ impl Cloud {
     /// Accepts what is offered; `hash` names the terms that were read. Accepting again changes nothing.
     pub async fn accept_contract(&self, actor: &Actor, id: &ContractId, hash: &str) -> Result<ContractView> {
         actor.require(Action::AgreeToContracts)?;
-        self.store
-            .write((self, actor, id, hash), |(cloud, actor, id, hash), tx| {
-                Box::pin(async move {
-                    let contract = contract::get(tx, &actor.scope, id).await?;
-                    let named = contract.offers.iter().find(|offer| offer.version.hash == **hash);
-                    if named.is_some_and(|offer| offer.state == OfferState::Accepted) {
-                        return cloud.view(tx, contract).await;
-                    }
-                    let account = organization::get(tx, &actor.scope, &contract.organization).await?;
-                    let version = match cloud.open_offer(&contract) {
-                        Some((_, offer)) if offer.version.hash == **hash => offer.version.clone(),
-                        Some((_, offer)) => {
-                            let message = format!("what is offered is {}, and not what was named", offer.version.hash);
-                            return Err(Error::new(ErrorCode::Conflict, message).param("terms_hash"));
+        let view =
+            self.store
+                .write((self, actor, id, hash), |(cloud, actor, id, hash), tx| {
+                    Box::pin(async move {
+                        let contract = contract::get(tx, &actor.scope, id).await?;
+                        let named = contract.offers.iter().find(|offer| offer.version.hash == **hash);
+                        if named.is_some_and(|offer| offer.state == OfferState::Accepted) {
+                            return cloud.view(tx, contract).await;
                         }
-                        None => {
-                            return Err(
-                                Error::new(ErrorCode::Conflict, "nothing is offered any more").alternative("ask for another offer")
-                            );
+                        let account = organization::get(tx, &actor.scope, &contract.organization).await?;
+                        let version = match cloud.open_offer(&contract) {
+                            Some((_, offer)) if offer.version.hash == **hash => offer.version.clone(),
+                            Some((_, offer)) => {
+                                let message = format!("what is offered is {}, and not what was named", offer.version.hash);
+                                return Err(Error::new(ErrorCode::Conflict, message).param("terms_hash"));
+                            }
+                            None => {
+                                return Err(Error::new(ErrorCode::Conflict, "nothing is offered any more")
+                                    .alternative("ask for another offer"));
+                            }
+                        };
+                        match contract.agreement()? {
+                            Some(agreement) => {
+                                agreement.check_amendment(&version, running_month(tx, &account, cloud.now()).await?)?;
+                                cloud.check_amended(tx, &contract, &agreement, &version).await?;
+                            }
+                            None => {
+                                check_start(&version.terms, running_month(tx, &account, cloud.now()).await?)?;
+                                let known = contract::list_of(tx, &account.id).await?;
+                                check_alone(&known, Some(id), &Agreement::new(vec![version], None)?)?;
+                            }
                         }
-                    };
-                    match contract.agreement()? {
-                        Some(agreement) => {
-                            agreement.check_amendment(&version, running_month(tx, &account, cloud.now()).await?)?;
-                            cloud.check_amended(tx, &contract, &agreement, &version).await?;
-                        }
-                        None => {
-                            check_start(&version.terms, running_month(tx, &account, cloud.now()).await?)?;
-                            let known = contract::list_of(tx, &account.id).await?;
-                            check_alone(&known, Some(id), &Agreement::new(vec![version], None)?)?;
-                        }
-                    }
-                    cloud.answer_offer(tx, actor, contract, OfferState::Accepted).await
+                        cloud.answer_offer(tx, actor, contract, OfferState::Accepted).await
+                    })
                 })
-            })
-            .await
+                .await?;
+        self.follow().await?;
+        Ok(view)
     }
 
     /// Gives notice: the contract ends with the given month, as its terms allow.
     pub async fn leave_contract(&self, actor: &Actor, id: &ContractId, last_month: PeriodKey) -> Result<ContractView> {
         actor.require(Action::AgreeToContracts)?;
-        self.store
+        let view = self
+            .store
             .write((self, actor, id), move |(cloud, actor, id), tx| {
                 Box::pin(async move {
                     let mut contract = contract::get(tx, &actor.scope, id).await?;
@@ -262,6 +242,7 @@ impl Cloud {
                     let given = GivenNotice { notice, by: actor.name().to_owned(), at: cloud.now() };
                     contract::set_notice(tx, &contract.id, &given).await?;
                     contract.notice = Some(given);
+                    cloud.plan_contract_prices(tx, &contract).await?;
                     let Notice { last_month, fee } = notice;
                     cloud
                         .record_contract(tx, actor, &contract, ("contract.leave", format!("after {last_month} for {fee}")))
@@ -269,7 +250,9 @@ impl Cloud {
                     cloud.view(tx, contract).await
                 })
             })
-            .await
+            .await?;
+        self.follow().await?;
+        Ok(view)
     }
 
     pub async fn get_contract(&self, actor: &Actor, id: &ContractId) -> Result<ContractView> {
@@ -333,6 +316,9 @@ impl Cloud {
         let action = if state == OfferState::Accepted { "contract.accept" } else { "contract.withdraw" };
         self.record_contract(tx, actor, &contract, (action, hash)).await?;
         contract = contract::get(tx, &Scope::Operator, &contract.id).await?;
+        if state == OfferState::Accepted {
+            self.plan_contract_prices(tx, &contract).await?;
+        }
         self.view(tx, contract).await
     }
 
@@ -530,67 +516,4 @@ fn check_alone(known: &[Contract], own: Option<&ContractId>, agreement: &Agreeme
         }
     }
     Ok(())
-}
-
-/// What the periods before one settled.
-fn settled_periods(months: &[&ContractMonth], number: u32) -> Result<Vec<SettledPeriod>> {
-    let mut periods: BTreeMap<u32, SettledPeriod> = BTreeMap::new();
-    for month in months.iter().filter(|month| month.number < number) {
-        let period = periods.entry(month.number).or_insert(SettledPeriod {
-            number: month.number,
-            shortfall: Nanos::ZERO,
-            roll_over_used: Nanos::ZERO,
-            roll_over_periods: month.roll_over_periods,
-        });
-        period.shortfall = period.shortfall.checked_add(month.shortfall)?;
-        period.roll_over_used = period.roll_over_used.checked_add(month.roll_over_used)?;
-    }
-    Ok(periods.into_values().collect())
-}
-
-/// The commitment periods of a contract that began by a month, and how far each is used.
-async fn periods(
-    tx: &mut Tx,
-    contract: &Contract,
-    agreement: &Agreement,
-    (month, counted): (PeriodKey, Counted),
-) -> Result<Vec<PeriodUse>> {
-    let billed = billing::list_billed(tx, &contract.organization).await?;
-    let months = contract::list_months(tx, &contract.organization, &contract.id).await?;
-    let mut uses = Vec::new();
-    let Some(mut at) = agreement.versions().first().map(|version| version.terms.starts) else { return Ok(uses) };
-    while at <= month {
-        let Some((version, period)) = agreement.at(at)? else { break };
-        let mut used = PeriodUse {
-            number: period.number,
-            first: period.first,
-            last: period.last,
-            committed: period.committed,
-            counted: Nanos::ZERO,
-            shortfall: Nanos::ZERO,
-            roll_over_used: Nanos::ZERO,
-            exit_fee: Nanos::ZERO,
-            is_settled: billed.contains(&period.last),
-        };
-        for known in months.iter().filter(|known| known.number == period.number) {
-            used.counted = used.counted.checked_add(known.counted)?;
-            used.shortfall = used.shortfall.checked_add(known.shortfall)?;
-            used.roll_over_used = used.roll_over_used.checked_add(known.roll_over_used)?;
-            used.exit_fee = used.exit_fee.checked_add(known.exit_fee)?;
-        }
-        let mut open = period.first;
-        while open <= period.last.min(month) {
-            if counted == Counted::Used && !billed.contains(&open) {
-                for part in charge::list_parts(tx, &contract.organization, open).await? {
-                    if version.terms.covers.contains(&part.key.sku.family()) {
-                        used.counted = used.counted.checked_add(part.sum.charged)?;
-                    }
-                }
-            }
-            open = open.next()?;
-        }
-        uses.push(used);
-        at = period.last.next()?;
-    }
-    Ok(uses)
 }

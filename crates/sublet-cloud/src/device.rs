@@ -274,18 +274,20 @@ impl Compute {
 
     async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
         self.cloud.follow_changes(tx).await?;
-        let (holder, currency) = match actor.scope.organization() {
+        let (holder, version) = match actor.scope.organization() {
             Some(id) => {
                 let organization = organization::get(tx, &actor.scope, id).await?;
-                (Holder::from(organization.class), organization.currency)
+                let version = self.cloud.prices.in_force_for((id, organization.currency), now)?;
+                (Holder::from(organization.class), version)
             }
             None => {
                 let lists = self.cloud.prices.snapshot();
-                let first = lists.values().next().map(|list| list.currency);
-                (Holder::External, first.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, "there is no price list"))?)
+                let first = lists.values().next();
+                let first = first.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, "there is no price list"))?;
+                (Holder::External, first.at(now)?.clone())
             }
         };
-        let version = self.cloud.prices.in_force(currency, now)?;
+        let currency = version.currency();
         let snapshot = self.snapshot(tx).await?;
         let mut rows = Vec::new();
         for kind in snapshot.kinds() {

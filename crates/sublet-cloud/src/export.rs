@@ -12,7 +12,7 @@ use sublet_core::id::{CreditNoteId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::encoder::{Encoder, Format};
-use sublet_money::focus::{FocusRow, FocusVersion, Statement};
+use sublet_money::focus::{FocusRow, FocusVersion, RowPrices, Statement};
 use sublet_money::focus_columns::focus_columns;
 use sublet_money::invoice::{InvoiceAccount, InvoiceState};
 use sublet_money::period::{BillingCalendar, PeriodKey};
@@ -311,7 +311,12 @@ impl Cloud {
                         };
                         let version = cloud.price_version(tx, &hour.price_version).await?;
                         let month = account.calendar.period(period)?;
-                        rows.push(account.statement.usage(hour, &month, (&name, &version))?);
+                        let public = match version.source() {
+                            Some(source) => Some(cloud.price_version(tx, &source.list).await?),
+                            None => None,
+                        };
+                        let prices = RowPrices { charged: &version, public: public.as_deref() };
+                        rows.push(account.statement.usage(hour, &month, (&name, prices))?);
                     }
                     Ok((rows, cursor))
                 })

@@ -329,7 +329,7 @@ impl Cloud {
         }
         facts.push(Fact::new("holds", "").made_of(holds));
         for charge in &statement.charges {
-            facts.push(self.charge_fact(charge)?);
+            facts.push(self.charge_fact(charge).await?);
         }
         let mut related = vec![statement.lease.id.to_string()];
         related.extend(statement.charges.iter().map(|charge| charge.id.to_string()));

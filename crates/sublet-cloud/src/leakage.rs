@@ -162,7 +162,7 @@ impl Cloud {
             for found in found {
                 // What is paid by the package is charged at the end of its lease.
                 if kind != LeakKind::TimeNotSettled || self.settles_bit_by_bit(tx, &found).await? {
-                    leaks.push(self.time_leak(kind, found));
+                    leaks.push(self.time_leak(tx, kind, found).await);
                 }
             }
             report.take(kind, leaks);
@@ -179,7 +179,7 @@ impl Cloud {
     fn record_leak(&self, kind: LeakKind, found: UnchargedRecord, now: Timestamp) -> Leak {
         let UnchargedRecord { record, currency, reason } = found;
         let prices = [record.admitted_at, now].into_iter().find_map(|at| {
-            let prices = self.prices.token_prices(currency, (&record.model, record.tier), at);
+            let prices = self.prices.token_prices((&record.organization, currency), (&record.model, record.tier), at);
             // What nobody can have used is at no price.
             let (prices, tokens) = (prices.ok()?, &record.tokens);
             let costs = [(prices.input, tokens.input), (prices.cached_input, tokens.cached_input), (prices.output, tokens.output)];
@@ -195,8 +195,8 @@ impl Cloud {
         }
     }
 
-    fn time_leak(&self, kind: LeakKind, found: UnchargedTime) -> Leak {
-        let version = self.prices.get(&PriceVersion(found.price_version.as_str().into())).ok();
+    async fn time_leak(&self, tx: &mut Tx, kind: LeakKind, found: UnchargedTime) -> Leak {
+        let version = self.price_version(tx, &PriceVersion(found.price_version.as_str().into())).await.ok();
         let price = version.as_ref().and_then(|version| version.find(&found.sku)?.price_at(found.since).ok());
         let quantity = Quantity::new(found.millis).unwrap_or_default();
         let amount = price.and_then(|price| price.exact_cost(quantity).ok()?.half_even().ok());

@@ -28,6 +28,8 @@ pub mod clock;
 pub mod compute;
 pub mod compute_reconciler;
 pub mod contract;
+pub mod contract_price;
+mod contract_use;
 mod cover;
 pub mod credit;
 mod credit_lot;
@@ -83,6 +85,7 @@ pub mod data {
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
+    pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
@@ -219,7 +222,7 @@ impl Cloud {
             self.access_changed();
         }
         self.remote_models.follow(tx, changes.models).await?;
-        self.prices.follow(tx, changes.prices).await
+        self.prices.follow(tx, changes.prices, self.now()).await
     }
 
     pub fn store(&self) -> &Store {

@@ -145,7 +145,8 @@ impl Cloud {
         loop {
             let customers = organization::list(tx, None, &page).await?;
             for customer in customers.items.iter().filter(|customer| customer.currency == version.currency()) {
-                let used = reprice(tx, version, (&customer.id, period)).await?;
+                let own = self.as_by_contract(tx, &customer.id, (version, period)).await?;
+                let used = reprice(tx, own.as_ref().unwrap_or(version), (&customer.id, period)).await?;
                 if !used.is_empty() {
                     simulation.take(customer, used, &mut skus)?;
                 }

@@ -248,7 +248,8 @@ impl Cloud {
                     let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
                     let terms = contract::terms_texts(tx, &stored.invoice.content).await?;
                     let content = stored.invoice.content;
-                    let header = BundleHeader::new(content, (sealed.seal, sealed.details), log, (&lists, terms)).text()?;
+                    let sources = cloud.price_sources(tx, &organization, &lists).await?;
+                    let header = BundleHeader::new(content, (sealed.seal, sealed.details), log, (&lists, terms, sources)).text()?;
                     let at = LeafCursor::default();
                     Ok((header, BundleCursor { organization, period, secret: sealed.secret, at }))
                 })

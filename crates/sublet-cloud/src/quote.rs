@@ -111,7 +111,7 @@ impl Compute {
             Request { kind: new.kind.clone(), units: new.units, notice: new.notice, holder, site: new.site.clone(), isolation };
         let place = find_place(&snapshot, &request, now)?;
         self.cloud.follow_changes(tx).await?;
-        let version = self.cloud.prices.in_force(organization.currency, now)?;
+        let version = self.cloud.prices.in_force_for((&organization.id, organization.currency), now)?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
         let tariff = Tariff::new(version, sku, new.units)?;
         let calendar = BillingCalendar::new(&organization.time_zone)?;

@@ -45,10 +45,11 @@ impl Admission for GatewayPort {
         self.cloud.epoch()
     }
     fn prices(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>> {
-        self.cloud.prices.token_prices(access.currency, (model, tier), at).map(Arc::new)
+        self.cloud.prices.token_prices((&access.organization, access.currency), (model, tier), at).map(Arc::new)
     }
     fn price_range(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]> {
-        self.cloud.prices.in_force(access.currency, at)?.token_price_range(&model.parse()?, tier, at)
+        let version = self.cloud.prices.in_force_for((&access.organization, access.currency), at)?;
+        version.token_price_range(&model.parse()?, tier, at)
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {

@@ -210,7 +210,7 @@ impl Cloud {
         let breaks = promised.is_some_and(|promised| !terms.data.keeps(promised));
         let Some(cost) = cost_at(&replica.costs, now) else { return Some(Standing::default()) };
         let tiers = ServiceTier::ALL.into_iter().filter_map(|tier| {
-            let prices = self.prices.token_prices(cost.currency, (&model.name, tier), now).ok()?;
+            let prices = self.prices.in_force(cost.currency, now).ok()?.token_prices(&model.name.parse().ok()?, tier, now).ok()?;
             let margins = TokenMeter::ALL.map(|meter| margin_per_mille(meter.rate_of(&cost.rates), meter.rate_of(&prices.least)));
             let margin = if margins.contains(&None) { None } else { margins.into_iter().flatten().min() };
             let objection = if breaks { Some(Objection::Promise) } else { check_margin(cost, &prices, least).err() };

@@ -4,6 +4,7 @@ use sublet_core::id::{ChargeId, InvoiceId, RequestId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_money::commitment::CommitmentLine;
 use sublet_money::explanation::ChargeExplanation;
+use sublet_money::price_book::{PriceListVersion, PriceSource};
 use sublet_money::rating::{LineKey, LineState, RatedLine};
 use sublet_money::tax::{InvoiceTax, TaxLine};
 use sublet_store::charge::{self, Charge};
@@ -84,7 +85,7 @@ impl Cloud {
         }
         let mut related = Vec::new();
         for charge in &usage.charges {
-            facts.push(self.charge_fact(charge)?);
+            facts.push(self.charge_fact(charge).await?);
             related.push(charge.id.to_string());
         }
         for cost in self.costs_of_request(actor, id).await? {
@@ -110,7 +111,7 @@ impl Cloud {
     async fn why_charge(&self, actor: &Actor, id: &ChargeId) -> Result<Explanation> {
         let found = self.store.read((actor, id), |(actor, id), tx| Box::pin(charge::find(tx, &actor.scope, id))).await?;
         let charge = found.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no charge '{id}'")))?;
-        let fact = self.charge_fact(&charge)?;
+        let fact = self.charge_fact(&charge).await?;
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {} for {} of {}", charge.amount, charge.currency, charge.quantity, charge.sku),
@@ -170,8 +171,9 @@ impl Cloud {
     }
 
     /// The numbers behind one charge.
-    pub(crate) fn charge_fact(&self, charge: &Charge) -> Result<Fact> {
-        let explanation = self.explain_charge(charge)?;
+    pub(crate) async fn charge_fact(&self, charge: &Charge) -> Result<Fact> {
+        let version = self.find_prices(&charge.price_version).await?;
+        let explanation = explain_charge(charge, &version)?;
         let side = |name: &str, cost: &sublet_money::explanation::CumulativeCost| {
             Fact::new(
                 format!("line {name}"),
@@ -190,25 +192,32 @@ impl Cloud {
             side("after", &explanation.after),
         ];
         facts.extend(charge.band.as_ref().map(|band| Fact::new("band of the price", band)));
+        facts.extend(version.source().map(source_fact));
         Ok(Fact::new(format!("charge {}", charge.id), format!("{} {}", charge.amount, charge.currency)).made_of(facts))
     }
+}
 
-    fn explain_charge(&self, charge: &Charge) -> Result<ChargeExplanation> {
-        let version = self.prices.get(&charge.price_version)?;
-        let key = LineKey {
-            organization: charge.organization.clone(),
-            project: charge.project.clone(),
-            period: charge.period,
-            price_version: charge.price_version.clone(),
-            sku: charge.sku.clone(),
-            band: charge.band.clone(),
-        };
-        let after = LineState {
-            quantity: charge.before.quantity.checked_add(charge.quantity)?,
-            charged: charge.before.charged.checked_add(charge.amount)?,
-        };
-        RatedLine { key, quantity: charge.quantity, amount: charge.amount, before: charge.before, after }.explain(&version)
-    }
+fn explain_charge(charge: &Charge, version: &PriceListVersion) -> Result<ChargeExplanation> {
+    let key = LineKey {
+        organization: charge.organization.clone(),
+        project: charge.project.clone(),
+        period: charge.period,
+        price_version: charge.price_version.clone(),
+        sku: charge.sku.clone(),
+        band: charge.band.clone(),
+    };
+    let after = LineState {
+        quantity: charge.before.quantity.checked_add(charge.quantity)?,
+        charged: charge.before.charged.checked_add(charge.amount)?,
+    };
+    RatedLine { key, quantity: charge.quantity, amount: charge.amount, before: charge.before, after }.explain(version)
+}
+
+/// What a price by contract was made from.
+fn source_fact(source: &PriceSource) -> Fact {
+    let mut facts = vec![Fact::new("public version", &source.list.0), Fact::new("terms", &source.terms)];
+    facts.extend(source.protected.as_ref().map(|version| Fact::new("never above version", &version.0)));
+    Fact::new("price by contract, made from", "").made_of(facts)
 }
 
 /// A contract's part of an invoice.

@@ -5,18 +5,23 @@ use sublet_api::money::Amount;
 use sublet_api::object::ContractTag;
 use sublet_cloud::contract::{ContractState, ContractView, NewAmendment, NewContract, PeriodUse};
 use sublet_cloud::data::{
-    Commitment, CommitmentLine, ContractTerms, Exit, ExitTerms, Offer, OfferState, PeriodKey, RenewalTerms, SkuFamily,
+    Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, Offer, OfferState, Page, PeriodKey,
+    PriceProtection, PriceTerms, RenewalTerms, SkuFamily,
 };
+use sublet_cloud::idempotency::Answer as Once;
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::ContractId;
 use sublet_core::{Currency, Error, Nanos, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
-use crate::context::{Context, once, page_answer, page_request};
+use crate::context::{Context, page_answer, page_request};
+use crate::price_wire;
 use crate::wire::money;
 
-fn terms_to_wire(terms: &ContractTerms) -> wire::ContractTerms {
+fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
     let commitments = terms.commitments.iter();
-    wire::ContractTerms {
+    Ok(wire::ContractTerms {
         currency: terms.currency,
         starts: terms.starts.to_string(),
         months: terms.months,
@@ -32,10 +37,27 @@ fn terms_to_wire(terms: &ContractTerms) -> wire::ContractTerms {
             fee_ppm: exit.fee_ppm,
         }),
         renewal: terms.renewal.map(|renewal| wire::RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
-    }
+        pricing: terms.pricing.as_ref().map(pricing_to_wire).transpose()?,
+    })
 }
 
-fn terms_from_wire(terms: wire::ContractTerms) -> Result<ContractTerms> {
+/// `amended` is the contract that gets other terms.
+async fn terms_from_wire(
+    (app, context): (&App, &Context),
+    terms: wire::ContractTerms,
+    amended: Option<&ContractId>,
+) -> Result<ContractTerms> {
+    let pricing = match terms.pricing {
+        Some(pricing) => {
+            let wants_version = pricing.protection.as_ref().is_some_and(|protection| protection.version.is_none());
+            let in_force = match wants_version {
+                true => Some(app.cloud.version_to_protect(&context.actor, terms.currency, amended).await?),
+                false => None,
+            };
+            Some(pricing_from_wire(pricing, in_force)?)
+        }
+        None => None,
+    };
     let commitments = terms.commitments.into_iter();
     Ok(ContractTerms {
         currency: terms.currency,
@@ -51,6 +73,54 @@ fn terms_from_wire(terms: wire::ContractTerms) -> Result<ContractTerms> {
             fee_ppm: exit.fee_ppm,
         }),
         renewal: terms.renewal.map(|renewal| RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
+        pricing,
+    })
+}
+
+fn pricing_to_wire(pricing: &PriceTerms) -> Result<wire::PricingTerms> {
+    let on = |on: &Discounted| match on {
+        Discounted::Family(family) => wire::Discounted::Family(family_to_wire(*family)),
+        Discounted::Model(model) => wire::Discounted::Model(model.to_string()),
+        Discounted::Device(kind) => wire::Discounted::Device(kind.to_string()),
+        Discounted::Notice(notice) => wire::Discounted::Notice(*notice),
+        Discounted::Sku(sku) => wire::Discounted::Sku(sku.to_string()),
+    };
+    let discount = |discount: &Discount| wire::Discount { on: on(&discount.on), off_ppm: discount.off_ppm };
+    Ok(wire::PricingTerms {
+        discounts: pricing.discounts.iter().map(discount).collect(),
+        fixed: pricing.fixed.iter().map(price_wire::to_wire).collect::<Result<_>>()?,
+        protection: pricing.protection.as_ref().map(|protection| wire::PriceProtection {
+            version: Some(protection.list.clone()),
+            until: protection.until.map(|month| month.to_string()),
+        }),
+    })
+}
+
+/// `in_force` is protected where nothing else is said.
+fn pricing_from_wire(pricing: wire::PricingTerms, in_force: Option<PriceVersion>) -> Result<PriceTerms> {
+    let on = |on: wire::Discounted| -> Result<Discounted> {
+        Ok(match on {
+            wire::Discounted::Family(family) => Discounted::Family(family_from_wire(family)),
+            wire::Discounted::Model(model) => Discounted::Model(model.parse()?),
+            wire::Discounted::Device(kind) => Discounted::Device(kind.parse()?),
+            wire::Discounted::Notice(notice) => Discounted::Notice(notice),
+            wire::Discounted::Sku(sku) => Discounted::Sku(sku.parse()?),
+        })
+    };
+    let discount = |(index, discount): (usize, wire::Discount)| -> Result<Discount> {
+        let on = on(discount.on).map_err(|error| error.param(format!("terms.pricing.discounts[{index}].on")))?;
+        Ok(Discount { off_ppm: discount.off_ppm, on })
+    };
+    let fixed = |(index, price)| price_wire::from_wire(price).map_err(|error| error.param(format!("terms.pricing.fixed[{index}]")));
+    let protection = pricing.protection.map(|protection| -> Result<PriceProtection> {
+        let list = protection.version.or(in_force).ok_or_else(|| Error::internal("no version was found to protect"))?;
+        let until = protection.until.map(|until| month(&until, "terms.pricing.protection.until")).transpose()?;
+        Ok(PriceProtection { list, until })
+    });
+    Ok(PriceTerms {
+        discounts: pricing.discounts.into_iter().enumerate().map(discount).collect::<Result<_>>()?,
+        fixed: pricing.fixed.iter().enumerate().map(fixed).collect::<Result<_>>()?,
+        protection: protection.transpose()?,
     })
 }
 
@@ -72,8 +142,8 @@ fn month(text: &str, param: &str) -> Result<PeriodKey> {
     text.parse().map_err(|error: Error| error.param(param.to_owned()))
 }
 
-fn offer_to_wire(offer: &Offer) -> wire::ContractVersion {
-    wire::ContractVersion {
+fn offer_to_wire(offer: &Offer) -> Result<wire::ContractVersion> {
+    Ok(wire::ContractVersion {
         terms_hash: offer.version.hash.clone(),
         status: match offer.state {
             OfferState::Offered => wire::OfferStatus::Offered,
@@ -81,11 +151,11 @@ fn offer_to_wire(offer: &Offer) -> wire::ContractVersion {
             OfferState::Withdrawn => wire::OfferStatus::Withdrawn,
         },
         from: offer.version.from.to_string(),
-        terms: terms_to_wire(&offer.version.terms),
+        terms: terms_to_wire(&offer.version.terms)?,
         offered_at: offer.offered_at.into(),
         expires_at: offer.expires_at.into(),
         answered_at: offer.answered_at.map(Into::into),
-    }
+    })
 }
 
 fn period_to_wire(period: &PeriodUse, currency: Currency) -> wire::CommitmentPeriod {
@@ -113,11 +183,11 @@ fn exit_to_wire(exit: &Exit, currency: Currency) -> wire::ContractExit {
     }
 }
 
-fn to_wire(view: &ContractView) -> wire::Contract {
+fn to_wire(view: &ContractView) -> Result<wire::Contract> {
     let contract = &view.contract;
     let currency = view.currency;
     let notice = contract.notice.as_ref();
-    wire::Contract {
+    Ok(wire::Contract {
         object: ContractTag,
         id: contract.id.clone(),
         organization: contract.organization.clone(),
@@ -130,7 +200,7 @@ fn to_wire(view: &ContractView) -> wire::Contract {
             ContractState::Active => wire::ContractStatus::Active,
             ContractState::Ended => wire::ContractStatus::Ended,
         },
-        versions: contract.offers.iter().map(offer_to_wire).collect(),
+        versions: contract.offers.iter().map(offer_to_wire).collect::<Result<_>>()?,
         last_month: view.last_month.map(|month| month.to_string()),
         notice: notice.map(|given| wire::ContractNotice {
             last_month: given.notice.last_month.to_string(),
@@ -140,7 +210,7 @@ fn to_wire(view: &ContractView) -> wire::Contract {
         periods: view.periods.iter().map(|period| period_to_wire(period, currency)).collect(),
         exits: view.exits.iter().map(|exit| exit_to_wire(exit, currency)).collect(),
         created_at: contract.created_at.into(),
-    }
+    })
 }
 
 /// A contract's part of an invoice.
@@ -165,50 +235,59 @@ pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::I
     })
 }
 
+fn answered(outcome: Once<ContractView>) -> Result<Answer> {
+    match outcome {
+        Once::New(view) => json(&to_wire(&view)?),
+        Once::Replayed(text) => Ok(Answer::Json(text)),
+    }
+}
+
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateContract = context.body()?;
     let new = NewContract {
         organization: body.organization,
         name: body.name,
-        terms: terms_from_wire(body.terms)?,
+        terms: terms_from_wire((&app, &context), body.terms, None).await?,
         expires_at: body.expires_at.map(|at| at.0),
     };
-    once(app.cloud.offer_contract(&context.call()?, &new, &|view| text_of(&to_wire(view))).await?, to_wire)
+    answered(app.cloud.offer_contract(&context.call()?, &new, &|view| text_of(&to_wire(view)?)).await?)
 }
 
 pub async fn amend(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateAmendment = context.body()?;
+    let contract: ContractId = context.path("id")?;
     let new = NewAmendment {
-        contract: context.path("id")?,
+        terms: terms_from_wire((&app, &context), body.terms, Some(&contract)).await?,
+        contract,
         from: month(&body.from, "from")?,
-        terms: terms_from_wire(body.terms)?,
         expires_at: body.expires_at.map(|at| at.0),
     };
-    once(app.cloud.offer_amendment(&context.call()?, &new, &|view| text_of(&to_wire(view))).await?, to_wire)
+    answered(app.cloud.offer_amendment(&context.call()?, &new, &|view| text_of(&to_wire(view)?)).await?)
 }
 
 pub async fn withdraw(app: App, context: Context) -> Result<Answer> {
-    json(&to_wire(&app.cloud.withdraw_offer(&context.actor, &context.path("id")?).await?))
+    json(&to_wire(&app.cloud.withdraw_offer(&context.actor, &context.path("id")?).await?)?)
 }
 
 pub async fn accept(app: App, context: Context) -> Result<Answer> {
     let body: wire::AcceptContract = context.body()?;
-    json(&to_wire(&app.cloud.accept_contract(&context.actor, &context.path("id")?, &body.terms_hash).await?))
+    json(&to_wire(&app.cloud.accept_contract(&context.actor, &context.path("id")?, &body.terms_hash).await?)?)
 }
 
 pub async fn leave(app: App, context: Context) -> Result<Answer> {
     let body: wire::LeaveContract = context.body()?;
     let last_month = month(&body.last_month, "last_month")?;
-    json(&to_wire(&app.cloud.leave_contract(&context.actor, &context.path("id")?, last_month).await?))
+    json(&to_wire(&app.cloud.leave_contract(&context.actor, &context.path("id")?, last_month).await?)?)
 }
 
 pub async fn get(app: App, context: Context) -> Result<Answer> {
-    json(&to_wire(&app.cloud.get_contract(&context.actor, &context.path("id")?).await?))
+    json(&to_wire(&app.cloud.get_contract(&context.actor, &context.path("id")?).await?)?)
 }
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::ContractListQuery = context.query()?;
     let asked = query.page();
     let page = app.cloud.list_contracts(&context.actor, query.organization.as_ref(), &page_request(&asked)?).await?;
-    page_answer(&asked, page, |view| to_wire(&view), |wire| wire.id.to_string())
+    let items = page.items.iter().map(to_wire).collect::<Result<_>>()?;
+    page_answer(&asked, Page { items, has_more: page.has_more }, |wire| wire, |wire: &wire::Contract| wire.id.to_string())
 }

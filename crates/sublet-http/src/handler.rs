@@ -67,6 +67,7 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::GetRequest => to!(usage::get_request),
         Operation::GetUsage => to!(usage::summary),
         Operation::GetWhy => to!(why::explain),
+        Operation::GetAccountPrices => to!(price::of_account),
         Operation::ListSkus => to!(sku::list),
         Operation::ListAvailability => to!(sku::availability),
         Operation::CreateQuote => to!(quote::create),

@@ -1,9 +1,11 @@
 //! Invoices and the charges they add up.
 
+use std::collections::BTreeMap;
+
 use sublet_api::invoice as wire;
 use sublet_api::money::Amount;
 use sublet_api::object::{ChargeTag, InvoiceTag};
-use sublet_cloud::data::{BillingCalendar, Charge, InvoiceFilter, InvoiceLine, InvoiceState, Late, PriceModel};
+use sublet_cloud::data::{BillingCalendar, Charge, InvoiceFilter, InvoiceLine, InvoiceState, Late, PriceListVersion, PriceModel};
 use sublet_cloud::invoice::Bill;
 use sublet_core::id::InvoiceId;
 use sublet_core::{Currency, Error, ErrorCode, Result};
@@ -14,7 +16,7 @@ use crate::context::{Context, page_request};
 use crate::wire::{SkuParts, count, money, sku_parts};
 use crate::{contract, tax};
 
-fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
+async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
     let invoice = &bill.invoice;
     let content = &invoice.content;
     let currency = content.account.currency;
@@ -26,7 +28,17 @@ fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
             (wire::InvoiceStatus::Void, Some(issued_at), paid_at, Some(voided_at))
         }
     };
-    let lines = content.lines.iter().map(|line| line_to_wire(app, line, currency)).collect::<Result<_>>()?;
+    let mut versions = BTreeMap::new();
+    for version in content.lines.iter().map(|line| &line.price_version) {
+        if !versions.contains_key(version) {
+            versions.insert(version, app.cloud.find_prices(version).await?);
+        }
+    }
+    let line = |line: &InvoiceLine| match versions.get(&line.price_version) {
+        Some(version) => line_to_wire(version, line, currency),
+        None => Err(Error::internal("an invoice's prices were not read")),
+    };
+    let lines = content.lines.iter().map(line).collect::<Result<_>>()?;
     let exact = content.subtotal.checked_sub(content.carry_before)?;
     Ok(wire::Invoice {
         object: InvoiceTag,
@@ -57,9 +69,8 @@ fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
     })
 }
 
-fn line_to_wire(app: &App, line: &InvoiceLine, currency: Currency) -> Result<wire::InvoiceLine> {
+fn line_to_wire(version: &PriceListVersion, line: &InvoiceLine, currency: Currency) -> Result<wire::InvoiceLine> {
     let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
-    let version = app.cloud.prices().get(&line.price_version)?;
     let entry = version.get(&line.sku)?;
     let unit_amount = match entry.price_in(line.band.as_ref())?.model {
         PriceModel::PerUnit { price } => Some(Amount(*price)),
@@ -100,12 +111,12 @@ pub async fn draft(app: App, context: Context) -> Result<Answer> {
         Some(at) => Some(BillingCalendar::new(&account.time_zone)?.period_at(at.0)?.key),
         None => None,
     };
-    json(&to_wire(&app, &app.cloud.draft_invoice(&context.actor, organization, period).await?)?)
+    json(&to_wire(&app, &app.cloud.draft_invoice(&context.actor, organization, period).await?).await?)
 }
 
 pub async fn get(app: App, context: Context) -> Result<Answer> {
     let id: InvoiceId = context.path("id")?;
-    json(&to_wire(&app, &app.cloud.get_invoice(&context.actor, &id).await?)?)
+    json(&to_wire(&app, &app.cloud.get_invoice(&context.actor, &id).await?).await?)
 }
 
 pub async fn list(app: App, context: Context) -> Result<Answer> {
@@ -114,7 +125,10 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
     let state = query.status.map(wire::InvoiceStatus::as_str);
     let filter = InvoiceFilter { state, organization: query.organization, number: query.number };
     let page = app.cloud.list_invoices(&context.actor, &filter, &page_request(&asked)?).await?;
-    let mut invoices = page.items.iter().map(|invoice| to_wire(&app, invoice)).collect::<Result<Vec<_>>>()?;
+    let mut invoices = Vec::with_capacity(page.items.len());
+    for bill in &page.items {
+        invoices.push(to_wire(&app, bill).await?);
+    }
     if asked.before.is_some() {
         invoices.reverse();
     }

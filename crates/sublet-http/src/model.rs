@@ -3,6 +3,7 @@
 use sublet_api::model as wire;
 use sublet_api::object::ServedModelTag;
 use sublet_cloud::Action;
+use sublet_cloud::data::ModelName;
 use sublet_core::engine::ModelInfo;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result};
@@ -17,7 +18,9 @@ pub fn is_priced(app: &App, model: &str) -> bool {
     let now = app.cloud.clock().now();
     let mut currencies: Vec<Currency> = app.cloud.prices().snapshot().values().map(|list| list.currency).collect();
     currencies.dedup();
-    currencies.iter().any(|currency| app.cloud.prices().token_prices(*currency, (model, ServiceTier::Default), now).is_ok())
+    let Ok(model) = model.parse::<ModelName>() else { return false };
+    let is_in = |currency: Currency| app.cloud.prices().in_force(currency, now)?.token_prices(&model, ServiceTier::Default, now);
+    currencies.into_iter().any(|currency| is_in(currency).is_ok())
 }
 
 fn to_wire(app: &App, model: &ModelInfo) -> Result<wire::ServedModel> {

@@ -6,6 +6,7 @@ use sublet_api::price as wire;
 use sublet_cloud::data::{Order, PriceList, PriceListVersion};
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
+use sublet_core::id::OrganizationId;
 use sublet_core::supply::{Audience, Catalogue};
 use sublet_core::{Error, ErrorCode, Result};
 
@@ -15,10 +16,12 @@ use crate::context::{Context, page_request};
 use crate::{price_wire, supply_cost};
 
 fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceList> {
-    let position = list.versions().iter().position(|known| known.version() == version.version()).unwrap_or(0);
+    // Prices by contract have the number of the public version that they were made from.
+    let numbered = version.source().map_or(version.version(), |source| &source.list);
+    let position = list.versions().iter().position(|known| known.version() == numbered).unwrap_or(0);
     Ok(wire::PriceList {
         object: PriceListTag,
-        id: list.id.clone(),
+        id: version.list().clone(),
         name: list.name.clone(),
         version: version.version().clone(),
         number: u32::try_from(position + 1).unwrap_or(u32::MAX),
@@ -26,6 +29,11 @@ fn to_wire(list: &PriceList, version: &PriceListVersion) -> Result<wire::PriceLi
         effective_at: version.effective_at().into(),
         created_at: version.effective_at().into(),
         prices: version.entries().map(price_wire::to_wire).collect::<Result<_>>()?,
+        contract: version.source().map(|source| wire::ContractPrices {
+            terms_hash: source.terms.clone(),
+            public_version: source.list.clone(),
+            protected_version: source.protected.clone(),
+        }),
         below_cost: Vec::new(),
     })
 }
@@ -37,14 +45,31 @@ pub async fn public(app: App, context: Context) -> Result<Answer> {
     app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let list = lists.values().next().ok_or_else(|| Error::new(ErrorCode::NotFound, "no price list is published"))?;
-    let mut shown = to_wire(list, list.at(at)?)?;
-    // To everybody else a model for some does not exist.
+    json(&visible(&app, to_wire(list, list.at(at)?)?, None))
+}
+
+/// What the account pays: by its contract, or the public prices.
+pub async fn of_account(app: App, context: Context) -> Result<Answer> {
+    let query: wire::PriceListQuery = context.query()?;
+    let now = app.cloud.clock().now();
+    let at = query.at.map_or(now, |at| at.0);
+    if at < now {
+        let error = Error::new(ErrorCode::InvalidRequest, "an account's prices are shown from now on").param("at");
+        return Err(error.alternative("what was paid before is on charges and invoices, with the version of its price"));
+    }
+    let prices = app.cloud.account_prices(&context.actor, at).await?;
+    json(&visible(&app, to_wire(&prices.list, &prices.version)?, Some(context.actor.organization()?)))
+}
+
+/// To everybody else a model for some does not exist.
+fn visible(app: &App, mut list: wire::PriceList, organization: Option<&OrganizationId>) -> wire::PriceList {
     let models = app.cloud.remote_models();
-    shown.prices.retain(|price| match &price.subject {
-        wire::Subject::Model(name) => models.models.get(name).is_none_or(|model| model.audience == Audience::Everyone),
+    let is_seen = |audience: &Audience| *audience == Audience::Everyone || organization.is_some_and(|id| audience.admits(id));
+    list.prices.retain(|price| match &price.subject {
+        wire::Subject::Model(name) => models.models.get(name).is_none_or(|model| is_seen(&model.audience)),
         wire::Subject::Sku(_) => true,
     });
-    json(&shown)
+    list
 }
 
 /// Versions of all lists by the instant from which they hold.

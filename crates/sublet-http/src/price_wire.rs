@@ -69,13 +69,13 @@ pub fn draft(app: &App, currency: Currency, effective_at: Timestamp, prices: &[w
 
 /// A price of a body, numbered from 0.
 fn entry((index, price): (usize, &wire::Price)) -> Result<PriceEntry> {
-    read(price).map_err(|error| match error.param_name() {
+    from_wire(price).map_err(|error| match error.param_name() {
         Some(_) => error,
         None => error.param(format!("prices[{index}]")),
     })
 }
 
-fn read(price: &wire::Price) -> Result<PriceEntry> {
+pub fn from_wire(price: &wire::Price) -> Result<PriceEntry> {
     let sku = sku_of(price)?;
     let per = i64::try_from(price.per).unwrap_or(0);
     let wanted = sku.pricing_unit().base_units();

@@ -21,6 +21,7 @@ fn terms(amounts: &[i64], roll_over_periods: u32) -> ContractTerms {
         exit: None,
         months: u32::try_from(amounts.len()).unwrap() * 2,
         period_months: 2,
+        pricing: None,
         renewal: None,
         roll_over_periods,
         starts: month("2027-01"),

@@ -18,6 +18,7 @@ use sublet_core::money::divide_half_even;
 use sublet_core::{Currency, Nanos};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
+use crate::contract_price::PriceTerms;
 use crate::period::PeriodKey;
 use crate::sku::SkuFamily;
 
@@ -78,6 +79,9 @@ pub struct ContractTerms {
     pub months: u32,
     /// Months of a commitment period.
     pub period_months: u32,
+    /// Other prices than the public ones.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pricing: Option<PriceTerms>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub renewal: Option<RenewalTerms>,
     /// For so many periods after it, what was charged as missing can be used up. 0 if it is lost.
@@ -134,6 +138,9 @@ impl ContractTerms {
         if let Some(renewal) = self.renewal {
             self.check_whole("renewal.months", renewal.months)?;
             self.check_notice("renewal.notice_months", renewal.notice_months)?;
+        }
+        if let Some(pricing) = &self.pricing {
+            pricing.validate(self.starts)?;
         }
         // The years that months are computed for.
         self.starts.plus(self.months)?;

@@ -20,6 +20,7 @@ fn terms() -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 2, fee_ppm: 500_000, notice_months: 1 }),
         months: 12,
         period_months: 3,
+        pricing: None,
         renewal: Some(RenewalTerms { months: 6, notice_months: 2 }),
         roll_over_periods: 1,
         starts: month("2027-01"),

@@ -6,8 +6,8 @@
 //! taxes. So the rows of each number add up to the document of that number.
 //!
 //! `BilledCost` and `EffectiveCost` are what was charged. `ListCost` and `ContractedCost` are the quantity at one price,
-//! the dearest of a price with tiers: what tiers saved is the difference. Nobody has prices of their own yet, so both are
-//! the same.
+//! the dearest of a price with tiers: what tiers saved is the difference. The list's price is that of the public list that
+//! was in force; the contracted one is the account's, which is another one where a contract says so.
 //!
 //! Deliberately absent: taxes of months that are open; the columns of commitments, which are for discounts; columns for virtual currencies.
 
@@ -110,6 +110,9 @@ pub struct Priced {
     /// Names the price list, the thing and the band, and so one price.
     pub price_id: String,
     pub price_details: String,
+    /// Of the public list.
+    pub list_unit_price: Decimal,
+    /// Of the account.
     pub unit_price: Decimal,
     pub pricing_quantity: Decimal,
     pub consumed_quantity: Decimal,
@@ -131,6 +134,7 @@ pub struct FocusRow {
     pub charged: Interval,
     pub billed: Nanos,
     pub list: Decimal,
+    pub contracted: Decimal,
     /// The document that it is in, once that is issued.
     pub document: Option<DocumentNumber>,
     /// The invoice that a credit note is for.
@@ -138,6 +142,32 @@ pub struct FocusRow {
     /// The month of the use, where that was closed before it was known.
     pub late_of: Option<String>,
     pub priced: Option<Priced>,
+}
+
+/// The price lists that a row is about.
+#[derive(Clone, Copy, Debug)]
+pub struct RowPrices<'a> {
+    /// What the charges name.
+    pub charged: &'a PriceListVersion,
+    /// What that was made from, if it is a contract's.
+    pub public: Option<&'a PriceListVersion>,
+}
+
+impl<'a> RowPrices<'a> {
+    /// Of a public list.
+    pub const fn of(charged: &'a PriceListVersion) -> Self {
+        Self { charged, public: None }
+    }
+
+    /// The public price: in the band of the charges where both have bands, else at the beginning of the hour.
+    fn public_price(&self, hour: &ChargedHour) -> Result<Option<BandPrice<'a>>> {
+        let Some(entry) = self.public.and_then(|list| list.find(&hour.sku)) else { return Ok(None) };
+        let has_bands = self.charged.get(&hour.sku)?.time_of_use.is_some();
+        match entry.price_in(hour.band.as_ref()) {
+            Ok(price) if has_bands == entry.time_of_use.is_some() => Ok(Some(price)),
+            Ok(_) | Err(_) => entry.price_at(hour.starts_at).map(Some),
+        }
+    }
 }
 
 /// Whose rows are made, and of what.
@@ -152,9 +182,11 @@ pub struct Statement {
 
 impl Statement {
     /// A row of use. `used` is the month of the use: an earlier one for what came late.
-    pub fn usage(&self, hour: ChargedHour, used: &Period, (project_name, version): (&str, &PriceListVersion)) -> Result<FocusRow> {
-        let price = version.get(&hour.sku)?.price_in(hour.band.as_ref())?;
-        let (list_price, per) = list_price(price.model, price.unit);
+    pub fn usage(&self, hour: ChargedHour, used: &Period, (project_name, prices): (&str, RowPrices<'_>)) -> Result<FocusRow> {
+        let price = prices.charged.get(&hour.sku)?.price_in(hour.band.as_ref())?;
+        let (own_price, own_per) = one_price(price.model, price.unit);
+        let public = prices.public_price(&hour)?.unwrap_or(price);
+        let (list_price, per) = one_price(public.model, public.unit);
         let base = price.unit.base_units();
         let is_late = used.key < self.period.key;
         let band = hour.band.as_ref().map_or_else(String::new, |band| format!(" ({band})"));
@@ -166,13 +198,15 @@ impl Statement {
             charged: within(hour.starts_at, used.interval),
             billed: hour.amount,
             list: Decimal::cost(list_price, quantity, per)?,
+            contracted: Decimal::cost(own_price, quantity, own_per)?,
             late_of: is_late.then(|| used.key.to_string()),
             priced: Some(Priced {
                 project: hour.project,
                 project_name: project_name.to_owned(),
                 price_id: price_id(&hour.price_version, &hour.sku, hour.band.as_ref()),
                 price_details: details(&hour.sku, price)?,
-                unit_price: Decimal::cost(list_price, base, per)?,
+                list_unit_price: Decimal::cost(list_price, base, per)?,
+                unit_price: Decimal::cost(own_price, base, own_per)?,
                 pricing_quantity: Decimal::ratio(quantity, base)?,
                 consumed_quantity: Decimal::ratio(quantity, consumed_base(price.unit))?,
                 sku: hour.sku,
@@ -191,6 +225,7 @@ impl Statement {
             description: "commitment settled by contract: what was missing, used up of it later, and fees".to_owned(),
             billed: amount,
             list: amount.into(),
+            contracted: amount.into(),
             ..self.row(Category::Adjustment)
         };
         (!amount.is_zero()).then_some(row)
@@ -202,6 +237,7 @@ impl Statement {
             description: "rounding of the invoice to whole minor units, with what was carried over".to_owned(),
             billed: amount,
             list: amount.into(),
+            contracted: amount.into(),
             ..self.row(Category::Adjustment)
         };
         (!amount.is_zero()).then_some(row)
@@ -240,6 +276,7 @@ impl Statement {
             charged: within(starts_at, self.period.interval),
             billed: amount,
             list: amount.into(),
+            contracted: amount.into(),
             document: Some(note.number),
             credited_invoice: Some(note.invoice),
             ..self.row(Category::Credit)
@@ -257,6 +294,7 @@ impl Statement {
             charged: self.period.interval,
             billed: Nanos::ZERO,
             list: Decimal::default(),
+            contracted: Decimal::default(),
             document: self.invoice,
             credited_invoice: None,
             late_of: None,
@@ -271,15 +309,15 @@ fn within(starts_at: Timestamp, month: Interval) -> Interval {
     Interval { starts_at: starts_at.max(month.starts_at), ends_at }
 }
 
-/// The one price that a price's use is listed at, for so many base units: the dearest of its tiers.
-fn list_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
+/// The one price that a price's use is shown at, for so many base units: the dearest of its tiers.
+fn one_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
     match model {
         PriceModel::PerUnit { price } => (*price, unit.base_units()),
         PriceModel::Graduated { tiers } | PriceModel::Volume { tiers } => {
             (tiers.iter().map(|tier| tier.price).max().unwrap_or(Nanos::ZERO), unit.base_units())
         }
         PriceModel::Package { size, price } => (*price, size.get().max(1)),
-        PriceModel::Minimum { of, .. } => list_price(of, unit),
+        PriceModel::Minimum { of, .. } => one_price(of, unit),
     }
 }
 

@@ -95,7 +95,8 @@ fn each_model_has_one_list_price_and_what_was_charged_beside_it() {
         ("device/n2m/cpu", (3_600_000, 1_000_000_000), ["0.02", "1.0", "0.02", "1.0"]),
     ];
     for (sku, charged, expected) in cases {
-        let row = statement.usage(hour(&version, sku, charged, starts_at), &statement.period, ("work", &version)).unwrap();
+        let row =
+            statement.usage(hour(&version, sku, charged, starts_at), &statement.period, ("work", RowPrices::of(&version))).unwrap();
         let found = ["ListUnitPrice", "PricingQuantity", "ListCost", "BilledCost"].map(|name| cell(&row, FocusVersion::V1_2, name));
         assert_eq!(found, expected, "{sku}");
         assert_eq!(cell(&row, FocusVersion::V1_4, "EffectiveCost"), expected[3]);
@@ -109,12 +110,15 @@ fn rows_say_what_they_are() {
     let Interval { starts_at, ends_at } = statement.period.interval;
     let length = ROW_LENGTH.millis() * 1_000;
     let whole = Timestamp::from_micros(starts_at.micros().div_euclid(length) * length);
-    let first = statement.usage(hour(&version, "device/n0/cpu", (1, 0), whole), &statement.period, ("work", &version)).unwrap();
+    let first = statement
+        .usage(hour(&version, "device/n0/cpu", (1, 0), whole), &statement.period, ("work", RowPrices::of(&version)))
+        .unwrap();
     // The month begins at half past an hour in UTC.
     assert_eq!((first.charged.starts_at, first.charged.ends_at), (starts_at, whole.plus(ROW_LENGTH)));
     let february = month("Asia/Kolkata", "2026-02");
     let used_at = february.interval.starts_at.plus(ROW_LENGTH);
-    let late = statement.usage(hour(&version, "tokens/output/m", (7, 4), used_at), &february, ("work", &version)).unwrap();
+    let late =
+        statement.usage(hour(&version, "tokens/output/m", (7, 4), used_at), &february, ("work", RowPrices::of(&version))).unwrap();
     let note = Credited {
         number: "CN-2026-000002".parse().unwrap(),
         invoice: "INV-2026-000006".parse().unwrap(),
@@ -158,8 +162,11 @@ fn rows_say_what_they_are() {
 fn both_versions_as_csv() {
     let (version, statement) = (prices(), statement("UTC"));
     let starts_at = statement.period.interval.starts_at;
-    let device =
-        statement.usage(hour(&version, "device/n0/cpu", (1_000, 10_000_000), starts_at), &statement.period, ("a,b", &version));
+    let device = statement.usage(
+        hour(&version, "device/n0/cpu", (1_000, 10_000_000), starts_at),
+        &statement.period,
+        ("a,b", RowPrices::of(&version)),
+    );
     let rows = [device.unwrap(), statement.rounding(nanos(5)).unwrap()];
     for focus in FocusVersion::ALL {
         let mut encoder = Encoder::new(focus_columns(focus), Format::Csv);
@@ -174,8 +181,9 @@ fn both_versions_as_csv() {
 fn columns_are_in_order_and_cells_are_there_where_they_have_to_be() {
     let (version, statement) = (prices(), statement("UTC"));
     let starts_at = statement.period.interval.starts_at;
-    let usage =
-        statement.usage(hour(&version, "tokens/output/m", (1, 1), starts_at), &statement.period, ("work", &version)).unwrap();
+    let usage = statement
+        .usage(hour(&version, "tokens/output/m", (1, 1), starts_at), &statement.period, ("work", RowPrices::of(&version)))
+        .unwrap();
     for focus in FocusVersion::ALL {
         let columns = focus_columns(focus);
         assert!(columns.is_sorted_by_key(|column| column.name), "{focus:?}");
@@ -206,7 +214,7 @@ proptest! {
             lines[sku] = after;
             let at = statement.period.interval.starts_at.plus(DurationMs::from_hours(hours));
             let used = hour(&version, skus[sku], (count, amount.get()), at);
-            rows.push(statement.usage(used, &statement.period, ("work", &version)).unwrap());
+            rows.push(statement.usage(used, &statement.period, ("work", RowPrices::of(&version))).unwrap());
         }
         let subtotal = Nanos::checked_sum(lines.iter().map(|line| line.charged)).unwrap();
         let total = subtotal.checked_sub(nanos(carry)).unwrap().round_half_even(10_000_000).unwrap();

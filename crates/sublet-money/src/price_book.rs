@@ -120,6 +120,14 @@ impl PriceEntry {
         let models = std::iter::once(&self.model).chain(bands.map(|band| &band.model));
         models.map(|model| BandPrice { sku: &self.sku, unit: self.unit, model })
     }
+    /// The same with every amount changed, in all bands.
+    pub fn with_amounts(&self, change: &impl Fn(Nanos) -> Result<Nanos>) -> Result<Self> {
+        let mut entry = Self { model: self.model.with_amounts(change)?, ..self.clone() };
+        for band in entry.time_of_use.iter_mut().flat_map(|bands| &mut bands.bands) {
+            band.model = band.model.with_amounts(change)?;
+        }
+        Ok(entry)
+    }
     /// Refuses what cannot be charged, or not be held.
     pub fn validate(&self) -> Result<()> {
         if self.unit != self.sku.pricing_unit() {
@@ -154,6 +162,19 @@ pub struct PriceListDraft {
     pub entries: Vec<PriceEntry>,
 }
 
+/// What a contract's own version was made from ([`crate::contract_price`]).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSource {
+    /// The version of the public list.
+    pub list: PriceVersion,
+    /// The version that public prices are not above, while that is agreed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub protected: Option<PriceVersion>,
+    /// The SHA-256 of the contract's terms.
+    pub terms: String,
+}
+
 /// The canonical form. Its members are the public, documented content of the hash.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +184,9 @@ struct Canonical {
     currency: Currency,
     effective_at_micros: i64,
     entries: Vec<PriceEntry>,
+    /// Of a contract's own list only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    source: Option<PriceSource>,
 }
 
 /// An immutable version of a price list.
@@ -173,12 +197,22 @@ pub struct PriceListVersion {
     currency: Currency,
     effective_at: Timestamp,
     entries: BTreeMap<SkuName, PriceEntry>,
+    source: Option<PriceSource>,
     canonical: Arc<str>,
 }
 
 impl PriceListVersion {
     /// Checks, orders and hashes. Two drafts with the same prices in any order are one version.
     pub fn new(draft: PriceListDraft) -> Result<Self> {
+        Self::build(draft, None)
+    }
+
+    /// As [`Self::new`], of a contract's own list.
+    pub fn of_contract(draft: PriceListDraft, source: PriceSource) -> Result<Self> {
+        Self::build(draft, Some(source))
+    }
+
+    fn build(draft: PriceListDraft, source: Option<PriceSource>) -> Result<Self> {
         let mut entries = BTreeMap::new();
         if draft.entries.is_empty() || draft.entries.len() > ENTRIES_MAX {
             return Err(invalid(format!("a price list has 1 to {ENTRIES_MAX} prices, not {}", draft.entries.len())));
@@ -204,6 +238,7 @@ impl PriceListVersion {
             currency: draft.currency,
             effective_at_micros: draft.effective_at.micros(),
             entries: sorted,
+            source: source.clone(),
         })?;
         Ok(Self {
             version: PriceVersion(sha256_hex(&canonical).into()),
@@ -211,6 +246,7 @@ impl PriceListVersion {
             currency: draft.currency,
             effective_at: draft.effective_at,
             entries,
+            source,
             canonical: canonical.into(),
         })
     }
@@ -222,7 +258,8 @@ impl PriceListVersion {
             return Err(Error::new(ErrorCode::LedgerMismatch, "a stored price list is not the one that its hash names")
                 .context(format!("expected {}, found {found}", expected.0)));
         }
-        Self::new(parse_canonical(text)?)
+        let (draft, source) = read_canonical(text)?;
+        Self::build(draft, source)
     }
 
     pub fn version(&self) -> &PriceVersion {
@@ -236,6 +273,10 @@ impl PriceListVersion {
     }
     pub fn effective_at(&self) -> Timestamp {
         self.effective_at
+    }
+    /// What it was made from, if it is a contract's own.
+    pub const fn source(&self) -> Option<&PriceSource> {
+        self.source.as_ref()
     }
     /// The text that is hashed, stored and published.
     pub fn canonical(&self) -> &str {
@@ -313,6 +354,10 @@ impl PriceListVersion {
 
 /// Reads the canonical form, for example of a published price book.
 pub fn parse_canonical(text: &str) -> Result<PriceListDraft> {
+    read_canonical(text).map(|(draft, _)| draft)
+}
+
+fn read_canonical(text: &str) -> Result<(PriceListDraft, Option<PriceSource>)> {
     if text.len() > CANONICAL_MAX_BYTES {
         return Err(invalid(format!("a price list has at most {CANONICAL_MAX_BYTES} bytes")));
     }
@@ -320,12 +365,13 @@ pub fn parse_canonical(text: &str) -> Result<PriceListDraft> {
     if read.schema != SCHEMA {
         return Err(invalid(format!("a price list says \"schema\":\"{SCHEMA}\"")));
     }
-    Ok(PriceListDraft {
+    let draft = PriceListDraft {
         list: read.list,
         currency: read.currency,
         effective_at: Timestamp::from_micros(read.effective_at_micros),
         entries: read.entries,
-    })
+    };
+    Ok((draft, read.source))
 }
 
 /// A model whose output is priced but not its input would be metered without a rate.

@@ -225,6 +225,20 @@ impl PriceModel {
         }
     }
 
+    /// The same with every amount changed. A change that keeps their order keeps a model valid.
+    pub fn with_amounts(&self, change: &impl Fn(Nanos) -> Result<Nanos>) -> Result<Self> {
+        let changed = |tiers: &[Tier]| -> Result<Vec<Tier>> {
+            tiers.iter().map(|tier| Ok(Tier { price: change(tier.price)?, ..*tier })).collect()
+        };
+        Ok(match self {
+            Self::PerUnit { price } => Self::PerUnit { price: change(*price)? },
+            Self::Graduated { tiers } => Self::Graduated { tiers: changed(tiers)? },
+            Self::Volume { tiers } => Self::Volume { tiers: changed(tiers)? },
+            Self::Package { size, price } => Self::Package { size: *size, price: change(*price)? },
+            Self::Minimum { least, of } => Self::Minimum { least: change(*least)?, of: Box::new(of.with_amounts(change)?) },
+        })
+    }
+
     /// Whether nothing is ever charged.
     pub fn is_free(&self) -> bool {
         let least = if let Self::Minimum { least, .. } = self { *least } else { Nanos::ZERO };

@@ -7,12 +7,12 @@
 //! Checked is that each charge is the rounded price of its line's quantity after it less that before it, that the
 //! charges of a line follow each other without gap or overlap, that each is in the period, band and price list that its
 //! instant says, that they add up to the invoice, and that the leaves are those that were sealed. Lines of use that came
-//! late go on where an earlier invoice ended: where that was is the word of this one. A file with any bit changed is
-//! refused.
+//! late go on where an earlier invoice ended: where that was is the word of this one. Price lists by contract come with
+//! the public lists and the terms that they were made from, and are made again. A file with any bit changed is refused.
 //!
 //! Memory grows with the lines of the invoice, not with its charges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,10 @@ use sublet_core::{DurationMs, Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
 use sublet_money::commitment::CommitmentLine;
 use sublet_money::contract::TermsVersion;
+use sublet_money::contract_price::{Sources, verify_contract_prices};
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
-use sublet_money::price_book::{PriceEntry, PriceListVersion};
+use sublet_money::price_book::{PriceEntry, PriceListVersion, PriceSource};
 use sublet_money::rating::{LineState, rate};
 use sublet_money::sku::Quantity;
 
@@ -55,22 +56,46 @@ pub struct BundleHeader {
     log: LogProof,
     /// The canonical texts that the price versions are the hashes of, in the order of the versions.
     price_lists: Vec<String>,
+    /// What the lists among them are made from that are by contract.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    price_sources: Option<PriceSources>,
     schema: String,
     seal: Seal,
 }
 
+/// What price lists by contract were made from.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSources {
+    /// The canonical texts of public versions, in the order of these.
+    pub lists: Vec<String>,
+    /// The canonical texts of contracts' terms, in the order of their hashes.
+    pub terms: Vec<String>,
+}
+
+impl PriceSources {
+    /// The public versions, and the hashes of the terms, that lists were made from.
+    pub fn named<'a>(lists: impl IntoIterator<Item = &'a PriceListVersion>) -> (BTreeSet<&'a PriceVersion>, BTreeSet<&'a str>) {
+        let sources: Vec<&PriceSource> = lists.into_iter().filter_map(PriceListVersion::source).collect();
+        let lists = sources.iter().flat_map(|source| std::iter::once(&source.list).chain(&source.protected)).collect();
+        (lists, sources.iter().map(|source| source.terms.as_str()).collect())
+    }
+}
+
 impl BundleHeader {
-    /// `price_lists` are those that the lines name, `contract_terms` the texts that the contract's part names.
+    /// `price_lists` are those that the lines name, `contract_terms` the texts that the contract's part names, and
+    /// `price_sources` what [`PriceSources::named`] names.
     pub fn new(
         content: InvoiceContent,
         (seal, details): (Seal, SealDetails),
         log: LogProof,
-        (price_lists, contract_terms): (&[&PriceListVersion], Vec<String>),
+        (price_lists, contract_terms, price_sources): (&[&PriceListVersion], Vec<String>, PriceSources),
     ) -> Self {
         let mut lists: Vec<_> = price_lists.to_vec();
         lists.sort_by(|a, b| a.version().cmp(b.version()));
         let price_lists = lists.into_iter().map(|list| list.canonical().to_owned()).collect();
-        Self { content, contract_terms, details, log, price_lists, schema: SCHEMA.to_owned(), seal }
+        let price_sources = Some(price_sources).filter(|sources| *sources != PriceSources::default());
+        Self { content, contract_terms, details, log, price_lists, price_sources, schema: SCHEMA.to_owned(), seal }
     }
     /// The line, without its end.
     pub fn text(&self) -> Result<String> {
@@ -260,6 +285,7 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
     if calendar.period(content.period.key).map_err(|error| error.to_string())? != content.period {
         return Err(format!("{} does not begin and end there in {}", content.period.key, content.account.zone));
     }
+    check_sources(header.price_sources.as_ref(), &lists, &calendar)?;
     let mut lines = BTreeMap::new();
     for line in &content.lines {
         let period = line.late.map_or(content.period.key, |late| late.period);
@@ -275,6 +301,35 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
         }
     }
     Ok(lines)
+}
+
+/// Makes every list by contract again.
+fn check_sources(
+    found: Option<&PriceSources>,
+    lists: &BTreeMap<&PriceVersion, PriceListVersion>,
+    calendar: &BillingCalendar,
+) -> Result<(), String> {
+    let text = |error: Error| error.to_string();
+    let (named, named_terms) = PriceSources::named(lists.values());
+    let (lists_found, terms_found) = found.map_or((&[][..], &[][..]), |found| (&found.lists, &found.terms));
+    if lists_found.len() != named.len() || terms_found.len() != named_terms.len() {
+        return Err("what its price lists by contract are made from is not with them, or more than that is".to_owned());
+    }
+    let (mut public, mut terms) = (BTreeMap::new(), BTreeMap::new());
+    for (version, canonical) in named.into_iter().zip(lists_found) {
+        public.insert(version, PriceListVersion::from_canonical(canonical, version).map_err(text)?);
+    }
+    for (hash, canonical) in named_terms.into_iter().zip(terms_found) {
+        terms.insert(hash, TermsVersion::from_canonical(canonical, hash).map_err(text)?);
+    }
+    for list in lists.values() {
+        let Some(source) = list.source() else { continue };
+        let protected = source.protected.as_ref().and_then(|version| public.get(version));
+        let (Some(of_all), Some(terms)) = (public.get(&source.list), terms.get(source.terms.as_str())) else { continue };
+        let month = calendar.period_at(list.effective_at()).map_err(text)?.key;
+        verify_contract_prices(list, month, Sources { public: of_all, protected, terms }).map_err(text)?;
+    }
+    Ok(())
 }
 
 /// One line of the invoice, and the charges that were found of it.

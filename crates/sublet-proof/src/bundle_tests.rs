@@ -159,6 +159,7 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
         exit: None,
         months: 12,
         period_months: 3,
+        pricing: None,
         renewal: None,
         roll_over_periods: 1,
         starts: "2026-01".parse().unwrap(),
@@ -207,7 +208,12 @@ impl Month {
     }
     fn header(&self) -> BundleHeader {
         let sealed = (self.seal.clone(), self.details.clone());
-        BundleHeader::new(self.content.clone(), sealed, log_proof(&self.seal), (&[&self.list], self.contract_terms.clone()))
+        BundleHeader::new(
+            self.content.clone(),
+            sealed,
+            log_proof(&self.seal),
+            (&[&self.list], self.contract_terms.clone(), PriceSources::default()),
+        )
     }
     fn bundle(&self) -> Vec<String> {
         let mut lines = vec![self.header().text().unwrap()];

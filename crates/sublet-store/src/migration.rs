@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 17, name: "supply_costs", sql: include_str!("../migrations/0017_supply_costs.sql") },
     Migration { version: 18, name: "charge_hours", sql: include_str!("../migrations/0018_charge_hours.sql") },
     Migration { version: 19, name: "taxes", sql: include_str!("../migrations/0019_taxes.sql") },
+    Migration { version: 20, name: "contract_prices", sql: include_str!("../migrations/0020_contract_prices.sql") },
     Migration { version: 21, name: "payments", sql: include_str!("../migrations/0021_payments.sql") },
     Migration { version: 22, name: "credit_lots", sql: include_str!("../migrations/0022_credit_lots.sql") },
 ];

@@ -37,7 +37,7 @@ use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
 use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
-use crate::price::{PriceList, PublishPriceList};
+use crate::price::{PriceList, PriceListQuery, PublishPriceList};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
@@ -132,6 +132,10 @@ impl Client {
 impl Client {
     pub fn account(&self) -> Result<Account> {
         self.call(Operation::GetAccount, &[]).json()
+    }
+    /// What this account pays: by its contract, or the public prices.
+    pub fn account_prices(&self, query: &PriceListQuery) -> Result<PriceList> {
+        self.call(Operation::GetAccountPrices, &[]).query(query).json()
     }
     pub fn skus(&self) -> Result<List<Sku>> {
         self.call(Operation::ListSkus, &[]).json()

@@ -110,6 +110,9 @@ impl Client {
     }
 
     /// The cloud's address without `/v1`.
+    pub fn holds_key(&self, plane: KeyPlane) -> bool {
+        self.keys.of(plane).is_some()
+    }
     pub fn base(&self) -> &str {
         &self.base
     }

@@ -129,6 +129,7 @@ routes! {
 
     // ---- Platform: project keys -----------------------------------------------------------
     GetAccount       = Get    "/v1/account"           .open(Project, "Who this key is and what it can still spend.").gives::<Account>();
+    GetAccountPrices = Get    "/v1/account/prices"    .open(Project, "This account's prices: those of its contract, or the public ones.").query::<PriceListQuery>().gives::<PriceList>();
     ListSkus         = Get    "/v1/skus"              .open(Project, "What can be leased, with prices.").gives::<List<Sku>>();
     ListAvailability = Get    "/v1/availability"      .open(Project, "How much can be leased now.").query::<AvailabilityQuery>().gives::<List<Availability>>();
     CreateQuote      = Post   "/v1/quotes"            .open(Project, "Makes a binding offer.").creates().takes::<CreateQuote>().gives::<Quote>();

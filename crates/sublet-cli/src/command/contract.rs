@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use sublet_api::contract::{
-    AcceptContract, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment, CreateContract, LeaveContract,
-    OfferStatus,
+    AcceptContract, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment, CreateContract, Discounted,
+    LeaveContract, OfferStatus, PricingTerms,
 };
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
+use sublet_core::Currency;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ContractId, OrganizationId};
 
+use super::price::price_rows;
 use super::{PageArgs, show_page};
 use crate::Context;
-use crate::render::{self, Cell, Table};
+use crate::render::{self, Cell, NOTHING, Table};
 
 /// Longest file of terms, in bytes.
 const TERMS_MAX_BYTES: u64 = 1 << 20;
@@ -218,8 +220,7 @@ fn rules(terms: &ContractTerms) -> Vec<String> {
         rules.push(format!("what is missing rolls over for {}", counted(terms.roll_over_periods, "period")));
     }
     if let Some(exit) = &terms.exit {
-        let fee = format!("{}.{:04}", exit.fee_ppm / 10_000, exit.fee_ppm % 10_000);
-        let fee = fee.trim_end_matches('0').trim_end_matches('.');
+        let fee = percent(exit.fee_ppm);
         let notice = counted(exit.notice_months, "month");
         rules.push(format!(
             "exit after {} with a notice of {notice} for {fee} % of the rest",
@@ -230,7 +231,46 @@ fn rules(terms: &ContractTerms) -> Vec<String> {
         let (months, notice) = (counted(renewal.months, "month"), counted(renewal.notice_months, "month"));
         rules.push(format!("renewed by {months} unless notice is given {notice} before"));
     }
+    if let Some(pricing) = &terms.pricing {
+        rules.extend(price_rules(pricing, terms.currency));
+    }
     rules
+}
+
+/// What is said about prices, one sentence for each thing.
+fn price_rules(pricing: &PricingTerms, currency: Currency) -> Vec<String> {
+    let discounts = pricing.discounts.iter().map(|discount| {
+        let on = match &discount.on {
+            Discounted::Family(family) => family.as_str().to_owned(),
+            Discounted::Model(model) => format!("all tokens of {model}"),
+            Discounted::Device(kind) => format!("all time on {kind}"),
+            Discounted::Notice(notice) => format!("all devices at notice {}", notice.as_str()),
+            Discounted::Sku(sku) => sku.clone(),
+        };
+        format!("{} % off {on}", percent(discount.off_ppm))
+    });
+    let fixed = pricing.fixed.iter().flat_map(|price| {
+        let what = |when: &str| match when {
+            NOTHING => format!("{} {}", price.subject.name(), price.meter.as_str()),
+            when => format!("{} {} ({when})", price.subject.name(), price.meter.as_str()),
+        };
+        let notice = price.notice.map_or_else(String::new, |notice| format!(" at notice {}", notice.as_str()));
+        let tier = price.service_tier.map_or_else(String::new, |tier| format!(" at the tier {}", tier.as_str()));
+        let rows = price_rows(price, currency).into_iter();
+        rows.map(move |(when, text)| format!("fixed: {}{notice}{tier} at {text}", what(&when))).collect::<Vec<_>>()
+    });
+    let protection = pricing.protection.iter().map(|protection| {
+        let version = protection.version.as_ref().map_or(NOTHING, |version| &version.0);
+        let until = protection.until.as_ref().map_or_else(String::new, |until| format!(" until {until}"));
+        format!("public prices are never above those of version {version}{until}")
+    });
+    discounts.chain(fixed).chain(protection).collect()
+}
+
+/// Parts per million as a percentage.
+fn percent(ppm: u32) -> String {
+    let text = format!("{}.{:04}", ppm / 10_000, ppm % 10_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn counted(count: u32, noun: &str) -> String {

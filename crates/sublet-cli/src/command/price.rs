@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use sublet_api::list::ListQuery;
 use sublet_api::money::{Amount, Money};
-use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceModel, PriceTier, PriceWindow, PublishPriceList};
+use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceListQuery, PriceModel, PriceTier, PriceWindow, PublishPriceList};
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::key::KeyPlane;
 use sublet_core::money::Currency;
 
 use super::{PageArgs, price_diff, price_simulation, show_page, supply_cost};
@@ -20,6 +21,9 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Prices in force, unless something else is asked.
 #[derive(Args, Debug)]
 pub struct PriceArgs {
+    /// The public prices, whatever this account pays
+    #[arg(long)]
+    pub public: bool,
     #[command(subcommand)]
     pub action: Option<PriceCommand>,
 }
@@ -57,7 +61,8 @@ impl PriceArgs {
         let client = context.client()?;
         match self.action {
             None => {
-                let list = client.prices()?;
+                let is_customer = client.holds_key(KeyPlane::Project) && !self.public;
+                let list = if is_customer { client.account_prices(&PriceListQuery::default())? } else { client.prices()? };
                 context.show_text(&list, text)
             }
             Some(PriceCommand::History { page }) => {
@@ -96,11 +101,17 @@ pub(super) fn read(file: &Path) -> Result<PublishPriceList> {
 fn text(list: &PriceList, style: Style) -> String {
     let rows = list.prices.iter().flat_map(|price| rows(price, list.currency));
     let table = Table::new(["what", "meter", "tier", "notice", "when", "price"], "the list is empty").rows(rows).render(style);
-    let head = Table::of_fields(vec![
+    let mut fields = vec![
         ("price list", Cell::text(format!("{} #{} ({})", list.name, list.number, list.id))),
         ("version", Cell::text(list.version.0.as_ref())),
         ("in force from", Cell::text(render::instant(list.effective_at.0))),
-    ]);
+    ];
+    if let Some(contract) = &list.contract {
+        fields.push(("by the contract's terms", Cell::text(&contract.terms_hash)));
+        fields.push(("from public version", Cell::text(contract.public_version.0.as_ref())));
+        fields.extend(contract.protected_version.as_ref().map(|version| ("never above version", Cell::text(version.0.as_ref()))));
+    }
+    let head = Table::of_fields(fields);
     format!("{}\n{table}", head.render(style))
 }
 

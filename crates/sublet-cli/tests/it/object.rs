@@ -93,13 +93,35 @@ pub fn credit_note() -> Value {
         "created_at": 1_775_088_000})
 }
 
+/// Every way to say something about prices.
+fn pricing() -> Value {
+    let fixed = json!([
+        {"subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "service_tier": "flex", "amount": "0.4", "per": 1_000_000},
+        {"subject": {"kind": "sku", "name": "cpu"}, "meter": "device_milliseconds", "notice": "n1h", "amount": "0.02", "per": 3_600_000,
+         "time_of_use": {"time_zone": "UTC", "bands": [
+            {"name": "night", "windows": [{"from": "22:00", "until": "06:00"}], "amount": "0.01"}]}},
+    ]);
+    json!({"discounts": [
+        {"on": {"family": "model_tokens"}, "off_ppm": 150_000}, {"on": {"model": "tiny"}, "off_ppm": 200_001},
+        {"on": {"device": "cpu"}, "off_ppm": 1_000_000}, {"on": {"notice": "n0"}, "off_ppm": 0},
+        {"on": {"sku": "device/n0/cpu"}, "off_ppm": 125_000},
+    ], "fixed": fixed, "protection": {"version": "abc", "until": "2026-12"}})
+}
+
+/// What an account pays by its contract.
+pub fn contract_price_list() -> Value {
+    let mut list = price_list();
+    list["contract"] = json!({"terms_hash": "c0ffee01", "public_version": "def", "protected_version": "abc"});
+    list
+}
+
 /// Amended, half used, and it can be left.
 pub fn contract() -> Value {
     let terms = |amount: &str| {
         json!({"currency": "EUR", "starts": "2026-01", "months": 24, "period_months": 3, "covers": ["model_tokens"],
             "commitments": [{"from_period": 1, "amount": "100"}, {"from_period": 3, "amount": amount}], "roll_over_periods": 2,
             "exit": {"after_periods": 4, "notice_months": 1, "fee_ppm": 125_000},
-            "renewal": {"months": 12, "notice_months": 3}})
+            "renewal": {"months": 12, "notice_months": 3}, "pricing": pricing()})
     };
     let version = |hash: &str, status: &str, from: &str, amount: &str, answered_at: Value| {
         json!({"terms_hash": hash, "status": status, "from": from, "terms": terms(amount), "offered_at": "2025-12-01T00:00:00Z",

@@ -41,7 +41,8 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("quotes show quote_1", "GET /v1/quotes/quote_1", object::quote()),
         ("skus", "GET /v1/skus", object::list(vec![object::sku("cpu")])),
         ("availability", "GET /v1/availability", object::list(vec![availability])),
-        ("prices", "GET /v1/prices", object::price_list()),
+        ("prices", "GET /v1/account/prices", object::contract_price_list()),
+        ("prices --public", "GET /v1/prices", object::price_list()),
         ("usage", "GET /v1/usage", usage),
         (
             "models list",

@@ -1,19 +1,24 @@
 //! Device time at prices that depend on when and how much.
 
+use sublet_cloud::Actor;
+use sublet_cloud::contract::NewContract;
 use sublet_cloud::data::Charge;
+use sublet_cloud::idempotency::Call;
 use sublet_core::job::{JobState, StopReason};
 use sublet_core::lease::EndReason;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
-use sublet_core::{DurationMs, Nanos};
+use sublet_core::{Currency, DurationMs, Nanos};
+use sublet_money::contract::{Commitment, ContractTerms};
+use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
 use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::PriceModel;
-use sublet_money::sku::{Quantity, SkuName};
+use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_store::charge;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::runner::Manners;
-use sublet_testkit::tenant::actor;
+use sublet_testkit::tenant::{actor, created};
 
 use crate::world::{UNIT, World, command, wanted};
 
@@ -152,6 +157,42 @@ on_both_databases! {
             assert!(told >= DurationMs::ZERO, "{model:?}: stopped before its deadline");
             cloud.clock.advance(DurationMs::from_hours(24 * 31));
         }
+        world.assert_all_over().await;
+    }
+
+    async fn a_job_is_quoted_held_and_charged_at_the_contract_s_price(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        publish(&world, &per_unit(HOURLY), || None).await;
+        let (organization, _) = world.customer.project().expect("a project");
+        let family = Discount { off_ppm: 100_000, on: Discounted::Family(SkuFamily::DeviceTime) };
+        let exact = Discount { off_ppm: 250_000, on: Discounted::Sku("device/n2m/cpu".parse().expect("a sku")) };
+        let terms = ContractTerms {
+            commitments: vec![Commitment { from_period: 1, amount: Nanos::ZERO }],
+            covers: [SkuFamily::DeviceTime].into(),
+            currency: Currency::EUR,
+            exit: None,
+            months: 1,
+            period_months: 1,
+            pricing: Some(PriceTerms { discounts: vec![family, exact], ..PriceTerms::default() }),
+            renewal: None,
+            roll_over_periods: 0,
+            starts: "2026-03".parse().expect("a month"),
+        };
+        let new = NewContract { organization: organization.clone(), name: "prices".to_owned(), terms, expires_at: None };
+        let offer = cloud.cloud.offer_contract(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await;
+        let offer = created(offer);
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let hash = &offer.contract.offers[0].version.hash;
+        cloud.cloud.accept_contract(&admin, &offer.contract.id, hash).await.expect("accepted");
+        let quote = world.quote(&wanted(1, NoticeClass::N2m)).await.expect("a quote");
+        assert_eq!((quote.terms.price_per_hour.get(), quote.terms.hold.get()), (HOURLY / 4 * 3, 195_000 * 750 + 1));
+        let (used, cost) = run_for(&world, 600).await;
+        assert_eq!(cost.get(), used * 750);
+        let rows = world.compute.list_availability(&world.customer).await.expect("rows");
+        let shown = |notice| rows.iter().find(|row| row.notice == notice).map(|row| row.price_per_hour.get());
+        assert_eq!((shown(NoticeClass::N2m), shown(NoticeClass::N0)), (Some(HOURLY / 4 * 3), Some(HOURLY / 10 * 9)));
+        let team = world.compute.list_availability(&world.team).await.expect("rows");
+        assert!(team.iter().all(|row| row.price_per_hour.get() == HOURLY), "nobody else has them");
         world.assert_all_over().await;
     }
 }

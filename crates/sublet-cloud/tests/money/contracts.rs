@@ -37,6 +37,7 @@ fn terms() -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 500_000, notice_months: 1 }),
         months: 6,
         period_months: 2,
+        pricing: None,
         renewal: None,
         roll_over_periods: 2,
         starts: "2026-03".parse().expect("a month"),

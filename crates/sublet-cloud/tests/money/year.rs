@@ -10,9 +10,10 @@ use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
+use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
 use sublet_money::credit_lot::CreditTerms;
 use sublet_money::period::BillingCalendar;
-use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_book::{PriceEntry, PriceListDraft, PriceListVersion};
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily};
 use sublet_money::time_of_use::TimeOfUse;
@@ -137,8 +138,22 @@ fn rerated(paths: &[PathBuf]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// Discounts that do not come out even, with protection for half a year and for good; the last one pays public prices.
+fn pricing(index: usize, list: &PriceListVersion) -> Option<PriceTerms> {
+    let off = |off_ppm, on| Discount { off_ppm, on };
+    let sku = |name: &str| Discounted::Sku(name.parse().expect("a sku"));
+    let until = (index == 0).then(|| format!("{YEAR}-06").parse().expect("a month"));
+    let discounts = vec![
+        off(123_457, Discounted::Family(SkuFamily::ModelTokens)),
+        off(77_777, Discounted::Model("sublet-mini".parse().expect("a model"))),
+        off(333_333, sku("tokens/output/sublet-mini")),
+    ];
+    let protection = Some(PriceProtection { list: list.version().clone(), until });
+    (index < 2).then(|| PriceTerms { discounts: discounts.into_iter().take(3 - index).collect(), fixed: Vec::new(), protection })
+}
+
 /// A ramp, with roll-over, by months, quarters and half years; the last one is left.
-fn terms(index: usize, currency: Currency) -> ContractTerms {
+fn terms(index: usize, currency: Currency, pricing: Option<PriceTerms>) -> ContractTerms {
     let amount = |units: i64| Nanos::new(units * UNIT);
     let step = |from_period, units| Commitment { from_period, amount: amount(units) };
     ContractTerms {
@@ -148,6 +163,7 @@ fn terms(index: usize, currency: Currency) -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 333_333, notice_months: 0 }),
         months: 12,
         period_months: [1, 3, 2][index],
+        pricing,
         renewal: None,
         roll_over_periods: 2,
         starts: format!("{YEAR}-01").parse().expect("a month"),
@@ -160,14 +176,19 @@ async fn commit(cloud: &TestCloud, sessions: &[(Session, SliceId)]) -> Vec<Contr
     let mut contracts = Vec::new();
     for (index, (session, _)) in sessions.iter().enumerate().take(3) {
         let currency = CUSTOMERS[index].0.parse().expect("a currency");
-        contracts.push(agreed(&cloud.cloud, session, terms(index, currency)).await);
+        let list = cloud.cloud.prices().in_force(currency, cloud.now()).expect("a list");
+        contracts.push(agreed(&cloud.cloud, session, terms(index, currency, pricing(index, &list))).await);
     }
     contracts
 }
 
 /// In June: one commits to less from July on, another one leaves.
 async fn amend_and_leave(cloud: &TestCloud, sessions: &[(Session, SliceId)], contracts: &[ContractId]) {
-    let mut less = terms(1, Currency::USD);
+    // The newest list is protected from then on, with a fixed price.
+    let list = cloud.cloud.prices().in_force(Currency::USD, cloud.now()).expect("a list");
+    let fixed = PriceEntry::new("tokens/input/sublet-mini".parse().expect("a sku"), per_unit(333_333_337));
+    let other = PriceTerms { fixed: vec![fixed], ..pricing(1, &list).expect("prices") };
+    let mut less = terms(1, Currency::USD, Some(other));
     less.commitments.push(Commitment { from_period: 3, amount: Nanos::new(5 * UNIT) });
     less.roll_over_periods = 1;
     let offer = amended(&cloud.cloud, &contracts[1], &format!("{YEAR}-07"), less).await.expect("an amendment");
@@ -177,13 +198,30 @@ async fn amend_and_leave(cloud: &TestCloud, sessions: &[(Session, SliceId)], con
     cloud.cloud.leave_contract(&admin(2), &contracts[2], last).await.expect("left");
 }
 
-/// An invoice that says another roll-over than those before it left is named.
+/// How many of something the other program counted.
+fn counted(said: &str, (before, after): (&str, &str)) -> usize {
+    let count = |line: &str| line.strip_prefix(before)?.strip_suffix(after)?.parse().ok();
+    said.lines().find_map(count).unwrap_or(0)
+}
+
+/// An invoice that says another roll-over than those before it left is named, and so are prices that were not agreed.
 fn assert_contracts_are_judged(paths: &[PathBuf]) {
+    assert_prices_are_judged(paths);
     let texts = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle")));
     let (path, text) = texts.into_iter().find(|(_, text)| text.contains("\"roll_over\":\"0\"")).expect("a contract's part");
     std::fs::write(path, text.replacen("\"roll_over\":\"0\"", "\"roll_over\":\"1\"", 1)).expect("room");
     let (is_right, said) = rerated(paths);
     assert!(!is_right && said.contains("FAIL contract: ") && said.contains("roll over into period"), "{said}");
+    std::fs::write(path, text).expect("room");
+}
+
+/// A discount that was not agreed is named.
+fn assert_prices_are_judged(paths: &[PathBuf]) {
+    let texts = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle")));
+    let (path, text) = texts.into_iter().find(|(_, text)| text.contains("\\\"off_ppm\\\":123457")).expect("a discount");
+    std::fs::write(path, text.replace("\\\"off_ppm\\\":123457", "\\\"off_ppm\\\":123456")).expect("room");
+    let (is_right, said) = rerated(std::slice::from_ref(path));
+    assert!(!is_right && said.starts_with("FAIL "), "{said}");
     std::fs::write(path, text).expect("room");
 }
 
@@ -304,8 +342,8 @@ on_both_databases! {
         let paths = write_bundles(cloud, folder.path()).await;
         assert!(paths.len() >= 12 * CUSTOMERS.len(), "{} invoices", paths.len());
         let (is_right, said) = rerated(&paths);
-        let parts = said.lines().find_map(|line| line.strip_prefix("contracts ok: ")?.strip_suffix(" parts of invoices")?.parse().ok());
-        assert!(parts.is_some_and(|parts: usize| parts >= 30), "{said}");
+        assert!(counted(&said, ("contracts ok: ", " parts of invoices")) >= 30, "{said}");
+        assert!(counted(&said, ("prices by contract ok: ", " lists")) >= 24, "{said}");
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
         assert_contracts_are_judged(&paths);
         assert_taxes_are_judged(&paths);

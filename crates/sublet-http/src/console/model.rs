@@ -43,7 +43,7 @@ pub async fn currency(console: &Console, actor: &Actor) -> Result<Currency> {
 pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
     let cloud = &console.app.cloud;
     let currency = currency(console, actor).await?;
-    let prices = cloud.prices().in_force(currency, cloud.clock().now())?;
+    let prices = cloud.prices().in_force_for((actor.organization()?, currency), cloud.clock().now())?;
     let allowed = match actor.plane {
         KeyPlane::Project => Some(cloud.get_own_key(actor).await?.models),
         KeyPlane::Admin | KeyPlane::Operator => None,
