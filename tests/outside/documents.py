@@ -23,7 +23,7 @@ import pypdf
 import saxonche
 from lxml import etree
 
-from cloud import ADMIN, OPERATOR, ROOT, ask, chat, eventually, judge, see
+from cloud import ADMIN, OPERATOR, ROOT, ask, chat, eventually, judge, make_dear, say_who_sells, see, to_next_month
 
 BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
 SAMPLES = pathlib.Path(os.environ["SUBLET_SAMPLES"])
@@ -131,36 +131,11 @@ def picture():
     return b"\x89PNG\r\n\x1a\n" + header + part(b"IDAT", zlib.compress(b"\0\x80")) + part(b"IEND", b"")
 
 
-def say_who_sells():
-    address = lambda city: {"lines": ["Werftstraße 1"], "city": city, "postal_code": "24143", "country": "DE"}
-    logo = ask("PUT", "/operator/v1/seller/logo", OPERATOR, {"png_base64": base64.b64encode(picture()).decode()})[0]
-    ask("PUT", "/operator/v1/seller", OPERATOR, {
-        "party": {"legal_name": "Rechenzentrum Nord GmbH", "address": address("Kiel"), "tax_id": "DE123456788"},
-        "bank": {"iban": "DE89370400440532013000"}, "footer": "Ada Beispiel, HRB 12345 KI", "terms": {"net_days": 14},
-        "logo": json.loads(logo)["sha256"],
-    })
-    row = {"jurisdiction": "DE", "name": "VAT", "rate": "19", "from": "2020-01-01"}
-    ask("PUT", "/operator/v1/tax_table", OPERATOR, {"rows": [row]})
-    party = {"legal_name": "Zahnräder & Söhne GmbH", "address": address("Magdeburg")}
-    ask("PUT", "/v1/organization/billing/profile", ADMIN, {"party": party, "purchase_order": "PO-4711"})
-
-
-def make_dear():
-    """Tokens cost so much that a few of them come to more than a cent."""
-    newest = see("/operator/v1/price_lists?limit=1", OPERATOR)["data"][0]
-    for price in newest["prices"]:
-        if price["meter"] != "device_milliseconds":
-            price["amount"] = str(decimal.Decimal(price["amount"]) * 12_345)
-    ask("POST", "/operator/v1/price_lists", OPERATOR, {key: newest[key] for key in ("name", "currency", "prices")})
-
-
 def issued():
     """An invoice of a running cloud."""
     mine = chat(40)
     eventually("the charge", lambda: see(f"/v1/organization/billing/charges?request={mine}", ADMIN)["data"])
-    year, month = map(int, see("/operator/v1/clock", OPERATOR)["now"][:7].split("-"))
-    year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-    ask("PUT", "/operator/v1/clock", OPERATOR, {"now": f"{year}-{month:02}-02T12:00:00Z"})
+    to_next_month()
     return see("/v1/organization/billing/invoices?status=paid", ADMIN)["data"][0]
 
 
@@ -171,7 +146,8 @@ def download(invoice, form, name):
 
 
 def check_live():
-    say_who_sells()
+    logo = ask("PUT", "/operator/v1/seller/logo", OPERATOR, {"png_base64": base64.b64encode(picture()).decode()})[0]
+    say_who_sells(logo=json.loads(logo)["sha256"])
     make_dear()
     invoice = issued()
     xml = download(invoice["number"], "ubl", "live").read_text()

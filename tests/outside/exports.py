@@ -20,7 +20,7 @@ import focus_validator
 import pyarrow
 import pyarrow.parquet
 
-from cloud import ADMIN, OPERATOR, PROJECT, ROOT, ask, chat, eventually, judge, see
+from cloud import ADMIN, OPERATOR, PROJECT, ROOT, ask, chat, eventually, judge, make_dear, see, to_next_month
 
 BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
 PROGRAMS = pathlib.Path(sys.executable).parent
@@ -54,16 +54,6 @@ def now():
     return see("/operator/v1/clock", OPERATOR)["now"][:7]
 
 
-def make_dear():
-    """Tokens cost so much that a few of them come to more than a cent."""
-    newest = see("/operator/v1/price_lists?limit=1", OPERATOR)["data"][0]
-    prices = newest["prices"]
-    for price in prices:
-        if price["meter"] != "device_milliseconds":
-            price["amount"] = str(decimal.Decimal(price["amount"]) * 12_345)
-    ask("POST", "/operator/v1/price_lists", OPERATOR, {"name": newest["name"], "currency": newest["currency"], "prices": prices})
-
-
 def run_job():
     """Uses a device for a moment, and gives it back."""
     quote = json.loads(ask("POST", "/v1/quotes", PROJECT, {"sku": "cpu"})[0])
@@ -82,9 +72,7 @@ def live_through_months():
         use(CALLS)
         run_job()
         months.append(now())
-        year, month = (int(part) for part in now().split("-"))
-        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-        ask("PUT", "/operator/v1/clock", OPERATOR, {"now": f"{year}-{month:02}-02T12:00:00Z"})
+        to_next_month()
     use(2)
     return months
 

@@ -25,7 +25,7 @@ from sigstore._internal.merkle import verify_merkle_inclusion
 from sigstore.errors import VerificationError
 
 import rerate
-from cloud import ADMIN, OPERATOR, PROJECT, ask, chat, eventually, judge, see
+from cloud import ADMIN, OPERATOR, PROJECT, ask, chat, eventually, judge, see, to_next_month
 
 BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
 MONTHS, CALLS = 3, 6
@@ -42,10 +42,7 @@ def live_through_months():
         mine = [chat(1 + call) for call in range(CALLS)]
         eventually("the charges", lambda: all(charges_of(request) for request in mine))
         requests += mine
-        year, month = (int(part) for part in see("/operator/v1/clock", OPERATOR)["now"].split("-")[:2])
-        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-        # A day after the month's end, wherever the account is.
-        ask("PUT", "/operator/v1/clock", OPERATOR, {"now": f"{year}-{month:02}-02T12:00:00Z"})
+        to_next_month()
     return requests
 
 

@@ -187,9 +187,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     let mut results = side_by_side(&clients, SUITES_AT_ONCE, |suite| run_suite(root, suite, &settings));
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
-    results.push(proofs(root, binary));
-    results.push(exports(root, binary));
-    results.push(documents(root, binary));
+    results.extend(judges(root, binary));
     results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
@@ -202,46 +200,42 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
 }
 
 /// Months pass: on a cloud of its own, with a test clock.
-fn proofs(root: &Path, binary: &Path) -> Result<usize> {
-    let program = environment::PYTHON.bin(root).join("python");
-    let suite = Suite { name: "judges of proofs", program, script: "tests/outside/proofs.py", limit: SUITE_MAX };
-    let cloud = Cloud::start(root, binary, "proofs", &["--test-clock"])?;
+fn months(root: &Path, binary: &Path, suite: &Suite, more: &[(&'static str, String)]) -> Result<usize> {
+    let cloud = Cloud::start(root, binary, suite.room(), &["--test-clock"])?;
     let mut settings = settings(root, &cloud.credentials)?;
     settings.push(("SUBLET_BINARY", binary.display().to_string()));
-    let ran = run_suite(root, &suite, &settings);
+    settings.extend(more.iter().cloned());
+    let ran = run_suite(root, suite, &settings);
     cloud.stop()?;
     ran
 }
 
-/// What finance programs make of a cloud whose months pass.
-fn exports(root: &Path, binary: &Path) -> Result<usize> {
-    let program = environment::FINANCE_PYTHON.bin(root).join("python");
-    let suite = Suite { name: "judges of exports", program, script: "tests/outside/exports.py", limit: SUITE_MAX };
-    let cloud = Cloud::start(root, binary, "exports", &["--test-clock"])?;
-    let mut settings = settings(root, &cloud.credentials)?;
-    settings.push(("SUBLET_BINARY", binary.display().to_string()));
-    let ran = run_suite(root, &suite, &settings);
-    cloud.stop()?;
-    ran
+/// What programs of proofs, of finance and of accounting make of clouds whose months pass.
+fn judges(root: &Path, binary: &Path) -> Vec<Result<usize>> {
+    let python = environment::PYTHON.bin(root).join("python");
+    let finance = environment::FINANCE_PYTHON.bin(root).join("python");
+    let suite = |name, program: &Path, script| Suite { name, program: program.to_owned(), script, limit: SUITE_MAX };
+    let mut results = Vec::new();
+    for suite in [
+        suite("judges of proofs", &python, "tests/outside/proofs.py"),
+        suite("judges of exports", &finance, "tests/outside/exports.py"),
+        suite("a customer's year", &python, "tests/outside/year.py"),
+    ] {
+        results.push(months(root, binary, &suite, &[]));
+    }
+    let documents = suite("judges of documents", &finance, "tests/outside/documents.py");
+    results.push(samples(root).and_then(|samples| months(root, binary, &documents, &[("SUBLET_SAMPLES", samples)])));
+    results
 }
 
-/// What programs of finance departments make of invoices: of every kind, and those of a cloud.
-fn documents(root: &Path, binary: &Path) -> Result<usize> {
-    let samples = root.join("target/tmp/documents");
+/// The folder of invoices of every kind, written by a test.
+fn samples(root: &Path) -> Result<String> {
     let mut write = Command::new("cargo");
     write.args(["test", "--quiet", "--package", "sublet-document", "--test", "documents", "of_every_kind"]);
     if !write.current_dir(root).stdout(Stdio::null()).status().context("write invoices of every kind")?.success() {
         bail!("invoices of every kind could not be written");
     }
-    let program = environment::FINANCE_PYTHON.bin(root).join("python");
-    let suite = Suite { name: "judges of documents", program, script: "tests/outside/documents.py", limit: SUITE_MAX };
-    let cloud = Cloud::start(root, binary, "documents", &["--test-clock"])?;
-    let mut settings = settings(root, &cloud.credentials)?;
-    settings.push(("SUBLET_BINARY", binary.display().to_string()));
-    settings.push(("SUBLET_SAMPLES", samples.display().to_string()));
-    let ran = run_suite(root, &suite, &settings);
-    cloud.stop()?;
-    ran
+    Ok(root.join("target/tmp/documents").display().to_string())
 }
 
 /// Whoever asks every route for everything leaves nothing as it was: on a cloud of its own.

@@ -23,7 +23,7 @@ use sublet_money::receivable::{PAID_IN, paid_in_of};
 use sublet_store::billing::{self, OpenMonth};
 use sublet_store::invoice::{self, StoredInvoice};
 use sublet_store::organization::{self, Organization};
-use sublet_store::{Tx, charge, document, ledger, setting};
+use sublet_store::{Tx, charge, credit, document, ledger, setting};
 use tokio::sync::watch;
 
 use crate::audit::Deed;
@@ -294,6 +294,8 @@ impl Cloud {
     async fn note_unused(&self, tx: &mut Tx, content: &InvoiceContent) -> Result<()> {
         let (organization, period) = (&content.account.organization, content.period.key);
         billing::billed(tx, (organization, period), content.carry_before, self.now()).await?;
+        self.release_prepaid_tax(tx, organization, self.now()).await?;
+        self.note_paid(tx, organization, self.now()).await?;
         invoice::delete_draft(tx, organization, period).await
     }
 
@@ -317,6 +319,7 @@ impl Cloud {
         ledger::post(tx, &post(head, &organization, &invoice.content.issue_fact())?).await?;
         self.post_commitment(tx, invoice, issued_at).await?;
         self.post_taxes(tx, invoice, issued_at).await?;
+        self.release_prepaid_tax(tx, &organization, now).await?;
         let detail = format!("{number} over {} {currency} for {period}", invoice.content.total);
         let deed = Deed { organization: Some(&organization), action: "invoice.issue", target: invoice.id.as_str(), detail };
         self.record(tx, &Actor::system(), deed, now).await?;
@@ -328,7 +331,6 @@ impl Cloud {
     /// an invoice, a payment or a credit note more.
     pub(crate) async fn note_paid(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
         self.settle_owed(tx, organization, now).await?;
-        self.release_prepaid_tax(tx, organization, now).await?;
         let unpaid = invoice::list_unpaid(tx, organization, UNPAID_MAX).await?;
         if unpaid.is_empty() {
             return Ok(());
@@ -363,7 +365,9 @@ pub(crate) async fn paid_in(tx: &mut Tx, organization: &OrganizationId) -> Resul
     for kind in PAID_IN {
         totals.insert(kind, ledger::totals(tx, &LedgerAccount::customer(kind, organization)).await?);
     }
-    paid_in_of(|kind| totals.get(&kind).copied().unwrap_or_default())
+    // What is left of credit that ends or is for one use has paid nothing yet, and may never.
+    let lots = Nanos::checked_sum(credit::list_lots(tx, organization).await?.into_iter().map(|lot| lot.remaining))?;
+    paid_in_of(|kind| totals.get(&kind).copied().unwrap_or_default())?.checked_sub(lots)
 }
 
 /// An account's first month is that of its creation, or that of its first use if a clock was set back since.

@@ -25,6 +25,7 @@ use crate::audit::Deed;
 use crate::billing::Billing;
 pub use crate::contract_use::PeriodUse;
 use crate::contract_use::{Counted, periods, settled_periods};
+use crate::credit_lot::take_otherwise;
 use crate::idempotency::{Answer, Call, Render};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
@@ -419,6 +420,7 @@ impl Cloud {
             Fact::CommitmentReturned { amount: amount.checked_neg()? }
         } else {
             let paid = ledger::available(tx, organization).await?.paid.max(Nanos::ZERO).min(amount);
+            take_otherwise(tx, organization, paid).await?;
             Fact::CommitmentCharged { paid, owed: amount.checked_sub(paid)? }
         };
         let memo = format!("{} period {} {}", line.contract, line.number, invoice.id);
@@ -438,6 +440,7 @@ impl Cloud {
         if amount.is_zero() {
             return Ok(());
         }
+        take_otherwise(tx, organization, amount).await?;
         let currency = organization::get(tx, &Scope::Operator, organization).await?.currency;
         let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: "owed by contract".to_owned() };
         ledger::post(tx, &post(head, organization, &Fact::OwedSettled { amount })?).await.map(|_| ())

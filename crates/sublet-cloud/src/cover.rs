@@ -5,7 +5,7 @@
 
 use sublet_core::id::{AttemptId, LeaseId};
 use sublet_core::lease::LeaseState;
-use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::budget::{BudgetWindow, Periods};
@@ -124,10 +124,7 @@ impl Compute {
         if Tariff::of(tx, &self.cloud, lease).await?.settles_in_steps()? {
             self.settle_running(tx, &attempt.id).await?;
         }
-        let settled = hold::find_open(tx, lease.id.as_str()).await?.ok_or_else(|| Error::internal("a hold vanished"))?;
-        let left = settled.uncaptured()?.total()?;
-        self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
-        self.cloud.place_hold(tx, &owner_of(lease), left, now).await.map(|_| ())
+        self.cloud.renew_hold(tx, &owner_of(lease), now).await
     }
 }
 

@@ -5,7 +5,7 @@ use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount, Processor};
 use sublet_money::balance::{AccountTotals, CustomerFunds};
 use sublet_money::credit_lot::{CreditLot, CreditTerms};
-use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_money::posting::{EntryHead, Fact, MEMO_MAX_BYTES, post};
 use sublet_store::credit::{self, CreditGrant};
 use sublet_store::{Page, PageRequest, Tx, ledger, organization};
 
@@ -93,7 +93,10 @@ impl Cloud {
         (kind, processor): (CreditKind, Processor),
     ) -> Result<Option<Nanos>> {
         credit::insert(tx, grant).await?;
-        let memo = format!("{} credit {} {}", grant.kind, grant.id, grant.reference);
+        // A reference in a script of many bytes is in the grant.
+        let memo =
+            [format!("{} credit {} {}", grant.kind, grant.id, grant.reference), format!("{} credit {}", grant.kind, grant.id)];
+        let memo = memo.into_iter().find(|memo| memo.len() <= MEMO_MAX_BYTES).unwrap_or_default();
         let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
         let mut detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
         let (fact, net) = match kind {

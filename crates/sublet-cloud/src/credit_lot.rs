@@ -3,13 +3,16 @@
 //!
 //! Everything here runs inside the caller's transaction, which posts the same amounts to the ledger.
 
-use sublet_core::id::OrganizationId;
+use std::collections::BTreeSet;
+
+use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::account::{AccountKind, LedgerAccount};
 use sublet_money::credit_lot::{Burned, Credit, CreditLot, LOTS_MAX};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
 use sublet_store::organization::Organization;
-use sublet_store::{Tx, credit, ledger, organization};
+use sublet_store::{Tx, credit, hold, ledger, organization, slice};
 
 use crate::audit::Deed;
 use crate::{Actor, Cloud};
@@ -49,6 +52,19 @@ impl StoredCredit {
     }
 }
 
+/// Takes paid credit for what is no use, as a debt is: lots give way where free credit is not enough. The caller posts it.
+pub(crate) async fn take_otherwise(tx: &mut Tx, id: &OrganizationId, paid: Nanos) -> Result<()> {
+    if paid.is_zero() || credit::list_lots(tx, id).await?.is_empty() {
+        return Ok(());
+    }
+    let account = organization::get(tx, &Scope::Operator, id).await?;
+    let all = StoredCredit::of(tx, &account).await?;
+    for lot in all.credit.lots_without(paid)? {
+        all.keep(tx, &lot, lot.remaining).await?;
+    }
+    Ok(())
+}
+
 /// Puts back into its lots what was not spent. The caller posts it.
 pub(crate) async fn put_back(tx: &mut Tx, unspent: &Burned) -> Result<()> {
     for (lot, amount) in unspent.of_lots() {
@@ -61,7 +77,11 @@ pub(crate) async fn put_back(tx: &mut Tx, unspent: &Burned) -> Result<()> {
 /// has paid what the account was below zero. The caller posts the grant before.
 pub(crate) async fn open_lot(tx: &mut Tx, id: &OrganizationId, lot: Option<CreditLot>) -> Result<Option<Nanos>> {
     let Some(lot) = lot else { return Ok(None) };
-    if credit::list_lots(tx, id).await?.len() >= LOTS_MAX {
+    let mut known: BTreeSet<CreditGrantId> = credit::list_lots(tx, id).await?.into_iter().map(|lot| lot.id).collect();
+    for parts in lent(tx, id).await? {
+        known.extend(parts.of_lots().map(|(lot, _)| lot.clone()));
+    }
+    if known.len() >= LOTS_MAX {
         let message = format!("an account has at most {LOTS_MAX} grants with an end, a priority or a scope");
         return Err(
             Error::new(ErrorCode::Conflict, message).alternative("grant credit without them, or wait until some are used up")
@@ -74,6 +94,32 @@ pub(crate) async fn open_lot(tx: &mut Tx, id: &OrganizationId, lot: Option<Credi
         all.keep(tx, lot, lot.remaining).await?;
     }
     Ok(all.credit.lots().iter().find(|known| known.id == lot.id).map(|known| known.remaining))
+}
+
+/// What is in the open slices and holds of an account and not spent.
+async fn lent(tx: &mut Tx, id: &OrganizationId) -> Result<Vec<Burned>> {
+    let mut parts = Vec::new();
+    for open in slice::list_open(tx, id).await? {
+        parts.push(open.unspent()?);
+    }
+    for open in hold::list_open(tx, id).await? {
+        parts.push(open.uncaptured()?);
+    }
+    Ok(parts)
+}
+
+/// What gifts have paid for by now: all that were given, but for what expired, is there, or is in slices and holds.
+pub(crate) async fn gifts_spent(tx: &mut Tx, id: &OrganizationId) -> Result<Nanos> {
+    let promotions = ledger::totals(tx, &LedgerAccount::customer(AccountKind::Promotions, id)).await?;
+    let mut spent = promotions.debits.checked_sub(promotions.credits)?;
+    if spent.is_zero() {
+        return Ok(spent);
+    }
+    spent = spent.checked_sub(ledger::available(tx, id).await?.promotional)?;
+    for unspent in lent(tx, id).await? {
+        spent = spent.checked_sub(unspent.split()?.promotional)?;
+    }
+    Ok(spent.max(Nanos::ZERO))
 }
 
 impl Cloud {

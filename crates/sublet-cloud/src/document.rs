@@ -138,7 +138,13 @@ impl Cloud {
             }
         };
         let seal = sealed.map(|stored| SealMark { leaves: stored.seal.leaves(), root: stored.seal.root().to_string() });
-        let settlement = Settlement { credited: bill.credited, due: bill.due };
+        let credited_when_paid = match bill.invoice.state {
+            InvoiceState::Paid { paid_at, .. } | InvoiceState::Void { paid_at: Some(paid_at), .. } => {
+                credit_note::sum_until(tx, id, paid_at).await?
+            }
+            InvoiceState::Draft | InvoiceState::Issued { .. } | InvoiceState::Void { paid_at: None, .. } => Nanos::ZERO,
+        };
+        let settlement = Settlement { credited: bill.credited, credited_when_paid, due: bill.due };
         let about = About { settlement, seal, logo: logo(tx, &bill.invoice).await?, dated: bill.created_at };
         Ok(Source { invoice: bill.invoice, about, prices })
     }

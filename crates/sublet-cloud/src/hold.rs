@@ -30,12 +30,7 @@ impl Cloud {
     /// Sets money aside out of the credit and every limit that applies, all or nothing.
     pub async fn place_hold(&self, tx: &mut Tx, owner: &HoldOwner, amount: Nanos, now: Timestamp) -> Result<HoldId> {
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
-        let periods = periods_at(&found.time_zone, now)?;
-        let key = owner.key.as_ref().map_or("", KeyId::as_str);
-        let budgets =
-            budget::chain(tx, &[key, owner.project.as_str(), owner.organization.as_str()], &SpendClass::default(), &periods)
-                .await?;
-        let budgets: Vec<BudgetRef> = budgets.into_iter().map(|budget| budget.reference).collect();
+        let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
         budget::reserve(tx, &budgets, amount).await?;
         let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (FAMILY, now)).await?;
         let split = burned.split()?;
@@ -56,6 +51,21 @@ impl Cloud {
         hold::insert(tx, &hold).await?;
         self.post_hold(tx, &hold, &Fact::HoldPlaced { from: split }, now).await?;
         Ok(hold.id)
+    }
+
+    /// Moves an open hold into the days and months that run now, with the credit that it has: what was held in time is not
+    /// taken away by the end of credit.
+    pub async fn renew_hold(&self, tx: &mut Tx, owner: &HoldOwner, now: Timestamp) -> Result<()> {
+        let Some(old) = hold::find_open(tx, &owner.subject).await? else { return Ok(()) };
+        let left = old.uncaptured()?;
+        let split = left.split()?;
+        hold::close(tx, &old.id, now).await?;
+        budget::release(tx, &old.budgets, split.total()?).await?;
+        let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
+        let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
+        budget::reserve(tx, &budgets, split.total()?).await?;
+        let (id, parts, captured) = (self.ids.mint(), left.kept(), Nanos::ZERO);
+        hold::insert(tx, &Hold { id, amount: split, parts, captured, budgets, created_at: now, ..old }).await
     }
 
     /// Adds to an open hold; refused like a new one if it cannot be afforded.
@@ -96,4 +106,13 @@ impl Cloud {
         let head = EntryHead { id: self.ids.mint(), at: now, currency: hold.currency, memo };
         ledger::post(tx, &post(head, &hold.organization, fact)?).await.map(|_| ())
     }
+}
+
+/// The limits that apply to an owner, in the windows that run at an instant.
+async fn budgets_of(tx: &mut Tx, owner: &HoldOwner, zone: &str, now: Timestamp) -> Result<Vec<BudgetRef>> {
+    let periods = periods_at(zone, now)?;
+    let key = owner.key.as_ref().map_or("", KeyId::as_str);
+    let subjects = [key, owner.project.as_str(), owner.organization.as_str()];
+    let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods).await?;
+    Ok(budgets.into_iter().map(|budget| budget.reference).collect())
 }

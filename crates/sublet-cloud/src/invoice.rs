@@ -233,9 +233,16 @@ impl Cloud {
             issued_at,
         };
         credit_note::insert(tx, &note).await?;
-        let memo = format!("{} for {invoice_number}", note.number);
-        let head = EntryHead { id: self.ids.mint(), at: now, currency, memo };
-        ledger::post(tx, &post(head, &organization, &Fact::ChargeRefunded { credit: new.kind, amount: new.amount })?).await?;
+        let content = &stored.invoice.content;
+        let gifts = content.gifts_given_back(credited)?.checked_sub(content.gifts_given_back(stored.credited)?)?;
+        // A gift that paid is a gift again; the rest is what the note says.
+        for (kind, amount) in [(CreditKind::Promotional, gifts), (new.kind, new.amount.checked_sub(gifts)?)] {
+            if !amount.is_zero() {
+                let memo = format!("{} for {invoice_number}", note.number);
+                let head = EntryHead { id: self.ids.mint(), at: now, currency, memo };
+                ledger::post(tx, &post(head, &organization, &Fact::ChargeRefunded { credit: kind, amount })?).await?;
+            }
+        }
         stored.credited = credited;
         if stored.credited == total {
             stored.invoice = stored.invoice.void(now)?;

@@ -111,7 +111,8 @@ impl Cloud {
                     let woken = refund::Refund { next_at: Some(now), ..known };
                     return refund::update(tx, RefundState::Approved, &woken).await.map(|_| ());
                 }
-                Some(_) if !notice.kind.ends_with("failed") => return Ok(()),
+                // Only what was paid can come back: of any other one the credit is there already.
+                Some(known) if known.state != RefundState::Paid || !notice.kind.ends_with("failed") => return Ok(()),
                 Some(_) => IncomingProblem::RefundReturned,
                 None => IncomingProblem::UnknownRefund,
             },

@@ -139,6 +139,8 @@ impl Cloud {
     async fn note_outcome(&self, tx: &mut Tx, asked: &TopUp, known: TopUp, outcome: &Outcome) -> Result<()> {
         let (was, now) = ((known.state, known.step), self.now());
         let is_pending = known.state == TopUpState::Pending;
+        // Whoever was told something meanwhile wants to be asked sooner.
+        let woken = known.next_at.filter(|at| Some(*at) != asked.next_at);
         let over = if now >= known.expires_at { TopUpState::Expired } else { TopUpState::Cancelled };
         let next = match outcome {
             Outcome::Seen { progress: PaymentProgress::Paid(paid), .. } => {
@@ -182,6 +184,8 @@ impl Cloud {
             }
             Outcome::Failed(failure) => self.later(known, failure),
         };
+        let next_at = next.next_at.map(|at| woken.map_or(at, |woken| at.min(woken)));
+        let next = TopUp { next_at, ..next };
         changed(top_up::update(tx, was, &next).await?)?;
         if is_pending && next.state != TopUpState::Pending {
             let detail = next.reason.clone().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sublet_core::admission::{PriceVersion, TokenPrices};
 use sublet_core::id::{OrganizationId, PriceListId};
 use sublet_core::tier::ServiceTier;
-use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_money::price_book::{PriceList, PriceListDraft, PriceListVersion};
 use sublet_money::sku::ModelName;
 use sublet_store::Tx;
@@ -52,6 +52,9 @@ struct ContractStretch {
     version: Arc<PriceListVersion>,
 }
 
+/// How long after it was admitted a request may ask for its price.
+const ASKED_AFTER: DurationMs = DurationMs::from_hours(1);
+
 impl ContractLists {
     fn find_at(&self, organization: &OrganizationId, at: Timestamp) -> Option<&Arc<PriceListVersion>> {
         let stretches = self.stretches.get(organization)?;
@@ -63,7 +66,8 @@ impl ContractLists {
     /// Reads what holds, of what was not read before.
     async fn read(tx: &mut Tx, now: Timestamp, before: &Self) -> Result<Self> {
         let mut lists = Self::default();
-        for stretch in contract_price::live(tx, now).await? {
+        // What was admitted just before an end may ask just after it.
+        for stretch in contract_price::live(tx, now.minus(ASKED_AFTER)).await? {
             let version = match before.versions.get(&stretch.version) {
                 Some(known) => known.clone(),
                 None => Arc::new(contract_price::of_hash(tx, &stretch.version).await?.ok_or_else(|| unknown(&stretch.version))?),

@@ -9,7 +9,7 @@
 
 use sublet_core::id::{OrganizationId, RefundId, TopUpId};
 use sublet_core::payment::{PaymentFailure, PaymentMethod, RefundAsk, RefundProgress, SeenRefund};
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::organization::Organization;
@@ -63,6 +63,9 @@ impl Cloud {
                 cloud.settle_owed(tx, &account.id, now).await?;
                 let tax = cloud.tax_of_refund(tx, &account, (new.amount, now)).await?;
                 let (net, paid) = (new.amount.checked_sub(tax)?, refundable(tx, &account).await?);
+                if net <= Nanos::ZERO {
+                    return Err(Error::new(ErrorCode::InvalidAmount, "of so little, all is tax").param("amount"));
+                }
                 if net > paid {
                     let message = format!("{paid} {} of paid credit is there and not set aside", account.currency);
                     return Err(Error::new(ErrorCode::InsufficientQuota, message)
@@ -282,13 +285,15 @@ impl Cloud {
         let Some(refund) = claimed else { return Ok(()) };
         let outcome = self.ask_refund(&refund).await;
         self.store
-            .write((self, id, &outcome), |(cloud, id, outcome), tx| {
+            .write((self, &refund, &outcome), |(cloud, refund, outcome), tx| {
                 Box::pin(async move {
-                    let known = refund::get(tx, &ANY, id).await?;
+                    let known = refund::get(tx, &ANY, &refund.id).await?;
                     if known.state != RefundState::Approved {
                         return Ok(());
                     }
-                    cloud.note_refund(tx, known, outcome).await
+                    // Whoever was told something meanwhile wants to be asked sooner.
+                    let woken = known.next_at.filter(|at| Some(*at) != refund.next_at);
+                    cloud.note_refund(tx, known, (outcome, woken)).await
                 })
             })
             .await
@@ -300,13 +305,21 @@ impl Cloud {
         let payment = refund.payment.clone().ok_or_else(|| unclear("the refund names no payment".to_owned()))?;
         let key = if refund.calls == 0 { refund.id.to_string() } else { format!("{}-{}", refund.id, refund.calls) };
         let ask = RefundAsk { refund: refund.id.clone(), key, payment, amount: refund.amount, currency: refund.currency };
-        match port.find_refund(&ask).await? {
-            Some(seen) => Ok(seen),
-            None => port.refund(&ask).await,
+        match port.find_refund(&ask).await {
+            Ok(Some(seen)) => Ok(seen),
+            Ok(None) => port.refund(&ask).await,
+            // A question that is refused says nothing about the refund: it may have been made.
+            Err(PaymentFailure::Refused(why)) => Err(unclear(why)),
+            Err(failure) => Err(failure),
         }
     }
 
-    async fn note_refund(&self, tx: &mut Tx, known: Refund, outcome: &Result<SeenRefund, PaymentFailure>) -> Result<()> {
+    async fn note_refund(
+        &self,
+        tx: &mut Tx,
+        known: Refund,
+        (outcome, woken): (&Result<SeenRefund, PaymentFailure>, Option<Timestamp>),
+    ) -> Result<()> {
         let (now, system) = (self.now(), Actor::system());
         let later = match outcome {
             Ok(SeenRefund { name, progress: RefundProgress::Paid }) => {
@@ -324,7 +337,8 @@ impl Cloud {
                 Refund { tries, calls: known.calls + i64::from(*key_is_used), next_at: Some(backoff(now, tries)), ..known }
             }
         };
-        changed(refund::update(tx, RefundState::Approved, &later).await?)
+        let next_at = later.next_at.map(|at| woken.map_or(at, |woken| at.min(woken)));
+        changed(refund::update(tx, RefundState::Approved, &Refund { next_at, ..later }).await?)
     }
 
     async fn post_refund(&self, tx: &mut Tx, refund: &Refund, fact: &Fact) -> Result<()> {

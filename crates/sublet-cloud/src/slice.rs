@@ -47,6 +47,9 @@ impl Admission for GatewayPort {
     fn prices(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>> {
         self.cloud.prices.token_prices((&access.organization, access.currency), (model, tier), at).map(Arc::new)
     }
+    fn public_prices(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>> {
+        self.cloud.prices.in_force(access.currency, at)?.token_prices(&model.parse()?, tier, at).map(Arc::new)
+    }
     fn price_range(&self, access: &Access, (model, tier): (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]> {
         let version = self.cloud.prices.in_force_for((&access.organization, access.currency), at)?;
         version.token_price_range(&model.parse()?, tier, at)

@@ -18,7 +18,7 @@ use sublet_core::organization::OrganizationClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
 use sublet_money::day::Day;
-use sublet_money::invoice::{Invoice, InvoiceContent, Parties};
+use sublet_money::invoice::{Invoice, InvoiceContent, Parties, part_of};
 use sublet_money::party::PaymentTerms;
 use sublet_money::period::BillingCalendar;
 use sublet_money::place::Jurisdiction;
@@ -30,6 +30,7 @@ use sublet_store::organization::{self, Organization};
 use sublet_store::{Tx, billing_profile, invoice, ledger, seller};
 
 use crate::audit::Deed;
+use crate::credit_lot::{gifts_spent, take_otherwise};
 use crate::{Action, Actor, Cloud};
 
 /// Largest image of a seller, in bytes.
@@ -222,7 +223,6 @@ impl Cloud {
         let detail = format!("{} in {}, {number}{exempt}", party.legal_name, party.address.jurisdiction());
         let deed = Deed { organization: Some(id), action: "billing_profile.set", target: id.as_str(), detail };
         self.record(tx, actor, deed, now).await?;
-        self.release_prepaid_tax(tx, id, now).await?;
         account_tax(tx, &account, now).await
     }
 
@@ -308,12 +308,14 @@ impl Cloud {
         if prepaid.is_zero() && paid.is_zero() {
             return Ok(());
         }
+        take_otherwise(tx, organization, paid).await?;
         let currency = organization::get(tx, &Scope::Operator, organization).await?.currency;
         let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: "tax that was owed".to_owned() };
         ledger::post(tx, &post(head, organization, &Fact::Tax(TaxFact::Settled { prepaid, paid }))?).await.map(|_| ())
     }
 
-    /// Turns what is kept for tax into credit where the account is not taxed any more.
+    /// Turns what is kept for tax into credit where the account is not taxed any more: once a month is invoiced, since
+    /// until then its tax is needed.
     pub(crate) async fn release_prepaid_tax(&self, tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<()> {
         let amount = balance(tx, AccountKind::TaxPrepaid, organization).await?;
         if amount <= Nanos::ZERO {
@@ -365,22 +367,20 @@ fn by_jurisdiction<'a>(amounts: impl IntoIterator<Item = (&'a Jurisdiction, Nano
     Ok(sums.into_iter().filter(|(_, amount)| !amount.is_zero()).map(tax).collect())
 }
 
-/// Gifts that no earlier invoice used: all that were granted before the end of the month pay invoices in their order,
-/// the oldest first, as promotional credit is spent first.
+/// Gifts that no earlier invoice counted: what they have paid for by now lowers invoices in their order, the oldest
+/// first. One that is not spent lowers none: it may expire, or be for another use.
 async fn gifts_left(tx: &mut Tx, content: &InvoiceContent) -> Result<Nanos> {
     let organization = &content.account.organization;
-    let given = credit::sum_given(tx, organization, content.period.interval.ends_at).await?;
-    if given.is_zero() {
-        return Ok(given);
+    let spent = gifts_spent(tx, organization).await?;
+    if spent.is_zero() {
+        return Ok(spent);
     }
-    // What expired unused was no discount.
-    let promotions = LedgerAccount::customer(AccountKind::Promotions, organization);
-    let given = given.checked_sub(ledger::totals(tx, &promotions).await?.credits)?;
     let calendar = BillingCalendar::new(&content.account.zone)?;
     let mut used = Nanos::ZERO;
     for earlier in invoice::list_gifted(tx, organization, content.period.key).await? {
         let gifts = match earlier.gifts {
-            Some(gifts) => gifts,
+            // What credit notes gave back is a gift again.
+            Some(gifts) => gifts.checked_sub(part_of(gifts, (earlier.credited, earlier.total), content.account.currency)?)?,
             None => {
                 // It has no taxes, and gifts paid it all the same.
                 let ends_at = calendar.period(earlier.period)?.interval.ends_at;
@@ -390,7 +390,7 @@ async fn gifts_left(tx: &mut Tx, content: &InvoiceContent) -> Result<Nanos> {
         };
         used = used.checked_add(gifts)?;
     }
-    Ok(given.checked_sub(used)?.max(Nanos::ZERO))
+    Ok(spent.checked_sub(used)?.max(Nanos::ZERO))
 }
 
 async fn get_logo(tx: &mut Tx, sha256: &str) -> Result<Vec<u8>> {

@@ -283,6 +283,11 @@ pub trait Admission: Send + Sync {
     fn access_epoch(&self) -> u64;
     /// The prices of a model at a tier for what is admitted at an instant; an unknown price is an error, never zero.
     fn prices(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>>;
+    /// The prices that everybody has, where a customer's own may be others: what floors of suppliers are judged by, so that
+    /// nobody is refused for having agreed on a price.
+    fn public_prices(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<Arc<TokenPrices>> {
+        self.prices(access, model, at)
+    }
     /// The least and the most that the same can cost in the course of a week, where prices depend on the time.
     fn price_range(&self, access: &Access, model: (&str, ServiceTier), at: Timestamp) -> Result<[TokenPrices; 2]>;
     /// Grants money out of every limit that applies (key, project, organization, credit): all or nothing.

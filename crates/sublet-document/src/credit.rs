@@ -3,8 +3,7 @@
 //! Notes of one invoice take the difference to what the notes before them took, so that all of them together give back
 //! the whole.
 
-use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::money::divide_half_even;
+use sublet_core::error::Result;
 use sublet_core::{Nanos, Timestamp};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::Invoice;
@@ -27,11 +26,11 @@ impl CreditNote {
     pub fn figures(&self, invoice: &Invoice) -> Result<Figures> {
         let content = &invoice.content;
         let after = self.credited_before.checked_add(self.amount)?;
-        let of = |credited| -> Result<(Nanos, Nanos)> {
-            Ok((Nanos::checked_sum(content.tax_given_back(credited)?)?, self.gifts_of(invoice, credited)?))
-        };
-        let ((tax_before, gifts_before), (tax_after, gifts_after)) = (of(self.credited_before)?, of(after)?);
-        let (tax, gifts) = (tax_after.checked_sub(tax_before)?, gifts_after.checked_sub(gifts_before)?);
+        let (before, after_taxes) = (content.tax_given_back(self.credited_before)?, content.tax_given_back(after)?);
+        let part = |(after, before): (Nanos, Nanos)| after.checked_sub(before);
+        let taxes = after_taxes.into_iter().zip(before).map(part).collect::<Result<Vec<Nanos>>>()?;
+        let tax = Nanos::checked_sum(taxes.iter().copied())?;
+        let gifts = content.gifts_given_back(after)?.checked_sub(content.gifts_given_back(self.credited_before)?)?;
         let without_tax = self.amount.checked_sub(gifts)?;
         let with_tax = without_tax.checked_add(tax)?;
         let row = Row {
@@ -51,20 +50,11 @@ impl CreditNote {
             gifts,
             without_tax,
             tax,
+            taxes,
             with_tax,
             prepaid: Nanos::ZERO,
             payable: with_tax,
+            taken_back: Nanos::ZERO,
         })
-    }
-
-    /// What of the gifts is given back with so much of the total, in minor units.
-    fn gifts_of(&self, invoice: &Invoice, credited: Nanos) -> Result<Nanos> {
-        let content = &invoice.content;
-        let Some(tax) = content.tax.as_ref().filter(|_| content.total > Nanos::ZERO) else { return Ok(Nanos::ZERO) };
-        let unit = i128::from(content.account.currency.minor_unit().get());
-        let dividend = i128::from(tax.gifts.get()) * i128::from(credited.get());
-        let part = divide_half_even(dividend, i128::from(content.total.get()) * unit) * unit;
-        let part = i64::try_from(part).map_err(|_| Error::new(ErrorCode::AmountOverflow, "a credit note gives back too much"))?;
-        Ok(Nanos::new(part))
     }
 }

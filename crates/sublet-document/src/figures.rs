@@ -57,9 +57,13 @@ pub struct Figures {
     /// Total less gifts: what taxes are on.
     pub without_tax: Nanos,
     pub tax: Nanos,
+    /// Of each of the invoice's taxes.
+    pub taxes: Vec<Nanos>,
     pub with_tax: Nanos,
     pub prepaid: Nanos,
     pub payable: Nanos,
+    /// By credit notes, with taxes, of what is payable: documents of their own.
+    pub taken_back: Nanos,
 }
 
 /// What was done about an invoice since it was issued.
@@ -67,6 +71,8 @@ pub struct Figures {
 pub struct Settlement {
     /// Of its total, by credit notes.
     pub credited: Nanos,
+    /// The same until it was paid.
+    pub credited_when_paid: Nanos,
     /// With taxes, less what was credited.
     pub due: Nanos,
 }
@@ -113,25 +119,30 @@ impl Figures {
             gifts,
             without_tax: content.total.checked_sub(gifts)?,
             tax: content.tax_amount(),
+            taxes: content.tax.as_ref().map_or_else(Vec::new, |tax| tax.lines.iter().map(|line| line.amount).collect()),
             with_tax,
             prepaid: with_tax.checked_sub(payable)?,
             payable,
+            taken_back: taken_back(invoice, settlement.credited)?.min(payable),
         })
     }
 }
 
 /// What an invoice asks for: what is still to be paid, before what credit notes took back, which are documents of their
-/// own. Nothing of a draft, and nothing of one that was paid.
+/// own. Nothing of a draft. Of one that was paid, what notes took back before it was: that much was never paid.
 fn payable(invoice: &Invoice, settlement: Settlement) -> Result<Nanos> {
-    let taken_back = || {
-        let taxes = invoice.content.tax_given_back(settlement.credited)?;
-        settlement.credited.checked_add(Nanos::checked_sum(taxes)?)
-    };
     match invoice.state {
-        InvoiceState::Issued { .. } => settlement.due.checked_add(taken_back()?),
-        InvoiceState::Void { paid_at: None, .. } => taken_back(),
-        InvoiceState::Draft | InvoiceState::Paid { .. } | InvoiceState::Void { .. } => Ok(Nanos::ZERO),
+        InvoiceState::Draft => Ok(Nanos::ZERO),
+        InvoiceState::Issued { .. } => settlement.due.checked_add(taken_back(invoice, settlement.credited)?),
+        InvoiceState::Void { paid_at: None, .. } => taken_back(invoice, settlement.credited),
+        InvoiceState::Paid { .. } | InvoiceState::Void { .. } => taken_back(invoice, settlement.credited_when_paid),
     }
+}
+
+/// So much of the total with what it takes back of taxes.
+fn taken_back(invoice: &Invoice, credited: Nanos) -> Result<Nanos> {
+    let taxes = Nanos::checked_sum(invoice.content.tax_given_back(credited)?)?;
+    credited.checked_add(taxes)
 }
 
 fn rows(content: &InvoiceContent, grain: Grain, price: &impl Fn(&InvoiceLine) -> Option<Nanos>) -> Result<Vec<Row>> {

@@ -173,17 +173,15 @@ fn sums(content: &InvoiceContent, figures: &Figures) -> Vec<Sum> {
     sums
 }
 
-/// The tax of a document that is a part of an invoice is that part of the invoice's, where there is one tax.
 fn taxes(content: &InvoiceContent, figures: &Figures) -> Vec<TaxRow> {
     let lines = content.tax.as_ref().map_or([].as_slice(), |tax| tax.lines.as_slice());
-    let is_one = lines.len() == 1;
-    let row = |line: &sublet_money::tax::TaxLine| TaxRow {
+    let row = |(line, tax): (&sublet_money::tax::TaxLine, &Nanos)| TaxRow {
         name: format!("{} {}", line.treatment.name, line.treatment.jurisdiction),
         rate: format!("{} %", line.treatment.rate_ppm),
         base: amount(figures.without_tax, figures.currency),
-        amount: amount(if is_one { figures.tax } else { line.amount }, figures.currency),
+        amount: amount(*tax, figures.currency),
     };
-    lines.iter().map(row).collect()
+    lines.iter().zip(&figures.taxes).map(row).collect()
 }
 
 /// Why taxes are not charged.
@@ -212,6 +210,11 @@ fn totals(invoice: &Invoice, figures: &Figures) -> Vec<Sum> {
         totals.push(sum("Already paid from credit", amount(Nanos::new(-figures.prepaid.get()), currency)));
     }
     totals.push(total(format!("Amount due, {currency}"), amount(figures.payable, currency)));
+    if !figures.taken_back.is_zero() {
+        let left = Nanos::new(figures.payable.get().saturating_sub(figures.taken_back.get()));
+        totals.push(sum("Credited since, by credit notes", amount(Nanos::new(-figures.taken_back.get()), currency)));
+        totals.push(total(format!("Still to be paid, {currency}"), amount(left, currency)));
+    }
     totals
 }
 

@@ -91,8 +91,14 @@ impl Typeface {
         if missing.is_empty() {
             return (line, false);
         }
-        let shown = line.char_indices().map(|(place, c)| if missing.contains(&place) { REPLACEMENT } else { c });
-        (shown.collect(), true)
+        // Marks are shaped with the letter before them, so each is looked at by itself. What still cannot be drawn is one
+        // letter's fault and all letters' loss.
+        let has = |c: char| self.regular.shaper.glyph_index(c).is_some();
+        let shown: String = line.chars().map(|c| if has(c) { c } else { REPLACEMENT }).collect();
+        if self.regular.shape(&shown).1.is_empty() {
+            return (shown, true);
+        }
+        (line.chars().map(|c| if c.is_ascii() { c } else { REPLACEMENT }).collect(), true)
     }
 
     /// Cuts text into lines of at most `room`, between words where it can.

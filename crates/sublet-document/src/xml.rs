@@ -60,7 +60,8 @@ impl Xml {
 
     pub fn leaf_with(&mut self, name: &str, attributes: &[(&str, &str)], text: &str) -> Result<()> {
         // XML has no way to write these.
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String =
+            text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect();
         let start = BytesStart::new(name).with_attributes(attributes.iter().copied());
         self.writer.write_event(Event::Start(start)).map_err(refused)?;
         self.writer.write_event(Event::Text(BytesText::new(&text))).map_err(refused)?;

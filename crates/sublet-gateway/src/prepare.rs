@@ -151,7 +151,9 @@ impl Prepared {
     pub fn permit(&mut self, gateway: &Gateway, access: &Access, prices: &TokenPrices, now: Timestamp) -> Result<()> {
         let Source::Replicas { permitted, relayed } = &mut self.source else { return Ok(()) };
         let model = Arc::clone(&permitted.model);
-        let at_tier = |tier| gateway.admission.prices(access, (&model.name, tier), now).ok();
+        let at_tier = |tier| gateway.admission.public_prices(access, (&model.name, tier), now).ok();
+        let public = at_tier(prices.tier);
+        let prices = public.as_deref().unwrap_or(prices);
         let cards = gateway.supply.cards();
         let card = cards.find(&model.name).map(Arc::as_ref);
         *permitted = permit(&model, Sale { access, prices, now, card, at_tier: &at_tier })?;

@@ -332,6 +332,19 @@ impl Credit {
         Nanos::checked_sum([lots, gifts, paid])
     }
 
+    /// The lots that are left when paid credit is taken for what is no use, as a debt is: free credit goes first, and then
+    /// lots in the order in which they would have burned.
+    pub fn lots_without(&self, paid: Nanos) -> Result<Vec<CreditLot>> {
+        let mut missing = paid.checked_sub(self.free_of(CreditKind::Paid)?.max(Nanos::ZERO))?.max(Nanos::ZERO);
+        let mut lots = self.lots.clone();
+        for lot in lots.iter_mut().filter(|lot| lot.kind == CreditKind::Paid) {
+            let gone = lot.remaining.min(missing);
+            lot.remaining = lot.remaining.checked_sub(gone)?;
+            missing = missing.checked_sub(gone)?;
+        }
+        Ok(lots)
+    }
+
     /// Takes an amount for a use, in the order of burning; what is paid for down to the credit limit below zero, last of
     /// all. Refused if that is not enough.
     pub fn burn(&self, amount: Nanos, family: SkuFamily, now: Timestamp) -> Result<Burned> {

@@ -250,6 +250,7 @@ impl Statement {
             description: format!("{} of {} at {} % of {}", tax.name, tax.jurisdiction, tax.rate_ppm, line.base),
             billed: line.amount,
             list: line.amount.into(),
+            contracted: line.amount.into(),
             ..self.row(Category::Tax)
         };
         (!line.amount.is_zero()).then_some(row)
@@ -263,7 +264,14 @@ impl Statement {
             return Ok(vec![credit]);
         }
         let description = format!("tax of credit note {} for {}", note.number, note.invoice);
-        let tax = FocusRow { category: Category::Tax, description, billed: tax, list: tax.into(), ..credit.clone() };
+        let tax = FocusRow {
+            category: Category::Tax,
+            description,
+            billed: tax,
+            list: tax.into(),
+            contracted: tax.into(),
+            ..credit.clone()
+        };
         Ok(vec![credit, tax])
     }
 

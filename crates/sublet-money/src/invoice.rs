@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{InvoiceId, OrganizationId, ProjectId};
+use sublet_core::money::divide_half_even;
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::canonical::{canonical_json, decimal, sha256_hex};
@@ -369,6 +370,12 @@ impl InvoiceContent {
         self.commitment.as_ref().map_or(Ok(Nanos::ZERO), CommitmentLine::amount)
     }
 
+    /// What of the gifts that lowered its taxes goes back with so much of the total, in minor units: it is a gift again.
+    pub fn gifts_given_back(&self, credited: Nanos) -> Result<Nanos> {
+        let gifts = self.tax.as_ref().map_or(Nanos::ZERO, |tax| tax.gifts);
+        part_of(gifts, (credited, self.total), self.account.currency)
+    }
+
     /// Nothing is to be said of the period.
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.lines.is_empty() && self.committed()?.is_zero())
@@ -402,6 +409,18 @@ impl InvoiceContent {
     pub const fn issue_fact(&self) -> Fact {
         Fact::InvoiceIssued { carry_before: self.carry_before, carry_after: self.carry_after }
     }
+}
+
+/// So much of an amount as a part is of a whole, in minor units, half to even.
+pub fn part_of(amount: Nanos, (part, whole): (Nanos, Nanos), currency: Currency) -> Result<Nanos> {
+    if whole <= Nanos::ZERO {
+        return Ok(Nanos::ZERO);
+    }
+    let unit = i128::from(currency.minor_unit().get());
+    let dividend = i128::from(amount.get()) * i128::from(part.get());
+    let part = divide_half_even(dividend, i128::from(whole.get()) * unit) * unit;
+    let too_much = |_| Error::new(ErrorCode::AmountOverflow, "a part of an amount is too large");
+    i64::try_from(part).map(Nanos::new).map_err(too_much)
 }
 
 impl Invoice {

@@ -80,8 +80,19 @@ pub async fn find(tx: &mut Tx, scope: &Scope, (invoice, name): (&InvoiceId, &str
 pub async fn sum_before(tx: &mut Tx, invoice: &InvoiceId, note: &CreditNote) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_notes WHERE invoice_id = $1 AND id < $2",
-            params![invoice.as_str(), note.id.as_str()],
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_notes WHERE invoice_id = $1 AND number < $2",
+            params![invoice.as_str(), note.number.to_string()],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
+/// What notes took back of an invoice's total until an instant.
+pub async fn sum_until(tx: &mut Tx, invoice: &InvoiceId, until: Timestamp) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM credit_notes WHERE invoice_id = $1 AND issued_at <= $2",
+            params![invoice.as_str(), until],
         )
         .await?;
     row.reader().nanos()

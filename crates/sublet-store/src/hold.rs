@@ -133,6 +133,21 @@ pub async fn close(tx: &mut Tx, id: &HoldId, now: Timestamp) -> Result<bool> {
     Ok(changed == 1)
 }
 
+/// Most open holds of one account that are read at once.
+const OPEN_MAX: i64 = 10_000;
+
+/// The open holds of an organization.
+pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Hold>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
+             FROM holds WHERE organization_id = $1 AND state = 'open' ORDER BY id LIMIT $2",
+            params![organization.as_str(), OPEN_MAX],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
 /// What open holds hold of an organization's money.
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx

@@ -42,6 +42,8 @@ pub struct Gifted {
     pub total: Nanos,
     /// `None` of one without taxes.
     pub gifts: Option<Nanos>,
+    /// Of its total, by credit notes.
+    pub credited: Nanos,
 }
 
 /// Most invoices of one account: three hundred years of months.
@@ -51,14 +53,14 @@ const INVOICES_MAX: i64 = 3_612;
 pub async fn list_gifted(tx: &mut Tx, organization: &OrganizationId, before: PeriodKey) -> Result<Vec<Gifted>> {
     let rows = tx
         .fetch_all(
-            "SELECT period, total, gifts FROM invoices WHERE organization_id = $1 AND period < $2 AND state <> 'draft'
+            "SELECT period, total, gifts, credited FROM invoices WHERE organization_id = $1 AND period < $2 AND state <> 'draft'
              ORDER BY period LIMIT $3",
             params![organization.as_str(), before.to_string(), INVOICES_MAX],
         )
         .await?;
     let read = |row: &Row| {
         let mut row = row.reader();
-        Ok(Gifted { period: row.parse()?, total: row.nanos()?, gifts: row.optional_int()?.map(Nanos::new) })
+        Ok(Gifted { period: row.parse()?, total: row.nanos()?, gifts: row.optional_int()?.map(Nanos::new), credited: row.nanos()? })
     };
     rows.iter().map(read).collect()
 }

@@ -172,6 +172,21 @@ pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result
     rows.iter().map(from_row).collect()
 }
 
+/// Most open slices of one account that are read at once.
+const OPEN_MAX: i64 = 10_000;
+
+/// The open slices of an organization, over all gateways.
+pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Slice>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+                 window_ends_at, state, opened_at, parts FROM slices WHERE organization_id = $1 AND state = 'open' ORDER BY id LIMIT $2",
+            params![organization.as_str(), OPEN_MAX],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
 /// What open slices hold of an organization's money, over all gateways.
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx

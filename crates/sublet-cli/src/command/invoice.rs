@@ -233,8 +233,10 @@ fn table(invoices: &[Invoice]) -> Table {
             Cell::text(render::instant(invoice.period_start.0)),
             Cell::text(render::instant(invoice.period_end.0)),
             Cell::number(render::money(&invoice.total)),
+            Cell::number(render::money(invoice.tax.as_ref().map_or(&invoice.total, |tax| &tax.gross))),
             Cell::number(render::money(&invoice.amount_due)),
         ]
     });
-    Table::new(["invoice", "number", "status", "from", "until before", "total", "still to pay"], "no invoices yet").rows(rows)
+    Table::new(["invoice", "number", "status", "from", "until before", "total", "with tax", "still to pay"], "no invoices yet")
+        .rows(rows)
 }

@@ -129,6 +129,7 @@ on_both_databases! {
             assert_eq!(text.contains("\"price_sources\""), matches!(month.as_str(), "2026-04" | "2026-05"), "{month}");
             // Who leaves out what they are made from, or says that it was something else, is not believed.
             let dearer = text.replacen("\\\"off_ppm\\\":200000", "\\\"off_ppm\\\":100000", 1);
+            assert_eq!(dearer != text, text.contains("\"price_sources\""), "{month}");
             if dearer != text {
                 assert_eq!(verify(&dearer, None).expect_err("other terms").place, Place::Header);
             }

@@ -146,7 +146,8 @@ on_both_databases! {
         assert_eq!(error.code(), ErrorCode::Conflict);
         assert_eq!(funds(cloud, &session).await.0, 100, "what was refused was not posted");
         session.grant(None, 100, 100).await.expect("all of them");
-        grant(cloud, &session, CreditKind::Paid, 1, lot).await.expect("there is room again");
+        let error = grant(cloud, &session, CreditKind::Paid, 1, lot).await.expect_err("they may come back");
+        assert_eq!(error.code(), ErrorCode::Conflict);
     }
 
     async fn a_grant_that_is_repeated_after_its_end_is_answered_as_it_was(cloud: &TestCloud) {

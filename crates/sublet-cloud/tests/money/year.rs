@@ -259,8 +259,12 @@ async fn tax(cloud: &TestCloud, sessions: &[(Session, SliceId)]) {
         let Some(profile) = profile else { continue };
         bills_to(&cloud.cloud, &session.access.organization, profile).await.expect("it is set");
     }
+}
+
+/// A gift that is spent first, and comes to no whole minor units.
+async fn gift(cloud: &TestCloud, session: &Session) {
     let gift = NewCredit {
-        organization: sessions[0].0.access.organization.clone(),
+        organization: session.access.organization.clone(),
         kind: CreditKind::Promotional,
         amount: Nanos::new(7 * UNIT + 1),
         currency: None,
@@ -268,6 +272,20 @@ async fn tax(cloud: &TestCloud, sessions: &[(Session, SliceId)]) {
         reference: String::new(),
     };
     cloud.cloud.grant_credit(&Call::once(Actor::system()), &gift, &|_| Ok(String::new())).await.expect("a gift");
+}
+
+/// A slice for each customer, and a gift for the first.
+async fn customers(cloud: &TestCloud, whose: &[(Currency, &str)]) -> Vec<(Session, SliceId)> {
+    let mut sessions = Vec::new();
+    for (index, whose) in whose.iter().enumerate() {
+        let session = customer_in(cloud, &format!("c{index}"), *whose, 1_000_000 * UNIT).await;
+        if index == 0 {
+            gift(cloud, &session).await;
+        }
+        let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
+        sessions.push((session, slice));
+    }
+    sessions
 }
 
 /// An invoice with another rate is named, and one of each kind is there.
@@ -291,12 +309,7 @@ on_both_databases! {
         for (currency, zone) in &currencies[..3] {
             publish(cloud, &chance, *currency, zone).await;
         }
-        let mut sessions = Vec::new();
-        for (index, whose) in currencies.into_iter().enumerate() {
-            let session = customer_in(cloud, &format!("c{index}"), whose, 1_000_000 * UNIT).await;
-            let slice = session.grant(None, 100_000 * UNIT, 100_000 * UNIT).await.expect("credit is there").slice;
-            sessions.push((session, slice));
-        }
+        let sessions = customers(cloud, &currencies).await;
         tax(cloud, &sessions).await;
         let contracts = commit(cloud, &sessions).await;
         let mut late: Vec<(u16, usize, UsageRecord)> = Vec::new();

@@ -99,6 +99,12 @@ impl<'a> World<'a> {
         (funds.available.get() - WELCOME, funds.deposited.get() - WELCOME)
     }
 
+    /// Of credit, what is there, and what is kept for tax.
+    pub async fn kept(&self) -> (i64, i64) {
+        let funds = self.cloud.credit_balance(&self.admin, &self.organization).await.expect("a balance").funds;
+        (funds.available.get() - WELCOME, funds.tax_prepaid.get())
+    }
+
     pub async fn request(&self, units: i64) -> Result<Refund> {
         self.request_by(&self.cloud, &self.admin, units).await
     }

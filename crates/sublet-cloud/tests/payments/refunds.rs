@@ -1,21 +1,42 @@
 //! Refunds: approved by another, never more than is there, paid once by transfer or by Stripe.
 
 use serde_json::json;
+use sublet_cloud::Actor;
+use sublet_cloud::credit::NewCredit;
 use sublet_cloud::data::{IncomingProblem, RefundState};
+use sublet_cloud::idempotency::Call;
 use sublet_cloud::incoming_payment::IncomingAnswer;
 use sublet_cloud::refund::RefundWay;
 use sublet_core::payment::PaymentMethod;
-use sublet_core::{DurationMs, ErrorCode};
+use sublet_core::{DurationMs, ErrorCode, Nanos};
+use sublet_money::account::CreditKind;
+use sublet_money::credit_lot::CreditTerms;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::stripe::Trouble;
-use sublet_testkit::tenant::pay_in;
+use sublet_testkit::tenant::{created, pay_in};
 
 use crate::{UNIT, World, operator};
+
+/// A German seller and customer, and 19 % of tax.
+async fn sells_with_tax(world: &World<'_>) {
+    let party = |name: &str| {
+        let address = json!({ "lines": ["Street 2"], "city": "Berlin", "postal_code": "10115", "country": "DE" });
+        json!({ "legal_name": name, "address": address, "tax_id": "DE123456789" })
+    };
+    let seller =
+        serde_json::from_value(json!({ "seller": { "party": party("Seller") }, "terms": { "net_days": 14 } })).expect("a profile");
+    world.cloud.set_seller(&Actor::system(), &seller).await.expect("it is set");
+    let row = json!({ "jurisdiction": "DE", "name": "VAT", "rate_ppm": 190_000, "from": "2007-01-01" });
+    let table = serde_json::from_value(json!({ "rows": [row] })).expect("a table");
+    world.cloud.set_tax_table(&Actor::system(), &table).await.expect("it is set");
+    let buyer = serde_json::from_value(json!({ "buyer": { "party": party("Buyer") } })).expect("a profile");
+    world.cloud.set_billing_profile(&Actor::system(), &world.organization, buyer).await.expect("it is set");
+}
 
 on_both_databases! {
     async fn a_refund_is_approved_by_another_and_paid_once(cloud: &TestCloud) {
         let world = World::start(cloud).await;
-        pay_in(&world.cloud, &world.organization, sublet_core::Nanos::new(100 * UNIT)).await;
+        pay_in(&world.cloud, &world.organization, Nanos::new(100 * UNIT)).await;
         let (anna, ben) = (operator("key_anna"), operator("key_ben"));
         let refund = world.request_by(&world.cloud, &anna, 60 * UNIT).await.expect("requested");
         assert_eq!(world.funds().await, (40 * UNIT, 100 * UNIT), "nobody spends it meanwhile");
@@ -44,7 +65,7 @@ on_both_databases! {
     async fn never_more_goes_back_than_was_paid_and_is_there(cloud: &TestCloud) {
         let world = World::start(cloud).await;
         assert_eq!(world.request(UNIT).await.expect_err("gifts are not paid out").code(), ErrorCode::InsufficientQuota);
-        pay_in(&world.cloud, &world.organization, sublet_core::Nanos::new(10 * UNIT)).await;
+        pay_in(&world.cloud, &world.organization, Nanos::new(10 * UNIT)).await;
         assert_eq!(world.request(11 * UNIT).await.expect_err("too much").code(), ErrorCode::InsufficientQuota);
         assert_eq!(world.request(1).await.expect_err("no cent").code(), ErrorCode::InvalidAmount);
         // Two processes, and money for one.
@@ -58,7 +79,7 @@ on_both_databases! {
 
     async fn what_is_called_off_is_credit_again(cloud: &TestCloud) {
         let world = World::start(cloud).await;
-        pay_in(&world.cloud, &world.organization, sublet_core::Nanos::new(10 * UNIT)).await;
+        pay_in(&world.cloud, &world.organization, Nanos::new(10 * UNIT)).await;
         let ben = operator("key_ben");
         let cancelled = world.request(4 * UNIT).await.expect("requested");
         let rejected = world.request(3 * UNIT).await.expect("requested");
@@ -76,6 +97,36 @@ on_both_databases! {
         assert_eq!(world.funds().await, (10 * UNIT, 10 * UNIT));
         assert!(world.cloud.approve_refund(&ben, &rejected.id, &RefundWay::Bank).await.is_err());
         world.check().await;
+    }
+
+    async fn what_was_kept_for_tax_goes_back_with_it(cloud: &TestCloud) {
+        let world = World::start(cloud).await;
+        sells_with_tax(&world).await;
+        pay_in(&world.cloud, &world.organization, Nanos::new(119 * UNIT)).await;
+        assert_eq!(world.kept().await, (100 * UNIT, 19 * UNIT));
+        let refund = world.request(119 * UNIT / 2).await.expect("requested");
+        assert_eq!((refund.tax, world.kept().await), (Nanos::new(19 * UNIT / 2), (50 * UNIT, 19 * UNIT / 2)));
+        world.cloud.cancel_refund(&world.admin, &refund.id).await.expect("cancelled");
+        assert_eq!(world.kept().await, (100 * UNIT, 19 * UNIT), "each is where it was");
+        assert_eq!(world.request(120 * UNIT).await.expect_err("too much").code(), ErrorCode::InsufficientQuota);
+        let ben = operator("key_ben");
+        let all = world.request(119 * UNIT).await.expect("requested");
+        world.cloud.approve_refund(&ben, &all.id, &RefundWay::Bank).await.expect("approved");
+        world.cloud.pay_refund(&ben, &all.id, "out-1").await.expect("paid");
+        assert_eq!(world.kept().await, (0, 0));
+        world.check().await;
+    }
+
+    async fn credit_that_ends_does_not_go_back(cloud: &TestCloud) {
+        let world = World::start(cloud).await;
+        let terms = CreditTerms { expires_at: Some(world.now().plus(DurationMs::from_hours(1))), ..CreditTerms::default() };
+        let (organization, reference) = (world.organization.clone(), "offer".to_owned());
+        let new = NewCredit { organization, kind: CreditKind::Paid, amount: Nanos::new(10 * UNIT), currency: None, reference, terms };
+        created(world.cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+        assert_eq!(world.request(UNIT).await.expect_err("it ends").code(), ErrorCode::InsufficientQuota);
+        pay_in(&world.cloud, &world.organization, Nanos::new(UNIT)).await;
+        world.request(UNIT).await.expect("what was paid in without an end");
+        world.request(UNIT).await.expect_err("and no more");
     }
 
     async fn stripe_pays_back_once_whatever_gets_lost(cloud: &TestCloud) {

@@ -228,7 +228,7 @@ pub fn samples(version: &PriceListVersion) -> Vec<Sample> {
     let sample = |name, invoice, about| Sample { name, invoice, about, note: None };
     let open = issued(1, taxed(&busy(version), 0));
     let due = open.content.gross().unwrap();
-    let unpaid = About { settlement: Settlement { credited: Nanos::ZERO, due }, ..about() };
+    let unpaid = About { settlement: Settlement { due, ..Settlement::default() }, ..about() };
     let dutch = party("Tandwielen B.V.", ("Herengracht 1", "1015 BA", "Amsterdam", "NL"), Some("NL123456789B01"));
     let american = party("Gears & Cogs Inc.", ("1 Main Street", "10001", "New York", "US"), None);
     let greek = party("Ελληνικά Γρανάζια ΑΕ – 歯車", ("Οδός Ερμού 1", "105 63", "Αθήνα", "GR"), Some("EL123456789"));

@@ -200,7 +200,7 @@ proptest! {
         let invoice = issued(1, content);
         let due = Nanos::new((gross.get() - paid_in).max(0));
         let due = Nanos::new(due.get() - due.get() % sample::MINOR_UNIT);
-        let about = About { settlement: Settlement { credited: Nanos::ZERO, due }, ..About::default() };
+        let about = About { settlement: Settlement { due, ..Settlement::default() }, ..About::default() };
         let xml = invoice_ubl(&invoice, &about, sample::price(&version)).unwrap();
         check_sums(std::str::from_utf8(&xml).unwrap(), &invoice);
         let figures = Figures::of_invoice(&invoice, about.settlement, |_| None).unwrap();

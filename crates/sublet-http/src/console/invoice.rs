@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::body::Body;
 use http::Response;
+use http::header::CACHE_CONTROL;
 use sublet_api::document::DocumentQuery;
 use sublet_cloud::data::{CommitmentLine, InvoiceContent, InvoiceFilter, InvoiceLine, PageRequest, Party};
 use sublet_cloud::invoice::Bill;
@@ -151,7 +152,10 @@ struct InvoicesPage {
 pub async fn document(console: Console, visit: Visit) -> Result<Response<Body>> {
     let id: InvoiceId = visit.guest.path("id")?;
     let query: DocumentQuery = visit.guest.query()?;
-    Ok(response(asked(&console.app.cloud, &visit.actor, &id, &query).await?))
+    let mut response = response(asked(&console.app.cloud, &visit.actor, &id, &query).await?);
+    shell::set(&mut response, CACHE_CONTROL, "no-store");
+    shell::guard(&mut response);
+    Ok(response)
 }
 
 pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {

@@ -30,7 +30,7 @@ use sublet_core::batch::{LineEnd, LineEndpoint, LineEstimate, LineRequest, LineS
 use sublet_core::engine::{
     EmbedRequest, EngineLoad, GenerateRequest, GenerationStream, ModelEngine, ModelInfo, PreparedPrompt, Prompt,
 };
-use sublet_core::id::{GatewayId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
+use sublet_core::id::{GatewayId, InvoiceId, JobId, KeyId, OrganizationId, ProjectId, ReplicaId, RequestId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::notice::NoticeClass;
@@ -242,6 +242,7 @@ pub struct World<'a> {
     pub project: ProjectId,
     pub key: KeyId,
     pub request: RequestId,
+    pub invoice: InvoiceId,
     pub job: JobId,
     /// Another tenant, all of whose names are hostile.
     stranger_admin: Secret,
@@ -280,7 +281,10 @@ impl<'a> World<'a> {
         let gateway: GatewayId = "gw_1".parse().expect("an id");
         let chat = Chat { port: Arc::new(GatewayPort::new(cloud.cloud.clone(), gateway)), calls: Arc::default() };
         let (organization, project) = customer.project().expect("a project");
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let draft = cloud.cloud.draft_invoice(&admin, organization, None).await.expect("a draft");
         Self {
+            invoice: draft.invoice.id,
             cloud,
             router: routes(&cloud.cloud, &compute, &chat),
             compute,
@@ -316,6 +320,7 @@ impl<'a> World<'a> {
     pub fn address(&self, path: &str) -> String {
         let id = match path {
             _ if path.starts_with("/console/jobs") => self.job.as_str(),
+            _ if path.starts_with("/console/invoices") => self.invoice.as_str(),
             _ if path.starts_with("/console/keys") => self.key.as_str(),
             _ if path.starts_with("/console/organizations") => self.organization.as_str(),
             _ => self.request.as_str(),
