@@ -73,8 +73,8 @@ pub(crate) async fn put_back(tx: &mut Tx, unspent: &Burned) -> Result<()> {
     Ok(())
 }
 
-/// Tells a new grant apart from the rest of the credit, where its terms say so, and says what is left of it once it
-/// has paid what the account was below zero. The caller posts the grant before.
+/// Tells a new grant apart from the rest of the credit, where its terms say so, and says what is left of it: less than
+/// all only where the account is further below zero than its limit. The caller posts the grant before.
 pub(crate) async fn open_lot(tx: &mut Tx, id: &OrganizationId, lot: Option<CreditLot>) -> Result<Option<Nanos>> {
     let Some(lot) = lot else { return Ok(None) };
     let mut known: BTreeSet<CreditGrantId> = credit::list_lots(tx, id).await?.into_iter().map(|lot| lot.id).collect();

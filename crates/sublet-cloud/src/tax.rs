@@ -12,11 +12,11 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
 use sublet_core::id::OrganizationId;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::canonical::sha256_hex;
 use sublet_money::day::Day;
 use sublet_money::invoice::{Invoice, InvoiceContent, Parties, part_of};
 use sublet_money::party::PaymentTerms;
@@ -138,10 +138,7 @@ impl Cloud {
     pub async fn add_logo(&self, actor: &Actor, png: &[u8]) -> Result<String> {
         actor.require(Action::ManagePrices)?;
         check_png(png)?;
-        let mut sha256 = String::with_capacity(64);
-        for byte in Sha256::digest(png) {
-            sha256.push_str(&format!("{byte:02x}"));
-        }
+        let sha256 = sha256_hex(png);
         let now = self.now();
         let kept = (self, actor, &sha256, png);
         self.store

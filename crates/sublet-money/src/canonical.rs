@@ -20,10 +20,10 @@ pub fn canonical_json<T: Serialize>(value: &T) -> Result<String> {
     Ok(text)
 }
 
-/// SHA-256 of a text as 64 lower-case hexadecimal digits.
-pub fn sha256_hex(text: &str) -> String {
+/// SHA-256 of a text, or of bytes, as 64 lower-case hexadecimal digits.
+pub fn sha256_hex(content: impl AsRef<[u8]>) -> String {
     let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text.as_bytes()) {
+    for byte in Sha256::digest(content) {
         // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }

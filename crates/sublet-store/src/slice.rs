@@ -37,13 +37,9 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Everything ever granted, in the order in which it burned.
-    pub fn burned(&self) -> Burned {
-        self.parts.or_free(self.granted)
-    }
     /// What has not been spent.
     pub fn unspent(&self) -> Result<Burned> {
-        self.burned().unspent(self.spent)
+        self.parts.or_free(self.granted).unspent(self.spent)
     }
 }
 
