@@ -4,10 +4,10 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::{KeyId, ProjectId};
+use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::key::KeyPlane;
 
-use crate::object::{KeyTag, Metadata};
+use crate::object::{AdminKeyTag, KeyTag, Metadata};
 use crate::schema::{IdText, PlaneText};
 use crate::time::{Rfc3339, UnixSeconds};
 
@@ -33,6 +33,57 @@ pub struct Key {
     pub revoked_at: Option<UnixSeconds>,
     pub last_used_at: Option<UnixSeconds>,
     pub metadata: Metadata,
+}
+
+/// A key without its secret that opens an organization (OpenAI's `organization.admin_api_key`), or the cloud itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AdminKey {
+    pub object: AdminKeyTag,
+    #[schemars(with = "IdText<KeyId>")]
+    pub id: KeyId,
+    pub name: String,
+    /// Prefix and last characters, to tell keys apart.
+    pub redacted_value: String,
+    pub owner: KeyOwner,
+    pub created_at: UnixSeconds,
+    pub expires_at: Option<UnixSeconds>,
+    pub revoked_at: Option<UnixSeconds>,
+    pub last_used_at: Option<UnixSeconds>,
+}
+
+/// What a key opens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct KeyOwner {
+    #[serde(rename = "type")]
+    pub kind: KeyOwnerKind,
+    /// None of the operator.
+    #[schemars(with = "Option<IdText<OrganizationId>>")]
+    pub id: Option<OrganizationId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOwnerKind {
+    Organization,
+    Operator,
+}
+
+/// Body of the creation of a key like the one that creates it.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAdminKey {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Rfc3339>,
+}
+
+/// A new key with its secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CreatedAdminKey {
+    #[serde(flatten)]
+    pub key: AdminKey,
+    /// The secret. It cannot be shown again.
+    pub value: SecretText,
 }
 
 /// Limits on speed rather than spend; what is left out is unlimited.

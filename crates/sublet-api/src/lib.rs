@@ -17,6 +17,7 @@ pub mod card;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+pub mod compensation;
 pub mod contract;
 pub mod credit;
 pub mod credit_note;

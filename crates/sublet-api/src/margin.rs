@@ -40,6 +40,8 @@ pub struct MarginReport {
     pub revenue: Money,
     /// Given as promotional credit, less what of it expired.
     pub promotions: Money,
+    /// For promises that were not kept.
+    pub compensations: Money,
     /// Given back by credit notes.
     pub refunds: Money,
     /// Paid credit that expired.
@@ -48,7 +50,7 @@ pub struct MarginReport {
     pub commitments: Money,
     /// Of invoices to whole cents.
     pub rounding: Money,
-    /// Revenue less promotions and refunds, with breakage, commitments and rounding.
+    /// Revenue less promotions, compensations and refunds, with breakage, commitments and rounding.
     pub net_revenue: Money,
     pub costs: CostOfSupply,
     /// All of them, with what is beside.

@@ -42,6 +42,7 @@ macro_rules! object_tags {
 
 object_tags! {
     AccountTag = "account",
+    AdminKeyTag = "organization.admin_api_key",
     AuditEntryTag = "organization.audit_log",
     AvailabilityTag = "availability",
     BankStatementTag = "bank_statement",
@@ -51,6 +52,8 @@ object_tags! {
     CapacityTag = "capacity",
     ChargeTag = "charge",
     ClockTag = "clock",
+    CompensationRulesTag = "compensation_rules",
+    CompensationTag = "compensation",
     CompletionsUsageTag = "organization.usage.completions.result",
     ContractTag = "contract",
     CostsTag = "organization.costs.result",

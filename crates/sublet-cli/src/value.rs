@@ -1,11 +1,32 @@
 //! Values of the command line that are more than text or a number.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use sublet_api::money::Money;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::{Currency, Nanos};
+
+use crate::render;
+
+/// Largest file that is read for a body, in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// All of a file that a command names.
+pub fn read_file(file: &Path) -> Result<Vec<u8>> {
+    let unusable = |why: String| Error::new(ErrorCode::Usage, format!("{} cannot be used: {why}", file.display()));
+    let size = std::fs::metadata(file).map_err(|error| unusable(error.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(unusable(format!("it is larger than {}", render::bytes(FILE_BYTES_MAX))));
+    }
+    std::fs::read(file).map_err(|error| unusable(error.to_string()))
+}
+
+/// The JSON of a file that a command names.
+pub fn read_body<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    sublet_api::parse_body(&read_file(file)?)
+}
 
 /// Money as people type it: `5`, `5EUR` or `"5 EUR"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -62,6 +62,8 @@ pub enum Action {
     ReadBilling,
     ManageProjects,
     ManageKeys,
+    /// Keys of the actor's own plane.
+    ManagePeerKeys,
     ManageUsers,
     ManageLimits,
     ReadAudit,
@@ -79,7 +81,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -87,6 +89,7 @@ impl Action {
         Self::ReadBilling,
         Self::ManageProjects,
         Self::ManageKeys,
+        Self::ManagePeerKeys,
         Self::ManageUsers,
         Self::ManageLimits,
         Self::ReadAudit,
@@ -119,7 +122,7 @@ impl Action {
             | Self::ManageLimits
             | Self::AgreeToContracts
             | Self::PayIn => ADMIN,
-            Self::ReadBilling | Self::ReadAudit | Self::RequestRefunds => OVERSEERS,
+            Self::ReadBilling | Self::ReadAudit | Self::RequestRefunds | Self::ManagePeerKeys => OVERSEERS,
             Self::ManageOrganizations
             | Self::GrantCredit
             | Self::ManagePrices

@@ -7,7 +7,7 @@ use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
 use sublet_core::supplier::DataConsent;
 use sublet_core::{Currency, ErrorCode, Nanos, Result};
-use sublet_money::account::{CreditKind, Processor};
+use sublet_money::account::CreditKind;
 use sublet_money::credit_lot::CreditTerms;
 use sublet_money::sku::{DeviceKind, ModelName};
 use sublet_money::starter::{StarterDevice, starter_price_list};
@@ -16,6 +16,7 @@ use sublet_store::organization::Organization;
 use sublet_store::project::Project;
 use sublet_store::{Tx, project, setting};
 
+use crate::credit::GrantSource;
 use crate::idempotency::Call;
 use crate::key::{CreatedKey, KeyOwner, NewKey};
 use crate::{Actor, Cloud};
@@ -169,7 +170,7 @@ impl Cloud {
             created_at: self.now(),
             remaining: None,
         };
-        self.insert_grant(tx, actor, &grant, (CreditKind::Promotional, Processor::Bank)).await.map(|_| ())
+        self.insert_grant(tx, actor, &grant, GrantSource::Gift).await.map(|_| ())
     }
 
     async fn publish_starter_prices(&self, start: &FirstStart) -> Result<()> {

@@ -30,12 +30,38 @@ pub struct NewCredit {
     pub terms: CreditTerms,
 }
 
+/// Why there is credit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GrantSource {
+    /// It was paid for; the money is there.
+    Payment(Processor),
+    Gift,
+    /// A promise was not kept.
+    Compensation,
+}
+
 /// What a customer has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CreditBalance {
     pub organization: OrganizationId,
     pub currency: Currency,
     pub funds: CustomerFunds,
+}
+
+impl GrantSource {
+    /// What an operator grants: paid credit came by bank.
+    pub(crate) const fn of(kind: CreditKind) -> Self {
+        match kind {
+            CreditKind::Paid => Self::Payment(Processor::Bank),
+            CreditKind::Promotional => Self::Gift,
+        }
+    }
+    const fn kind(self) -> CreditKind {
+        match self {
+            Self::Payment(_) => CreditKind::Paid,
+            Self::Gift | Self::Compensation => CreditKind::Promotional,
+        }
+    }
 }
 
 impl Cloud {
@@ -75,14 +101,14 @@ impl Cloud {
                     created_at: cloud.now(),
                     remaining: None,
                 };
-                let lot = cloud.insert_grant(tx, actor, &grant, (new.kind, Processor::Bank)).await?;
+                let lot = cloud.insert_grant(tx, actor, &grant, GrantSource::of(new.kind)).await?;
                 Ok(CreditGrant { remaining: lot, ..grant })
             })
         })
         .await
     }
 
-    /// Books a payment or a gift. A payment is gross: what of it is tax, by what holds for the account on that day, is
+    /// Books a payment, a gift or what makes something good. A payment is gross: what of it is tax, by what holds for the account on that day, is
     /// kept for its invoices and is no credit. Of a payment, who received the money is said.
     /// The answer is what is left of it where its terms tell it apart from the rest.
     pub(crate) async fn insert_grant(
@@ -90,7 +116,7 @@ impl Cloud {
         tx: &mut Tx,
         actor: &Actor,
         grant: &CreditGrant,
-        (kind, processor): (CreditKind, Processor),
+        source: GrantSource,
     ) -> Result<Option<Nanos>> {
         credit::insert(tx, grant).await?;
         // A reference in a script of many bytes is in the grant.
@@ -99,9 +125,12 @@ impl Cloud {
         let memo = memo.into_iter().find(|memo| memo.len() <= MEMO_MAX_BYTES).unwrap_or_default();
         let head = EntryHead { id: self.ids.mint(), at: grant.created_at, currency: grant.currency, memo };
         let mut detail = format!("{} {} {}", grant.amount, grant.currency, grant.kind);
-        let (fact, net) = match kind {
-            CreditKind::Promotional => (Fact::CreditGranted { credit: kind, amount: grant.amount }, grant.amount),
-            CreditKind::Paid => {
+        let mut through = Processor::Bank;
+        let (fact, net) = match source {
+            GrantSource::Gift => (Fact::CreditGranted { credit: CreditKind::Promotional, amount: grant.amount }, grant.amount),
+            GrantSource::Compensation => (Fact::Compensated { amount: grant.amount }, grant.amount),
+            GrantSource::Payment(processor) => {
+                through = processor;
                 let (fact, tax) = self.payment(tx, grant).await?;
                 if !tax.is_zero() {
                     detail = format!("{detail}, of which {tax} are kept for tax");
@@ -109,11 +138,11 @@ impl Cloud {
                 (fact, grant.amount.checked_sub(tax)?)
             }
         };
-        ledger::post(tx, &post(head, &grant.organization, &fact)?.through(processor)).await?;
+        ledger::post(tx, &post(head, &grant.organization, &fact)?.through(through)).await?;
         let deed = Deed { organization: Some(&grant.organization), action: "credit.grant", target: grant.id.as_str(), detail };
         self.record(tx, actor, deed, grant.created_at).await?;
         self.note_paid(tx, &grant.organization, grant.created_at).await?;
-        open_lot(tx, &grant.organization, CreditLot::of(grant.id.clone(), kind, grant.terms, net)).await
+        open_lot(tx, &grant.organization, CreditLot::of(grant.id.clone(), source.kind(), grant.terms, net)).await
     }
 
     pub async fn list_credit(&self, actor: &Actor, organization: &OrganizationId, page: &PageRequest) -> Result<Page<CreditGrant>> {

@@ -108,10 +108,13 @@ async fn lent(tx: &mut Tx, id: &OrganizationId) -> Result<Vec<Burned>> {
     Ok(parts)
 }
 
-/// What gifts have paid for by now: all that were given, but for what expired, is there, or is in slices and holds.
+/// What gifts and compensations have paid for by now: all that were given, but for what expired, is there, or is in slices and holds.
 pub(crate) async fn gifts_spent(tx: &mut Tx, id: &OrganizationId) -> Result<Nanos> {
-    let promotions = ledger::totals(tx, &LedgerAccount::customer(AccountKind::Promotions, id)).await?;
-    let mut spent = promotions.debits.checked_sub(promotions.credits)?;
+    let mut spent = Nanos::ZERO;
+    for kind in [AccountKind::Promotions, AccountKind::Compensations] {
+        let given = ledger::totals(tx, &LedgerAccount::customer(kind, id)).await?;
+        spent = spent.checked_add(given.balance(kind.normal_side())?)?;
+    }
     if spent.is_zero() {
         return Ok(spent);
     }

@@ -17,6 +17,7 @@ use sublet_store::top_up::{self, TopUpState};
 use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::audit::Deed;
+use crate::credit::GrantSource;
 use crate::idempotency::{Answer, Call, Render};
 use crate::payment::processor;
 use crate::top_up::{ANY, changed, mismatch};
@@ -215,7 +216,7 @@ impl Cloud {
                 remaining: None,
                 created_at: now,
             };
-            self.insert_grant(tx, actor, &grant, (CreditKind::Paid, processor(done.source))).await?;
+            self.insert_grant(tx, actor, &grant, GrantSource::Payment(processor(done.source))).await?;
             (done.state, done.organization, done.grant) = (IncomingState::Credited, Some(account.id.clone()), Some(grant.id));
             self.close_named(tx, actor, &done).await?;
         }

@@ -63,6 +63,14 @@ impl KeyOwner {
     }
 }
 
+fn last_of_its_plane(key: &Key) -> Error {
+    Error::new(
+        ErrorCode::Conflict,
+        format!("'{}' is the last {} key that does not end; nobody could make another", key.id, key.plane),
+    )
+    .alternative("create another one first, then revoke this one with it")
+}
+
 impl Cloud {
     /// Creates a key for a project of the actor's organization. A repeat of the call gets the id of
     /// the key, never its secret again.
@@ -140,17 +148,60 @@ impl Cloud {
         self.record(tx, actor, deed, key.created_at).await
     }
 
-    /// Keys of one project, or the organization's admin keys.
-    pub async fn list_keys(&self, actor: &Actor, project: Option<&ProjectId>, page: &PageRequest) -> Result<Page<Key>> {
-        actor.require(Action::ManageKeys)?;
-        let organization = actor.organization()?;
-        self.store
-            .read((actor, organization, project, page), |(actor, organization, project, page), tx| {
+    /// Creates a key of the actor's own plane: for another person or program that may do what this one may.
+    pub async fn create_peer_key(&self, call: &Call, name: &str, expires_at: Option<Timestamp>) -> Result<Answer<CreatedKey>> {
+        let actor = &call.actor;
+        actor.require(Action::ManagePeerKeys)?;
+        let new = NewKey { name: name.to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at };
+        self.check_new_key(&new)?;
+        let owner = match &actor.scope {
+            Scope::Operator => KeyOwner::Operator,
+            Scope::Organization(organization) | Scope::Project { organization, .. } => KeyOwner::Organization(organization.clone()),
+        };
+        let created = self.new_key(&owner, &new)?;
+        self.once(
+            call,
+            &|created: &CreatedKey| Ok(created.key.id.to_string()),
+            (self, actor, created),
+            |(cloud, actor, created), tx| {
                 Box::pin(async move {
-                    if let Some(project) = project {
-                        project::get(tx, &actor.scope, project).await?;
-                    }
-                    key::list(tx, organization, *project, page).await
+                    cloud.insert_key(tx, actor, created).await?;
+                    Ok(created.clone())
+                })
+            },
+        )
+        .await
+    }
+
+    /// Keys of the actor's own plane.
+    pub async fn list_peer_keys(&self, actor: &Actor, page: &PageRequest) -> Result<Page<Key>> {
+        actor.require(Action::ManagePeerKeys)?;
+        self.store.read((actor, page), |(actor, page), tx| Box::pin(key::list(tx, &actor.scope, page))).await
+    }
+
+    /// A key of the actor's own plane.
+    pub async fn get_peer_key(&self, actor: &Actor, id: &KeyId) -> Result<Key> {
+        actor.require(Action::ManagePeerKeys)?;
+        let found = self.store.read((actor, id), |(actor, id), tx| Box::pin(key::find(tx, &actor.scope, id))).await?;
+        found
+            .filter(|key| key.plane == actor.plane)
+            .ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no key '{id}'")))
+    }
+
+    /// As [`Self::revoke_key`], for a key of the actor's own plane.
+    pub async fn revoke_peer_key(&self, actor: &Actor, id: &KeyId) -> Result<Key> {
+        self.get_peer_key(actor, id).await?;
+        self.revoke(actor, id).await
+    }
+
+    /// Keys of one project.
+    pub async fn list_keys(&self, actor: &Actor, project: &ProjectId, page: &PageRequest) -> Result<Page<Key>> {
+        actor.require(Action::ManageKeys)?;
+        self.store
+            .read((actor, project, page), |(actor, project, page), tx| {
+                Box::pin(async move {
+                    let project = project::get(tx, &actor.scope, project).await?;
+                    key::list(tx, &Scope::Project { organization: project.organization, project: project.id }, page).await
                 })
             })
             .await
@@ -159,12 +210,19 @@ impl Cloud {
     /// Revokes a key. It stops working before this returns.
     pub async fn revoke_key(&self, actor: &Actor, id: &KeyId) -> Result<Key> {
         actor.require(Action::ManageKeys)?;
+        self.revoke(actor, id).await
+    }
+
+    async fn revoke(&self, actor: &Actor, id: &KeyId) -> Result<Key> {
         let now = self.now();
         let revoked = self
             .store
             .write((self, actor, id), move |(cloud, actor, id), tx| {
                 Box::pin(async move {
                     let key = key::revoke(tx, &actor.scope, id, now).await?;
+                    if key.project.is_none() && !key::has_another(tx, &key).await? {
+                        return Err(last_of_its_plane(&key));
+                    }
                     change::announce(tx, Subject::Access).await?;
                     let deed = Deed {
                         organization: key.organization.as_ref(),

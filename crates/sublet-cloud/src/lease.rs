@@ -13,6 +13,7 @@ use sublet_core::lease::{EndReason, Holder, LeaseState};
 use sublet_core::quote::QuoteState;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuName;
+use sublet_store::compensation::{self, LeaseNotice};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::quote::{self, Quote};
 use sublet_store::{Page, PageRequest, Tx, device, hold, job};
@@ -246,7 +247,9 @@ impl Compute {
         let detail = format!("{} by {deadline}", reason.explanation());
         let deed = Deed { organization: Some(&lease.organization), action: "lease.end", target: lease.id.as_str(), detail };
         self.cloud.record(tx, actor, deed, now).await?;
-        if sublet_store::attempt::find_live_of(tx, &lease.id).await?.is_none() {
+        let is_busy = sublet_store::attempt::find_live_of(tx, &lease.id).await?.is_some();
+        self.cloud.note_end(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
+        if !is_busy {
             switch_lease(tx, &changed, false, now).await?;
         }
         Ok(true)
@@ -283,6 +286,7 @@ impl Compute {
         let reason = lease.state.reason().unwrap_or(EndReason::Released);
         self.refuse_queued(tx, &ended, reason, now).await?;
         self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
+        self.cloud.compensate(tx, lease, now).await?;
         device::release(tx, &lease.id).await?;
         for id in &lease.devices {
             let device = device::get(tx, id).await?;
@@ -375,6 +379,10 @@ impl Cloud {
         let filter = job::JobFilter { state: None, lease: Some(lease.id.clone()) };
         let jobs = job::list(tx, &actor.scope, &filter, &PageRequest::default()).await?;
         related.extend(jobs.items.iter().map(|job| job.id.to_string()));
+        for given in compensation::list_of(tx, &lease.organization, id.as_str(), 1).await? {
+            facts.push(Fact::new("made good", money(given.amount)));
+            related.push(given.id.to_string());
+        }
         let why = lease.state.reason().map_or(String::new(), |reason| format!(": {}", reason.explanation()));
         Ok(Explanation {
             id: id.to_string(),

@@ -25,6 +25,7 @@ pub mod billing;
 pub mod bootstrap;
 pub mod budget;
 pub mod clock;
+pub mod compensation;
 pub mod compute;
 pub mod compute_reconciler;
 pub mod contract;
@@ -84,6 +85,7 @@ pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::commitment::CommitmentLine;
+    pub use sublet_money::compensation::{CompensationRule, CompensationRules};
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
@@ -112,6 +114,8 @@ pub mod data {
     pub use sublet_store::batch::{Batch, BatchQuote, LineCounts, Problem};
     pub use sublet_store::budget::{Budget, BudgetWindow};
     pub use sublet_store::charge::{Charge, ChargeSummary};
+    pub use sublet_store::compensation::{CompensationKind, StoredCompensation};
+    pub use sublet_store::compensation_rule::StoredRules as StoredCompensationRules;
     pub use sublet_store::contract::{Contract, Offer, OfferState};
     pub use sublet_store::credit::CreditGrant;
     pub use sublet_store::credit_note::CreditNote;

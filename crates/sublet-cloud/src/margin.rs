@@ -29,6 +29,8 @@ const STRETCHES_MAX: usize = 31 * 24 * 60;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Contra {
     pub promotions: Nanos,
+    /// For promises that were not kept.
+    pub compensations: Nanos,
     pub refunds: Nanos,
     /// Paid credit that expired.
     pub breakage: Nanos,
@@ -45,6 +47,7 @@ impl Contra {
             .checked_add(self.commitments)?
             .checked_add(self.rounding)?
             .checked_sub(self.promotions)?
+            .checked_sub(self.compensations)?
             .checked_sub(self.refunds)
     }
 }
@@ -341,6 +344,7 @@ async fn add_up(tx: &mut Tx, posted: &[PostedSum], accounts: &mut Accounts) -> R
             let side = &mut contra[usize::from(internal)];
             match account.kind() {
                 AccountKind::Promotions => side.promotions = side.promotions.checked_sub(credited)?,
+                AccountKind::Compensations => side.compensations = side.compensations.checked_sub(credited)?,
                 AccountKind::Refunds => side.refunds = side.refunds.checked_sub(credited)?,
                 AccountKind::Breakage => side.breakage = side.breakage.checked_add(credited)?,
                 AccountKind::Commitments => side.commitments = side.commitments.checked_add(credited)?,
@@ -354,6 +358,11 @@ async fn add_up(tx: &mut Tx, posted: &[PostedSum], accounts: &mut Accounts) -> R
 fn is_contra(account: &LedgerAccount) -> bool {
     matches!(
         account.kind(),
-        AccountKind::Promotions | AccountKind::Refunds | AccountKind::Breakage | AccountKind::Commitments | AccountKind::Rounding
+        AccountKind::Promotions
+            | AccountKind::Compensations
+            | AccountKind::Refunds
+            | AccountKind::Breakage
+            | AccountKind::Commitments
+            | AccountKind::Rounding
     )
 }

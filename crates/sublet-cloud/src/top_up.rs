@@ -19,6 +19,7 @@ use sublet_store::top_up::{self, TopUp, TopUpState, TopUpStep};
 use sublet_store::{Page, PageRequest, Tx, ledger, organization};
 
 use crate::audit::Deed;
+use crate::credit::GrantSource;
 use crate::idempotency::{Answer, Call};
 use crate::payment::processor;
 use crate::{Action, Actor, Cloud};
@@ -186,7 +187,7 @@ impl Cloud {
             remaining: None,
             created_at: self.now(),
         };
-        self.insert_grant(tx, actor, &granted, (CreditKind::Paid, processor(done.method))).await?;
+        self.insert_grant(tx, actor, &granted, GrantSource::Payment(processor(done.method))).await?;
         if let Some((fee, currency)) = done.fee.filter(|(fee, currency)| !fee.is_zero() && *currency == done.currency) {
             let memo = format!("fee of {} for {}", done.method, done.id);
             let head = EntryHead { id: self.ids.mint(), at: self.now(), currency, memo };

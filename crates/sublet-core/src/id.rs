@@ -170,6 +170,8 @@ identifiers! {
     TopUpId = "top",
     /// Paid credit on its way back to the customer.
     RefundId = "rfd",
+    /// Credit for a promise that was not kept.
+    CompensationId = "comp",
     /// Money that arrived, or that a processor told of.
     IncomingPaymentId = "inp",
     /// One entry of the audit log.

@@ -6,9 +6,9 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
-    lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
-    rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, export, file, invoice, job,
+    key, leakage, lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof,
+    public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -26,7 +26,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
         Plane::Admin => organizations(operation),
-        Plane::Operator => operators(operation).or_else(|| taxes(operation)),
+        Plane::Operator => operators(operation).or_else(|| operators_money(operation)),
     }
 }
 
@@ -82,6 +82,7 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::GetJob => to!(job::get),
         Operation::CancelJob => to!(job::cancel),
         Operation::GetJobLogs => to!(job::logs),
+        Operation::GetCompensationRules => to!(compensation::get_rules),
         _ => None,
     }
 }
@@ -96,6 +97,10 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::CreateProject => to!(project::create),
         Operation::GetProject => to!(project::get),
         Operation::ArchiveProject => to!(project::archive),
+        Operation::ListAdminKeys => to!(key::list_peers),
+        Operation::CreateAdminKey => to!(key::create_peer),
+        Operation::GetAdminKey => to!(key::get_peer),
+        Operation::DeleteAdminKey => to!(key::delete_peer),
         Operation::ListKeys => to!(key::list),
         Operation::CreateKey => to!(key::create),
         Operation::DeleteKey => to!(key::delete),
@@ -130,6 +135,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::CreateRefund => to!(payment::create_refund),
         Operation::GetRefund => to!(payment::get_refund),
         Operation::CancelRefund => to!(payment::cancel_refund),
+        Operation::ListCompensations => to!(compensation::list),
+        Operation::GetCompensation => to!(compensation::get),
         Operation::ListRateLimits => to!(rate_limit::list),
         Operation::CreateRateLimit => to!(rate_limit::create),
         Operation::GetRateLimit => to!(rate_limit::get),
@@ -144,7 +151,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
     }
 }
 
-fn taxes(operation: Operation) -> Option<Handler> {
+fn operators_money(operation: Operation) -> Option<Handler> {
     match operation {
         Operation::OperatorGetBillingProfile => to!(tax::get_profile),
         Operation::OperatorSetBillingProfile => to!(tax::set_profile),
@@ -153,13 +160,6 @@ fn taxes(operation: Operation) -> Option<Handler> {
         Operation::AddLogo => to!(tax::add_logo),
         Operation::GetTaxTable => to!(tax::get_table),
         Operation::SetTaxTable => to!(tax::set_table),
-        _ => None,
-    }
-}
-
-fn operators(operation: Operation) -> Option<Handler> {
-    match operation {
-        Operation::OperatorListAuditLogs => to!(audit::list),
         Operation::OperatorListInvoices => to!(invoice::list),
         Operation::OperatorGetInvoice => to!(invoice::get),
         Operation::OperatorGetInvoiceBundle => to!(proof::bundle),
@@ -172,13 +172,25 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorExportBilling => to!(export::file),
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
+        Operation::GrantCredit => to!(credit::grant),
+        Operation::OperatorListCompensations => to!(compensation::list),
+        Operation::CreateCompensation => to!(compensation::create),
+        Operation::OperatorGetCompensation => to!(compensation::get),
+        Operation::OperatorGetCompensationRules => to!(compensation::get_rules),
+        Operation::SetCompensationRules => to!(compensation::set_rules),
+        Operation::OperatorGetCredits => to!(credit::get),
+        _ => None,
+    }
+}
+
+fn operators(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::OperatorListAuditLogs => to!(audit::list),
         Operation::GetClock => to!(clock::get),
         Operation::SetClock => to!(clock::set),
         Operation::ListOrganizations => to!(organization::list),
         Operation::CreateOrganization => to!(organization::create),
         Operation::OperatorGetOrganization => to!(organization::get),
-        Operation::GrantCredit => to!(credit::grant),
-        Operation::OperatorGetCredits => to!(credit::get),
         Operation::ListPriceLists => to!(price::list),
         Operation::PublishPriceList => to!(price::publish),
         Operation::GetPriceList => to!(price::get),
@@ -236,6 +248,10 @@ fn operators_payments(operation: Operation) -> Option<Handler> {
         Operation::ApproveRefund => to!(payment::approve_refund),
         Operation::RejectRefund => to!(payment::reject_refund),
         Operation::PayRefund => to!(payment::pay_refund),
+        Operation::ListOperatorKeys => to!(key::list_peers),
+        Operation::CreateOperatorKey => to!(key::create_peer),
+        Operation::GetOperatorKey => to!(key::get_peer),
+        Operation::DeleteOperatorKey => to!(key::delete_peer),
         _ => None,
     }
 }

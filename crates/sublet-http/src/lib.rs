@@ -15,6 +15,7 @@ pub mod answer;
 mod audit;
 mod batch;
 mod clock;
+mod compensation;
 pub mod console;
 mod context;
 mod contract;

@@ -71,6 +71,7 @@ fn to_wire(report: &MarginReport) -> Result<wire::MarginReport> {
         cost_version: report.costs.as_ref().map(|costs| costs.version().to_owned()),
         revenue: in_currency(used.revenue),
         promotions: in_currency(contra.promotions),
+        compensations: in_currency(contra.compensations),
         refunds: in_currency(contra.refunds),
         breakage: in_currency(contra.breakage),
         commitments: in_currency(contra.commitments),

@@ -6,7 +6,7 @@
 //!
 //! A tax has an account for each jurisdiction and customer, so that what a jurisdiction is owed is the sum of a few rows.
 //!
-//! Deliberately absent until something needs them: deferred revenue, SLA credits.
+//! Deliberately absent until something needs it: deferred revenue.
 
 use std::fmt;
 use std::str::FromStr;
@@ -128,6 +128,8 @@ pub enum AccountKind {
     Breakage,
     /// Promotional credit given (reduces income), less what expired unused.
     Promotions,
+    /// Credit for promises that were not kept: a lease without its notice, a level of service that was missed (reduces income).
+    Compensations,
     /// Charges given back (reduces income).
     Refunds,
     /// Costs of supply: what is bought from outside, once per supplier; fees of processors, once per customer.
@@ -147,7 +149,7 @@ pub const TAX_PREFIX: &str = "liabilities:tax:";
 
 impl AccountKind {
     /// All kinds but [`Self::Tax`], of which a customer has one for each jurisdiction.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -168,6 +170,7 @@ impl AccountKind {
         Self::Rounding,
         Self::Breakage,
         Self::Promotions,
+        Self::Compensations,
         Self::Refunds,
         Self::Costs(CostKind::Power),
         Self::Costs(CostKind::Depreciation),
@@ -200,6 +203,7 @@ impl AccountKind {
             Self::Rounding => "income:rounding:{}",
             Self::Breakage => "income:breakage:{}",
             Self::Promotions => "income:promotions:{}",
+            Self::Compensations => "income:compensations:{}",
             Self::Refunds => "income:refunds:{}",
             Self::Costs(CostKind::Power) => "expenses:supply:power",
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
@@ -222,14 +226,18 @@ impl AccountKind {
             | Self::TaxPrepaid
             | Self::Tax
             | Self::AccruedCosts(_) => AccountClass::Liability,
-            Self::Usage(_) | Self::Commitments | Self::Rounding | Self::Breakage | Self::Promotions | Self::Refunds => {
-                AccountClass::Income
-            }
+            Self::Usage(_)
+            | Self::Commitments
+            | Self::Rounding
+            | Self::Breakage
+            | Self::Promotions
+            | Self::Compensations
+            | Self::Refunds => AccountClass::Income,
             Self::Costs(_) => AccountClass::Expense,
         }
     }
 
-    /// Promotions and refunds are income accounts with the opposite side (contra accounts).
+    /// Promotions, compensations and refunds are income accounts with the opposite side (contra accounts).
     pub const fn normal_side(self) -> NormalSide {
         match self {
             Self::Cash(_)
@@ -237,6 +245,7 @@ impl AccountKind {
             | Self::TaxReceivable
             | Self::RoundingCarry
             | Self::Promotions
+            | Self::Compensations
             | Self::Refunds
             | Self::Costs(_) => NormalSide::Debit,
             Self::Available(_)

@@ -77,7 +77,7 @@ impl TrialBalance {
 /// tax is what was paid ahead for it and what was invoiced.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct CustomerFunds {
-    /// All that was ever paid in, with the tax in it, and all that was given.
+    /// All that was ever paid in, with the tax in it, and all that was given, as a gift or to make something good.
     pub deposited: Nanos,
     pub credit_limit: Nanos,
     /// Charged by contract beyond what credit was there for, and tax of invoices beyond what was paid ahead.
@@ -118,7 +118,7 @@ impl CustomerFunds {
             captured = captured.checked_add(balance(AccountKind::Usage(family))?)?;
         }
         Ok(Self {
-            deposited: received.checked_add(promotions.debits)?,
+            deposited: Nanos::checked_sum([received, promotions.debits, balance(AccountKind::Compensations)?])?,
             credit_limit,
             owed: balance(AccountKind::Receivable)?.checked_add(balance(AccountKind::TaxReceivable)?)?,
             available,

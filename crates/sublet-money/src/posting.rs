@@ -62,6 +62,8 @@ pub enum TaxFact {
 pub enum Fact {
     /// Credit was bought by bank transfer, or given.
     CreditGranted { credit: CreditKind, amount: Nanos },
+    /// A promise was not kept, and is made good with credit.
+    Compensated { amount: Nanos },
     /// Credit passed its expiry unused.
     CreditExpired { credit: CreditKind, amount: Nanos },
     /// Part of the available credit went to a gateway.
@@ -123,6 +125,7 @@ macro_rules! entry_kinds {
 
 entry_kinds! {
     CreditGranted = "credit_granted",
+    Compensated = "compensated",
     CreditExpired = "credit_expired",
     SliceGranted = "slice_granted",
     SliceReturned = "slice_returned",
@@ -227,6 +230,9 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
     let mut entry = Builder::new(head, fact.kind())?;
     match fact {
         Fact::CreditGranted { credit, amount } => entry.transfer(account(granted_from(*credit)), available(*credit), *amount)?,
+        Fact::Compensated { amount } => {
+            entry.transfer(account(AccountKind::Compensations), available(CreditKind::Promotional), *amount)?;
+        }
         Fact::CreditExpired { credit, amount } => entry.transfer(available(*credit), account(expired_to(*credit)), *amount)?,
         Fact::SliceGranted { from } => entry.take(organization, *from, AccountKind::Slices)?,
         Fact::SliceReturned { to } => entry.give_back(organization, AccountKind::Slices, *to)?,
@@ -312,6 +318,7 @@ impl Fact {
     pub const fn kind(&self) -> EntryKind {
         match self {
             Self::CreditGranted { .. } => EntryKind::CreditGranted,
+            Self::Compensated { .. } => EntryKind::Compensated,
             Self::CreditExpired { .. } => EntryKind::CreditExpired,
             Self::SliceGranted { .. } => EntryKind::SliceGranted,
             Self::SliceReturned { .. } => EntryKind::SliceReturned,

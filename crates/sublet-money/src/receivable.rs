@@ -12,10 +12,11 @@ use crate::account::{AccountKind, Processor};
 use crate::balance::AccountTotals;
 
 /// The accounts that say what a customer paid in.
-pub const PAID_IN: [AccountKind; 5] = [
+pub const PAID_IN: [AccountKind; 6] = [
     AccountKind::Cash(Processor::Bank),
     AccountKind::Cash(Processor::Stripe),
     AccountKind::Promotions,
+    AccountKind::Compensations,
     AccountKind::Breakage,
     AccountKind::RefundsPayable,
 ];
@@ -23,8 +24,8 @@ pub const PAID_IN: [AccountKind; 5] = [
 /// All credit that an account ever got, by payment or as a gift, less what was paid back or expired, from the totals
 /// of [`PAID_IN`].
 pub fn paid_in_of(totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Nanos> {
-    let [bank, stripe, promotions, breakage, refunds] = PAID_IN.map(totals);
-    let granted = Nanos::checked_sum([bank.debits, stripe.debits, promotions.debits])?;
+    let [bank, stripe, promotions, compensations, breakage, refunds] = PAID_IN.map(totals);
+    let granted = Nanos::checked_sum([bank.debits, stripe.debits, promotions.debits, compensations.debits])?;
     // What is on its way back may still be called off, so both the way there and the way out count.
     let refunds = refunds.balance(AccountKind::RefundsPayable.normal_side())?;
     let breakage = breakage.balance(AccountKind::Breakage.normal_side())?;

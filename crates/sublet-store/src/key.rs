@@ -135,25 +135,35 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &KeyId) -> Result<Option<Key>>
     }))
 }
 
-/// Keys of one project, or the organization's admin keys when `project` is `None`.
-pub async fn list(
-    tx: &mut Tx,
-    organization: &OrganizationId,
-    project: Option<&ProjectId>,
-    page: &PageRequest,
-) -> Result<Page<Key>> {
+/// Keys of exactly this scope: the operator's, an organization's admin keys, or those of a project.
+pub async fn list(tx: &mut Tx, scope: &Scope, page: &PageRequest) -> Result<Page<Key>> {
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
         "SELECT id, plane, organization_id, project_id, name, hint, models, requests_per_minute, tokens_per_minute,
              concurrent_requests, expires_at, revoked_at, created_at FROM api_keys
-         WHERE organization_id = $1 AND COALESCE(project_id, '') = $2",
+         WHERE COALESCE(organization_id, '') = $1 AND COALESCE(project_id, '') = $2",
         "id",
         "3",
         "4"
     );
-    let rows = tx.fetch_all(sql, &[organization.as_str().into(), project.map_or("", ProjectId::as_str).into(), key, limit]).await?;
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let project = scope.project().map_or("", ProjectId::as_str);
+    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), key, limit]).await?;
     page.page(&rows, from_row)
+}
+
+/// Is there another key of the same plane and owner that neither was revoked nor ends?
+pub async fn has_another(tx: &mut Tx, key: &Key) -> Result<bool> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id FROM api_keys
+             WHERE COALESCE(organization_id, '') = $1 AND plane = $2 AND id <> $3 AND revoked_at IS NULL AND expires_at IS NULL
+             LIMIT 1",
+            params![key.organization.as_ref().map_or("", OrganizationId::as_str), key.plane.as_str(), key.id.as_str()],
+        )
+        .await?;
+    Ok(row.is_some())
 }
 
 /// Revokes a key now. Revoking again changes nothing.

@@ -45,6 +45,7 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::Rounding
         | AccountKind::Breakage
         | AccountKind::Promotions
+        | AccountKind::Compensations
         | AccountKind::Refunds
         | AccountKind::Costs(_) => None,
     }

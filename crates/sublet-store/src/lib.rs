@@ -20,6 +20,8 @@ pub mod billing_profile;
 pub mod budget;
 pub mod change;
 pub mod charge;
+pub mod compensation;
+pub mod compensation_rule;
 pub mod contract;
 pub mod contract_price;
 pub mod credit;

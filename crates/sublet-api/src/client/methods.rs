@@ -5,8 +5,8 @@ use std::io::Read;
 use serde_json::Value;
 use sublet_core::error::Result;
 use sublet_core::id::{
-    BatchId, ContractId, DeviceId, FileId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId, QuoteId,
-    RateLimitId, ReplicaId, RequestId, ResponseId,
+    BatchId, CompensationId, ContractId, DeviceId, FileId, InvoiceId, JobId, KeyId, LeaseId, ModelId, OrganizationId, ProjectId,
+    QuoteId, RateLimitId, ReplicaId, RequestId, ResponseId,
 };
 
 use super::{Chunks, Client, FileUpload, IdempotencyKey};
@@ -16,6 +16,7 @@ use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
+use crate::compensation::{Compensation, CompensationListQuery, CompensationRules, CreateCompensation, SetCompensationRules};
 use crate::contract::{AcceptContract, Contract, ContractListQuery, CreateAmendment, CreateContract, LeaveContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
@@ -26,7 +27,7 @@ use crate::file::{File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
-use crate::key::{CreateKey, CreatedKey, Key};
+use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key, KeyOwnerKind};
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
@@ -222,6 +223,38 @@ impl Client {
     pub fn revoke_project_key(&self, at: &KeyPath) -> Result<Deleted> {
         self.call(Operation::DeleteKey, &[at.project.as_str(), at.key.as_str()]).json()
     }
+    pub fn compensations(&self, query: &ListQuery) -> Result<List<Compensation>> {
+        self.call(Operation::ListCompensations, &[]).query(query).json()
+    }
+    pub fn compensation(&self, id: &CompensationId) -> Result<Compensation> {
+        self.call(Operation::GetCompensation, &[id.as_str()]).json()
+    }
+    /// What leases are owed that are sold now.
+    pub fn compensation_rules(&self) -> Result<CompensationRules> {
+        self.call(Operation::GetCompensationRules, &[]).json()
+    }
+    /// Keys of an organization, or of the operator.
+    pub fn admin_keys(&self, of: KeyOwnerKind, query: &ListQuery) -> Result<List<AdminKey>> {
+        let operation = match of {
+            KeyOwnerKind::Organization => Operation::ListAdminKeys,
+            KeyOwnerKind::Operator => Operation::ListOperatorKeys,
+        };
+        self.call(operation, &[]).query(query).json()
+    }
+    pub fn create_admin_key(&self, of: KeyOwnerKind, body: &CreateAdminKey, key: &IdempotencyKey) -> Result<CreatedAdminKey> {
+        let operation = match of {
+            KeyOwnerKind::Organization => Operation::CreateAdminKey,
+            KeyOwnerKind::Operator => Operation::CreateOperatorKey,
+        };
+        self.call(operation, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn revoke_admin_key(&self, of: KeyOwnerKind, id: &KeyId) -> Result<Deleted> {
+        let operation = match of {
+            KeyOwnerKind::Organization => Operation::DeleteAdminKey,
+            KeyOwnerKind::Operator => Operation::DeleteOperatorKey,
+        };
+        self.call(operation, &[id.as_str()]).json()
+    }
     /// The limits of an owner; a key's owner needs its project for the path.
     pub fn limits(&self, at: &LimitPath) -> Result<List<SpendLimit>> {
         match at {
@@ -366,6 +399,21 @@ impl Client {
     /// As [`Self::export`], of all organizations or one.
     pub fn export_all(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::OperatorExportBilling, &[]).query(query).stream()
+    }
+    pub fn all_compensations(&self, query: &CompensationListQuery) -> Result<List<Compensation>> {
+        self.call(Operation::OperatorListCompensations, &[]).query(query).json()
+    }
+    pub fn any_compensation(&self, id: &CompensationId) -> Result<Compensation> {
+        self.call(Operation::OperatorGetCompensation, &[id.as_str()]).json()
+    }
+    pub fn give_compensation(&self, body: &CreateCompensation, key: &IdempotencyKey) -> Result<Compensation> {
+        self.call(Operation::CreateCompensation, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_compensation_rules(&self) -> Result<CompensationRules> {
+        self.call(Operation::OperatorGetCompensationRules, &[]).json()
+    }
+    pub fn set_compensation_rules(&self, body: &SetCompensationRules) -> Result<CompensationRules> {
+        self.call(Operation::SetCompensationRules, &[]).body(body).json()
     }
     pub fn create_credit_note(&self, of: &InvoiceId, body: &CreateCreditNote, key: &IdempotencyKey) -> Result<CreditNote> {
         self.call(Operation::CreateCreditNote, &[of.as_str()]).body(body).idempotency_key(key).json()

@@ -8,6 +8,7 @@ use crate::batch::{Batch, CreateBatch};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
+use crate::compensation::{Compensation, CompensationListQuery, CompensationRules, CreateCompensation, SetCompensationRules};
 use crate::contract::{self, Contract, ContractListQuery, CreateAmendment, CreateContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
@@ -18,7 +19,7 @@ use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
-use crate::key::{CreateKey, CreatedKey, Key};
+use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key};
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
@@ -135,6 +136,7 @@ routes! {
     CreateQuote      = Post   "/v1/quotes"            .open(Project, "Makes a binding offer.").creates().takes::<CreateQuote>().gives::<Quote>();
     ListQuotes       = Get    "/v1/quotes"            .open(Project, "The project's quotes.").query::<QuoteListQuery>().gives::<List<Quote>>();
     GetQuote         = Get    "/v1/quotes/{id}"       .open(Project, "One quote.").gives::<Quote>();
+    GetCompensationRules = Get "/v1/compensation_rules" .open(Project, "What leases are owed that are sold now and interrupted later.").gives::<CompensationRules>();
     CreateLease      = Post   "/v1/leases"            .open(Project, "Takes a quote and sets money aside.").creates().bills().takes::<CreateLease>().gives::<Lease>();
     ListLeases       = Get    "/v1/leases"            .open(Project, "The project's leases.").query::<LeaseListQuery>().gives::<List<Lease>>();
     GetLease         = Get    "/v1/leases/{id}"       .open(Project, "One lease.").gives::<Lease>();
@@ -152,6 +154,10 @@ routes! {
     ListUsers            = Get    "/v1/organization/users"                        .open(Admin, "The organization's people.").query::<ListQuery>().gives::<List<User>>();
     CreateUser           = Post   "/v1/organization/users"                        .open(Admin, "Adds a person.").creates().takes::<CreateUser>().gives::<User>();
     DeleteUser           = Delete "/v1/organization/users/{id}"                   .open(Admin, "Removes a person.").gives::<Deleted>();
+    ListAdminKeys        = Get    "/v1/organization/admin_api_keys"               .open(Admin, "The organization's admin keys, without their secrets.").query::<ListQuery>().gives::<List<AdminKey>>();
+    CreateAdminKey       = Post   "/v1/organization/admin_api_keys"               .open(Admin, "Creates an admin key; its secret is in this one answer only.").creates().takes::<CreateAdminKey>().gives::<CreatedAdminKey>();
+    GetAdminKey          = Get    "/v1/organization/admin_api_keys/{id}"          .open(Admin, "One admin key.").gives::<AdminKey>();
+    DeleteAdminKey       = Delete "/v1/organization/admin_api_keys/{id}"          .open(Admin, "Revokes an admin key at once; the last one stays.").gives::<Deleted>();
     ListProjects         = Get    "/v1/organization/projects"                     .open(Admin, "The organization's projects.").query::<ProjectListQuery>().gives::<List<ProjectObject>>();
     CreateProject        = Post   "/v1/organization/projects"                     .open(Admin, "Creates a project.").creates().takes::<CreateProject>().gives::<ProjectObject>();
     GetProject           = Get    "/v1/organization/projects/{id}"                .open(Admin, "One project.").gives::<ProjectObject>();
@@ -208,12 +214,18 @@ routes! {
     CreateRefund         = Post "/v1/organization/refunds"               .open(Admin, "Asks for paid credit back; the operator approves it.").creates().takes::<payment::CreateRefund>().gives::<Refund>();
     GetRefund            = Get  "/v1/organization/refunds/{id}"          .open(Admin, "One refund.").gives::<Refund>();
     CancelRefund         = Post "/v1/organization/refunds/{id}/cancel"   .open(Admin, "Calls a refund off that nobody approved yet; it is credit again.").gives::<Refund>();
+    ListCompensations    = Get  "/v1/organization/compensations"         .open(Admin, "Credit for promises that were not kept, with its evidence.").query::<ListQuery>().gives::<List<Compensation>>();
+    GetCompensation      = Get  "/v1/organization/compensations/{id}"    .open(Admin, "One compensation.").gives::<Compensation>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
     // ---- The cloud: operator keys ---------------------------------------------------------
     ListOrganizations  = Get  "/operator/v1/organizations"              .open(Operator, "Every organization.").query::<OrganizationListQuery>().gives::<List<Organization>>();
     CreateOrganization = Post "/operator/v1/organizations"              .open(Operator, "Creates an organization; its first admin key is in this one answer only.").creates().takes::<CreateOrganization>().gives::<CreatedOrganization>();
     OperatorGetOrganization = Get "/operator/v1/organizations/{id}"     .open(Operator, "One organization.").gives::<Organization>();
+    ListOperatorKeys   = Get    "/operator/v1/api_keys"                 .open(Operator, "The operator's keys, without their secrets.").query::<ListQuery>().gives::<List<AdminKey>>();
+    CreateOperatorKey  = Post   "/operator/v1/api_keys"                 .open(Operator, "Creates an operator key; its secret is in this one answer only.").creates().takes::<CreateAdminKey>().gives::<CreatedAdminKey>();
+    GetOperatorKey     = Get    "/operator/v1/api_keys/{id}"            .open(Operator, "One operator key.").gives::<AdminKey>();
+    DeleteOperatorKey  = Delete "/operator/v1/api_keys/{id}"            .open(Operator, "Revokes an operator key at once; the last one stays.").gives::<Deleted>();
     GrantCredit        = Post "/operator/v1/organizations/{id}/credits" .open(Operator, "Grants an organization credit.").creates().takes::<CreateCreditGrant>().gives::<CreditGrant>();
     OperatorGetCredits = Get  "/operator/v1/organizations/{id}/credits" .open(Operator, "Where an organization's money is.").gives::<CreditBalance>();
     OperatorGetBillingProfile = Get "/operator/v1/organizations/{id}/billing_profile" .open(Operator, "How an organization is invoiced and taxed.").gives::<BillingProfile>();
@@ -243,6 +255,11 @@ routes! {
     ApproveRefund      = Post "/operator/v1/refunds/{id}/approve"       .open(Operator, "Approves a refund that somebody else asked for, and says how it is paid.").takes::<payment::ApproveRefund>().gives::<Refund>();
     RejectRefund       = Post "/operator/v1/refunds/{id}/reject"        .open(Operator, "Rejects a refund; it is credit again.").takes::<payment::RejectRefund>().gives::<Refund>();
     PayRefund          = Post "/operator/v1/refunds/{id}/pay"           .open(Operator, "Notes the transfer by which a refund was paid.").takes::<payment::PayRefund>().gives::<Refund>();
+    OperatorListCompensations = Get "/operator/v1/compensations"        .open(Operator, "Every compensation.").query::<CompensationListQuery>().gives::<List<Compensation>>();
+    CreateCompensation = Post "/operator/v1/compensations"              .open(Operator, "Gives back a share of an issued invoice's charges, for a level of service that was missed.").creates().takes::<CreateCompensation>().gives::<Compensation>();
+    OperatorGetCompensation = Get "/operator/v1/compensations/{id}"     .open(Operator, "One compensation.").gives::<Compensation>();
+    OperatorGetCompensationRules = Get "/operator/v1/compensation_rules" .open(Operator, "What interrupted leases are owed.").gives::<CompensationRules>();
+    SetCompensationRules = Put "/operator/v1/compensation_rules"        .open(Operator, "Sets what interrupted leases are owed that are sold from then on.").takes::<SetCompensationRules>().gives::<CompensationRules>();
     OperatorListCreditNotes = Get "/operator/v1/credit_notes"           .open(Operator, "Every credit note.").query::<CreditNoteListQuery>().gives::<List<CreditNote>>();
     ListNodes          = Get  "/operator/v1/nodes"                      .open(Operator, "Every machine.").query::<ListQuery>().gives::<List<Node>>();
     ListDevices        = Get  "/operator/v1/devices"                    .open(Operator, "Every device and what it does.").query::<DeviceListQuery>().gives::<List<Device>>();

@@ -7,6 +7,7 @@ pub mod billing;
 pub mod capacity;
 pub mod chat;
 pub mod clock;
+pub mod compensation;
 pub mod contract;
 pub mod credit_note;
 pub mod device;
@@ -103,6 +104,9 @@ pub enum Command {
     /// Paid credit that goes back
     #[command(subcommand)]
     Refunds(refund::RefundCommand),
+    /// Credit for promises that were not kept, and what interrupted leases are owed
+    #[command(subcommand)]
+    Compensations(compensation::CompensationCommand),
     /// Money that arrived: bank statements, and what is quarantined (operator)
     #[command(subcommand)]
     Payments(payment::PaymentCommand),
@@ -182,6 +186,7 @@ impl Command {
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
+            Self::Compensations(command) => command.run(context),
             Self::Contracts(command) => command.run(context),
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),

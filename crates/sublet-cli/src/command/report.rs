@@ -115,6 +115,7 @@ fn margin(report: &MarginReport, style: Style) -> String {
         ("costs", Cell::text(report.cost_version.as_deref().unwrap_or("none are declared"))),
         named_amount("revenue", &report.revenue),
         named_amount("promotions", &report.promotions),
+        named_amount("compensations", &report.compensations),
         named_amount("refunds", &report.refunds),
         named_amount("breakage", &report.breakage),
         named_amount("commitments", &report.commitments),

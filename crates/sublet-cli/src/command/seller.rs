@@ -1,20 +1,17 @@
 //! `sublet seller`, `sublet taxes` and `sublet billing profile`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
-use serde::de::DeserializeOwned;
 use sublet_api::job::Base64;
 use sublet_api::tax::{AddLogo, BillingProfile, Buyer, InvoiceTax, Party, PaymentTerms, Seller, TaxRow, TaxTable, TaxTreatment};
-use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::error::Result;
 use sublet_core::id::OrganizationId;
 
 use crate::Context;
 use crate::context::Style;
 use crate::render::{self, Cell, NOTHING, Table};
-
-/// Largest file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 256 * 1024;
+use crate::value::{read_body, read_file};
 
 /// Who sells.
 #[derive(Subcommand, Debug)]
@@ -59,9 +56,9 @@ impl SellerCommand {
         let client = context.client()?;
         match self {
             Self::Show => context.show_text(&client.seller()?, seller_text),
-            Self::Set { file } => context.show_text(&client.set_seller(&read(&file)?)?, seller_text),
+            Self::Set { file } => context.show_text(&client.set_seller(&read_body(&file)?)?, seller_text),
             Self::Logo { file } => {
-                let logo = client.add_logo(&AddLogo { png_base64: Base64(bytes(&file)?) })?;
+                let logo = client.add_logo(&AddLogo { png_base64: Base64(read_file(&file)?) })?;
                 context.show_text(&logo, |logo, _| format!("{}\n", logo.sha256))
             }
         }
@@ -73,7 +70,7 @@ impl TaxCommand {
         let client = context.client()?;
         let shown: TaxTable = match self {
             Self::Show => client.tax_table()?,
-            Self::Set { file } => client.set_tax_table(&read(&file)?)?,
+            Self::Set { file } => client.set_tax_table(&read_body(&file)?)?,
         };
         context.show(&shown, |shown| table(&shown.rows))
     }
@@ -85,24 +82,11 @@ impl ProfileCommand {
         let shown = match self {
             Self::Show { of: None } => client.billing_profile()?,
             Self::Show { of: Some(id) } => client.any_billing_profile(&id)?,
-            Self::Set { file, of: None } => client.set_billing_profile(&read(&file)?)?,
-            Self::Set { file, of: Some(id) } => client.set_any_billing_profile(&id, &read(&file)?)?,
+            Self::Set { file, of: None } => client.set_billing_profile(&read_body(&file)?)?,
+            Self::Set { file, of: Some(id) } => client.set_any_billing_profile(&id, &read_body(&file)?)?,
         };
         context.show_text(&shown, profile_text)
     }
-}
-
-fn bytes(file: &Path) -> Result<Vec<u8>> {
-    let unusable = |why: String| Error::new(ErrorCode::Usage, format!("{} cannot be used: {why}", file.display()));
-    let size = std::fs::metadata(file).map_err(|error| unusable(error.to_string()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(unusable(format!("it is larger than {}", render::bytes(FILE_BYTES_MAX))));
-    }
-    std::fs::read(file).map_err(|error| unusable(error.to_string()))
-}
-
-fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    sublet_api::parse_body(&bytes(file)?)
 }
 
 fn optional(text: Option<&String>) -> Cell {

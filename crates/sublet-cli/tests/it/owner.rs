@@ -32,7 +32,7 @@ pub fn margin() -> Value {
     let unknown = json!({"subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "service_tier": "flex",
         "quantity": 1_000_000, "unit": null, "figures": unknown, "below_cost": false});
     json!({"object": "report.margin", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z", "cost_version": "c0ffee",
-        "revenue": eur("2.7000004"), "promotions": eur("0.5"), "refunds": eur("0"), "breakage": eur("0"), "commitments": eur("0"), "rounding": eur("0.000000001"),
+        "revenue": eur("2.7000004"), "promotions": eur("0.5"), "compensations": eur("0.25"), "refunds": eur("0"), "breakage": eur("0"), "commitments": eur("0"), "rounding": eur("0.000000001"),
         "net_revenue": eur("2.200000401"), "costs": sold()["costs"], "cost": eur("1.009124356"), "bought_for_nobody": eur("0"),
         "processor_fees": eur("0"), "gross_margin": eur("0.990876045"), "margin_permille": 495, "without_cost": eur("0.2"),
         "families": [{"family": "device-time", "quantity": 3_600_000, "figures": sold(),

@@ -1,6 +1,7 @@
 //! The life of leases and jobs on both databases, with workloads that do what the test says.
 
 mod clock;
+mod compensations;
 mod life;
 mod owner;
 mod prices;

@@ -60,10 +60,10 @@ pub async fn rows(cloud: &Cloud, actor: &Actor) -> Result<Vec<KeyRow>> {
     let page = PageRequest { limit: Some(ROWS_MAX), ..PageRequest::default() };
     let mut rows = Vec::new();
     for project in projects(cloud, actor).await? {
-        let keys = cloud.list_keys(actor, Some(&project.id), &page).await?;
+        let keys = cloud.list_keys(actor, &project.id, &page).await?;
         rows.extend(keys.items.into_iter().map(|key| row(key, &project.name)));
     }
-    let admin = cloud.list_keys(actor, None, &page).await?;
+    let admin = cloud.list_peer_keys(actor, &page).await?;
     rows.extend(admin.items.into_iter().map(|key| row(key, "the organization (admin)")));
     rows.sort_by_key(|row| row.revoked.is_some());
     Ok(rows)

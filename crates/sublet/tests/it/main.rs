@@ -13,6 +13,7 @@ mod embeddings;
 mod files;
 mod http;
 mod jobs;
+mod keys;
 mod kill;
 mod lifecycle;
 mod months;

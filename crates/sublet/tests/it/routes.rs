@@ -6,7 +6,7 @@ use sublet_api::route::{Method, Operation, Plane, ROUTES, Route};
 use crate::batches::{chat_lines, create, ended};
 use crate::files::batch_file;
 use crate::on_both;
-use crate::server::{Database, Home, Server, chat, text};
+use crate::server::{Database, Home, Server, chat, text, wait_for};
 
 on_both! {
     every_route_refuses_missing_wrong_and_revoked_keys: keys_are_checked_on_every_route;
@@ -119,6 +119,8 @@ struct Owned {
     contract: String,
     top_up: String,
     refund: String,
+    admin_key: String,
+    compensation: String,
 }
 
 impl Owned {
@@ -156,7 +158,9 @@ impl Owned {
             response: text(&response["id"]),
             top_up: text(&server.make("/v1/organization/top_ups", &keys.admin, &json!({ "amount": euro, "method": "bank" }))["id"]),
             refund: text(&server.make("/v1/organization/refunds", &keys.admin, &json!({ "amount": euro, "note": "x" }))["id"]),
+            admin_key: text(&server.make("/v1/organization/admin_api_keys", &keys.admin, &json!({ "name": "second" }))["id"]),
             contract: text(&server.make("/operator/v1/contracts", &keys.operator, &contract(server))["id"]),
+            compensation: interrupted(server),
         }
     }
 
@@ -180,10 +184,34 @@ impl Owned {
             ("/contracts/", vec![&self.contract]),
             ("/top_ups/", vec![&self.top_up]),
             ("/refunds/", vec![&self.refund]),
+            ("/admin_api_keys/", vec![&self.admin_key]),
+            ("/compensations/", vec![&self.compensation]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()
     }
+}
+
+/// The owner's team takes everything back while a customer's job runs; what the customer gets for it.
+fn interrupted(server: &Server) -> String {
+    let keys = &server.keys;
+    let lease = server.lease(&keys.project, "n0", &json!({}));
+    let job = format!("/v1/jobs/{}", text(&server.job(&keys.project, &lease, "sleep 600")["id"]));
+    wait_for("the job to run", || (server.see(&job, &keys.project)["status"] == json!("running")).then_some(()));
+    let team =
+        json!({ "name": "Team", "class": "internal", "currency": "EUR", "credit_limit": { "amount": "100", "currency": "EUR" } });
+    let team = text(&server.make("/operator/v1/organizations", &keys.operator, &team)["admin_key"]["value"]);
+    let project = text(&server.make("/v1/organization/projects", &team, &json!({ "name": "own" }))["id"]);
+    let key = server.make(&format!("/v1/organization/projects/{project}/api_keys"), &team, &json!({ "name": "own" }));
+    let devices = server.see("/operator/v1/devices?limit=100", &keys.operator)["data"].as_array().unwrap().len();
+    server.lease(&text(&key["value"]), "n0", &json!({ "units": devices }));
+    let given = wait_for("what was lost to be given back", || {
+        let given = server.see("/v1/organization/compensations", &keys.admin)["data"][0].clone();
+        given.is_object().then_some(given)
+    });
+    assert_eq!((&given["kind"], &given["subject"]), (&json!("reclaim"), &lease["id"]), "{given}");
+    assert_eq!((&given["evidence"]["reason"], &given["evidence"]["notice"]), (&json!("reclaimed"), &json!("n0")), "{given}");
+    text(&given["id"])
 }
 
 /// An offer to the first customer.
