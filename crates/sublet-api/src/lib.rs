@@ -22,6 +22,7 @@ pub mod credit;
 pub mod credit_note;
 pub mod device;
 pub mod document;
+pub mod dunning;
 pub mod error;
 pub mod export;
 mod fields;

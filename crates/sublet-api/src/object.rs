@@ -58,6 +58,8 @@ object_tags! {
     CreditGrantTag = "credit_grant",
     CreditNoteTag = "credit_note",
     DeviceTag = "device",
+    DunningPolicyTag = "dunning_policy",
+    DunningTag = "dunning",
     EarningsTag = "report.earnings",
     FileTag = "file",
     HealthTag = "health",

@@ -148,6 +148,7 @@ impl Cloud {
         let report = self.close_until(|| *stop.borrow()).await?;
         self.expire_credit().await?;
         self.settle_all_owed().await?;
+        self.dun().await?;
         Ok(report)
     }
 
@@ -334,7 +335,7 @@ impl Cloud {
         self.settle_owed(tx, organization, now).await?;
         let unpaid = invoice::list_unpaid(tx, organization, UNPAID_MAX).await?;
         if unpaid.is_empty() {
-            return Ok(());
+            return self.lift_if_settled(tx, organization).await;
         }
         let paid_in = paid_in(tx, organization).await?;
         for mut stored in unpaid {
@@ -347,7 +348,7 @@ impl Cloud {
             let deed = Deed { organization: Some(organization), action: "invoice.paid", target, detail: String::new() };
             self.record(tx, &Actor::system(), deed, now).await?;
         }
-        Ok(())
+        self.lift_if_settled(tx, organization).await
     }
 }
 

@@ -124,6 +124,7 @@ impl Cloud {
         clock.set_ahead(ahead);
         let closing = self.close_months().await?;
         self.expire_credit().await?;
+        self.dun().await?;
         Ok(ClockReading { now: self.now(), ahead: Some(ahead), closing })
     }
 

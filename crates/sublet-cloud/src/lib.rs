@@ -35,6 +35,7 @@ pub mod credit;
 mod credit_lot;
 pub mod device;
 pub mod document;
+pub mod dunning;
 pub mod export;
 mod export_columns;
 pub mod file;
@@ -89,6 +90,7 @@ pub mod data {
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
+    pub use sublet_money::dunning::{DunningPolicy, Reminded};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::floor::{BelowCost, per_mille, per_unit};
@@ -118,6 +120,7 @@ pub mod data {
     pub use sublet_store::credit::CreditGrant;
     pub use sublet_store::credit_note::CreditNote;
     pub use sublet_store::device::{Device, DeviceSpan, Node};
+    pub use sublet_store::dunning::{AccountDunning, OnSuspension};
     pub use sublet_store::file::File;
     pub use sublet_store::incoming_payment::{IncomingPayment, IncomingProblem, IncomingState};
     pub use sublet_store::invoice::InvoiceFilter;

@@ -6,9 +6,9 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
-    lease, ledger, limit, mail, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public,
-    quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    App, account, audit, batch, clock, contract, credit, credit_note, device, document, dunning, export, file, invoice, job, key,
+    leakage, lease, ledger, limit, mail, margin, model, model_card, organization, payment, price, price_simulation, project, proof,
+    public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -122,6 +122,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::GetBillingProfile => to!(tax::get_own_profile),
         Operation::SetBillingProfile => to!(tax::set_own_profile),
+        Operation::GetDunning => to!(dunning::get_own),
+        Operation::SetOnSuspension => to!(dunning::set_on_suspension),
         Operation::ListTopUps => to!(payment::list_top_ups),
         Operation::CreateTopUp => to!(payment::create_top_up),
         Operation::GetTopUp => to!(payment::get_top_up),
@@ -236,6 +238,11 @@ fn operators_payments(operation: Operation) -> Option<Handler> {
         Operation::ApproveRefund => to!(payment::approve_refund),
         Operation::RejectRefund => to!(payment::reject_refund),
         Operation::PayRefund => to!(payment::pay_refund),
+        Operation::GetDunningPolicy => to!(dunning::get_policy),
+        Operation::SetDunningPolicy => to!(dunning::set_policy),
+        Operation::OperatorGetDunning => to!(dunning::get),
+        Operation::OperatorSetDunning => to!(dunning::set),
+        Operation::PauseInvoice => to!(dunning::pause_invoice),
         Operation::ListMail => to!(mail::list),
         Operation::RetryMail => to!(mail::retry),
         _ => None,

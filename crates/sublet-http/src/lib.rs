@@ -22,6 +22,7 @@ mod credit;
 mod credit_note;
 mod device;
 mod document;
+mod dunning;
 mod export;
 mod file;
 mod form;

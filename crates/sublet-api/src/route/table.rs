@@ -13,6 +13,7 @@ use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
+use crate::dunning::{self, Dunning, DunningDays, DunningPolicy};
 use crate::export::ExportQuery;
 use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
@@ -201,6 +202,8 @@ routes! {
     GetContract          = Get  "/v1/organization/contracts/{id}"        .open(Admin, "One contract: its terms, how far commitments are used, when it can be left and what that costs.").gives::<Contract>();
     AcceptContract       = Post "/v1/organization/contracts/{id}/accept" .open(Admin, "Accepts the terms that a hash names.").takes::<contract::AcceptContract>().gives::<Contract>();
     LeaveContract        = Post "/v1/organization/contracts/{id}/leave"  .open(Admin, "Gives notice: the contract ends with a month in which it can be left.").takes::<contract::LeaveContract>().gives::<Contract>();
+    GetDunning           = Get  "/v1/organization/dunning"               .open(Admin, "What is overdue, and what follows from it.").gives::<Dunning>();
+    SetOnSuspension      = Put  "/v1/organization/dunning"               .open(Admin, "Says what running work does if the account is suspended.").takes::<dunning::SetOnSuspension>().gives::<Dunning>();
     ListTopUps           = Get  "/v1/organization/top_ups"               .open(Admin, "What the organization paid in, or means to.").query::<TopUpListQuery>().gives::<List<TopUp>>();
     CreateTopUp          = Post "/v1/organization/top_ups"               .open(Admin, "Makes a place to pay: a reference for a bank transfer, or a page of Stripe.").creates().takes::<payment::CreateTopUp>().gives::<TopUp>();
     GetTopUp             = Get  "/v1/organization/top_ups/{id}"          .open(Admin, "One top-up.").gives::<TopUp>();
@@ -239,6 +242,11 @@ routes! {
     ImportBankStatement = Post "/operator/v1/bank_statements"           .open(Operator, "Takes a bank statement in: each transaction counts once, whatever is imported again.").creates().takes::<payment::ImportBankStatement>().gives::<BankStatement>();
     ListIncomingPayments = Get "/operator/v1/incoming_payments"         .open(Operator, "Money that arrived, and what is quarantined of it.").query::<IncomingPaymentListQuery>().gives::<List<IncomingPayment>>();
     AnswerIncomingPayment = Post "/operator/v1/incoming_payments/{id}/answer" .open(Operator, "Says what is done with money that is quarantined.").takes::<payment::AnswerIncomingPayment>().gives::<IncomingPayment>();
+    GetDunningPolicy   = Get  "/operator/v1/dunning_policy"             .open(Operator, "When customers are reminded and suspended.").gives::<DunningPolicy>();
+    SetDunningPolicy   = Put  "/operator/v1/dunning_policy"             .open(Operator, "Says when customers are reminded and suspended, but those with a policy of their own.").takes::<DunningDays>().gives::<DunningPolicy>();
+    OperatorGetDunning = Get  "/operator/v1/organizations/{id}/dunning" .open(Operator, "What of an account is overdue, and what follows from it.").gives::<Dunning>();
+    OperatorSetDunning = Put  "/operator/v1/organizations/{id}/dunning" .open(Operator, "Gives an account a policy of its own, or leaves it alone.").takes::<dunning::SetDunning>().gives::<Dunning>();
+    PauseInvoice       = Put  "/operator/v1/invoices/{id}/dunning"      .open(Operator, "Leaves an invoice alone, as in a dispute, or goes on with it.").takes::<dunning::PauseInvoice>().gives::<Dunning>();
     ListMail           = Get  "/operator/v1/mail"                       .open(Operator, "Mail that the cloud sends, and what became of it.").query::<MailListQuery>().gives::<List<Mail>>();
     RetryMail          = Post "/operator/v1/mail/{id}/retry"            .open(Operator, "Has a mail tried again at once.").gives::<Mail>();
     OperatorListRefunds = Get "/operator/v1/refunds"                    .open(Operator, "Every refund.").query::<RefundListQuery>().gives::<List<Refund>>();

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod contract;
 pub mod credit_note;
 pub mod device;
+pub mod dunning;
 pub mod explain;
 pub mod export;
 pub mod file;
@@ -107,6 +108,9 @@ pub enum Command {
     /// Money that arrived: bank statements, and what is quarantined (operator)
     #[command(subcommand)]
     Payments(payment::PaymentCommand),
+    /// What is overdue, and what follows from it
+    #[command(subcommand)]
+    Dunning(dunning::DunningCommand),
     /// Mail that the cloud sends (operator)
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -190,6 +194,7 @@ impl Command {
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),
             Self::Payments(command) => command.run(context),
+            Self::Dunning(command) => command.run(context),
             Self::Mail(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
