@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use crate::audit::Deed;
 use crate::batch_figures::Counters;
 use crate::batch_places::Places;
+use crate::dunning::Work;
 use crate::file::{Files, check_expiry};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
@@ -144,6 +145,7 @@ impl Batches {
     async fn insert(&self, tx: &mut Tx, actor: &Actor, new: &NewBatch, window: DurationMs) -> Result<BatchStatement> {
         let now = self.now();
         let (organization, project) = actor.project()?;
+        self.cloud.check_suspension(tx, organization, Work::New).await?;
         let input = file::get(tx, &actor.scope, &new.input_file, now).await.map_err(|error| error.param("input_file_id"))?;
         if input.purpose != FilePurpose::Batch {
             let message = format!("'{}' was uploaded for {}, a batch reads files for batch", input.id, input.purpose);

@@ -25,7 +25,7 @@ use crate::batch_input::parse_line;
 use crate::batch_pace::{Pace, Urgency, urgency};
 use crate::batch_places::{Seat, Taken, Want};
 use crate::batch_reconciler::Worker;
-use crate::batch_validation::problem;
+use crate::batch_validation::{has_no_access, problem};
 
 /// The status of a line that was answered.
 const ANSWERED: u16 = 200;
@@ -148,7 +148,7 @@ impl Worker {
     async fn access(&self, batch: &Batch) -> Result<Result<Arc<Access>>> {
         match self.batches.cloud.access_of_key(&batch.key).await {
             Ok(access) => Ok(Ok(access)),
-            Err(error) if error.code() == ErrorCode::InvalidApiKey => Ok(Err(error)),
+            Err(error) if has_no_access(&error) => Ok(Err(error)),
             Err(error) => Err(error),
         }
     }

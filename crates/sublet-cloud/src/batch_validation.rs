@@ -46,6 +46,11 @@ pub(crate) fn problem(error: &Error, line: Option<u32>) -> Problem {
     }
 }
 
+/// Whether a batch's key was revoked, or its account is suspended and stops what runs.
+pub(crate) fn has_no_access(error: &Error) -> bool {
+    matches!(error.code(), ErrorCode::InvalidApiKey | ErrorCode::InsufficientQuota)
+}
+
 impl Worker {
     /// Brings a batch from validating to in progress, or to failed. False if the claim is gone.
     pub(crate) async fn validate(&self, batch: &Batch) -> Result<bool> {
@@ -55,7 +60,7 @@ impl Worker {
         }
         let access = match self.batches.cloud.access_of_key(&batch.key).await {
             Ok(access) => access,
-            Err(error) if error.code() == ErrorCode::InvalidApiKey => return self.fail(vec![problem(&error, None)]).await,
+            Err(error) if has_no_access(&error) => return self.fail(vec![problem(&error, None)]).await,
             Err(error) => return Err(error),
         };
         let nothing = BatchQuote {

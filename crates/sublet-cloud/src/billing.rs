@@ -148,6 +148,7 @@ impl Cloud {
         let report = self.close_until(|| *stop.borrow()).await?;
         self.expire_credit().await?;
         self.settle_all_owed().await?;
+        self.dun().await?;
         Ok(report)
     }
 
@@ -324,6 +325,7 @@ impl Cloud {
         let deed = Deed { organization: Some(&organization), action: "invoice.issue", target: invoice.id.as_str(), detail };
         self.record(tx, &Actor::system(), deed, now).await?;
         self.note_paid(tx, &organization, now).await?;
+        self.mail_invoice(tx, &invoice.id).await?;
         Ok(true)
     }
 
@@ -333,7 +335,7 @@ impl Cloud {
         self.settle_owed(tx, organization, now).await?;
         let unpaid = invoice::list_unpaid(tx, organization, UNPAID_MAX).await?;
         if unpaid.is_empty() {
-            return Ok(());
+            return self.lift_if_settled(tx, organization).await;
         }
         let paid_in = paid_in(tx, organization).await?;
         for mut stored in unpaid {
@@ -346,7 +348,7 @@ impl Cloud {
             let deed = Deed { organization: Some(organization), action: "invoice.paid", target, detail: String::new() };
             self.record(tx, &Actor::system(), deed, now).await?;
         }
-        Ok(())
+        self.lift_if_settled(tx, organization).await
     }
 }
 

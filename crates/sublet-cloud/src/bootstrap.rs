@@ -136,6 +136,7 @@ impl Cloud {
             data: DataConsent::default(),
             generation: 1,
             created_at: now,
+            suspended_at: None,
         };
         let project = Project {
             id: self.ids.mint(),

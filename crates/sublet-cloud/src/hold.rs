@@ -12,6 +12,7 @@ use sublet_store::{Tx, ledger, organization};
 use crate::Cloud;
 use crate::budget::periods_at;
 use crate::credit_lot::{StoredCredit, put_back};
+use crate::dunning::Work;
 
 /// What holds pay for.
 const FAMILY: SkuFamily = SkuFamily::DeviceTime;
@@ -29,6 +30,7 @@ pub struct HoldOwner {
 impl Cloud {
     /// Sets money aside out of the credit and every limit that applies, all or nothing.
     pub async fn place_hold(&self, tx: &mut Tx, owner: &HoldOwner, amount: Nanos, now: Timestamp) -> Result<HoldId> {
+        self.check_suspension(tx, &owner.organization, Work::New).await?;
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
         budget::reserve(tx, &budgets, amount).await?;
@@ -70,6 +72,7 @@ impl Cloud {
 
     /// Adds to an open hold; refused like a new one if it cannot be afforded.
     pub async fn extend_hold(&self, tx: &mut Tx, hold: &Hold, by: Nanos, now: Timestamp) -> Result<()> {
+        self.check_suspension(tx, &hold.organization, Work::Running).await?;
         budget::reserve(tx, &hold.budgets, by).await?;
         let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
         let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (FAMILY, now)).await?;

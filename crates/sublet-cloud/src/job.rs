@@ -16,6 +16,7 @@ use sublet_store::{Page, PageRequest, Tx, device};
 
 use crate::audit::Deed;
 use crate::compute::{Compute, done};
+use crate::dunning::Work;
 use crate::idempotency::{Answer, Call, Render};
 use crate::lease::{LeaseStatement, hold_facts, state_in};
 use crate::quote::{NewQuote, check_metadata};
@@ -112,6 +113,7 @@ impl Compute {
         let (now, spec) = (self.now(), &new.spec);
         spec.validate()?;
         check_metadata(&new.metadata)?;
+        self.cloud.check_suspension(tx, &lease.organization, Work::New).await?;
         if !matches!(lease.state, LeaseState::Pending | LeaseState::Active) {
             return Err(Error::new(ErrorCode::Conflict, format!("lease '{}' is {}", lease.id, lease.state.as_str()))
                 .alternative("lease anew: 'sublet run' quotes, leases and runs in one step"));

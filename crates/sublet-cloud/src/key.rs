@@ -13,6 +13,7 @@ use sublet_store::rate_limit::{self, RateLimit};
 use sublet_store::{Page, PageRequest, Tx, licence, limit, organization, project};
 
 use crate::audit::Deed;
+use crate::dunning::Work;
 use crate::idempotency::{Answer, Call};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
@@ -287,7 +288,7 @@ impl Cloud {
             Some(key) => key,
             None => self.live_key(secret).await?,
         };
-        self.access_for(key).await
+        self.access_for(key, Work::New).await
     }
 
     /// The same for work that goes on under a key after the call that began it.
@@ -296,10 +297,10 @@ impl Cloud {
         let found = self.store.read(id, |id, tx| Box::pin(key::find(tx, &Scope::Operator, id))).await?;
         let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
         let gone = || Error::new(ErrorCode::InvalidApiKey, format!("the key {id} was revoked or has expired"));
-        self.access_for(live.ok_or_else(gone)?).await
+        self.access_for(live.ok_or_else(gone)?, Work::Running).await
     }
 
-    async fn access_for(&self, key: Key) -> Result<Arc<Access>> {
+    async fn access_for(&self, key: Key, work: Work) -> Result<Arc<Access>> {
         let (Some(organization), Some(project)) = (key.organization, key.project) else {
             return Err(Error::new(
                 ErrorCode::WrongKeyPlane,
@@ -309,8 +310,9 @@ impl Cloud {
         };
         let (found, accepted, (limits, narrow_limits)) = self
             .store
-            .read((&organization, &project, &key.id), |(id, project, key), tx| {
+            .read((self, &organization, &project, &key.id), move |(cloud, id, project, key), tx| {
                 Box::pin(async move {
+                    cloud.check_suspension(tx, id, work).await?;
                     let found = organization::get(tx, &Scope::Operator, id).await?;
                     let limits = rate_limit::list_for(tx, id, (project.as_str(), key.as_str())).await?;
                     let narrow = limit::list_narrow(tx, id, (project.as_str(), key.as_str())).await?;

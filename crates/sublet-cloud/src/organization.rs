@@ -59,6 +59,7 @@ impl Cloud {
             data: DataConsent::default(),
             generation: 1,
             created_at: self.now(),
+            suspended_at: None,
         };
         let admin = NewKey { name: "admin".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
         let key = self.new_key(&KeyOwner::Organization(organization.id.clone()), &admin)?;

@@ -20,6 +20,7 @@ use sublet_store::{Tx, key, ledger, organization};
 use crate::Cloud;
 use crate::budget::periods_at;
 use crate::credit_lot::{StoredCredit, put_back};
+use crate::dunning::Work;
 
 /// What slices pay for.
 const FAMILY: SkuFamily = SkuFamily::ModelTokens;
@@ -176,6 +177,8 @@ impl Cloud {
     async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<SliceGrant> {
         let now = self.now();
         let (owner, project) = live_owner(tx, &request.key, now).await?;
+        // Whoever begins something new has no access any more; a slice is for what runs.
+        self.check_suspension(tx, &owner, Work::Running).await?;
         let organization = organization::get(tx, &Scope::Operator, &owner).await?;
         let periods = periods_at(&organization.time_zone, now)?;
         let budgets =
@@ -222,6 +225,7 @@ impl Cloud {
             return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
         };
         live_owner(tx, &request.key, now).await?;
+        self.check_suspension(tx, &slice.organization, Work::Running).await?;
         let organization = organization::get(tx, &Scope::Operator, &slice.organization).await?;
         let mut budgets = Vec::with_capacity(slice.budgets.len());
         for reference in &slice.budgets {

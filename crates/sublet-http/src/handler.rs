@@ -6,9 +6,10 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, export, file, invoice, job,
-    key, leakage, lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof,
-    public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export, file,
+    invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, organization, payment, price,
+    price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage,
+    user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -127,6 +128,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListCreditNotes => to!(credit_note::list),
         Operation::GetBillingProfile => to!(tax::get_own_profile),
         Operation::SetBillingProfile => to!(tax::set_own_profile),
+        Operation::GetDunning => to!(dunning::get_own),
+        Operation::SetOnSuspension => to!(dunning::set_on_suspension),
         Operation::ListTopUps => to!(payment::list_top_ups),
         Operation::CreateTopUp => to!(payment::create_top_up),
         Operation::GetTopUp => to!(payment::get_top_up),
@@ -252,6 +255,13 @@ fn operators_payments(operation: Operation) -> Option<Handler> {
         Operation::CreateOperatorKey => to!(key::create_peer),
         Operation::GetOperatorKey => to!(key::get_peer),
         Operation::DeleteOperatorKey => to!(key::delete_peer),
+        Operation::GetDunningPolicy => to!(dunning::get_policy),
+        Operation::SetDunningPolicy => to!(dunning::set_policy),
+        Operation::OperatorGetDunning => to!(dunning::get),
+        Operation::OperatorSetDunning => to!(dunning::set),
+        Operation::PauseInvoice => to!(dunning::pause_invoice),
+        Operation::ListMail => to!(mail::list),
+        Operation::RetryMail => to!(mail::retry),
         _ => None,
     }
 }

@@ -30,7 +30,10 @@ pub fn to_wire(organization: &Organization) -> wire::Organization {
         id: organization.id.clone(),
         name: organization.name.clone(),
         class: organization.class,
-        status: wire::OrganizationStatus::Active,
+        status: match organization.suspended_at {
+            Some(_) => wire::OrganizationStatus::Suspended,
+            None => wire::OrganizationStatus::Active,
+        },
         currency: organization.currency,
         time_zone: organization.time_zone.clone(),
         credit_limit: money(organization.credit_limit, organization.currency),

@@ -22,6 +22,7 @@ pub mod cost;
 pub mod credit_lot;
 pub mod day;
 pub mod document;
+pub mod dunning;
 pub mod encoder;
 pub mod explanation;
 pub mod export;

@@ -29,6 +29,7 @@ pub mod credit_note;
 pub mod database;
 pub mod device;
 pub mod document;
+pub mod dunning;
 pub mod export;
 pub mod file;
 pub mod hold;

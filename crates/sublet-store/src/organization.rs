@@ -24,6 +24,8 @@ pub struct Organization {
     pub data: DataConsent,
     pub generation: i64,
     pub created_at: Timestamp,
+    /// Since when it may begin nothing new: its dunning says so.
+    pub suspended_at: Option<Timestamp>,
 }
 
 fn from_row(row: &Row) -> Result<Organization> {
@@ -38,6 +40,7 @@ fn from_row(row: &Row) -> Result<Organization> {
         data: row.json()?,
         generation: row.int()?,
         created_at: row.time()?,
+        suspended_at: row.optional_time()?,
     })
 }
 
@@ -69,7 +72,9 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &OrganizationId) -> Result<Opt
     }
     let row = tx
         .fetch_optional(
-            "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at FROM organizations WHERE id = $1",
+            "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at,
+                 (SELECT suspended_at FROM dunning_accounts WHERE organization_id = organizations.id)
+             FROM organizations WHERE id = $1",
             params![id.as_str()],
         )
         .await?;
@@ -100,8 +105,9 @@ pub async fn list(tx: &mut Tx, class: Option<OrganizationClass>, page: &PageRequ
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at FROM organizations
-         WHERE state = 'active' AND ($3 = '' OR class = $3)",
+        "SELECT id, name, class, currency, time_zone, credit_limit, data_consent, generation, created_at,
+             (SELECT suspended_at FROM dunning_accounts WHERE organization_id = organizations.id)
+         FROM organizations WHERE state = 'active' AND ($3 = '' OR class = $3)",
         "id",
         "1",
         "2"

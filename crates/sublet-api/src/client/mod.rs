@@ -4,8 +4,10 @@
 //! send. Deliberately absent: retries (a caller that repeats needs the same `Idempotency-Key`,
 //! so it decides), proxies and environment variables.
 
+mod dunning;
 mod events;
 mod form;
+mod mail;
 mod methods;
 mod payments;
 

@@ -11,6 +11,7 @@ pub mod compensation;
 pub mod contract;
 pub mod credit_note;
 pub mod device;
+pub mod dunning;
 pub mod explain;
 pub mod export;
 pub mod file;
@@ -20,6 +21,7 @@ pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod limit;
+pub mod mail;
 pub mod model;
 pub mod organization;
 pub mod payment;
@@ -110,6 +112,12 @@ pub enum Command {
     /// Money that arrived: bank statements, and what is quarantined (operator)
     #[command(subcommand)]
     Payments(payment::PaymentCommand),
+    /// What is overdue, and what follows from it
+    #[command(subcommand)]
+    Dunning(dunning::DunningCommand),
+    /// Mail that the cloud sends (operator)
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
@@ -191,6 +199,8 @@ impl Command {
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),
             Self::Payments(command) => command.run(context),
+            Self::Dunning(command) => command.run(context),
+            Self::Mail(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),

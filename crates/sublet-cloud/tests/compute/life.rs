@@ -12,6 +12,9 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::runner::{Exit, Isolation};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Timestamp};
 use sublet_store::budget::BudgetWindow;
+use sublet_store::dunning::{self, AccountDunning, OnSuspension};
+use sublet_store::job::Job;
+use sublet_store::lease::{HoldBound, Lease};
 use sublet_testkit::on_both_databases;
 use sublet_testkit::runner::{Manners, cpu_slots};
 use sublet_testkit::tenant::actor;
@@ -22,6 +25,36 @@ async fn limit_project(world: &World<'_>, window: BudgetWindow, amount: Nanos) {
     let admin = actor(&world.cloud.cloud, &world.cloud.keys.admin).await;
     let (_, project) = world.customer.project().expect("a project");
     world.cloud.cloud.set_limit(&admin, &LimitSubject::Project(project.clone()), window, amount).await.expect("the limit is set");
+}
+
+/// Suspends the customer, or ends that.
+async fn suspend(world: &World<'_>, choice: Option<(OnSuspension, Timestamp)>) {
+    let (organization, _) = world.customer.project().expect("a project");
+    let suspended_at = choice.map(|(_, at)| at);
+    let on_suspension = choice.map_or(OnSuspension::Finish, |(choice, _)| choice);
+    let account = AccountDunning { on_suspension, suspended_at, ..AccountDunning::default() };
+    let written = (organization, account);
+    let store = world.cloud.cloud.store();
+    store.write(written, |(id, account), tx| Box::pin(dunning::put_account(tx, id, account))).await.expect("written");
+}
+
+/// A job and its lease, after their account was suspended for a while.
+async fn suspended_for_ten_minutes(world: &World<'_>, choice: OnSuspension) -> (Job, Lease) {
+    let run = world.run(wanted(1, NoticeClass::N2m), kept("train")).await.expect("it runs");
+    world.pass().await;
+    world.pass().await;
+    suspend(world, Some((choice, world.now()))).await;
+    // Nothing new, on a lease that is there or on another.
+    for refused in [
+        world.add_job(&run.lease.lease.id, &command("more")).await.map(|_| ()),
+        world.run(wanted(1, NoticeClass::N2m), command("more")).await.map(|_| ()),
+    ] {
+        let error = refused.expect_err("it is suspended");
+        assert_eq!(error.code(), ErrorCode::InsufficientQuota, "{error}");
+        assert!(error.message().starts_with("the account is suspended"), "{error}");
+    }
+    world.live(600, 5).await;
+    (world.job(&run.job.job.id).await.job, world.lease(&run.lease.lease.id).await.lease)
 }
 
 const fn seconds(count: i64) -> Option<DurationMs> {
@@ -456,6 +489,29 @@ on_both_databases! {
         let reason = StopReason::LeaseEnds(EndReason::ShutDown);
         assert_eq!(world.job(&run.job.job.id).await.job.state, JobState::Interrupted { reason });
         assert_eq!(world.runner.attempts()[0].notices.len(), 1);
+        world.assert_all_over().await;
+    }
+
+    async fn what_runs_may_finish_when_its_account_is_suspended(cloud: &TestCloud) {
+        let world = World::start(cloud, 4, Manners::Prompt).await;
+        let (job, lease) = suspended_for_ten_minutes(&world, OnSuspension::Finish).await;
+        assert_eq!((job.state, lease.state), (JobState::Running, LeaseState::Active));
+        suspend(&world, None).await;
+        world.runner.exit(&world.attempt(&job.id).await, Exit::Code { code: 0 });
+        world.pass().await;
+        world.compute.end_lease(&Actor::system(), &lease.id, None).await.expect("it ends");
+        world.live(60, 5).await;
+        world.assert_all_over().await;
+    }
+
+    async fn what_runs_stops_with_its_notice_if_its_customer_chose_so(cloud: &TestCloud) {
+        let world = World::start(cloud, 4, Manners::Prompt).await;
+        let (job, lease) = suspended_for_ten_minutes(&world, OnSuspension::Stop).await;
+        assert_eq!(job.state, JobState::Interrupted { reason: StopReason::LeaseEnds(EndReason::Budget) });
+        assert!(matches!(lease.hold_bound, HoldBound::Budget { ref refusal } if refusal.contains("suspended")), "{lease:?}");
+        let attempt = &world.runner.attempts()[0];
+        let (notice, ended) = (attempt.notices.first().expect("a notice"), attempt.ended_at.expect("it ended"));
+        assert!(ended >= notice.deadline, "{notice:?} {ended}");
         world.assert_all_over().await;
     }
 }

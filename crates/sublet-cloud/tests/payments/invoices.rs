@@ -6,6 +6,7 @@ use sublet_cloud::idempotency::Call;
 use sublet_cloud::key::NewKey;
 use sublet_cloud::organization::NewOrganization;
 use sublet_core::admission::ModelAccess;
+use sublet_core::key::Secret;
 use sublet_core::organization::OrganizationClass;
 use sublet_core::payment::PaymentMethod;
 use sublet_core::rate::RateLimits;
@@ -19,7 +20,12 @@ use sublet_testkit::tenant::{actor, created};
 use crate::{UNIT, World};
 
 /// The same world with a customer that may owe 100, and a session of its first key.
-async fn postpaid(world: &mut World<'_>) -> Session {
+pub async fn postpaid(world: &mut World<'_>) -> Session {
+    postpaid_with_key(world).await.0
+}
+
+/// As [`postpaid`], with the secret of its key.
+pub async fn postpaid_with_key(world: &mut World<'_>) -> (Session, Secret) {
     let new = NewOrganization {
         name: "postpaid".to_owned(),
         class: OrganizationClass::External,
@@ -34,7 +40,7 @@ async fn postpaid(world: &mut World<'_>) -> Session {
     let project = created(world.cloud.create_project(&call, "work", &|_| Ok(String::new())).await);
     let key = NewKey { name: "work".to_owned(), models: ModelAccess::All, rates: RateLimits::default(), expires_at: None };
     let key = created(world.cloud.create_project_key(&call, &project.id, &key).await);
-    Session::start(&world.cloud, &key.secret, "gw_postpaid").await
+    (Session::start(&world.cloud, &key.secret, "gw_postpaid").await, key.secret)
 }
 
 /// State and amount due of each invoice, and what can be spent.

@@ -1,7 +1,9 @@
 //! Money that customers pay in and get back, on both databases, with a Stripe on loopback.
 #![cfg(test)]
 
+mod dunning;
 mod invoices;
+mod mail;
 mod refunds;
 mod statements;
 mod stripe;

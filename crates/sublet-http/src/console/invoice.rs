@@ -6,11 +6,12 @@ use http::Response;
 use http::header::CACHE_CONTROL;
 use sublet_api::document::DocumentQuery;
 use sublet_cloud::data::{CommitmentLine, InvoiceContent, InvoiceFilter, InvoiceLine, PageRequest, Party};
+use sublet_cloud::dunning::Dunning;
 use sublet_cloud::invoice::Bill;
 use sublet_core::id::InvoiceId;
 use sublet_core::{Currency, Result};
 
-use super::figure::{Amount, Count, Span, quantity_text, sku_text};
+use super::figure::{Amount, Count, Span, When, quantity_text, sku_text};
 use super::shell::Shell;
 use super::visit::Visit;
 use super::{Console, shell};
@@ -128,6 +129,28 @@ fn parties(content: &InvoiceContent) -> Vec<String> {
     seller.into_iter().chain(buyer).chain(terms).collect()
 }
 
+/// What is overdue of an account, and what follows from it; nothing if nothing is.
+pub fn standing(dunning: &Dunning) -> Vec<String> {
+    let amount = |nanos| Amount::new(nanos, dunning.currency);
+    let mut lines = Vec::new();
+    if let Some(since) = dunning.account.suspended_at {
+        let running = dunning.account.on_suspension.as_str();
+        lines.push(format!(
+            "Suspended since {}: nothing new begins until what is overdue is paid. What runs: {running}.",
+            When(since)
+        ));
+    }
+    if let Some(note) = &dunning.account.paused {
+        lines.push(format!("Not reminded and not suspended: {note}"));
+    }
+    for debt in dunning.overdue() {
+        let reminded = debt.reminded.map_or_else(String::new, |reminded| format!("; reminded on {}", reminded.on));
+        let paused = debt.paused.as_ref().map_or_else(String::new, |note| format!("; left alone: {note}"));
+        lines.push(format!("{} was to be paid by {}: {} are due{reminded}{paused}", debt.number, debt.due_on, amount(debt.due)));
+    }
+    lines
+}
+
 #[derive(Template)]
 #[template(path = "invoices.html")]
 struct InvoicesPage {
@@ -139,6 +162,7 @@ struct InvoicesPage {
     lines: Vec<LineRow>,
     contract: Vec<ContractRow>,
     parties: Vec<String>,
+    standing: Vec<String>,
     taxes: Vec<ContractRow>,
     sum_label: &'static str,
     subtotal: Amount,
@@ -170,9 +194,11 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
     let currency = content.account.currency;
     let amount = |nanos| Amount::new(nanos, currency);
     let (parties, taxes) = (parties(&content), taxes(&content)?);
+    let standing = standing(&cloud.dunning(actor, actor.organization()?).await?);
     shell::html(&InvoicesPage {
         shell,
         parties,
+        standing,
         taxes,
         id: invoice.id.to_string(),
         name: content.account.name,

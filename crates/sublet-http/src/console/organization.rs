@@ -9,6 +9,7 @@ use sublet_core::Result;
 use sublet_core::id::OrganizationId;
 
 use super::figure::{Amount, When};
+use super::invoice::standing;
 use super::request::After;
 use super::shell::Shell;
 use super::visit::Visit;
@@ -82,6 +83,8 @@ type GrantRow = (When, Amount, Option<When>, Option<Amount>, CreditGrant);
 struct OrganizationPage {
     shell: Shell,
     organization: OrganizationRow,
+    /// What is overdue, and what follows from it.
+    standing: Vec<String>,
     /// When each was granted, what it was, when it ends and what is left, where that is told apart.
     grants: Vec<GrantRow>,
 }
@@ -91,6 +94,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     let (cloud, actor) = (&console.app.cloud, &visit.actor);
     let found = cloud.get_organization(actor, &id).await?;
     let page = PageRequest { limit: Some(ROWS_ON_PAGE), ..PageRequest::default() };
+    let standing = standing(&cloud.dunning(actor, &id).await?);
     let grants = cloud.list_credit(actor, &id, &page).await?.items;
     let grant = |grant: CreditGrant| {
         let amount = |nanos| Amount::new(nanos, grant.currency);
@@ -100,6 +104,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     shell::html(&OrganizationPage {
         shell,
         organization: row(cloud, actor, found).await?,
+        standing,
         grants: grants.into_iter().map(grant).collect(),
     })
 }
