@@ -129,6 +129,8 @@ pub struct RunningCloud {
     billing: JoinHandle<()>,
     /// Asks banks and processors.
     payments: JoinHandle<()>,
+    /// Looks at spend limits.
+    alerts: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -179,6 +181,7 @@ impl RunningCloud {
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
         let (follower, billing, payments) = follow_and_bill(&cloud, &stop);
+        let alerts = tell_alerts(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -199,6 +202,7 @@ impl RunningCloud {
             batch_reconciler,
             billing,
             payments,
+            alerts,
             _data: data,
         })
     }
@@ -215,6 +219,7 @@ impl RunningCloud {
             ("batches", self.batch_reconciler),
             ("billing", self.billing),
             ("payments", self.payments),
+            ("alerts", self.alerts),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -255,6 +260,12 @@ fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> (JoinHandle<()>
     let follower = tokio::spawn(async move { following.run_follower(follow_until).await });
     let biller = tokio::spawn(async move { billing.run_billing(bill_until).await });
     (follower, biller, tokio::spawn(async move { paying.run_payments(pay_until).await }))
+}
+
+/// Tells what limits have to say.
+fn tell_alerts(cloud: &Cloud, stop: &watch::Sender<bool>) -> JoinHandle<()> {
+    let (telling, until) = (cloud.clone(), stop.subscribe());
+    tokio::spawn(async move { telling.run_spend_alerts(until).await })
 }
 
 /// The clock as it is, or one that can be put forward: whichever this cloud has had from the start.

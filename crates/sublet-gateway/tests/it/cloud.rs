@@ -239,7 +239,7 @@ impl Books {
         {
             let (has, available) = (Nanos::new(known.granted), Some(Nanos::new(available)));
             let window_ends_at = Some(known.window).filter(|at| *at != Timestamp::EPOCH);
-            return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available });
+            return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available, closed_to_new: None });
         }
         // Every class but the common one is limited here, each by itself.
         let of_class: i64 = self.slices.values().filter(|slice| slice.class == request.class).map(|slice| slice.granted).sum();
@@ -251,8 +251,8 @@ impl Books {
         }
         let added = request.wanted.get().min(available);
         let id = match &request.slice {
-            SliceTarget::Extend(id) if self.slices.contains_key(id) => id.clone(),
-            SliceTarget::Extend(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) if self.slices.contains_key(id) => id.clone(),
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
             SliceTarget::Open(id) => {
                 let slice = Slice {
                     key: request.key.clone(),
@@ -279,6 +279,7 @@ impl Books {
             granted,
             window_ends_at,
             available: Some(Nanos::new(available - added)),
+            closed_to_new: None,
         })
     }
 
