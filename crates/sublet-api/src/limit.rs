@@ -177,9 +177,9 @@ pub struct SpendAlert {
     pub amount: Money,
     pub spent: Money,
     pub held: Money,
-    /// What was expected at the end of the window, if the alert is on that.
+    /// What was expected at the end of the window, as far as that was known.
     pub forecast: Option<Money>,
-    pub created_at: UnixSeconds,
+    pub created_at: Rfc3339,
 }
 
 /// What a limit will stand at when its window ends.
