@@ -37,6 +37,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limit;
 pub mod list;
+pub mod mail;
 pub mod margin;
 pub mod messages;
 pub mod model;

@@ -72,6 +72,7 @@ object_tags! {
     LogoTag = "logo",
     LicenceTag = "organization.licence",
     ListTag = "list",
+    MailTag = "mail",
     MarginReportTag = "report.margin",
     MarginsTag = "report.margins",
     ModelCardTag = "model_card",

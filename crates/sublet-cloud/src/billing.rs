@@ -324,6 +324,7 @@ impl Cloud {
         let deed = Deed { organization: Some(&organization), action: "invoice.issue", target: invoice.id.as_str(), detail };
         self.record(tx, &Actor::system(), deed, now).await?;
         self.note_paid(tx, &organization, now).await?;
+        self.mail_invoice(tx, &invoice.id).await?;
         Ok(true)
     }
 

@@ -14,6 +14,7 @@ use sublet_store::{Store, Tx, lease, organization, setting};
 
 use crate::audit::Deed;
 use crate::billing::{CLOSE_AFTER, ClosingReport};
+use crate::mail::Mailer;
 use crate::payment::Payments;
 use crate::{Action, Actor, Cloud};
 
@@ -43,6 +44,8 @@ pub struct CloudSettings {
     pub seller: String,
     /// How customers pay in.
     pub payments: Payments,
+    /// How mail goes out; `None` where it waits.
+    pub mail: Option<Mailer>,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
 }
@@ -54,6 +57,7 @@ impl Default for CloudSettings {
             resume_billing: false,
             seller: DEFAULT_SELLER.to_owned(),
             payments: Payments::default(),
+            mail: None,
             test_clock: None,
         }
     }

@@ -252,6 +252,7 @@ impl Cloud {
         let deed = Deed { organization: Some(&organization), action: "credit_note.issue", target: note.id.as_str(), detail };
         self.record(tx, actor, deed, now).await?;
         self.note_paid(tx, &organization, now).await?;
+        self.mail_credit_note(tx, &note, &invoice_number.to_string()).await?;
         Ok(note)
     }
 

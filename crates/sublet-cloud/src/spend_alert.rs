@@ -2,7 +2,8 @@
 //!
 //! A look reads the row that reserving and settling keep anyway, so those do nothing for it. It notes what was settled by
 //! this hour, and tells what was crossed in the transaction that saw it; the row of an alert is its own guard against
-//! being told twice, by this process or another. The last look of a window comes after its end.
+//! being told twice, by this process or another. The mail that says it is queued there too. The last look of a window comes
+//! after its end.
 //!
 //! Deliberately absent: anything that stops work. Limits do that themselves.
 
@@ -12,10 +13,12 @@ use sublet_money::forecast::Hour;
 use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed};
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::spend_alert::{self, SpendAlert, Watched};
+use sublet_store::organization::Organization;
 use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::budget::{periods_at, reference_at};
 use crate::forecast::{HISTORY_HOURS, foresee};
+use crate::mail::{Mail, Recipient};
 use crate::{Action, Actor, Cloud};
 
 /// How often a limit is looked at.
@@ -70,7 +73,7 @@ impl Cloud {
         if let Some(starts_at) = before
             && let Some(over) = budget::find(tx, &BudgetRef { starts_at, ..running.clone() }).await?
         {
-            told += self.tell(tx, &limit, (&over, None), now).await?;
+            told += self.tell(tx, (&account, &limit.alerts), (&over, None), now).await?;
         }
         if limit.looked_from != Some(running.starts_at) {
             spend_alert::set_looked_from(tx, &running).await?;
@@ -90,14 +93,20 @@ impl Cloud {
             true => foresee(tx, &limit.organization, &budget, now).await?.map(|forecast| forecast.expected),
             false => None,
         };
-        Ok(told + self.tell(tx, &limit, (&budget, forecast), now).await?)
+        Ok(told + self.tell(tx, (&account, &limit.alerts), (&budget, forecast), now).await?)
     }
 
     /// Tells what is crossed and was not told.
-    async fn tell(&self, tx: &mut Tx, limit: &Watched, (budget, forecast): (&Budget, Option<Nanos>), now: Timestamp) -> Result<u64> {
+    async fn tell(
+        &self,
+        tx: &mut Tx,
+        (account, rules): (&Organization, &[AlertRule]),
+        (budget, forecast): (&Budget, Option<Nanos>),
+        now: Timestamp,
+    ) -> Result<u64> {
         let Budget { amount, settled, .. } = *budget;
         let standing = Standing { amount, settled, is_reached: budget.reached_at.is_some(), forecast };
-        let crossed: Vec<AlertRule> = limit.alerts.iter().copied().filter(|rule| is_crossed(*rule, &standing)).collect();
+        let crossed: Vec<AlertRule> = rules.iter().copied().filter(|rule| is_crossed(*rule, &standing)).collect();
         if crossed.is_empty() {
             return Ok(0);
         }
@@ -106,7 +115,7 @@ impl Cloud {
         for rule in crossed.into_iter().filter(|rule| !known.contains(rule)) {
             let alert = SpendAlert {
                 id: self.ids.mint(),
-                organization: limit.organization.clone(),
+                organization: account.id.clone(),
                 budget: budget.reference.clone(),
                 ends_at: budget.ends_at,
                 rule,
@@ -116,7 +125,10 @@ impl Cloud {
                 forecast,
                 created_at: now,
             };
-            told += u64::from(spend_alert::insert(tx, &alert).await?);
+            if spend_alert::insert(tx, &alert).await? {
+                told += 1;
+                self.queue_mail(tx, &mail(&alert, account)).await?;
+            }
         }
         Ok(told)
     }
@@ -126,5 +138,27 @@ impl Cloud {
         actor.require(Action::ManageLimits)?;
         let organization: &OrganizationId = actor.organization()?;
         self.store.read((organization, page), |(organization, page), tx| Box::pin(spend_alert::list(tx, organization, page))).await
+    }
+}
+
+/// What whoever pays is told.
+fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
+    let SpendAlert { id, organization, budget, rule, amount, settled, forecast, .. } = alert;
+    let (subject, window, percent, currency) = (&budget.subject, budget.window.as_str(), rule.percent, account.currency);
+    let what = match rule.basis {
+        AlertBasis::Actual => "spent",
+        AlertBasis::Forecast => "expected to be spent",
+    };
+    let expected = forecast.map_or_else(String::new, |forecast| format!("Expected at the end: {forecast} {currency}\n"));
+    let ends = alert.ends_at.map_or_else(String::new, |ends_at| format!("The limit starts anew at {ends_at}.\n"));
+    Mail {
+        key: format!("spend_alert:{id}"),
+        to: Recipient::Organization(organization.clone()),
+        kind: "spend_alert",
+        subject: format!("{percent} percent of a spend limit of {} are {what}", account.name),
+        text: format!(
+            "The limit of {subject} ({amount} {currency}, window: {window}) has reached {percent} percent {what}.\n\nSpent: {settled} {currency}\n{expected}{ends}"
+        ),
+        attachment: None,
     }
 }

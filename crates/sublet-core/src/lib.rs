@@ -24,6 +24,7 @@ pub mod job;
 pub mod key;
 pub mod kv_events;
 pub mod lease;
+pub mod mail;
 pub mod money;
 pub mod notice;
 pub mod organization;

@@ -7,8 +7,8 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
-    lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
-    rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    lease, ledger, limit, mail, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public,
+    quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -238,6 +238,8 @@ fn operators_payments(operation: Operation) -> Option<Handler> {
         Operation::ApproveRefund => to!(payment::approve_refund),
         Operation::RejectRefund => to!(payment::reject_refund),
         Operation::PayRefund => to!(payment::pay_refund),
+        Operation::ListMail => to!(mail::list),
+        Operation::RetryMail => to!(mail::retry),
         _ => None,
     }
 }

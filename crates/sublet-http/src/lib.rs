@@ -36,6 +36,7 @@ mod leakage;
 mod lease;
 mod ledger;
 mod limit;
+mod mail;
 mod margin;
 mod model;
 mod model_card;

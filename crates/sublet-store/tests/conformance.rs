@@ -8,7 +8,7 @@ use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
 use sublet_store::change::{self, Subject};
 use sublet_store::database::INSERT_ROWS_MAX;
 use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
-use sublet_store::outbox::{self, OutboxJob};
+use sublet_store::outbox::{self, Effect, OutboxJob};
 use sublet_store::row::Value;
 use sublet_store::{Store, Tx, params, setting};
 use sublet_testkit::{TestCloud, on_both_databases};
@@ -30,14 +30,15 @@ async fn add_one(tx: &mut Tx) -> Result<()> {
     setting::set(tx, "sum", &(sum + 1).to_string()).await
 }
 
-fn effect(cloud: &TestCloud, key: &str) -> OutboxJob {
+fn effect(cloud: &TestCloud, key: &str) -> Effect {
     let id = cloud.cloud.ids().mint::<OutboxId>();
-    OutboxJob { id, kind: "mail".to_owned(), dedup_key: key.to_owned(), payload: "{}".to_owned(), attempts: 0 }
+    let (kind, dedup_key, payload) = ("mail".to_owned(), key.to_owned(), "{}".to_owned());
+    Effect { id, kind, dedup_key, organization: None, payload, created_at: cloud.now() }
 }
 
 async fn claim(store: &Store, now: Timestamp) -> Option<OutboxJob> {
     let lease = DurationMs::from_seconds(10);
-    store.write((), move |(), tx| Box::pin(outbox::claim(tx, "worker", now, lease))).await.expect("a claim")
+    store.write((), move |(), tx| Box::pin(outbox::claim(tx, ("mail", "worker"), now, lease))).await.expect("a claim")
 }
 
 on_both_databases! {
@@ -172,27 +173,48 @@ on_both_databases! {
         let (store, now) = (cloud.cloud.store(), cloud.now());
         let (job, twin) = (effect(cloud, "a"), effect(cloud, "a"));
         for job in [&job, &twin] {
-            store.write(job, move |job, tx| Box::pin(outbox::enqueue(tx, job, now))).await.expect("queued");
+            store.write(job, move |job, tx| Box::pin(outbox::enqueue(tx, job))).await.expect("queued");
         }
-        let claimed = claim(store, now).await.expect("it is due");
-        assert_eq!((&claimed.id, claimed.attempts), (&job.id, 1));
+        let other = store.write((), move |(), tx| Box::pin(outbox::claim(tx, ("other", "w"), now, DurationMs::ZERO))).await;
+        assert_eq!(other.expect("a claim"), None, "it is of another kind");
+        let late = claim(store, now).await.expect("it is due");
+        assert_eq!((&late.effect, late.attempts), (&job, 1));
         assert_eq!(claim(store, now).await, None, "a worker has it");
         let later = now.plus(DurationMs::from_seconds(11));
-        assert_eq!(claim(store, later).await.map(|job| job.attempts), Some(2), "that worker did not come back");
+        let claimed = claim(store, later).await.expect("that worker did not come back");
+        assert_eq!(claimed.attempts, 2);
+        store.write(&late, |late, tx| Box::pin(outbox::fail(tx, late, "late", None))).await.expect("of no effect");
         let again = later.plus(DurationMs::from_seconds(60));
-        store.write(&job.id, move |id, tx| Box::pin(outbox::fail(tx, id, "down", Some(again)))).await.expect("put back");
+        store.write(&claimed, move |job, tx| Box::pin(outbox::fail(tx, job, "down", Some(again)))).await.expect("put back");
         assert_eq!(claim(store, later).await, None, "its time has not come");
-        assert_eq!(claim(store, again).await.map(|job| job.attempts), Some(3));
-        store.write(&job.id, |id, tx| Box::pin(outbox::complete(tx, id))).await.expect("done");
-        store.write(&twin, move |job, tx| Box::pin(outbox::enqueue(tx, job, now))).await.expect("ignored");
+        let claimed = claim(store, again).await.expect("it is due");
+        assert_eq!((claimed.attempts, claimed.last_error.as_str()), (3, "down"));
+        store.write(&job.id, |id, tx| Box::pin(outbox::complete(tx, id, "done"))).await.expect("done");
+        store.write(&claimed, |job, tx| Box::pin(outbox::fail(tx, job, "late", None))).await.expect("of no effect");
+        store.write(&twin, |job, tx| Box::pin(outbox::enqueue(tx, job))).await.expect("ignored");
         assert_eq!(claim(store, again.plus(DurationMs::from_hours(1))).await, None, "once for ever");
+        let retried = store.write(&job.id, move |id, tx| Box::pin(outbox::retry(tx, id, again))).await.expect("asked");
+        assert!(!retried, "what is done is not done again");
+    }
+
+    async fn what_was_given_up_is_tried_again_only_when_somebody_says_so(cloud: &TestCloud) {
+        let (store, now) = (cloud.cloud.store(), cloud.now());
+        let job = effect(cloud, "a");
+        store.write(&job, |job, tx| Box::pin(outbox::enqueue(tx, job))).await.expect("queued");
+        let claimed = claim(store, now).await.expect("it is due");
+        assert!(!store.write(&job.id, move |id, tx| Box::pin(outbox::retry(tx, id, now))).await.expect("asked"), "it is on its way");
+        store.write(&claimed, |job, tx| Box::pin(outbox::fail(tx, job, "no", None))).await.expect("given up");
+        let later = now.plus(DurationMs::from_hours(24));
+        assert_eq!(claim(store, later).await, None);
+        assert!(store.write(&job.id, move |id, tx| Box::pin(outbox::retry(tx, id, later))).await.expect("asked"));
+        assert_eq!(claim(store, later).await.map(|job| job.attempts), Some(1));
     }
 
     async fn an_effect_of_a_failed_transaction_is_not_queued(cloud: &TestCloud) {
         let (store, now) = (cloud.cloud.store(), cloud.now());
         let failed: Result<()> = store
             .write(effect(cloud, "b"), move |job, tx| Box::pin(async move {
-                outbox::enqueue(tx, job, now).await?;
+                outbox::enqueue(tx, job).await?;
                 Err(sublet_core::Error::new(ErrorCode::Conflict, "its cause did not happen"))
             }))
             .await;

@@ -12,6 +12,7 @@ pub mod prices;
 pub mod runner;
 pub mod session;
 pub mod simulation;
+pub mod smtp;
 pub mod stripe;
 pub mod tenant;
 

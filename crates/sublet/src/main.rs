@@ -30,13 +30,15 @@ use sublet_cloud::billing::CLOSE_AFTER;
 use sublet_cloud::data::DEFAULT_SELLER;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
+use sublet_core::mail::MailAddress;
 use sublet_core::supply::{BaseUrl, SecretName};
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
+use sublet_mail::{SmtpConfig, SmtpLogin, SmtpServer};
 use sublet_stripe::StripeConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::real::SystemRng;
-use crate::up::{RunningCloud, UpOptions};
+use crate::up::{MailOptions, RunningCloud, UpOptions};
 
 /// Sell the AI infrastructure you are not using right now, and take it back the moment you need it.
 #[derive(Parser)]
@@ -109,6 +111,8 @@ struct UpArguments {
     seller: String,
     #[command(flatten)]
     stripe: StripeArguments,
+    #[command(flatten)]
+    mail: MailArguments,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -156,6 +160,44 @@ impl StripeArguments {
             return_url: self.stripe_return_url?,
             timeout: STRIPE_TIMEOUT,
         })
+    }
+}
+
+/// How mail goes out: into the folder `mail` of the data directory, or to a server.
+#[derive(Args)]
+struct MailArguments {
+    /// Hand mail in at a server: smtps:// (TLS), smtp:// (STARTTLS), or smtp+plain:// for one on this machine
+    #[arg(long, value_name = "URL", requires = "mail_from", env = "SUBLET_SMTP")]
+    smtp: Option<SmtpServer>,
+    /// As whom
+    #[arg(long, value_name = "NAME", requires = "smtp", requires = "smtp_password", env = "SUBLET_SMTP_USER")]
+    smtp_user: Option<String>,
+    /// The name of the secret that has the password
+    #[arg(long, value_name = "SECRET", requires = "smtp_user", env = "SUBLET_SMTP_PASSWORD")]
+    smtp_password: Option<SecretName>,
+    /// Whom mail is from
+    #[arg(long, value_name = "ADDRESS", default_value = MAIL_FROM, env = "SUBLET_MAIL_FROM")]
+    mail_from: MailAddress,
+    /// Where the operator reads mail; the seller's contact if left out
+    #[arg(long, value_name = "ADDRESS", env = "SUBLET_MAIL_OPERATOR")]
+    mail_operator: Option<MailAddress>,
+}
+
+/// Whom mail in a folder is from, if nothing else is said.
+const MAIL_FROM: &str = "sublet@localhost";
+/// How long a server for mail may take for one answer.
+const SMTP_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl MailArguments {
+    fn options(self) -> MailOptions {
+        let login = self.smtp_user.zip(self.smtp_password).map(|(user, password)| SmtpLogin { user, password });
+        let smtp = self.smtp.map(|server| SmtpConfig { server, login, timeout: SMTP_TIMEOUT });
+        MailOptions { smtp, from: self.mail_from, operator: self.mail_operator }
+    }
+
+    /// A folder of the data directory.
+    fn none() -> MailOptions {
+        MailOptions { smtp: None, from: MAIL_FROM.parse().expect("an address"), operator: None }
     }
 }
 
@@ -249,6 +291,7 @@ fn main() -> ExitCode {
                 resume_billing: up.resume_billing,
                 seller: up.seller,
                 stripe: up.stripe.config(),
+                mail: up.mail.options(),
             };
             finish(serve(&options, &After::Serve))
         }
@@ -269,6 +312,7 @@ fn main() -> ExitCode {
                 resume_billing: false,
                 seller: DEFAULT_SELLER.to_owned(),
                 stripe: None,
+                mail: MailArguments::none(),
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

@@ -13,19 +13,22 @@ use sublet_cloud::data::Node;
 use sublet_cloud::device::Registration;
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
+use sublet_cloud::mail::Mailer;
 use sublet_cloud::payment::Payments;
 use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Cloud, CloudSettings, TestClock};
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
+use sublet_core::mail::{MailAddress, MailPort};
 use sublet_core::runner::Runner;
-use sublet_core::supply::SecretSource;
+use sublet_core::supply::{SecretName, SecretSource};
 use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
+use sublet_mail::{MailFolder, Smtp, SmtpConfig};
 use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_store::{Store, StoreConfig};
 use sublet_stripe::{Stripe, StripeConfig};
@@ -83,6 +86,45 @@ pub struct UpOptions {
     pub seller: String,
     /// How Stripe is asked, if it is.
     pub stripe: Option<StripeConfig>,
+    pub mail: MailOptions,
+}
+
+/// How mail goes out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MailOptions {
+    /// Where it is handed in; `None` is a folder of the data directory.
+    pub smtp: Option<SmtpConfig>,
+    pub from: MailAddress,
+    /// Where the operator reads; the seller's contact if `None`.
+    pub operator: Option<MailAddress>,
+}
+
+impl MailOptions {
+    fn mailer(&self, data: &DataDirectory) -> Result<Mailer> {
+        let port: Arc<dyn MailPort> = match &self.smtp {
+            Some(config) => {
+                let secrets = SecretFiles::new(data.directory("secrets")?);
+                if let Some(login) = &config.login {
+                    check_secret(&secrets, &login.password, "the server for mail")?;
+                }
+                Arc::new(Smtp::new(config.clone(), Arc::new(secrets)))
+            }
+            None => {
+                let folder = data.join("mail");
+                Arc::new(MailFolder::open(&folder).map_err(|error| data_directory::failure(&folder, &error))?)
+            }
+        };
+        Ok(Mailer { port, from: self.from.clone(), operator: self.operator.clone() })
+    }
+}
+
+/// Rather now than when somebody waits for it.
+fn check_secret(secrets: &SecretFiles, name: &SecretName, whose: &str) -> Result<()> {
+    secrets.read(name).map(|_| ()).map_err(|error| {
+        Error::new(ErrorCode::Usage, format!("the secret '{}' of {whose} cannot be read", name.as_str()))
+            .context(format!("{error:?}"))
+            .alternative("a file of that name in the folder 'secrets' of the data directory")
+    })
 }
 
 impl UpOptions {
@@ -92,16 +134,12 @@ impl UpOptions {
         if let Some(config) = &self.stripe {
             let secrets = SecretFiles::new(data.directory("secrets")?);
             for name in [&config.api_key, &config.webhook_secret] {
-                // Rather now than when a customer wants to pay.
-                secrets.read(name).map_err(|error| {
-                    Error::new(ErrorCode::Usage, format!("the secret '{}' of Stripe cannot be read", name.as_str()))
-                        .context(format!("{error:?}"))
-                        .alternative("a file of that name in the folder 'secrets' of the data directory")
-                })?;
+                check_secret(&secrets, name, "Stripe")?;
             }
             payments.stripe = Some(Arc::new(Stripe::new(config.clone(), Arc::new(secrets))?));
         }
-        Ok(CloudSettings { close_after, resume_billing, seller, payments, test_clock })
+        let mail = Some(self.mail.mailer(data)?);
+        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, test_clock })
     }
 }
 
@@ -129,6 +167,8 @@ pub struct RunningCloud {
     billing: JoinHandle<()>,
     /// Asks banks and processors.
     payments: JoinHandle<()>,
+    /// Delivers mail.
+    mail: JoinHandle<()>,
     /// Looks at spend limits.
     alerts: JoinHandle<()>,
     _data: DataDirectory,
@@ -180,8 +220,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let (follower, billing, payments) = follow_and_bill(&cloud, &stop);
-        let alerts = tell_alerts(&cloud, &stop);
+        let [follower, billing, payments, mail, alerts] = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -202,6 +241,7 @@ impl RunningCloud {
             batch_reconciler,
             billing,
             payments,
+            mail,
             alerts,
             _data: data,
         })
@@ -219,6 +259,7 @@ impl RunningCloud {
             ("batches", self.batch_reconciler),
             ("billing", self.billing),
             ("payments", self.payments),
+            ("mail", self.mail),
             ("alerts", self.alerts),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
@@ -253,19 +294,17 @@ impl RunningCloud {
     }
 }
 
-/// What the cloud does by itself: it follows what other processes change, closes months, and asks about payments.
-fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> (JoinHandle<()>, JoinHandle<()>, JoinHandle<()>) {
-    let (following, billing, paying) = (cloud.clone(), cloud.clone(), cloud.clone());
-    let (follow_until, bill_until, pay_until) = (stop.subscribe(), stop.subscribe(), stop.subscribe());
-    let follower = tokio::spawn(async move { following.run_follower(follow_until).await });
-    let biller = tokio::spawn(async move { billing.run_billing(bill_until).await });
-    (follower, biller, tokio::spawn(async move { paying.run_payments(pay_until).await }))
-}
-
-/// Tells what limits have to say.
-fn tell_alerts(cloud: &Cloud, stop: &watch::Sender<bool>) -> JoinHandle<()> {
-    let (telling, until) = (cloud.clone(), stop.subscribe());
-    tokio::spawn(async move { telling.run_spend_alerts(until).await })
+/// What the cloud does by itself: it follows what other processes change, closes months, asks about payments, sends
+/// mail, and tells what limits have to say.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 5] {
+    let [following, billing, paying, mailing, telling] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
+    [
+        tokio::spawn(async move { following.0.run_follower(following.1).await }),
+        tokio::spawn(async move { billing.0.run_billing(billing.1).await }),
+        tokio::spawn(async move { paying.0.run_payments(paying.1).await }),
+        tokio::spawn(async move { mailing.0.run_mail(mailing.1).await }),
+        tokio::spawn(async move { telling.0.run_spend_alerts(telling.1).await }),
+    ]
 }
 
 /// The clock as it is, or one that can be put forward: whichever this cloud has had from the start.

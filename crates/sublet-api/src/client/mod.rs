@@ -6,6 +6,7 @@
 
 mod events;
 mod form;
+mod mail;
 mod methods;
 mod payments;
 

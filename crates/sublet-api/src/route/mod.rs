@@ -289,7 +289,7 @@ mod tests {
                     let last = route.path.rsplit('/').next();
                     let names_a_state =
                         matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"))
-                            || matches!(last, Some("answer" | "approve" | "reject" | "pay"));
+                            || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry"));
                     let names_its_object =
                         matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
                     let changes_nothing =

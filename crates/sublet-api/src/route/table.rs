@@ -24,6 +24,7 @@ use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
 use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
+use crate::mail::{Mail, MailListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
@@ -240,6 +241,8 @@ routes! {
     ImportBankStatement = Post "/operator/v1/bank_statements"           .open(Operator, "Takes a bank statement in: each transaction counts once, whatever is imported again.").creates().takes::<payment::ImportBankStatement>().gives::<BankStatement>();
     ListIncomingPayments = Get "/operator/v1/incoming_payments"         .open(Operator, "Money that arrived, and what is quarantined of it.").query::<IncomingPaymentListQuery>().gives::<List<IncomingPayment>>();
     AnswerIncomingPayment = Post "/operator/v1/incoming_payments/{id}/answer" .open(Operator, "Says what is done with money that is quarantined.").takes::<payment::AnswerIncomingPayment>().gives::<IncomingPayment>();
+    ListMail           = Get  "/operator/v1/mail"                       .open(Operator, "Mail that the cloud sends, and what became of it.").query::<MailListQuery>().gives::<List<Mail>>();
+    RetryMail          = Post "/operator/v1/mail/{id}/retry"            .open(Operator, "Has a mail tried again at once.").gives::<Mail>();
     OperatorListRefunds = Get "/operator/v1/refunds"                    .open(Operator, "Every refund.").query::<RefundListQuery>().gives::<List<Refund>>();
     OperatorCreateRefund = Post "/operator/v1/refunds"                  .open(Operator, "Asks for a customer's paid credit back; another operator approves it.").creates().takes::<payment::OperatorCreateRefund>().gives::<Refund>();
     ApproveRefund      = Post "/operator/v1/refunds/{id}/approve"       .open(Operator, "Approves a refund that somebody else asked for, and says how it is paid.").takes::<payment::ApproveRefund>().gives::<Refund>();

@@ -19,6 +19,7 @@ pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod limit;
+pub mod mail;
 pub mod model;
 pub mod organization;
 pub mod payment;
@@ -106,6 +107,9 @@ pub enum Command {
     /// Money that arrived: bank statements, and what is quarantined (operator)
     #[command(subcommand)]
     Payments(payment::PaymentCommand),
+    /// Mail that the cloud sends (operator)
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
@@ -186,6 +190,7 @@ impl Command {
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),
             Self::Payments(command) => command.run(context),
+            Self::Mail(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sublet_cloud::Actor;
 use sublet_cloud::data::{AlertBasis, AlertRule, AtLimit, ForecastMethod, SpendAlert};
 use sublet_cloud::limit::{LimitChange, LimitSubject};
 use sublet_core::admission::SliceTarget;
@@ -169,6 +170,10 @@ on_both_databases! {
         spend(&session, 10).await;
         assert_eq!(look_later(cloud, MINUTE).await, 1);
         assert_eq!(told(cloud).await.len(), 5);
+        let mail = cloud.cloud.list_mail(&Actor::system(), None, &PageRequest::default()).await.expect("mail").items;
+        assert_eq!(mail.len(), 5, "each alert is one mail");
+        assert!(mail.iter().all(|mail| mail.kind == "spend_alert" && mail.organization.as_ref() == Some(&session.access.organization)));
+        assert!(mail.iter().any(|mail| mail.text.contains("has reached 80 percent spent.\n\nSpent: 1.5 EUR\n")), "{mail:?}");
     }
 
     async fn a_limit_that_stopped_work_is_reached_though_the_next_piece_did_not_fit(cloud: &TestCloud) {

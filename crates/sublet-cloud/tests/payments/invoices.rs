@@ -19,7 +19,7 @@ use sublet_testkit::tenant::{actor, created};
 use crate::{UNIT, World};
 
 /// The same world with a customer that may owe 100, and a session of its first key.
-async fn postpaid(world: &mut World<'_>) -> Session {
+pub async fn postpaid(world: &mut World<'_>) -> Session {
     let new = NewOrganization {
         name: "postpaid".to_owned(),
         class: OrganizationClass::External,

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod invoices;
+mod mail;
 mod refunds;
 mod statements;
 mod stripe;

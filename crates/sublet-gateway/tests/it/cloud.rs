@@ -221,7 +221,7 @@ impl Books {
         for (organization, limit) in &self.limits {
             let settled = self.settled.get(organization).copied().unwrap_or(0);
             let sliced = self.sliced(organization);
-            assert!(settled + sliced <= *limit, "settled {settled} + sliced {sliced} > {limit}");
+            assert!(settled + sliced <= *limit + self.overrun, "settled {settled} + sliced {sliced} > {limit}");
         }
         for (id, slice) in &self.slices {
             assert!(slice.charged <= slice.granted, "{id}: {slice:?}");
