@@ -174,10 +174,12 @@ impl Cloud {
             detail.push_str(&format!(" within {overrun_max} more"));
         }
         if !limit.alerts.is_empty() {
-            let alerts: Vec<String> = limit.alerts.iter().map(|rule| format!("{} {}%", rule.basis.as_str(), rule.percent)).collect();
+            let alerts: Vec<String> =
+                limit.alerts.iter().map(|rule| format!("{} {}%", rule.basis.as_str(), rule.percent)).collect();
             detail.push_str(&format!(", alerts at {}", alerts.join(", ")));
         }
-        let deed = Deed { organization: Some(&limit.organization), action: "spend_limit.set", target: target.subject.as_str(), detail };
+        let deed =
+            Deed { organization: Some(&limit.organization), action: "spend_limit.set", target: target.subject.as_str(), detail };
         self.record(tx, actor, deed, now).await?;
         Ok(limit)
     }

@@ -12,8 +12,8 @@ use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::forecast::Hour;
 use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed};
 use sublet_store::budget::{self, Budget, BudgetRef};
-use sublet_store::spend_alert::{self, SpendAlert, Watched};
 use sublet_store::organization::Organization;
+use sublet_store::spend_alert::{self, SpendAlert, Watched};
 use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::budget::{periods_at, reference_at};

@@ -3,7 +3,9 @@
 use sublet_api::limit as wire;
 use sublet_api::list::ListQuery;
 use sublet_api::object::{Deleted, SpendAlertTag, SpendForecastTag, SpendLimitTag};
-use sublet_cloud::data::{AlertBasis, AlertRule, AtLimit, Budget, BudgetWindow, Forecast, ForecastMethod, Page, SpendAlert, SpendLimit};
+use sublet_cloud::data::{
+    AlertBasis, AlertRule, AtLimit, Budget, BudgetWindow, Forecast, ForecastMethod, Page, SpendAlert, SpendLimit,
+};
 use sublet_cloud::forecast::{FORECASTS_MAX, LimitForecast};
 use sublet_cloud::limit::{LimitChange, LimitSubject, LimitTarget};
 use sublet_core::admission::Narrowing;
@@ -60,8 +62,9 @@ fn change(body: &wire::SetSpendLimit) -> Result<LimitChange> {
     let at_limit = match (body.at_limit, body.overrun_max) {
         (Some(wire::AtLimit::FinishThenStop), Some(overrun_max)) => Some(AtLimit::FinishThenStop { overrun_max: overrun_max.0 }),
         (Some(wire::AtLimit::FinishThenStop), None) => {
-            return Err(Error::new(ErrorCode::InvalidRequest, "say what finishing may cost beyond the limit at most")
-                .param("overrun_max"));
+            return Err(
+                Error::new(ErrorCode::InvalidRequest, "say what finishing may cost beyond the limit at most").param("overrun_max")
+            );
         }
         (_, Some(_)) => {
             return Err(Error::new(ErrorCode::InvalidRequest, "only a limit that is 'finish_then_stop' has an overrun")

@@ -174,7 +174,9 @@ impl Observed<'_> {
         let fixed = i128::from(self.committed.get().max(0));
         let at_end = |rest: i128| {
             let sum = i128::from(self.settled.get()) + rest.max(fixed);
-            i64::try_from(sum).map(Nanos::new).map_err(|_| Error::new(ErrorCode::AmountOverflow, "a forecast left the range of amounts"))
+            i64::try_from(sum)
+                .map(Nanos::new)
+                .map_err(|_| Error::new(ErrorCode::AmountOverflow, "a forecast left the range of amounts"))
         };
         Ok(Some(Forecast { low: at_end(rest.low)?, expected: at_end(rest.expected)?, high: at_end(rest.high)?, method }))
     }
@@ -197,7 +199,8 @@ impl Observed<'_> {
         let weeks = hours.get(hours.len() % HOURS_OF_WEEK..).unwrap_or_default();
         let expected = divide_half_even(level * self.share_left(weeks), SHARE_SCALE);
         let days: Vec<i128> = hours.rchunks_exact(HOURS_OF_DAY).map(|day| day.iter().map(|(_, amount)| amount).sum()).collect();
-        let differences: Vec<i128> = days.iter().zip(days.iter().skip(7)).map(|(day, week_before)| day - week_before).take(28).collect();
+        let differences: Vec<i128> =
+            days.iter().zip(days.iter().skip(7)).map(|(day, week_before)| day - week_before).take(28).collect();
         let (half, drift) = self.uncertainty(&differences);
         Rest { low: (expected - half + drift.min(0)).max(0), expected, high: expected + half + drift.max(0) }
     }

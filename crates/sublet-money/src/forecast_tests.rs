@@ -64,7 +64,8 @@ fn a_week_s_profile_knows_that_nights_and_weekends_are_quiet() {
     let works = |hour: i64| (8..16).contains(&hour.rem_euclid(24)) && (hour.div_euclid(24) + 3).rem_euclid(7) < 5;
     let amounts: Vec<Nanos> = (0..4 * 168).map(|step| Nanos::new(if works(first.number() + step) { UNIT } else { 0 })).collect();
     let history = History::of_hours(first, &amounts);
-    let observed = Observed { window: month_of(now), now, settled: Nanos::new(168 * UNIT), committed: Nanos::ZERO, history: &history };
+    let observed =
+        Observed { window: month_of(now), now, settled: Nanos::new(168 * UNIT), committed: Nanos::ZERO, history: &history };
     let forecast = observed.forecast().unwrap();
     assert_eq!(figures(forecast), (168 * UNIT, 168 * UNIT, 168 * UNIT), "the run rate would say 178");
     // On the Monday before, five days are to come.
@@ -152,7 +153,8 @@ fn backtest(shape: Shape) -> (usize, i64) {
         for days in [3, 9, 15, 21, 27] {
             let (start, end) = (24 * 7 * 13_usize, 24 * (7 * 13 + 30_usize));
             let now = start + days * 24;
-            let amounts: Vec<Nanos> = hours[now - PROFILE_HOURS_MAX.min(now)..now].iter().map(|amount| Nanos::new(*amount)).collect();
+            let amounts: Vec<Nanos> =
+                hours[now - PROFILE_HOURS_MAX.min(now)..now].iter().map(|amount| Nanos::new(*amount)).collect();
             let hour = |number: usize| Timestamp::from_seconds(i64::try_from(number).unwrap() * 3_600);
             let history = History::of_hours(Hour::of(hour(now - amounts.len())), &amounts);
             let settled = Nanos::new(hours[start..now].iter().sum());
@@ -178,7 +180,8 @@ fn the_band_holds_the_truth_as_often_as_it_says() {
         })
         .collect();
     // Least share of truths inside of the band in percent, and most of the average error in per mille.
-    let promised = [("constant", 90, 5), ("week", 90, 20), ("growth", 90, 25), ("step", 90, 20), ("bursty", 90, 190), ("empty", 100, 0)];
+    let promised =
+        [("constant", 90, 5), ("week", 90, 20), ("growth", 90, 25), ("step", 90, 20), ("bursty", 90, 190), ("empty", 100, 0)];
     for ((name, inside, error), (_, least, most)) in measured.iter().zip(promised) {
         assert!(*inside >= least && *error <= most, "{name}: {inside} percent inside, {error} per mille wrong; all: {measured:?}");
     }

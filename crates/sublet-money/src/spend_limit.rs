@@ -159,7 +159,10 @@ pub fn check(terms: &LimitTerms, place: LimitPlace) -> Result<()> {
     for (position, rule) in terms.alerts.iter().enumerate() {
         check_rule(terms, place, *rule)?;
         if terms.alerts.iter().skip(position + 1).any(|other| other == rule) {
-            return refused(&format!("an alert at {} percent of {} spend is there twice", rule.percent, rule.basis.as_str()), "alerts");
+            return refused(
+                &format!("an alert at {} percent of {} spend is there twice", rule.percent, rule.basis.as_str()),
+                "alerts",
+            );
         }
     }
     Ok(())
@@ -175,7 +178,8 @@ fn check_rule(terms: &LimitTerms, place: LimitPlace, rule: AlertRule) -> Result<
         AlertBasis::Forecast => Ok(()),
         AlertBasis::Actual => {
             let most = terms.amount.get().saturating_add(terms.at_limit.overrun_max().get());
-            let is_possible = terms.at_limit == AtLimit::Soft || i128::from(terms.amount.get()) * i128::from(rule.percent) <= i128::from(most) * 100;
+            let is_possible = terms.at_limit == AtLimit::Soft
+                || i128::from(terms.amount.get()) * i128::from(rule.percent) <= i128::from(most) * 100;
             if is_possible {
                 return Ok(());
             }
@@ -271,7 +275,11 @@ mod tests {
             (finish(5), 16, 0, 0),
             (AtLimit::Soft, 99, i64::MAX, i64::MAX),
         ] {
-            assert_eq!((room(at_limit, taken, Work::New), room(at_limit, taken, Work::Admitted)), (new, admitted), "{at_limit:?} {taken}");
+            assert_eq!(
+                (room(at_limit, taken, Work::New), room(at_limit, taken, Work::Admitted)),
+                (new, admitted),
+                "{at_limit:?} {taken}"
+            );
         }
     }
 

@@ -267,5 +267,6 @@ fn alert_table(alerts: &[SpendAlert]) -> Table {
             Cell::number(alert.forecast.as_ref().map_or_else(String::new, render::money)),
         ]
     });
-    Table::new(["alert", "told", "of", "requests", "window", "at", "limit", "spent", "forecast"], "no limit has told anything").rows(rows)
+    Table::new(["alert", "told", "of", "requests", "window", "at", "limit", "spent", "forecast"], "no limit has told anything")
+        .rows(rows)
 }

@@ -260,7 +260,9 @@ impl Books {
         let added = request.wanted.get().min(available);
         let id = match &request.slice {
             SliceTarget::Extend(id) | SliceTarget::Finish(id) if self.slices.contains_key(id) => id.clone(),
-            SliceTarget::Extend(id) | SliceTarget::Finish(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) => {
+                return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed")));
+            }
             SliceTarget::Open(id) => {
                 let slice = Slice {
                     key: request.key.clone(),
