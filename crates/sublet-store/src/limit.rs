@@ -53,25 +53,7 @@ pub const NARROW_LIMITS_OF_SUBJECT_MAX: i64 = 64;
 /// For a `total` limit only spend from now on counts, together with what is reserved now.
 pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<()> {
     check_room(tx, limit).await?;
-    let look_at = (!limit.alerts.is_empty()).then_some(limit.created_at);
-    tx.execute(
-        "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at, at_limit, overrun_max, alerts, look_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount, at_limit = excluded.at_limit,
-             overrun_max = excluded.overrun_max, alerts = excluded.alerts, look_at = excluded.look_at",
-        params![
-            limit.subject.as_str(),
-            limit.window.as_str(),
-            limit.organization.as_str(),
-            limit.amount,
-            limit.created_at,
-            limit.at_limit.as_str(),
-            limit.at_limit.overrun_max(),
-            to_json(&limit.alerts)?,
-            look_at
-        ],
-    )
-    .await?;
+    write(tx, limit).await?;
     let (starts_at, ends_at) = periods.of(limit.window);
     // What was reached before was another limit.
     let values = params![
@@ -122,6 +104,30 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
             attach_open_reservations(tx, limit, starts_at).await?;
         }
     }
+    Ok(())
+}
+
+/// Writes what a limit says; one that tells something is looked at from now on.
+async fn write(tx: &mut Tx, limit: &SpendLimit) -> Result<()> {
+    let look_at = (!limit.alerts.is_empty()).then_some(limit.created_at);
+    tx.execute(
+        "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at, at_limit, overrun_max, alerts, look_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount, at_limit = excluded.at_limit,
+             overrun_max = excluded.overrun_max, alerts = excluded.alerts, look_at = excluded.look_at",
+        params![
+            limit.subject.as_str(),
+            limit.window.as_str(),
+            limit.organization.as_str(),
+            limit.amount,
+            limit.created_at,
+            limit.at_limit.as_str(),
+            limit.at_limit.overrun_max(),
+            to_json(&limit.alerts)?,
+            look_at
+        ],
+    )
+    .await?;
     Ok(())
 }
 
