@@ -101,6 +101,8 @@ object_tags! {
     ServedModelTag = "served_model",
     ShowbackTag = "report.showback",
     SkuTag = "sku",
+    SpendAlertTag = "spend_alert",
+    SpendForecastTag = "spend_forecast",
     SpendLimitTag = "spend_limit",
     SupplyCostsTag = "supply_costs",
     TaxTableTag = "tax_table",

@@ -21,10 +21,10 @@ use tokio::sync::Notify;
 use crate::audit::Deed;
 use crate::batch_figures::Counters;
 use crate::batch_places::Places;
-use crate::dunning::Work;
 use crate::file::{Files, check_expiry};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
+use sublet_money::spend_limit::Work;
 
 /// Batches of one project that have not ended, at most.
 pub const OPEN_BATCHES_MAX: i64 = 100;

@@ -14,6 +14,7 @@ use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::day::Day;
 use sublet_money::dunning::{Debt, DunnedAccount, DunningAction, DunningPolicy, Reminded, plan_dunning};
 use sublet_money::period::BillingCalendar;
+use sublet_money::spend_limit::Work;
 use sublet_store::change::{self, Subject};
 use sublet_store::dunning::{self, AccountDunning, DebtDunning, OnSuspension};
 use sublet_store::organization::Organization;
@@ -30,13 +31,6 @@ const ACCOUNTS_AT_ONCE: i64 = 100;
 const UNPAID_MAX: i64 = 1_000;
 /// Longest note of a pause, in characters.
 const NOTE_CHARS_MAX: usize = 500;
-
-/// Whether something begins or goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Work {
-    New,
-    Running,
-}
 
 /// What an unpaid invoice is, and how far its dunning.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,6 +5,7 @@ use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
+use sublet_money::spend_limit::Work;
 use sublet_store::budget::{self, BudgetRef};
 use sublet_store::hold::{self, Hold};
 use sublet_store::{Tx, ledger, organization};
@@ -12,7 +13,6 @@ use sublet_store::{Tx, ledger, organization};
 use crate::Cloud;
 use crate::budget::periods_at;
 use crate::credit_lot::{StoredCredit, put_back};
-use crate::dunning::Work;
 
 /// What holds pay for.
 const FAMILY: SkuFamily = SkuFamily::DeviceTime;
@@ -33,7 +33,7 @@ impl Cloud {
         self.check_suspension(tx, &owner.organization, Work::New).await?;
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
-        budget::reserve(tx, &budgets, amount).await?;
+        budget::reserve(tx, &budgets, amount, Work::New).await?;
         let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (FAMILY, now)).await?;
         let split = burned.split()?;
         let hold = Hold {
@@ -65,15 +65,16 @@ impl Cloud {
         budget::release(tx, &old.budgets, split.total()?).await?;
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
-        budget::reserve(tx, &budgets, split.total()?).await?;
+        budget::reserve(tx, &budgets, split.total()?, Work::Admitted).await?;
         let (id, parts, captured) = (self.ids.mint(), left.kept(), Nanos::ZERO);
         hold::insert(tx, &Hold { id, amount: split, parts, captured, budgets, created_at: now, ..old }).await
     }
 
-    /// Adds to an open hold; refused like a new one if it cannot be afforded.
+    /// Adds to an open hold; refused like a new one if it cannot be afforded, but that a limit that lets work finish also
+    /// gives of what is for that.
     pub async fn extend_hold(&self, tx: &mut Tx, hold: &Hold, by: Nanos, now: Timestamp) -> Result<()> {
-        self.check_suspension(tx, &hold.organization, Work::Running).await?;
-        budget::reserve(tx, &hold.budgets, by).await?;
+        self.check_suspension(tx, &hold.organization, Work::Admitted).await?;
+        budget::reserve(tx, &hold.budgets, by, Work::Admitted).await?;
         let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
         let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (FAMILY, now)).await?;
         if !hold::extend(tx, hold, &burned).await? {

@@ -16,12 +16,12 @@ use sublet_store::{Page, PageRequest, Tx, device};
 
 use crate::audit::Deed;
 use crate::compute::{Compute, done};
-use crate::dunning::Work;
 use crate::idempotency::{Answer, Call, Render};
 use crate::lease::{LeaseStatement, hold_facts, state_in};
 use crate::quote::{NewQuote, check_metadata};
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
+use sublet_money::spend_limit::Work;
 
 /// Most charges that one statement lists.
 const CHARGES_MAX: i64 = 10_000;

@@ -13,10 +13,10 @@ use sublet_store::rate_limit::{self, RateLimit};
 use sublet_store::{Page, PageRequest, Tx, licence, limit, organization, project};
 
 use crate::audit::Deed;
-use crate::dunning::Work;
 use crate::idempotency::{Answer, Call};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
+use sublet_money::spend_limit::Work;
 
 /// How long a console session lives.
 const SESSION_LIFE: DurationMs = DurationMs::from_hours(12);
@@ -297,7 +297,7 @@ impl Cloud {
         let found = self.store.read(id, |id, tx| Box::pin(key::find(tx, &Scope::Operator, id))).await?;
         let live = found.filter(|key| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now));
         let gone = || Error::new(ErrorCode::InvalidApiKey, format!("the key {id} was revoked or has expired"));
-        self.access_for(live.ok_or_else(gone)?, Work::Running).await
+        self.access_for(live.ok_or_else(gone)?, Work::Admitted).await
     }
 
     async fn access_for(&self, key: Key, work: Work) -> Result<Arc<Access>> {

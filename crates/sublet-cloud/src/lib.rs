@@ -41,6 +41,7 @@ pub mod export;
 mod export_columns;
 pub mod file;
 pub mod file_room;
+pub mod forecast;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hold;
@@ -74,6 +75,7 @@ pub mod settlement;
 mod settlement_cost;
 pub mod slice;
 pub mod spend;
+pub mod spend_alert;
 pub mod supplier;
 pub mod supply_cost;
 pub mod tax;
@@ -97,6 +99,7 @@ pub mod data {
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::floor::{BelowCost, per_mille, per_unit};
     pub use sublet_money::focus::DEFAULT_SELLER;
+    pub use sublet_money::forecast::{Forecast, ForecastMethod};
     pub use sublet_money::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;
     pub use sublet_money::margin::{Costs, Figures, MarginLine, group_by};
@@ -106,6 +109,7 @@ pub mod data {
     pub use sublet_money::price_model::{PriceModel, Tier};
     pub use sublet_money::repricing::RepricedSku;
     pub use sublet_money::sku::{DeviceKind, ModelName, PricingUnit, Quantity, SkuFamily, SkuName, TokenKind};
+    pub use sublet_money::spend_limit::{AlertBasis, AlertRule, AtLimit, Work};
     pub use sublet_money::supply_cost::{
         Depreciation, DeviceCost, EnergyPrice, HourlyCost, ModelCost, Power, SupplyCost, SupplyCostDraft, month_from,
         month_starts_at,
@@ -144,6 +148,7 @@ pub mod data {
     pub use sublet_store::refund::{Refund, RefundState};
     pub use sublet_store::remote_model::RemoteModelRow;
     pub use sublet_store::replica::ReplicaRow;
+    pub use sublet_store::spend_alert::SpendAlert;
     pub use sublet_store::supplier::{MarginRow, StoredCost};
     pub use sublet_store::supply_cost::StoredSupplyCost;
     pub use sublet_store::top_up::{TopUp, TopUpState};

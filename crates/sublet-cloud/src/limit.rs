@@ -4,6 +4,7 @@ use sublet_core::admission::Narrowing;
 use sublet_core::id::{KeyId, OrganizationId, ProjectId};
 use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
+use sublet_money::spend_limit::{self, AlertRule, AtLimit, LimitPlace, LimitTerms};
 use sublet_store::budget::{Budget, BudgetWindow};
 use sublet_store::change::{self, Subject};
 use sublet_store::limit::{self, SpendLimit};
@@ -89,6 +90,32 @@ impl LimitTarget {
     }
 }
 
+/// What a limit is to be; what is not said stays as it was, and is hard and tells nobody where there was none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LimitChange {
+    pub amount: Nanos,
+    pub at_limit: Option<AtLimit>,
+    pub alerts: Option<Vec<AlertRule>>,
+}
+
+/// Another amount.
+impl From<Nanos> for LimitChange {
+    fn from(amount: Nanos) -> Self {
+        Self { amount, at_limit: None, alerts: None }
+    }
+}
+
+impl LimitChange {
+    fn apply(&self, before: Option<LimitTerms>) -> LimitTerms {
+        let (at_limit, alerts) = before.map_or((AtLimit::Hard, Vec::new()), |before| (before.at_limit, before.alerts));
+        LimitTerms {
+            amount: self.amount,
+            at_limit: self.at_limit.unwrap_or(at_limit),
+            alerts: self.alerts.clone().unwrap_or(alerts),
+        }
+    }
+}
+
 /// Longest name of a model or an end user.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -102,43 +129,58 @@ pub(crate) fn check_name(what: &str, param: &str, name: Option<&str>) -> Result<
 }
 
 impl Cloud {
-    /// Sets a limit, or changes its amount. It binds from the next reservation on. One on some requests only counts what is
+    /// Sets a limit, or changes it. It binds from the next reservation on. One on some requests only counts what is
     /// spent from now on, by requests that begin from now on.
     pub async fn set_limit(
         &self,
         actor: &Actor,
         target: impl Into<LimitTarget>,
         window: BudgetWindow,
-        amount: Nanos,
+        change: impl Into<LimitChange>,
     ) -> Result<SpendLimit> {
         actor.require(Action::ManageLimits)?;
-        let target: LimitTarget = target.into();
+        let (target, change): (LimitTarget, LimitChange) = (target.into(), change.into());
         target.check()?;
-        if amount.is_negative() {
-            return Err(Error::new(ErrorCode::InvalidAmount, "a spend limit is not negative").param("amount"));
-        }
-        let now = self.now();
-        let limit =
-            SpendLimit { subject: target.name(), window, organization: actor.organization()?.clone(), amount, created_at: now };
-        self.store
-            .write((self, actor, &target, &limit), move |(cloud, actor, target, limit), tx| {
-                Box::pin(async move {
-                    target.subject.check(tx, &actor.scope).await?;
-                    let organization = organization::get(tx, &actor.scope, &limit.organization).await?;
-                    limit::set(tx, limit, &periods_at(&organization.time_zone, now)?).await?;
-                    announce(tx, target).await?;
-                    let detail = format!("{} {} per {}", limit.amount, organization.currency, limit.window.as_str());
-                    let deed = Deed {
-                        organization: Some(&limit.organization),
-                        action: "spend_limit.set",
-                        target: target.subject.as_str(),
-                        detail,
-                    };
-                    cloud.record(tx, actor, deed, now).await
-                })
+        let set = self
+            .store
+            .write((self, actor, &target, &change), move |(cloud, actor, target, change), tx| {
+                Box::pin(cloud.set_limit_in(tx, actor, (target, window), change))
             })
             .await?;
         self.follow().await?;
+        Ok(set)
+    }
+
+    async fn set_limit_in(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        (target, window): (&LimitTarget, BudgetWindow),
+        change: &LimitChange,
+    ) -> Result<SpendLimit> {
+        let now = self.now();
+        target.subject.check(tx, &actor.scope).await?;
+        let organization = organization::get(tx, &actor.scope, actor.organization()?).await?;
+        let subject = target.name();
+        let terms = change.apply(limit::find_terms(tx, &organization.id, (&subject, window)).await?);
+        let place = LimitPlace { ends: window != BudgetWindow::Total, is_each: target.requests.end_users == EndUsers::Each };
+        spend_limit::check(&terms, place)?;
+        let LimitTerms { amount, at_limit, alerts } = terms;
+        let limit = SpendLimit { subject, window, organization: organization.id, amount, at_limit, alerts, created_at: now };
+        limit::set(tx, &limit, &periods_at(&organization.time_zone, now)?).await?;
+        announce(tx, target).await?;
+        let mut detail = format!("{} {} per {}, {}", amount, organization.currency, window.as_str(), at_limit.as_str());
+        if let AtLimit::FinishThenStop { overrun_max } = at_limit {
+            detail.push_str(&format!(" within {overrun_max} more"));
+        }
+        if !limit.alerts.is_empty() {
+            let alerts: Vec<String> =
+                limit.alerts.iter().map(|rule| format!("{} {}%", rule.basis.as_str(), rule.percent)).collect();
+            detail.push_str(&format!(", alerts at {}", alerts.join(", ")));
+        }
+        let deed =
+            Deed { organization: Some(&limit.organization), action: "spend_limit.set", target: target.subject.as_str(), detail };
+        self.record(tx, actor, deed, now).await?;
         Ok(limit)
     }
 

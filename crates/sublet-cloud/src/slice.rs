@@ -12,6 +12,7 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
+use sublet_money::spend_limit::Work;
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::organization::Organization;
 use sublet_store::slice::{self, Slice};
@@ -20,7 +21,6 @@ use sublet_store::{Tx, key, ledger, organization};
 use crate::Cloud;
 use crate::budget::periods_at;
 use crate::credit_lot::{StoredCredit, put_back};
-use crate::dunning::Work;
 
 /// What slices pay for.
 const FAMILY: SkuFamily = SkuFamily::ModelTokens;
@@ -57,7 +57,8 @@ impl Admission for GatewayPort {
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {
-            self.cloud.store.write((&self.cloud, request), |(cloud, request), tx| Box::pin(cloud.grant_slice(tx, request))).await
+            // A refusal is committed: it is noted that a limit was reached.
+            self.cloud.store.write((&self.cloud, request), |(cloud, request), tx| Box::pin(cloud.grant_slice(tx, request))).await?
         })
     }
     fn draw_limits(&self, request: DrawRequest) -> BoxFuture<'_, Result<Vec<Drawn>>> {
@@ -81,31 +82,58 @@ struct Source {
     now: Timestamp,
 }
 
+/// A grant, or the refusal that is to be told.
+type Granted = Result<SliceGrant, Error>;
+
+/// What is granted, and whether the slice goes beyond a limit with it.
+struct Part {
+    amount: Nanos,
+    work: Work,
+    closed_to_new: Option<Error>,
+}
+
 impl Source {
     /// What could be granted at most; never negative.
-    fn headroom(&self) -> Result<Nanos> {
+    fn headroom(&self, work: Work) -> Result<Nanos> {
         let credit = self.credit.credit.spendable(FAMILY, self.now)?;
-        Ok(self.budgets.iter().map(Budget::left).fold(credit, Nanos::min))
+        Ok(self.budgets.iter().map(|budget| budget.room(work)).fold(credit, Nanos::min))
     }
     /// The refusal that names what is too tight.
-    fn refusal(&self, needed: Nanos) -> Result<Error> {
-        let tightest = self.budgets.iter().filter(|budget| budget.left() < needed).min_by_key(|budget| budget.left());
-        if let Some(budget) = tightest {
+    fn refusal(&self, needed: Nanos, work: Work) -> Result<Error> {
+        let tight = self.budgets.iter().filter(|budget| budget.room(work) < needed);
+        if let Some(budget) = tight.min_by_key(|budget| budget.room(work)) {
             return Ok(budget::exhausted(budget, needed));
         }
-        let left = self.headroom()?;
+        let left = self.headroom(work)?;
         let currency = self.organization.currency;
         Ok(Error::new(ErrorCode::InsufficientQuota, format!("the credit is used up: {needed} {currency} needed, {left} left"))
             .alternative("add credit to the organization's account"))
     }
-    /// At most half of what is left, so that one key does not keep the others from it; at least what is needed.
-    fn grant(&self, request: &SliceRequest) -> Result<Nanos> {
-        let headroom = self.headroom()?;
-        if request.least > headroom {
-            return Err(self.refusal(request.least)?);
+    /// At most half of what is left, so that one key does not keep the others from it; at least what is needed. What was
+    /// admitted gets of what is for finishing only when the limit itself gives no more.
+    fn part(&self, request: &SliceRequest) -> Result<Result<Part, Error>> {
+        let least = request.least;
+        let of = |headroom: Nanos| request.wanted.min(Nanos::new(headroom.get() / 2)).max(least);
+        let headroom = self.headroom(Work::New)?;
+        if least <= headroom {
+            return Ok(Ok(Part { amount: of(headroom), work: Work::New, closed_to_new: None }));
         }
-        let half = Nanos::new(headroom.get() / 2);
-        Ok(request.wanted.min(half).max(request.least))
+        if matches!(request.slice, SliceTarget::Finish(_)) {
+            let headroom = self.headroom(Work::Admitted)?;
+            if least <= headroom {
+                let closed_to_new = Some(self.refusal(least, Work::New)?);
+                return Ok(Ok(Part { amount: of(headroom), work: Work::Admitted, closed_to_new }));
+            }
+            return Ok(Err(self.refusal(least, Work::Admitted)?));
+        }
+        Ok(Err(self.refusal(least, Work::New)?))
+    }
+    /// Notes which limits were reached by something that needs so much.
+    async fn note_reached(&self, tx: &mut Tx, needed: Nanos) -> Result<()> {
+        for budget in self.budgets.iter().filter(|budget| budget.reached_at.is_none() && budget.room(Work::New) < needed) {
+            budget::mark_reached(tx, &budget.reference, self.now).await?;
+        }
+        Ok(())
     }
     fn references(&self) -> Vec<BudgetRef> {
         self.budgets.iter().map(|budget| budget.reference.clone()).collect()
@@ -123,13 +151,13 @@ impl Cloud {
         self.store.write(gateway, move |gateway, tx| Box::pin(slice::start_gateway(tx, gateway, now))).await
     }
 
-    async fn grant_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<SliceGrant> {
+    async fn grant_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<Granted> {
         if slice::find_fence(tx, &request.gateway).await? != Some(request.fence) {
             return Err(Error::new(ErrorCode::Conflict, "another session of this gateway has taken over"));
         }
         self.follow_changes(tx).await?;
         match &request.slice {
-            SliceTarget::Extend(id) => self.extend_slice(tx, request, id).await,
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) => self.extend_slice(tx, request, id).await,
             SliceTarget::Open(id) => match slice::find(tx, &request.gateway, id).await? {
                 None => self.open_slice(tx, request, id).await,
                 Some(known) => self.answer_again(tx, request, &known).await,
@@ -138,13 +166,14 @@ impl Cloud {
     }
 
     /// The answer of a grant that got lost on its way: what the slice has, or that and what is still needed.
-    async fn answer_again(&self, tx: &mut Tx, request: &SliceRequest, slice: &Slice) -> Result<SliceGrant> {
+    async fn answer_again(&self, tx: &mut Tx, request: &SliceRequest, slice: &Slice) -> Result<Granted> {
         let granted = slice.granted.total()?;
         let is_fresh = slice.open && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
         if is_fresh && granted >= request.least {
             live_owner(tx, &request.key, self.now()).await?;
             let (id, window_ends_at) = (slice.id.clone(), slice.window_ends_at);
-            return Ok(SliceGrant { slice: id, added: granted, granted, window_ends_at, available: None });
+            let added = granted;
+            return Ok(Ok(SliceGrant { slice: id, added, granted, window_ends_at, available: None, closed_to_new: None }));
         }
         // Closed, it is refused as every closed slice is.
         let short = request.least.checked_sub(granted)?.max(Nanos::ZERO);
@@ -168,24 +197,31 @@ impl Cloud {
                     let in_slices = slice::open_total(tx, &owner).await?;
                     let spendable = StoredCredit::of(tx, &organization).await?.credit.spendable(FAMILY, now)?;
                     let credit = spendable.checked_add(in_slices)?;
-                    budgets.iter().try_fold(credit, |least, budget| Ok(least.min(budget.amount.checked_sub(budget.settled)?)))
+                    let free = budgets.iter().map(|budget| budget.at_limit.room(budget.amount, budget.settled, Work::New));
+                    Ok(free.fold(credit, Nanos::min))
                 })
             })
             .await
     }
 
-    async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<SliceGrant> {
+    async fn open_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<Granted> {
         let now = self.now();
         let (owner, project) = live_owner(tx, &request.key, now).await?;
         // Whoever begins something new has no access any more; a slice is for what runs.
-        self.check_suspension(tx, &owner, Work::Running).await?;
+        self.check_suspension(tx, &owner, Work::Admitted).await?;
         let organization = organization::get(tx, &Scope::Operator, &owner).await?;
         let periods = periods_at(&organization.time_zone, now)?;
         let budgets =
             budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &request.class, &periods).await?;
         let credit = StoredCredit::of(tx, &organization).await?;
         let source = Source { organization, budgets, credit, now };
-        let amount = source.grant(request)?;
+        let Part { amount, work, closed_to_new } = match source.part(request)? {
+            Ok(part) => part,
+            Err(refusal) => {
+                source.note_reached(tx, request.least).await?;
+                return Ok(Err(refusal));
+            }
+        };
         let burned = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         let granted = burned.split()?;
         let slice = Slice {
@@ -205,27 +241,22 @@ impl Cloud {
             open: true,
             opened_at: now,
         };
-        budget::reserve(tx, &slice.budgets, amount).await?;
+        budget::reserve(tx, &slice.budgets, amount, work).await?;
         slice::insert(tx, &slice).await?;
         self.post_slice(tx, &slice, &Fact::SliceGranted { from: granted }, now).await?;
-        let left = source.headroom()?.checked_sub(amount)?;
-        Ok(SliceGrant {
-            slice: slice.id,
-            added: amount,
-            granted: amount,
-            window_ends_at: slice.window_ends_at,
-            available: Some(left),
-        })
+        let available = Some(source.headroom(work)?.checked_sub(amount)?);
+        let (slice, window_ends_at) = (slice.id, slice.window_ends_at);
+        Ok(Ok(SliceGrant { slice, added: amount, granted: amount, window_ends_at, available, closed_to_new }))
     }
 
-    async fn extend_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<SliceGrant> {
+    async fn extend_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<Granted> {
         let now = self.now();
         let found = slice::find(tx, &request.gateway, id).await?;
         let Some(slice) = found.filter(|slice| slice.open && slice.fence == request.fence && slice.key == request.key) else {
             return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
         };
         live_owner(tx, &request.key, now).await?;
-        self.check_suspension(tx, &slice.organization, Work::Running).await?;
+        self.check_suspension(tx, &slice.organization, Work::Admitted).await?;
         let organization = organization::get(tx, &Scope::Operator, &slice.organization).await?;
         let mut budgets = Vec::with_capacity(slice.budgets.len());
         for reference in &slice.budgets {
@@ -233,15 +264,25 @@ impl Cloud {
         }
         let credit = StoredCredit::of(tx, &organization).await?;
         let source = Source { organization, budgets, credit, now };
-        let amount = source.grant(request)?;
+        let Part { amount, work, closed_to_new } = match source.part(request)? {
+            Ok(part) => part,
+            Err(refusal) => {
+                source.note_reached(tx, request.least).await?;
+                return Ok(Err(refusal));
+            }
+        };
+        if closed_to_new.is_some() {
+            source.note_reached(tx, request.least).await?;
+        }
         let added = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         // The slice before its budgets, as settling and closing do.
         slice::extend(tx, &slice, &added).await?;
-        budget::reserve(tx, &slice.budgets, amount).await?;
+        budget::reserve(tx, &slice.budgets, amount, work).await?;
         self.post_slice(tx, &slice, &Fact::SliceGranted { from: added.split()? }, now).await?;
         let granted = slice.granted.total()?.checked_add(amount)?;
-        let left = source.headroom()?.checked_sub(amount)?;
-        Ok(SliceGrant { slice: slice.id, added: amount, granted, window_ends_at: slice.window_ends_at, available: Some(left) })
+        let available = Some(source.headroom(work)?.checked_sub(amount)?);
+        let (slice, window_ends_at) = (slice.id, slice.window_ends_at);
+        Ok(Ok(SliceGrant { slice, added: amount, granted, window_ends_at, available, closed_to_new }))
     }
 
     async fn return_slice(&self, tx: &mut Tx, gateway: &GatewayId, request: &SliceReturn) -> Result<SliceClosed> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BoxFuture;
 use crate::card::AcceptedLicence;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
@@ -241,6 +241,8 @@ pub enum SliceTarget {
     Open(SliceId),
     /// Adds to this open slice.
     Extend(SliceId),
+    /// Adds to this open slice for a request that it admitted: limits that let work finish give of what is for that.
+    Finish(SliceId),
 }
 
 /// An answered [`SliceRequest`].
@@ -255,6 +257,8 @@ pub struct SliceGrant {
     pub window_ends_at: Option<Timestamp>,
     /// What the tightest limit still allows beyond this grant, for `x-sublet-remaining-budget`; `None` is unlimited or unknown.
     pub available: Option<Nanos>,
+    /// The slice went beyond a limit that lets admitted work finish: it admits nothing new, which is told this.
+    pub closed_to_new: Option<Error>,
 }
 
 /// A slice given back, with what the gateway spent on it.

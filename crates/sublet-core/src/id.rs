@@ -158,6 +158,8 @@ identifiers! {
     PriceListId = "plist",
     /// A limit on speed.
     RateLimitId = "rlim",
+    /// A threshold of a spend limit that was crossed.
+    SpendAlertId = "alert",
     /// One invoice.
     InvoiceId = "inv",
     /// What a customer and the owner agreed for months to years.

@@ -394,6 +394,7 @@ impl State {
         let short = expect(sum.checked_sub(free)).max(least);
         let wanted = if now < self.tight_until { short } else { short.checked_add(self.growth(short)).unwrap_or(short) };
         let slice = match &self.slice {
+            Some(slice) if first.extension => SliceTarget::Finish(slice.id.clone()),
             Some(slice) => SliceTarget::Extend(slice.id.clone()),
             None => SliceTarget::Open(self.doubtful.clone().unwrap_or_else(|| purse.bank.ids.mint())),
         };
@@ -412,7 +413,8 @@ impl State {
         }
     }
 
-    fn apply_grant(&mut self, grant: SliceGrant, wanted: Nanos, tight_until: Timestamp) {
+    /// Takes a grant in. Of one beyond a limit nothing new is admitted, now or later: those who wait for that are told why.
+    fn apply_grant(&mut self, grant: SliceGrant, wanted: Nanos, tight_until: Timestamp) -> Replies {
         if grant.added < wanted {
             self.tight_until = tight_until;
         }
@@ -421,6 +423,12 @@ impl State {
         self.slice = Some(OpenSlice { id: grant.slice, window_ends_at: grant.window_ends_at });
         self.doubtful = None;
         self.check();
+        let Some(refusal) = grant.closed_to_new else { return Vec::new() };
+        self.retired = true;
+        let (admitted, new): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.extension);
+        self.waiters = admitted;
+        new.into_iter().map(|waiter| (waiter.reply, Err(refusal.clone()))).collect()
     }
 
     /// Tells those who need at least as much as was refused; extensions stay in line for what others release. Who came
@@ -438,11 +446,14 @@ impl State {
         }
         self.refusal = Some(error.clone());
         let free = self.free();
+        // What is refused to new work may be there for work that was admitted.
+        let for_admitted = matches!(request.slice, SliceTarget::Finish(_));
         let mut replies = Replies::new();
         for waiter in std::mem::take(&mut self.waiters) {
             let short = expect(waiter.ask.least.checked_sub(free));
             let came_later = waiter.came_after >= self.asked;
-            if short < refused || (out_of_money && came_later) {
+            let was_not_asked_for = waiter.extension && !for_admitted;
+            if short < refused || (out_of_money && (came_later || was_not_asked_for)) {
                 self.waiters.push_back(waiter);
             } else if out_of_money && waiter.extension {
                 waiter.starved.store(true, Ordering::Release);
@@ -492,8 +503,9 @@ async fn refill(mut refilling: Refilling) {
         let mut state = purse.lock();
         let replies = match answer {
             Ok(grant) => {
-                state.apply_grant(grant, request.wanted, tight_until);
-                state.serve(&purse)
+                let mut replies = state.apply_grant(grant, request.wanted, tight_until);
+                replies.extend(state.serve(&purse));
+                replies
             }
             Err(error) => state.apply_refusal(&request, &error, tight_until),
         };

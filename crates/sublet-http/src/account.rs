@@ -2,6 +2,7 @@
 
 use sublet_api::account::Account;
 use sublet_api::object::AccountTag;
+use sublet_cloud::data::Work;
 use sublet_core::admission::{ModelAccess, Narrowing};
 use sublet_core::{Error, Nanos, Result};
 
@@ -23,7 +24,7 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
     let limits = app.cloud.list_limits(actor, None).await?;
     // A limit on some requests does not bind the others.
     let binding = limits.iter().filter(|(limit, _)| Narrowing::parse(&limit.subject).1 == Narrowing::NONE);
-    let spendable = binding.map(|(_, budget)| budget.left()).fold(available.max(Nanos::ZERO), Nanos::min);
+    let spendable = binding.map(|(_, budget)| budget.room(Work::New)).fold(available.max(Nanos::ZERO), Nanos::min);
     json(&Account {
         object: AccountTag,
         organization: organization.id.clone(),

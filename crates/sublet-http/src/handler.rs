@@ -108,6 +108,8 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::ListOrganizationLimits | Operation::ListProjectLimits | Operation::ListKeyLimits => to!(limit::list),
         Operation::SetOrganizationLimit | Operation::SetProjectLimit | Operation::SetKeyLimit => to!(limit::set),
         Operation::DeleteOrganizationLimit | Operation::DeleteProjectLimit | Operation::DeleteKeyLimit => to!(limit::delete),
+        Operation::ListSpendForecasts => to!(limit::list_forecasts),
+        Operation::ListSpendAlerts => to!(limit::list_alerts),
         Operation::GetCompletionsUsage => to!(usage::completions),
         Operation::GetCosts => to!(usage::costs),
         Operation::ListAuditLogs => to!(audit::list),

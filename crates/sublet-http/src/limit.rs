@@ -1,18 +1,21 @@
 //! Spend limits of the organization, its projects and their keys.
 
 use sublet_api::limit as wire;
-use sublet_api::object::{Deleted, SpendLimitTag};
-use sublet_cloud::data::SpendLimit;
-use sublet_cloud::data::{Budget, BudgetWindow};
-use sublet_cloud::limit::{LimitSubject, LimitTarget};
+use sublet_api::list::ListQuery;
+use sublet_api::object::{Deleted, SpendAlertTag, SpendForecastTag, SpendLimitTag};
+use sublet_cloud::data::{
+    AlertBasis, AlertRule, AtLimit, Budget, BudgetWindow, Forecast, ForecastMethod, Page, SpendAlert, SpendLimit,
+};
+use sublet_cloud::forecast::{FORECASTS_MAX, LimitForecast};
+use sublet_cloud::limit::{LimitChange, LimitSubject, LimitTarget};
 use sublet_core::admission::Narrowing;
 use sublet_core::id::{KeyId, ProjectId};
 use sublet_core::rate::EndUsers;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
+use sublet_core::{Currency, Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json};
-use crate::context::Context;
+use crate::context::{Context, page_answer, page_request};
 use crate::wire::money;
 
 const fn window_to_wire(window: BudgetWindow) -> wire::LimitWindow {
@@ -23,25 +26,82 @@ const fn window_to_wire(window: BudgetWindow) -> wire::LimitWindow {
     }
 }
 
-pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<wire::SpendLimit> {
-    let LimitTarget { subject, requests } = LimitTarget::parse(&limit.subject)?;
-    let (each_end_user, end_user) = end_user_fields(&requests.end_users);
-    let owner = match subject {
+const fn at_limit_to_wire(at_limit: AtLimit) -> wire::AtLimit {
+    match at_limit {
+        AtLimit::Hard => wire::AtLimit::Hard,
+        AtLimit::Soft => wire::AtLimit::Soft,
+        AtLimit::FinishThenStop { .. } => wire::AtLimit::FinishThenStop,
+    }
+}
+
+const fn basis_to_wire(basis: AlertBasis) -> wire::AlertBasis {
+    match basis {
+        AlertBasis::Actual => wire::AlertBasis::Actual,
+        AlertBasis::Forecast => wire::AlertBasis::Forecast,
+    }
+}
+
+fn rule_from_wire(rule: &wire::AlertRule) -> AlertRule {
+    let basis = match rule.on {
+        wire::AlertBasis::Actual => AlertBasis::Actual,
+        wire::AlertBasis::Forecast => AlertBasis::Forecast,
+    };
+    AlertRule { basis, percent: rule.percent }
+}
+
+fn owner_to_wire(subject: LimitSubject) -> wire::LimitOwner {
+    match subject {
         LimitSubject::Organization(id) => wire::LimitOwner::Organization(id),
         LimitSubject::Project(id) => wire::LimitOwner::Project(id),
         LimitSubject::Key(id) => wire::LimitOwner::Key(id),
+    }
+}
+
+/// What the body asks for. The two parts of `finish_then_stop` come together.
+fn change(body: &wire::SetSpendLimit) -> Result<LimitChange> {
+    let at_limit = match (body.at_limit, body.overrun_max) {
+        (Some(wire::AtLimit::FinishThenStop), Some(overrun_max)) => Some(AtLimit::FinishThenStop { overrun_max: overrun_max.0 }),
+        (Some(wire::AtLimit::FinishThenStop), None) => {
+            return Err(
+                Error::new(ErrorCode::InvalidRequest, "say what finishing may cost beyond the limit at most").param("overrun_max")
+            );
+        }
+        (_, Some(_)) => {
+            return Err(Error::new(ErrorCode::InvalidRequest, "only a limit that is 'finish_then_stop' has an overrun")
+                .param("overrun_max")
+                .alternative("set 'at_limit' to 'finish_then_stop'"));
+        }
+        (Some(wire::AtLimit::Hard), None) => Some(AtLimit::Hard),
+        (Some(wire::AtLimit::Soft), None) => Some(AtLimit::Soft),
+        (None, None) => None,
     };
+    let alerts = body.alerts.as_ref().map(|alerts| alerts.iter().map(rule_from_wire).collect());
+    Ok(LimitChange { amount: body.amount.0, at_limit, alerts })
+}
+
+pub fn to_wire(limit: &SpendLimit, budget: &Budget, currency: Currency) -> Result<wire::SpendLimit> {
+    let LimitTarget { subject, requests } = LimitTarget::parse(&limit.subject)?;
+    let (each_end_user, end_user) = end_user_fields(&requests.end_users);
+    let overrun_max = match limit.at_limit {
+        AtLimit::Hard | AtLimit::Soft => None,
+        AtLimit::FinishThenStop { overrun_max } => Some(money(overrun_max, currency)),
+    };
+    let alert = |rule: &AlertRule| wire::AlertRule { on: basis_to_wire(rule.basis), percent: rule.percent };
     Ok(wire::SpendLimit {
         object: SpendLimitTag,
-        owner,
+        owner: owner_to_wire(subject),
         window: window_to_wire(limit.window),
         model: requests.model.as_deref().map(str::to_owned),
         each_end_user,
         end_user,
         amount: money(limit.amount, currency),
+        at_limit: at_limit_to_wire(limit.at_limit),
+        overrun_max,
+        alerts: limit.alerts.iter().map(alert).collect(),
         spent: money(budget.settled, currency),
         held: money(budget.reserved, currency),
         remaining: money(budget.left(), currency),
+        reached_at: budget.reached_at.map(Into::into),
         resets_at: budget.ends_at.map(Into::into),
         created_at: limit.created_at.into(),
     })
@@ -112,9 +172,9 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 pub async fn set(app: App, context: Context) -> Result<Answer> {
     let target = checked_target(&app, &context).await?;
     let window: BudgetWindow = context.path("window")?;
-    let amount: Nanos = context.body::<wire::SetSpendLimit>()?.amount.0;
+    let change = change(&context.body::<wire::SetSpendLimit>()?)?;
     let currency = currency(&app, &context).await?;
-    let set = app.cloud.set_limit(&context.actor, target.clone(), window, amount).await?;
+    let set = app.cloud.set_limit(&context.actor, target.clone(), window, change).await?;
     let limits = app.cloud.list_limits(&context.actor, Some(&target.subject)).await?;
     let (limit, budget) = limits
         .iter()
@@ -129,4 +189,60 @@ pub async fn delete(app: App, context: Context) -> Result<Answer> {
     let name = format!("{}/{}", target.name(), window.as_str());
     app.cloud.remove_limit(&context.actor, target, window).await?;
     json(&Deleted::new("spend_limit", name))
+}
+
+const fn method_to_wire(method: ForecastMethod) -> wire::ForecastMethod {
+    match method {
+        ForecastMethod::WeeklyProfile => wire::ForecastMethod::WeeklyProfile,
+        ForecastMethod::RunRate => wire::ForecastMethod::RunRate,
+    }
+}
+
+fn forecast_to_wire(foreseen: &LimitForecast, currency: Currency) -> Result<wire::SpendForecast> {
+    let band = |forecast: Forecast| wire::ForecastBand {
+        low: money(forecast.low, currency),
+        expected: money(forecast.expected, currency),
+        high: money(forecast.high, currency),
+        method: method_to_wire(forecast.method),
+    };
+    let limit = to_wire(&foreseen.limit, &foreseen.budget, currency)?;
+    Ok(wire::SpendForecast { object: SpendForecastTag, limit, forecast: foreseen.forecast.map(band) })
+}
+
+pub async fn list_forecasts(app: App, context: Context) -> Result<Answer> {
+    let currency = currency(&app, &context).await?;
+    let forecasts = app.cloud.forecast_limits(&context.actor, None).await?;
+    let data: Vec<_> = forecasts.iter().map(|foreseen| forecast_to_wire(foreseen, currency)).collect::<Result<_>>()?;
+    let has_more = data.len() == FORECASTS_MAX;
+    json(&sublet_api::List { has_more, ..sublet_api::List::whole(data) })
+}
+
+fn alert_to_wire(alert: &SpendAlert, currency: Currency) -> Result<wire::SpendAlert> {
+    let LimitTarget { subject, requests } = LimitTarget::parse(&alert.budget.subject)?;
+    let (_, end_user) = end_user_fields(&requests.end_users);
+    Ok(wire::SpendAlert {
+        object: SpendAlertTag,
+        id: alert.id.clone(),
+        owner: owner_to_wire(subject),
+        window: window_to_wire(alert.budget.window),
+        model: requests.model.as_deref().map(str::to_owned),
+        end_user,
+        starts_at: alert.ends_at.map(|_| alert.budget.starts_at.into()),
+        ends_at: alert.ends_at.map(Into::into),
+        on: basis_to_wire(alert.rule.basis),
+        percent: alert.rule.percent,
+        amount: money(alert.amount, currency),
+        spent: money(alert.settled, currency),
+        held: money(alert.reserved, currency),
+        forecast: alert.forecast.map(|forecast| money(forecast, currency)),
+        created_at: alert.created_at.into(),
+    })
+}
+
+pub async fn list_alerts(app: App, context: Context) -> Result<Answer> {
+    let currency = currency(&app, &context).await?;
+    let asked = context.query::<ListQuery>()?.page();
+    let page = app.cloud.list_spend_alerts(&context.actor, &page_request(&asked)?).await?;
+    let items = page.items.iter().map(|alert| alert_to_wire(alert, currency)).collect::<Result<_>>()?;
+    page_answer(&asked, Page { items, has_more: page.has_more }, |wire| wire, |wire: &wire::SpendAlert| wire.id.to_string())
 }

@@ -1,7 +1,9 @@
 //! Budgets: what is settled and reserved in one window of one spend limit.
 //!
 //! Invariant, enforced by the statements themselves: `settled + reserved <= amount` whenever
-//! something is reserved. A window is part of the key, so a reset is a new row, never a SET.
+//! something is reserved, plus the overrun for work that was admitted before, where the limit has
+//! one; a soft limit counts and refuses nothing. A window is part of the key, so a reset is a new row,
+//! never a SET.
 //! Slices and holds remember which budgets they reserved from. The rows of a removed limit are
 //! deleted; what still remembers them passes over them.
 
@@ -9,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use sublet_core::admission::{Narrowing, SpendClass};
 use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::spend_limit::{AtLimit, Work};
 
 use crate::database::Tx;
 use crate::params;
+use crate::row::RowReader;
 
 /// How often a spend limit starts anew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -53,7 +57,8 @@ pub struct Periods {
 }
 
 impl Periods {
-    pub(crate) const fn of(&self, window: BudgetWindow) -> (Timestamp, Option<Timestamp>) {
+    /// Where a window begins and ends.
+    pub const fn of(&self, window: BudgetWindow) -> (Timestamp, Option<Timestamp>) {
         match window {
             BudgetWindow::Total => (Timestamp::EPOCH, None),
             BudgetWindow::Day => (self.day.0, Some(self.day.1)),
@@ -79,14 +84,27 @@ pub struct Budget {
     pub amount: Nanos,
     pub settled: Nanos,
     pub reserved: Nanos,
+    pub at_limit: AtLimit,
+    /// When something was refused, or went on beyond the limit, for the first time.
+    pub reached_at: Option<Timestamp>,
 }
 
 impl Budget {
-    /// What can still be reserved; never negative.
+    /// What is missing to the limit, whatever happens there; never negative.
     pub fn left(&self) -> Nanos {
         let left = self.amount.get().saturating_sub(self.settled.get()).saturating_sub(self.reserved.get());
         Nanos::new(left.max(0))
     }
+    /// What can still be reserved; never negative.
+    pub fn room(&self, work: Work) -> Nanos {
+        self.at_limit.room(self.amount, Nanos::new(self.settled.get().saturating_add(self.reserved.get())), work)
+    }
+}
+
+/// Of the columns `at_limit, overrun_max`.
+pub(crate) fn at_limit(row: &mut RowReader<'_>) -> Result<AtLimit> {
+    let name = row.string()?;
+    AtLimit::from_parts(&name, row.nanos()?)
 }
 
 /// The budgets that apply to requests of a class of the subjects of a chain (key, project, organization), one per limit,
@@ -95,14 +113,14 @@ pub async fn chain(tx: &mut Tx, subjects: &[&str; 3], class: &SpendClass, period
     let names: Vec<(String, String)> = subjects.iter().flat_map(|subject| class.budgets_of(subject)).collect();
     let rows = if *class == SpendClass::default() {
         tx.fetch_all(
-            "SELECT subject, budget_window, amount FROM spend_limits WHERE subject IN ($1, $2, $3) ORDER BY subject, budget_window",
+            "SELECT subject, budget_window, amount, at_limit, overrun_max FROM spend_limits WHERE subject IN ($1, $2, $3) ORDER BY subject, budget_window",
             params![subjects[0], subjects[1], subjects[2]],
         )
         .await?
     } else {
         let name = |place: usize| names.get(place).map_or("", |(limit, _)| limit);
         tx.fetch_all(
-            "SELECT subject, budget_window, amount FROM spend_limits WHERE subject IN
+            "SELECT subject, budget_window, amount, at_limit, overrun_max FROM spend_limits WHERE subject IN
                  ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ORDER BY subject, budget_window",
             params![
                 name(0),
@@ -133,19 +151,39 @@ pub async fn chain(tx: &mut Tx, subjects: &[&str; 3], class: &SpendClass, period
         let (limit, window, amount) = (row.string()?, row.parse::<BudgetWindow>()?, row.nanos()?);
         let budget = names.iter().find(|(name, _)| *name == limit).map(|(_, budget)| budget.clone());
         let subject = budget.ok_or_else(|| Error::internal(format!("nobody asked for the limit {limit}")))?;
+        let at_limit = at_limit(&mut row)?;
         let (starts_at, ends_at) = periods.of(window);
         let reference = BudgetRef { subject, window, starts_at };
-        open(tx, &reference, ends_at, amount).await?;
+        open(tx, &reference, ends_at, (amount, at_limit)).await?;
         budgets.push(get(tx, &reference).await?);
     }
     Ok(budgets)
 }
 
-async fn open(tx: &mut Tx, reference: &BudgetRef, ends_at: Option<Timestamp>, amount: Nanos) -> Result<()> {
+async fn open(tx: &mut Tx, budget: &BudgetRef, ends_at: Option<Timestamp>, (amount, at_limit): (Nanos, AtLimit)) -> Result<()> {
     tx.execute(
-        "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved) VALUES ($1, $2, $3, $4, $5, 0, 0)
-         ON CONFLICT (subject, budget_window, starts_at) DO NOTHING",
-        params![reference.subject.as_str(), reference.window.as_str(), reference.starts_at, ends_at, amount],
+        "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved, at_limit, overrun_max)
+         VALUES ($1, $2, $3, $4, $5, 0, 0, $6, $7) ON CONFLICT (subject, budget_window, starts_at) DO NOTHING",
+        params![
+            budget.subject.as_str(),
+            budget.window.as_str(),
+            budget.starts_at,
+            ends_at,
+            amount,
+            at_limit.as_str(),
+            at_limit.overrun_max()
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes note that a limit stopped something, or would have. The first time counts.
+pub async fn mark_reached(tx: &mut Tx, budget: &BudgetRef, now: Timestamp) -> Result<()> {
+    tx.execute(
+        "UPDATE budgets SET reached_at = $4
+         WHERE subject = $1 AND budget_window = $2 AND starts_at = $3 AND reached_at IS NULL",
+        params![budget.subject.as_str(), budget.window.as_str(), budget.starts_at, now],
     )
     .await?;
     Ok(())
@@ -160,7 +198,8 @@ pub async fn get(tx: &mut Tx, reference: &BudgetRef) -> Result<Budget> {
 pub async fn find(tx: &mut Tx, reference: &BudgetRef) -> Result<Option<Budget>> {
     let row = tx
         .fetch_optional(
-            "SELECT ends_at, amount, settled, reserved FROM budgets WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+            "SELECT ends_at, amount, settled, reserved, at_limit, overrun_max, reached_at FROM budgets
+             WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
             params![reference.subject.as_str(), reference.window.as_str(), reference.starts_at],
         )
         .await?;
@@ -172,6 +211,8 @@ pub async fn find(tx: &mut Tx, reference: &BudgetRef) -> Result<Option<Budget>> 
         amount: row.nanos()?,
         settled: row.nanos()?,
         reserved: row.nanos()?,
+        at_limit: at_limit(&mut row)?,
+        reached_at: row.optional_time()?,
     }))
 }
 
@@ -183,13 +224,18 @@ fn in_order(budgets: &[BudgetRef]) -> Vec<&BudgetRef> {
 }
 
 /// Reserves an amount in every budget of a chain, all or nothing (the caller's transaction fails with the error).
-pub async fn reserve(tx: &mut Tx, budgets: &[BudgetRef], amount: Nanos) -> Result<()> {
+pub async fn reserve(tx: &mut Tx, budgets: &[BudgetRef], amount: Nanos, work: Work) -> Result<()> {
+    let overruns: i64 = match work {
+        Work::New => 0,
+        Work::Admitted => 1,
+    };
     for reference in in_order(budgets) {
         let changed = tx
             .execute(
                 "UPDATE budgets SET reserved = reserved + $4
-                 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3 AND settled + reserved + $4 <= amount",
-                params![reference.subject.as_str(), reference.window.as_str(), reference.starts_at, amount],
+                 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3
+                     AND (at_limit = 'soft' OR settled + reserved + $4 <= amount + overrun_max * $5)",
+                params![reference.subject.as_str(), reference.window.as_str(), reference.starts_at, amount, overruns],
             )
             .await?;
         if changed == 0

@@ -158,3 +158,15 @@ pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Na
         .await?;
     row.reader().nanos()
 }
+
+/// What open holds hold for work of an organization, a project or a key of an organization.
+pub async fn open_total_of(tx: &mut Tx, organization: &OrganizationId, subject: &str) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds
+             WHERE organization_id = $1 AND state = 'open' AND (organization_id = $2 OR project_id = $2 OR key_id = $2)",
+            params![organization.as_str(), subject],
+        )
+        .await?;
+    row.reader().nanos()
+}

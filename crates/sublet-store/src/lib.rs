@@ -63,6 +63,7 @@ pub mod seal;
 pub mod seller;
 pub mod setting;
 pub mod slice;
+pub mod spend_alert;
 mod sqlite;
 pub mod supplier;
 pub mod supply_cost;

@@ -4,10 +4,12 @@ use sublet_core::admission::Narrowing;
 use sublet_core::id::OrganizationId;
 use sublet_core::rate::EndUsers;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::spend_limit::{AlertRule, AtLimit, LimitTerms};
 
 use crate::budget::{self, Budget, BudgetRef, BudgetWindow, Periods};
 use crate::database::Tx;
 use crate::params;
+use crate::row::{RowReader, to_json};
 
 /// A limit on what a subject may spend in a window.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,7 +18,30 @@ pub struct SpendLimit {
     pub window: BudgetWindow,
     pub organization: OrganizationId,
     pub amount: Nanos,
+    pub at_limit: AtLimit,
+    pub alerts: Vec<AlertRule>,
     pub created_at: Timestamp,
+}
+
+/// Of the columns `amount, at_limit, overrun_max, alerts`.
+fn terms(row: &mut RowReader<'_>) -> Result<LimitTerms> {
+    Ok(LimitTerms { amount: row.nanos()?, at_limit: budget::at_limit(row)?, alerts: row.json()? })
+}
+
+/// What a limit says now, if it is there.
+pub async fn find_terms(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (subject, window): (&str, BudgetWindow),
+) -> Result<Option<LimitTerms>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT amount, at_limit, overrun_max, alerts FROM spend_limits
+             WHERE organization_id = $1 AND subject = $2 AND budget_window = $3",
+            params![organization.as_str(), subject, window.as_str()],
+        )
+        .await?;
+    row.as_ref().map(|row| terms(&mut row.reader())).transpose()
 }
 
 /// Most limits one organization can have.
@@ -28,25 +53,30 @@ pub const NARROW_LIMITS_OF_SUBJECT_MAX: i64 = 64;
 /// For a `total` limit only spend from now on counts, together with what is reserved now.
 pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<()> {
     check_room(tx, limit).await?;
-    tx.execute(
-        "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount",
-        params![limit.subject.as_str(), limit.window.as_str(), limit.organization.as_str(), limit.amount, limit.created_at],
-    )
-    .await?;
+    write(tx, limit).await?;
     let (starts_at, ends_at) = periods.of(limit.window);
+    // What was reached before was another limit.
+    let values = params![
+        limit.subject.as_str(),
+        limit.window.as_str(),
+        starts_at,
+        limit.amount,
+        limit.at_limit.as_str(),
+        limit.at_limit.overrun_max()
+    ];
     let known = tx
         .execute(
-            "UPDATE budgets SET amount = $4 WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
-            params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
+            "UPDATE budgets SET amount = $4, at_limit = $5, overrun_max = $6, reached_at = NULL
+             WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
+            values,
         )
         .await?;
     if is_each(&limit.subject) {
         // Those of each end user are called after the limit.
         tx.execute(
-            "UPDATE budgets SET amount = $4
+            "UPDATE budgets SET amount = $4, at_limit = $5, overrun_max = $6, reached_at = NULL
              WHERE substr(subject, 1, length($1) + 2) = $1 || ' #' AND budget_window = $2 AND starts_at = $3",
-            params![limit.subject.as_str(), limit.window.as_str(), starts_at, limit.amount],
+            values,
         )
         .await?;
     }
@@ -56,14 +86,48 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
         // Charges do not say which end user they are for, so what was spent before is not counted.
         let settled = if is_narrow { Nanos::ZERO } else { spent_since(tx, &limit.subject, counted_from).await? };
         tx.execute(
-            "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved) VALUES ($1, $2, $3, $4, $5, $6, 0)",
-            params![limit.subject.as_str(), limit.window.as_str(), starts_at, ends_at, limit.amount, settled],
+            "INSERT INTO budgets (subject, budget_window, starts_at, ends_at, amount, settled, reserved, at_limit, overrun_max)
+             VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8)",
+            params![
+                limit.subject.as_str(),
+                limit.window.as_str(),
+                starts_at,
+                ends_at,
+                limit.amount,
+                settled,
+                limit.at_limit.as_str(),
+                limit.at_limit.overrun_max()
+            ],
         )
         .await?;
         if !is_narrow {
             attach_open_reservations(tx, limit, starts_at).await?;
         }
     }
+    Ok(())
+}
+
+/// Writes what a limit says; one that tells something is looked at from now on.
+async fn write(tx: &mut Tx, limit: &SpendLimit) -> Result<()> {
+    let look_at = (!limit.alerts.is_empty()).then_some(limit.created_at);
+    tx.execute(
+        "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at, at_limit, overrun_max, alerts, look_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount, at_limit = excluded.at_limit,
+             overrun_max = excluded.overrun_max, alerts = excluded.alerts, look_at = excluded.look_at",
+        params![
+            limit.subject.as_str(),
+            limit.window.as_str(),
+            limit.organization.as_str(),
+            limit.amount,
+            limit.created_at,
+            limit.at_limit.as_str(),
+            limit.at_limit.overrun_max(),
+            to_json(&limit.alerts)?,
+            look_at
+        ],
+    )
+    .await?;
     Ok(())
 }
 
@@ -151,6 +215,7 @@ pub async fn remove(tx: &mut Tx, organization: &OrganizationId, subject: &str, w
     }
     detach_open_reservations(tx, organization, subject, window).await?;
     tx.execute("DELETE FROM budgets WHERE subject = $1 AND budget_window = $2", params![subject, window.as_str()]).await?;
+    tx.execute("DELETE FROM spend_samples WHERE subject = $1 AND budget_window = $2", params![subject, window.as_str()]).await?;
     if is_each(subject) {
         tx.execute(
             "DELETE FROM budgets WHERE substr(subject, 1, length($1) + 2) = $1 || ' #' AND budget_window = $2",
@@ -205,7 +270,7 @@ pub async fn list(
 ) -> Result<Vec<(SpendLimit, Budget)>> {
     let rows = tx
         .fetch_all(
-            "SELECT subject, budget_window, amount, created_at FROM spend_limits
+            "SELECT subject, budget_window, created_at, amount, at_limit, overrun_max, alerts FROM spend_limits
              WHERE organization_id = $1 AND ($2 = '' OR subject = $2 OR subject LIKE $2 || ' %') ORDER BY subject, budget_window LIMIT $3",
             params![organization.as_str(), subject.unwrap_or(""), LIMITS_MAX],
         )
@@ -213,24 +278,15 @@ pub async fn list(
     let mut limits = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut row = row.reader();
-        let (subject, window, amount) = (row.string()?, row.parse::<BudgetWindow>()?, row.nanos()?);
-        let limit = SpendLimit { subject, window, organization: organization.clone(), amount, created_at: row.time()? };
+        let (subject, window, created_at) = (row.string()?, row.parse::<BudgetWindow>()?, row.time()?);
+        let LimitTerms { amount, at_limit, alerts } = terms(&mut row)?;
+        let limit = SpendLimit { subject, window, organization: organization.clone(), amount, at_limit, alerts, created_at };
         let (starts_at, ends_at) = periods.of(window);
         let reference = BudgetRef { subject: limit.subject.clone(), window, starts_at };
-        let found = tx
-            .fetch_optional(
-                "SELECT settled, reserved FROM budgets WHERE subject = $1 AND budget_window = $2 AND starts_at = $3",
-                params![limit.subject.as_str(), window.as_str(), starts_at],
-            )
-            .await?;
-        let (settled, reserved) = match found {
-            Some(row) => {
-                let mut row = row.reader();
-                (row.nanos()?, row.nanos()?)
-            }
-            None => (Nanos::ZERO, Nanos::ZERO),
-        };
-        limits.push((limit, Budget { reference, ends_at, amount, settled, reserved }));
+        let budget = budget::find(tx, &reference).await?;
+        let untouched =
+            || Budget { reference, ends_at, amount, settled: Nanos::ZERO, reserved: Nanos::ZERO, at_limit, reached_at: None };
+        limits.push((limit, budget.unwrap_or_else(untouched)));
     }
     Ok(limits)
 }

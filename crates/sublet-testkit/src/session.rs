@@ -36,6 +36,10 @@ impl Session {
         let slice = extend.cloned().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend);
         self.grant_to(slice, least, wanted).await
     }
+    /// More for a request that the slice admitted.
+    pub async fn finish(&self, slice: &SliceId, amount: i64) -> Result<SliceGrant> {
+        self.grant_to(SliceTarget::Finish(slice.clone()), amount, amount).await
+    }
     /// A new slice for some of the key's requests.
     pub async fn grant_for(&self, class: SpendClass, amount: i64) -> Result<SliceGrant> {
         let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());

@@ -169,6 +169,8 @@ pub struct RunningCloud {
     payments: JoinHandle<()>,
     /// Delivers mail.
     mail: JoinHandle<()>,
+    /// Looks at spend limits.
+    alerts: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -218,7 +220,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let [follower, billing, payments, mail] = follow_and_bill(&cloud, &stop);
+        let [follower, billing, payments, mail, alerts] = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -240,6 +242,7 @@ impl RunningCloud {
             billing,
             payments,
             mail,
+            alerts,
             _data: data,
         })
     }
@@ -257,6 +260,7 @@ impl RunningCloud {
             ("billing", self.billing),
             ("payments", self.payments),
             ("mail", self.mail),
+            ("alerts", self.alerts),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -290,15 +294,16 @@ impl RunningCloud {
     }
 }
 
-/// What the cloud does by itself: it follows what other processes change, closes months, asks about payments, and sends
-/// mail.
-fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 4] {
-    let [following, billing, paying, mailing] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
+/// What the cloud does by itself: it follows what other processes change, closes months, asks about payments, sends
+/// mail, and tells what limits have to say.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 5] {
+    let [following, billing, paying, mailing, telling] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
     [
         tokio::spawn(async move { following.0.run_follower(following.1).await }),
         tokio::spawn(async move { billing.0.run_billing(billing.1).await }),
         tokio::spawn(async move { paying.0.run_payments(paying.1).await }),
         tokio::spawn(async move { mailing.0.run_mail(mailing.1).await }),
+        tokio::spawn(async move { telling.0.run_spend_alerts(telling.1).await }),
     ]
 }
 

@@ -31,7 +31,7 @@ use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKe
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
-use crate::limit::{LimitQuery, LimitWindow, SetSpendLimit, SpendLimit};
+use crate::limit::{LimitQuery, LimitWindow, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::model::{ImportModel, ServedModel};
@@ -289,6 +289,12 @@ impl Client {
                 self.call(Operation::DeleteKeyLimit, &[at.project.as_str(), at.key.as_str(), window]).query(requests).json()
             }
         }
+    }
+    pub fn spend_forecasts(&self) -> Result<List<SpendForecast>> {
+        self.call(Operation::ListSpendForecasts, &[]).json()
+    }
+    pub fn spend_alerts(&self, query: &ListQuery) -> Result<List<SpendAlert>> {
+        self.call(Operation::ListSpendAlerts, &[]).query(query).json()
     }
     pub fn rate_limits(&self, query: &ListQuery) -> Result<List<RateLimit>> {
         self.call(Operation::ListRateLimits, &[]).query(query).json()

@@ -24,7 +24,7 @@ use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKe
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
-use crate::limit::{LimitQuery, SetSpendLimit, SpendLimit};
+use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::mail::{Mail, MailListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
@@ -177,6 +177,8 @@ routes! {
     ListKeyLimits           = Get    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits"          .open(Admin, "A key's spend limits.").gives::<List<SpendLimit>>();
     SetKeyLimit             = Put    "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Sets a key's limit for a window.").query::<LimitQuery>().takes::<SetSpendLimit>().gives::<SpendLimit>();
     DeleteKeyLimit          = Delete "/v1/organization/projects/{id}/api_keys/{key}/spend_limits/{window}" .open(Admin, "Removes a key's limit for a window.").query::<LimitQuery>().gives::<Deleted>();
+    ListSpendForecasts      = Get    "/v1/organization/spend_forecasts"                                    .open(Admin, "What the organization's limits, and those of its projects and keys, will stand at when their windows end: the first hundred.").gives::<List<SpendForecast>>();
+    ListSpendAlerts         = Get    "/v1/organization/spend_alerts"                                       .open(Admin, "Thresholds of limits that were crossed.").query::<ListQuery>().gives::<List<SpendAlert>>();
 
     ListRateLimits  = Get    "/v1/organization/rate_limits"      .open(Admin, "The organization's limits on speed, with what is left of them.").query::<ListQuery>().gives::<List<RateLimit>>();
     CreateRateLimit = Post   "/v1/organization/rate_limits"      .open(Admin, "Limits the speed of the organization, a project or a key, on a model or on end users.").creates().takes::<rate_limit::CreateRateLimit>().gives::<RateLimit>();

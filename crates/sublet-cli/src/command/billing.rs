@@ -12,7 +12,7 @@ use sublet_core::id::{JobId, OrganizationId, ProjectId, RequestId};
 use super::credit_note::CreditNoteCommand;
 use super::export::ExportArgs;
 use super::invoice::InvoiceCommand;
-use super::limit::LimitCommand;
+use super::limit::{self, LimitCommand};
 use super::seller::ProfileCommand;
 use super::usage::quantity;
 use super::{PageArgs, show_page};
@@ -41,6 +41,13 @@ pub enum BillingCommand {
     /// Spend limits
     #[command(subcommand)]
     Limits(LimitCommand),
+    /// What limits will stand at when their windows end
+    Forecast,
+    /// Thresholds of limits that were crossed
+    Alerts {
+        #[command(flatten)]
+        page: PageArgs,
+    },
     /// List single charges: what invoices add up
     Charges {
         #[arg(long)]
@@ -128,6 +135,8 @@ impl BillingCommand {
             Self::CreditNotes(command) => command.run(context),
             Self::Export(export) => export.run(context),
             Self::Limits(command) => command.run(context),
+            Self::Forecast => limit::forecast(context),
+            Self::Alerts { page } => limit::alerts(context, page),
             Self::Profile(command) => command.run(context),
             Self::Charges { project, request, job, page } => {
                 let order = page.order();

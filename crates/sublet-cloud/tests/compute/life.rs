@@ -1,9 +1,10 @@
 //! What happens to leases and jobs when nothing breaks.
 
 use sublet_cloud::Actor;
+use sublet_cloud::data::AtLimit;
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::job::{NewRun, Run};
-use sublet_cloud::limit::LimitSubject;
+use sublet_cloud::limit::{LimitChange, LimitSubject};
 use sublet_cloud::quote::NewQuote;
 use sublet_core::device::DeviceClass;
 use sublet_core::job::{JobState, StopReason};
@@ -21,10 +22,10 @@ use sublet_testkit::tenant::actor;
 
 use crate::world::{UNIT, World, command, cost, kept, wanted};
 
-async fn limit_project(world: &World<'_>, window: BudgetWindow, amount: Nanos) {
+async fn limit_project(world: &World<'_>, window: BudgetWindow, change: impl Into<LimitChange>) {
     let admin = actor(&world.cloud.cloud, &world.cloud.keys.admin).await;
     let (_, project) = world.customer.project().expect("a project");
-    world.cloud.cloud.set_limit(&admin, &LimitSubject::Project(project.clone()), window, amount).await.expect("the limit is set");
+    world.cloud.cloud.set_limit(&admin, &LimitSubject::Project(project.clone()), window, change).await.expect("the limit is set");
 }
 
 /// Suspends the customer, or ends that.
@@ -186,6 +187,26 @@ on_both_databases! {
         assert!(ended.since(started) >= DurationMs::from_seconds(120));
         let lease = world.lease(&run.lease.lease.id).await.lease;
         assert!(matches!(lease.hold_bound, sublet_store::lease::HoldBound::Budget { ref refusal } if refusal.contains("spend limit")));
+        world.assert_all_over().await;
+    }
+
+    async fn a_lease_that_was_admitted_goes_on_within_the_overrun_and_no_new_one_begins(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let limit = Nanos::new(cost(NoticeClass::N2m, 300_000).get() + 10);
+        let overrun_max = Nanos::new(cost(NoticeClass::N2m, 200_000).get());
+        let at_limit = Some(AtLimit::FinishThenStop { overrun_max });
+        limit_project(&world, BudgetWindow::Month, LimitChange { amount: limit, at_limit, alerts: None }).await;
+        let run = world.run(wanted(1, NoticeClass::N2m), command("long")).await.expect("a run");
+        world.pass().await;
+        world.live(200, 5).await;
+        let error = world.run(wanted(1, NoticeClass::N2m), command("late")).await.expect_err("new work is refused");
+        assert_eq!(error.code(), ErrorCode::InsufficientQuota);
+        world.live(400, 5).await;
+        let job = world.job(&run.job.job.id).await;
+        assert_eq!(job.job.state, JobState::Interrupted { reason: StopReason::LeaseEnds(EndReason::Budget) });
+        // It stops early enough for its notice and grace to be paid of the overrun too.
+        let most = limit.checked_add(overrun_max).expect("in range");
+        assert!(job.cost > limit && job.cost <= most, "{} of {limit} and at most {most}", job.cost);
         world.assert_all_over().await;
     }
 

@@ -42,6 +42,8 @@ pub struct Books {
     /// What each class of requests may be granted.
     pub class_limit: Option<i64>,
     limits: HashMap<OrganizationId, i64>,
+    /// What admitted work may go beyond the limits by.
+    pub overrun: i64,
     settled: HashMap<OrganizationId, i64>,
     slices: BTreeMap<SliceId, Slice>,
     records: BTreeMap<(RequestId, u32), UsageRecord>,
@@ -219,7 +221,7 @@ impl Books {
         for (organization, limit) in &self.limits {
             let settled = self.settled.get(organization).copied().unwrap_or(0);
             let sliced = self.sliced(organization);
-            assert!(settled + sliced <= *limit, "settled {settled} + sliced {sliced} > {limit}");
+            assert!(settled + sliced <= *limit + self.overrun, "settled {settled} + sliced {sliced} > {limit}");
         }
         for (id, slice) in &self.slices {
             assert!(slice.charged <= slice.granted, "{id}: {slice:?}");
@@ -239,20 +241,28 @@ impl Books {
         {
             let (has, available) = (Nanos::new(known.granted), Some(Nanos::new(available)));
             let window_ends_at = Some(known.window).filter(|at| *at != Timestamp::EPOCH);
-            return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available });
+            return Ok(SliceGrant { slice: id.clone(), added: has, granted: has, window_ends_at, available, closed_to_new: None });
         }
         // Every class but the common one is limited here, each by itself.
         let of_class: i64 = self.slices.values().filter(|slice| slice.class == request.class).map(|slice| slice.granted).sum();
         let class_limit = if request.class == SpendClass::default() { i64::MAX } else { self.class_limit.unwrap_or(i64::MAX) };
-        let available = available.min(class_limit.saturating_sub(of_class));
+        let mut available = available.min(class_limit.saturating_sub(of_class));
+        let mut closed_to_new = None;
         if available < request.least.get() {
             let message = format!("the organization's limit of {limit} leaves {available}, {} are needed", request.least.get());
-            return Err(Error::new(ErrorCode::InsufficientQuota, message));
+            let refusal = Error::new(ErrorCode::InsufficientQuota, message);
+            available += self.overrun;
+            if !matches!(request.slice, SliceTarget::Finish(_)) || available < request.least.get() {
+                return Err(refusal);
+            }
+            closed_to_new = Some(refusal);
         }
         let added = request.wanted.get().min(available);
         let id = match &request.slice {
-            SliceTarget::Extend(id) if self.slices.contains_key(id) => id.clone(),
-            SliceTarget::Extend(id) => return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed"))),
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) if self.slices.contains_key(id) => id.clone(),
+            SliceTarget::Extend(id) | SliceTarget::Finish(id) => {
+                return Err(Error::new(ErrorCode::Conflict, format!("{id} is closed")));
+            }
             SliceTarget::Open(id) => {
                 let slice = Slice {
                     key: request.key.clone(),
@@ -279,6 +289,7 @@ impl Books {
             granted,
             window_ends_at,
             available: Some(Nanos::new(available - added)),
+            closed_to_new,
         })
     }
 

@@ -11,7 +11,7 @@ use sublet_core::usage::{Outcome, UsageRecord};
 use sublet_core::{Bytes, TokenCount};
 
 use crate::cloud::{INPUT, OUTPUT};
-use crate::world::{World, chat, config, event, events, read, streamed};
+use crate::world::{World, chat, config, event, events, read, read_deltas, streamed, text};
 
 fn cost(input: i64, output: i64) -> i64 {
     input * INPUT + output * OUTPUT
@@ -71,6 +71,70 @@ async fn a_a_check_then_add_race_cannot_be_won() {
     world.close().await;
     assert_eq!(world.cloud.settled("a"), i64::try_from(served).unwrap() * cost(3, 1));
     assert!(world.cloud.grants.load(Ordering::SeqCst) < 60, "grants of one key are asked for together");
+}
+
+/// What a hundred streams of forty words cost that ask at the same instant, with money for two to the end: how many were
+/// admitted, how many of those came to their end, and what was spent beyond the limit.
+async fn at_the_border(overrun: i64) -> (usize, usize, i64) {
+    let world = Arc::new(World::new().await);
+    let limit = 2 * cost(3, 40);
+    world.cloud.limit("a", limit);
+    world.cloud.books.lock().unwrap().overrun = overrun;
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                let response = world.post("/v1/chat/completions", &streamed("please say 40")).await;
+                (response.status().as_u16(), text(response).await)
+            })
+        })
+        .collect();
+    let (mut admitted, mut finished) = (0, 0);
+    for task in tasks {
+        let (status, answer) = task.await.unwrap();
+        assert!(status == 200 || status == 429, "{status} {answer}");
+        admitted += usize::from(status == 200);
+        finished += usize::from(status == 200 && !answer.contains("\"sublet_stop\":\"budget\""));
+    }
+    // All that was reserved for finishing and not used came back, so what is left of the limit is all there is.
+    world.close().await;
+    let spent = world.cloud.settled("a");
+    assert_eq!(world.cloud.records().len(), admitted, "what was refused costs nothing");
+    (admitted, finished, spent - limit)
+}
+
+#[tokio::test]
+async fn what_was_admitted_at_the_border_finishes_and_the_rest_is_refused() {
+    // Enough for all that can be admitted: each needs a word to begin with.
+    let (admitted, finished, beyond) = at_the_border(100 * cost(3, 40)).await;
+    assert!(admitted == finished && (3..100).contains(&admitted), "{finished} of {admitted} came to their end");
+    assert_eq!(beyond, i64::try_from(admitted).unwrap() * cost(3, 40) - 2 * cost(3, 40));
+}
+
+#[tokio::test]
+async fn finishing_never_costs_more_than_was_said() {
+    for overrun in [1, 3 * cost(3, 40), 7_777] {
+        let (admitted, finished, beyond) = at_the_border(overrun).await;
+        assert!(beyond <= overrun, "{beyond} beyond a limit that may be overrun by {overrun}");
+        assert!(finished < admitted, "{finished} of {admitted}: not all of them can have finished");
+    }
+}
+
+#[tokio::test]
+async fn work_that_waits_in_a_line_behind_a_limit_is_refused_when_others_finish() {
+    let world = Arc::new(World::new().await);
+    // The first stream takes all of it, and goes on beyond.
+    let limit = cost(3, 8) + 10;
+    world.cloud.limit("a", limit);
+    world.cloud.books.lock().unwrap().overrun = 100 * cost(3, 40);
+    let mut first = world.stream("please say 500").await;
+    read_deltas(&mut first, 20).await;
+    let refused = world.chat("please say 1").await;
+    assert_eq!(refused.status(), 429, "{}", text(refused).await);
+    read_deltas(&mut first, 100).await;
+    drop(first);
+    world.close().await;
+    assert!(world.cloud.settled("a") > limit);
 }
 
 /// One request of the property test.

@@ -60,6 +60,11 @@ fn thousandths(value: i64, whole: i64) -> i64 {
 
 /// Parts of a whole side by side. What is missing to the whole stays empty.
 pub fn meter(whole: i64, parts: &[Part], description: &str) -> Svg {
+    meter_with_mark(whole, parts, None, description)
+}
+
+/// As [`meter`], with a line at a part of the whole.
+pub fn meter_with_mark(whole: i64, parts: &[Part], mark: Option<i64>, description: &str) -> Svg {
     let mut svg = format!(
         "<svg class=\"meter\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">",
         escaped(description)
@@ -74,6 +79,11 @@ pub fn meter(whole: i64, parts: &[Part], description: &str) -> Svg {
             // What exists is visible, however little it is.
             write_bar(&mut svg, part, (start, width.max(3)));
         }
+    }
+    if let Some(mark) = mark {
+        let at = thousandths(mark, whole).min(996);
+        // Writing to a string cannot fail.
+        let _ = write!(svg, "<rect class=\"mark\" x=\"{at}\" width=\"4\" height=\"10\"/>");
     }
     svg.push_str("</svg>");
     Svg(svg)
@@ -122,6 +132,13 @@ mod tests {
         let svg = meter(3, &[Part::new("a", "one", 1), Part::new("b", "two", 2)], "all").to_string();
         assert!(svg.contains("class=\"a\" x=\"0\" width=\"333\"") && svg.contains("class=\"b\" x=\"333\" width=\"667\""), "{svg}");
         assert!(!meter(0, &[Part::new("a", "one", 0)], "").to_string().contains("class=\"a\""));
+    }
+
+    #[test]
+    fn a_mark_is_where_its_part_of_the_whole_ends() {
+        let svg = meter_with_mark(10, &[Part::new("a", "one", 10)], Some(4), "all").to_string();
+        assert!(svg.contains("class=\"mark\" x=\"400\""), "{svg}");
+        assert!(!meter(10, &[], "all").to_string().contains("mark"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Spend limits as meters: what is settled, what is held, what is left.
+//! Spend limits as meters: what is settled, what is held, what is left, and what is expected at the end.
 
-use sublet_cloud::data::{Budget, BudgetWindow, SpendLimit};
+use sublet_cloud::data::{AtLimit, BudgetWindow, Forecast};
+use sublet_cloud::forecast::LimitForecast;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::Narrowing;
 use sublet_core::{Currency, Nanos, Result};
 
-use super::chart::{Part, Svg, meter};
+use super::chart::{Part, Svg, meter_with_mark};
 use super::figure::{Amount, When};
 
 /// One limit on one subject.
@@ -18,7 +19,34 @@ pub struct LimitRow {
     pub left: Amount,
     pub limit: Amount,
     pub resets: Option<When>,
+    /// What happens at the limit, where that is not to stop.
+    pub at_limit: Option<String>,
+    pub forecast: Option<ForecastRow>,
     pub meter: Svg,
+}
+
+/// What is expected when the window ends.
+pub struct ForecastRow {
+    pub low: Amount,
+    pub expected: Amount,
+    pub high: Amount,
+    pub method: &'static str,
+    /// More than the limit.
+    pub is_above: bool,
+}
+
+fn forecast_row(forecast: &Forecast, limit: Nanos, currency: Currency) -> ForecastRow {
+    let amount = |nanos| Amount::new(nanos, currency);
+    ForecastRow {
+        low: amount(forecast.low),
+        expected: amount(forecast.expected),
+        high: amount(forecast.high),
+        method: match forecast.method {
+            sublet_cloud::data::ForecastMethod::WeeklyProfile => "by the hours of the last weeks",
+            sublet_cloud::data::ForecastMethod::RunRate => "if it goes on as so far",
+        },
+        is_above: forecast.expected > limit,
+    }
 }
 
 /// What a limit is on, as somebody calls it from their own place.
@@ -35,16 +63,30 @@ fn subject_text(name: &str, actor: &Actor) -> String {
     requests.name(subject)
 }
 
-fn row(limit: &SpendLimit, budget: &Budget, currency: Currency, actor: &Actor) -> Result<LimitRow> {
+fn row(found: &LimitForecast, currency: Currency, actor: &Actor) -> Result<LimitRow> {
+    let LimitForecast { limit, budget, forecast } = found;
     let amount = |nanos| Amount::new(nanos, currency);
     let taken = budget.settled.checked_add(budget.reserved)?;
-    let left = limit.amount.checked_sub(taken)?.max(Nanos::ZERO);
     let (settled, held, whole) = (amount(budget.settled), amount(budget.reserved), amount(limit.amount));
-    let parts = [
+    let mut parts = vec![
         Part::new("spent", format!("spent {} {currency}", settled.text()), budget.settled.get()),
         Part::new("held", format!("held {} {currency}", held.text()), budget.reserved.get()),
     ];
-    let description = format!("{} of {} {currency} spent, {} held", settled.text(), whole.text(), held.text());
+    let mut description = format!("{} of {} {currency} spent, {} held", settled.text(), whole.text(), held.text());
+    let mut scale = limit.amount.max(taken);
+    if let Some(forecast) = forecast {
+        let expected = amount(forecast.expected);
+        let more = forecast.expected.get().saturating_sub(taken.get());
+        parts.push(Part::new("expected", format!("expected {} {currency}", expected.text()), more));
+        description.push_str(&format!(", {} expected at the end", expected.text()));
+        // What is expected beyond the limit is seen, and the limit becomes a mark inside of the meter.
+        scale = scale.max(forecast.expected);
+    }
+    let at_limit = match limit.at_limit {
+        AtLimit::Hard => None,
+        AtLimit::Soft => Some("soft: nothing is stopped".to_owned()),
+        AtLimit::FinishThenStop { overrun_max } => Some(format!("what runs may finish within {} more", amount(overrun_max).text())),
+    };
     Ok(LimitRow {
         subject: subject_text(&limit.subject, actor),
         id: limit.subject.clone(),
@@ -55,15 +97,17 @@ fn row(limit: &SpendLimit, budget: &Budget, currency: Currency, actor: &Actor) -
         },
         settled,
         held,
-        left: amount(left),
+        left: amount(budget.left()),
         limit: whole,
         resets: budget.ends_at.map(When),
-        meter: meter(limit.amount.get(), &parts, &description),
+        at_limit,
+        forecast: forecast.as_ref().map(|forecast| forecast_row(forecast, limit.amount, currency)),
+        meter: meter_with_mark(scale.get(), &parts, Some(limit.amount.get()).filter(|mark| *mark < scale.get()), &description),
     })
 }
 
-/// Every limit that binds the actor.
+/// Every limit that binds the actor, the first hundred.
 pub async fn rows(cloud: &Cloud, actor: &Actor, currency: Currency) -> Result<Vec<LimitRow>> {
-    let limits = cloud.list_limits(actor, None).await?;
-    limits.iter().map(|(limit, budget)| row(limit, budget, currency, actor)).collect()
+    let limits = cloud.forecast_limits(actor, None).await?;
+    limits.iter().map(|found| row(found, currency, actor)).collect()
 }

@@ -1,0 +1,164 @@
+//! Alerts of spend limits: a look at each limit that has any, once a minute.
+//!
+//! A look reads the row that reserving and settling keep anyway, so those do nothing for it. It notes what was settled by
+//! this hour, and tells what was crossed in the transaction that saw it; the row of an alert is its own guard against
+//! being told twice, by this process or another. The mail that says it is queued there too. The last look of a window comes
+//! after its end.
+//!
+//! Deliberately absent: anything that stops work. Limits do that themselves.
+
+use sublet_core::id::OrganizationId;
+use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
+use sublet_money::forecast::Hour;
+use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed};
+use sublet_store::budget::{self, Budget, BudgetRef};
+use sublet_store::organization::Organization;
+use sublet_store::spend_alert::{self, SpendAlert, Watched};
+use sublet_store::{Page, PageRequest, Tx, organization};
+
+use crate::budget::{periods_at, reference_at};
+use crate::forecast::{HISTORY_HOURS, foresee};
+use crate::mail::{Mail, Recipient};
+use crate::{Action, Actor, Cloud};
+
+/// How often a limit is looked at.
+const LOOK_EVERY: DurationMs = DurationMs::from_seconds(60);
+/// How often it is asked which are due.
+const WAKE_EVERY: DurationMs = DurationMs::from_seconds(5);
+/// Most limits that one look at what is due takes.
+const AT_ONCE: i64 = 200;
+
+impl Cloud {
+    /// Looks at limits until `stop` says so.
+    pub async fn run_spend_alerts(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            if let Err(error) = self.tell_spend_alerts().await {
+                tracing::error!(%error, private = ?error, "limits were not looked at; it is tried again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WAKE_EVERY.to_std()) => {}
+                changed = stop.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the limits that are due, and answers how many alerts that told.
+    pub async fn tell_spend_alerts(&self) -> Result<u64> {
+        let now = self.now();
+        let due = self.store.read(now, |now, tx| Box::pin(spend_alert::due(tx, *now, AT_ONCE))).await?;
+        let mut told = 0;
+        for limit in due {
+            match self.store.write((self, &limit), |(cloud, limit), tx| Box::pin(cloud.look(tx, limit, now))).await {
+                Ok(alerts) => told += alerts,
+                Err(error) => {
+                    let (subject, window) = (&limit.subject, limit.window.as_str());
+                    tracing::error!(%subject, window, %error, private = ?error, "a limit was not looked at; it is tried again");
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    async fn look(&self, tx: &mut Tx, due: &Watched, now: Timestamp) -> Result<u64> {
+        let Some(limit) = spend_alert::take(tx, due, now, now.plus(LOOK_EVERY)).await? else { return Ok(0) };
+        let account = organization::get(tx, &Scope::Operator, &limit.organization).await?;
+        let running = reference_at(&periods_at(&account.time_zone, now)?, &limit.subject, limit.window);
+        let mut told = 0;
+        // What was settled after the last look at the window before this one.
+        let before = limit.looked_from.filter(|starts_at| *starts_at != running.starts_at);
+        if let Some(starts_at) = before
+            && let Some(over) = budget::find(tx, &BudgetRef { starts_at, ..running.clone() }).await?
+        {
+            told += self.tell(tx, (&account, &limit.alerts), (&over, None), now).await?;
+        }
+        if limit.looked_from != Some(running.starts_at) {
+            spend_alert::set_looked_from(tx, &running).await?;
+        }
+        let budget = budget::find(tx, &running).await?;
+        let hour = Hour::of(now);
+        // A window that nobody spent in yet has no row.
+        let settled = budget.as_ref().map_or(Nanos::ZERO, |budget| budget.settled);
+        let is_new_hour = spend_alert::sample(tx, &running, hour, settled).await?;
+        if is_new_hour {
+            spend_alert::forget(tx, &running, hour.minus(HISTORY_HOURS)).await?;
+        }
+        let Some(budget) = budget else { return Ok(told) };
+        // Once an hour is often enough for what is expected weeks from now.
+        let wants_forecast = limit.alerts.iter().any(|rule| rule.basis == AlertBasis::Forecast);
+        let forecast = match wants_forecast && is_new_hour {
+            true => foresee(tx, &limit.organization, &budget, now).await?.map(|forecast| forecast.expected),
+            false => None,
+        };
+        Ok(told + self.tell(tx, (&account, &limit.alerts), (&budget, forecast), now).await?)
+    }
+
+    /// Tells what is crossed and was not told.
+    async fn tell(
+        &self,
+        tx: &mut Tx,
+        (account, rules): (&Organization, &[AlertRule]),
+        (budget, forecast): (&Budget, Option<Nanos>),
+        now: Timestamp,
+    ) -> Result<u64> {
+        let Budget { amount, settled, .. } = *budget;
+        let standing = Standing { amount, settled, is_reached: budget.reached_at.is_some(), forecast };
+        let crossed: Vec<AlertRule> = rules.iter().copied().filter(|rule| is_crossed(*rule, &standing)).collect();
+        if crossed.is_empty() {
+            return Ok(0);
+        }
+        let known = spend_alert::told(tx, &budget.reference, amount).await?;
+        let mut told = 0;
+        for rule in crossed.into_iter().filter(|rule| !known.contains(rule)) {
+            let alert = SpendAlert {
+                id: self.ids.mint(),
+                organization: account.id.clone(),
+                budget: budget.reference.clone(),
+                ends_at: budget.ends_at,
+                rule,
+                amount,
+                settled,
+                reserved: budget.reserved,
+                forecast,
+                created_at: now,
+            };
+            if spend_alert::insert(tx, &alert).await? {
+                told += 1;
+                self.queue_mail(tx, &mail(&alert, account)).await?;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Alerts that the limits of the actor's organization told.
+    pub async fn list_spend_alerts(&self, actor: &Actor, page: &PageRequest) -> Result<Page<SpendAlert>> {
+        actor.require(Action::ManageLimits)?;
+        let organization: &OrganizationId = actor.organization()?;
+        self.store.read((organization, page), |(organization, page), tx| Box::pin(spend_alert::list(tx, organization, page))).await
+    }
+}
+
+/// What whoever pays is told.
+fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
+    let SpendAlert { id, organization, budget, rule, amount, settled, forecast, .. } = alert;
+    let (subject, window, percent, currency) = (&budget.subject, budget.window.as_str(), rule.percent, account.currency);
+    let what = match rule.basis {
+        AlertBasis::Actual => "spent",
+        AlertBasis::Forecast => "expected to be spent",
+    };
+    let expected = forecast.map_or_else(String::new, |forecast| format!("Expected at the end: {forecast} {currency}\n"));
+    let ends = alert.ends_at.map_or_else(String::new, |ends_at| format!("The limit starts anew at {ends_at}.\n"));
+    Mail {
+        key: format!("spend_alert:{id}"),
+        to: Recipient::Organization(organization.clone()),
+        kind: "spend_alert",
+        subject: format!("{percent} percent of a spend limit of {} are {what}", account.name),
+        text: format!(
+            "The limit of {subject} ({amount} {currency}, window: {window}) has reached {percent} percent {what}.\n\nSpent: {settled} {currency}\n{expected}{ends}"
+        ),
+        attachment: None,
+    }
+}
