@@ -12,18 +12,19 @@ use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
-use sublet_money::commitment::CommitmentLine;
+use sublet_money::commitment::{CommitmentLine, Earlier};
 use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::invoice::{Invoice, InvoiceContent};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_money::sku::Quantity;
 use sublet_store::contract::{self, CONTRACTS_MAX, Contract, ContractMonth, GivenNotice, Offer, OfferState};
 use sublet_store::organization::{self, Organization};
 use sublet_store::{Page, PageRequest, Tx, ledger};
 
 use crate::audit::Deed;
 use crate::billing::Billing;
-pub use crate::contract_use::PeriodUse;
+pub use crate::contract_use::{MonthUse, PeriodUse};
 use crate::contract_use::{Counted, periods, settled_periods};
 use crate::credit_lot::take_otherwise;
 use crate::idempotency::{Answer, Call, Render};
@@ -384,9 +385,14 @@ impl Cloud {
             let Some((_, period)) = agreement.at(month)? else { continue };
             let months = contract::list_months(tx, organization, &contract.id).await?;
             let before: Vec<_> = months.iter().filter(|known| known.period < month).collect();
-            let counted = before.iter().filter(|known| known.number == period.number).map(|known| known.counted);
-            let earlier = (Nanos::checked_sum(counted)?, settled_periods(&before, period.number)?);
-            let line = CommitmentLine::new((&contract.id, &agreement), month, &content.lines, (earlier.0, &earlier.1))?;
+            let same = || before.iter().filter(|known| known.number == period.number);
+            let settled = settled_periods(&before, period.number)?;
+            let earlier = Earlier {
+                counted: Nanos::checked_sum(same().map(|known| known.counted))?,
+                quantity: same().try_fold(Quantity::ZERO, |sum, known| sum.checked_add(known.quantity))?,
+                settled: &settled,
+            };
+            let line = CommitmentLine::new((&contract.id, &agreement), month, &content.lines, earlier)?;
             if let Some(line) = line {
                 return content.with_commitment(line);
             }
@@ -401,6 +407,7 @@ impl Cloud {
         let organization = &content.account.organization;
         let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
         let terms = contract.offers.iter().find(|offer| offer.version.hash == line.terms).map(|offer| &offer.version.terms);
+        let quantity = line.quantity.as_ref();
         let month = ContractMonth {
             contract: line.contract.clone(),
             period: content.period.key,
@@ -410,6 +417,11 @@ impl Cloud {
             roll_over_used: line.roll_over_used,
             roll_over_periods: terms.map_or(0, |terms| terms.roll_over_periods),
             exit_fee: line.exit_fee,
+            quantity: quantity.map_or(Quantity::ZERO, |used| used.counted),
+            missing: quantity.map_or(Quantity::ZERO, |used| used.missing),
+            quantity_used: quantity.map_or(Quantity::ZERO, |used| used.roll_over_used),
+            overage: line.overage(),
+            used: Some(content.charged()?),
         };
         contract::insert_month(tx, &month).await?;
         let amount = line.amount()?;

@@ -84,6 +84,7 @@ pub mod data {
     pub use sublet_capacity::{KindFigures, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::commitment::CommitmentLine;
+    pub use sublet_money::committed_quantity::{OveragePrice, QuantityStep, QuantityTerms, QuantityUse};
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};

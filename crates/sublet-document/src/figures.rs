@@ -214,6 +214,7 @@ fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
     let added = [
         (format!("Missing to the {of}"), part.shortfall),
         (format!("Used up of what was missing before, {of}"), part.roll_over_used.checked_neg()?),
+        (format!("Use beyond the {of}, against the price that it was charged at"), part.overage()),
         ("For leaving the contract".to_owned(), part.exit_fee),
     ];
     let rows = added.into_iter().filter(|(_, exact)| !exact.is_zero());

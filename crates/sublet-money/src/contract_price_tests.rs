@@ -51,6 +51,7 @@ fn terms(pricing: Option<PriceTerms>) -> ContractTerms {
         months: 12,
         period_months: 1,
         pricing,
+        quantities: None,
         renewal: None,
         roll_over_periods: 0,
         starts: month("2027-01"),

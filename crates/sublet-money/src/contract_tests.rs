@@ -21,6 +21,7 @@ fn terms() -> ContractTerms {
         months: 12,
         period_months: 3,
         pricing: None,
+        quantities: None,
         renewal: Some(RenewalTerms { months: 6, notice_months: 2 }),
         roll_over_periods: 1,
         starts: month("2027-01"),

@@ -179,9 +179,19 @@ fn write_commitment(out: &mut String, line: &CommitmentLine, currency: Currency)
     for (label, amount) in [("  Committed", line.committed), ("  Counted so far", counted)] {
         write_amount(out, label, &nine_decimals(amount), currency)?;
     }
+    if let Some(thing) = &line.quantity {
+        let unit = thing.sku.pricing_unit();
+        let so_far = thing.total_counted().unwrap_or(thing.counted);
+        let text = |quantity| quantity_text(quantity, unit);
+        write_wrapped(out, "  of ", &format!("{}: {} of {}", thing.sku, text(so_far), text(thing.committed)))?;
+    }
     let used = line.roll_over_used.checked_neg().unwrap_or(Nanos::ZERO);
-    let added =
-        [("  Missing at its end", line.shortfall), ("  Used up of what was missing before", used), ("  Leaving", line.exit_fee)];
+    let added = [
+        ("  Missing at its end", line.shortfall),
+        ("  Used up of what was missing before", used),
+        ("  Use beyond it", line.overage()),
+        ("  Leaving", line.exit_fee),
+    ];
     for (label, amount) in added.into_iter().filter(|(_, amount)| !amount.is_zero()) {
         write_amount(out, label, &nine_decimals(amount), currency)?;
     }

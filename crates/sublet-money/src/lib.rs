@@ -15,6 +15,7 @@ pub mod account;
 pub mod balance;
 pub mod canonical;
 pub mod commitment;
+pub mod committed_quantity;
 pub mod contract;
 pub mod contract_price;
 pub mod cost;

@@ -177,6 +177,7 @@ fn text(invoice: &Invoice, style: Style) -> String {
             ("counted here", Cell::number(render::money(&line.counted))),
             ("missing", Cell::number(render::money(&line.shortfall))),
             ("rolled over", Cell::number(render::money(&line.roll_over_used))),
+            ("overage", Cell::number(render::money(&line.overage))),
             ("fee for leaving", Cell::number(render::money(&line.exit_fee))),
         ]);
     }

@@ -174,6 +174,7 @@ on_both_databases! {
             months: 1,
             period_months: 1,
             pricing: Some(PriceTerms { discounts: vec![family, exact], ..PriceTerms::default() }),
+            quantities: None,
             renewal: None,
             roll_over_periods: 0,
             starts: "2026-03".parse().expect("a month"),

@@ -39,6 +39,7 @@ pub fn pricing(starts: &str, months: u32, pricing: PriceTerms) -> ContractTerms 
         months,
         period_months: 1,
         pricing: Some(pricing),
+        quantities: None,
         renewal: None,
         roll_over_periods: 0,
         starts: starts.parse().expect("a month"),

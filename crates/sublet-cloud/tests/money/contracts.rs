@@ -38,6 +38,7 @@ fn terms() -> ContractTerms {
         months: 6,
         period_months: 2,
         pricing: None,
+        quantities: None,
         renewal: None,
         roll_over_periods: 2,
         starts: "2026-03".parse().expect("a month"),

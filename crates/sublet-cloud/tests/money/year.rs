@@ -164,6 +164,7 @@ fn terms(index: usize, currency: Currency, pricing: Option<PriceTerms>) -> Contr
         months: 12,
         period_months: [1, 3, 2][index],
         pricing,
+        quantities: None,
         renewal: None,
         roll_over_periods: 2,
         starts: format!("{YEAR}-01").parse().expect("a month"),

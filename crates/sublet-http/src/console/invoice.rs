@@ -92,6 +92,7 @@ fn contract(part: &CommitmentLine, currency: Currency) -> Result<Vec<ContractRow
     let added = [
         ("Missing, by the contract", part.shortfall),
         ("Used up of what was missing earlier", part.roll_over_used.checked_neg()?),
+        ("Use beyond the commitment, by the contract", part.overage()),
         ("Leaving the contract", part.exit_fee),
     ];
     rows.extend(added.into_iter().filter(|(_, amount)| !amount.is_zero()).map(|(label, amount)| row(label.to_owned(), amount)));
