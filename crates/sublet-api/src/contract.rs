@@ -126,6 +126,9 @@ pub struct ContractTerms {
     /// For so many periods after it, what was charged as missing can be used up by use beyond their commitment.
     #[serde(default)]
     pub roll_over_periods: u32,
+    /// For standing ready, whatever is used: for each period, billed in advance; left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee: Option<Amount>,
     /// How the customer may leave before the term is over; left out if it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ExitTerms>,
@@ -372,6 +375,19 @@ pub struct InvoiceCommitment {
     pub quantity: Option<InvoiceQuantity>,
     /// `shortfall + exit_fee − roll_over_used + overage`.
     pub amount: Money,
+}
+
+/// What an invoice bills in advance: a contract's fee for the period that begins when the invoice's month ends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceAdvance {
+    #[schemars(with = "IdText<ContractId>")]
+    pub contract: ContractId,
+    pub terms_hash: String,
+    /// The commitment period, counted from 1.
+    pub number: u32,
+    pub first_month: String,
+    pub last_month: String,
+    pub fee: Money,
 }
 
 /// A committed quantity in an invoice: tokens, or milliseconds of device time.

@@ -151,13 +151,17 @@ impl Cloud {
             .collect();
         let contract = content.commitment.as_ref().map(|line| commitment_fact(line, currency)).transpose()?;
         let facts = std::iter::once(Fact::new("sum of charges", format!("{} {currency}", content.charged()?)).made_of(lines));
+        let advance = content.advance.as_ref().map(|line| {
+            let label = format!("fee of {} for {} to {}, in advance", line.contract, line.first, line.last);
+            Fact::new(label, format!("{} {currency}", line.fee))
+        });
         let tax = content.tax.as_ref().map(|tax| tax_fact(tax, currency));
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {currency} for {} in {}", content.gross()?, content.account.name, content.period.key),
             rule: "the exact sum of the lines, the contract's part and what was carried over, rounded once to the currency's smallest unit"
                 .to_owned(),
-            facts: facts.chain(contract).chain(tax).chain([
+            facts: facts.chain(contract).chain(advance).chain(tax).chain([
                 Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),

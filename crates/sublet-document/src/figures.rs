@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::{Currency, Nanos};
+use sublet_money::advance::AdvanceLine;
 use sublet_money::commitment::CommitmentLine;
 use sublet_money::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
 use sublet_money::sku::{PricingUnit, SkuName};
@@ -101,6 +102,7 @@ impl Figures {
         if let Some(part) = &content.commitment {
             rows.extend(commitment_rows(part)?);
         }
+        rows.extend(content.advance.as_ref().map(advance_row));
         if rows.is_empty() {
             rows.push(nothing());
         }
@@ -229,6 +231,18 @@ fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
             amount: Nanos::ZERO,
         })
         .collect())
+}
+
+/// What is billed in advance.
+fn advance_row(line: &AdvanceLine) -> Row {
+    Row {
+        heading: Some(format!("Contract {}", line.contract)),
+        what: format!("Fee for {} to {}, in advance", line.first, line.last),
+        details: Vec::new(),
+        measure: Measure::Once,
+        exact: line.fee,
+        amount: Nanos::ZERO,
+    }
 }
 
 /// A document has a row at least (BR-16).

@@ -5,8 +5,9 @@ use sublet_api::money::Amount;
 use sublet_api::object::ContractTag;
 use sublet_cloud::contract::{ContractState, ContractView, MonthUse, NewAmendment, NewContract, PeriodUse};
 use sublet_cloud::data::{
-    Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, Offer, OfferState, OveragePrice, Page,
-    PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse, RenewalTerms, SkuFamily,
+    AdvanceLine, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer, OfferState,
+    OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse, RenewalTerms,
+    SkuFamily,
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
@@ -39,13 +40,13 @@ fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
         renewal: terms.renewal.map(|renewal| wire::RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
         pricing: terms.pricing.as_ref().map(pricing_to_wire).transpose()?,
         quantities: terms.quantities.as_ref().map(quantities_to_wire).transpose()?,
+        fee: terms.fee.map(|fee| Amount(fee.amount)),
     })
 }
 
 fn quantities_to_wire(terms: &QuantityTerms) -> Result<wire::QuantityCommitment> {
-    let step = |step: &QuantityStep| {
-        Ok(wire::QuantityStep { from_period: step.from_period, quantity: count(step.quantity.get())? })
-    };
+    let step =
+        |step: &QuantityStep| Ok(wire::QuantityStep { from_period: step.from_period, quantity: count(step.quantity.get())? });
     Ok(wire::QuantityCommitment {
         sku: terms.sku.to_string(),
         steps: terms.steps.iter().map(step).collect::<Result<_>>()?,
@@ -100,6 +101,7 @@ async fn terms_from_wire(
         renewal: terms.renewal.map(|renewal| RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
         pricing,
         quantities: terms.quantities.as_ref().map(quantities_from_wire).transpose()?,
+        fee: terms.fee.map(|fee| FeeTerms { amount: fee.0 }),
     })
 }
 
@@ -284,6 +286,18 @@ pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::I
         quantity: line.quantity.as_ref().map(quantity_to_wire).transpose()?,
         amount: money(amount),
     })
+}
+
+/// What an invoice bills in advance.
+pub fn advance_to_wire(line: &AdvanceLine, currency: Currency) -> wire::InvoiceAdvance {
+    wire::InvoiceAdvance {
+        contract: line.contract.clone(),
+        terms_hash: line.terms.clone(),
+        number: line.number,
+        first_month: line.first.to_string(),
+        last_month: line.last.to_string(),
+        fee: money(line.fee, currency),
+    }
 }
 
 fn quantity_to_wire(used: &QuantityUse) -> Result<wire::InvoiceQuantity> {

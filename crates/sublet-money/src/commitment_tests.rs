@@ -19,6 +19,7 @@ fn terms(amounts: &[i64], roll_over_periods: u32) -> ContractTerms {
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,
         exit: None,
+        fee: None,
         months: u32::try_from(amounts.len()).unwrap() * 2,
         period_months: 2,
         pricing: None,

@@ -118,7 +118,9 @@ impl QuantityTerms {
                 Ok(CommittedQuantity { terms: self, price: Rate::new(*price, unit.base_units())? })
             }
             Some(_) => Err(invalid("pricing.fixed", format!("missing units of {} have one price: no tiers, no bands", self.sku))),
-            None => Err(invalid("pricing.fixed", format!("a quantity is committed at a price of its own: fix one of {}", self.sku))),
+            None => {
+                Err(invalid("pricing.fixed", format!("a quantity is committed at a price of its own: fix one of {}", self.sku)))
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ fn terms(steps: &[i64], roll_over_periods: u32, overage: Option<&str>) -> Contra
         covers: [].into(),
         currency: Currency::EUR,
         exit: None,
+        fee: None,
         months: u32::try_from(steps.len()).unwrap() * 2,
         period_months: 2,
         pricing: Some(PriceTerms {

@@ -11,7 +11,7 @@
 //! A contract is committed to amounts of money, or to quantities of a thing ([`crate::committed_quantity`]); those have a
 //! value, by which leaving is priced.
 //!
-//! Deliberately absent: amounts billed in advance, two contracts at once.
+//! Deliberately absent: commitments billed in advance (a fee is, [`crate::advance`]), two contracts at once.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +20,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::divide_half_even;
 use sublet_core::{Currency, Nanos};
 
+use crate::advance::FeeTerms;
 use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::committed_quantity::{CommittedQuantity, QuantityTerms};
 use crate::contract_price::PriceTerms;
@@ -80,6 +81,9 @@ pub struct ContractTerms {
     pub currency: Currency,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<ExitTerms>,
+    /// For standing ready, whatever is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fee: Option<FeeTerms>,
     /// The term.
     pub months: u32,
     /// Months of a commitment period.
@@ -137,6 +141,9 @@ impl ContractTerms {
         }
         // All of the term together is an amount, too.
         self.committed_in(1, self.periods()).map_err(|error| error.param(self.ramp()))?;
+        if let Some(fee) = self.fee {
+            fee.validate(self)?;
+        }
         if self.roll_over_periods > MONTHS_MAX {
             return Err(invalid("roll_over_periods", format!("what is missing rolls over for at most {MONTHS_MAX} periods")));
         }

@@ -48,6 +48,7 @@ fn terms(pricing: Option<PriceTerms>) -> ContractTerms {
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,
         exit: None,
+        fee: None,
         months: 12,
         period_months: 1,
         pricing,

@@ -18,6 +18,7 @@ fn terms() -> ContractTerms {
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,
         exit: Some(ExitTerms { after_periods: 2, fee_ppm: 500_000, notice_months: 1 }),
+        fee: None,
         months: 12,
         period_months: 3,
         pricing: None,

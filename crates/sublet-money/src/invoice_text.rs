@@ -82,6 +82,11 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     if let Some(line) = &content.commitment {
         write_commitment(out, line, account.currency)?;
     }
+    if let Some(line) = &content.advance {
+        write_wrapped(out, "Contract ", line.contract.as_str())?;
+        write_amount(out, &format!("  Fee for {} to {}", line.first, line.last), &nine_decimals(line.fee), account.currency)?;
+        writeln!(out, "{}", "-".repeat(WIDTH_COLUMNS))?;
+    }
     write_amount(out, "Sum of lines", &nine_decimals(content.subtotal), account.currency)?;
     if !content.carry_before.is_zero() {
         let carried = content.carry_before.checked_neg().unwrap_or(Nanos::ZERO);

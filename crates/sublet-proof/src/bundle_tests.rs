@@ -157,6 +157,7 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
         covers: [SkuFamily::ModelTokens].into(),
         currency: content.account.currency,
         exit: None,
+        fee: None,
         months: 12,
         period_months: 3,
         pricing: None,

@@ -100,6 +100,13 @@ pub struct ContractMonth {
     pub used: Option<Nanos>,
 }
 
+impl ContractMonth {
+    /// What the contract added to the month's invoice, besides what it billed in advance.
+    pub fn amount(&self) -> Result<Nanos> {
+        self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)?.checked_add(self.overage)
+    }
+}
+
 pub async fn insert(tx: &mut Tx, contract: &Contract) -> Result<()> {
     tx.execute(
         "INSERT INTO contracts (id, organization_id, name, created_at) VALUES ($1, $2, $3, $4)",

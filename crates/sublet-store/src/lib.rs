@@ -21,6 +21,7 @@ pub mod budget;
 pub mod change;
 pub mod charge;
 pub mod contract;
+pub mod contract_advance;
 pub mod contract_price;
 pub mod credit;
 pub mod credit_note;

@@ -232,6 +232,10 @@ fn rules(terms: &ContractTerms) -> Vec<String> {
         let money = Money { amount: price, currency: terms.currency };
         rules.push(format!("use beyond the commitment at {}", render::money(&money)));
     }
+    if let Some(fee) = terms.fee {
+        let money = Money { amount: fee, currency: terms.currency };
+        rules.push(format!("{} for each period in advance, whatever is used", render::money(&money)));
+    }
     if terms.roll_over_periods > 0 {
         rules.push(format!("what is missing rolls over for {}", counted(terms.roll_over_periods, "period")));
     }
@@ -308,8 +312,7 @@ fn periods(contract: &Contract) -> Table {
             Cell::text(if period.settled { "settled" } else { "running" }),
         ]
     });
-    let titles =
-        ["period", "from", "to", "committed", "counted", "missing", "rolled over", "utilisation", "coverage", "state"];
+    let titles = ["period", "from", "to", "committed", "counted", "missing", "rolled over", "utilisation", "coverage", "state"];
     Table::new(titles, "no period began").rows(rows)
 }
 

@@ -171,6 +171,7 @@ on_both_databases! {
             covers: [SkuFamily::DeviceTime].into(),
             currency: Currency::EUR,
             exit: None,
+            fee: None,
             months: 1,
             period_months: 1,
             pricing: Some(PriceTerms { discounts: vec![family, exact], ..PriceTerms::default() }),

@@ -1,6 +1,7 @@
 //! The money path on both databases: slices, limits, settlement, holds, invoices, books.
 #![cfg(test)]
 
+mod commitments;
 mod contract_prices;
 mod contracts;
 mod credits;
