@@ -3,7 +3,7 @@
 use sublet_cloud::Actor;
 use sublet_cloud::revenue::RevenueReport;
 use sublet_core::id::{ContractId, OrganizationId};
-use sublet_core::{Currency, ErrorCode, Nanos, Scope};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Scope};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::advance::FeeTerms;
 use sublet_money::balance::TrialBalance;
@@ -20,7 +20,7 @@ use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::UNIT;
 use crate::contracts::{admin_of, agreed, amended, granted, hash, offered, owed, parts, to_end_of};
-use crate::months::{customer, issued, used};
+use crate::months::{customer, issued, month, used};
 use crate::taxes::adds_up;
 
 const ZONE: &str = "Europe/Berlin";
@@ -112,7 +112,7 @@ on_both_databases! {
     async fn a_fee_is_billed_in_advance_deferred_and_earned_by_the_day(cloud: &TestCloud) {
         let session = customer(cloud, "acme", ZONE, 0).await;
         let organization = session.access.organization.clone();
-        granted(&cloud.cloud, &organization, CreditKind::Paid, 100 * UNIT).await;
+        granted(&cloud.cloud, &organization, CreditKind::Paid, 110 * UNIT).await;
         let early = offered(&cloud.cloud, &organization, with_fee("2026-03", 0)).await.expect_err("its month runs");
         assert_eq!(early.param_name(), Some("terms.starts"));
         let id = agreed(&cloud.cloud, &session, with_fee("2026-04", 0)).await;
@@ -120,12 +120,18 @@ on_both_databases! {
         to_end_of(cloud, "2026-04").await;
         assert_eq!(advanced(cloud, &organization).await, [("2026-03".to_owned(), 91 * UNIT)]);
         assert_eq!(deferred(cloud, &organization, &id).await, (91 * UNIT, 0));
-        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 9 * UNIT), "it is paid, and use does not draw it");
-        // Nothing is used in April, so it has no invoice; its thirty days are earned all the same.
-        to_end_of(cloud, "2026-05").await;
+        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 19 * UNIT));
+        // Nothing is used in April, so it has no invoice; its thirty days are earned all the same, and by two processes once.
+        cloud.clock.set(month(ZONE, "2026-05").plus(DurationMs::from_hours(1)));
+        let other = cloud.another(7).await;
+        let (one, two) = tokio::join!(cloud.cloud.close_months(), other.close_months());
+        assert_eq!((one.expect("closed").failed, two.expect("closed").failed), (0, 0));
         assert_eq!(deferred(cloud, &organization, &id).await, (61 * UNIT, 30 * UNIT));
         let again = cloud.cloud.close_months().await.expect("closed");
         assert_eq!((again.closed, deferred(cloud, &organization, &id).await), (0, (61 * UNIT, 30 * UNIT)));
+        // Known failure: an advance fee is deducted twice, when it is billed and when use is charged. Use costs its price.
+        used(&session, 3 * MILLION).await;
+        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 19 * UNIT - 9 * UNIT / 5));
         // An amendment moves nothing that is billed: half the fee from the next quarter on.
         let mut cheaper = with_fee("2026-04", 0);
         cheaper.fee = Some(FeeTerms { amount: Nanos::new(92 * UNIT / 2) });
@@ -134,15 +140,18 @@ on_both_databases! {
         to_end_of(cloud, "2026-07").await;
         assert_eq!(advanced(cloud, &organization).await.last(), Some(&("2026-06".to_owned(), 46 * UNIT)));
         assert_eq!(deferred(cloud, &organization, &id).await, (46 * UNIT, 91 * UNIT));
-        // Nine were there; the rest is owed, and the next payment pays it first.
-        assert_eq!(owed(&cloud.cloud, &organization).await, (37 * UNIT, 0));
-        granted(&cloud.cloud, &organization, CreditKind::Paid, 40 * UNIT).await;
-        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 3 * UNIT));
+        // 17.20 were there; the rest is owed, and the next payment pays it first.
+        assert_eq!(owed(&cloud.cloud, &organization).await, (144 * UNIT / 5, 0));
+        granted(&cloud.cloud, &organization, CreditKind::Paid, 30 * UNIT).await;
+        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 6 * UNIT / 5));
         to_end_of(cloud, "2026-12").await;
         assert_eq!(deferred(cloud, &organization, &id).await, (0, 137 * UNIT));
         for bill in issued(cloud, &organization).await {
             let text = bundle(&cloud.cloud, &admin_of(&session), &bill.invoice.id).await.expect("a bundle");
             verify(&text, None).expect("it is right");
+            if bill.invoice.content.advance.is_none() {
+                continue;
+            }
             verify(&text.replacen("\"fee\":\"91\"", "\"fee\":\"90\"", 1).replacen("\"fee\":\"46\"", "\"fee\":\"45\"", 1), None).expect_err("another fee");
         }
         adds_up(&cloud.cloud).await;
