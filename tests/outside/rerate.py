@@ -268,6 +268,15 @@ class Bundle:
         for sku, entry in made.items():
             require(plain(entry) == plain(found[sku]), f"{sku} is {found[sku]} by contract, and not {entry}")
 
+    def named_terms(self):
+        """The terms that the parts by contract name: of the commitment, of a fee for leaving, of what is billed in advance."""
+        part, advance = self.content.get("commitment", {}), self.content.get("advance", {})
+        hashes = [found["terms"] for found in (part,) if found] + ([part["fee_terms"]] if "fee_terms" in part else [])
+        hashes += [advance["terms"]] if advance else []
+        texts = self.header.get("contract_terms", [])
+        require([hashlib.sha256(text.encode()).hexdigest() for text in texts] == hashes, "other terms than the invoice names")
+        return [json.loads(text) for text in texts]
+
     def check_line(self, line, lines):
         late = line.get("late") or {}
         if late:
@@ -290,6 +299,9 @@ class Bundle:
         part = self.content.get("commitment")
         if part:
             subtotal += nanos(part["shortfall"]) + nanos(part["exit_fee"]) - nanos(part["roll_over_used"])
+            subtotal += nanos(part.get("quantity", {}).get("overage_amount", "0"))
+        if "advance" in self.content:
+            subtotal += nanos(self.content["advance"]["fee"])
         carry = nanos(self.content["carry_before"])
         minor = 10 ** (9 - minor_digits(self.content["account"]["currency"]))
         require(2 * abs(carry) <= minor, f"{self.content['carry_before']} carried over is more than a rounding leaves")
@@ -327,9 +339,29 @@ def months(name):
     return int(name[:4]) * 12 + int(name[5:]) - 1
 
 
+def step_of(steps, number):
+    """The step of a ramp that holds in a period."""
+    return [step for step in steps if step["from_period"] <= number][-1]
+
+
+def unit_price(terms):
+    """What a base unit of the committed thing costs, exactly."""
+    entry = by_sku({"entries": terms["pricing"]["fixed"]})[terms["quantities"]["sku"]]
+    return Fraction(nanos(entry["model"]["price"]), UNITS[entry["unit"]])
+
+
+def overage_price(terms, price):
+    """What a base unit beyond the commitment costs."""
+    overage = terms["quantities"].get("overage")
+    unit = UNITS["device-hour" if terms["quantities"]["sku"].startswith("device/") else "1M tokens"]
+    return Fraction(nanos(overage["price"]), unit) if overage else price
+
+
 def committed(terms, number):
-    """What a commitment period is committed to."""
-    return nanos([step for step in terms["commitments"] if step["from_period"] <= number][-1]["amount"])
+    """What a commitment period is committed to; of a quantity, what it costs."""
+    if "quantities" in terms:
+        return half_even(step_of(terms["quantities"]["steps"], number)["quantity"] * unit_price(terms))
+    return nanos(step_of(terms["commitments"], number)["amount"])
 
 
 def exit_fee(terms, newest, number):
@@ -342,15 +374,56 @@ def exit_fee(terms, newest, number):
     return half_even(Fraction(half_even(Fraction(left * terms["exit"]["fee_ppm"], 10**6)), minor)) * minor
 
 
+def counts(terms, sku):
+    """Whether use of something counts towards a commitment."""
+    if "quantities" in terms:
+        return sku == terms["quantities"]["sku"]
+    return {"tokens": "model_tokens", "device": "device_time"}[sku.split("/")[0]] in terms["covers"]
+
+
+def roll(lots, number):
+    """What of earlier shortfalls can still be used up; each is [last period, left]."""
+    lots[:] = [lot for lot in lots if lot[0] >= number and lot[1] > 0]
+    return sum(left for _, left in lots)
+
+
+def settle_lots(lots, used, last, missing):
+    """Uses up the oldest, and adds what is missing now."""
+    for lot in lots:
+        taken = min(used, lot[1])
+        lot[1] -= taken
+        used -= taken
+    if missing:
+        lots.append([last, missing])
+
+
+def settle_quantity(part, terms, covered, state, is_last):
+    """Settles a committed quantity; gives what is missing and used up of it, as amounts."""
+    said, number, price = part["quantity"], part["number"], unit_price(terms)
+    quantity, lots = step_of(terms["quantities"]["steps"], number)["quantity"], state.setdefault("lots", [])
+    here, before = sum(line["quantity"] for line in covered), state.get(number, 0)
+    state[number], rolled = before + here, roll(lots, number)
+    beyond = state[number] - quantity if is_last else 0
+    missing, used = max(0, -beyond), min(max(0, beyond), rolled)
+    overage = max(0, beyond) - used
+    dearer = overage_price(terms, price) - price
+    want = {"sku": terms["quantities"]["sku"], "committed": quantity, "counted_before": before, "counted": here,
+            "roll_over": rolled, "missing": missing, "roll_over_used": used, "overage": overage}
+    for name, value in want.items():
+        require(said[name] == value, f"{name} of a quantity is {value} and not {said[name]} in period {number}")
+    require(nanos(said["overage_amount"]) == half_even(overage * dearer), f"overage costs {overage * dearer}")
+    require(nanos(part["roll_over"]) == half_even(rolled * price), f"{rolled} roll over into period {number}")
+    settle_lots(lots, used, number + terms["roll_over_periods"], missing)
+    return half_even(missing * price), half_even(used * price)
+
+
 def settle_contract(bundles):
     """Settles the commitment periods of one contract anew from all its invoices, in the order of their months."""
-    counted, lots = {}, []
+    counted, lots, quantities = {}, [], {}
     for bundle in bundles:
         part, month = bundle.content["commitment"], bundle.content["period"]["key"]
-        texts = bundle.header.get("contract_terms", [])
-        hashes = [part["terms"]] + ([part["fee_terms"]] if "fee_terms" in part else [])
-        require([hashlib.sha256(text.encode()).hexdigest() for text in texts] == hashes, "other terms than the invoice names")
-        versions = [json.loads(text) for text in texts]
+        versions = bundle.named_terms()
+        versions = versions[:-1] if "advance" in bundle.content else versions
         require(months(versions[0]["from"]) <= months(month), f"terms from {versions[0]['from']} on in {month}")
         terms, newest = versions[0]["terms"], versions[-1]["terms"]
         before, number = (months(month) - months(terms["starts"])) // terms["period_months"], part["number"]
@@ -358,27 +431,40 @@ def settle_contract(bundles):
         last = months(terms["starts"]) + number * terms["period_months"] - 1
         require(months(part["last"]) == last and months(part["first"]) == last - terms["period_months"] + 1, "other months")
         require(nanos(part["committed"]) == committed(terms, number), "another commitment")
-        family = {"tokens": "model_tokens", "device": "device_time"}
-        covered = [line for line in bundle.content["lines"] if family[line["sku"].split("/")[0]] in terms["covers"]]
+        covered = [line for line in bundle.content["lines"] if counts(terms, line["sku"])]
         here = sum(nanos(line["charges"]["amount"]) for line in covered)
         require(nanos(part["counted"]) == here, f"{here} count towards the commitment in {month}")
         require(nanos(part["counted_before"]) == counted.get(number, 0), f"another sum was counted before {month}")
         counted[number] = counted.get(number, 0) + here
-        lots = [lot for lot in lots if lot[0] >= number and lot[1] > 0]
-        rolled = sum(left for _, left in lots)
-        require(nanos(part["roll_over"]) == rolled, f"{rolled} roll over into period {number}")
-        beyond = counted[number] - committed(terms, number) if months(month) == last else 0
-        missing, used = max(0, -beyond), min(max(0, beyond), rolled)
+        require(("quantity" in part) == ("quantities" in terms), "what is committed is not what is settled")
+        if "quantities" in terms:
+            missing, used = settle_quantity(part, terms, covered, quantities, months(month) == last)
+        else:
+            rolled = roll(lots, number)
+            require(nanos(part["roll_over"]) == rolled, f"{rolled} roll over into period {number}")
+            beyond = counted[number] - committed(terms, number) if months(month) == last else 0
+            missing, used = max(0, -beyond), min(max(0, beyond), rolled)
+            settle_lots(lots, used, number + terms["roll_over_periods"], missing)
         require(nanos(part["shortfall"]) == missing, f"{missing} are missing in period {number}")
         require(nanos(part["roll_over_used"]) == used, f"{used} are used up in period {number}")
-        for lot in lots:
-            taken = min(used, lot[1])
-            lot[1] -= taken
-            used -= taken
-        if missing:
-            lots.append([number + terms["roll_over_periods"], missing])
         fee = nanos(part["exit_fee"])
         require(fee == 0 or (months(month) == last and fee == exit_fee(terms, newest, number)), f"leaving costs another fee than {fee}")
+
+
+def check_advances(bundles):
+    """Every fee that was billed in advance; says how many there are."""
+    billed = set()
+    for bundle in (bundle for bundle in bundles if "advance" in bundle.content):
+        part, version, month = bundle.content["advance"], bundle.named_terms()[-1], months(bundle.content["period"]["key"])
+        terms, first = version["terms"], months(part["first"])
+        number, rest = divmod(first - months(terms["starts"]), terms["period_months"])
+        require(first == month + 1 and rest == 0 and months(version["from"]) <= first, f"no period begins in {part['first']}")
+        require(part["number"] == number + 1, f"period {number + 1} begins in {part['first']}")
+        require(months(part["last"]) == first + terms["period_months"] - 1, "a period has other months")
+        require(nanos(part["fee"]) == nanos(terms["fee"]["amount"]), f"the fee is {terms['fee']['amount']}")
+        require((part["contract"], number) not in billed, f"a fee of {part['contract']} is billed twice")
+        billed.add((part["contract"], number))
+    return len(billed)
 
 
 def settle_contracts(bundles):
@@ -412,6 +498,7 @@ def main(paths):
         print(f"prices by contract ok: {sum(len(bundle.own) for bundle in bundles)} lists")
     try:
         print(f"contracts ok: {settle_contracts(bundles)} parts of invoices")
+        print(f"fees in advance ok: {check_advances(bundles)}")
     except Wrong as problem:
         wrong += 1
         print(f"FAIL contract: {problem}")

@@ -114,13 +114,21 @@ pub struct ContractTerms {
     pub months: u32,
     /// Months of a commitment period: 1, 2, 3, 4, 6 or 12.
     pub period_months: u32,
-    /// What each period is committed to; later steps replace earlier ones.
+    /// What each period is committed to; later steps replace earlier ones. Left out where `quantities` says it.
+    #[serde(default)]
     pub commitments: Vec<Commitment>,
-    /// What counts towards the commitment.
+    /// What counts towards committed amounts; left out with `quantities`.
+    #[serde(default)]
     pub covers: Vec<CoveredFamily>,
+    /// So much of one thing instead of amounts of money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantities: Option<QuantityCommitment>,
     /// For so many periods after it, what was charged as missing can be used up by use beyond their commitment.
     #[serde(default)]
     pub roll_over_periods: u32,
+    /// For standing ready, whatever is used: for each period, billed in advance; left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee: Option<Amount>,
     /// How the customer may leave before the term is over; left out if it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ExitTerms>,
@@ -194,6 +202,29 @@ pub struct Commitment {
     pub amount: Amount,
 }
 
+/// Each period is committed to so much of one thing. `pricing.fixed` has its price, for every unit the same.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuantityCommitment {
+    /// Such as `device/n2m/KIND` or `tokens/output/MODEL`.
+    pub sku: String,
+    /// Later steps replace earlier ones.
+    pub steps: Vec<QuantityStep>,
+    /// What use beyond the commitment costs, for as much as the fixed price is for; that price if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overage: Option<Amount>,
+}
+
+/// A step of the ramp.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuantityStep {
+    /// Counted from 1.
+    pub from_period: u32,
+    /// For each period: tokens, or milliseconds of device time.
+    pub quantity: u64,
+}
+
 /// A family of things with prices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -257,8 +288,45 @@ pub struct CommitmentPeriod {
     /// What was given back of earlier shortfalls.
     pub roll_over_used: Money,
     pub exit_fee: Money,
+    /// What use beyond a committed quantity cost more than it was charged; below zero if less.
+    pub overage: Money,
+    /// Where a quantity is committed.
+    pub quantity: Option<PeriodQuantity>,
+    /// What is used of what is committed, in parts per million: more than 1000000 with overage. Null where nothing is
+    /// committed.
+    pub utilisation_ppm: Option<u64>,
+    /// What the commitment covers of all use, or of the committed thing's use, in parts per million. Null where nothing is
+    /// used, and where old invoices did not note it.
+    pub coverage_ppm: Option<u64>,
+    /// The drawdown month by month: in lists those that are billed, of one contract also those that are open.
+    pub months: Vec<ContractMonth>,
     /// Its last month is billed.
     pub settled: bool,
+}
+
+/// How much of a committed quantity is used: tokens, or milliseconds of device time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PeriodQuantity {
+    pub sku: String,
+    pub committed: u64,
+    pub counted: u64,
+    /// Charged, because it was missing.
+    pub missing: u64,
+    /// Given back of what was missing earlier.
+    pub roll_over_used: u64,
+}
+
+/// What one month took of a commitment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ContractMonth {
+    pub month: String,
+    pub counted: Money,
+    /// Of a committed quantity; null of an amount.
+    pub quantity: Option<u64>,
+    /// What all use of the month came to, whether it counts or not; null where an old invoice did not note it.
+    pub used: Option<Money>,
+    /// It has its invoice.
+    pub billed: bool,
 }
 
 /// One way to leave.
@@ -297,11 +365,48 @@ pub struct InvoiceCommitment {
     pub roll_over_used: Money,
     /// Charged: for leaving before the end of the term.
     pub exit_fee: Money,
+    /// What use beyond a committed quantity costs more than it was charged; below zero if less.
+    pub overage: Money,
     /// The newest terms, where the fee was computed with those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fee_terms_hash: Option<String>,
-    /// `shortfall + exit_fee − roll_over_used`.
+    /// Where a quantity is committed, of which the amounts above are the cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<InvoiceQuantity>,
+    /// `shortfall + exit_fee − roll_over_used + overage`.
     pub amount: Money,
+}
+
+/// What an invoice bills in advance: a contract's fee for the period that begins when the invoice's month ends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceAdvance {
+    #[schemars(with = "IdText<ContractId>")]
+    pub contract: ContractId,
+    pub terms_hash: String,
+    /// The commitment period, counted from 1.
+    pub number: u32,
+    pub first_month: String,
+    pub last_month: String,
+    pub fee: Money,
+}
+
+/// A committed quantity in an invoice: tokens, or milliseconds of device time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceQuantity {
+    pub sku: String,
+    pub committed: u64,
+    /// By earlier invoices of the period.
+    pub counted_before: u64,
+    /// By the lines of this one.
+    pub counted: u64,
+    /// What was charged as missing earlier and can be used up in this period.
+    pub roll_over: u64,
+    /// Charged: what is missing at the period's end.
+    pub missing: u64,
+    /// Given back.
+    pub roll_over_used: u64,
+    /// Beyond the commitment and the roll-over.
+    pub overage: u64,
 }
 
 /// Body that offers a contract.

@@ -7,7 +7,7 @@ use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, Proje
 use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
 
-use crate::contract::InvoiceCommitment;
+use crate::contract::{InvoiceAdvance, InvoiceCommitment};
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::{ChargeTag, InvoiceTag};
@@ -37,7 +37,10 @@ pub struct Invoice {
     /// The part of the contract that runs in the period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commitment: Option<InvoiceCommitment>,
-    /// The sum of the lines and the contract's part, exact.
+    /// What a contract bills in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advance: Option<InvoiceAdvance>,
+    /// The sum of the lines and the contract's parts, exact.
     pub subtotal: Money,
     /// What rounding the total to the currency's smallest unit added; carried to the next invoice.
     pub rounding: Money,

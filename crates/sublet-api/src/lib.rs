@@ -58,6 +58,7 @@ pub mod receipt;
 pub mod reference;
 pub mod remote_model;
 pub mod responses;
+pub mod revenue;
 pub mod route;
 pub mod schema;
 pub mod sku;

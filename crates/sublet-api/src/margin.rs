@@ -48,9 +48,11 @@ pub struct MarginReport {
     pub breakage: Money,
     /// Charged by contract for what was missing, and for leaving, less what was used up later.
     pub commitments: Money,
+    /// Of contracts, as they are earned.
+    pub fees: Money,
     /// Of invoices to whole cents.
     pub rounding: Money,
-    /// Revenue less promotions, compensations and refunds, with breakage, commitments and rounding.
+    /// Revenue less promotions, compensations and refunds, with breakage, commitments, fees and rounding.
     pub net_revenue: Money,
     pub costs: CostOfSupply,
     /// All of them, with what is beside.

@@ -97,6 +97,7 @@ object_tags! {
     ReplicaCostTag = "replica.cost",
     ReplicaTag = "replica",
     RequestTag = "request",
+    RevenueReportTag = "report.revenue",
     SellerTag = "seller",
     ServedModelTag = "served_model",
     ShowbackTag = "report.showback",

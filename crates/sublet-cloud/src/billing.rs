@@ -294,7 +294,9 @@ impl Cloud {
     /// Notes that a closed month needs no invoice.
     async fn note_unused(&self, tx: &mut Tx, content: &InvoiceContent) -> Result<()> {
         let (organization, period) = (&content.account.organization, content.period.key);
-        billing::billed(tx, (organization, period), content.carry_before, self.now()).await?;
+        if billing::billed(tx, (organization, period), content.carry_before, self.now()).await? {
+            self.earn_fees(tx, (organization, content.account.currency), period, self.now()).await?;
+        }
         self.release_prepaid_tax(tx, organization, self.now()).await?;
         self.note_paid(tx, organization, self.now()).await?;
         invoice::delete_draft(tx, organization, period).await
@@ -319,6 +321,8 @@ impl Cloud {
         let head = EntryHead { id: self.ids.mint(), at: issued_at, currency, memo: format!("{number} {}", invoice.id) };
         ledger::post(tx, &post(head, &organization, &invoice.content.issue_fact())?).await?;
         self.post_commitment(tx, invoice, issued_at).await?;
+        self.post_advance(tx, invoice, issued_at).await?;
+        self.earn_fees(tx, (&organization, currency), period, issued_at).await?;
         self.post_taxes(tx, invoice, issued_at).await?;
         self.release_prepaid_tax(tx, &organization, now).await?;
         let detail = format!("{number} over {} {currency} for {period}", invoice.content.total);

@@ -12,19 +12,21 @@ use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, LedgerAccount};
-use sublet_money::commitment::CommitmentLine;
+use sublet_money::advance::AdvanceLine;
+use sublet_money::commitment::{CommitmentLine, Earlier};
 use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::invoice::{Invoice, InvoiceContent};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_money::sku::Quantity;
 use sublet_store::contract::{self, CONTRACTS_MAX, Contract, ContractMonth, GivenNotice, Offer, OfferState};
 use sublet_store::organization::{self, Organization};
 use sublet_store::{Page, PageRequest, Tx, ledger};
 
 use crate::audit::Deed;
 use crate::billing::Billing;
-pub use crate::contract_use::PeriodUse;
 use crate::contract_use::{Counted, periods, settled_periods};
+pub use crate::contract_use::{MonthUse, PeriodUse};
 use crate::credit_lot::take_otherwise;
 use crate::idempotency::{Answer, Call, Render};
 use crate::organization::checked_name;
@@ -376,19 +378,27 @@ impl Cloud {
         Ok(ContractView { contract, currency: account.currency, state, last_month, periods, exits })
     }
 
-    /// An invoice with the part of the contract that runs in its month.
-    pub(crate) async fn with_contract(&self, tx: &mut Tx, content: InvoiceContent) -> Result<InvoiceContent> {
-        let (organization, month) = (&content.account.organization, content.period.key);
-        for contract in contract::list_of(tx, organization).await? {
+    /// An invoice with the part of the contract that runs in its month, and what one bills in advance.
+    pub(crate) async fn with_contract(&self, tx: &mut Tx, mut content: InvoiceContent) -> Result<InvoiceContent> {
+        let (organization, month) = (content.account.organization.clone(), content.period.key);
+        for contract in contract::list_of(tx, &organization).await? {
             let Some(agreement) = contract.agreement()? else { continue };
+            if let Some(advance) = AdvanceLine::new((&contract.id, &agreement), month)? {
+                content = content.with_advance(advance)?;
+            }
             let Some((_, period)) = agreement.at(month)? else { continue };
-            let months = contract::list_months(tx, organization, &contract.id).await?;
+            let months = contract::list_months(tx, &organization, &contract.id).await?;
             let before: Vec<_> = months.iter().filter(|known| known.period < month).collect();
-            let counted = before.iter().filter(|known| known.number == period.number).map(|known| known.counted);
-            let earlier = (Nanos::checked_sum(counted)?, settled_periods(&before, period.number)?);
-            let line = CommitmentLine::new((&contract.id, &agreement), month, &content.lines, (earlier.0, &earlier.1))?;
+            let same = || before.iter().filter(|known| known.number == period.number);
+            let settled = settled_periods(&before, period.number)?;
+            let earlier = Earlier {
+                counted: Nanos::checked_sum(same().map(|known| known.counted))?,
+                quantity: same().try_fold(Quantity::ZERO, |sum, known| sum.checked_add(known.quantity))?,
+                settled: &settled,
+            };
+            let line = CommitmentLine::new((&contract.id, &agreement), month, &content.lines, earlier)?;
             if let Some(line) = line {
-                return content.with_commitment(line);
+                content = content.with_commitment(line)?;
             }
         }
         Ok(content)
@@ -401,6 +411,7 @@ impl Cloud {
         let organization = &content.account.organization;
         let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
         let terms = contract.offers.iter().find(|offer| offer.version.hash == line.terms).map(|offer| &offer.version.terms);
+        let quantity = line.quantity.as_ref();
         let month = ContractMonth {
             contract: line.contract.clone(),
             period: content.period.key,
@@ -410,6 +421,11 @@ impl Cloud {
             roll_over_used: line.roll_over_used,
             roll_over_periods: terms.map_or(0, |terms| terms.roll_over_periods),
             exit_fee: line.exit_fee,
+            quantity: quantity.map_or(Quantity::ZERO, |used| used.counted),
+            missing: quantity.map_or(Quantity::ZERO, |used| used.missing),
+            quantity_used: quantity.map_or(Quantity::ZERO, |used| used.roll_over_used),
+            overage: line.overage(),
+            used: Some(content.charged()?),
         };
         contract::insert_month(tx, &month).await?;
         let amount = line.amount()?;
@@ -465,15 +481,23 @@ impl Cloud {
     }
 }
 
-/// The terms that an invoice's contract's part names, as their canonical texts.
+/// The terms that an invoice's parts by contract name, as their canonical texts.
 pub(crate) async fn terms_texts(tx: &mut Tx, content: &InvoiceContent) -> Result<Vec<String>> {
-    let Some(line) = &content.commitment else { return Ok(Vec::new()) };
-    let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
-    let text = |hash: &str| {
+    let mut wanted: Vec<(&ContractId, &str)> = Vec::new();
+    if let Some(line) = &content.commitment {
+        wanted.extend(line.named_terms().map(|hash| (&line.contract, hash)));
+    }
+    if let Some(line) = &content.advance {
+        wanted.push((&line.contract, &line.terms));
+    }
+    let mut texts = Vec::with_capacity(wanted.len());
+    for (id, hash) in wanted {
+        let contract = contract::get(tx, &Scope::Operator, id).await?;
         let named = contract.offers.iter().find(|offer| offer.version.hash == hash);
-        named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?.version.canonical()
-    };
-    line.named_terms().map(text).collect()
+        let named = named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?;
+        texts.push(named.version.canonical()?);
+    }
+    Ok(texts)
 }
 
 /// Names the member of the terms that is wrong as clients wrote it.
@@ -506,6 +530,13 @@ fn check_start(terms: &ContractTerms, running: PeriodKey) -> Result<()> {
     if terms.starts < running {
         let message = format!("a contract starts in {running} or later, not in {}", terms.starts);
         return Err(Error::new(ErrorCode::InvalidRequest, message).param("terms.starts"));
+    }
+    if terms.fee.is_some() && terms.starts == running {
+        let message = format!("a fee is billed with the month before: a contract with one starts after {running}");
+        return Err(Error::new(ErrorCode::InvalidRequest, message)
+            .param("terms.starts")
+            .alternative(running.next()?.to_string())
+            .alternative("begin without a fee, and amend"));
     }
     Ok(())
 }

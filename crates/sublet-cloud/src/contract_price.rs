@@ -75,6 +75,10 @@ impl Cloud {
         self.follow_changes(tx).await?;
         let list = self.prices.public(version.terms.currency).map_err(|error| error.param("terms.pricing"))?;
         let public = list.at(self.now()).map_err(|error| error.param("terms.pricing"))?;
+        if let Some(quantities) = &version.terms.quantities {
+            // Use of what is not sold could never count.
+            public.get(&quantities.sku).map_err(|error| error.param("terms.quantities.sku"))?;
+        }
         let protected = match &pricing.protection {
             None => None,
             Some(protection) => {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use sublet_core::{Nanos, Result};
-use sublet_money::commitment::SettledPeriod;
-use sublet_money::contract::Agreement;
+use sublet_money::commitment::{SettledPeriod, counts, share_ppm};
+use sublet_money::contract::{Agreement, CommitmentPeriod, TermsVersion};
 use sublet_money::period::PeriodKey;
+use sublet_money::sku::{Quantity, SkuName};
 use sublet_store::contract::{self, Contract, ContractMonth};
 use sublet_store::{Tx, billing, charge};
 
@@ -19,7 +20,7 @@ pub(crate) enum Counted {
 }
 
 /// How far a commitment period is used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeriodUse {
     pub number: u32,
     pub first: PeriodKey,
@@ -30,8 +31,104 @@ pub struct PeriodUse {
     pub shortfall: Nanos,
     pub roll_over_used: Nanos,
     pub exit_fee: Nanos,
+    /// What overage cost more than the contract's price; below zero where it cost less.
+    pub overage: Nanos,
+    /// Where a quantity is committed.
+    pub quantity: Option<PeriodQuantity>,
+    /// The drawdown: those that are billed, and of a single contract those that are open.
+    pub months: Vec<MonthUse>,
     /// Its last month has its invoice.
     pub is_settled: bool,
+}
+
+/// How much of a committed quantity is used, in base units.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeriodQuantity {
+    pub sku: SkuName,
+    pub committed: Quantity,
+    pub counted: Quantity,
+    pub missing: Quantity,
+    pub roll_over_used: Quantity,
+}
+
+/// What one month took of a commitment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MonthUse {
+    pub month: PeriodKey,
+    pub counted: Nanos,
+    /// Of a committed quantity.
+    pub quantity: Quantity,
+    /// What all use came to, whether it counts or not; `None` where an old invoice did not note it.
+    pub used: Option<Nanos>,
+    pub is_billed: bool,
+}
+
+impl PeriodUse {
+    /// What is used of what is committed, in parts per million; more than a whole with overage. `None` where nothing is
+    /// committed.
+    pub fn utilisation_ppm(&self) -> Option<u64> {
+        match &self.quantity {
+            Some(used) => share_ppm(used.counted.get(), used.committed.get()),
+            None => share_ppm(self.counted.get(), self.committed.get()),
+        }
+    }
+
+    /// What the commitment covers of what is used: of all use, or of a committed thing's. `None` where nothing is used,
+    /// and where it is not known.
+    pub fn coverage_ppm(&self) -> Option<u64> {
+        if let Some(used) = &self.quantity {
+            return share_ppm(used.counted.min(used.committed).get(), used.counted.get());
+        }
+        let used = self.months.iter().map(|month| month.used).collect::<Option<Vec<_>>>()?;
+        share_ppm(self.counted.min(self.committed).get(), Nanos::checked_sum(used).ok()?.get())
+    }
+
+    fn begun(period: CommitmentPeriod, version: &TermsVersion, is_settled: bool) -> Self {
+        let quantities = version.terms.quantities.as_ref();
+        Self {
+            number: period.number,
+            first: period.first,
+            last: period.last,
+            committed: period.committed,
+            counted: Nanos::ZERO,
+            shortfall: Nanos::ZERO,
+            roll_over_used: Nanos::ZERO,
+            exit_fee: Nanos::ZERO,
+            overage: Nanos::ZERO,
+            quantity: quantities.map(|quantities| PeriodQuantity {
+                sku: quantities.sku.clone(),
+                committed: quantities.committed(period.number),
+                counted: Quantity::ZERO,
+                missing: Quantity::ZERO,
+                roll_over_used: Quantity::ZERO,
+            }),
+            months: Vec::new(),
+            is_settled,
+        }
+    }
+
+    /// Adds what an invoice counted and settled.
+    fn add_billed(&mut self, known: &ContractMonth) -> Result<()> {
+        self.shortfall = self.shortfall.checked_add(known.shortfall)?;
+        self.roll_over_used = self.roll_over_used.checked_add(known.roll_over_used)?;
+        self.exit_fee = self.exit_fee.checked_add(known.exit_fee)?;
+        self.overage = self.overage.checked_add(known.overage)?;
+        if let Some(used) = &mut self.quantity {
+            used.missing = used.missing.checked_add(known.missing)?;
+            used.roll_over_used = used.roll_over_used.checked_add(known.quantity_used)?;
+        }
+        let ContractMonth { period: month, counted, quantity, used, .. } = *known;
+        self.add_month(MonthUse { month, counted, quantity, used, is_billed: true })
+    }
+
+    fn add_month(&mut self, month: MonthUse) -> Result<()> {
+        self.counted = self.counted.checked_add(month.counted)?;
+        if let Some(used) = &mut self.quantity {
+            used.counted = used.counted.checked_add(month.quantity)?;
+        }
+        self.months.push(month);
+        Ok(())
+    }
 }
 
 /// What the periods before one settled.
@@ -42,10 +139,14 @@ pub(crate) fn settled_periods(months: &[&ContractMonth], number: u32) -> Result<
             number: month.number,
             shortfall: Nanos::ZERO,
             roll_over_used: Nanos::ZERO,
+            missing: Quantity::ZERO,
+            quantity_used: Quantity::ZERO,
             roll_over_periods: month.roll_over_periods,
         });
         period.shortfall = period.shortfall.checked_add(month.shortfall)?;
         period.roll_over_used = period.roll_over_used.checked_add(month.roll_over_used)?;
+        period.missing = period.missing.checked_add(month.missing)?;
+        period.quantity_used = period.quantity_used.checked_add(month.quantity_used)?;
     }
     Ok(periods.into_values().collect())
 }
@@ -63,31 +164,14 @@ pub(crate) async fn periods(
     let Some(mut at) = agreement.versions().first().map(|version| version.terms.starts) else { return Ok(uses) };
     while at <= month {
         let Some((version, period)) = agreement.at(at)? else { break };
-        let mut used = PeriodUse {
-            number: period.number,
-            first: period.first,
-            last: period.last,
-            committed: period.committed,
-            counted: Nanos::ZERO,
-            shortfall: Nanos::ZERO,
-            roll_over_used: Nanos::ZERO,
-            exit_fee: Nanos::ZERO,
-            is_settled: billed.contains(&period.last),
-        };
+        let mut used = PeriodUse::begun(period, version, billed.contains(&period.last));
         for known in months.iter().filter(|known| known.number == period.number) {
-            used.counted = used.counted.checked_add(known.counted)?;
-            used.shortfall = used.shortfall.checked_add(known.shortfall)?;
-            used.roll_over_used = used.roll_over_used.checked_add(known.roll_over_used)?;
-            used.exit_fee = used.exit_fee.checked_add(known.exit_fee)?;
+            used.add_billed(known)?;
         }
         let mut open = period.first;
         while open <= period.last.min(month) {
             if counted == Counted::Used && !billed.contains(&open) {
-                for part in charge::list_parts(tx, &contract.organization, open).await? {
-                    if version.terms.covers.contains(&part.key.sku.family()) {
-                        used.counted = used.counted.checked_add(part.sum.charged)?;
-                    }
-                }
+                used.add_month(open_month(tx, contract, (version, open)).await?)?;
             }
             open = open.next()?;
         }
@@ -95,4 +179,20 @@ pub(crate) async fn periods(
         at = period.last.next()?;
     }
     Ok(uses)
+}
+
+/// What will be counted of a month that has no invoice yet.
+async fn open_month(tx: &mut Tx, contract: &Contract, (version, month): (&TermsVersion, PeriodKey)) -> Result<MonthUse> {
+    let (mut counted, mut quantity, mut all) = (Nanos::ZERO, Quantity::ZERO, Nanos::ZERO);
+    for part in charge::list_parts(tx, &contract.organization, month).await? {
+        all = all.checked_add(part.sum.charged)?;
+        if counts(&version.terms, &part.key.sku) {
+            counted = counted.checked_add(part.sum.charged)?;
+            quantity = quantity.checked_add(part.sum.quantity)?;
+        }
+    }
+    if version.terms.quantities.is_none() {
+        quantity = Quantity::ZERO;
+    }
+    Ok(MonthUse { month, counted, quantity, used: Some(all), is_billed: false })
 }

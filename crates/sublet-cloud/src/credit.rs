@@ -183,6 +183,12 @@ pub(crate) async fn balance(tx: &mut Tx, scope: &Scope, organization: &Organizat
         taxes.credits = taxes.credits.checked_add(tax.credits)?;
     }
     totals.insert(AccountKind::Tax, taxes);
+    let mut deferred = AccountTotals::default();
+    for (_, of_contract) in ledger::list_deferred(tx, organization).await? {
+        deferred.debits = deferred.debits.checked_add(of_contract.debits)?;
+        deferred.credits = deferred.credits.checked_add(of_contract.credits)?;
+    }
+    totals.insert(AccountKind::DeferredRevenue, deferred);
     let funds = CustomerFunds::from_totals(found.credit_limit, |kind| totals.get(&kind).copied().unwrap_or_default())?;
     funds.verify()?;
     Ok(CreditBalance { organization: found.id, currency: found.currency, funds })

@@ -264,7 +264,7 @@ impl Cloud {
             Some(mut invoice) => {
                 taxes = invoice.content.tax.take().map_or_else(Vec::new, |tax| tax.lines);
                 let content = &invoice.content;
-                let (charged, committed) = (content.charged()?, content.committed()?);
+                let (charged, committed) = (content.charged()?, content.by_contract()?);
                 let rounding = Rounding::Issued { charged, committed, total: content.total };
                 (invoice.content.account, invoice.number, rounding)
             }

@@ -16,6 +16,7 @@ use sublet_store::invoice::StoredInvoice;
 use sublet_store::ledger::{JournalCursor, StoredAccount};
 use sublet_store::{PageRequest, Tx, billing, charge, contract, hold, invoice, ledger, organization, slice, supplier};
 
+use crate::contract_fee::verify_fees;
 use crate::{Action, Actor, Cloud, credit};
 
 /// Most findings that are listed.
@@ -242,13 +243,14 @@ fn add_totals(journal: &TrialBalance, verification: &mut Verification) -> Result
 
 /// What is charged to a month that was billed is in its invoice, and nothing was charged to one that needed none.
 async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Verification) -> Result<()> {
-    let (mut committed, mut taxes) = (Nanos::ZERO, BTreeMap::new());
+    let (mut committed, mut advanced, mut taxes) = (Nanos::ZERO, Nanos::ZERO, BTreeMap::new());
     for period in billing::list_billed(tx, id).await? {
         let (_, charged) = charge::period_total(tx, id, period).await?;
         let found = invoice::find_of_period(tx, id, period).await?;
         let (invoiced, by_contract) = match found {
             Some(stored) => {
                 add_taxes(&stored, &mut taxes)?;
+                advanced = advanced.checked_add(stored.invoice.content.advanced())?;
                 (stored.invoice.content.charged()?, stored.invoice.content.committed()?)
             }
             None => (Nanos::ZERO, Nanos::ZERO),
@@ -258,6 +260,9 @@ async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Ve
             .check(charged == invoiced, || format!("{id}: {charged} were charged to {period}, and {invoiced} are in its invoice"));
     }
     verify_taxes(tx, id, taxes, verification).await?;
+    for finding in verify_fees(tx, id, advanced).await? {
+        verification.check(false, || finding);
+    }
     let settled = contract::sum_settled(tx, id).await?;
     let kind = AccountKind::Commitments;
     let posted = ledger::totals(tx, &LedgerAccount::customer(kind, id)).await?.balance(kind.normal_side())?;

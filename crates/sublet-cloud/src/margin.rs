@@ -36,6 +36,8 @@ pub struct Contra {
     pub breakage: Nanos,
     /// Charged by contract for what was missing, and for leaving, less what was used up later.
     pub commitments: Nanos,
+    /// Of contracts, as they are earned.
+    pub fees: Nanos,
     /// Of invoices to whole cents.
     pub rounding: Nanos,
 }
@@ -45,6 +47,7 @@ impl Contra {
     pub fn total(&self) -> Result<Nanos> {
         self.breakage
             .checked_add(self.commitments)?
+            .checked_add(self.fees)?
             .checked_add(self.rounding)?
             .checked_sub(self.promotions)?
             .checked_sub(self.compensations)?
@@ -139,7 +142,7 @@ impl Cloud {
             .await
     }
 
-    fn reported_currency(&self, asked: Option<Currency>) -> Result<Currency> {
+    pub(crate) fn reported_currency(&self, asked: Option<Currency>) -> Result<Currency> {
         let lists = self.prices.snapshot();
         let known = asked.is_none_or(|asked| lists.values().any(|list| list.currency == asked));
         let first = lists.values().next().map(|list| list.currency);
@@ -347,6 +350,7 @@ async fn add_up(tx: &mut Tx, posted: &[PostedSum], accounts: &mut Accounts) -> R
                 AccountKind::Compensations => side.compensations = side.compensations.checked_sub(credited)?,
                 AccountKind::Refunds => side.refunds = side.refunds.checked_sub(credited)?,
                 AccountKind::Breakage => side.breakage = side.breakage.checked_add(credited)?,
+                AccountKind::Fees => side.fees = side.fees.checked_add(credited)?,
                 AccountKind::Commitments => side.commitments = side.commitments.checked_add(credited)?,
                 _ => side.rounding = side.rounding.checked_add(credited)?,
             }
@@ -363,6 +367,7 @@ fn is_contra(account: &LedgerAccount) -> bool {
             | AccountKind::Refunds
             | AccountKind::Breakage
             | AccountKind::Commitments
+            | AccountKind::Fees
             | AccountKind::Rounding
     )
 }

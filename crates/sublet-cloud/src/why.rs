@@ -151,13 +151,17 @@ impl Cloud {
             .collect();
         let contract = content.commitment.as_ref().map(|line| commitment_fact(line, currency)).transpose()?;
         let facts = std::iter::once(Fact::new("sum of charges", format!("{} {currency}", content.charged()?)).made_of(lines));
+        let advance = content.advance.as_ref().map(|line| {
+            let label = format!("fee of {} for {} to {}, in advance", line.contract, line.first, line.last);
+            Fact::new(label, format!("{} {currency}", line.fee))
+        });
         let tax = content.tax.as_ref().map(|tax| tax_fact(tax, currency));
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {currency} for {} in {}", content.gross()?, content.account.name, content.period.key),
             rule: "the exact sum of the lines, the contract's part and what was carried over, rounded once to the currency's smallest unit"
                 .to_owned(),
-            facts: facts.chain(contract).chain(tax).chain([
+            facts: facts.chain(contract).chain(advance).chain(tax).chain([
                 Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),
@@ -223,7 +227,7 @@ fn source_fact(source: &PriceSource) -> Fact {
 /// A contract's part of an invoice.
 fn commitment_fact(line: &CommitmentLine, currency: Currency) -> Result<Fact> {
     let amount = |label: &str, amount: Nanos| Fact::new(label, format!("{amount} {currency}"));
-    let facts = vec![
+    let mut facts = vec![
         Fact::new("contract", &line.contract),
         Fact::new("terms", &line.terms),
         Fact::new("commitment period", format!("{}: {} to {}", line.number, line.first, line.last)),
@@ -235,7 +239,19 @@ fn commitment_fact(line: &CommitmentLine, currency: Currency) -> Result<Fact> {
         amount("used up of what was missing earlier", line.roll_over_used),
         amount("fee for leaving", line.exit_fee),
     ];
-    Ok(amount("contract: missing + fee − used up", line.amount()?).made_of(facts))
+    if let Some(used) = &line.quantity {
+        facts.push(amount("overage, against the price that it was charged at", used.overage_amount).made_of(vec![
+            Fact::new("of", used.sku.to_string()),
+            Fact::new("committed", used.committed),
+            Fact::new("counted by earlier invoices", used.counted_before),
+            Fact::new("counted by the lines of this one", used.counted),
+            Fact::new("charged as missing earlier, to be used up", used.roll_over),
+            Fact::new("missing", used.missing),
+            Fact::new("used up of what was missing earlier", used.roll_over_used),
+            Fact::new("overage", used.overage),
+        ]));
+    }
+    Ok(amount("contract: missing + fee − used up + overage", line.amount()?).made_of(facts))
 }
 
 fn attempt_fact(event: &UsageEvent) -> Fact {

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::{Currency, Nanos};
+use sublet_money::advance::AdvanceLine;
 use sublet_money::commitment::CommitmentLine;
 use sublet_money::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
 use sublet_money::sku::{PricingUnit, SkuName};
@@ -101,6 +102,7 @@ impl Figures {
         if let Some(part) = &content.commitment {
             rows.extend(commitment_rows(part)?);
         }
+        rows.extend(content.advance.as_ref().map(advance_row));
         if rows.is_empty() {
             rows.push(nothing());
         }
@@ -214,6 +216,7 @@ fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
     let added = [
         (format!("Missing to the {of}"), part.shortfall),
         (format!("Used up of what was missing before, {of}"), part.roll_over_used.checked_neg()?),
+        (format!("Use beyond the {of}, against the price that it was charged at"), part.overage()),
         ("For leaving the contract".to_owned(), part.exit_fee),
     ];
     let rows = added.into_iter().filter(|(_, exact)| !exact.is_zero());
@@ -228,6 +231,18 @@ fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
             amount: Nanos::ZERO,
         })
         .collect())
+}
+
+/// What is billed in advance.
+fn advance_row(line: &AdvanceLine) -> Row {
+    Row {
+        heading: Some(format!("Contract {}", line.contract)),
+        what: format!("Fee for {} to {}, in advance", line.first, line.last),
+        details: Vec::new(),
+        measure: Measure::Once,
+        exact: line.fee,
+        amount: Nanos::ZERO,
+    }
 }
 
 /// A document has a row at least (BR-16).

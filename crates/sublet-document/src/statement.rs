@@ -119,6 +119,8 @@ fn base(content: &InvoiceContent, figures: &Figures, calendar: &BillingCalendar)
     facts.extend(order.into_iter().chain(reference));
     if let Some(part) = &content.commitment {
         facts.push(fact("Contract", part.contract.as_str()));
+    } else if let Some(line) = &content.advance {
+        facts.push(fact("Contract", line.contract.as_str()));
     }
     Ok(Sheet {
         issuer: seller.map_or_else(Vec::new, issuer),

@@ -217,8 +217,9 @@ impl Paper<'_> {
                 })
             })?;
         }
-        if let Some(part) = &self.content.commitment {
-            xml.group("cac:ContractDocumentReference", |xml| xml.leaf("cbc:ID", part.contract.as_str()))?;
+        let settled = self.content.commitment.as_ref().map(|part| &part.contract);
+        if let Some(contract) = settled.or(self.content.advance.as_ref().map(|line| &line.contract)) {
+            xml.group("cac:ContractDocumentReference", |xml| xml.leaf("cbc:ID", contract.as_str()))?;
         }
         Ok(())
     }

@@ -3,21 +3,22 @@
 use sublet_api::contract as wire;
 use sublet_api::money::Amount;
 use sublet_api::object::ContractTag;
-use sublet_cloud::contract::{ContractState, ContractView, NewAmendment, NewContract, PeriodUse};
+use sublet_cloud::contract::{ContractState, ContractView, MonthUse, NewAmendment, NewContract, PeriodUse};
 use sublet_cloud::data::{
-    Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, Offer, OfferState, Page, PeriodKey,
-    PriceProtection, PriceTerms, RenewalTerms, SkuFamily,
+    AdvanceLine, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer, OfferState,
+    OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse, RenewalTerms,
+    SkuFamily,
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::ContractId;
-use sublet_core::{Currency, Error, Nanos, Result};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
 use crate::context::{Context, page_answer, page_request};
 use crate::price_wire;
-use crate::wire::money;
+use crate::wire::{count, money};
 
 fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
     let commitments = terms.commitments.iter();
@@ -38,6 +39,31 @@ fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
         }),
         renewal: terms.renewal.map(|renewal| wire::RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
         pricing: terms.pricing.as_ref().map(pricing_to_wire).transpose()?,
+        quantities: terms.quantities.as_ref().map(quantities_to_wire).transpose()?,
+        fee: terms.fee.map(|fee| Amount(fee.amount)),
+    })
+}
+
+fn quantities_to_wire(terms: &QuantityTerms) -> Result<wire::QuantityCommitment> {
+    let step =
+        |step: &QuantityStep| Ok(wire::QuantityStep { from_period: step.from_period, quantity: count(step.quantity.get())? });
+    Ok(wire::QuantityCommitment {
+        sku: terms.sku.to_string(),
+        steps: terms.steps.iter().map(step).collect::<Result<_>>()?,
+        overage: terms.overage.map(|overage| Amount(overage.price)),
+    })
+}
+
+fn quantities_from_wire(terms: &wire::QuantityCommitment) -> Result<QuantityTerms> {
+    let step = |step: &wire::QuantityStep| -> Result<QuantityStep> {
+        let too_much = |_| Error::new(ErrorCode::InvalidRequest, "a quantity is too large").param("terms.quantities.steps");
+        let quantity = Quantity::new(i64::try_from(step.quantity).map_err(too_much)?)?;
+        Ok(QuantityStep { from_period: step.from_period, quantity })
+    };
+    Ok(QuantityTerms {
+        overage: terms.overage.map(|price| OveragePrice { price: price.0 }),
+        sku: terms.sku.parse().map_err(|error: Error| error.param("terms.quantities.sku"))?,
+        steps: terms.steps.iter().map(step).collect::<Result<_>>()?,
     })
 }
 
@@ -74,6 +100,8 @@ async fn terms_from_wire(
         }),
         renewal: terms.renewal.map(|renewal| RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
         pricing,
+        quantities: terms.quantities.as_ref().map(quantities_from_wire).transpose()?,
+        fee: terms.fee.map(|fee| FeeTerms { amount: fee.0 }),
     })
 }
 
@@ -158,9 +186,27 @@ fn offer_to_wire(offer: &Offer) -> Result<wire::ContractVersion> {
     })
 }
 
-fn period_to_wire(period: &PeriodUse, currency: Currency) -> wire::CommitmentPeriod {
+fn period_to_wire(period: &PeriodUse, currency: Currency) -> Result<wire::CommitmentPeriod> {
     let money = |amount: Nanos| money(amount, currency);
-    wire::CommitmentPeriod {
+    let quantity = period.quantity.as_ref().map(|used| -> Result<_> {
+        Ok(wire::PeriodQuantity {
+            sku: used.sku.to_string(),
+            committed: count(used.committed.get())?,
+            counted: count(used.counted.get())?,
+            missing: count(used.missing.get())?,
+            roll_over_used: count(used.roll_over_used.get())?,
+        })
+    });
+    let month = |month: &MonthUse| -> Result<_> {
+        Ok(wire::ContractMonth {
+            month: month.month.to_string(),
+            counted: money(month.counted),
+            quantity: period.quantity.as_ref().map(|_| count(month.quantity.get())).transpose()?,
+            used: month.used.map(money),
+            billed: month.is_billed,
+        })
+    };
+    Ok(wire::CommitmentPeriod {
         number: period.number,
         first_month: period.first.to_string(),
         last_month: period.last.to_string(),
@@ -169,8 +215,13 @@ fn period_to_wire(period: &PeriodUse, currency: Currency) -> wire::CommitmentPer
         shortfall: money(period.shortfall),
         roll_over_used: money(period.roll_over_used),
         exit_fee: money(period.exit_fee),
+        overage: money(period.overage),
+        quantity: quantity.transpose()?,
+        utilisation_ppm: period.utilisation_ppm(),
+        coverage_ppm: period.coverage_ppm(),
+        months: period.months.iter().map(month).collect::<Result<_>>()?,
         settled: period.is_settled,
-    }
+    })
 }
 
 fn exit_to_wire(exit: &Exit, currency: Currency) -> wire::ContractExit {
@@ -207,7 +258,7 @@ fn to_wire(view: &ContractView) -> Result<wire::Contract> {
             fee: money(given.notice.fee, currency),
             given_at: given.at.into(),
         }),
-        periods: view.periods.iter().map(|period| period_to_wire(period, currency)).collect(),
+        periods: view.periods.iter().map(|period| period_to_wire(period, currency)).collect::<Result<_>>()?,
         exits: view.exits.iter().map(|exit| exit_to_wire(exit, currency)).collect(),
         created_at: contract.created_at.into(),
     })
@@ -230,8 +281,35 @@ pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::I
         shortfall: money(line.shortfall),
         roll_over_used: money(line.roll_over_used),
         exit_fee: money(line.exit_fee),
+        overage: money(line.overage()),
         fee_terms_hash: line.fee_terms.clone(),
+        quantity: line.quantity.as_ref().map(quantity_to_wire).transpose()?,
         amount: money(amount),
+    })
+}
+
+/// What an invoice bills in advance.
+pub fn advance_to_wire(line: &AdvanceLine, currency: Currency) -> wire::InvoiceAdvance {
+    wire::InvoiceAdvance {
+        contract: line.contract.clone(),
+        terms_hash: line.terms.clone(),
+        number: line.number,
+        first_month: line.first.to_string(),
+        last_month: line.last.to_string(),
+        fee: money(line.fee, currency),
+    }
+}
+
+fn quantity_to_wire(used: &QuantityUse) -> Result<wire::InvoiceQuantity> {
+    Ok(wire::InvoiceQuantity {
+        sku: used.sku.to_string(),
+        committed: count(used.committed.get())?,
+        counted_before: count(used.counted_before.get())?,
+        counted: count(used.counted.get())?,
+        roll_over: count(used.roll_over.get())?,
+        missing: count(used.missing.get())?,
+        roll_over_used: count(used.roll_over_used.get())?,
+        overage: count(used.overage.get())?,
     })
 }
 

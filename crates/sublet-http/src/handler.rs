@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export, file,
     invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, organization, payment, price,
-    price_simulation, project, proof, public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage,
-    user, why,
+    price_simulation, project, proof, public, quote, rate_limit, remote_model, response, revenue, sku, supplier, supply_cost, tax,
+    usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -205,6 +205,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ExportLedger => to!(ledger::export),
         Operation::GetEarnings => to!(ledger::earnings),
         Operation::GetMarginReport => to!(margin::report),
+        Operation::GetRevenueReport => to!(revenue::report),
         Operation::GetShowback => to!(margin::showback),
         Operation::GetLeakage => to!(leakage::report),
         Operation::ListSupplyCosts => to!(supply_cost::list),

@@ -51,6 +51,7 @@ async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
         time_zone: content.account.zone.clone(),
         lines,
         commitment: content.commitment.as_ref().map(|line| contract::line_to_wire(line, currency)).transpose()?,
+        advance: content.advance.as_ref().map(|line| contract::advance_to_wire(line, currency)),
         subtotal: money(content.subtotal, currency),
         rounding: money(content.total.checked_sub(exact)?, currency),
         carried: money(content.carry_before.checked_neg()?, currency),

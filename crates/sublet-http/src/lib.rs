@@ -54,6 +54,7 @@ mod quote;
 mod rate_limit;
 mod remote_model;
 mod response;
+mod revenue;
 mod router;
 mod sku;
 mod supplier;

@@ -75,6 +75,7 @@ fn to_wire(report: &MarginReport) -> Result<wire::MarginReport> {
         refunds: in_currency(contra.refunds),
         breakage: in_currency(contra.breakage),
         commitments: in_currency(contra.commitments),
+        fees: in_currency(contra.fees),
         rounding: in_currency(contra.rounding),
         net_revenue: in_currency(net),
         costs: costs_to_wire(&used.costs, currency),

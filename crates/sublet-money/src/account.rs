@@ -4,16 +4,15 @@
 //! one row and no row is shared by all customers; so do the costs of suppliers, once per supplier. Paths are part of the stored and exported form:
 //! they never change their meaning.
 //!
-//! A tax has an account for each jurisdiction and customer, so that what a jurisdiction is owed is the sum of a few rows.
-//!
-//! Deliberately absent until something needs it: deferred revenue.
+//! A tax has an account for each jurisdiction and customer, so that what a jurisdiction is owed is the sum of a few rows;
+//! the deferred revenue of each contract has one, too.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{ContractId, OrganizationId};
 
 use crate::place::Jurisdiction;
 use crate::sku::SkuFamily;
@@ -122,6 +121,8 @@ pub enum AccountKind {
     Usage(SkuFamily),
     /// Charged by contract: commitments that were missed, and fees for leaving, less what was used up later.
     Commitments,
+    /// Fees of contracts, as they are earned.
+    Fees,
     /// Difference between invoices in minor units and exact charges.
     Rounding,
     /// Paid credit that expired unused.
@@ -140,16 +141,21 @@ pub enum AccountKind {
     TaxPrepaid,
     /// Tax that was invoiced and is owed to a jurisdiction: one account for each, and customer.
     Tax,
+    /// Billed in advance and not earned yet: one account for each contract.
+    DeferredRevenue,
 }
 
 /// Stands for the organization's id in a path.
 const ORGANIZATION: &str = "{}";
 /// Begins the path of every account of a tax; the jurisdiction in lower case and the organization's id follow.
 pub const TAX_PREFIX: &str = "liabilities:tax:";
+/// Begins the path of every account of deferred revenue; the contract's and the organization's id follow.
+pub const DEFERRED_PREFIX: &str = "liabilities:deferred-revenue:";
 
 impl AccountKind {
-    /// All kinds but [`Self::Tax`], of which a customer has one for each jurisdiction.
-    pub const ALL: [Self; 28] = [
+    /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
+    /// contract.
+    pub const ALL: [Self; 29] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -167,6 +173,7 @@ impl AccountKind {
         Self::Usage(SkuFamily::ModelTokens),
         Self::Usage(SkuFamily::DeviceTime),
         Self::Commitments,
+        Self::Fees,
         Self::Rounding,
         Self::Breakage,
         Self::Promotions,
@@ -200,6 +207,7 @@ impl AccountKind {
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
             Self::Commitments => "income:commitments:{}",
+            Self::Fees => "income:fees:{}",
             Self::Rounding => "income:rounding:{}",
             Self::Breakage => "income:breakage:{}",
             Self::Promotions => "income:promotions:{}",
@@ -212,6 +220,7 @@ impl AccountKind {
             Self::TaxReceivable => "assets:receivable-tax:{}",
             Self::TaxPrepaid => "liabilities:customers:{}:tax-prepaid",
             Self::Tax => TAX_PREFIX,
+            Self::DeferredRevenue => DEFERRED_PREFIX,
         }
     }
 
@@ -225,9 +234,11 @@ impl AccountKind {
             | Self::RefundsPayable
             | Self::TaxPrepaid
             | Self::Tax
+            | Self::DeferredRevenue
             | Self::AccruedCosts(_) => AccountClass::Liability,
             Self::Usage(_)
             | Self::Commitments
+            | Self::Fees
             | Self::Rounding
             | Self::Breakage
             | Self::Promotions
@@ -255,9 +266,11 @@ impl AccountKind {
             | Self::RefundsPayable
             | Self::TaxPrepaid
             | Self::Tax
+            | Self::DeferredRevenue
             | Self::AccruedCosts(_)
             | Self::Usage(_)
             | Self::Commitments
+            | Self::Fees
             | Self::Rounding
             | Self::Breakage => NormalSide::Credit,
         }
@@ -277,23 +290,34 @@ pub struct LedgerAccount {
     kind: AccountKind,
     /// Of a tax only.
     jurisdiction: Option<Jurisdiction>,
+    /// Of deferred revenue only.
+    contract: Option<ContractId>,
     organization: Option<OrganizationId>,
 }
 
 impl LedgerAccount {
     /// An account of one organization. Kinds that the owner keeps once ignore it.
     pub fn customer(kind: AccountKind, organization: &OrganizationId) -> Self {
-        Self { kind, jurisdiction: None, organization: kind.is_customers().then(|| organization.clone()) }
+        Self { kind, jurisdiction: None, contract: None, organization: kind.is_customers().then(|| organization.clone()) }
     }
     /// What a customer's invoices say a jurisdiction is owed.
     pub fn tax(jurisdiction: Jurisdiction, organization: &OrganizationId) -> Self {
-        Self { kind: AccountKind::Tax, jurisdiction: Some(jurisdiction), organization: Some(organization.clone()) }
+        Self { kind: AccountKind::Tax, jurisdiction: Some(jurisdiction), contract: None, organization: Some(organization.clone()) }
+    }
+    /// What a contract billed in advance and has not earned.
+    pub fn deferred(contract: &ContractId, organization: &OrganizationId) -> Self {
+        Self {
+            kind: AccountKind::DeferredRevenue,
+            jurisdiction: None,
+            contract: Some(contract.clone()),
+            organization: Some(organization.clone()),
+        }
     }
     pub(crate) fn cost(kind: CostKind) -> Self {
-        Self { kind: AccountKind::Costs(kind), jurisdiction: None, organization: None }
+        Self { kind: AccountKind::Costs(kind), jurisdiction: None, contract: None, organization: None }
     }
     pub(crate) fn accrued(kind: CostKind) -> Self {
-        Self { kind: AccountKind::AccruedCosts(kind), jurisdiction: None, organization: None }
+        Self { kind: AccountKind::AccruedCosts(kind), jurisdiction: None, contract: None, organization: None }
     }
     pub const fn kind(&self) -> AccountKind {
         self.kind
@@ -304,6 +328,9 @@ impl LedgerAccount {
     pub const fn jurisdiction(&self) -> Option<&Jurisdiction> {
         self.jurisdiction.as_ref()
     }
+    pub const fn contract(&self) -> Option<&ContractId> {
+        self.contract.as_ref()
+    }
 }
 
 /// The stable path: `liabilities:customers:org_…:available:paid`.
@@ -311,6 +338,9 @@ impl fmt::Display for LedgerAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (Some(jurisdiction), Some(organization)) = (&self.jurisdiction, &self.organization) {
             return write!(f, "{TAX_PREFIX}{}:{organization}", jurisdiction.to_string().to_ascii_lowercase());
+        }
+        if let (Some(contract), Some(organization)) = (&self.contract, &self.organization) {
+            return write!(f, "{DEFERRED_PREFIX}{contract}:{organization}");
         }
         match (self.kind.pattern().split_once(ORGANIZATION), &self.organization) {
             (Some((head, tail)), Some(organization)) => write!(f, "{head}{organization}{tail}"),
@@ -330,12 +360,12 @@ impl FromStr for LedgerAccount {
     fn from_str(text: &str) -> Result<Self> {
         for kind in AccountKind::ALL {
             match kind.pattern().split_once(ORGANIZATION) {
-                None if kind.pattern() == text => return Ok(Self { kind, jurisdiction: None, organization: None }),
+                None if kind.pattern() == text => return Ok(Self { kind, jurisdiction: None, contract: None, organization: None }),
                 None => {}
                 Some((head, tail)) => {
                     let id = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
                     if let Some(organization) = id.and_then(|id| id.parse().ok()) {
-                        return Ok(Self { kind, jurisdiction: None, organization: Some(organization) });
+                        return Ok(Self { kind, jurisdiction: None, contract: None, organization: Some(organization) });
                     }
                 }
             }
@@ -349,6 +379,10 @@ impl FromStr for LedgerAccount {
             if account.to_string() == text {
                 return Ok(account);
             }
+        }
+        let deferred = text.strip_prefix(DEFERRED_PREFIX).and_then(|rest| rest.split_once(':'));
+        if let Some((Ok(contract), Ok(organization))) = deferred.map(|(contract, id)| (contract.parse(), id.parse())) {
+            return Ok(Self::deferred(&contract, &organization));
         }
         let shown: String = text.chars().take(120).collect();
         Err(Error::new(ErrorCode::LedgerMismatch, format!("'{shown}' is not an account of this ledger")))
@@ -387,6 +421,9 @@ mod tests {
         let tax = LedgerAccount::tax("CA-QC".parse().unwrap(), &organization);
         assert_eq!(tax.to_string(), "liabilities:tax:ca-qc:org_01h");
         assert_eq!(tax.to_string().parse::<LedgerAccount>().unwrap(), tax);
+        let deferred = LedgerAccount::deferred(&"ctr_01h".parse().unwrap(), &organization);
+        assert_eq!(deferred.to_string(), "liabilities:deferred-revenue:ctr_01h:org_01h");
+        assert_eq!(deferred.to_string().parse::<LedgerAccount>().unwrap(), deferred);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub struct CustomerFunds {
     pub available: Nanos,
     pub sliced: Nanos,
     pub held: Nanos,
-    /// Charged, less charges given back.
+    /// Charged, in advance too, less charges given back.
     pub captured: Nanos,
     pub suspense: Nanos,
     pub expired: Nanos,
@@ -100,7 +100,7 @@ pub struct CustomerFunds {
 
 impl CustomerFunds {
     /// Reads a customer's funds off the totals of its accounts; those of all its taxes together are its totals of
-    /// [`AccountKind::Tax`].
+    /// [`AccountKind::Tax`], and those of all its contracts of [`AccountKind::DeferredRevenue`].
     pub fn from_totals(credit_limit: Nanos, totals: impl Fn(AccountKind) -> AccountTotals) -> Result<Self> {
         let balance = |kind: AccountKind| totals(kind).balance(kind.normal_side());
         let (mut received, mut paid_back) = (Nanos::ZERO, Nanos::ZERO);
@@ -114,6 +114,9 @@ impl CustomerFunds {
             available = available.checked_add(balance(AccountKind::Available(credit))?)?;
         }
         let mut captured = balance(AccountKind::Commitments)?.checked_sub(balance(AccountKind::Refunds)?)?;
+        for kind in [AccountKind::Fees, AccountKind::DeferredRevenue] {
+            captured = captured.checked_add(balance(kind)?)?;
+        }
         for family in SkuFamily::ALL {
             captured = captured.checked_add(balance(AccountKind::Usage(family))?)?;
         }

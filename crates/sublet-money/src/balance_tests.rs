@@ -37,6 +37,7 @@ impl Books {
     }
     fn funds(&self) -> CustomerFunds {
         let totals = |kind| match kind {
+            AccountKind::DeferredRevenue => AccountTotals::default(),
             AccountKind::Tax => self.balance.totals(Currency::EUR, &LedgerAccount::tax("DE".parse().unwrap(), &organization())),
             kind => self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization())),
         };

@@ -5,6 +5,9 @@
 //! is charged, or what was charged as missing in earlier periods is used up by what is beyond the commitment now.
 //! Counted is what is invoiced: use that came late counts in the month in which it is billed. Credit notes are not
 //! taken off.
+//!
+//! Of a commitment in quantities the units are settled ([`crate::committed_quantity`]), and every amount is what so many
+//! cost at the contract's price.
 
 use serde::{Deserialize, Serialize};
 use sublet_core::Nanos;
@@ -12,9 +15,11 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::ContractId;
 
 use crate::canonical::decimal;
+use crate::committed_quantity::{CommittedQuantity, QuantityBefore, QuantityUse};
 use crate::contract::{Agreement, CommitmentPeriod, ContractTerms, TermsVersion};
 use crate::invoice::InvoiceLine;
 use crate::period::PeriodKey;
+use crate::sku::{Quantity, SkuName};
 
 /// A contract's part of one invoice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,6 +54,9 @@ pub struct CommitmentLine {
     /// The hash of the newest terms that the fee was computed with, where those are others.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fee_terms: Option<String>,
+    /// Of what is committed, where that is a quantity.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quantity: Option<QuantityUse>,
 }
 
 /// What of a commitment period an earlier invoice settled.
@@ -58,46 +66,80 @@ pub struct SettledPeriod {
     pub number: u32,
     pub shortfall: Nanos,
     pub roll_over_used: Nanos,
+    /// Where a quantity is committed, how much of it the shortfall was, and how much was used up of those before.
+    pub missing: Quantity,
+    pub quantity_used: Quantity,
     /// For how many periods its shortfall can be used up.
     pub roll_over_periods: u32,
+}
+
+/// What earlier invoices of the period counted, and the periods before it in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Earlier<'a> {
+    pub counted: Nanos,
+    pub quantity: Quantity,
+    pub settled: &'a [SettledPeriod],
 }
 
 /// What of earlier shortfalls can be used up in a period: the oldest goes first, and each is lost after its time.
 /// `settled` are the periods before it, in their order.
 pub fn roll_over(settled: &[SettledPeriod], number: u32) -> Result<Nanos> {
-    let mut lots: Vec<(u32, Nanos)> = Vec::new();
+    left_over(settled, number, |period| (period.shortfall.get(), period.roll_over_used.get())).map(Nanos::new)
+}
+
+/// The same of committed quantities.
+pub fn roll_over_quantity(settled: &[SettledPeriod], number: u32) -> Result<Quantity> {
+    Quantity::new(left_over(settled, number, |period| (period.missing.get(), period.quantity_used.get()))?)
+}
+
+/// `of` says what was missing in a period, and what was used up in it.
+fn left_over(settled: &[SettledPeriod], number: u32, of: impl Fn(&SettledPeriod) -> (i64, i64)) -> Result<i64> {
+    let mut lots: Vec<(u32, i64)> = Vec::new();
     for period in settled.iter().filter(|period| period.number < number) {
         lots.retain(|(last, _)| *last >= period.number);
-        let mut used = period.roll_over_used;
+        let (missing, mut used) = of(period);
         for (_, left) in &mut lots {
             let taken = used.min(*left);
-            *left = left.checked_sub(taken)?;
-            used = used.checked_sub(taken)?;
+            *left -= taken;
+            used -= taken;
         }
-        if !used.is_zero() {
+        if used != 0 {
             return Err(mismatch(format!("period {} used up {used} more than was charged as missing before it", period.number)));
         }
-        lots.push((period.number.saturating_add(period.roll_over_periods), period.shortfall));
+        lots.push((period.number.saturating_add(period.roll_over_periods), missing));
     }
-    Nanos::checked_sum(lots.into_iter().filter(|(last, _)| *last >= number).map(|(_, left)| left))
+    let mut left = lots.into_iter().filter(|(last, _)| *last >= number).map(|(_, left)| left);
+    left.try_fold(0_i64, i64::checked_add).ok_or_else(|| Error::new(ErrorCode::AmountOverflow, "what rolls over is too much"))
+}
+
+/// Whether use of something counts towards a commitment.
+pub fn counts(terms: &ContractTerms, sku: &SkuName) -> bool {
+    match &terms.quantities {
+        Some(quantities) => quantities.sku == *sku,
+        None => terms.covers.contains(&sku.family()),
+    }
 }
 
 /// What of an invoice's lines counts towards a commitment.
 pub fn counted(terms: &ContractTerms, lines: &[InvoiceLine]) -> Result<Nanos> {
-    Nanos::checked_sum(lines.iter().filter(|line| terms.covers.contains(&line.sku.family())).map(|line| line.charges.amount))
+    Nanos::checked_sum(lines.iter().filter(|line| counts(terms, &line.sku)).map(|line| line.charges.amount))
+}
+
+/// A part of a whole in parts per million, rounded down; `None` of nothing.
+pub fn share_ppm(part: i64, whole: i64) -> Option<u64> {
+    let share = (i128::from(part) * 1_000_000).checked_div(i128::from(whole))?;
+    u64::try_from(share).ok()
 }
 
 impl CommitmentLine {
-    /// A contract's part of the invoice of a month, which has these lines; `None` if it does not run then. `before` is
-    /// what earlier invoices of the period counted, `settled` the periods before.
+    /// A contract's part of the invoice of a month, which has these lines; `None` if it does not run then.
     pub fn new(
         (contract, agreement): (&ContractId, &Agreement),
         month: PeriodKey,
         lines: &[InvoiceLine],
-        (before, settled): (Nanos, &[SettledPeriod]),
+        before: Earlier<'_>,
     ) -> Result<Option<Self>> {
         let Some((version, period)) = agreement.at(month)? else { return Ok(None) };
-        let roll_over = roll_over(settled, period.number)?;
         let fee = agreement.notice().filter(|notice| notice.last_month == month).map_or(Nanos::ZERO, |notice| notice.fee);
         let mut line = Self {
             contract: contract.clone(),
@@ -106,20 +148,35 @@ impl CommitmentLine {
             first: period.first,
             last: period.last,
             committed: period.committed,
-            counted_before: before,
+            counted_before: before.counted,
             counted: counted(&version.terms, lines)?,
-            roll_over,
+            roll_over: Nanos::ZERO,
             shortfall: Nanos::ZERO,
             roll_over_used: Nanos::ZERO,
             exit_fee: fee,
             fee_terms: Some(&agreement.newest()?.hash).filter(|newest| !fee.is_zero() && **newest != version.hash).cloned(),
+            quantity: None,
         };
-        (line.shortfall, line.roll_over_used) = line.settled(month)?;
+        let thing = version.terms.committed_thing()?;
+        if let Some(thing) = thing {
+            let roll_over = roll_over_quantity(before.settled, period.number)?;
+            let before = QuantityBefore { counted: before.quantity, roll_over };
+            let committed = period.quantity.unwrap_or_default();
+            let used = QuantityUse::new(thing, committed, lines, (before, month == period.last))?;
+            line.roll_over = thing.value(roll_over)?;
+            line.quantity = Some(used);
+        } else {
+            line.roll_over = roll_over(before.settled, period.number)?;
+        }
+        (line.shortfall, line.roll_over_used) = line.settled(thing, month)?;
         Ok(Some(line))
     }
 
     /// What is missing at the end of a month, and what of the roll-over is used up.
-    fn settled(&self, month: PeriodKey) -> Result<(Nanos, Nanos)> {
+    fn settled(&self, thing: Option<CommittedQuantity<'_>>, month: PeriodKey) -> Result<(Nanos, Nanos)> {
+        if let (Some(thing), Some(used)) = (thing, &self.quantity) {
+            return Ok((thing.value(used.missing)?, thing.value(used.roll_over_used)?));
+        }
         if month != self.last {
             return Ok((Nanos::ZERO, Nanos::ZERO));
         }
@@ -138,9 +195,14 @@ impl CommitmentLine {
         std::iter::once(self.terms.as_str()).chain(self.fee_terms.as_deref())
     }
 
+    /// What use beyond a committed quantity costs more than it was charged; below zero where it costs less.
+    pub fn overage(&self) -> Nanos {
+        self.quantity.as_ref().map_or(Nanos::ZERO, |used| used.overage_amount)
+    }
+
     /// What it adds to the invoice; below zero where roll-over is used up.
     pub fn amount(&self) -> Result<Nanos> {
-        self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)
+        self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)?.checked_add(self.overage())
     }
 
     /// Computes it again from the terms that it names. What earlier invoices counted, and what rolls over from them,
@@ -151,7 +213,8 @@ impl CommitmentLine {
             return Err(mismatch(format!("these are not the contract's terms of {month}")));
         }
         let period = terms.period_at(month)?;
-        let said = CommitmentPeriod { number: self.number, first: self.first, last: self.last, committed: self.committed };
+        let Self { number, first, last, committed, .. } = *self;
+        let said = CommitmentPeriod { number, first, last, committed, quantity: self.quantity.as_ref().map(|used| used.committed) };
         if period != Some(said) {
             return Err(mismatch(format!("the contract's terms say another commitment for {month}")));
         }
@@ -159,10 +222,20 @@ impl CommitmentLine {
         if counts != self.counted {
             return Err(mismatch(format!("{counts} of the lines count towards the commitment, and not {}", self.counted)));
         }
-        if self.first == month && !self.counted_before.is_zero() || self.roll_over.is_negative() {
+        let quantity_before = self.quantity.as_ref().map_or(Quantity::ZERO, |used| used.counted_before);
+        let is_counted = !self.counted_before.is_zero() || !quantity_before.is_zero();
+        if self.first == month && is_counted || self.roll_over.is_negative() {
             return Err(mismatch(format!("{month} begins a commitment period, of which nothing is counted before")));
         }
-        if self.settled(month)? != (self.shortfall, self.roll_over_used) {
+        let thing = terms.committed_thing()?;
+        if let (Some(thing), Some(used)) = (thing, &self.quantity) {
+            let before = QuantityBefore { counted: used.counted_before, roll_over: used.roll_over };
+            let computed = QuantityUse::new(thing, used.committed, lines, (before, month == self.last))?;
+            if computed != *used || self.roll_over != thing.value(used.roll_over)? {
+                return Err(mismatch(format!("the committed quantity of {} is used otherwise by its terms", used.sku)));
+            }
+        }
+        if self.settled(thing, month)? != (self.shortfall, self.roll_over_used) {
             return Err(mismatch(format!("the commitment of {} is settled otherwise by its terms", self.committed)));
         }
         let fee_is_right =

@@ -19,9 +19,11 @@ fn terms(amounts: &[i64], roll_over_periods: u32) -> ContractTerms {
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,
         exit: None,
+        fee: None,
         months: u32::try_from(amounts.len()).unwrap() * 2,
         period_months: 2,
         pricing: None,
+        quantities: None,
         renewal: None,
         roll_over_periods,
         starts: month("2027-01"),
@@ -55,14 +57,17 @@ fn bill(agreement: &Agreement, uses: &[i64]) -> Vec<CommitmentLine> {
         let lines = [line("tokens/output/m", cent(*cents)), line("device/n0/cpu", cent(7))];
         let Some((version, period)) = agreement.at(at).unwrap() else { break };
         let before = bills.iter().filter(|bill| bill.number == period.number).map(|bill| bill.counted);
-        let before = Nanos::checked_sum(before).unwrap();
-        let made = CommitmentLine::new((&contract, agreement), at, &lines, (before, &settled)).unwrap().unwrap();
+        let counted = Nanos::checked_sum(before).unwrap();
+        let earlier = Earlier { counted, quantity: Quantity::ZERO, settled: &settled };
+        let made = CommitmentLine::new((&contract, agreement), at, &lines, earlier).unwrap().unwrap();
         made.verify((version, version), at, &lines).unwrap();
         if at == period.last {
             settled.push(SettledPeriod {
                 number: period.number,
                 shortfall: made.shortfall,
                 roll_over_used: made.roll_over_used,
+                missing: Quantity::ZERO,
+                quantity_used: Quantity::ZERO,
                 roll_over_periods: version.terms.roll_over_periods,
             });
         }

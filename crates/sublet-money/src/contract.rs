@@ -8,7 +8,10 @@
 //!
 //! Whatever can be asked of a contract is a function of its versions, its last month if notice was given, and a month.
 //!
-//! Deliberately absent: quantities as commitments, amounts billed in advance, two contracts at once.
+//! A contract is committed to amounts of money, or to quantities of a thing ([`crate::committed_quantity`]); those have a
+//! value, by which leaving is priced.
+//!
+//! Deliberately absent: commitments billed in advance (a fee is, [`crate::advance`]), two contracts at once.
 
 use std::collections::BTreeSet;
 
@@ -17,10 +20,12 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::money::divide_half_even;
 use sublet_core::{Currency, Nanos};
 
+use crate::advance::FeeTerms;
 use crate::canonical::{canonical_json, decimal, sha256_hex};
+use crate::committed_quantity::{CommittedQuantity, QuantityTerms};
 use crate::contract_price::PriceTerms;
 use crate::period::PeriodKey;
-use crate::sku::SkuFamily;
+use crate::sku::{Quantity, SkuFamily};
 
 /// Most months of a term: ten years.
 pub const MONTHS_MAX: u32 = 120;
@@ -69,12 +74,16 @@ pub struct RenewalTerms {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractTerms {
+    /// Empty if and only if quantities are committed.
     pub commitments: Vec<Commitment>,
-    /// What counts towards the commitment.
+    /// What counts towards committed amounts; empty where quantities are committed.
     pub covers: BTreeSet<SkuFamily>,
     pub currency: Currency,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<ExitTerms>,
+    /// For standing ready, whatever is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fee: Option<FeeTerms>,
     /// The term.
     pub months: u32,
     /// Months of a commitment period.
@@ -82,6 +91,9 @@ pub struct ContractTerms {
     /// Other prices than the public ones.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pricing: Option<PriceTerms>,
+    /// Instead of amounts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quantities: Option<QuantityTerms>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub renewal: Option<RenewalTerms>,
     /// For so many periods after it, what was charged as missing can be used up. 0 if it is lost.
@@ -104,7 +116,9 @@ pub struct CommitmentPeriod {
     pub number: u32,
     pub first: PeriodKey,
     pub last: PeriodKey,
+    /// Of quantities, what they cost at the contract's price.
     pub committed: Nanos,
+    pub quantity: Option<Quantity>,
 }
 
 fn invalid(param: &str, message: impl Into<String>) -> Error {
@@ -118,10 +132,18 @@ impl ContractTerms {
             return Err(invalid("period_months", "a commitment period has 1, 2, 3, 4, 6 or 12 months"));
         }
         self.check_whole("months", self.months)?;
-        if self.covers.is_empty() {
-            return Err(invalid("covers", "a contract covers something: model_tokens, device_time or both"));
+        match &self.quantities {
+            Some(quantities) => quantities.validate(self)?,
+            None if self.covers.is_empty() => {
+                return Err(invalid("covers", "a contract covers something: model_tokens, device_time or both"));
+            }
+            None => self.check_ramp()?,
         }
-        self.check_ramp()?;
+        // All of the term together is an amount, too.
+        self.committed_in(1, self.periods()).map_err(|error| error.param(self.ramp()))?;
+        if let Some(fee) = self.fee {
+            fee.validate(self)?;
+        }
         if self.roll_over_periods > MONTHS_MAX {
             return Err(invalid("roll_over_periods", format!("what is missing rolls over for at most {MONTHS_MAX} periods")));
         }
@@ -181,9 +203,12 @@ impl ContractTerms {
                 return Err(Error::new(ErrorCode::InvalidAmount, message).param("commitments"));
             }
         }
-        // All of the term together is an amount, too.
-        self.committed_in(1, self.periods())?;
         Ok(())
+    }
+
+    /// The member that says what periods are committed to.
+    const fn ramp(&self) -> &'static str {
+        if self.quantities.is_some() { "quantities.steps" } else { "commitments" }
     }
 
     /// Commitment periods of the term.
@@ -191,15 +216,31 @@ impl ContractTerms {
         self.months / self.period_months
     }
 
-    /// What a period is committed to; after the term it is as in the last one.
-    pub fn committed(&self, number: u32) -> Nanos {
+    /// The committed thing and its price, where quantities are committed.
+    pub fn committed_thing(&self) -> Result<Option<CommittedQuantity<'_>>> {
+        self.quantities.as_ref().map(|quantities| quantities.priced(self)).transpose()
+    }
+
+    /// What a period is committed to; after the term it is as in the last one. Of quantities, what they cost.
+    pub fn committed(&self, number: u32) -> Result<Nanos> {
+        if let Some(thing) = self.committed_thing()? {
+            return thing.value(thing.terms.committed(number));
+        }
         let reached = self.commitments.iter().rev().find(|step| step.from_period <= number);
-        reached.map_or(Nanos::ZERO, |step| step.amount)
+        Ok(reached.map_or(Nanos::ZERO, |step| step.amount))
     }
 
     /// What all periods from one to another are committed to.
     pub fn committed_in(&self, from: u32, to: u32) -> Result<Nanos> {
-        Nanos::checked_sum((from..=to).map(|number| self.committed(number)))
+        (from..=to).try_fold(Nanos::ZERO, |sum, number| sum.checked_add(self.committed(number)?))
+    }
+
+    /// What a period is committed to as the terms say it: prices may change, and it does not.
+    fn committed_as_said(&self, number: u32) -> Result<(Nanos, Quantity)> {
+        match &self.quantities {
+            Some(quantities) => Ok((Nanos::ZERO, quantities.committed(number))),
+            None => Ok((self.committed(number)?, Quantity::ZERO)),
+        }
     }
 
     /// The commitment period that a month is in, whether the contract still runs then or not.
@@ -208,7 +249,9 @@ impl ContractTerms {
         let before = months / self.period_months;
         let first = self.starts.plus(before * self.period_months)?;
         let last = first.plus(self.period_months - 1)?;
-        Ok(Some(CommitmentPeriod { number: before + 1, first, last, committed: self.committed(before + 1) }))
+        let number = before + 1;
+        let quantity = self.quantities.as_ref().map(|quantities| quantities.committed(number));
+        Ok(Some(CommitmentPeriod { number, first, last, committed: self.committed(number)?, quantity }))
     }
 
     /// The last period of the term that one is in: of the first term, or of a renewal.
@@ -247,7 +290,7 @@ impl TermsVersion {
         terms.validate()?;
         // Leaving is priced over two terms at most, the running one and the next.
         let renewed = terms.renewal.map_or(0, |renewal| 2 * (renewal.months / terms.period_months));
-        terms.committed_in(1, terms.periods() + renewed).map_err(|error| error.param("commitments"))?;
+        terms.committed_in(1, terms.periods() + renewed).map_err(|error| error.param(terms.ramp()))?;
         let version = Self { hash: String::new(), from, terms };
         Ok(Self { hash: sha256_hex(&version.canonical()?), ..version })
     }
@@ -366,10 +409,12 @@ impl Agreement {
         if self.notice.is_some() {
             return Err(Error::new(ErrorCode::Conflict, "notice was given: the contract is not amended any more"));
         }
+        let thing = |terms: &ContractTerms| terms.quantities.as_ref().map(|quantities| quantities.sku.clone());
         let fixed = [
             ("currency", terms.currency == first.currency),
             ("starts", terms.starts == first.starts),
             ("period_months", terms.period_months == first.period_months),
+            ("quantities.sku", thing(terms) == thing(first)),
         ];
         if let Some((name, _)) = fixed.into_iter().find(|(_, same)| !same) {
             return Err(invalid(name, format!("an amendment does not change {name}"))
@@ -389,10 +434,10 @@ impl Agreement {
         }
         for number in 1..period.number {
             let month = terms.starts.plus((number - 1) * terms.period_months)?;
-            let agreed = self.version_at(month).map(|version| version.terms.committed(number));
-            if agreed != Some(terms.committed(number)) {
+            let agreed = self.version_at(month).map(|version| version.terms.committed_as_said(number)).transpose()?;
+            if agreed != Some(terms.committed_as_said(number)?) {
                 let message = format!("period {number} is before the amendment, and its commitment would change");
-                return Err(invalid("commitments", message));
+                return Err(invalid(terms.ramp(), message));
             }
         }
         Ok(())

@@ -222,7 +222,7 @@ impl Statement {
     /// What the contract adds to the invoice; nothing where it adds nothing.
     pub fn commitment(&self, amount: Nanos) -> Option<FocusRow> {
         let row = FocusRow {
-            description: "commitment settled by contract: what was missing, used up of it later, and fees".to_owned(),
+            description: "by contract: what was missing of commitments, used up of it later, overage and fees".to_owned(),
             billed: amount,
             list: amount.into(),
             contracted: amount.into(),

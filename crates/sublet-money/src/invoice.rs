@@ -26,6 +26,7 @@ use sublet_core::id::{InvoiceId, OrganizationId, ProjectId};
 use sublet_core::money::divide_half_even;
 use sublet_core::{Currency, Nanos, Timestamp};
 
+use crate::advance::AdvanceLine;
 use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::commitment::CommitmentLine;
 use crate::day::Day;
@@ -121,7 +122,10 @@ pub struct InvoiceContent {
     /// The part of the contract that runs in the period.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commitment: Option<CommitmentLine>,
-    /// The exact sum of the lines and the contract's part.
+    /// What a contract bills in advance for the period that begins when this one ends.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub advance: Option<AdvanceLine>,
+    /// The exact sum of the lines and the contract's parts.
     #[serde(with = "decimal")]
     pub subtotal: Nanos,
     /// What earlier invoices asked for ahead of exact charges; below zero if behind.
@@ -219,6 +223,7 @@ pub fn draft(
         tax: None,
         lines: invoiced,
         commitment: None,
+        advance: None,
         subtotal: Nanos::ZERO,
         carry_before,
         total: Nanos::ZERO,
@@ -297,6 +302,11 @@ impl InvoiceContent {
         Self { commitment: Some(commitment), ..self }.added_up()
     }
 
+    /// With what is billed in advance.
+    pub fn with_advance(self, advance: AdvanceLine) -> Result<Self> {
+        Self { advance: Some(advance), ..self }.added_up()
+    }
+
     /// With parties and terms, and the taxes on what it comes to. `gifts` is promotional credit that is there for it.
     pub fn with_parties(self, parties: Parties, treatments: Vec<TaxTreatment>, gifts: Nanos) -> Result<Self> {
         let gifts = gifts.max(Nanos::ZERO).min(self.gifts_max()?);
@@ -370,6 +380,16 @@ impl InvoiceContent {
         self.commitment.as_ref().map_or(Ok(Nanos::ZERO), CommitmentLine::amount)
     }
 
+    /// What is billed in advance.
+    pub fn advanced(&self) -> Nanos {
+        self.advance.as_ref().map_or(Nanos::ZERO, |line| line.fee)
+    }
+
+    /// What contracts add to the lines.
+    pub fn by_contract(&self) -> Result<Nanos> {
+        self.committed()?.checked_add(self.advanced())
+    }
+
     /// What of the gifts that lowered its taxes goes back with so much of the total, in minor units: it is a gift again.
     pub fn gifts_given_back(&self, credited: Nanos) -> Result<Nanos> {
         let gifts = self.tax.as_ref().map_or(Nanos::ZERO, |tax| tax.gifts);
@@ -378,12 +398,12 @@ impl InvoiceContent {
 
     /// Nothing is to be said of the period.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.lines.is_empty() && self.committed()?.is_zero())
+        Ok(self.lines.is_empty() && self.advance.is_none() && self.committed()?.is_zero())
     }
 
     /// Subtotal, total and the rounding after it.
     fn sums(&self) -> Result<(Nanos, Nanos, Nanos)> {
-        let subtotal = self.charged()?.checked_add(self.committed()?)?;
+        let subtotal = self.charged()?.checked_add(self.by_contract()?)?;
         let total = subtotal.checked_sub(self.carry_before)?.round_half_even(self.account.currency.minor_unit().get())?;
         Ok((subtotal, total, self.carry_before.checked_add(total)?.checked_sub(subtotal)?))
     }

@@ -82,6 +82,11 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     if let Some(line) = &content.commitment {
         write_commitment(out, line, account.currency)?;
     }
+    if let Some(line) = &content.advance {
+        write_wrapped(out, "Contract ", line.contract.as_str())?;
+        write_amount(out, &format!("  Fee for {} to {}", line.first, line.last), &nine_decimals(line.fee), account.currency)?;
+        writeln!(out, "{}", "-".repeat(WIDTH_COLUMNS))?;
+    }
     write_amount(out, "Sum of lines", &nine_decimals(content.subtotal), account.currency)?;
     if !content.carry_before.is_zero() {
         let carried = content.carry_before.checked_neg().unwrap_or(Nanos::ZERO);
@@ -179,9 +184,19 @@ fn write_commitment(out: &mut String, line: &CommitmentLine, currency: Currency)
     for (label, amount) in [("  Committed", line.committed), ("  Counted so far", counted)] {
         write_amount(out, label, &nine_decimals(amount), currency)?;
     }
+    if let Some(thing) = &line.quantity {
+        let unit = thing.sku.pricing_unit();
+        let so_far = thing.total_counted().unwrap_or(thing.counted);
+        let text = |quantity| quantity_text(quantity, unit);
+        write_wrapped(out, "  of ", &format!("{}: {} of {}", thing.sku, text(so_far), text(thing.committed)))?;
+    }
     let used = line.roll_over_used.checked_neg().unwrap_or(Nanos::ZERO);
-    let added =
-        [("  Missing at its end", line.shortfall), ("  Used up of what was missing before", used), ("  Leaving", line.exit_fee)];
+    let added = [
+        ("  Missing at its end", line.shortfall),
+        ("  Used up of what was missing before", used),
+        ("  Use beyond it", line.overage()),
+        ("  Leaving", line.exit_fee),
+    ];
     for (label, amount) in added.into_iter().filter(|(_, amount)| !amount.is_zero()) {
         write_amount(out, label, &nine_decimals(amount), currency)?;
     }

@@ -12,9 +12,12 @@
 #![deny(clippy::float_arithmetic, clippy::as_conversions)]
 
 pub mod account;
+pub mod advance;
+pub mod backlog;
 pub mod balance;
 pub mod canonical;
 pub mod commitment;
+pub mod committed_quantity;
 pub mod compensation;
 pub mod contract;
 pub mod contract_price;
@@ -43,6 +46,7 @@ pub mod price_comparison;
 pub mod price_model;
 pub mod rating;
 pub mod receivable;
+pub mod recognition;
 pub mod reference;
 pub mod repricing;
 pub mod sku;

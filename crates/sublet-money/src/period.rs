@@ -62,6 +62,15 @@ impl PeriodKey {
         let year = i16::try_from(count / 12).ok().filter(|year| *year >= YEAR_MIN).ok_or_else(outside)?;
         Ok(Self { year, month: i8::try_from(count % 12 + 1).map_err(|_| outside())? })
     }
+    /// How many days it has.
+    pub const fn days(self) -> u8 {
+        match self.month {
+            4 | 6 | 9 | 11 => 30,
+            2 if self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0) => 29,
+            2 => 28,
+            _ => 31,
+        }
+    }
     /// How many months after another one this is; `None` if it is before it.
     pub fn since(self, earlier: Self) -> Option<u32> {
         let months = |key: Self| i64::from(key.year) * 12 + i64::from(key.month);

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::{JournalEntryId, OrganizationId};
+use sublet_core::id::{ContractId, JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Nanos, Timestamp};
 
 use crate::account::{AccountKind, CostKind, CreditKind, LedgerAccount, Processor};
@@ -91,6 +91,10 @@ pub enum Fact {
     CommitmentCharged { paid: Nanos, owed: Nanos },
     /// What was charged for a missed commitment was used up later, and is given back.
     CommitmentReturned { amount: Nanos },
+    /// A contract's fee was billed in advance: to paid credit as far as there is any, the rest is owed.
+    FeeBilled { contract: ContractId, paid: Nanos, owed: Nanos },
+    /// A part of what a contract billed in advance is earned.
+    FeeEarned { contract: ContractId, amount: Nanos },
     /// Paid credit settled what was owed by contract.
     OwedSettled { amount: Nanos },
     /// Money that is for taxes.
@@ -139,6 +143,8 @@ entry_kinds! {
     InvoiceIssued = "invoice_issued",
     CommitmentCharged = "commitment_charged",
     CommitmentReturned = "commitment_returned",
+    FeeBilled = "fee_billed",
+    FeeEarned = "fee_earned",
     OwedSettled = "owed_settled",
     TaxInvoiced = "tax_invoiced",
     TaxGivenBack = "tax_given_back",
@@ -261,6 +267,14 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         Fact::CommitmentReturned { amount } => {
             entry.transfer(account(AccountKind::Commitments), available(CreditKind::Paid), *amount)?;
         }
+        Fact::FeeBilled { contract, paid, owed } => {
+            let deferred = LedgerAccount::deferred(contract, organization);
+            entry.transfer(available(CreditKind::Paid), deferred.clone(), *paid)?;
+            entry.transfer(account(AccountKind::Receivable), deferred, *owed)?;
+        }
+        Fact::FeeEarned { contract, amount } => {
+            entry.transfer(LedgerAccount::deferred(contract, organization), account(AccountKind::Fees), *amount)?;
+        }
         Fact::OwedSettled { amount } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::Receivable), *amount)?;
         }
@@ -332,6 +346,8 @@ impl Fact {
             Self::InvoiceIssued { .. } => EntryKind::InvoiceIssued,
             Self::CommitmentCharged { .. } => EntryKind::CommitmentCharged,
             Self::CommitmentReturned { .. } => EntryKind::CommitmentReturned,
+            Self::FeeBilled { .. } => EntryKind::FeeBilled,
+            Self::FeeEarned { .. } => EntryKind::FeeEarned,
             Self::OwedSettled { .. } => EntryKind::OwedSettled,
             Self::Tax(TaxFact::Bought { .. }) => EntryKind::CreditGranted,
             Self::Tax(TaxFact::Invoiced { .. }) => EntryKind::TaxInvoiced,

@@ -246,7 +246,8 @@ impl Verifier {
 /// Computes the contract's part of the invoice again.
 fn check_commitment(header: &BundleHeader) -> Result<(), Error> {
     let content = &header.content;
-    let named = content.commitment.iter().flat_map(CommitmentLine::named_terms);
+    let settled = content.commitment.iter().flat_map(CommitmentLine::named_terms);
+    let named = settled.chain(content.advance.iter().map(|advance| advance.terms.as_str()));
     let hashes: Vec<&str> = named.collect();
     if hashes.len() != header.contract_terms.len() {
         return Err(Error::new(
@@ -256,14 +257,20 @@ fn check_commitment(header: &BundleHeader) -> Result<(), Error> {
     }
     let texts = hashes.into_iter().zip(&header.contract_terms);
     let versions = texts.map(|(hash, text)| TermsVersion::from_canonical(text, hash)).collect::<Result<Vec<_>, Error>>()?;
-    let (Some(commitment), Some(version), Some(newest)) = (&content.commitment, versions.first(), versions.last()) else {
-        return Ok(());
-    };
-    if version.terms.currency != content.account.currency {
-        let message = format!("the contract is in {}, and the account in {}", version.terms.currency, content.account.currency);
+    if let Some(other) = versions.iter().find(|version| version.terms.currency != content.account.currency) {
+        let message = format!("the contract is in {}, and the account in {}", other.terms.currency, content.account.currency);
         return Err(Error::new(ErrorCode::CurrencyMismatch, message));
     }
-    commitment.verify((version, newest), content.period.key, &content.lines)
+    // What is billed in advance names its terms last.
+    let (mut of_commitment, month) = (&versions[..], content.period.key);
+    if let (Some(advance), Some((version, rest))) = (&content.advance, versions.split_last()) {
+        advance.verify(version, month)?;
+        of_commitment = rest;
+    }
+    let (Some(commitment), Some(version), Some(newest)) = (&content.commitment, of_commitment.first(), of_commitment.last()) else {
+        return Ok(());
+    };
+    commitment.verify((version, newest), month, &content.lines)
 }
 
 /// What is checked for each line of the invoice, by the line's name.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sublet_core::id::ChargeId;
-use sublet_money::commitment::CommitmentLine;
+use sublet_money::commitment::{CommitmentLine, Earlier};
 use sublet_money::contract::{Agreement, Commitment, ContractTerms, TermsVersion};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, Parties, draft};
@@ -157,9 +157,11 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
         covers: [SkuFamily::ModelTokens].into(),
         currency: content.account.currency,
         exit: None,
+        fee: None,
         months: 12,
         period_months: 3,
         pricing: None,
+        quantities: None,
         renewal: None,
         roll_over_periods: 1,
         starts: "2026-01".parse().unwrap(),
@@ -167,7 +169,7 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
     let version = TermsVersion::new(terms.starts, terms).unwrap();
     let agreement = Agreement::new(vec![version.clone()], None).unwrap();
     let (contract, month) = ("ctr_1".parse().unwrap(), content.period.key);
-    let earlier = (nanos(2_000_000_000), &[][..]);
+    let earlier = Earlier { counted: nanos(2_000_000_000), ..Earlier::default() };
     let line = CommitmentLine::new((&contract, &agreement), month, &content.lines, earlier).unwrap().unwrap();
     (content.with_commitment(line).unwrap(), version.canonical().unwrap())
 }

@@ -4,6 +4,7 @@ use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::contract::{Agreement, MONTHS_MAX, Notice, TermsVersion, VERSIONS_MAX};
 use sublet_money::period::PeriodKey;
+use sublet_money::sku::Quantity;
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
@@ -89,6 +90,21 @@ pub struct ContractMonth {
     pub roll_over_used: Nanos,
     pub roll_over_periods: u32,
     pub exit_fee: Nanos,
+    /// Where a quantity is committed: what was counted, missing and used up of what was missing before.
+    pub quantity: Quantity,
+    pub missing: Quantity,
+    pub quantity_used: Quantity,
+    /// What overage cost more than the contract's price; below zero where it cost less.
+    pub overage: Nanos,
+    /// What all use came to, of whatever; `None` of months that are billed since before it was noted.
+    pub used: Option<Nanos>,
+}
+
+impl ContractMonth {
+    /// What the contract added to the month's invoice, besides what it billed in advance.
+    pub fn amount(&self) -> Result<Nanos> {
+        self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)?.checked_add(self.overage)
+    }
 }
 
 pub async fn insert(tx: &mut Tx, contract: &Contract) -> Result<()> {
@@ -236,8 +252,9 @@ pub async fn list_of(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<C
 pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
     tx.execute(
         "INSERT INTO contract_months
-             (contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             (contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee, quantity, missing,
+              quantity_used, overage, used)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         params![
             month.contract.as_str(),
             month.period.to_string(),
@@ -246,7 +263,12 @@ pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
             month.shortfall,
             month.roll_over_used,
             i64::from(month.roll_over_periods),
-            month.exit_fee
+            month.exit_fee,
+            month.quantity.get(),
+            month.missing.get(),
+            month.quantity_used.get(),
+            month.overage,
+            month.used.map(Nanos::get)
         ],
     )
     .await?;
@@ -257,7 +279,8 @@ pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
 pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &ContractId) -> Result<Vec<ContractMonth>> {
     let rows = tx
         .fetch_all(
-            "SELECT contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee
+            "SELECT contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee, quantity,
+                 missing, quantity_used, overage, used
              FROM contract_months WHERE contract_id = $1
                  AND contract_id IN (SELECT id FROM contracts WHERE organization_id = $2) ORDER BY period LIMIT $3",
             params![contract.as_str(), organization.as_str(), i64::from(MONTHS_MAX) * 10],
@@ -275,6 +298,11 @@ pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &
                 roll_over_used: row.nanos()?,
                 roll_over_periods: small(row.int()?)?,
                 exit_fee: row.nanos()?,
+                quantity: Quantity::new(row.int()?)?,
+                missing: Quantity::new(row.int()?)?,
+                quantity_used: Quantity::new(row.int()?)?,
+                overage: row.nanos()?,
+                used: row.optional_int()?.map(Nanos::new),
             })
         })
         .collect()
@@ -288,7 +316,7 @@ fn small(count: i64) -> Result<u32> {
 pub async fn sum_settled(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(shortfall + exit_fee - roll_over_used), 0) AS BIGINT) FROM contract_months
+            "SELECT CAST(COALESCE(SUM(shortfall + exit_fee - roll_over_used + overage), 0) AS BIGINT) FROM contract_months
              WHERE contract_id IN (SELECT id FROM contracts WHERE organization_id = $1)",
             params![organization.as_str()],
         )

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::id::{JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, CreditKind, LedgerAccount, TAX_PREFIX};
+use sublet_money::account::{AccountKind, CreditKind, DEFERRED_PREFIX, LedgerAccount, TAX_PREFIX};
 use sublet_money::balance::AccountTotals;
 use sublet_money::posting::{CreditSplit, EntryKind, JournalEntry, Transfer};
 
@@ -33,7 +33,8 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::Holds
         | AccountKind::Suspense
         | AccountKind::RefundsPayable
-        | AccountKind::TaxPrepaid => Some(Nanos::ZERO),
+        | AccountKind::TaxPrepaid
+        | AccountKind::DeferredRevenue => Some(Nanos::ZERO),
         AccountKind::Cash(_)
         | AccountKind::Receivable
         | AccountKind::TaxReceivable
@@ -42,6 +43,7 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::AccruedCosts(_)
         | AccountKind::Usage(_)
         | AccountKind::Commitments
+        | AccountKind::Fees
         | AccountKind::Rounding
         | AccountKind::Breakage
         | AccountKind::Promotions
@@ -250,10 +252,19 @@ pub async fn totals(tx: &mut Tx, account: &LedgerAccount) -> Result<AccountTotal
 
 /// All that was ever posted to a customer's taxes, by jurisdiction.
 pub async fn list_taxes(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<(LedgerAccount, AccountTotals)>> {
+    list_of_prefix(tx, organization, TAX_PREFIX).await
+}
+
+/// All that was ever posted to a customer's deferred revenue, by contract.
+pub async fn list_deferred(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<(LedgerAccount, AccountTotals)>> {
+    list_of_prefix(tx, organization, DEFERRED_PREFIX).await
+}
+
+async fn list_of_prefix(tx: &mut Tx, organization: &OrganizationId, prefix: &str) -> Result<Vec<(LedgerAccount, AccountTotals)>> {
     let rows = tx
         .fetch_all(
             "SELECT path, debits, credits FROM accounts WHERE organization_id = $1 AND path LIKE $2 ORDER BY path LIMIT $3",
-            params![organization.as_str(), format!("{TAX_PREFIX}%"), ACCOUNTS_PAGE],
+            params![organization.as_str(), format!("{prefix}%"), ACCOUNTS_PAGE],
         )
         .await?;
     let read = |row: &Row| {

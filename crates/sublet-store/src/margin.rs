@@ -82,6 +82,17 @@ pub async fn recognised_and_booked(tx: &mut Tx, currency: Currency) -> Result<(N
     Ok((lines.reader().nanos()?, income.reader().nanos()?))
 }
 
+/// What all accounts come to whose paths begin so, as credits less debits.
+pub async fn booked(tx: &mut Tx, prefix: &str, currency: Currency) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(credits - debits), 0) AS BIGINT) FROM accounts WHERE path LIKE $1 AND currency = $2",
+            params![format!("{prefix}%"), currency.as_str()],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
 /// What was posted to one account from another in some time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PostedSum {

@@ -45,6 +45,7 @@ use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
 use crate::receipt::Receipt;
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
+use crate::revenue::RevenueReport;
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
@@ -591,6 +592,9 @@ impl Client {
     }
     pub fn margin_report(&self, query: &MonthQuery) -> Result<MarginReport> {
         self.call(Operation::GetMarginReport, &[]).query(query).json()
+    }
+    pub fn revenue_report(&self, query: &MonthQuery) -> Result<RevenueReport> {
+        self.call(Operation::GetRevenueReport, &[]).query(query).json()
     }
     pub fn showback(&self, query: &MonthQuery) -> Result<Showback> {
         self.call(Operation::GetShowback, &[]).query(query).json()

@@ -46,6 +46,7 @@ use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
 use crate::responses::{CountInput, CountedInput, InputItem, Response, ResponseEvent, ResponseQuery, ResponseRequest};
+use crate::revenue::RevenueReport;
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
@@ -313,6 +314,7 @@ routes! {
     GetEarnings        = Get  "/operator/v1/reports/earnings"           .open(Operator, "What was earned, by organization and thing.").query::<UsageQuery>().gives::<Earnings>();
     GetMargins         = Get  "/operator/v1/reports/margins"            .open(Operator, "What was bought from suppliers, and what stays of what it was sold for.").query::<UsageQuery>().gives::<Margins>();
     GetMarginReport    = Get  "/operator/v1/reports/margin"             .open(Operator, "A month's revenue, cost of supply and margin, and how busy the devices were.").query::<MonthQuery>().gives::<MarginReport>();
+    GetRevenueReport   = Get  "/operator/v1/reports/revenue"            .open(Operator, "What a month earned, what is deferred, and what contracts bring in months to come.").query::<MonthQuery>().gives::<RevenueReport>();
     GetShowback        = Get  "/operator/v1/reports/showback"           .open(Operator, "What the owner's own teams used in a month, at the prices of the list.").query::<MonthQuery>().gives::<Showback>();
     GetLeakage         = Get  "/operator/v1/reports/leakage"            .open(Operator, "What runs or was metered and brings nothing; empty when all is well.").gives::<Leakage>();
     ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();

@@ -165,6 +165,10 @@ fn show(context: &mut Context<'_>, contract: &Contract) -> Result<()> {
         let periods = periods(contract).render(context.style);
         context.print(&format!("\n{periods}"))?;
     }
+    if contract.periods.iter().any(|period| !period.months.is_empty()) {
+        let drawdown = drawdown(contract).render(context.style);
+        context.print(&format!("\n{drawdown}"))?;
+    }
     if !contract.exits.is_empty() {
         let exits = exits(contract).render(context.style);
         context.print(&format!("\n{exits}"))?;
@@ -186,6 +190,11 @@ fn fields(contract: &Contract) -> Vec<(&'static str, Cell)> {
         for step in &version.terms.commitments {
             let money = Money { amount: step.amount, currency: version.terms.currency };
             let text = format!("from period {}: {} each", step.from_period, render::money(&money));
+            fields.push(("", Cell::text(text)));
+        }
+        for step in version.terms.quantities.iter().flat_map(|committed| &committed.steps) {
+            let sku = version.terms.quantities.as_ref().map_or("", |committed| &committed.sku);
+            let text = format!("from period {}: {} of {sku} each", step.from_period, units(sku, step.quantity));
             fields.push(("", Cell::text(text)));
         }
         fields.extend(rules(&version.terms).iter().map(|rule| ("", Cell::text(rule))));
@@ -215,7 +224,18 @@ fn version_text(version: &ContractVersion) -> String {
 
 fn rules(terms: &ContractTerms) -> Vec<String> {
     let covers: Vec<_> = terms.covers.iter().map(|family| family.as_str()).collect();
-    let mut rules = vec![format!("covers {}", covers.join(" and "))];
+    let mut rules = Vec::new();
+    if !covers.is_empty() {
+        rules.push(format!("covers {}", covers.join(" and ")));
+    }
+    if let Some(price) = terms.quantities.as_ref().and_then(|committed| committed.overage) {
+        let money = Money { amount: price, currency: terms.currency };
+        rules.push(format!("use beyond the commitment at {}", render::money(&money)));
+    }
+    if let Some(fee) = terms.fee {
+        let money = Money { amount: fee, currency: terms.currency };
+        rules.push(format!("{} for each period in advance, whatever is used", render::money(&money)));
+    }
     if terms.roll_over_periods > 0 {
         rules.push(format!("what is missing rolls over for {}", counted(terms.roll_over_periods, "period")));
     }
@@ -287,11 +307,40 @@ fn periods(contract: &Contract) -> Table {
             Cell::number(render::money(&period.counted)),
             Cell::number(render::money(&period.shortfall)),
             Cell::number(render::money(&period.roll_over_used)),
+            share(period.utilisation_ppm),
+            share(period.coverage_ppm),
             Cell::text(if period.settled { "settled" } else { "running" }),
         ]
     });
-    let titles = ["period", "from", "to", "committed", "counted", "missing", "rolled over", "state"];
+    let titles = ["period", "from", "to", "committed", "counted", "missing", "rolled over", "utilisation", "coverage", "state"];
     Table::new(titles, "no period began").rows(rows)
+}
+
+fn share(ppm: Option<u64>) -> Cell {
+    Cell::number(ppm.map_or_else(|| NOTHING.to_owned(), |ppm| format!("{}.{} %", ppm / 10_000, ppm % 10_000 / 1_000)))
+}
+
+/// A quantity of something as a person reads it.
+fn units(sku: &str, quantity: u64) -> String {
+    if sku.starts_with("device/") { render::milliseconds(quantity) } else { quantity.to_string() }
+}
+
+/// What each month took of its period's commitment.
+fn drawdown(contract: &Contract) -> Table {
+    let rows = contract.periods.iter().flat_map(|period| {
+        period.months.iter().map(|month| {
+            let sku = period.quantity.as_ref().map_or("", |used| &used.sku);
+            [
+                Cell::number(period.number),
+                Cell::text(&month.month),
+                Cell::number(month.quantity.map_or_else(|| NOTHING.to_owned(), |quantity| units(sku, quantity))),
+                Cell::number(render::money(&month.counted)),
+                Cell::number(month.used.as_ref().map_or_else(|| NOTHING.to_owned(), render::money)),
+                Cell::text(if month.billed { "billed" } else { "open" }),
+            ]
+        })
+    });
+    Table::new(["period", "month", "quantity", "counted", "all use", "state"], "nothing was used").rows(rows)
 }
 
 fn exits(contract: &Contract) -> Table {

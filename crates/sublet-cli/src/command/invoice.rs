@@ -166,7 +166,7 @@ fn text(invoice: &Invoice, style: Style) -> String {
         "nothing was used",
     )
     .rows(invoice.lines.iter().map(line));
-    let sum = if invoice.commitment.is_some() { "sum of both" } else { "sum of charges" };
+    let sum = if invoice.commitment.is_some() || invoice.advance.is_some() { "sum of both" } else { "sum of charges" };
     let mut amounts = Vec::new();
     if let Some(line) = &invoice.commitment {
         let period = format!("{} to {}, of {}", line.first_month, line.last_month, line.contract);
@@ -177,8 +177,13 @@ fn text(invoice: &Invoice, style: Style) -> String {
             ("counted here", Cell::number(render::money(&line.counted))),
             ("missing", Cell::number(render::money(&line.shortfall))),
             ("rolled over", Cell::number(render::money(&line.roll_over_used))),
+            ("overage", Cell::number(render::money(&line.overage))),
             ("fee for leaving", Cell::number(render::money(&line.exit_fee))),
         ]);
+    }
+    if let Some(line) = &invoice.advance {
+        let period = format!("{} to {}, of {}", line.first_month, line.last_month, line.contract);
+        amounts.extend([("in advance", Cell::text(period)), ("fee", Cell::number(render::money(&line.fee)))]);
     }
     amounts.extend([
         (sum, Cell::number(render::money(&invoice.subtotal))),

@@ -5,6 +5,7 @@ use sublet_api::leakage::Leakage;
 use sublet_api::margin::{DeviceUtilisation, MarginFigures, MarginReport, MonthQuery, Showback, SkuMargin, UnitMargin};
 use sublet_api::money::Money;
 use sublet_api::price::Meter;
+use sublet_api::revenue::RevenueReport;
 use sublet_core::error::Result;
 use sublet_core::money::Currency;
 
@@ -23,6 +24,8 @@ pub enum ReportCommand {
     Margin(MonthArgs),
     /// What runs or was metered and brings nothing
     Leakage,
+    /// What a month earned, what is deferred, and what contracts bring in months to come
+    Revenue(MonthArgs),
     /// What the owner's own teams used in a month
     Showback(MonthArgs),
 }
@@ -50,6 +53,7 @@ impl ReportCommand {
         match self {
             Self::Margin(args) => context.show_text(&client.margin_report(&args.into())?, margin),
             Self::Leakage => context.show_text(&client.leakage()?, leakage),
+            Self::Revenue(args) => context.show_text(&client.revenue_report(&args.into())?, revenue),
             Self::Showback(args) => context.show_text(&client.showback(&args.into())?, showback),
         }
     }
@@ -119,6 +123,7 @@ fn margin(report: &MarginReport, style: Style) -> String {
         named_amount("refunds", &report.refunds),
         named_amount("breakage", &report.breakage),
         named_amount("commitments", &report.commitments),
+        named_amount("fees", &report.fees),
         named_amount("rounding", &report.rounding),
         named_amount("net revenue", &report.net_revenue),
         named_amount("power", &report.costs.power),
@@ -167,6 +172,32 @@ fn utilisation(kinds: &[DeviceUtilisation]) -> Table {
     });
     let headings = ["devices", "capacity", "sold", "share", "internal", "idle", "cost unused"];
     Table::new(headings, "there are no devices").rows(rows)
+}
+
+fn revenue(report: &RevenueReport, style: Style) -> String {
+    let mut head = vec![("month", Cell::text(&report.month)), ("currency", Cell::text(report.currency.as_str()))];
+    head.extend(report.usage.iter().map(|family| match family.family.as_str() {
+        "device-time" => ("device time", shown(&family.recognised)),
+        _ => ("model tokens", shown(&family.recognised)),
+    }));
+    let off = report.ledger.iter().filter(|tie| !tie.difference.nanos().is_zero()).map(|tie| tie.what.as_str());
+    let off = off.collect::<Vec<_>>().join(", ");
+    head.extend([
+        ("commitments", shown(&report.commitments)),
+        ("fees", shown(&report.fees)),
+        ("recognised", shown(&report.recognised)),
+        ("deferred now", shown(&report.deferred)),
+        ("not as in the ledger", Cell::text(if off.is_empty() { NOTHING.to_owned() } else { off })),
+    ]);
+    let contracts = report.contracts.iter().map(|part| {
+        let name = Cell::text(format!("{} ({})", part.name, part.contract));
+        [name, shown(&part.commitments), shown(&part.fees), shown(&part.deferred), shown(&part.firm), shown(&part.planned)]
+    });
+    let headings = ["contract", "commitments", "fees", "deferred", "firm", "if nobody leaves"];
+    let contracts = Table::new(headings, "there are no contracts").rows(contracts);
+    let months = report.backlog.iter().map(|month| [Cell::text(&month.month), shown(&month.firm), shown(&month.planned)]);
+    let backlog = Table::new(["backlog", "firm", "if nobody leaves"], "nothing is committed for months to come").rows(months);
+    [Table::of_fields(head), contracts, backlog].map(|table| table.render(style)).join("\n")
 }
 
 fn showback(report: &Showback, style: Style) -> String {

@@ -82,7 +82,7 @@ pub fn issued_invoice() -> Value {
     invoice["credited"] = eur("0.02");
     invoice["commitment"] = json!({"contract": "ctr_1", "terms_hash": "c0ffee01", "number": 1, "first_month": "2026-01",
         "last_month": "2026-03", "committed": eur("100"), "counted_before": eur("59.9"), "counted": eur("0.1"),
-        "roll_over": eur("0"), "shortfall": eur("40"), "roll_over_used": eur("0"), "exit_fee": eur("0"), "amount": eur("40")});
+        "roll_over": eur("0"), "shortfall": eur("40"), "roll_over_used": eur("0"), "exit_fee": eur("0"), "overage": eur("0"), "amount": eur("40")});
     invoice["lines"][0]["late"] = json!({"period": "2026-02", "quantity_before": 1_000, "amount_before": eur("0.0006")});
     invoice
 }
@@ -129,7 +129,9 @@ pub fn contract() -> Value {
     };
     let period = |number: u32, first: &str, last: &str, counted: &str, shortfall: &str, settled: bool| {
         json!({"number": number, "first_month": first, "last_month": last, "committed": eur("100"), "counted": eur(counted),
-            "shortfall": eur(shortfall), "roll_over_used": eur("0"), "exit_fee": eur("0"), "settled": settled})
+            "shortfall": eur(shortfall), "roll_over_used": eur("0"), "exit_fee": eur("0"), "overage": eur("0"), "quantity": null,
+            "utilisation_ppm": 599_000, "coverage_ppm": null, "settled": settled,
+            "months": [{"month": first, "counted": eur(counted), "quantity": null, "used": null, "billed": settled}]})
     };
     let versions = [
         version("c0ffee01", "accepted", "2026-01", "200", json!("2025-12-02T00:00:00Z")),

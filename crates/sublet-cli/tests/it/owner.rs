@@ -32,7 +32,7 @@ pub fn margin() -> Value {
     let unknown = json!({"subject": {"kind": "model", "name": "tiny"}, "meter": "output_tokens", "service_tier": "flex",
         "quantity": 1_000_000, "unit": null, "figures": unknown, "below_cost": false});
     json!({"object": "report.margin", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z", "cost_version": "c0ffee",
-        "revenue": eur("2.7000004"), "promotions": eur("0.5"), "compensations": eur("0.25"), "refunds": eur("0"), "breakage": eur("0"), "commitments": eur("0"), "rounding": eur("0.000000001"),
+        "revenue": eur("2.7000004"), "promotions": eur("0.5"), "compensations": eur("0.25"), "refunds": eur("0"), "breakage": eur("0"), "commitments": eur("0"), "fees": eur("0"), "rounding": eur("0.000000001"),
         "net_revenue": eur("2.200000401"), "costs": sold()["costs"], "cost": eur("1.009124356"), "bought_for_nobody": eur("0"),
         "processor_fees": eur("0"), "gross_margin": eur("0.990876045"), "margin_permille": 495, "without_cost": eur("0.2"),
         "families": [{"family": "device-time", "quantity": 3_600_000, "figures": sold(),
@@ -45,6 +45,19 @@ pub fn margin() -> Value {
             "internal_milliseconds": 0, "held_milliseconds": 400, "idle_milliseconds": 2_674_799_600_u64, "out_milliseconds": 0,
             "sold_permille": 1, "unused_cost": eur("610.5")}],
         "ledger": {"posted": eur("2.7"), "timing": eur("0"), "recognised": eur("9"), "booked": eur("9"), "difference": eur("0")}})
+}
+
+pub fn revenue() -> Value {
+    let tie =
+        |what: &str, amount: &str| json!({"what": what, "reported": eur(amount), "booked": eur(amount), "difference": eur("0")});
+    let month = |month: &str, firm: &str, planned: &str| json!({"month": month, "firm": eur(firm), "planned": eur(planned)});
+    json!({"object": "report.revenue", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z",
+        "usage": [{"family": "model-tokens", "recognised": eur("0.2000004")}, {"family": "device-time", "recognised": eur("2.5")}],
+        "commitments": eur("40"), "fees": eur("30.663043478"), "recognised": eur("73.363043878"), "deferred": eur("60.336956522"),
+        "contracts": [{"contract": "ctr_1", "organization": "org_1", "name": "Inference 2026", "commitments": eur("40"),
+            "fees": eur("30.663043478"), "deferred": eur("60.336956522"), "firm": eur("100"), "planned": eur("300")}],
+        "backlog": [month("2026-11", "50", "50"), month("2026-12", "50", "50"), month("2027-01", "0", "200")],
+        "ledger": [tie("usage", "9"), tie("commitments", "40"), tie("fees", "30.663043478"), tie("deferred", "60.336956522")]})
 }
 
 pub fn showback() -> Value {

@@ -35,22 +35,24 @@ fn terms() -> ContractTerms {
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 500_000, notice_months: 1 }),
+        fee: None,
         months: 6,
         period_months: 2,
         pricing: None,
+        quantities: None,
         renewal: None,
         roll_over_periods: 2,
         starts: "2026-03".parse().expect("a month"),
     }
 }
 
-async fn offered(cloud: &Cloud, organization: &OrganizationId, terms: ContractTerms) -> Result<ContractView> {
+pub async fn offered(cloud: &Cloud, organization: &OrganizationId, terms: ContractTerms) -> Result<ContractView> {
     let new = NewContract { organization: organization.clone(), name: "2026".to_owned(), terms, expires_at: None };
     let answer = cloud.offer_contract(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await?;
     Ok(created(Ok(answer)))
 }
 
-async fn granted(cloud: &Cloud, organization: &OrganizationId, kind: CreditKind, amount: i64) {
+pub async fn granted(cloud: &Cloud, organization: &OrganizationId, kind: CreditKind, amount: i64) {
     let (organization, reference) = (organization.clone(), "test".to_owned());
     let new =
         NewCredit { organization, kind, amount: Nanos::new(amount), currency: None, reference, terms: CreditTerms::default() };
@@ -79,18 +81,18 @@ pub fn admin_of(session: &Session) -> Actor {
 }
 
 /// What the contract's part of each issued invoice adds, and how the months are called.
-async fn parts(cloud: &TestCloud, organization: &OrganizationId) -> Vec<(String, i64)> {
+pub async fn parts(cloud: &TestCloud, organization: &OrganizationId) -> Vec<(String, i64)> {
     let bills = issued(cloud, organization).await;
     let amount = |content: &InvoiceContent| content.committed().expect("an amount").get();
     bills.iter().map(|bill| (bill.invoice.content.period.key.to_string(), amount(&bill.invoice.content))).collect()
 }
 
-async fn to_end_of(cloud: &TestCloud, next: &str) {
+pub async fn to_end_of(cloud: &TestCloud, next: &str) {
     cloud.clock.set(month(ZONE, next).plus(HOUR));
     close(&cloud.cloud).await;
 }
 
-async fn owed(cloud: &Cloud, organization: &OrganizationId) -> (i64, i64) {
+pub async fn owed(cloud: &Cloud, organization: &OrganizationId) -> (i64, i64) {
     let funds = cloud.credit_balance(&Actor::system(), organization).await.expect("a balance").funds;
     (funds.owed.get(), funds.available.get())
 }

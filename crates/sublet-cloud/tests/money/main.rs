@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod budgets;
+mod commitments;
 mod compensations;
 mod contract_prices;
 mod contracts;

@@ -9,13 +9,15 @@ use sublet_core::id::{ContractId, OrganizationId, SliceId};
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
 use sublet_money::account::CreditKind;
+use sublet_money::advance::FeeTerms;
+use sublet_money::committed_quantity::{OveragePrice, QuantityStep, QuantityTerms};
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
 use sublet_money::credit_lot::CreditTerms;
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::{PriceEntry, PriceListDraft, PriceListVersion};
 use sublet_money::price_model::{PriceModel, Tier};
-use sublet_money::sku::{Quantity, SkuFamily};
+use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_money::time_of_use::TimeOfUse;
 use sublet_money::zone::Zone;
 use sublet_store::PageRequest;
@@ -161,9 +163,11 @@ fn terms(index: usize, currency: Currency, pricing: Option<PriceTerms>) -> Contr
         covers: [SkuFamily::ModelTokens].into(),
         currency,
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 333_333, notice_months: 0 }),
+        fee: None,
         months: 12,
         period_months: [1, 3, 2][index],
         pricing,
+        quantities: None,
         renewal: None,
         roll_over_periods: 2,
         starts: format!("{YEAR}-01").parse().expect("a month"),
@@ -179,7 +183,29 @@ async fn commit(cloud: &TestCloud, sessions: &[(Session, SliceId)]) -> Vec<Contr
         let list = cloud.cloud.prices().in_force(currency, cloud.now()).expect("a list");
         contracts.push(agreed(&cloud.cloud, session, terms(index, currency, pricing(index, &list))).await);
     }
+    let currency = CUSTOMERS[3].0.parse().expect("a currency");
+    contracts.push(agreed(&cloud.cloud, &sessions[3].0, quantities(currency, 456_789_123)).await);
     contracts
+}
+
+/// So many output tokens each quarter at a price, of which too few are used first and too many later.
+fn quantities(currency: Currency, price: i64) -> ContractTerms {
+    let step = |from_period, tokens| QuantityStep { from_period, quantity: Quantity::new(tokens).expect("a quantity") };
+    let sku: SkuName = "tokens/output/sublet-mini".parse().expect("a sku");
+    let fixed = vec![PriceEntry::new(sku.clone(), per_unit(price))];
+    ContractTerms {
+        commitments: Vec::new(),
+        covers: [].into(),
+        // For standing ready: it does not come out even by the day.
+        fee: Some(FeeTerms { amount: Nanos::new(1_000_030_000_000) }),
+        period_months: 3,
+        quantities: Some(QuantityTerms {
+            overage: Some(OveragePrice { price: Nanos::new(500_000_001) }),
+            sku,
+            steps: vec![step(1, 20_000_007), step(2, 1_000_003), step(4, 30_000_000_001)],
+        }),
+        ..terms(2, currency, Some(PriceTerms { fixed, ..PriceTerms::default() }))
+    }
 }
 
 /// In June: one commits to less from July on, another one leaves.
@@ -194,6 +220,10 @@ async fn amend_and_leave(cloud: &TestCloud, sessions: &[(Session, SliceId)], con
     let offer = amended(&cloud.cloud, &contracts[1], &format!("{YEAR}-07"), less).await.expect("an amendment");
     let admin = |index: usize| admin_of(&sessions[index].0);
     cloud.cloud.accept_contract(&admin(1), &contracts[1], &hash(&offer)).await.expect("accepted");
+    // Other units cost another price from then on, and those that were missing roll over as units.
+    let (july, cheaper) = (format!("{YEAR}-07"), quantities(CUSTOMERS[3].0.parse().expect("a currency"), 345_678_912));
+    let offer = amended(&cloud.cloud, &contracts[3], &july, cheaper).await.expect("an amendment");
+    cloud.cloud.accept_contract(&admin(3), &contracts[3], &hash(&offer)).await.expect("accepted");
     let last = format!("{YEAR}-08").parse().expect("a month");
     cloud.cloud.leave_contract(&admin(2), &contracts[2], last).await.expect("left");
 }
@@ -204,9 +234,24 @@ fn counted(said: &str, (before, after): (&str, &str)) -> usize {
     said.lines().find_map(count).unwrap_or(0)
 }
 
+/// Quantities that do not add up are named, and some rolled over, were missing and were overage.
+fn assert_quantities_are_judged(paths: &[PathBuf]) {
+    let texts: Vec<_> = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle"))).collect();
+    for member in ["missing", "roll_over_used", "overage"] {
+        let (none, some) = (format!("\"{member}\":0,"), format!("\"{member}\":"));
+        let is_some = |text: &String| text.contains("\"quantity\":{") && text.contains(&some) && !text.contains(&none);
+        let (path, text) = texts.iter().find(|(_, text)| is_some(text)).expect(member);
+        std::fs::write(path, text.replacen(&some, &format!("{some}9"), 1)).expect("room");
+        let (is_right, said) = rerated(paths);
+        assert!(!is_right && said.contains(&format!("FAIL contract: {member} of a quantity is ")), "{said}");
+        std::fs::write(path, text).expect("room");
+    }
+}
+
 /// An invoice that says another roll-over than those before it left is named, and so are prices that were not agreed.
 fn assert_contracts_are_judged(paths: &[PathBuf]) {
     assert_prices_are_judged(paths);
+    assert_quantities_are_judged(paths);
     let texts = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle")));
     let (path, text) = texts.into_iter().find(|(_, text)| text.contains("\"roll_over\":\"0\"")).expect("a contract's part");
     std::fs::write(path, text.replacen("\"roll_over\":\"0\"", "\"roll_over\":\"1\"", 1)).expect("room");
@@ -358,6 +403,7 @@ on_both_databases! {
         assert!(counted(&said, ("contracts ok: ", " parts of invoices")) >= 30, "{said}");
         assert!(counted(&said, ("prices by contract ok: ", " lists")) >= 24, "{said}");
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
+        assert!(counted(&said, ("fees in advance ok: ", "")) >= 4, "{said}");
         assert_contracts_are_judged(&paths);
         assert_taxes_are_judged(&paths);
         adds_up(&cloud.cloud).await;

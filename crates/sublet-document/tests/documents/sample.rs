@@ -186,6 +186,7 @@ fn commitment() -> CommitmentLine {
         roll_over_used: Nanos::ZERO,
         exit_fee: Nanos::ZERO,
         fee_terms: None,
+        quantity: None,
     }
 }
 

@@ -93,6 +93,7 @@ fn contract(part: &CommitmentLine, currency: Currency) -> Result<Vec<ContractRow
     let added = [
         ("Missing, by the contract", part.shortfall),
         ("Used up of what was missing earlier", part.roll_over_used.checked_neg()?),
+        ("Use beyond the commitment, by the contract", part.overage()),
         ("Leaving the contract", part.exit_fee),
     ];
     rows.extend(added.into_iter().filter(|(_, amount)| !amount.is_zero()).map(|(label, amount)| row(label.to_owned(), amount)));
@@ -205,8 +206,19 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
         period: Span(content.period.interval),
         zone: content.account.zone,
         lines: content.lines.iter().map(|each| line(each, currency)).collect(),
-        sum_label: if content.commitment.is_some() { "Sum of charges and contract" } else { "Sum of the charges" },
-        contract: content.commitment.as_ref().map_or(Ok(Vec::new()), |part| contract(part, currency))?,
+        sum_label: if content.commitment.is_some() || content.advance.is_some() {
+            "Sum of charges and contract"
+        } else {
+            "Sum of the charges"
+        },
+        contract: {
+            let mut rows = content.commitment.as_ref().map_or(Ok(Vec::new()), |part| contract(part, currency))?;
+            rows.extend(content.advance.as_ref().map(|line| ContractRow {
+                label: format!("Fee of the contract for {} to {}, in advance", line.first, line.last),
+                amount: Amount::new(line.fee, currency),
+            }));
+            rows
+        },
         subtotal: amount(content.subtotal),
         // Ahead of exact charges is what is not asked for again.
         carried: (!content.carry_before.is_zero()).then(|| content.carry_before.checked_neg().map(amount)).transpose()?,

@@ -28,6 +28,7 @@ mod organization;
 mod pages;
 mod playground;
 mod request;
+mod revenue;
 mod shell;
 mod usage;
 mod visit;

@@ -8,7 +8,7 @@ use sublet_core::{BoxFuture, Result};
 
 use super::visit::{Guest, Visit};
 use super::{Console, asset, audit, customer, device, invoice, job, key, ledger, login, model, operator, organization, playground};
-use super::{request, why};
+use super::{request, revenue, why};
 
 /// Renders a page for everybody.
 pub type OpenHandler = fn(Console, Guest) -> BoxFuture<'static, Result<Response<Body>>>;
@@ -80,6 +80,7 @@ pub const PAGES: &[Page] = &[
     page!(Get "/console/audit" OVERSEERS audit::list),
     page!(Get "/console/fleet" OPERATOR device::list),
     page!(Get "/console/earnings" OPERATOR operator::earnings),
+    page!(Get "/console/revenue" OPERATOR revenue::show),
     page!(Get "/console/organizations" OPERATOR organization::list),
     page!(Get "/console/organizations/{id}" OPERATOR organization::show),
     page!(Get "/console/ledger" OPERATOR ledger::show),

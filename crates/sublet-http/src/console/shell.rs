@@ -69,6 +69,7 @@ const OPERATOR_LINKS: &[(&str, &str)] = &[
     ("/console/fleet", "Fleet"),
     ("/console/jobs", "Jobs"),
     ("/console/earnings", "Earnings"),
+    ("/console/revenue", "Revenue"),
     ("/console/organizations", "Organizations"),
     ("/console/ledger", "Ledger"),
     ("/console/audit", "Audit log"),
