@@ -26,6 +26,7 @@ pub mod kv_events;
 pub mod lease;
 pub mod money;
 pub mod notice;
+pub mod offering;
 pub mod organization;
 pub mod payment;
 pub mod quantity;

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
-    lease, ledger, limit, margin, model, model_card, organization, payment, price, price_simulation, project, proof, public, quote,
+    lease, ledger, limit, margin, model, model_card, offering, organization, payment, price, price_simulation, project, proof, public, quote,
     rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
@@ -26,7 +26,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
         Plane::Admin => organizations(operation),
-        Plane::Operator => operators(operation).or_else(|| taxes(operation)),
+        Plane::Operator => operators(operation).or_else(|| taxes(operation)).or_else(|| offerings(operation)),
     }
 }
 
@@ -140,6 +140,17 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::SetDataPolicy => to!(supplier::set_data_policy),
         Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetOrganizationWhy => to!(why::explain),
+        _ => None,
+    }
+}
+
+fn offerings(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::ListOfferings => to!(offering::list),
+        Operation::GetOffering => to!(offering::get),
+        Operation::SetOffering => to!(offering::set),
+        Operation::InviteToOffering => to!(offering::invite),
+        Operation::UninviteFromOffering => to!(offering::uninvite),
         _ => None,
     }
 }

@@ -39,6 +39,7 @@ mod limit;
 mod margin;
 mod model;
 mod model_card;
+mod offering;
 mod organization;
 mod payment;
 mod price;

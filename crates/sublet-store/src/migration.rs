@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 20, name: "contract_prices", sql: include_str!("../migrations/0020_contract_prices.sql") },
     Migration { version: 21, name: "payments", sql: include_str!("../migrations/0021_payments.sql") },
     Migration { version: 22, name: "credit_lots", sql: include_str!("../migrations/0022_credit_lots.sql") },
+    Migration { version: 26, name: "offerings", sql: include_str!("../migrations/0026_offerings.sql") },
 ];
 
 /// The schema version this program writes.

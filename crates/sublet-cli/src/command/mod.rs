@@ -20,6 +20,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limit;
 pub mod model;
+pub mod offering;
 pub mod organization;
 pub mod payment;
 pub mod price;
@@ -94,6 +95,9 @@ pub enum Command {
     /// Credit, limits, charges, invoices
     #[command(subcommand)]
     Billing(billing::BillingCommand),
+    /// To whom products are sold, and until when (operator)
+    #[command(subcommand)]
+    Offerings(offering::OfferingCommand),
     /// What is agreed for months to years: commitments, amendments, ways to leave
     #[command(subcommand)]
     Contracts(contract::ContractCommand),
@@ -182,6 +186,7 @@ impl Command {
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
+            Self::Offerings(command) => command.run(context),
             Self::Contracts(command) => command.run(context),
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),

@@ -6,6 +6,7 @@ use http::Response;
 use sublet_cloud::Actor;
 use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::key::KeyPlane;
+use sublet_core::offering::Offered;
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result, Scope};
@@ -58,7 +59,11 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
     let accepted = cloud.accepted_licences(actor).await?;
     let card = |name: &str| cards.find(name);
     let mut models = console.app.engine.models();
-    models.retain(|model| card(&model.name).is_none_or(|card| card.admits(organization) && !card.is_shut_down(now)));
+    let (offerings, entitlements) = (cloud.offerings(), cloud.entitlements_of(Some(organization)).await?);
+    let is_sold =
+        |name: &str| offerings.find_model(name).is_none_or(|offering| offering.offered_to(&entitlements, now) == Offered::Open);
+    let is_served = |name: &str| card(name).is_none_or(|card| card.admits(organization) && !card.is_shut_down(now));
+    models.retain(|model| is_served(&model.name) && is_sold(&model.name));
     models.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |model: sublet_core::engine::ModelInfo| ModelRow {
         licence: card(&model.name).and_then(|card| card.licence.as_ref()).map_or_else(String::new, |licence| licence.name.clone()),
