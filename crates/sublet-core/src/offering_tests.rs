@@ -25,7 +25,7 @@ fn after(changes: &[OfferingChange]) -> Option<Offering> {
     })
 }
 
-fn entitlements_of(invited: &[&str], using: &[&str]) -> Entitlements {
+fn entitlements(invited: &[&str], using: &[&str]) -> Entitlements {
     let set = |names: &[&str]| names.iter().copied().map(product).collect();
     Entitlements { invited: set(invited), using: set(using) }
 }

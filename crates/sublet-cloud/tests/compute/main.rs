@@ -2,6 +2,7 @@
 
 mod clock;
 mod life;
+mod offerings;
 mod owner;
 mod prices;
 mod recovery;

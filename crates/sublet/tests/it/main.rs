@@ -16,6 +16,7 @@ mod jobs;
 mod kill;
 mod lifecycle;
 mod months;
+mod offerings;
 mod payments;
 mod prices;
 mod privacy;
