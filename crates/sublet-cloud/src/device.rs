@@ -299,7 +299,9 @@ impl Compute {
         for kind in snapshot.kinds() {
             for notice in NoticeClass::ALL {
                 let sku = SkuName::Device { notice, device: kind.clone() };
-                let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else { continue };
+                let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else {
+                    continue;
+                };
                 let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour(now)?;
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::OrganizationId;
 use sublet_core::notice::NoticeClass;
-use sublet_core::offering::{End, Offering, OfferingChange, OfferingState, Product, Offered, Entitlements, plan_change};
+use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange, OfferingState, Product, plan_change};
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
@@ -147,7 +147,8 @@ impl Cloud {
                         ("offering.uninvite", offering::withdraw(tx, product, organization, (&by, now)).await?)
                     };
                     if changed {
-                        let deed = Deed { organization: None, action, target: &product.to_string(), detail: organization.to_string() };
+                        let deed =
+                            Deed { organization: None, action, target: &product.to_string(), detail: organization.to_string() };
                         cloud.record(tx, actor, deed, now).await?;
                     }
                     record_in(tx, product).await
@@ -238,7 +239,8 @@ impl DeviceShelf {
     pub fn check(&self, cloud: &Cloud, (kind, notice): (&DeviceKind, NoticeClass), window: Option<DurationMs>) -> Result<()> {
         let Some(offering) = cloud.offerings().find_device(kind, notice).cloned() else { return Ok(()) };
         let refused = |what: &str, end: &End| {
-            let error = Error::new(ErrorCode::PolicyRefused, format!("{kind} at notice {notice} {what} at {}", end.at)).param("sku");
+            let error =
+                Error::new(ErrorCode::PolicyRefused, format!("{kind} at notice {notice} {what} at {}", end.at)).param("sku");
             end.successor.iter().fold(error, |error, successor| error.alternative(successor.to_string()))
         };
         match (offering.offered_to(&self.entitlements, self.now), offering.announced_end(self.now)) {

@@ -27,7 +27,10 @@ const MODEL_BYTES_MAX: usize = 128;
 pub enum Product {
     Model(Arc<str>),
     /// At one notice, or at all of them.
-    Device { kind: DeviceKind, notice: Option<NoticeClass> },
+    Device {
+        kind: DeviceKind,
+        notice: Option<NoticeClass>,
+    },
 }
 
 impl Product {

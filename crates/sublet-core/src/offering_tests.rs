@@ -37,7 +37,8 @@ fn products_parse_back_and_notices_are_known_by_their_names() {
     }
     let at_notice = Product::Device { kind: "h100".parse().unwrap(), notice: Some(NoticeClass::Firm) };
     assert_eq!(product("device/firm/h100"), at_notice);
-    for text in ["", "model", "model/", "device/", "device/firm/", "model/a b", "fee/setup", &format!("model/{}", "x".repeat(129))] {
+    for text in ["", "model", "model/", "device/", "device/firm/", "model/a b", "fee/setup", &format!("model/{}", "x".repeat(129))]
+    {
         assert!(text.parse::<Product>().is_err(), "{text}");
     }
 }
@@ -124,4 +125,40 @@ fn the_most_exact_offering_of_a_device_counts_alone() {
     assert_eq!(state(NoticeClass::Firm), Some(OfferingState::Draft));
     assert_eq!(all.find_device(&"gpu".parse().unwrap(), NoticeClass::N0), None);
     assert_eq!(all.find_model("cpu"), None);
+}
+
+/// Every life of four changes, each tried in every state.
+#[test]
+fn in_every_life_strangers_are_let_in_by_preview_and_public_alone_and_learn_nothing_before() {
+    let changes: Vec<OfferingChange> = OfferingState::ALL
+        .iter()
+        .map(|state| if *state == OfferingState::Retiring { retiring(3, None) } else { change(*state) })
+        .collect();
+    let (mut lives, mut seen) = (0, 0);
+    for life in 0..changes.len().pow(4) {
+        let (mut offering, mut was_known): (Option<Offering>, bool) = (None, true);
+        for (second, step) in (0..4).map(|power| life / changes.len().pow(power) % changes.len()).enumerate() {
+            let now = at(i64::try_from(second).unwrap() + 1);
+            // What is refused changes nothing.
+            let Ok(planned) = plan_change(&product("model/m"), offering.as_ref(), &changes[step], now) else { continue };
+            let Some(after) = planned else { continue };
+            assert_eq!(after.number, offering.as_ref().map_or(0, |before| before.number) + 1);
+            let is_over = matches!(after.state, OfferingState::Retiring | OfferingState::Retired);
+            was_known = if is_over { was_known } else { after.reach == Reach::Everyone };
+            for later in 0..3 {
+                let now = at(now.seconds() + later);
+                let (state, sale) = (after.state_at(now), after.offered_to(&entitlements(&[], &[]), now));
+                assert_eq!(sale == Offered::Open, matches!(state, OfferingState::Preview | OfferingState::Public), "{after:?}");
+                assert_eq!(sale != Offered::Hidden, was_known, "{after:?}");
+                // Who may go on can do so until the end, and an announced end is never without one.
+                let users = after.offered_to(&entitlements(&["model/m"], &["model/m"]), now);
+                assert_eq!(users == Offered::Open, !matches!(state, OfferingState::Draft | OfferingState::Retired), "{after:?}");
+                assert_eq!(after.announced_end(now).is_some(), state == OfferingState::Retiring);
+                seen += 1;
+            }
+            offering = Some(after);
+        }
+        lives += 1;
+    }
+    assert!(lives == 1_296 && seen > 6_000, "{lives} lives, {seen} moments");
 }

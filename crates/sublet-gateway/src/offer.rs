@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sublet_core::admission::Access;
 use sublet_core::card::{Cards, ModelCard};
 use sublet_core::engine::ModelInfo;
-use sublet_core::offering::{Offering, Offerings, Product, Reach, Offered};
+use sublet_core::offering::{Offered, Offering, Offerings, Product, Reach};
 use sublet_core::supply::{Audience, RemoteModel};
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
 

@@ -7,8 +7,8 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, contract, credit, credit_note, device, document, export, file, invoice, job, key, leakage,
-    lease, ledger, limit, margin, model, model_card, offering, organization, payment, price, price_simulation, project, proof, public, quote,
-    rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
+    lease, ledger, limit, margin, model, model_card, offering, organization, payment, price, price_simulation, project, proof,
+    public, quote, rate_limit, remote_model, response, sku, supplier, supply_cost, tax, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use sublet_core::id::OrganizationId;
-use sublet_core::offering::{End, Offering, Product, Entitlements};
+use sublet_core::offering::{End, Entitlements, Offering, Product};
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
 
 use crate::database::Tx;
@@ -100,7 +100,12 @@ pub async fn find(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>>
 
 /// Writes down who used a product since an instant: who was charged for one of its skus, or has a lease of it. They are
 /// the users of the change with this number.
-pub async fn insert_users(tx: &mut Tx, (product, number): (&Product, i64), skus: &BTreeSet<String>, since: Timestamp) -> Result<()> {
+pub async fn insert_users(
+    tx: &mut Tx,
+    (product, number): (&Product, i64),
+    skus: &BTreeSet<String>,
+    since: Timestamp,
+) -> Result<()> {
     let mut names = skus.iter().map(String::as_str);
     let first = names.next().ok_or_else(|| Error::internal(format!("{product} has no sku")))?;
     if skus.len() > SKUS_MAX {
@@ -121,20 +126,7 @@ pub async fn insert_users(tx: &mut Tx, (product, number): (&Product, i64), skus:
              SELECT lease.organization_id FROM leases lease
              WHERE lease.state <> 'ended' AND lease.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12)
          ) used",
-        params![
-            product,
-            number,
-            since,
-            first,
-            next(),
-            next(),
-            next(),
-            next(),
-            next(),
-            next(),
-            next(),
-            next()
-        ],
+        params![product, number, since, first, next(), next(), next(), next(), next(), next(), next(), next()],
     )
     .await?;
     Ok(())

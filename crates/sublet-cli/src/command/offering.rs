@@ -1,7 +1,7 @@
 //! `sublet offerings`.
 
 use clap::{Args, Subcommand};
-use sublet_api::offering::{Offering, OfferingRecord, SetOffering};
+use sublet_api::offering::{Offering, OfferingNote, OfferingRecord, SetOffering};
 use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
 use sublet_core::id::OrganizationId;
@@ -67,6 +67,13 @@ impl OfferingCommand {
         };
         context.show_text(&record, text)
     }
+}
+
+/// What customers are told of what is not simply public, in a few words.
+pub(super) fn words(note: &OfferingNote) -> String {
+    let until = note.ends_at.map(|at| format!(" until {}", render::unix(at)));
+    let successor = note.successor.as_ref().map(|name| format!(", then {name}"));
+    [Some(note.state.to_string()), until, successor].into_iter().flatten().collect()
 }
 
 fn end(offering: &Offering) -> String {

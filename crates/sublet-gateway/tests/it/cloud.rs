@@ -10,10 +10,10 @@ use sublet_core::admission::{
     TokenPrices, TokenRates,
 };
 use sublet_core::card::Cards;
-use sublet_core::offering::{Entitlements, Offerings};
 use sublet_core::engine::Prompt;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::offering::{Entitlements, Offerings};
 use sublet_core::rate::{Bucket, Draw, DrawRequest, Drawn, RateLimits};
 use sublet_core::supplier::DataConsent;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};

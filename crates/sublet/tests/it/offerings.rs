@@ -54,7 +54,8 @@ fn invited(database: Database) {
     let message = |answer: &crate::http::Answer| text(&answer.json()["error"]["message"]);
     assert_eq!(message(&refused).replace(&model, "none/such"), message(&unknown));
     assert_eq!(server.see("/v1/models", other)["data"], json!([]));
-    for (path, who, sees) in [("/v1/prices", &key, false), ("/v1/account/prices", &key, true), ("/v1/account/prices", other, false)] {
+    for (path, who, sees) in [("/v1/prices", &key, false), ("/v1/account/prices", &key, true), ("/v1/account/prices", other, false)]
+    {
         assert_eq!(priced(&server.see(path, who), &model) > 0, sees, "{path}");
     }
     let file = batch_file(&server, other, line("one", "/v1/chat/completions", &body).as_bytes());
@@ -82,7 +83,14 @@ fn invited(database: Database) {
 fn drafts(database: Database) {
     let server = Home::new(database).start();
     let key = &server.keys.project;
-    let notices = || server.see("/v1/skus", key)["data"].as_array().unwrap().iter().flat_map(|sku| sku["prices"].as_array().unwrap().clone()).collect::<Vec<_>>();
+    let notices = || {
+        server.see("/v1/skus", key)["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|sku| sku["prices"].as_array().unwrap().clone())
+            .collect::<Vec<_>>()
+    };
     let all = notices().len();
     set(&server, "device/n0/cpu", &json!({ "state": "preview" })).good();
     let shown = notices();
