@@ -8,6 +8,7 @@ use sublet_core::id::OrganizationId;
 use sublet_core::supply::Audience;
 
 use crate::object::{LicenceTag, ModelCardTag};
+use crate::offering::OfferingNote;
 use crate::schema::{IdText, WeightsText};
 use crate::time::{Rfc3339, UnixSeconds};
 
@@ -35,6 +36,9 @@ pub struct ModelNote {
     /// The model to use instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
+    /// To whom it is sold, where that is not simply everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offering: Option<OfferingNote>,
     /// How it makes vectors; left out if it does not, or if only its servers know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<EmbeddingNote>,
@@ -280,6 +284,7 @@ impl ModelNote {
             private: card.audience != Audience::Everyone,
             deprecated_at: card.deprecated_at.map(Into::into),
             replacement: card.replacement.clone(),
+            offering: None,
             embeddings: None,
             measured: None,
         }

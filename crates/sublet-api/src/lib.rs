@@ -45,6 +45,7 @@ pub mod messages;
 pub mod model;
 pub mod money;
 pub mod object;
+pub mod offering;
 pub mod openai;
 pub mod openapi;
 pub mod organization;

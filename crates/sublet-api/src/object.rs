@@ -82,6 +82,7 @@ object_tags! {
     MarginsTag = "report.margins",
     ModelCardTag = "model_card",
     NodeTag = "node",
+    OfferingTag = "offering",
     OrganizationTag = "organization",
     PageTag = "page",
     PaymentNoticeTag = "payment_notice",

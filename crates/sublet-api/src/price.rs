@@ -11,6 +11,7 @@ use sublet_core::tier::ServiceTier;
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::PriceListTag;
+use crate::offering::OfferingNote;
 use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText, TierText};
 use crate::supply_cost::PriceBelowCost;
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
@@ -215,6 +216,9 @@ pub struct DeviceHourPrice {
     pub notice: NoticeClass,
     /// Per device and hour.
     pub price: Money,
+    /// To whom it is sold, where that is not simply everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offering: Option<OfferingNote>,
 }
 
 list_query! {

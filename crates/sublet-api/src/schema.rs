@@ -10,6 +10,7 @@ use sublet_core::error::ErrorCode;
 use sublet_core::file::FilePurpose;
 use sublet_core::id::Identifier;
 use sublet_core::notice::NoticeClass;
+use sublet_core::offering::{OfferingState, Reach};
 use sublet_core::rate::RateMetric;
 use sublet_core::supplier::ExternalSupply;
 use sublet_core::tier::ServiceTier;
@@ -68,6 +69,12 @@ text_schemas! {
     EngineKindText = json_schema!({ "type": "string", "enum": ["vllm", "sglang", "llama_cpp", "openai"] });
     /// Whether anybody can have a model's weights.
     WeightsText = json_schema!({ "type": "string", "enum": ["open", "proprietary"] });
+    /// How far a product is in its life.
+    OfferingStateText = json_schema!({ "type": "string", "enum": OfferingState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>() });
+    /// What is sold.
+    ProductText = json_schema!({ "type": "string", "pattern": "^(model|device)/[!-~]+$" });
+    /// Who may know of a product.
+    ReachText = json_schema!({ "type": "string", "enum": Reach::ALL.iter().map(|reach| reach.as_str()).collect::<Vec<_>>() });
     /// Whether new requests go to a replica.
     ReplicaStateText = json_schema!({ "type": "string", "enum": ["serving", "draining"] });
     /// Whose hardware a replica is on.

@@ -1,12 +1,14 @@
 //! The fleet: machines and devices, what is available now, and the owner's reserve.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sublet_capacity::{KindFigures, Request, ReserveRule, available, figures};
 use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, NodeId};
 use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
+use sublet_core::offering::Offering;
 use sublet_core::runner::DeviceInfo;
 use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuName;
@@ -16,6 +18,7 @@ use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::audit::Deed;
 use crate::compute::{Compute, Tariff, reserve_rule, set_reserve_rule};
+use crate::offering::DeviceShelf;
 use crate::{Action, Actor};
 
 /// A device sku with what could be leased of it now. What is shown can be placed as shown.
@@ -31,6 +34,8 @@ pub struct SkuAvailability {
     pub available_units: u32,
     pub figures: KindFigures,
     pub as_of: Timestamp,
+    /// What is said of its sale, where it is not simply public.
+    pub offering: Option<Arc<Offering>>,
 }
 
 /// Where the devices of one kind are.
@@ -288,14 +293,15 @@ impl Compute {
             }
         };
         let currency = version.currency();
+        let shelf = DeviceShelf::read(tx, actor.scope.organization(), now).await?;
         let snapshot = self.snapshot(tx).await?;
         let mut rows = Vec::new();
         for kind in snapshot.kinds() {
             for notice in NoticeClass::ALL {
                 let sku = SkuName::Device { notice, device: kind.clone() };
-                if version.find(&sku).is_none() {
+                let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else {
                     continue;
-                }
+                };
                 let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour(now)?;
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
@@ -309,6 +315,7 @@ impl Compute {
                     available_units: shown.units,
                     figures: shown.figures,
                     as_of: now,
+                    offering,
                 });
             }
         }

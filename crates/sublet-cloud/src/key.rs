@@ -10,7 +10,7 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_store::change::{self, Subject};
 use sublet_store::key::{self, Key};
 use sublet_store::rate_limit::{self, RateLimit};
-use sublet_store::{Page, PageRequest, Tx, licence, limit, organization, project};
+use sublet_store::{Page, PageRequest, Tx, licence, limit, offering, organization, project};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
@@ -308,7 +308,7 @@ impl Cloud {
             )
             .alternative(format!("use a key that starts with {}", KeyPlane::Project.prefix())));
         };
-        let (found, accepted, (limits, narrow_limits)) = self
+        let (found, (accepted, entitlements), (limits, narrow_limits)) = self
             .store
             .read((self, &organization, &project, &key.id), move |(cloud, id, project, key), tx| {
                 Box::pin(async move {
@@ -316,7 +316,8 @@ impl Cloud {
                     let found = organization::get(tx, &Scope::Operator, id).await?;
                     let limits = rate_limit::list_for(tx, id, (project.as_str(), key.as_str())).await?;
                     let narrow = limit::list_narrow(tx, id, (project.as_str(), key.as_str())).await?;
-                    Ok((found, licence::list(tx, id).await?, (limits, narrow)))
+                    let entitlements = offering::entitlements_of(tx, id).await?;
+                    Ok((found, (licence::list(tx, id).await?, entitlements), (limits, narrow)))
                 })
             })
             .await?;
@@ -331,6 +332,7 @@ impl Cloud {
             narrow_limits,
             expires_at: key.expires_at,
             data: found.data,
+            entitlements,
             licences: accepted.into_iter().map(|acceptance| acceptance.accepted).collect(),
         }))
     }

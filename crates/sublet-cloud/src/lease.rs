@@ -23,6 +23,7 @@ use crate::compute::{Compute, done};
 use crate::cover::owner_of;
 use crate::device::switch_lease;
 use crate::idempotency::{Answer, Call, Render};
+use crate::offering::DeviceShelf;
 use crate::quote::{check_metadata, refused};
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
@@ -130,6 +131,10 @@ impl Compute {
     ) -> Result<Lease> {
         let now = self.now();
         check_open(quote, now)?;
+        self.cloud.follow_changes(tx).await?;
+        let terms = &quote.terms;
+        let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
+        shelf.check(&self.cloud, (&terms.kind, terms.notice), terms.max_duration)?;
         let plan = self.place_again(tx, quote, now).await?;
         let lease = self.lease_of(actor, quote, metadata, &plan);
         match lease.state {

@@ -60,6 +60,7 @@ pub mod limit;
 pub mod mail;
 pub mod margin;
 pub mod model_card;
+pub mod offering;
 pub mod organization;
 pub mod payment;
 mod payment_step;
@@ -144,6 +145,7 @@ pub mod data {
     pub use sublet_store::licence::Acceptance;
     pub use sublet_store::limit::SpendLimit;
     pub use sublet_store::model_card::ModelCardRow;
+    pub use sublet_store::offering::{Invitation, OfferingRow};
     pub use sublet_store::organization::Organization;
     pub use sublet_store::outbox::OutboxState;
     pub use sublet_store::page::Order;

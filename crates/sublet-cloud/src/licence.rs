@@ -1,6 +1,7 @@
 //! Organizations agree to the licences of models.
 
 use sublet_core::card::AcceptedLicence;
+use sublet_core::offering::Product;
 use sublet_core::supply::Catalogue;
 use sublet_core::{Error, ErrorCode, Result};
 use sublet_store::change::{self, Subject};
@@ -27,6 +28,7 @@ impl Cloud {
             || Error::new(ErrorCode::ModelNotFound, format!("no model '{name}' with a licence is offered")).param("model");
         let card = cards.find(&name).filter(|card| card.admits(&organization)).ok_or_else(not_found)?;
         let hidden = self.remote_models().models.get(&name).is_some_and(|model| !model.audience.admits(&organization));
+        let hidden = hidden || !self.knows_of(Some(&organization), &Product::Model(name.as_str().into())).await?;
         let licence = card.licence.as_ref().filter(|_| !hidden).ok_or_else(not_found)?;
         if licence.name != accepted.licence {
             let message = format!("the licence of '{name}' is '{}', not '{}'", licence.name, shown(&accepted.licence));

@@ -21,6 +21,7 @@ use sublet_store::{Page, PageRequest, Tx, project};
 use crate::audit::Deed;
 use crate::compute::{Compute, Tariff, sum};
 use crate::idempotency::{Answer, Call, Render};
+use crate::offering::DeviceShelf;
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
 
@@ -104,13 +105,15 @@ impl Compute {
     }
 
     async fn terms_in(&self, tx: &mut Tx, organization: &Organization, new: &NewQuote, now: Timestamp) -> Result<QuoteTerms> {
+        self.cloud.follow_changes(tx).await?;
+        let shelf = DeviceShelf::read(tx, Some(&organization.id), now).await?;
+        shelf.check(&self.cloud, (&new.kind, new.notice), new.max_duration)?;
         let holder = Holder::from(organization.class);
         let snapshot = self.snapshot(tx).await?;
         let isolation = self.settings.required_isolation(holder);
         let request =
             Request { kind: new.kind.clone(), units: new.units, notice: new.notice, holder, site: new.site.clone(), isolation };
         let place = find_place(&snapshot, &request, now)?;
-        self.cloud.follow_changes(tx).await?;
         let version = self.cloud.prices.in_force_for((&organization.id, organization.currency), now)?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
         let tariff = Tariff::new(version, sku, new.units)?;
@@ -122,7 +125,9 @@ impl Compute {
         };
         let hold = first_hold(&tariff, new.notice)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
-            return Err(too_dear(new, &tariff, (hold, max_cost), first_hold)?);
+            let is_sold = |notice| shelf.check(&self.cloud, (&new.kind, notice), new.max_duration).is_ok();
+            let sold_hold = |tariff: &Tariff, notice| is_sold(notice).then(|| first_hold(tariff, notice)).transpose();
+            return Err(too_dear(new, &tariff, (hold, max_cost), sold_hold)?);
         }
         Ok(QuoteTerms {
             kind: new.kind.clone(),
@@ -149,7 +154,7 @@ fn too_dear(
     new: &NewQuote,
     tariff: &Tariff,
     (hold, max_cost): (Nanos, Nanos),
-    first_hold: impl Fn(&Tariff, NoticeClass) -> Result<Nanos>,
+    first_hold: impl Fn(&Tariff, NoticeClass) -> Result<Option<Nanos>>,
 ) -> Result<Error> {
     let currency = tariff.version.currency();
     let mut error = Error::new(
@@ -165,7 +170,7 @@ fn too_dear(
     for notice in NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < new.notice) {
         let sku = SkuName::Device { notice, device: new.kind.clone() };
         let Ok(shorter) = Tariff::new(tariff.version.clone(), sku, new.units) else { continue };
-        if first_hold(&shorter, notice)? <= max_cost {
+        if first_hold(&shorter, notice)?.is_some_and(|hold| hold <= max_cost) {
             error = error.alternative(format!("ask for notice {notice}"));
             break;
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sublet_core::card::Cards;
 use sublet_core::id::{ModelId, ReplicaId};
 use sublet_core::kv_events::KvEvents;
+use sublet_core::offering::Offerings;
 use sublet_core::supplier::{CostPrice, SupplierTerms};
 use sublet_core::supply::{
     Audience, BaseUrl, Catalogue, EngineKind, RemoteModel, RemoteModels, Replica, ReplicaSource, ReplicaState, SecretName,
@@ -20,7 +21,7 @@ use sublet_store::change::{self, Subject};
 use sublet_store::model_card;
 use sublet_store::remote_model::{self, RemoteModelRow};
 use sublet_store::replica::{self, ReplicaRow};
-use sublet_store::{Page, PageRequest, Tx, organization, supplier};
+use sublet_store::{Page, PageRequest, Tx, offering, organization, supplier};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
@@ -37,7 +38,7 @@ const IN_FLIGHT_MAX: u32 = 100_000;
 /// Longest name of a model on a replica, in bytes.
 const UPSTREAM_MODEL_BYTES_MAX: usize = 256;
 
-/// The remote models and all cards as they were when they had changed `number` times.
+/// The remote models, all cards and all offerings as they were when they had changed `number` times.
 #[derive(Default)]
 pub(crate) struct RemoteModelBook {
     edition: RwLock<Edition>,
@@ -48,6 +49,7 @@ struct Edition {
     number: i64,
     models: Arc<RemoteModels>,
     cards: Arc<Cards>,
+    offerings: Arc<Offerings>,
 }
 
 impl RemoteModelBook {
@@ -84,9 +86,10 @@ impl RemoteModelBook {
         });
         let models = RemoteModels { models: models.collect() };
         let cards = Cards::new(model_card::list_all(tx).await?.into_iter().map(|row| (row.model, row.card)));
+        let offerings = Offerings::new(offering::list_all(tx).await?.into_iter().map(|row| row.offering));
         let mut edition = self.edition.write().unwrap_or_else(PoisonError::into_inner);
         if edition.number < number {
-            *edition = Edition { number, models: Arc::new(models), cards: Arc::new(cards) };
+            *edition = Edition { number, models: Arc::new(models), cards: Arc::new(cards), offerings: Arc::new(offerings) };
         }
         Ok(())
     }
@@ -98,6 +101,9 @@ impl Catalogue for Cloud {
     }
     fn cards(&self) -> Arc<Cards> {
         self.remote_models.edition().cards
+    }
+    fn offerings(&self) -> Arc<Offerings> {
+        self.remote_models.edition().offerings
     }
 }
 

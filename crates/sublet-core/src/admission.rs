@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::{GatewayId, KeyId, OrganizationId, ProjectId, SliceId};
 use crate::key::Secret;
 use crate::money::{Currency, Nanos, Rate};
+use crate::offering::Entitlements;
 use crate::quantity::TokenCount;
 use crate::rate::{DrawRequest, Drawn, EndUser, EndUsers, RateRule};
 use crate::supplier::DataConsent;
@@ -35,6 +36,8 @@ pub struct Access {
     pub expires_at: Option<Timestamp>,
     /// Licences that the organization agreed to.
     pub licences: Vec<AcceptedLicence>,
+    /// What it may use that not everybody may.
+    pub entitlements: Entitlements,
     /// Whether suppliers outside may see what it asks.
     pub data: DataConsent,
 }
@@ -357,6 +360,7 @@ mod tests {
             narrow_limits,
             expires_at: None,
             licences: Vec::new(),
+            entitlements: Entitlements::default(),
             data: DataConsent::default(),
         };
         let of = |model: Option<&str>, end_user| SpendClass { model: model.map(Into::into), end_user };

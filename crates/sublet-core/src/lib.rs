@@ -27,6 +27,7 @@ pub mod lease;
 pub mod mail;
 pub mod money;
 pub mod notice;
+pub mod offering;
 pub mod organization;
 pub mod payment;
 pub mod quantity;

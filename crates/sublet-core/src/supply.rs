@@ -12,6 +12,7 @@ use crate::card::Cards;
 use crate::error::{Error, ErrorCode, Result};
 use crate::id::{OrganizationId, ReplicaId};
 use crate::kv_events::KvEvents;
+use crate::offering::Offerings;
 use crate::quantity::TokenCount;
 use crate::supplier::{CostPrice, SupplierTerms};
 use crate::time::Timestamp;
@@ -243,6 +244,8 @@ pub trait Catalogue: Send + Sync {
     fn remote_models(&self) -> Arc<RemoteModels>;
     /// What is told of models, these and those that the engine serves; answered like them.
     fn cards(&self) -> Arc<Cards>;
+    /// To whom they are sold; answered like them.
+    fn offerings(&self) -> Arc<Offerings>;
 }
 
 /// Reads secrets by their names.

@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use sublet_api::card::ModelNote;
 use sublet_api::messages::{MessageModel, MessageModelList};
+use sublet_api::offering::OfferingNote;
 use sublet_api::openai::{Model, ModelList, ModelPricing, ModelTier, TokenPrice};
 use sublet_core::admission::{Access, TokenPrices};
 use sublet_core::tier::ServiceTier;
@@ -73,8 +74,10 @@ impl<'a> Shown<'a> {
             Served::Here(info) => info.embeddings.as_ref().map(Into::into),
             Served::Elsewhere(_) => None,
         };
-        let measured = gateway.measured.of(name, gateway.clock.now());
-        ModelNote { private: self.offer.is_private(), embeddings, measured, ..said }
+        let now = gateway.clock.now();
+        let measured = gateway.measured.of(name, now);
+        let offering = self.offer.offering.as_ref().and_then(|offering| OfferingNote::of(offering, now));
+        ModelNote { private: self.offer.is_private(), embeddings, measured, offering, ..said }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export, file,
-    invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, organization, payment, price,
+    invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering, organization, payment, price,
     price_simulation, project, proof, public, quote, rate_limit, remote_model, response, revenue, sku, supplier, supply_cost, tax,
     usage, user, why,
 };
@@ -27,7 +27,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
         Plane::Admin => organizations(operation),
-        Plane::Operator => operators(operation).or_else(|| operators_money(operation)),
+        Plane::Operator => operators(operation).or_else(|| operators_money(operation)).or_else(|| offerings(operation)),
     }
 }
 
@@ -152,6 +152,17 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::SetDataPolicy => to!(supplier::set_data_policy),
         Operation::GetOrganizationUsage => to!(usage::summary),
         Operation::GetOrganizationWhy => to!(why::explain),
+        _ => None,
+    }
+}
+
+fn offerings(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::ListOfferings => to!(offering::list),
+        Operation::GetOffering => to!(offering::get),
+        Operation::SetOffering => to!(offering::set),
+        Operation::InviteToOffering => to!(offering::invite),
+        Operation::UninviteFromOffering => to!(offering::uninvite),
         _ => None,
     }
 }

@@ -42,6 +42,7 @@ mod mail;
 mod margin;
 mod model;
 mod model_card;
+mod offering;
 mod organization;
 mod payment;
 mod price;

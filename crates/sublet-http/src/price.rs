@@ -7,6 +7,7 @@ use sublet_cloud::data::{Order, PriceList, PriceListVersion};
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::OrganizationId;
+use sublet_core::offering::Product;
 use sublet_core::supply::{Audience, Catalogue};
 use sublet_core::{Error, ErrorCode, Result};
 
@@ -45,7 +46,7 @@ pub async fn public(app: App, context: Context) -> Result<Answer> {
     app.cloud.follow().await?;
     let lists = app.cloud.prices().snapshot();
     let list = lists.values().next().ok_or_else(|| Error::new(ErrorCode::NotFound, "no price list is published"))?;
-    json(&visible(&app, to_wire(list, list.at(at)?)?, None))
+    json(&visible(&app, to_wire(list, list.at(at)?)?, None).await?)
 }
 
 /// What the account pays: by its contract, or the public prices.
@@ -58,18 +59,25 @@ pub async fn of_account(app: App, context: Context) -> Result<Answer> {
         return Err(error.alternative("what was paid before is on charges and invoices, with the version of its price"));
     }
     let prices = app.cloud.account_prices(&context.actor, at).await?;
-    json(&visible(&app, to_wire(&prices.list, &prices.version)?, Some(context.actor.organization()?)))
+    json(&visible(&app, to_wire(&prices.list, &prices.version)?, Some(context.actor.organization()?)).await?)
 }
 
-/// To everybody else a model for some does not exist.
-fn visible(app: &App, mut list: wire::PriceList, organization: Option<&OrganizationId>) -> wire::PriceList {
-    let models = app.cloud.remote_models();
+/// To everybody else what is sold to some does not exist.
+async fn visible(app: &App, mut list: wire::PriceList, organization: Option<&OrganizationId>) -> Result<wire::PriceList> {
+    let (models, cards) = (app.cloud.remote_models(), app.cloud.cards());
+    let entitlements = app.cloud.entitlements_of(organization).await?;
     let is_seen = |audience: &Audience| *audience == Audience::Everyone || organization.is_some_and(|id| audience.admits(id));
     list.prices.retain(|price| match &price.subject {
-        wire::Subject::Model(name) => models.models.get(name).is_none_or(|model| is_seen(&model.audience)),
-        wire::Subject::Sku(_) => true,
+        wire::Subject::Model(name) => {
+            models.models.get(name).is_none_or(|model| is_seen(&model.audience))
+                && cards.find(name).is_none_or(|card| is_seen(&card.audience))
+                && app.cloud.shows(&entitlements, &Product::Model(name.as_str().into()))
+        }
+        wire::Subject::Sku(name) => {
+            name.parse().is_ok_and(|kind| app.cloud.shows(&entitlements, &Product::Device { kind, notice: price.notice }))
+        }
     });
-    list
+    Ok(list)
 }
 
 /// Versions of all lists by the instant from which they hold.

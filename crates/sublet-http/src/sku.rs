@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sublet_api::object::{AvailabilityTag, SkuTag};
+use sublet_api::offering::OfferingNote;
 use sublet_api::price::DeviceHourPrice;
 use sublet_api::sku as wire;
 use sublet_cloud::Actor;
@@ -64,7 +65,11 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
             device_memory_bytes: u64::try_from(app.compute.device_memory(&first.kind).get()).unwrap_or(0),
             prices: offers
                 .iter()
-                .map(|offer| DeviceHourPrice { notice: offer.notice, price: money(offer.price_per_hour, offer.currency) })
+                .map(|offer| DeviceHourPrice {
+                    notice: offer.notice,
+                    price: money(offer.price_per_hour, offer.currency),
+                    offering: offer.offering.as_ref().and_then(|offering| OfferingNote::of(offering, offer.as_of)),
+                })
                 .collect(),
             created_at: first.as_of.into(),
         });

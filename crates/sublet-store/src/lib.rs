@@ -48,6 +48,7 @@ pub mod log;
 pub mod margin;
 pub mod migration;
 pub mod model_card;
+pub mod offering;
 pub mod organization;
 pub mod outbox;
 pub mod page;

@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 23, name: "collections", sql: include_str!("../migrations/0023_collections.sql") },
     Migration { version: 24, name: "budgets", sql: include_str!("../migrations/0024_budgets.sql") },
     Migration { version: 25, name: "revenue", sql: include_str!("../migrations/0025_revenue.sql") },
+    Migration { version: 26, name: "offerings", sql: include_str!("../migrations/0026_offerings.sql") },
     Migration { version: 27, name: "compensations", sql: include_str!("../migrations/0027_compensations.sql") },
 ];
 

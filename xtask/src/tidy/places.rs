@@ -43,6 +43,7 @@ const OPERATOR_TABLES: &[&str] = &[
     "device.rs",
     "log.rs",
     "model_card.rs",
+    "offering.rs",
     "price.rs",
     "remote_model.rs",
     "replica.rs",

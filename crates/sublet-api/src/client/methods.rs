@@ -36,6 +36,7 @@ use crate::list::{List, ListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
+use crate::offering::{Offering, OfferingRecord, SetOffering};
 use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
@@ -517,6 +518,21 @@ impl Client {
     }
     pub fn import_model(&self, body: &ImportModel) -> Result<ServedModel> {
         self.call(Operation::ImportModel, &[]).body(body).json()
+    }
+    pub fn offerings(&self) -> Result<List<Offering>> {
+        self.call(Operation::ListOfferings, &[]).json()
+    }
+    pub fn offering(&self, product: &str) -> Result<OfferingRecord> {
+        self.call(Operation::GetOffering, &[product]).json()
+    }
+    pub fn set_offering(&self, product: &str, body: &SetOffering) -> Result<OfferingRecord> {
+        self.call(Operation::SetOffering, &[product]).body(body).json()
+    }
+    pub fn invite_to_offering(&self, organization: &OrganizationId, product: &str) -> Result<OfferingRecord> {
+        self.call(Operation::InviteToOffering, &[organization.as_str(), product]).json()
+    }
+    pub fn uninvite_from_offering(&self, organization: &OrganizationId, product: &str) -> Result<OfferingRecord> {
+        self.call(Operation::UninviteFromOffering, &[organization.as_str(), product]).json()
     }
     pub fn model_cards(&self) -> Result<List<ModelCard>> {
         self.call(Operation::ListModelCards, &[]).json()

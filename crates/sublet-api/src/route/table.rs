@@ -31,6 +31,7 @@ use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
+use crate::offering::{Offering, OfferingRecord, SetOffering};
 use crate::openai;
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::payment::{
@@ -289,6 +290,11 @@ routes! {
     GetSupplyCosts     = Get  "/operator/v1/supply_costs/{version}"     .open(Operator, "One version of what supply costs, by its content hash.").gives::<SupplyCosts>();
     ListServedModels   = Get  "/operator/v1/models"                     .open(Operator, "The models this cloud serves.").gives::<List<ServedModel>>();
     ImportModel        = Post "/operator/v1/models"                     .open(Operator, "Imports a model from a path on the server.").takes::<ImportModel>().gives::<ServedModel>();
+    ListOfferings      = Get    "/operator/v1/offerings"                .open(Operator, "Every product that is not simply for everybody, or once was not.").gives::<List<Offering>>();
+    GetOffering        = Get    "/operator/v1/offerings/{*id}"          .open(Operator, "A product's offering, who is invited, and its history; names may hold slashes.").gives::<OfferingRecord>();
+    SetOffering        = Put    "/operator/v1/offerings/{*id}"          .open(Operator, "Brings an offering to a state; the change is kept for ever.").takes::<SetOffering>().gives::<OfferingRecord>();
+    InviteToOffering   = Put    "/operator/v1/organizations/{id}/offerings/{*product}" .open(Operator, "Invites an organization to use what others do not see.").gives::<OfferingRecord>();
+    UninviteFromOffering = Delete "/operator/v1/organizations/{id}/offerings/{*product}" .open(Operator, "Withdraws an invitation.").gives::<OfferingRecord>();
     ListModelCards     = Get    "/operator/v1/model_cards"              .open(Operator, "Every model card, in the order of names.").gives::<List<ModelCard>>();
     GetModelCard       = Get    "/operator/v1/model_cards/{*id}"        .open(Operator, "One model's card; names may hold slashes.").gives::<ModelCard>();
     SetModelCard       = Put    "/operator/v1/model_cards/{*id}"        .open(Operator, "Writes a model's card in the place of the one before it.").takes::<SetModelCard>().gives::<ModelCard>();

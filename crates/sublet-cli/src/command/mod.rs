@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod limit;
 pub mod mail;
 pub mod model;
+pub mod offering;
 pub mod organization;
 pub mod payment;
 pub mod price;
@@ -97,6 +98,9 @@ pub enum Command {
     /// Credit, limits, charges, invoices
     #[command(subcommand)]
     Billing(billing::BillingCommand),
+    /// To whom products are sold, and until when (operator)
+    #[command(subcommand)]
+    Offerings(offering::OfferingCommand),
     /// What is agreed for months to years: commitments, amendments, ways to leave
     #[command(subcommand)]
     Contracts(contract::ContractCommand),
@@ -195,6 +199,7 @@ impl Command {
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
             Self::Compensations(command) => command.run(context),
+            Self::Offerings(command) => command.run(context),
             Self::Contracts(command) => command.run(context),
             Self::TopUps(command) => command.run(context),
             Self::Refunds(command) => command.run(context),

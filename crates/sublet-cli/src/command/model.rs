@@ -14,7 +14,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ModelId, OrganizationId};
 use sublet_core::tokenizer::TokenizerName;
 
-use super::{PageArgs, show_page};
+use super::{PageArgs, offering, show_page};
 use crate::Context;
 use crate::render::{self, Cell, NOTHING, Table};
 
@@ -355,7 +355,8 @@ fn state(model: &Model) -> String {
     let unaccepted = model.sublet.licence.as_ref().filter(|licence| !licence.accepted);
     let licence = unaccepted.map(|licence| format!("accept the licence {}", licence.name));
     let end = model.shutdown_date.map(|at| format!("until {}", render::unix(at)));
-    let notes: Vec<String> = licence.into_iter().chain(end).collect();
+    let offering = model.sublet.offering.as_ref().map(offering::words);
+    let notes: Vec<String> = licence.into_iter().chain(end).chain(offering).collect();
     if notes.is_empty() { NOTHING.to_owned() } else { notes.join(", ") }
 }
 

@@ -3,6 +3,7 @@
 use sublet_api::sku::Sku;
 use sublet_core::error::Result;
 
+use super::offering::words;
 use super::show_page;
 use crate::Context;
 use crate::render::{self, Cell, Table};
@@ -21,7 +22,12 @@ fn table(skus: &[Sku]) -> Table {
                 Cell::number(render::bytes(sku.device_memory_bytes)),
                 Cell::text(price.notice.as_str()),
                 Cell::number(render::money(&price.price)),
-                Cell::text(&sku.description),
+                Cell::text(
+                    price
+                        .offering
+                        .as_ref()
+                        .map_or_else(|| sku.description.clone(), |offering| format!("{}; {}", sku.description, words(offering))),
+                ),
             ]
         })
     });

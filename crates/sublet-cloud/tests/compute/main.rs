@@ -3,6 +3,7 @@
 mod clock;
 mod compensations;
 mod life;
+mod offerings;
 mod owner;
 mod prices;
 mod recovery;

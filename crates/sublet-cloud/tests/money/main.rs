@@ -12,6 +12,7 @@ mod exports;
 mod failures;
 mod metamorphic;
 mod months;
+mod offerings;
 mod prices;
 mod proofs;
 mod taxes;

@@ -84,6 +84,9 @@ impl Catalogue for One {
     fn cards(&self) -> Arc<sublet_core::card::Cards> {
         Arc::default()
     }
+    fn offerings(&self) -> Arc<sublet_core::offering::Offerings> {
+        Arc::default()
+    }
 }
 
 struct NoSecrets;

@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use sublet_core::card::Cards;
+use sublet_core::offering::Offerings;
 use sublet_core::supply::{Catalogue, RemoteModel, RemoteModels, Replica, ReplicaState, SecretSource};
 use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, DurationMs, Result, Timestamp, TokenCount};
@@ -120,6 +121,10 @@ impl Supply {
 
     pub fn cards(&self) -> Arc<Cards> {
         self.catalogue.cards()
+    }
+
+    pub fn offerings(&self) -> Arc<Offerings> {
+        self.catalogue.offerings()
     }
 
     pub fn find(&self, name: &str) -> Option<Arc<RemoteModel>> {

@@ -35,6 +35,7 @@ fn access(external: &str, regions: &[&str]) -> Access {
         narrow_limits: Vec::new(),
         expires_at: None,
         licences: Vec::new(),
+        entitlements: sublet_core::offering::Entitlements::default(),
         data,
     }
 }

@@ -13,6 +13,7 @@ use sublet_core::card::Cards;
 use sublet_core::engine::Prompt;
 use sublet_core::id::{Identifier, KeyId, OrganizationId, ProjectId, RequestId, SliceId};
 use sublet_core::key::Secret;
+use sublet_core::offering::{Entitlements, Offerings};
 use sublet_core::rate::{Bucket, Draw, DrawRequest, Drawn, RateLimits};
 use sublet_core::supplier::DataConsent;
 use sublet_core::supply::{Catalogue, RemoteModels, SecretName, SecretSource};
@@ -76,6 +77,7 @@ pub struct Cloud {
     pub draws: tokio::sync::watch::Sender<u64>,
     pub remote: Mutex<Arc<RemoteModels>>,
     pub cards: Mutex<Arc<Cards>>,
+    pub offerings: Mutex<Arc<Offerings>>,
 }
 
 pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
@@ -127,6 +129,7 @@ impl Cloud {
             draws: tokio::sync::watch::Sender::new(0),
             remote: Mutex::default(),
             cards: Mutex::default(),
+            offerings: Mutex::default(),
         })
     }
 
@@ -143,6 +146,7 @@ impl Cloud {
             expires_at: None,
             narrow_limits: Vec::new(),
             licences: Vec::new(),
+            entitlements: Entitlements::default(),
             data: DataConsent::default(),
         };
         self.books.lock().unwrap().access.insert(text.clone(), Arc::new(access));
@@ -411,6 +415,9 @@ impl Catalogue for Cloud {
     }
     fn cards(&self) -> Arc<Cards> {
         Arc::clone(&self.cards.lock().unwrap())
+    }
+    fn offerings(&self) -> Arc<Offerings> {
+        Arc::clone(&self.offerings.lock().unwrap())
     }
 }
 

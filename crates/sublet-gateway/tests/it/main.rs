@@ -28,6 +28,8 @@ mod lines;
 #[cfg(test)]
 mod money;
 #[cfg(test)]
+mod offerings;
+#[cfg(test)]
 mod race;
 #[cfg(test)]
 mod responses;

@@ -6,6 +6,7 @@ use http::Response;
 use sublet_cloud::Actor;
 use sublet_cloud::data::{SkuName, TokenKind};
 use sublet_core::key::KeyPlane;
+use sublet_core::offering::{Offered, OfferingState};
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Result, Scope};
@@ -30,6 +31,8 @@ pub struct ModelRow {
     pub unaccepted: bool,
     /// The day after which it is not served, where one is announced.
     pub until: Option<String>,
+    /// `preview`, `invited` or `retiring`, where it is not simply public.
+    pub offering: Option<String>,
 }
 
 /// The currency of the actor's account.
@@ -58,12 +61,24 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
     let accepted = cloud.accepted_licences(actor).await?;
     let card = |name: &str| cards.find(name);
     let mut models = console.app.engine.models();
-    models.retain(|model| card(&model.name).is_none_or(|card| card.admits(organization) && !card.is_shut_down(now)));
+    let (offerings, entitlements) = (cloud.offerings(), cloud.entitlements_of(Some(organization)).await?);
+    let offering = |name: &str| offerings.find_model(name);
+    let is_sold = |name: &str| offering(name).is_none_or(|offering| offering.offered_to(&entitlements, now) == Offered::Open);
+    let last_day = |name: &str| {
+        let announced = offering(name).and_then(|offering| offering.announced_end(now)).map(|end| end.at);
+        card(name).and_then(|card| card.shutdown_at).into_iter().chain(announced).min()
+    };
+    let is_served = |name: &str| card(name).is_none_or(|card| card.admits(organization) && !card.is_shut_down(now));
+    models.retain(|model| is_served(&model.name) && is_sold(&model.name));
     models.sort_by(|a, b| a.name.cmp(&b.name));
     let row = |model: sublet_core::engine::ModelInfo| ModelRow {
         licence: card(&model.name).and_then(|card| card.licence.as_ref()).map_or_else(String::new, |licence| licence.name.clone()),
         unaccepted: card(&model.name).is_some_and(|card| card.unaccepted(&model.name, &accepted).is_some()),
-        until: card(&model.name).and_then(|card| card.shutdown_at).map(|at| at.to_string().chars().take(10).collect()),
+        until: last_day(&model.name).map(|at| at.to_string().chars().take(10).collect()),
+        offering: offering(&model.name)
+            .map(|offering| offering.state_at(now))
+            .filter(|state| *state != OfferingState::Public)
+            .map(|state| state.to_string()),
         context_window: Count(model.context_window.get()),
         input: price(&model.name, TokenKind::Input),
         cached_input: price(&model.name, TokenKind::CachedInput),

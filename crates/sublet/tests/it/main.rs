@@ -17,6 +17,7 @@ mod keys;
 mod kill;
 mod lifecycle;
 mod months;
+mod offerings;
 mod payments;
 mod prices;
 mod privacy;

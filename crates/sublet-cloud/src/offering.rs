@@ -1,0 +1,262 @@
+//! To whom products are sold: what the operator says, and who is asked before something begins.
+//!
+//! A change acts in this process before its call returns, and in the others when they next look. Whatever begins with
+//! money behind it looks in its own transaction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sublet_core::device::DeviceKind;
+use sublet_core::id::OrganizationId;
+use sublet_core::notice::NoticeClass;
+use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange, OfferingState, Product, plan_change};
+use sublet_core::supply::Catalogue;
+use sublet_core::tier::ServiceTier;
+use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_money::sku::{ModelName, SkuName, TokenKind};
+use sublet_store::change::{self, Subject};
+use sublet_store::offering::{self, Invitation, OfferingRow};
+use sublet_store::{Tx, organization};
+
+use crate::audit::Deed;
+use crate::{Action, Actor, Cloud};
+
+/// Who used a product in so many days before its end is announced may go on, if the operator does not say otherwise.
+pub const USED_WITHIN_DAYS: u32 = 90;
+/// The most days to look back.
+const USED_WITHIN_DAYS_MAX: u32 = 366;
+/// Longest note on a change, in bytes.
+const NOTE_BYTES_MAX: usize = 512;
+
+/// An offering with all that led to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OfferingRecord {
+    /// The latest change first; never empty.
+    pub history: Vec<OfferingRow>,
+    pub invited: Vec<Invitation>,
+    /// Organizations that may go on with what retires.
+    pub users: i64,
+}
+
+/// What the operator wants of an offering.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewOffering {
+    pub product: Product,
+    pub change: OfferingChange,
+    /// Of what begins to retire.
+    pub used_within_days: Option<u32>,
+    pub note: String,
+}
+
+fn check(new: &NewOffering) -> Result<()> {
+    let invalid = |param: &str, message: String| Err(Error::new(ErrorCode::InvalidRequest, message).param(param));
+    match new.used_within_days {
+        Some(_) if new.change.state != OfferingState::Retiring => {
+            invalid("used_within_days", "only what retires has users who go on".to_owned())
+        }
+        Some(days) if !(1..=USED_WITHIN_DAYS_MAX).contains(&days) => {
+            invalid("used_within_days", format!("between 1 and {USED_WITHIN_DAYS_MAX} days are looked back on"))
+        }
+        Some(_) | None if new.note.len() > NOTE_BYTES_MAX || new.note.chars().any(char::is_control) => {
+            invalid("note", format!("a note is one line of at most {NOTE_BYTES_MAX} bytes"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Everything with a price that a product is.
+fn skus_of(product: &Product) -> Result<BTreeSet<String>> {
+    Ok(match product {
+        Product::Model(name) => {
+            let model: ModelName = name.parse()?;
+            let tokens = |(tier, kind)| SkuName::Tokens { tier, kind, model: model.clone() }.to_string();
+            ServiceTier::ALL.into_iter().flat_map(|tier| TokenKind::ALL.map(|kind| (tier, kind))).map(tokens).collect()
+        }
+        Product::Device { kind, notice } => {
+            let time = |notice: NoticeClass| SkuName::Device { notice, device: kind.clone() }.to_string();
+            let is_meant = |known: &NoticeClass| notice.is_none_or(|notice| notice == *known);
+            NoticeClass::ALL.into_iter().filter(is_meant).map(time).collect()
+        }
+    })
+}
+
+impl Cloud {
+    /// Brings a product's offering to a state. What is the case already stays as it is and is answered.
+    pub async fn set_offering(&self, actor: &Actor, new: &NewOffering) -> Result<OfferingRecord> {
+        actor.require(Action::ManagePrices)?;
+        check(new)?;
+        let now = self.now();
+        let record = self
+            .store
+            .write((self, actor, new), move |(cloud, actor, new), tx| {
+                Box::pin(async move {
+                    // Announced first: two changes of one product wait for each other here.
+                    change::announce(tx, Subject::Models).await?;
+                    let before = offering::find(tx, &new.product).await?.map(|row| row.offering);
+                    if let Some(after) = plan_change(&new.product, before.as_ref(), &new.change, now)? {
+                        cloud.change_offering(tx, actor, new, after).await?;
+                    }
+                    record_in(tx, &new.product).await
+                })
+            })
+            .await?;
+        self.follow().await?;
+        Ok(record)
+    }
+
+    async fn change_offering(&self, tx: &mut Tx, actor: &Actor, new: &NewOffering, after: Offering) -> Result<()> {
+        let now = self.now();
+        let skus = skus_of(&after.product)?;
+        if after.users_of == Some(after.number) {
+            let days = new.used_within_days.unwrap_or(USED_WITHIN_DAYS);
+            let since = now.minus(DurationMs::from_hours(24 * i64::from(days)));
+            offering::insert_users(tx, (&after.product, after.number), &skus, since).await?;
+        }
+        let (target, state) = (after.product.to_string(), after.state);
+        let row = OfferingRow { offering: after, note: new.note.clone(), actor: actor.name().to_owned(), changed_at: now };
+        offering::insert(tx, &row).await?;
+        // Who may go on is part of the access of keys.
+        change::announce(tx, Subject::Access).await?;
+        let end = row.offering.end.as_ref().map_or_else(String::new, |end| format!(" until {}", end.at));
+        let deed = Deed { organization: None, action: "offering.set", target: &target, detail: format!("{state}{end}") };
+        self.record(tx, actor, deed, now).await
+    }
+
+    /// Invites an organization to a product, or withdraws the invitation. What is the case already stays as it is.
+    pub async fn set_invitation(
+        &self,
+        actor: &Actor,
+        product: &Product,
+        organization: &OrganizationId,
+        is_invited: bool,
+    ) -> Result<OfferingRecord> {
+        actor.require(Action::ManagePrices)?;
+        let now = self.now();
+        let record = self
+            .store
+            .write((self, actor, (product, organization)), move |(cloud, actor, (product, organization)), tx| {
+                Box::pin(async move {
+                    change::announce(tx, Subject::Access).await?;
+                    record_in(tx, product).await?;
+                    organization::get(tx, &Scope::Operator, organization).await?;
+                    let by = actor.name().to_owned();
+                    let (action, changed) = if is_invited {
+                        let invitation = Invitation { organization: (*organization).clone(), invited_by: by, invited_at: now };
+                        ("offering.invite", offering::invite(tx, product, &invitation).await?)
+                    } else {
+                        ("offering.uninvite", offering::withdraw(tx, product, organization, (&by, now)).await?)
+                    };
+                    if changed {
+                        let deed =
+                            Deed { organization: None, action, target: &product.to_string(), detail: organization.to_string() };
+                        cloud.record(tx, actor, deed, now).await?;
+                    }
+                    record_in(tx, product).await
+                })
+            })
+            .await?;
+        self.follow().await?;
+        Ok(record)
+    }
+
+    pub async fn get_offering(&self, actor: &Actor, product: &Product) -> Result<OfferingRecord> {
+        actor.require(Action::ManagePrices)?;
+        self.store.read(product, |product, tx| Box::pin(record_in(tx, product))).await
+    }
+
+    /// Every product's, as they are now.
+    pub async fn list_offerings(&self, actor: &Actor) -> Result<Vec<OfferingRow>> {
+        actor.require(Action::ManagePrices)?;
+        self.store.read((), |(), tx| Box::pin(offering::list_all(tx))).await
+    }
+
+    /// What an organization may use that not everybody may; nobody in particular may nothing of it.
+    pub async fn entitlements_of(&self, organization: Option<&OrganizationId>) -> Result<Entitlements> {
+        let Some(organization) = organization else { return Ok(Entitlements::default()) };
+        self.store.read(organization, |organization, tx| Box::pin(offering::entitlements_of(tx, organization))).await
+    }
+
+    /// Whether a product exists, as far as this organization can tell by its offering.
+    pub(crate) async fn knows_of(&self, organization: Option<&OrganizationId>, product: &Product) -> Result<bool> {
+        Ok(self.shows(&self.entitlements_of(organization).await?, product))
+    }
+
+    /// The same, where it is known what the organization may use. A device's product names its notice.
+    pub fn shows(&self, entitlements: &Entitlements, product: &Product) -> bool {
+        let found = self.offering_of(product);
+        found.is_none_or(|offering| offering.offered_to(entitlements, self.now()) != Offered::Hidden)
+    }
+
+    fn offering_of(&self, product: &Product) -> Option<Arc<Offering>> {
+        let offerings = self.offerings();
+        match product {
+            Product::Model(name) => offerings.find_model(name),
+            Product::Device { kind, notice } => offerings.find_device(kind, notice.unwrap_or(NoticeClass::N0)),
+        }
+        .cloned()
+    }
+}
+
+async fn record_in(tx: &mut Tx, product: &Product) -> Result<OfferingRecord> {
+    let history = offering::list_history(tx, product).await?;
+    let Some(now) = history.first() else {
+        return Err(Error::new(ErrorCode::NotFound, format!("nothing was said of {product}: it is public"))
+            .alternative(format!("sublet offerings set {product} draft")));
+    };
+    let users = match now.offering.users_of {
+        Some(number) => offering::count_users(tx, product, number).await?,
+        None => 0,
+    };
+    Ok(OfferingRecord { invited: offering::list_invitations(tx, product).await?, users, history })
+}
+
+/// Device time on sale, as one organization sees it.
+pub(crate) struct DeviceShelf {
+    entitlements: Entitlements,
+    /// The operator sees everything.
+    is_operator: bool,
+    now: Timestamp,
+}
+
+impl DeviceShelf {
+    pub async fn read(tx: &mut Tx, organization: Option<&OrganizationId>, now: Timestamp) -> Result<Self> {
+        let entitlements = match organization {
+            Some(organization) => offering::entitlements_of(tx, organization).await?,
+            None => Entitlements::default(),
+        };
+        Ok(Self { entitlements, is_operator: organization.is_none(), now })
+    }
+
+    /// What is said of a kind's time at a notice, if it can be leased: `Some(None)` says nothing.
+    pub fn find(&self, cloud: &Cloud, kind: &DeviceKind, notice: NoticeClass) -> Option<Option<Arc<Offering>>> {
+        let offering = cloud.offerings().find_device(kind, notice).cloned();
+        let sale = offering.as_ref().map_or(Offered::Open, |offering| offering.offered_to(&self.entitlements, self.now));
+        (self.is_operator || sale == Offered::Open).then_some(offering)
+    }
+
+    /// Refuses a lease that may not begin now, or would outlive what is sold. What this organization cannot know of is
+    /// refused as what has no price.
+    pub fn check(&self, cloud: &Cloud, (kind, notice): (&DeviceKind, NoticeClass), window: Option<DurationMs>) -> Result<()> {
+        let Some(offering) = cloud.offerings().find_device(kind, notice).cloned() else { return Ok(()) };
+        let refused = |what: &str, end: &End| {
+            let error =
+                Error::new(ErrorCode::PolicyRefused, format!("{kind} at notice {notice} {what} at {}", end.at)).param("sku");
+            end.successor.iter().fold(error, |error, successor| error.alternative(successor.to_string()))
+        };
+        match (offering.offered_to(&self.entitlements, self.now), offering.announced_end(self.now)) {
+            (Offered::Hidden, _) => {
+                let sku = SkuName::Device { notice, device: kind.clone() };
+                Err(Error::new(ErrorCode::UnknownPrice, format!("{sku} has no price in the list in force")))
+            }
+            (Offered::Closed(end), _) => Err(refused("takes no new users, since it retires", end)),
+            (Offered::Ended(end), _) => Err(refused("was retired", end)),
+            (Offered::Open, Some(end)) if window.is_none_or(|window| self.now.plus(window) > end.at) => {
+                let left = end.at.since(self.now).seconds_ceil();
+                Err(refused("retires, and a lease of it ends before it does,", end)
+                    .param("maximum_seconds")
+                    .alternative(format!("a window of less than {left} seconds")))
+            }
+            (Offered::Open, _) => Ok(()),
+        }
+    }
+}
