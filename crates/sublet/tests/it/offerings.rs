@@ -18,7 +18,7 @@ fn set(server: &Server, product: &str, body: &Value) -> crate::http::Answer {
     server.ask("PUT", &format!("/operator/v1/offerings/{product}")).key(&server.keys.operator).json(body).send().unwrap()
 }
 
-fn invite(server: &Server, method: &str, organization: &str, product: &str) -> crate::http::Answer {
+fn invite(server: &Server, method: &'static str, organization: &str, product: &str) -> crate::http::Answer {
     let path = format!("/operator/v1/organizations/{organization}/offerings/{product}");
     server.ask(method, &path).key(&server.keys.operator).send().unwrap()
 }
