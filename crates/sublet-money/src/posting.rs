@@ -291,14 +291,8 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             entry.transfer(account(AccountKind::RefundsPayable), available(CreditKind::Paid), *net)?;
             entry.transfer(account(AccountKind::RefundsPayable), account(AccountKind::TaxPrepaid), *tax)?;
         }
-        Fact::ProcessorFeeKept { amount } => {
-            let (cost, owed) = (AccountKind::Costs(CostKind::ProcessorFees), AccountKind::AccruedCosts(CostKind::ProcessorFees));
-            entry.transfer(account(cost), account(owed), *amount)?;
-        }
-        Fact::SupplyBought { amount } => {
-            let (cost, owed) = (AccountKind::Costs(CostKind::Upstream), AccountKind::AccruedCosts(CostKind::Upstream));
-            entry.transfer(account(cost), account(owed), *amount)?;
-        }
+        Fact::ProcessorFeeKept { amount } => entry.accrue(organization, CostKind::ProcessorFees, *amount)?,
+        Fact::SupplyBought { amount } => entry.accrue(organization, CostKind::Upstream, *amount)?,
     }
     Ok(entry.finish())
 }
@@ -435,6 +429,12 @@ impl Builder {
             self.transfer(available, LedgerAccount::customer(into, organization), amount)?;
         }
         Ok(())
+    }
+
+    /// A cost that is owed.
+    fn accrue(&mut self, organization: &OrganizationId, kind: CostKind, amount: Nanos) -> Result<()> {
+        let account = |kind| LedgerAccount::customer(kind, organization);
+        self.transfer(account(AccountKind::Costs(kind)), account(AccountKind::AccruedCosts(kind)), amount)
     }
 
     /// From another account of the customer back into available credit.

@@ -9,6 +9,7 @@ mod events;
 mod form;
 mod mail;
 mod methods;
+mod operator_methods;
 mod payments;
 
 use std::io::Read;

@@ -233,8 +233,18 @@ fn a_limit_is_set_in_the_account_s_currency() {
     let printed = Terminal::at(cloud.url()).run(&["billing", "limits", "set", "--of-key", "key_1", "month", "20"]);
     assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
     assert_eq!(cloud.asked()[2].body, json!({"amount": "20"}));
-    let wrong = Terminal::at(cloud.url()).run(&["billing", "limits", "set", "month", "20 USD"]);
-    assert_eq!(wrong.status, ExitStatus(2), "{}", wrong.err);
+    let words =
+        ["billing", "limits", "set", "--of-key", "key_1", "month", "20", "--at-limit", "finish_then_stop", "--overrun-max", "3"];
+    let more = ["--alert", "80", "--forecast-alert", "100"];
+    let printed = Terminal::at(cloud.url()).run(&[&words[..], &more].concat());
+    assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+    let alerts = json!([{"on": "actual", "percent": 80}, {"on": "forecast", "percent": 100}]);
+    let said = json!({"amount": "20", "at_limit": "finish_then_stop", "overrun_max": "3", "alerts": alerts});
+    assert_eq!(cloud.asked().last().unwrap().body, said);
+    for wrong in [vec!["20 USD"], vec!["20", "--overrun-max", "3"], vec!["20", "--at-limit", "finish_then_stop"]] {
+        let printed = Terminal::at(cloud.url()).run(&[vec!["billing", "limits", "set", "month"], wrong].concat());
+        assert_eq!(printed.status, ExitStatus(2), "{}", printed.err);
+    }
 }
 
 #[test]

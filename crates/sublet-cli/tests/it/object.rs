@@ -174,9 +174,25 @@ pub fn organization() -> Value {
 
 pub fn limit() -> Value {
     json!({"object": "spend_limit", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "model": null, "each_end_user": false,
-        "end_user": null, "amount": eur("20"),
+        "end_user": null, "amount": eur("20"), "at_limit": "finish_then_stop", "overrun_max": eur("3"), "reached_at": null,
+        "alerts": [{"on": "actual", "percent": 80}, {"on": "forecast", "percent": 100}],
         "spent": eur("12.34"), "held": eur("0.5"), "remaining": eur("7.16"), "resets_at": "2026-03-31T22:00:00Z",
         "created_at": 1_772_323_200})
+}
+
+/// What can be said of a limit, and what cannot.
+pub fn forecasts() -> Value {
+    let forecast = json!({"low": eur("18"), "expected": eur("21.5"), "high": eur("25"), "method": "weekly_profile"});
+    let mut total = limit();
+    total["window"] = json!("total");
+    let of = |limit: Value, forecast: Value| json!({"object": "spend_forecast", "limit": limit, "forecast": forecast});
+    list(vec![of(limit(), forecast), of(limit(), Value::Null), of(total, Value::Null)])
+}
+
+pub fn spend_alert() -> Value {
+    json!({"object": "spend_alert", "id": "alert_1", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "model": "tiny",
+        "end_user": null, "starts_at": "2026-02-28T23:00:00Z", "ends_at": "2026-03-31T22:00:00Z", "on": "forecast", "percent": 100,
+        "amount": eur("20"), "spent": eur("12.34"), "held": eur("0.5"), "forecast": eur("21.5"), "created_at": "2026-03-15T12:00:00Z"})
 }
 
 pub fn price_list() -> Value {

@@ -77,6 +77,8 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("audit list", "GET /v1/organization/audit_logs", object::list(vec![entry])),
         ("rate-limits list", "GET /v1/organization/rate_limits", object::list(vec![object::rate_limit()])),
         ("billing limits list", "GET /v1/organization/spend_limits", object::list(vec![object::limit()])),
+        ("billing forecast", "GET /v1/organization/spend_forecasts", object::forecasts()),
+        ("billing alerts", "GET /v1/organization/spend_alerts", object::list(vec![object::spend_alert()])),
         ("contracts list", "GET /v1/organization/contracts", object::list(vec![object::contract()])),
         ("contracts show ctr_1", "GET /v1/organization/contracts/ctr_1", object::contract()),
         ("contracts exit ctr_1 --simulate", "GET /v1/organization/contracts/ctr_1", object::contract()),
