@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::OrganizationId;
 use sublet_core::notice::NoticeClass;
-use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange, OfferingState, Product, plan_change};
+use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange, OfferingState, Product, Reach, plan_change};
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
@@ -94,6 +94,7 @@ impl Cloud {
                     change::announce(tx, Subject::Models).await?;
                     let before = offering::find(tx, &new.product).await?.map(|row| row.offering);
                     if let Some(after) = plan_change(&new.product, before.as_ref(), &new.change, now)? {
+                        check_successors(tx, &after).await?;
                         cloud.change_offering(tx, actor, new, after).await?;
                     }
                     record_in(tx, &new.product).await
@@ -194,6 +195,28 @@ impl Cloud {
             Product::Device { kind, notice } => offerings.find_device(kind, notice.unwrap_or(NoticeClass::N0)),
         }
         .cloned()
+    }
+}
+
+/// A successor is told to everybody whom its predecessor reaches, so everybody may know of it, as long as it is named.
+async fn check_successors(tx: &mut Tx, after: &Offering) -> Result<()> {
+    let all = offering::list_all(tx).await?;
+    let successor = |offering: &Offering| offering.end.as_ref().and_then(|end| end.successor.clone());
+    let hidden =
+        |product: &Product| all.iter().any(|row| row.offering.product == *product && row.offering.reach != Reach::Everyone);
+    if let Some(named) = successor(after).filter(|named| hidden(named)) {
+        let message = format!("not everybody may know of {named}, and a successor is told to all");
+        return Err(Error::new(ErrorCode::Conflict, message)
+            .param("successor")
+            .alternative(format!("sublet offerings set {named} preview")));
+    }
+    let names_it = |row: &&OfferingRow| successor(&row.offering).as_ref() == Some(&after.product);
+    match all.iter().find(names_it) {
+        Some(before) if after.reach != Reach::Everyone => {
+            let message = format!("{} is named as the successor of {}", after.product, before.offering.product);
+            Err(Error::new(ErrorCode::Conflict, message).param("state"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -109,7 +109,7 @@ fn text(record: &OfferingRecord, style: Style) -> String {
     if offering.ends_at.is_some() {
         fields.push(("ends at", Cell::text(end(offering))));
         fields.push(("successor", Cell::text(successor(offering))));
-        fields.push(("may go on", Cell::text(format!("{} organizations", record.users))));
+        fields.push(("organizations that go on", Cell::text(record.users.to_string())));
     }
     if !offering.note.is_empty() {
         fields.push(("note", Cell::text(&offering.note)));

@@ -130,6 +130,27 @@ on_both_databases! {
         assert_eq!(cloud.cloud.list_offerings(&admin).await.expect_err("not theirs").code(), ErrorCode::WrongKeyPlane);
     }
 
+    async fn a_successor_is_known_to_everybody_as_long_as_it_is_named(cloud: &TestCloud) {
+        let next: Product = "model/next".parse().expect("a product");
+        let of = |product: &Product, state, successor: Option<&Product>| NewOffering {
+            product: product.clone(),
+            change: OfferingChange { state, ends_at: None, successor: successor.cloned() },
+            used_within_days: None,
+            note: String::new(),
+        };
+        set(cloud, &of(&next, OfferingState::Invited, None)).await;
+        let retire = of(&model(), OfferingState::Retired, Some(&next));
+        let refused = cloud.cloud.set_offering(&Actor::system(), &retire).await.expect_err("it would be told to all");
+        assert_eq!((refused.code(), refused.param_name()), (ErrorCode::Conflict, Some("successor")));
+        set(cloud, &of(&next, OfferingState::Preview, None)).await;
+        set(cloud, &retire).await;
+        let hide = of(&next, OfferingState::Draft, None);
+        let refused = cloud.cloud.set_offering(&Actor::system(), &hide).await.expect_err("it is told to all");
+        assert_eq!((refused.code(), refused.param_name()), (ErrorCode::Conflict, Some("state")));
+        set(cloud, &new(OfferingState::Public, None, None)).await;
+        set(cloud, &hide).await;
+    }
+
     async fn two_changes_at_once_are_two_rows_one_after_the_other(cloud: &TestCloud) {
         let other = cloud.another(8).await;
         let (draft, invited) = (new(OfferingState::Draft, None, None), new(OfferingState::Invited, None, None));
