@@ -460,6 +460,7 @@ def check_advances(bundles):
         number, rest = divmod(first - months(terms["starts"]), terms["period_months"])
         require(first == month + 1 and rest == 0 and months(version["from"]) <= first, f"no period begins in {part['first']}")
         require(part["number"] == number + 1, f"period {number + 1} begins in {part['first']}")
+        require("renewal" in terms or number < terms["months"] // terms["period_months"], "the contract is over by then")
         require(months(part["last"]) == first + terms["period_months"] - 1, "a period has other months")
         require(nanos(part["fee"]) == nanos(terms["fee"]["amount"]), f"the fee is {terms['fee']['amount']}")
         require((part["contract"], number) not in billed, f"a fee of {part['contract']} is billed twice")

@@ -4,9 +4,9 @@
 //! piece of time is appended to the interval log and charged in the same transaction, at most what
 //! the hold covers: what ran beyond it is in the log, too, and nobody pays for it but us.
 
-use sublet_core::id::AttemptId;
-use sublet_core::job::AttemptState;
-use sublet_core::lease::LeaseState;
+use sublet_core::id::{AttemptId, LeaseId};
+use sublet_core::job::{AttemptState, OnEnd};
+use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
 use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
@@ -14,6 +14,7 @@ use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
 use sublet_money::stretch::{Stretch, StretchEnd, Stretches};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
 use sublet_store::charge::{self, Charge};
+use sublet_store::compensation::LeaseNotice;
 use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
@@ -142,10 +143,22 @@ impl Compute {
             switch_lease(tx, &lease, false, at).await?;
         }
         let job = job::get(tx, &Scope::Operator, &closed.job).await?;
+        if ending.exit == Exit::Lost && job.spec.on_end == OnEnd::EndLease {
+            self.end_lost(tx, &closed.lease, at).await?;
+        }
         let message = message_of(&ending.exit);
         let over = Job { state: job.state.exit(&ending.exit)?, exit: Some(ending.exit), message, ended_at: Some(at), ..job };
         done(job::save(tx, &over).await?, over.id.as_str())?;
         self.job_ended(tx, &over, at).await
+    }
+
+    /// The machine died under a lease that ends with its job: its holder was never told.
+    async fn end_lost(&self, tx: &mut Tx, id: &LeaseId, at: Timestamp) -> Result<()> {
+        let lease = lease::get(tx, &Scope::Operator, id).await?;
+        let Ok(state) = lease.state.begin_ending(EndReason::DeviceLost, at) else { return Ok(()) };
+        done(lease::save(tx, &Lease { state, ..lease }).await?, id.as_str())?;
+        let notice = LeaseNotice { told_at: at, reason: EndReason::DeviceLost, deadline: at, is_busy: true };
+        self.cloud.note_end(tx, id, &notice).await
     }
 
     /// A running attempt that its runner does not know any more ended at its last proof of life.

@@ -108,6 +108,21 @@ impl Judged {
     }
 }
 
+/// How the owner ended a lease, if it did; the notice counts from when its holder was told first.
+///
+/// A holder who gives the lease back because it was told to is owed what it would have been; but one of `n0`, which is
+/// owed what it lost, lost nothing then.
+fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice> {
+    let (first, last) = (notices.first()?, notices.last()?);
+    let end = notices.iter().rev().find(|notice| is_owners(notice.reason))?;
+    let is_interrupted = match class {
+        NoticeClass::N0 => first.is_busy && is_owners(last.reason),
+        NoticeClass::N2m | NoticeClass::N15m | NoticeClass::N1h | NoticeClass::N24h => first.is_busy,
+        NoticeClass::Firm => true,
+    };
+    is_interrupted.then_some(LeaseNotice { told_at: first.told_at, ..*end })
+}
+
 /// Whether the owner ended it, and not its holder, its job, its window or its money.
 const fn is_owners(reason: EndReason) -> bool {
     match reason {
@@ -129,16 +144,14 @@ impl Cloud {
 
     /// Judges a lease that is being released, and makes good what it was promised and did not get.
     pub(crate) async fn compensate(&self, tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result<()> {
-        let (Some(reason), Some(deadline)) = (lease.state.reason(), lease.state.deadline()) else { return Ok(()) };
-        if !is_owners(reason) || lease.holder == Holder::Internal {
+        if lease.holder == Holder::Internal {
             return Ok(());
         }
         // A lease that was told before this was kept has no evidence, and nothing is guessed.
-        let Some(first) = stored::first_notice(tx, &lease.id).await? else { return Ok(()) };
-        if !first.is_busy && lease.notice != NoticeClass::Firm {
-            return Ok(());
-        }
-        let Some(judged) = judge(tx, lease, (first.told_at, deadline)).await? else { return Ok(()) };
+        let notices = stored::list_notices(tx, &lease.id).await?;
+        let Some(end) = owners_end(lease.notice, &notices) else { return Ok(()) };
+        let reason = end.reason;
+        let Some(judged) = judge(tx, lease, end).await? else { return Ok(()) };
         if judged.owed.amount.is_zero() {
             return Ok(());
         }
@@ -193,6 +206,12 @@ impl Cloud {
             })
         })
         .await
+    }
+
+    /// What was given back of an invoice for levels of service that were missed.
+    pub(crate) async fn service_credits_of(&self, tx: &mut Tx, invoice: &StoredInvoice) -> Result<Nanos> {
+        let given = stored::list_of(tx, invoice.organization(), invoice.invoice.id.as_str(), PER_INVOICE_MAX).await?;
+        Nanos::checked_sum(given.iter().map(|one| one.amount))
     }
 
     async fn make_good(&self, tx: &mut Tx, actor: &Actor, made: Made<'_>, now: Timestamp) -> Result<StoredCompensation> {
@@ -300,7 +319,15 @@ struct Made<'o> {
     note: String,
 }
 
-async fn judge(tx: &mut Tx, lease: &Lease, (told_at, ended_at): (Timestamp, Timestamp)) -> Result<Option<Judged>> {
+async fn judge(tx: &mut Tx, lease: &Lease, end: LeaseNotice) -> Result<Option<Judged>> {
+    let ended_at = match end.reason {
+        // It is lost before anybody notices: what was used says until when it was there.
+        EndReason::DeviceLost if end.is_busy => {
+            stored::last_use(tx, &lease.id).await?.map_or(end.deadline, |used| used.min(end.deadline))
+        }
+        _ => end.deadline,
+    };
+    let told_at = end.told_at.min(ended_at);
     let StoredRules { version, rules, .. } = compensation_rule::find_at(tx, lease.created_at).await?;
     let rule = rules.of(lease.notice);
     let interruption = Interruption {

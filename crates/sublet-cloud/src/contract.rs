@@ -11,7 +11,7 @@
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::advance::AdvanceLine;
 use sublet_money::commitment::{CommitmentLine, Earlier};
 use sublet_money::contract::{Agreement, ContractTerms, Exit, Notice, TermsVersion, VERSIONS_MAX};
@@ -27,7 +27,7 @@ use crate::audit::Deed;
 use crate::billing::Billing;
 use crate::contract_use::{Counted, periods, settled_periods};
 pub use crate::contract_use::{MonthUse, PeriodUse};
-use crate::credit_lot::take_otherwise;
+use crate::credit_lot::{gifts_spent, take_otherwise};
 use crate::idempotency::{Answer, Call, Render};
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
@@ -432,16 +432,28 @@ impl Cloud {
         if amount.is_zero() {
             return Ok(());
         }
-        let fact = if amount.is_negative() {
-            Fact::CommitmentReturned { amount: amount.checked_neg()? }
+        let facts = if amount.is_negative() {
+            let back = amount.checked_neg()?;
+            // A gift that paid for use beyond the commitment is a gift again; what rolls over was paid.
+            let of_use = line.overage().checked_neg()?.max(Nanos::ZERO).min(back);
+            let gifts = if of_use.is_zero() { of_use } else { gifts_spent(tx, organization).await?.min(of_use) };
+            let paid = back.checked_sub(gifts)?;
+            [(CreditKind::Promotional, gifts), (CreditKind::Paid, paid)]
+                .into_iter()
+                .filter(|(_, amount)| !amount.is_zero())
+                .map(|(credit, amount)| Fact::CommitmentReturned { credit, amount })
+                .collect()
         } else {
             let paid = ledger::available(tx, organization).await?.paid.max(Nanos::ZERO).min(amount);
             take_otherwise(tx, organization, paid).await?;
-            Fact::CommitmentCharged { paid, owed: amount.checked_sub(paid)? }
+            vec![Fact::CommitmentCharged { paid, owed: amount.checked_sub(paid)? }]
         };
-        let memo = format!("{} period {} {}", line.contract, line.number, invoice.id);
-        let head = EntryHead { id: self.ids.mint(), at: issued_at, currency: content.account.currency, memo };
-        ledger::post(tx, &post(head, organization, &fact)?).await.map(|_| ())
+        for fact in facts {
+            let memo = format!("{} period {} {}", line.contract, line.number, invoice.id);
+            let head = EntryHead { id: self.ids.mint(), at: issued_at, currency: content.account.currency, memo };
+            ledger::post(tx, &post(head, organization, &fact)?).await?;
+        }
+        Ok(())
     }
 
     /// Pays the tax that an account owes, and then what it owes by contract, from paid credit as far as there is any.

@@ -210,7 +210,8 @@ impl Cloud {
             let message = format!("a credit note is over whole minor units of {currency}, as its invoice is");
             return Err(Error::new(ErrorCode::InvalidAmount, message).param("amount"));
         }
-        let left = total.checked_sub(stored.credited)?;
+        let given = self.service_credits_of(tx, &stored).await?;
+        let left = total.checked_sub(stored.credited)?.checked_sub(given)?;
         if new.amount > left {
             let message = format!("{left} {currency} of {invoice_number} can still be credited, of {total}");
             return Err(Error::new(ErrorCode::InvalidAmount, message).param("amount"));

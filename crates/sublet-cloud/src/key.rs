@@ -64,6 +64,18 @@ impl KeyOwner {
     }
 }
 
+/// A key that ends makes none that lives longer.
+async fn check_life(tx: &mut Tx, actor: &Actor, new: &Key) -> Result<()> {
+    let Some(id) = &actor.key else { return Ok(()) };
+    let Some(end) = key::find(tx, &actor.scope, id).await?.and_then(|own| own.expires_at) else { return Ok(()) };
+    if new.expires_at.is_some_and(|at| at <= end) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::InvalidRequest, format!("the key that makes it ends at {end}, and it would live longer"))
+        .param("expires_at")
+        .alternative(format!("{end} or before")))
+}
+
 fn last_of_its_plane(key: &Key) -> Error {
     Error::new(
         ErrorCode::Conflict,
@@ -166,6 +178,7 @@ impl Cloud {
             (self, actor, created),
             |(cloud, actor, created), tx| {
                 Box::pin(async move {
+                    check_life(tx, actor, &created.key).await?;
                     cloud.insert_key(tx, actor, created).await?;
                     Ok(created.clone())
                 })

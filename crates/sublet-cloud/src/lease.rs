@@ -248,13 +248,14 @@ impl Compute {
         let now = self.now();
         let changed = Lease { state, ..lease.clone() };
         done(lease::save(tx, &changed).await?, lease.id.as_str())?;
+        // Work that waits is interrupted, too.
+        let is_busy = !job::list_open_of(tx, &lease.id).await?.is_empty();
+        self.cloud.note_end(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
         self.refuse_queued(tx, &changed, reason, now).await?;
         let detail = format!("{} by {deadline}", reason.explanation());
         let deed = Deed { organization: Some(&lease.organization), action: "lease.end", target: lease.id.as_str(), detail };
         self.cloud.record(tx, actor, deed, now).await?;
-        let is_busy = sublet_store::attempt::find_live_of(tx, &lease.id).await?.is_some();
-        self.cloud.note_end(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
-        if !is_busy {
+        if sublet_store::attempt::find_live_of(tx, &lease.id).await?.is_none() {
             switch_lease(tx, &changed, false, now).await?;
         }
         Ok(true)

@@ -76,7 +76,10 @@ impl AdvanceLine {
     /// Computes it again from the terms that it names.
     pub fn verify(&self, version: &TermsVersion, month: PeriodKey) -> Result<()> {
         let next = month.next()?;
-        let period = version.terms.period_at(next)?.filter(|period| period.first == next && version.from <= next);
+        // Without a renewal there is nothing after the term; with one it is not known here how often it was renewed.
+        let runs = |number: u32| version.terms.renewal.is_some() || number <= version.terms.periods();
+        let period = version.terms.period_at(next)?;
+        let period = period.filter(|period| period.first == next && version.from <= next && runs(period.number));
         let is_right =
             period.is_some_and(|period| (period.number, period.first, period.last) == (self.number, self.first, self.last));
         if is_right && version.terms.fee.map(|fee| fee.amount) == Some(self.fee) {

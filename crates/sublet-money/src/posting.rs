@@ -89,8 +89,8 @@ pub enum Fact {
     InvoiceIssued { carry_before: Nanos, carry_after: Nanos },
     /// A missed commitment, or a fee for leaving, was charged: to paid credit as far as there is any, the rest is owed.
     CommitmentCharged { paid: Nanos, owed: Nanos },
-    /// What was charged for a missed commitment was used up later, and is given back.
-    CommitmentReturned { amount: Nanos },
+    /// What was charged for a missed commitment was used up later, or use beyond one costs less than was charged for it.
+    CommitmentReturned { credit: CreditKind, amount: Nanos },
     /// A contract's fee was billed in advance: to paid credit as far as there is any, the rest is owed.
     FeeBilled { contract: ContractId, paid: Nanos, owed: Nanos },
     /// A part of what a contract billed in advance is earned.
@@ -264,8 +264,8 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             entry.transfer(available(CreditKind::Paid), account(AccountKind::Commitments), *paid)?;
             entry.transfer(account(AccountKind::Receivable), account(AccountKind::Commitments), *owed)?;
         }
-        Fact::CommitmentReturned { amount } => {
-            entry.transfer(account(AccountKind::Commitments), available(CreditKind::Paid), *amount)?;
+        Fact::CommitmentReturned { credit, amount } => {
+            entry.transfer(account(AccountKind::Commitments), available(*credit), *amount)?;
         }
         Fact::FeeBilled { contract, paid, owed } => {
             let deferred = LedgerAccount::deferred(contract, organization);

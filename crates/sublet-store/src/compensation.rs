@@ -168,17 +168,26 @@ pub async fn insert_notice(tx: &mut Tx, lease: &LeaseId, notice: &LeaseNotice) -
     Ok(())
 }
 
-/// What a lease was told first. The caller has checked its scope.
-pub async fn first_notice(tx: &mut Tx, lease: &LeaseId) -> Result<Option<LeaseNotice>> {
-    let row = tx
-        .fetch_optional(
-            "SELECT told_at, reason, deadline, is_busy FROM lease_notices WHERE lease_id = $1 ORDER BY told_at, deadline DESC LIMIT 1",
+/// What a lease was told, in the order in which it was. The caller has checked its scope. Each ends it sooner than the
+/// one before, so there are few.
+pub async fn list_notices(tx: &mut Tx, lease: &LeaseId) -> Result<Vec<LeaseNotice>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT told_at, reason, deadline, is_busy FROM lease_notices WHERE lease_id = $1 ORDER BY told_at, deadline DESC LIMIT 100",
             params![lease.as_str()],
         )
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut row = row.reader();
-    Ok(Some(LeaseNotice { told_at: row.time()?, reason: row.parse()?, deadline: row.time()?, is_busy: row.int()? == 1 }))
+    let notice = |row: &Row| {
+        let mut row = row.reader();
+        Ok(LeaseNotice { told_at: row.time()?, reason: row.parse()?, deadline: row.time()?, is_busy: row.int()? == 1 })
+    };
+    rows.iter().map(notice).collect()
+}
+
+/// When a lease was last used. The caller has checked its scope.
+pub async fn last_use(tx: &mut Tx, lease: &LeaseId) -> Result<Option<Timestamp>> {
+    let row = tx.fetch_one("SELECT MAX(ended_at) FROM attempt_intervals WHERE lease_id = $1", params![lease.as_str()]).await?;
+    row.reader().optional_time()
 }
 
 /// Device time of a lease from an instant on, over all its devices. The caller has checked its scope.

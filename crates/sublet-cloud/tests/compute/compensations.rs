@@ -44,6 +44,12 @@ async fn stop(world: &World<'_>, seconds: i64) {
     world.pass().await;
 }
 
+/// A share of the price of a device for a time.
+fn priced(class: NoticeClass, millis: i64, percent: i64) -> Nanos {
+    let exact = i128::from(cost(class, 3_600_000).get()) * i128::from(millis) * i128::from(percent);
+    Nanos::new(i64::try_from(sublet_core::money::divide_half_even(exact, 360_000_000)).expect("fits"))
+}
+
 on_both_databases! {
     async fn what_is_lost_without_notice_is_not_charged_and_what_was_told_in_time_is_owed_nothing(cloud: &TestCloud) {
         let world = World::start(cloud, 3, Manners::Prompt).await;
@@ -98,14 +104,10 @@ on_both_databases! {
         stop(&world, 60).await;
         let given = given(&world).await;
         let of = |lease: &LeaseId| given.iter().find(|one| one.subject == lease.as_str()).map(|one| one.amount);
-        let priced = |class, millis: i64, percent: i64| {
-            let exact = i128::from(cost(class, 3_600_000).get()) * i128::from(millis) * i128::from(percent);
-            Some(Nanos::new(i64::try_from(sublet_core::money::divide_half_even(exact, 360_000_000)).expect("fits")))
-        };
-        assert_eq!(of(&hourly), priced(NoticeClass::N1h, 3_540_000, 125));
+        assert_eq!(of(&hourly), Some(priced(NoticeClass::N1h, 3_540_000, 125)));
         let end = world.lease(&firm.id).await.lease.state;
         let left = firm.ends_at.expect("a window").since(firm.starts_at).millis() - 60_000;
-        assert_eq!(of(&firm.id), priced(NoticeClass::Firm, left, 25), "nothing ran on it, and its window was promised: {end:?}");
+        assert_eq!(of(&firm.id), Some(priced(NoticeClass::Firm, left, 25)), "nothing ran on it, and its window was promised: {end:?}");
         world.assert_all_over().await;
     }
 
@@ -145,6 +147,51 @@ on_both_databases! {
         let lease = world.lease(&id).await.lease;
         assert_eq!(given.iter().map(|one| (one.subject.as_str(), one.amount)).collect::<Vec<_>>(), [(id.as_str(), lease.cost)]);
         assert_eq!(evidence(&given[0], "reason"), "device_lost");
+        world.assert_all_over().await;
+    }
+
+    async fn a_machine_that_died_is_judged_by_its_last_proof_of_life(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let short = running(&world, 1, NoticeClass::N2m, 300).await;
+        let hourly = running(&world, 1, NoticeClass::N1h, 300).await;
+        // Five hours pass until somebody looks again.
+        world.runner.crash();
+        cloud.clock.advance(DurationMs::from_hours(5));
+        world.pass().await;
+        world.pass().await;
+        let given = given(&world).await;
+        let of = |lease: &LeaseId| given.iter().find(|one| one.subject == lease.as_str()).expect("it is made good");
+        assert_eq!(of(&short).amount, world.lease(&short).await.lease.cost, "the last hour, though it is long ago");
+        assert_eq!(of(&hourly).amount, priced(NoticeClass::N1h, 3_600_000, 125));
+        assert_eq!((evidence(of(&hourly), "reason"), evidence(of(&hourly), "notice_given_ms")), ("device_lost".into(), 0.into()));
+        world.assert_all_over().await;
+    }
+
+    async fn a_device_that_is_missed_late_was_lost_when_it_was_last_used(cloud: &TestCloud) {
+        let world = World::start(cloud, 1, Manners::Prompt).await;
+        let run = world.run(wanted(1, NoticeClass::N2m), kept("x")).await.expect("a run");
+        world.pass().await;
+        world.live(300, 60).await;
+        world.runner.set_devices(cpu_slots(0));
+        cloud.clock.advance(DurationMs::from_hours(5));
+        world.compute.register_devices().await.expect("registered");
+        for _ in 0..3 {
+            world.pass().await;
+        }
+        let lease = world.lease(&run.lease.lease.id).await.lease;
+        let given = given(&world).await;
+        assert_eq!(given.iter().map(|one| one.amount).collect::<Vec<_>>(), [lease.cost]);
+    }
+
+    async fn who_gives_back_what_is_taken_without_notice_is_owed_the_same(cloud: &TestCloud) {
+        let world = World::start(cloud, 1, Manners::Prompt).await;
+        let id = running(&world, 1, NoticeClass::N1h, 60).await;
+        world.compute.drain(DurationMs::from_seconds(60)).await.expect("draining");
+        world.compute.end_lease(&world.customer, &id, None).await.expect("given back");
+        world.pass().await;
+        world.pass().await;
+        let given = given(&world).await;
+        assert_eq!(given.iter().map(|one| one.amount).collect::<Vec<_>>(), [priced(NoticeClass::N1h, 3_540_000, 125)]);
         world.assert_all_over().await;
     }
 

@@ -94,4 +94,17 @@ on_both_databases! {
         give(cloud, &asked(&id, 300_000)).await.expect("what is left");
         cloud.assert_books_balance().await;
     }
+
+    async fn what_was_given_back_is_not_credited_again(cloud: &TestCloud) {
+        let session = customer(cloud, "acme", ZONE, 100 * UNIT).await;
+        used(&session, 5_000_000).await;
+        cloud.clock.set(month(ZONE, "2026-04").plus(DurationMs::from_seconds(3_600)));
+        close(&cloud.cloud).await;
+        let bill = issued(cloud, &session.access.organization).await.pop().expect("an invoice");
+        let (id, total) = (bill.invoice.id, bill.invoice.content.total.get());
+        give(cloud, &asked(&id, 500_000)).await.expect("half of it");
+        credit(cloud, &id, total).await.expect_err("half of it was given back");
+        credit(cloud, &id, total / 2).await.expect("the other half");
+        cloud.assert_books_balance().await;
+    }
 }

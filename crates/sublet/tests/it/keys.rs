@@ -30,9 +30,13 @@ fn a_key_makes_another_of_its_kind_and_the_last_one_stays() {
         assert_eq!(listed.len(), 2, "{listed:?}");
         assert!(listed.iter().all(|key| key["owner"]["type"] == json!(owner) && key.get("value").is_none()), "{listed:?}");
         assert_eq!(server.see(&format!("{path}/{id}"), first)["name"], json!("second"));
-        // One that ends is no replacement for one that does not.
-        let passing = json!({ "name": "for a week", "expires_at": "2190-01-01T00:00:00Z" });
-        server.make(path, first, &passing);
+        // One that ends is no replacement for one that does not, and makes none that lives longer.
+        let passing = json!({ "name": "for a while", "expires_at": "2190-01-01T00:00:00Z" });
+        let passing = text(&server.make(path, first, &passing)["value"]);
+        for longer in [json!({ "name": "x" }), json!({ "name": "x", "expires_at": "2190-01-01T00:00:01Z" })] {
+            let refused = server.post(path, &passing, &longer).unwrap();
+            assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"), "{}", refused.text());
+        }
         assert_eq!(delete(&server, &format!("{path}/{only}"), &second).0, 200);
         let refused = server.ask("GET", path).key(first).send().unwrap();
         assert_eq!((refused.status, refused.code().as_str()), (401, "invalid_api_key"), "it stopped at once");
