@@ -11,6 +11,7 @@ use sublet_api::list::ListQuery;
 use sublet_core::error::Result;
 use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
 
+use super::contract::percent;
 use super::{PageArgs, show_page};
 use crate::Context;
 use crate::render::{self, Cell, Table};
@@ -150,10 +151,10 @@ fn rules_table(rules: &CompensationRules) -> Table {
     let rows = rules.rules.iter().map(|(class, rule)| {
         [
             Cell::text(class),
-            Cell::number(rule.free_ms.to_string()),
-            Cell::number(rule.hour_ppm.to_string()),
-            Cell::number(rule.missing_ppm.to_string()),
+            Cell::number(format!("{} ms", rule.free_ms)),
+            Cell::number(format!("{} %", percent(rule.hour_ppm))),
+            Cell::number(format!("{} %", percent(rule.missing_ppm))),
         ]
     });
-    Table::new(["notice", "free ms", "hour ppm", "missing ppm"], "no rules").rows(rows)
+    Table::new(["notice", "last time free", "of the hour's rest", "of what is missing"], "no rules").rows(rows)
 }

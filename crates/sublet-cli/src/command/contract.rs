@@ -288,7 +288,7 @@ fn price_rules(pricing: &PricingTerms, currency: Currency) -> Vec<String> {
 }
 
 /// Parts per million as a percentage.
-fn percent(ppm: u32) -> String {
+pub(super) fn percent(ppm: u32) -> String {
     let text = format!("{}.{:04}", ppm / 10_000, ppm % 10_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
