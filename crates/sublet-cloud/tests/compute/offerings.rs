@@ -1,7 +1,7 @@
 //! Device time that is sold to some, for a while, or not any more.
 
 use sublet_cloud::Actor;
-use sublet_cloud::offering::NewOffering;
+use sublet_cloud::offering::{InvitationState, NewOffering};
 use sublet_cloud::quote::NewQuote;
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::{OfferingChange, OfferingState, Product};
@@ -45,13 +45,13 @@ on_both_databases! {
         assert_eq!(refused.code(), ErrorCode::UnknownPrice);
         let (organization, _) = world.customer.project().expect("a project");
         let product = "device/n0/cpu".parse().expect("a product");
-        cloud.cloud.set_invitation(&Actor::system(), &product, organization, true).await.expect("invited");
+        cloud.cloud.set_invitation(&Actor::system(), &product, organization, InvitationState::Invited).await.expect("invited");
         assert_eq!(seen(&world, &world.customer).await, [NoticeClass::N0], "the more exact offering counts alone");
         assert_eq!(seen(&world, &world.team).await, []);
         let quote = world.quote(&for_minutes(10)).await.expect("a quote");
-        cloud.cloud.set_invitation(&Actor::system(), &product, organization, false).await.expect("withdrawn");
+        cloud.cloud.set_invitation(&Actor::system(), &product, organization, InvitationState::Withdrawn).await.expect("withdrawn");
         assert_eq!(world.accept(&quote).await.expect_err("asked again").code(), ErrorCode::UnknownPrice);
-        cloud.cloud.set_invitation(&Actor::system(), &product, organization, true).await.expect("invited");
+        cloud.cloud.set_invitation(&Actor::system(), &product, organization, InvitationState::Invited).await.expect("invited");
         let lease = world.accept(&quote).await.expect("a lease").lease;
         world.compute.end_lease(&world.customer, &lease.id, None).await.expect("ended");
         world.pass().await;
