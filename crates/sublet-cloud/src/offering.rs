@@ -14,6 +14,7 @@ use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 use sublet_money::period::BillingCalendar;
+use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::{ModelName, SkuName, TokenKind};
 use sublet_store::change::{self, Subject};
 use sublet_store::contract;
@@ -380,6 +381,28 @@ impl DeviceShelf {
         let offering = cloud.offerings().find_device(kind, notice).cloned();
         let sale = offering.as_ref().map_or(Offered::Open, |offering| offering.offered_to(&self.entitlements, self.now));
         (self.is_operator || sale == Offered::Open).then_some(offering)
+    }
+
+    /// Whether this organization may know of a kind's time at a notice: what it could lease if it `is_on_sale`, and what is
+    /// not sold any more, to it or to anybody.
+    pub fn knows_of(&self, cloud: &Cloud, (kind, notice): (&DeviceKind, NoticeClass), is_on_sale: bool) -> bool {
+        let offering = cloud.offerings().find_device(kind, notice).cloned();
+        match offering.as_ref().map_or(Offered::Open, |offering| offering.offered_to(&self.entitlements, self.now)) {
+            Offered::Open => is_on_sale,
+            Offered::Hidden => self.is_operator && is_on_sale,
+            Offered::Closed(_) | Offered::Ended(_) => true,
+        }
+    }
+
+    /// Whether a lease in such a window could begin, as far as prices and offerings say.
+    pub fn sells(
+        &self,
+        (cloud, prices): (&Cloud, &PriceListVersion),
+        (kind, notice): (&DeviceKind, NoticeClass),
+        window: Option<DurationMs>,
+    ) -> bool {
+        let sku = SkuName::Device { notice, device: kind.clone() };
+        prices.find(&sku).is_some() && self.check(cloud, (kind, notice), window).is_ok()
     }
 
     /// Refuses a lease that may not begin now, or would outlive what is sold. What this organization cannot know of is
