@@ -104,7 +104,7 @@ impl Cloud {
                 Box::pin(async move {
                     // Announced first: two changes of one product wait for each other here.
                     change::announce(tx, Subject::Models).await?;
-                    let before = offering::find_general(tx, &new.product).await?.map(|row| row.offering);
+                    let before = offering::find_in_force(tx, &new.product).await?.map(|row| row.offering);
                     if let Some(after) = plan_change(&new.product, before.as_ref(), &new.change, now)? {
                         check_successors(tx, &after).await?;
                         cloud.change_offering(tx, actor, new, (before.as_ref(), after)).await?;
@@ -130,6 +130,10 @@ impl Cloud {
             let days = new.used_within_days.unwrap_or(USED_WITHIN_DAYS);
             let since = now.minus(DurationMs::from_hours(24 * i64::from(days)));
             offering::insert_users(tx, (product, after.number), &skus_of(product)?, since).await?;
+            if after.reach == Reach::Invited {
+                // Whose invitation was withdrawn does not come back by what it used before.
+                offering::remove_uninvited(tx, (product, after.number)).await?;
+            }
             // Who may go on with what retires already was decided when that was announced.
             let announced = before.filter(|before| before.announced_end(now).is_some());
             if let Some((before, of)) = announced.and_then(|before| Some((before, before.users_of?))) {

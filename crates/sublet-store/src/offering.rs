@@ -99,7 +99,7 @@ pub async fn find(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>>
 }
 
 /// What counts for a product now: its own, or that of what it is a part of.
-pub async fn find_general(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>> {
+pub async fn find_in_force(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>> {
     match (find(tx, product).await?, product.general()) {
         (None, Some(general)) => find(tx, &general).await,
         (own, _) => Ok(own),
@@ -135,6 +135,18 @@ pub async fn insert_users(
              WHERE lease.state <> 'ended' AND lease.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12)
          ) used",
         params![product, number, since, first, next(), next(), next(), next(), next(), next(), next(), next()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes those from the users of a change who are invited neither to the product nor to what it is a part of.
+pub async fn remove_uninvited(tx: &mut Tx, (product, number): (&Product, i64)) -> Result<()> {
+    let general = product.general().as_ref().unwrap_or(product).to_string();
+    tx.execute(
+        "DELETE FROM offering_users WHERE product = $1 AND number = $2 AND organization_id NOT IN (
+             SELECT organization_id FROM offering_invitations WHERE product IN ($1, $3) AND withdrawn_at IS NULL)",
+        params![product.to_string(), number, general],
     )
     .await?;
     Ok(())

@@ -130,6 +130,10 @@ on_both_databases! {
             let record = invite(cloud, &guest, InvitationState::Withdrawn).await.expect("withdrawn");
             assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (0, "hidden"));
         }
+        // Nor does it come back when the end is announced after that.
+        set(cloud, &new(OfferingState::Invited, None, None)).await;
+        let record = set(cloud, &new(OfferingState::Retiring, Some(end), None)).await;
+        assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (0, "hidden"));
         // Who goes on with what everybody knew of does so by its use, whatever became of an earlier invitation.
         set(cloud, &new(OfferingState::Public, None, None)).await;
         invite(cloud, &guest, InvitationState::Invited).await.expect("invited");
