@@ -132,6 +132,8 @@ on_both_databases! {
         world.live(60, 20).await;
         world.runner.exit(&world.attempt(&run.job.job.id).await, Exit::Code { code: 0 });
         world.pass().await;
+        world.live(20, 20).await;
+        world.assert_all_over().await;
         cloud.clock.advance(DurationMs::from_hours(24 * 9));
         let sooner = new("device/n0/cpu", OfferingState::Retiring, Some(cloud.now().plus(DurationMs::from_hours(24))));
         let record = set(&world, &NewOffering { used_within_days: Some(1), ..sooner }).await;
@@ -154,6 +156,7 @@ on_both_databases! {
             let named = |error: &sublet_core::Error| error.alternatives().iter().any(|alternative| alternative.contains("h100"));
             let unknown = world.quote(&elsewhere).await.expect_err("there is none");
             let (_, kinds) = unknown.message().split_once("there are: ").expect("the kinds");
+            assert_eq!(named(&quoted), named(&accepted), "a quote that is taken too late is refused likewise");
             (named(&quoted), kinds.to_owned())
         };
         assert_eq!(told().await, (false, "cpu".to_owned()), "what has no price is not sold");
