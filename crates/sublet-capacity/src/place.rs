@@ -123,15 +123,14 @@ fn refused_by_rule(request: &Request, figures: &KindFigures, sellable: u32) -> R
     RefusalReason::Reserved { idle: figures.idle, kept: figures.kept, sellable }
 }
 
-/// Requests near the refused one that would be placed now: the same with a shorter notice, fewer
-/// units, another site, another kind.
+/// Requests near the refused one that would be placed now: the same with each shorter notice, fewer
+/// units, another site, each other kind.
 fn alternatives(snapshot: &Snapshot, request: &Request) -> Vec<Alternative> {
     let fits = |changed: &Request| changed.units > 0 && available(snapshot, changed).units >= changed.units;
     let mut found = Vec::new();
     let shorter = NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < request.notice);
-    if let Some(notice) = shorter.into_iter().find(|notice| fits(&Request { notice: *notice, ..request.clone() })) {
-        found.push(Alternative::ShorterNotice { notice });
-    }
+    let shorter = shorter.filter(|notice| fits(&Request { notice: *notice, ..request.clone() }));
+    found.extend(shorter.map(|notice| Alternative::ShorterNotice { notice }));
     let units = available(snapshot, request).units;
     if units > 0 && units < request.units {
         found.push(Alternative::FewerUnits { units });
@@ -143,10 +142,8 @@ fn alternatives(snapshot: &Snapshot, request: &Request) -> Vec<Alternative> {
         let site = sites.into_iter().find(|site| fits(&Request { site: Some((*site).clone()), ..request.clone() }));
         found.extend(site.map(|site| Alternative::OtherSite { site: site.clone() }));
     }
-    let other = snapshot
-        .kinds()
-        .into_iter()
-        .find(|kind| **kind != request.kind && fits(&Request { kind: (*kind).clone(), ..request.clone() }));
-    found.extend(other.map(|kind| Alternative::OtherKind { kind: kind.clone() }));
+    let is_other = |kind: &&DeviceKind| **kind != request.kind && fits(&Request { kind: (*kind).clone(), ..request.clone() });
+    let others = snapshot.kinds().into_iter().filter(is_other);
+    found.extend(others.map(|kind| Alternative::OtherKind { kind: kind.clone() }));
     found
 }

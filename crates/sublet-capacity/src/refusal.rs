@@ -137,7 +137,8 @@ impl fmt::Display for Alternative {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
     pub reason: RefusalReason,
-    /// Nearest first; each was tried and would be placed.
+    /// Those of one sort together, nearest first; each was tried and would be placed. Which of them are sold to whoever
+    /// asks is not known here.
     pub alternatives: Vec<Alternative>,
     pub figures: KindFigures,
 }

@@ -10,7 +10,9 @@ use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::Offering;
 use sublet_core::runner::DeviceInfo;
+use sublet_core::supply::Catalogue;
 use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::SkuName;
 use sublet_store::device::{self, Device, DeviceSpan, Node};
 use sublet_store::lease::{self, Lease};
@@ -277,21 +279,51 @@ impl Compute {
         self.cloud.store.read((self, actor), move |(compute, actor), tx| Box::pin(compute.availability_in(tx, actor, now))).await
     }
 
-    async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
+    /// Kinds of devices that the actor may know of: what it could lease, and what is not sold any more, to it or to anybody.
+    pub async fn list_kinds(&self, actor: &Actor) -> Result<BTreeSet<DeviceKind>> {
+        actor.require(Action::ReadCatalogue)?;
+        let now = self.now();
+        self.cloud.store.read((self, actor), move |(compute, actor), tx| Box::pin(compute.kinds_in(tx, actor, now))).await
+    }
+
+    async fn kinds_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<BTreeSet<DeviceKind>> {
         self.cloud.follow_changes(tx).await?;
-        let (holder, version) = match actor.scope.organization() {
+        let (_, prices) = self.holder_and_prices(tx, actor, now).await?;
+        let shelf = DeviceShelf::read(tx, actor.scope.organization(), now).await?;
+        let there: BTreeSet<DeviceKind> = self.snapshot(tx).await?.kinds().into_iter().cloned().collect();
+        // What is retired may have no devices left.
+        let mut kinds: BTreeSet<DeviceKind> = self.cloud.offerings().device_kinds().cloned().collect();
+        kinds.extend(there.iter().cloned());
+        kinds.retain(|kind| {
+            let is_on_sale = |notice| {
+                let sku = SkuName::Device { notice, device: kind.clone() };
+                there.contains(kind) && prices.find(&sku).is_some()
+            };
+            NoticeClass::ALL.into_iter().any(|notice| shelf.knows_of(&self.cloud, (kind, notice), is_on_sale(notice)))
+        });
+        Ok(kinds)
+    }
+
+    /// As whom the actor leases, and by which prices; the operator looks at the first list as a customer.
+    async fn holder_and_prices(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<(Holder, Arc<PriceListVersion>)> {
+        match actor.scope.organization() {
             Some(id) => {
                 let organization = organization::get(tx, &actor.scope, id).await?;
                 let version = self.cloud.prices.in_force_for((id, organization.currency), now)?;
-                (Holder::from(organization.class), version)
+                Ok((Holder::from(organization.class), version))
             }
             None => {
                 let lists = self.cloud.prices.snapshot();
                 let first = lists.values().next();
                 let first = first.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, "there is no price list"))?;
-                (Holder::External, first.at(now)?.clone())
+                Ok((Holder::External, first.at(now)?.clone()))
             }
-        };
+        }
+    }
+
+    async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
+        self.cloud.follow_changes(tx).await?;
+        let (holder, version) = self.holder_and_prices(tx, actor, now).await?;
         let currency = version.currency();
         let shelf = DeviceShelf::read(tx, actor.scope.organization(), now).await?;
         let snapshot = self.snapshot(tx).await?;

@@ -170,7 +170,7 @@ impl Compute {
             site: Some(terms.site.clone()),
             isolation: terms.isolation,
         };
-        match terms.holder {
+        let placed = match terms.holder {
             Holder::Internal => place_with_reclaim(&snapshot, &request, now),
             Holder::External => place(&snapshot, &request).map(|placement| ReclaimPlan {
                 site: placement.site,
@@ -180,8 +180,15 @@ impl Compute {
                 free_now: true,
                 ready_at: now,
             }),
-        }
-        .map_err(refused)
+        };
+        let refusal = match placed {
+            Ok(plan) => return Ok(plan),
+            Err(refusal) => refusal,
+        };
+        let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
+        let prices = self.cloud.prices.in_force_for((&quote.organization, terms.currency), now)?;
+        let is_sold = |kind: &_, notice| shelf.sells((&self.cloud, &prices), (kind, notice), terms.max_duration);
+        Err(refused(refusal, &request, is_sold))
     }
 
     fn lease_of(&self, actor: &Actor, quote: &Quote, metadata: &BTreeMap<String, String>, plan: &ReclaimPlan) -> Lease {

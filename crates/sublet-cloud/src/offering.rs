@@ -7,14 +7,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sublet_core::device::DeviceKind;
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange, OfferingState, Product, Reach, plan_change};
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_money::period::BillingCalendar;
+use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::{ModelName, SkuName, TokenKind};
 use sublet_store::change::{self, Subject};
+use sublet_store::contract;
 use sublet_store::offering::{self, Invitation, OfferingRow};
 use sublet_store::{Tx, organization};
 
@@ -27,6 +30,8 @@ pub const USED_WITHIN_DAYS: u32 = 90;
 const USED_WITHIN_DAYS_MAX: u32 = 366;
 /// Longest note on a change, in bytes.
 const NOTE_BYTES_MAX: usize = 512;
+/// Contracts that are looked at together.
+const CONTRACTS_AT_ONCE: i64 = 100;
 
 /// An offering with all that led to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +41,13 @@ pub struct OfferingRecord {
     pub invited: Vec<Invitation>,
     /// Organizations that may go on with what retires.
     pub users: i64,
+}
+
+/// Whether an organization is invited to a product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InvitationState {
+    Invited,
+    Withdrawn,
 }
 
 /// What the operator wants of an offering.
@@ -92,10 +104,10 @@ impl Cloud {
                 Box::pin(async move {
                     // Announced first: two changes of one product wait for each other here.
                     change::announce(tx, Subject::Models).await?;
-                    let before = offering::find(tx, &new.product).await?.map(|row| row.offering);
+                    let before = offering::find_in_force(tx, &new.product).await?.map(|row| row.offering);
                     if let Some(after) = plan_change(&new.product, before.as_ref(), &new.change, now)? {
                         check_successors(tx, &after).await?;
-                        cloud.change_offering(tx, actor, new, after).await?;
+                        cloud.change_offering(tx, actor, new, (before.as_ref(), after)).await?;
                     }
                     record_in(tx, &new.product).await
                 })
@@ -105,17 +117,42 @@ impl Cloud {
         Ok(record)
     }
 
-    async fn change_offering(&self, tx: &mut Tx, actor: &Actor, new: &NewOffering, after: Offering) -> Result<()> {
+    async fn change_offering(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        new: &NewOffering,
+        (before, after): (Option<&Offering>, Offering),
+    ) -> Result<()> {
         let now = self.now();
-        let skus = skus_of(&after.product)?;
+        let product = &after.product;
         if after.users_of == Some(after.number) {
             let days = new.used_within_days.unwrap_or(USED_WITHIN_DAYS);
             let since = now.minus(DurationMs::from_hours(24 * i64::from(days)));
-            offering::insert_users(tx, (&after.product, after.number), &skus, since).await?;
+            offering::insert_users(tx, (product, after.number), &skus_of(product)?, since).await?;
+            if after.reach == Reach::Invited {
+                // Whose invitation was withdrawn does not come back by what it used before.
+                offering::remove_uninvited(tx, (product, after.number)).await?;
+            }
+            // Who may go on with what retires already was decided when that was announced.
+            let announced = before.filter(|before| before.announced_end(now).is_some());
+            if let Some((before, of)) = announced.and_then(|before| Some((before, before.users_of?))) {
+                offering::copy_users(tx, (&before.product, of), (product, after.number)).await?;
+            }
         }
-        let (target, state) = (after.product.to_string(), after.state);
+        let committed = commitments_to(tx, &Scope::Operator, product, now).await?;
+        if let (OfferingState::Retiring, Some(number)) = (after.state, after.users_of) {
+            for commitment in &committed {
+                offering::insert_user(tx, (product, number), &commitment.organization).await?;
+            }
+        }
+        let (target, state) = (product.to_string(), after.state);
         let row = OfferingRow { offering: after, note: new.note.clone(), actor: actor.name().to_owned(), changed_at: now };
         offering::insert(tx, &row).await?;
+        for commitment in &committed {
+            let entitlements = offering::entitlements_of(tx, &commitment.organization).await?;
+            check_kept(&row.offering, commitment, &entitlements, now)?;
+        }
         // Who may go on is part of the access of keys.
         change::announce(tx, Subject::Access).await?;
         let end = row.offering.end.as_ref().map_or_else(String::new, |end| format!(" until {}", end.at));
@@ -129,7 +166,7 @@ impl Cloud {
         actor: &Actor,
         product: &Product,
         organization: &OrganizationId,
-        is_invited: bool,
+        wanted: InvitationState,
     ) -> Result<OfferingRecord> {
         actor.require(Action::ManagePrices)?;
         let now = self.now();
@@ -138,14 +175,16 @@ impl Cloud {
             .write((self, actor, (product, organization)), move |(cloud, actor, (product, organization)), tx| {
                 Box::pin(async move {
                     change::announce(tx, Subject::Access).await?;
-                    record_in(tx, product).await?;
+                    let before = record_in(tx, product).await?;
                     organization::get(tx, &Scope::Operator, organization).await?;
                     let by = actor.name().to_owned();
-                    let (action, changed) = if is_invited {
-                        let invitation = Invitation { organization: (*organization).clone(), invited_by: by, invited_at: now };
-                        ("offering.invite", offering::invite(tx, product, &invitation).await?)
-                    } else {
-                        ("offering.uninvite", offering::withdraw(tx, product, organization, (&by, now)).await?)
+                    let (action, changed) = match wanted {
+                        InvitationState::Invited => {
+                            let organization = (*organization).clone();
+                            let invitation = Invitation { organization, invited_by: by, invited_at: now };
+                            ("offering.invite", offering::invite(tx, product, &invitation).await?)
+                        }
+                        InvitationState::Withdrawn => ("offering.uninvite", withdraw(tx, &before, organization, (&by, now)).await?),
                     };
                     if changed {
                         let deed =
@@ -220,6 +259,97 @@ async fn check_successors(tx: &mut Tx, after: &Offering) -> Result<()> {
     }
 }
 
+/// Withdraws an invitation; false if there was nothing to withdraw.
+async fn withdraw(tx: &mut Tx, record: &OfferingRecord, organization: &OrganizationId, by: (&str, Timestamp)) -> Result<bool> {
+    let Some(OfferingRow { offering: now, .. }) = record.history.first() else { return Ok(false) };
+    let was_invited = offering::withdraw(tx, &now.product, organization, by).await?;
+    // Where nobody but those invited may know of it, being invited is all that let this one go on.
+    let is_closed = now.reach == Reach::Invited;
+    let was_user = is_closed && offering::remove_user(tx, &now.product, organization).await?;
+    let is_sold = matches!(now.state_at(by.1), OfferingState::Invited | OfferingState::Retiring);
+    if is_closed && is_sold && (was_invited || was_user) {
+        let scope = Scope::Organization(organization.clone());
+        if let Some(commitment) = commitments_to(tx, &scope, &now.product, by.1).await?.first() {
+            let message = format!("{organization} could not use {}", now.product);
+            return Err(commitment.refusal(&message));
+        }
+    }
+    Ok(was_invited || was_user)
+}
+
+/// A contract by which units of a product are paid for, used or not.
+struct Commitment {
+    contract: ContractId,
+    organization: OrganizationId,
+    /// `None` until notice is given.
+    until: Option<Timestamp>,
+}
+
+impl Commitment {
+    fn refusal(&self, message: &str) -> Error {
+        let until = self.until.map_or_else(String::new, |until| format!(" until {until}"));
+        Error::new(ErrorCode::Conflict, format!("{message}, and contract {} commits it to a quantity{until}", self.contract))
+            .alternative(format!("amend or end {} first", self.contract))
+    }
+}
+
+/// Commitments to units of what an offering of this product counts for, as far as they are not over.
+async fn commitments_to(tx: &mut Tx, scope: &Scope, product: &Product, now: Timestamp) -> Result<Vec<Commitment>> {
+    let mut skus = skus_of(product)?;
+    if let Product::Device { kind, notice: None } = product {
+        for notice in NoticeClass::ALL {
+            let exact = Product::Device { kind: kind.clone(), notice: Some(notice) };
+            if offering::find(tx, &exact).await?.is_some() {
+                skus.remove(&SkuName::Device { notice, device: kind.clone() }.to_string());
+            }
+        }
+    }
+    let (mut found, mut last) = (Vec::new(), None);
+    loop {
+        let page = contract::list_of_quantities(tx, scope, last.as_ref(), CONTRACTS_AT_ONCE).await?;
+        let Some(newest) = page.last() else { return Ok(found) };
+        last = Some(newest.id.clone());
+        for contract in page {
+            let Some(agreement) = contract.agreement()? else { continue };
+            let Some((sku, last_month)) = agreement.committed_thing()? else { continue };
+            if !skus.contains(&sku.to_string()) {
+                continue;
+            }
+            let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
+            let calendar = BillingCalendar::new(&account.time_zone)?;
+            let until = last_month.map(|month| calendar.period(month)).transpose()?.map(|period| period.interval.ends_at);
+            if until.is_none_or(|until| until > now) {
+                found.push(Commitment { contract: contract.id, organization: contract.organization, until });
+            }
+        }
+    }
+}
+
+/// Refuses an offering by which an organization would pay for units that it may not use.
+fn check_kept(offering: &Offering, commitment: &Commitment, entitlements: &Entitlements, now: Timestamp) -> Result<()> {
+    let (product, organization) = (&offering.product, &commitment.organization);
+    match (offering.offered_to(entitlements, now), offering.announced_end(now)) {
+        (Offered::Open, None) => Ok(()),
+        (Offered::Open, Some(end)) if commitment.until.is_some_and(|until| until <= end.at) => Ok(()),
+        (Offered::Open, Some(end)) => {
+            let message = format!("{organization} could not use {product} from {} on", end.at);
+            let error = commitment.refusal(&message).param("ends_at");
+            Err(commitment.until.iter().fold(error, |error, until| error.alternative(format!("an end at {until} or later"))))
+        }
+        (Offered::Hidden | Offered::Closed(_) | Offered::Ended(_), _) => {
+            let error = commitment.refusal(&format!("{organization} could not use {product}")).param("state");
+            Err(match (offering.reach, offering.number) {
+                // Who is invited is said of what has an offering already.
+                (Reach::Invited, 1) => error.alternative(format!(
+                    "sublet offerings set {product} preview, sublet offerings invite {product} {organization}, and this again"
+                )),
+                (Reach::Invited, _) => error.alternative(format!("sublet offerings invite {product} {organization}")),
+                (Reach::Nobody | Reach::Everyone, _) => error,
+            })
+        }
+    }
+}
+
 async fn record_in(tx: &mut Tx, product: &Product) -> Result<OfferingRecord> {
     let history = offering::list_history(tx, product).await?;
     let Some(now) = history.first() else {
@@ -255,6 +385,28 @@ impl DeviceShelf {
         let offering = cloud.offerings().find_device(kind, notice).cloned();
         let sale = offering.as_ref().map_or(Offered::Open, |offering| offering.offered_to(&self.entitlements, self.now));
         (self.is_operator || sale == Offered::Open).then_some(offering)
+    }
+
+    /// Whether this organization may know of a kind's time at a notice: what it could lease if it `is_on_sale`, and what is
+    /// not sold any more, to it or to anybody.
+    pub fn knows_of(&self, cloud: &Cloud, (kind, notice): (&DeviceKind, NoticeClass), is_on_sale: bool) -> bool {
+        let offering = cloud.offerings().find_device(kind, notice).cloned();
+        match offering.as_ref().map_or(Offered::Open, |offering| offering.offered_to(&self.entitlements, self.now)) {
+            Offered::Open => is_on_sale,
+            Offered::Hidden => self.is_operator && is_on_sale,
+            Offered::Closed(_) | Offered::Ended(_) => true,
+        }
+    }
+
+    /// Whether a lease in such a window could begin, as far as prices and offerings say.
+    pub fn sells(
+        &self,
+        (cloud, prices): (&Cloud, &PriceListVersion),
+        (kind, notice): (&DeviceKind, NoticeClass),
+        window: Option<DurationMs>,
+    ) -> bool {
+        let sku = SkuName::Device { notice, device: kind.clone() };
+        prices.find(&sku).is_some() && self.check(cloud, (kind, notice), window).is_ok()
     }
 
     /// Refuses a lease that may not begin now, or would outlive what is sold. What this organization cannot know of is

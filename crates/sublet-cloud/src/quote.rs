@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use sublet_capacity::{KindFigures, Refusal, RefusalReason, Request, Snapshot, available, place, place_with_reclaim};
+use sublet_capacity::{Alternative, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, place, place_with_reclaim};
 use sublet_core::device::DeviceKind;
 use sublet_core::id::{NodeId, QuoteId, SiteId};
 use sublet_core::lease::Holder;
@@ -113,10 +113,11 @@ impl Compute {
         let isolation = self.settings.required_isolation(holder);
         let request =
             Request { kind: new.kind.clone(), units: new.units, notice: new.notice, holder, site: new.site.clone(), isolation };
-        let place = find_place(&snapshot, &request, now)?;
         let version = self.cloud.prices.in_force_for((&organization.id, organization.currency), now)?;
+        let is_sold = |kind: &DeviceKind, notice| shelf.sells((&self.cloud, &version), (kind, notice), new.max_duration);
+        let place = find_place(&snapshot, &request, now).map_err(|refusal| refused(refusal, &request, is_sold))?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
-        let tariff = Tariff::new(version, sku, new.units)?;
+        let tariff = Tariff::new(version.clone(), sku, new.units)?;
         let calendar = BillingCalendar::new(&organization.time_zone)?;
         // A lease may be taken as long as the quote stands, and its work begin a while after.
         let latest = now.plus(sum([self.settings.quote_life, self.settings.unused_max]));
@@ -125,8 +126,7 @@ impl Compute {
         };
         let hold = first_hold(&tariff, new.notice)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
-            let is_sold = |notice| shelf.check(&self.cloud, (&new.kind, notice), new.max_duration).is_ok();
-            let sold_hold = |tariff: &Tariff, notice| is_sold(notice).then(|| first_hold(tariff, notice)).transpose();
+            let sold_hold = |tariff: &Tariff, notice| is_sold(&new.kind, notice).then(|| first_hold(tariff, notice)).transpose();
             return Err(too_dear(new, &tariff, (hold, max_cost), sold_hold)?);
         }
         Ok(QuoteTerms {
@@ -221,12 +221,11 @@ pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> 
     Ok(())
 }
 
-fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<Place> {
+fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<Place, Refusal> {
     let (site, node) = match request.holder {
         Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node)),
         Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node)),
-    }
-    .map_err(refused)?;
+    }?;
     let shown = available(snapshot, request);
     let sellable = shown.figures.sellable(request.holder, request.notice);
     Ok(Place { site, node, figures: placement_figures(&shown.figures, sellable, shown.units) })
@@ -236,8 +235,19 @@ const fn placement_figures(figures: &KindFigures, sellable: u32, largest: u32) -
     PlacementFigures { healthy: figures.healthy, idle: figures.idle, kept: figures.kept, sellable, largest }
 }
 
-/// A refusal as the caller sees it: the rule, the numbers, the nearest things that work.
-pub(crate) fn refused(refusal: Refusal) -> Error {
+/// A refusal as the caller sees it: the rule, the numbers, the nearest things that work. What is not sold to the caller is
+/// not named.
+pub(crate) fn refused(mut refusal: Refusal, request: &Request, is_sold: impl Fn(&DeviceKind, NoticeClass) -> bool) -> Error {
+    if let RefusalReason::UnknownKind { known } = &mut refusal.reason {
+        known.retain(|kind| NoticeClass::ALL.into_iter().any(|notice| is_sold(kind, notice)));
+    }
+    refusal.alternatives.retain(|alternative| match alternative {
+        Alternative::ShorterNotice { notice } => is_sold(&request.kind, *notice),
+        Alternative::OtherKind { kind } => is_sold(kind, request.notice),
+        Alternative::FewerUnits { .. } | Alternative::OtherSite { .. } => true,
+    });
+    // The nearest of each sort.
+    refusal.alternatives.dedup_by_key(|alternative| std::mem::discriminant(alternative));
     let (code, param) = match &refusal.reason {
         RefusalReason::NoUnits => (ErrorCode::InvalidRequest, "units"),
         RefusalReason::UnknownKind { .. } => (ErrorCode::InvalidRequest, "sku"),
@@ -289,5 +299,43 @@ impl Cloud {
             facts,
             related: quote.lease.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sublet_core::runner::IsolationLevel;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_nearest_of_each_sort_that_is_sold() {
+        let kind = |name: &str| -> DeviceKind { name.parse().expect("a kind") };
+        let (notice, holder, isolation) = (NoticeClass::Firm, Holder::External, IsolationLevel::Process);
+        let request = Request { kind: kind("cpu"), units: 2, notice, holder, site: None, isolation };
+        let shorter = |notice| Alternative::ShorterNotice { notice };
+        let other = |name: &str| Alternative::OtherKind { kind: kind(name) };
+        let refusal = Refusal {
+            reason: RefusalReason::NotIdle { idle: 1 },
+            alternatives: vec![
+                shorter(NoticeClass::N24h),
+                shorter(NoticeClass::N1h),
+                shorter(NoticeClass::N15m),
+                Alternative::FewerUnits { units: 1 },
+                other("a100"),
+                other("b200"),
+                other("h100"),
+            ],
+            figures: KindFigures::default(),
+        };
+        let told = |is_sold: &dyn Fn(&DeviceKind, NoticeClass) -> bool| {
+            refused(refusal.clone(), &request, is_sold).alternatives().join("; ")
+        };
+        let sold = told(&|kind, notice| match (kind.as_str(), notice) {
+            ("cpu", notice) => notice != NoticeClass::N24h,
+            (name, notice) => name != "a100" && notice == NoticeClass::Firm,
+        });
+        assert_eq!(sold, "ask for notice n1h; ask for 1 units; ask for b200");
+        assert_eq!(told(&|_, _| false), "ask for 1 units");
     }
 }

@@ -41,6 +41,14 @@ impl Product {
             Self::Device { kind, .. } => kind.as_str(),
         }
     }
+
+    /// What counts for this product while nothing is said of it alone: of time at one notice, the kind's.
+    pub fn general(&self) -> Option<Self> {
+        match self {
+            Self::Device { kind, notice: Some(_) } => Some(Self::Device { kind: kind.clone(), notice: None }),
+            Self::Model(_) | Self::Device { notice: None, .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Product {
@@ -203,8 +211,8 @@ fn same_kind(a: &Product, b: &Product) -> bool {
     }
 }
 
-/// What a change makes of a product's offering; without one the product is public. What is the case already changes
-/// nothing and answers `None`.
+/// What a change makes of a product's offering. `before` is the one that counts for it now, its own or that of
+/// [`Product::general`]; without any the product is public. What is the case already changes nothing and answers `None`.
 pub fn plan_change(
     product: &Product,
     before: Option<&Offering>,
@@ -212,17 +220,19 @@ pub fn plan_change(
     now: Timestamp,
 ) -> Result<Option<Offering>> {
     let state_before = before.map_or(OfferingState::Public, |before| before.state_at(now));
-    let number = before.map_or(0, |before| before.number) + 1;
+    let own = before.filter(|before| before.product == *product);
+    let number = own.map_or(0, |own| own.number) + 1;
     let reach_before = before.map_or(Reach::Everyone, |before| before.reach);
     let end_before = before.and_then(|before| before.end.as_ref());
-    let users_before = before.and_then(|before| before.users_of);
+    let users_before = own.and_then(|own| own.users_of);
     if change.successor.as_ref().is_some_and(|successor| successor == product || !same_kind(successor, product)) {
         return Err(invalid("successor", "the successor of a model is another model, that of devices other devices"));
     }
     if change.ends_at.is_some() && change.state != OfferingState::Retiring {
         return Err(invalid("ends_at", "only what retires has an end"));
     }
-    let successor = || change.successor.clone().or_else(|| end_before.and_then(|end| end.successor.clone()));
+    let successor_before = || end_before.and_then(|end| end.successor.clone()).filter(|successor| successor != product);
+    let successor = || change.successor.clone().or_else(successor_before);
     let (reach, end, users_of) = match (change.state, change.ends_at) {
         (OfferingState::Retiring, None) => return Err(invalid("ends_at", "what retires has an end: say when")),
         (OfferingState::Retiring, Some(at)) if at <= now => return Err(invalid("ends_at", "what retires ends in the future")),
@@ -232,8 +242,8 @@ pub fn plan_change(
                     let message = format!("{product} is {state_before}: nobody uses it who could go on");
                     return Err(Error::new(ErrorCode::Conflict, message).param("state").alternative("retired"));
                 }
-                OfferingState::Retiring => users_before,
-                OfferingState::Invited | OfferingState::Preview | OfferingState::Public => Some(number),
+                OfferingState::Retiring if own.is_some() => users_before,
+                OfferingState::Retiring | OfferingState::Invited | OfferingState::Preview | OfferingState::Public => Some(number),
             };
             (reach_before, Some(End { at, successor: successor() }), users)
         }
@@ -249,9 +259,10 @@ pub fn plan_change(
         }
     };
     let after = Offering { product: product.clone(), number, state: change.state, reach, end, users_of };
-    let is_news = match before {
-        Some(before) => Offering { number, ..before.clone() } != after,
-        None => after.state != OfferingState::Public,
+    let is_news = match own {
+        Some(own) => Offering { number, ..own.clone() } != after,
+        // What is said of the product alone stays when its kind's offering changes.
+        None => before.is_some() || after.state != OfferingState::Public,
     };
     Ok(is_news.then_some(after))
 }
@@ -319,6 +330,10 @@ impl Offerings {
     }
     pub fn find_model(&self, name: &str) -> Option<&Arc<Offering>> {
         self.models.get(name)
+    }
+    /// Kinds of devices of which something is said.
+    pub fn device_kinds(&self) -> impl Iterator<Item = &DeviceKind> {
+        self.devices.keys().map(|(kind, _)| kind)
     }
     /// That of the kind at this notice, or else that of the kind.
     pub fn find_device(&self, kind: &DeviceKind, notice: NoticeClass) -> Option<&Arc<Offering>> {

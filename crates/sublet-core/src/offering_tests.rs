@@ -127,6 +127,38 @@ fn the_most_exact_offering_of_a_device_counts_alone() {
     assert_eq!(all.find_model("cpu"), None);
 }
 
+#[test]
+fn what_is_said_first_of_one_notice_goes_on_from_what_is_said_of_the_kind() {
+    let (kind, one) = (product("device/cpu"), product("device/n0/cpu"));
+    assert_eq!((one.general(), kind.general(), product("model/m").general()), (Some(kind.clone()), None, None));
+    let said = |changes: &[OfferingChange]| {
+        let next = |before: Option<Offering>, change| plan_change(&kind, before.as_ref(), change, at(1)).unwrap().or(before);
+        changes.iter().fold(None, next)
+    };
+    let first = |changes: &[OfferingChange], change| plan_change(&one, said(changes).as_ref(), &change, at(2));
+    let (draft, invited, retired) = (change(OfferingState::Draft), change(OfferingState::Invited), change(OfferingState::Retired));
+    let stranger = entitlements(&[], &[]);
+    for (before, now) in [
+        (vec![invited.clone()], retiring(9, Some("device/gpu"))),
+        (vec![invited.clone()], retired.clone()),
+        (vec![draft.clone()], retired),
+        (vec![invited, retiring(8, None)], retiring(9, None)),
+    ] {
+        let after = first(&before, now).unwrap().expect("news");
+        assert_eq!((after.number, after.offered_to(&stranger, at(3))), (1, Offered::Hidden), "{after:?}");
+    }
+    assert_eq!(first(std::slice::from_ref(&draft), retiring(9, None)).expect_err("a draft").param_name(), Some("state"));
+    // Its own users are looked for: the kind's list is another one.
+    let earlier = first(&[change(OfferingState::Public), retiring(20, Some("device/gpu"))], retiring(9, None)).unwrap().unwrap();
+    assert_eq!(earlier.users_of, Some(1));
+    assert_eq!(earlier.end, Some(End { at: at(9), successor: Some(product("device/gpu")) }));
+    // The kind may change; what was said of the notice stays.
+    let alone = first(std::slice::from_ref(&draft), draft.clone()).unwrap().expect("news");
+    assert_eq!((alone.product, alone.state), (one.clone(), OfferingState::Draft));
+    assert!(first(&[draft], change(OfferingState::Public)).unwrap().is_some());
+    assert_eq!(first(&[], change(OfferingState::Public)).unwrap(), None);
+}
+
 /// Every life of four changes, each tried in every state.
 #[test]
 fn in_every_life_strangers_are_let_in_by_preview_and_public_alone_and_learn_nothing_before() {

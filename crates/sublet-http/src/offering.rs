@@ -3,7 +3,7 @@
 use sublet_api::object::OfferingTag;
 use sublet_api::offering as wire;
 use sublet_cloud::data::OfferingRow;
-use sublet_cloud::offering::{NewOffering, OfferingRecord};
+use sublet_cloud::offering::{InvitationState, NewOffering, OfferingRecord};
 use sublet_core::offering::{OfferingChange, Product};
 use sublet_core::{Error, Result, Timestamp};
 
@@ -69,15 +69,15 @@ pub async fn set(app: App, context: Context) -> Result<Answer> {
 }
 
 pub async fn invite(app: App, context: Context) -> Result<Answer> {
-    set_invitation(app, context, true).await
+    set_invitation(app, context, InvitationState::Invited).await
 }
 
 pub async fn uninvite(app: App, context: Context) -> Result<Answer> {
-    set_invitation(app, context, false).await
+    set_invitation(app, context, InvitationState::Withdrawn).await
 }
 
-async fn set_invitation(app: App, context: Context, is_invited: bool) -> Result<Answer> {
+async fn set_invitation(app: App, context: Context, wanted: InvitationState) -> Result<Answer> {
     let product: Product = context.path("product")?;
-    let changed = app.cloud.set_invitation(&context.actor, &product, &context.path("id")?, is_invited).await?;
+    let changed = app.cloud.set_invitation(&context.actor, &product, &context.path("id")?, wanted).await?;
     record(&app, &changed)
 }

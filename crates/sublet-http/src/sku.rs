@@ -32,13 +32,13 @@ pub fn name_of(sku: &SkuName) -> String {
     }
 }
 
-/// The device kind behind a sku's name or id.
+/// The device kind behind a sku's name or id, whether it is still sold or not.
 pub async fn device_kind(app: &App, actor: &Actor, name: &str) -> Result<DeviceKind> {
-    let offers = app.compute.list_availability(actor).await?;
-    let found = offers.iter().find(|offer| offer.kind.as_str() == name || id_of(&offer.kind).is_ok_and(|id| id.as_str() == name));
-    if let Some(offer) = found {
-        return Ok(offer.kind.clone());
+    let is_named = |kind: &DeviceKind| kind.as_str() == name || id_of(kind).is_ok_and(|id| id.as_str() == name);
+    if let Some(kind) = app.compute.list_kinds(actor).await?.into_iter().find(is_named) {
+        return Ok(kind);
     }
+    let offers = app.compute.list_availability(actor).await?;
     let shown: String = name.chars().take(60).collect();
     let mut kinds: Vec<&str> = offers.iter().map(|offer| offer.kind.as_str()).collect();
     kinds.dedup();

@@ -4,7 +4,7 @@ use sublet_core::admission::PriceVersion;
 
 use super::*;
 use crate::commitment::{CommitmentLine, Earlier, SettledPeriod};
-use crate::contract::{Agreement, Commitment, ExitTerms, TermsVersion};
+use crate::contract::{Agreement, Commitment, ExitTerms, RenewalTerms, TermsVersion};
 use crate::contract_price::PriceTerms;
 use crate::invoice::ChargeSum;
 use crate::period::PeriodKey;
@@ -142,6 +142,29 @@ fn a_quantity_has_a_value_by_which_leaving_is_priced() {
     let agreed = Agreement::new(vec![TermsVersion::new(terms.starts, terms).unwrap()], None).unwrap();
     let fees: Vec<_> = agreed.exits(month("2027-01")).unwrap().iter().map(|exit| exit.fee).collect();
     assert_eq!(fees, [amount("75"), amount("50"), Nanos::ZERO]);
+}
+
+#[test]
+fn a_thing_is_committed_until_no_unit_of_it_is_left_to_take() {
+    let agreed = |steps: &[i64], roll_over_periods, renewal| {
+        let terms = ContractTerms { renewal, ..terms(steps, roll_over_periods, None) };
+        Agreement::new(vec![TermsVersion::new(terms.starts, terms).unwrap()], None).unwrap()
+    };
+    let until = |agreement: &Agreement| {
+        let starts = agreement.newest().unwrap().terms.starts;
+        let thing = agreement.committed_thing().unwrap();
+        thing.map(|(sku, last)| (sku.to_string(), last.map(|last| last.since(starts).unwrap() + 1)))
+    };
+    let months = |count| Some((SKU.to_owned(), count));
+    let renewal = Some(RenewalTerms { months: 2, notice_months: 1 });
+    assert_eq!(until(&agreed(&[5, 5, 5], 0, None)), months(Some(6)));
+    assert_eq!(until(&agreed(&[0, 5], 0, None)), months(Some(4)));
+    assert_eq!(until(&agreed(&[5, 0, 0], 0, None)), months(Some(2)));
+    assert_eq!(until(&agreed(&[5, 0, 0], 1, None)), months(Some(4)));
+    assert_eq!(until(&agreed(&[5, 0, 0], 9, None)), months(Some(6)));
+    assert_eq!(until(&agreed(&[5, 5], 0, renewal)), months(None));
+    assert_eq!(until(&agreed(&[5, 0], 0, renewal)), months(Some(2)));
+    assert_eq!(until(&agreed(&[0, 0], 9, renewal)), None);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::committed_quantity::{CommittedQuantity, QuantityTerms};
 use crate::contract_price::PriceTerms;
 use crate::period::PeriodKey;
-use crate::sku::{Quantity, SkuFamily};
+use crate::sku::{Quantity, SkuFamily, SkuName};
 
 /// Most months of a term: ten years.
 pub const MONTHS_MAX: u32 = 120;
@@ -379,6 +379,22 @@ impl Agreement {
             (None, Some(_)) => Ok(None),
             (None, None) => newest.starts.plus(newest.months - 1).map(Some),
         }
+    }
+
+    /// The thing that units are committed of, with the last month in which some are or what is missing can be used up.
+    /// `None` for the month where it goes on until notice is given.
+    pub fn committed_thing(&self) -> Result<Option<(&SkuName, Option<PeriodKey>)>> {
+        let terms = &self.newest()?.terms;
+        let Some(quantities) = &terms.quantities else { return Ok(None) };
+        let steps = &quantities.steps;
+        let Some(last) = steps.iter().rposition(|step| step.quantity != Quantity::ZERO) else { return Ok(None) };
+        let ends = self.last_month()?;
+        // Nothing is committed any more from the step after it on.
+        let Some(nothing) = steps.get(last + 1) else { return Ok(Some((&quantities.sku, ends))) };
+        let periods = nothing.from_period - 1 + terms.roll_over_periods;
+        // After the years that months are computed for the contract is over, too.
+        let until = terms.starts.plus(periods * terms.period_months - 1).ok();
+        Ok(Some((&quantities.sku, [ends, until].into_iter().flatten().min())))
     }
 
     /// The terms and the commitment period of a month; `None` when the contract does not run then.

@@ -98,6 +98,14 @@ pub async fn find(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>>
     tx.fetch_optional(sql, params![product.to_string()]).await?.as_ref().map(from_row).transpose()
 }
 
+/// What counts for a product now: its own, or that of what it is a part of.
+pub async fn find_in_force(tx: &mut Tx, product: &Product) -> Result<Option<OfferingRow>> {
+    match (find(tx, product).await?, product.general()) {
+        (None, Some(general)) => find(tx, &general).await,
+        (own, _) => Ok(own),
+    }
+}
+
 /// Writes down who used a product since an instant: who was charged for one of its skus, or has a lease of it. They are
 /// the users of the change with this number.
 pub async fn insert_users(
@@ -130,6 +138,47 @@ pub async fn insert_users(
     )
     .await?;
     Ok(())
+}
+
+/// Takes those from the users of a change who are invited neither to the product nor to what it is a part of.
+pub async fn remove_uninvited(tx: &mut Tx, (product, number): (&Product, i64)) -> Result<()> {
+    let general = product.general().as_ref().unwrap_or(product).to_string();
+    tx.execute(
+        "DELETE FROM offering_users WHERE product = $1 AND number = $2 AND organization_id NOT IN (
+             SELECT organization_id FROM offering_invitations WHERE product IN ($1, $3) AND withdrawn_at IS NULL)",
+        params![product.to_string(), number, general],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Lets the users of one product's change go on with another product too, as users of its change with this number.
+pub async fn copy_users(tx: &mut Tx, (from, of): (&Product, i64), (product, number): (&Product, i64)) -> Result<()> {
+    tx.execute(
+        "INSERT INTO offering_users (product, number, organization_id)
+         SELECT $1, CAST($2 AS BIGINT), organization_id FROM offering_users WHERE product = $3 AND number = $4
+         ON CONFLICT (product, number, organization_id) DO NOTHING",
+        params![product.to_string(), number, from.to_string(), of],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Adds a user of the change with this number, if it is none.
+pub async fn insert_user(tx: &mut Tx, (product, number): (&Product, i64), organization: &OrganizationId) -> Result<()> {
+    tx.execute(
+        "INSERT INTO offering_users (product, number, organization_id) VALUES ($1, $2, $3)
+         ON CONFLICT (product, number, organization_id) DO NOTHING",
+        params![product.to_string(), number, organization.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes an organization from the users of a product's changes; false if it is none.
+pub async fn remove_user(tx: &mut Tx, product: &Product, organization: &OrganizationId) -> Result<bool> {
+    let sql = "DELETE FROM offering_users WHERE product = $1 AND organization_id = $2";
+    Ok(tx.execute(sql, params![product.to_string(), organization.as_str()]).await? > 0)
 }
 
 /// How many may go on with what the change of this number announced the end of.

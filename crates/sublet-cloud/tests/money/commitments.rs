@@ -31,7 +31,7 @@ fn quantity(tokens: i64) -> Quantity {
 }
 
 /// Ten million output tokens every two months for half a year, at 0.40 a million and 0.50 beyond.
-fn terms() -> ContractTerms {
+pub fn terms() -> ContractTerms {
     let sku: SkuName = format!("tokens/output/{MODEL}").parse().expect("a sku");
     let fixed = vec![PriceEntry::new(sku.clone(), per_unit(2 * UNIT / 5))];
     ContractTerms {

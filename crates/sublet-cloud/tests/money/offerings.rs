@@ -1,18 +1,21 @@
 //! To whom products are sold: who is invited, who may go on, and that nothing that was said is forgotten.
 
 use sublet_cloud::Actor;
-use sublet_cloud::offering::NewOffering;
+use sublet_cloud::offering::{InvitationState, NewOffering, OfferingRecord};
 use sublet_core::admission::Admission;
+use sublet_core::id::OrganizationId;
 use sublet_core::offering::{Offered, OfferingChange, OfferingState, Product};
 use sublet_core::supply::Catalogue;
 use sublet_core::usage::UsageSink;
-use sublet_core::{DurationMs, ErrorCode, Timestamp};
+use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
 use sublet_store::PageRequest;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::session::Session;
 use sublet_testkit::{TestCloud, on_both_databases};
 
-use crate::UNIT;
+use crate::contracts::agreed;
+use crate::months::{customer, month};
+use crate::{UNIT, commitments};
 
 fn model() -> Product {
     Product::Model(MODEL.into())
@@ -23,8 +26,12 @@ fn new(state: OfferingState, ends_at: Option<Timestamp>, used_within_days: Optio
     NewOffering { product: model(), change, used_within_days, note: String::new() }
 }
 
-async fn set(cloud: &TestCloud, new: &NewOffering) -> sublet_cloud::offering::OfferingRecord {
+async fn set(cloud: &TestCloud, new: &NewOffering) -> OfferingRecord {
     cloud.cloud.set_offering(&Actor::system(), new).await.expect("the offering is set")
+}
+
+async fn invite(cloud: &TestCloud, organization: &OrganizationId, wanted: InvitationState) -> Result<OfferingRecord> {
+    cloud.cloud.set_invitation(&Actor::system(), &model(), organization, wanted).await
 }
 
 /// Whether the organization of a session may begin to use the model now, by a fresh look at its key.
@@ -57,14 +64,17 @@ on_both_databases! {
         let (here, there) = (Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await,
             Session::start(&other, &cloud.keys.project, "gw_2").await);
         let guest = here.access.organization.clone();
-        let unsaid = cloud.cloud.set_invitation(&Actor::system(), &model(), &guest, true).await.expect_err("it is public");
+        let unsaid = invite(cloud, &guest, InvitationState::Invited).await.expect_err("it is public");
         assert_eq!(unsaid.code(), ErrorCode::NotFound);
         set(cloud, &new(OfferingState::Invited, None, None)).await;
         assert_eq!(sees(&here, &cloud.keys.project).await, "hidden");
         let epoch = there.port.access_epoch();
-        for (is_invited, seen) in [(true, "open"), (true, "open"), (false, "hidden"), (false, "hidden"), (true, "open")] {
-            let record = cloud.cloud.set_invitation(&Actor::system(), &model(), &guest, is_invited).await.expect("it is said");
-            assert_eq!(record.invited.len(), usize::from(is_invited));
+        use InvitationState::{Invited, Withdrawn};
+        for (wanted, seen) in
+            [(Invited, "open"), (Invited, "open"), (Withdrawn, "hidden"), (Withdrawn, "hidden"), (Invited, "open")]
+        {
+            let record = invite(cloud, &guest, wanted).await.expect("it is said");
+            assert_eq!(record.invited.len(), usize::from(wanted == Invited));
             assert_eq!(sees(&here, &cloud.keys.project).await, seen);
             other.follow().await.expect("the other process looks");
             assert_eq!(sees(&there, &cloud.keys.project).await, seen);
@@ -72,7 +82,7 @@ on_both_databases! {
         }
         assert!(there.port.access_epoch() > epoch, "gateways ask again who may do what");
         let nobody = "org_00000000000000000000000000".parse().expect("an id");
-        let refused = cloud.cloud.set_invitation(&Actor::system(), &model(), &nobody, true).await.expect_err("nobody");
+        let refused = invite(cloud, &nobody, Invited).await.expect_err("nobody");
         assert_eq!(refused.code(), ErrorCode::NotFound);
         let deeds = cloud.cloud.list_audit(&Actor::system(), &PageRequest { limit: Some(100), ..PageRequest::default() }).await;
         let deeds: Vec<_> = deeds.expect("a log").items.into_iter().map(|entry| entry.action).collect();
@@ -105,6 +115,71 @@ on_both_databases! {
         let said: Vec<_> = record.history.iter().map(|row| (row.offering.number, row.offering.state)).collect();
         use OfferingState::{Public, Retiring};
         assert_eq!(said, [(4, Retiring), (3, Retiring), (2, Public), (1, Retiring)], "no change was rewritten");
+    }
+
+    async fn who_is_not_invited_any_more_does_not_go_on_with_what_retires(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let guest = session.access.organization.clone();
+        use_once(&session).await;
+        let end = cloud.now().plus(days(10));
+        set(cloud, &new(OfferingState::Invited, None, None)).await;
+        invite(cloud, &guest, InvitationState::Invited).await.expect("invited");
+        let record = set(cloud, &new(OfferingState::Retiring, Some(end), None)).await;
+        assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (1, "open"));
+        for _ in 0..2 {
+            let record = invite(cloud, &guest, InvitationState::Withdrawn).await.expect("withdrawn");
+            assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (0, "hidden"));
+        }
+        // Nor does it come back when the end is announced after that.
+        set(cloud, &new(OfferingState::Invited, None, None)).await;
+        let record = set(cloud, &new(OfferingState::Retiring, Some(end), None)).await;
+        assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (0, "hidden"));
+        // Who goes on with what everybody knew of does so by its use, whatever became of an earlier invitation.
+        set(cloud, &new(OfferingState::Public, None, None)).await;
+        invite(cloud, &guest, InvitationState::Invited).await.expect("invited");
+        set(cloud, &new(OfferingState::Retiring, Some(end), None)).await;
+        let record = invite(cloud, &guest, InvitationState::Withdrawn).await.expect("withdrawn");
+        assert_eq!((record.users, sees(&session, &cloud.keys.project).await), (1, "open"));
+    }
+
+    async fn what_a_contract_commits_to_a_quantity_of_is_kept_for_its_customer_as_long_as_it_runs(cloud: &TestCloud) {
+        use InvitationState::{Invited, Withdrawn};
+        let session = customer(cloud, "acme", "Europe/Berlin", 100 * UNIT).await;
+        let guest = session.access.organization.clone();
+        let contract = agreed(&cloud.cloud, &session, commitments::terms()).await;
+        let over = month("Europe/Berlin", "2026-09");
+        let before = Timestamp::from_micros(over.micros() - 1);
+        let named = |refused: &sublet_core::Error| {
+            assert_eq!(refused.code(), ErrorCode::Conflict);
+            let way_out = format!("amend or end {contract} first");
+            assert!(refused.message().contains(contract.as_str()) && refused.alternatives().contains(&way_out), "{refused}");
+        };
+        for (change, param, other_way) in [
+            (new(OfferingState::Draft, None, None), "state", None),
+            (new(OfferingState::Retired, None, None), "state", None),
+            (new(OfferingState::Invited, None, None), "state", Some(format!("offerings invite {} {guest}", model()))),
+            (new(OfferingState::Retiring, Some(before), None), "ends_at", Some(format!("an end at {over} or later"))),
+        ] {
+            let refused = cloud.cloud.set_offering(&Actor::system(), &change).await.expect_err(param);
+            named(&refused);
+            assert_eq!(refused.param_name(), Some(param), "{refused}");
+            let says = |way: &String| refused.alternatives().iter().any(|alternative| alternative.contains(way));
+            assert!(other_way.iter().all(says), "{refused:?}");
+        }
+        assert_eq!(cloud.cloud.list_offerings(&Actor::system()).await.expect("a list"), Vec::new());
+        set(cloud, &new(OfferingState::Preview, None, None)).await;
+        invite(cloud, &guest, Invited).await.expect("invited");
+        set(cloud, &new(OfferingState::Invited, None, None)).await;
+        named(&invite(cloud, &guest, Withdrawn).await.expect_err("it would pay for nothing"));
+        // It goes on though it used nothing yet.
+        let record = set(cloud, &new(OfferingState::Retiring, Some(over), None)).await;
+        assert_eq!((record.users, record.invited.len()), (1, 1));
+        named(&invite(cloud, &guest, Withdrawn).await.expect_err("it would pay for nothing"));
+        cloud.clock.set(before);
+        named(&cloud.cloud.set_offering(&Actor::system(), &new(OfferingState::Draft, None, None)).await.expect_err("it runs"));
+        cloud.clock.set(over);
+        set(cloud, &new(OfferingState::Draft, None, None)).await;
+        invite(cloud, &guest, Withdrawn).await.expect("withdrawn");
     }
 
     async fn a_change_that_is_wrong_leaves_nothing_behind(cloud: &TestCloud) {

@@ -11,6 +11,7 @@ use crate::server::{Database, Home, Server, chat, text};
 on_both! {
     an_invited_model_exists_for_those_invited_alone: invited;
     devices_of_a_draft_are_nowhere_to_be_seen: drafts;
+    devices_that_are_not_sold_any_more_are_refused_with_their_successor: retired;
     an_offering_that_is_wrong_is_refused_by_the_field: wrong;
 }
 
@@ -107,6 +108,25 @@ fn drafts(database: Database) {
     let (hidden, unknown) = (quote("cpu"), quote("gpx"));
     assert_eq!((hidden.status, hidden.text().len()), (unknown.status, unknown.text().len()), "{}", hidden.text());
     assert_eq!(hidden.json()["error"]["alternatives"], unknown.json()["error"]["alternatives"]);
+}
+
+fn retired(database: Database) {
+    let server = Home::new(database).start();
+    let key = &server.keys.project;
+    let body = |sku: &str| json!({ "sku": sku, "notice": "n0", "maximum_seconds": 600 });
+    let id = text(&server.see("/v1/skus", key)["data"][0]["id"]);
+    let retiring = json!({ "state": "retiring", "ends_at": "2099-01-01T00:00:00Z", "successor": "device/h100" });
+    for (said, message) in [(&retiring, "takes no new users"), (&json!({ "state": "retired" }), "was retired at")] {
+        set(&server, "device/cpu", said).good();
+        assert_eq!(server.see("/v1/skus", key)["data"], json!([]));
+        for name in ["cpu", &id] {
+            let refused = server.post("/v1/quotes", key, &body(name)).unwrap();
+            assert_eq!(refused.code(), "policy_refused", "{}", refused.text());
+            assert_eq!(refused.json()["error"]["alternatives"], json!(["device/h100"]), "{}", refused.text());
+            assert!(text(&refused.json()["error"]["message"]).contains(message), "{}", refused.text());
+        }
+        assert_eq!(server.see("/v1/availability?sku=cpu", key)["data"], json!([]));
+    }
 }
 
 fn wrong(database: Database) {
