@@ -3,6 +3,9 @@
 //! What to do is decided by `plan_dunning`; here it is read, done and written down, each account in one transaction with
 //! its mail and its audit entries. It runs in the pass that closes months, so a clock that is wrong suspends nobody.
 //!
+//! What a customer did not get is no reminder: nobody is suspended before the mail of the last one was taken by whoever
+//! delivers it, and nobody at all where nobody does.
+//!
 //! A suspended account has no access to anything new. What runs is refused more money if the customer chose so, and
 //! ends by the way of every other end of money.
 
@@ -22,7 +25,7 @@ use sublet_store::{Tx, invoice, organization};
 
 use crate::audit::Deed;
 use crate::billing::paid_in;
-use crate::mail::{Mail, MailAttachment, Recipient};
+use crate::mail::{Mail, MailAttachment, REMINDER, Recipient};
 use crate::{Action, Actor, Cloud};
 
 /// Accounts that are looked at together.
@@ -40,6 +43,8 @@ pub struct DunnedInvoice {
     pub due_on: Day,
     pub due: Nanos,
     pub reminded: Option<Reminded>,
+    /// When that one's mail was taken by whoever delivers it.
+    pub delivered_at: Option<Timestamp>,
     /// Why it is left alone.
     pub paused: Option<String>,
 }
@@ -125,14 +130,17 @@ impl Cloud {
 
     fn dunning_steps(&self, account: &Organization, standing: &Dunning) -> Result<Vec<DunningAction>> {
         let calendar = BillingCalendar::new(&account.time_zone)?;
-        let debt = |known: &DunnedInvoice| Debt {
-            invoice: known.invoice.clone(),
-            due_on: known.due_on,
-            amount: known.due,
-            reminded: known.reminded,
-            is_paused: known.paused.is_some(),
+        let debt = |known: &DunnedInvoice| {
+            Ok(Debt {
+                invoice: known.invoice.clone(),
+                due_on: known.due_on,
+                amount: known.due,
+                reminded: known.reminded,
+                delivered_on: known.delivered_at.map(|at| calendar.day_at(at)).transpose()?,
+                is_paused: known.paused.is_some(),
+            })
         };
-        let debts: Vec<Debt> = standing.debts.iter().map(debt).collect();
+        let debts = standing.debts.iter().map(debt).collect::<Result<Vec<Debt>>>()?;
         let dunned = DunnedAccount {
             calendar: &calendar,
             debts: &debts,
@@ -158,7 +166,7 @@ impl Cloud {
     async fn remind(&self, tx: &mut Tx, standing: &Dunning, (id, reminder): (&InvoiceId, Reminded)) -> Result<()> {
         let organization = &standing.organization;
         let Some(debt) = standing.debts.iter().find(|debt| debt.invoice == *id) else { return Ok(()) };
-        let noted = DebtDunning { reminded: Some(reminder), paused: debt.paused.clone() };
+        let noted = DebtDunning { reminded: Some(reminder), delivered_at: None, paused: debt.paused.clone() };
         dunning::put_debt(tx, (organization, id), &noted).await?;
         let (number, due, currency, due_on) = (&debt.number, debt.due, standing.currency, debt.due_on);
         let mut text = format!(
@@ -170,9 +178,9 @@ impl Cloud {
             ));
         }
         let mail = Mail {
-            key: format!("dunning_reminder:{id}:{}", reminder.after_days),
+            key: dunning::reminder_key(id, reminder),
             to: Recipient::Organization(organization.clone()),
-            kind: "dunning_reminder",
+            kind: REMINDER,
             subject: format!("Reminder: invoice {number} was due on {due_on}"),
             text,
             attachment: Some(MailAttachment::Invoice(id.clone())),
@@ -255,8 +263,9 @@ impl Cloud {
         for stored in unpaid {
             let (Some(due_on), Some(number)) = (stored.invoice.due_on()?, stored.invoice.number) else { continue };
             let due = invoice::receivable(tx, &stored).await?.due(paid_in, stored.currency())?;
-            let DebtDunning { reminded, paused } = reminded.remove(&stored.invoice.id).unwrap_or_default();
-            debts.push(DunnedInvoice { invoice: stored.invoice.id, number: number.to_string(), due_on, due, reminded, paused });
+            let DebtDunning { reminded, delivered_at, paused } = reminded.remove(&stored.invoice.id).unwrap_or_default();
+            let (invoice, number) = (stored.invoice.id, number.to_string());
+            debts.push(DunnedInvoice { invoice, number, due_on, due, reminded, delivered_at, paused });
         }
         Ok(Dunning { organization: id.clone(), currency: account.currency, policy, account: known, debts, today })
     }

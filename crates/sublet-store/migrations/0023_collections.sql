@@ -1,6 +1,7 @@
 -- Whose an outside effect is, and what became of it when it was done.
 ALTER TABLE outbox ADD COLUMN organization_id TEXT;
 ALTER TABLE outbox ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN done_at BIGINT;
 CREATE INDEX outbox_listed ON outbox (kind, state, id);
 
 -- How an account is dunned where it is said, and whether it is suspended. policy is its own, on_suspension what its
@@ -10,7 +11,7 @@ CREATE TABLE dunning_accounts (
     suspended_at BIGINT, paused TEXT
 );
 CREATE INDEX dunning_accounts_suspended ON dunning_accounts (organization_id) WHERE suspended_at IS NOT NULL;
--- The latest reminder of an invoice: so many days after its due day, and the day on which it was sent.
+-- The latest reminder of an invoice: so many days after its due day, and the day on which it was queued.
 CREATE TABLE dunning_debts (
     invoice_id TEXT PRIMARY KEY REFERENCES invoices (id), organization_id TEXT NOT NULL, reminded_after BIGINT,
     reminded_on TEXT, paused TEXT

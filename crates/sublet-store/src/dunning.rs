@@ -48,6 +48,8 @@ impl Default for AccountDunning {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DebtDunning {
     pub reminded: Option<Reminded>,
+    /// When the mail that has this reminder was taken by whoever delivers it. It is read from the outbox and never put.
+    pub delivered_at: Option<Timestamp>,
     /// Why it is left alone, if it is.
     pub paused: Option<String>,
 }
@@ -97,12 +99,19 @@ pub async fn put_account(tx: &mut Tx, organization: &OrganizationId, account: &A
     Ok(())
 }
 
+/// The key of the mail that has a reminder. It is spelled out in the join of [`list_debts`] too.
+pub fn reminder_key(invoice: &InvoiceId, reminder: Reminded) -> String {
+    format!("dunning_reminder:{invoice}:{}", reminder.after_days)
+}
+
 /// How far the dunning of each invoice of an account is, of those of which anything happened.
 pub async fn list_debts(tx: &mut Tx, organization: &OrganizationId) -> Result<BTreeMap<InvoiceId, DebtDunning>> {
     let rows = tx
         .fetch_all(
-            "SELECT invoice_id, reminded_after, reminded_on, paused FROM dunning_debts WHERE organization_id = $1
-             ORDER BY invoice_id DESC LIMIT $2",
+            "SELECT dunning_debts.invoice_id, reminded_after, reminded_on, paused, outbox.done_at FROM dunning_debts
+             LEFT JOIN outbox ON outbox.kind = 'mail'
+                 AND outbox.dedup_key = 'dunning_reminder:' || invoice_id || ':' || CAST(reminded_after AS TEXT)
+             WHERE dunning_debts.organization_id = $1 ORDER BY dunning_debts.invoice_id DESC LIMIT $2",
             params![organization.as_str(), DEBTS_MAX],
         )
         .await?;
@@ -113,7 +122,8 @@ pub async fn list_debts(tx: &mut Tx, organization: &OrganizationId) -> Result<BT
         let after_days = after_days.map(u16::try_from).transpose();
         let after_days = after_days.map_err(|_| Error::internal(format!("a reminder of {id} has no number of days")))?;
         let reminded = after_days.zip(on).map(|(after_days, on)| Reminded { after_days, on });
-        debts.insert(id, DebtDunning { reminded, paused: row.optional_text()?.map(str::to_owned) });
+        let (paused, delivered_at) = (row.optional_text()?.map(str::to_owned), row.optional_time()?);
+        debts.insert(id, DebtDunning { reminded, delivered_at, paused });
     }
     Ok(debts)
 }
