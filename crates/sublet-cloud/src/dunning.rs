@@ -270,11 +270,14 @@ impl Cloud {
         Ok(Dunning { organization: id.clone(), currency: account.currency, policy, account: known, debts, today })
     }
 
+    /// Whether an account's suspension keeps something from beginning, or going on.
+    pub(crate) async fn is_kept_back(&self, tx: &mut Tx, id: &OrganizationId, work: Work) -> Result<bool> {
+        Ok(keeps_back(&dunning::find_account(tx, id).await?, work))
+    }
+
     /// An error that says what is owed, where an account's suspension keeps something from beginning, or going on.
     pub(crate) async fn check_suspension(&self, tx: &mut Tx, id: &OrganizationId, work: Work) -> Result<()> {
-        let known = dunning::find_account(tx, id).await?;
-        let is_refused = known.suspended_at.is_some() && (work == Work::New || known.on_suspension == OnSuspension::Stop);
-        if !is_refused {
+        if !self.is_kept_back(tx, id, work).await? {
             return Ok(());
         }
         let account = organization::get(tx, &Scope::Operator, id).await?;
@@ -399,6 +402,11 @@ impl Cloud {
         self.follow().await?;
         Ok(standing)
     }
+}
+
+/// What was accepted before is kept back only if the customer chose so.
+fn keeps_back(account: &AccountDunning, work: Work) -> bool {
+    account.suspended_at.is_some() && (work == Work::New || account.on_suspension == OnSuspension::Stop)
 }
 
 /// What is overdue, in words.
