@@ -10,7 +10,7 @@
 use sublet_core::id::OrganizationId;
 use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::forecast::Hour;
-use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed};
+use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed, spent_percent};
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::organization::Organization;
 use sublet_store::spend_alert::{self, SpendAlert, Watched};
@@ -145,9 +145,23 @@ impl Cloud {
 fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
     let SpendAlert { id, organization, budget, rule, amount, settled, forecast, .. } = alert;
     let (subject, window, percent, currency) = (&budget.subject, budget.window.as_str(), rule.percent, account.currency);
-    let what = match rule.basis {
-        AlertBasis::Actual => "spent",
-        AlertBasis::Forecast => "expected to be spent",
+    let limit = format!("limit of {subject} ({amount} {currency}, window: {window})");
+    let (subject, what) = match rule.basis {
+        _ if alert.is_refusal() => (
+            format!("Something was refused for lack of money by a spend limit of {}", account.name),
+            format!(
+                "Something did not fit in what is left of the {limit}: it was refused, or goes on beyond it. {} percent are spent.",
+                spent_percent(*settled, *amount)
+            ),
+        ),
+        AlertBasis::Actual => (
+            format!("{percent} percent of a spend limit of {} are spent", account.name),
+            format!("The {limit} has reached {percent} percent spent."),
+        ),
+        AlertBasis::Forecast => (
+            format!("{percent} percent of a spend limit of {} are expected to be spent", account.name),
+            format!("The {limit} has reached {percent} percent expected to be spent."),
+        ),
     };
     let expected = forecast.map_or_else(String::new, |forecast| format!("Expected at the end: {forecast} {currency}\n"));
     let ends = alert.ends_at.map_or_else(String::new, |ends_at| format!("The limit starts anew at {ends_at}.\n"));
@@ -155,10 +169,8 @@ fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
         key: format!("spend_alert:{id}"),
         to: Recipient::Organization(organization.clone()),
         kind: "spend_alert",
-        subject: format!("{percent} percent of a spend limit of {} are {what}", account.name),
-        text: format!(
-            "The limit of {subject} ({amount} {currency}, window: {window}) has reached {percent} percent {what}.\n\nSpent: {settled} {currency}\n{expected}{ends}"
-        ),
+        subject,
+        text: format!("{what}\n\nSpent: {settled} {currency}\n{expected}{ends}"),
         attachment: None,
     }
 }

@@ -33,6 +33,13 @@ pub struct SpendAlert {
     pub created_at: Timestamp,
 }
 
+impl SpendAlert {
+    /// Whether it was told because something did not fit in what was left: less is spent than its threshold.
+    pub fn is_refusal(&self) -> bool {
+        self.rule.basis == AlertBasis::Actual && !self.rule.is_met(self.settled, self.amount)
+    }
+}
+
 fn from_row(row: &Row) -> Result<SpendAlert> {
     let mut row = row.reader();
     Ok(SpendAlert {

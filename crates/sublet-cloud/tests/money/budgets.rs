@@ -182,11 +182,17 @@ on_both_databases! {
         set(cloud, &subject, BudgetWindow::Month, change(2 * MILLION + 5, AtLimit::Hard, &[actual(90), actual(100)])).await;
         spend(&session, 1).await;
         assert_eq!(look_later(cloud, MINUTE).await, 0);
+        session.try_grant(2 * MILLION).await.expect_err("it does not fit");
+        assert_eq!(look_later(cloud, MINUTE).await, 0, "whoever asked tries something else");
         session.grant(None, 2 * MILLION, 2 * MILLION).await.expect_err("it does not fit");
         assert_eq!(look_later(cloud, MINUTE).await, 1);
         let alert = told(cloud).await.remove(0);
         assert_eq!((alert.rule, alert.settled), (actual(100), Nanos::new(MILLION)));
         assert_eq!(budget(cloud, &subject).await.reached_at, Some(alert.created_at.minus(MINUTE)));
+        assert!(alert.is_refusal());
+        let mail = cloud.cloud.list_mail(&Actor::system(), None, &PageRequest::default()).await.expect("mail").items;
+        assert!(mail[0].subject.starts_with("Something was refused for lack of money"), "{mail:?}");
+        assert!(mail[0].text.contains("49 percent are spent.\n\nSpent: 0.001 EUR\n"), "{mail:?}");
     }
 
     async fn what_was_settled_after_the_last_look_of_a_day_is_told_when_the_day_is_over(cloud: &TestCloud) {
