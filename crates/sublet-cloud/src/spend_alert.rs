@@ -3,7 +3,7 @@
 //! A look reads the row that reserving and settling keep anyway, so those do nothing for it. It notes what was settled by
 //! this hour, and tells what was crossed in the transaction that saw it; the row of an alert is its own guard against
 //! being told twice, by this process or another. The mail that says it is queued there too. The last look of a window comes
-//! after its end.
+//! after its end, when nothing of it is reserved any more, or a day later.
 //!
 //! Deliberately absent: anything that stops work. Limits do that themselves.
 
@@ -23,6 +23,8 @@ use crate::{Action, Actor, Cloud};
 
 /// How often a limit is looked at.
 const LOOK_EVERY: DurationMs = DurationMs::from_seconds(60);
+/// How long after its end a window is looked at that has money reserved: requests and leases that began in it.
+const LATE_MAX: DurationMs = DurationMs::from_hours(24);
 /// How often it is asked which are due.
 const WAKE_EVERY: DurationMs = DurationMs::from_seconds(5);
 /// Most limits that one look at what is due takes.
@@ -68,15 +70,19 @@ impl Cloud {
         let account = organization::get(tx, &Scope::Operator, &limit.organization).await?;
         let running = reference_at(&periods_at(&account.time_zone, now)?, &limit.subject, limit.window);
         let mut told = 0;
-        // What was settled after the last look at the window before this one.
+        // What was settled after the last look at a window before this one. Each is looked at until it is over, in their order.
         let before = limit.looked_from.filter(|starts_at| *starts_at != running.starts_at);
+        let mut looked_from = running.starts_at;
         if let Some(starts_at) = before
             && let Some(over) = budget::find(tx, &BudgetRef { starts_at, ..running.clone() }).await?
         {
             told += self.tell(tx, (&account, &limit.alerts), (&over, None), now).await?;
+            let next = over.ends_at.unwrap_or(running.starts_at);
+            let is_settled = over.reserved == Nanos::ZERO || next.plus(LATE_MAX) <= now;
+            looked_from = if is_settled { next } else { starts_at };
         }
-        if limit.looked_from != Some(running.starts_at) {
-            spend_alert::set_looked_from(tx, &running).await?;
+        if limit.looked_from != Some(looked_from) {
+            spend_alert::set_looked_from(tx, &BudgetRef { starts_at: looked_from, ..running.clone() }).await?;
         }
         let budget = budget::find(tx, &running).await?;
         let hour = Hour::of(now);
