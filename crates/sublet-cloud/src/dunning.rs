@@ -89,7 +89,7 @@ impl Cloud {
             let Some(newest) = page.last() else { break };
             last = Some(newest.clone());
             for id in &page {
-                match self.store.write((self, id), |(cloud, id), tx| Box::pin(cloud.dun_account(tx, id))).await {
+                match self.dun_one(id).await {
                     Ok(actions) => {
                         for action in actions {
                             match action {
@@ -110,13 +110,31 @@ impl Cloud {
         Ok(report)
     }
 
-    async fn dun_account(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Vec<DunningAction>> {
-        let account = organization::get(tx, &Scope::Operator, id).await?;
-        if !matches!(account.class, OrganizationClass::External | OrganizationClass::Partner) {
+    /// Most accounts need nothing most of the time, and nothing is written for them.
+    async fn dun_one(&self, id: &OrganizationId) -> Result<Vec<DunningAction>> {
+        let planned = self.store.read((self, id), |(cloud, id), tx| Box::pin(cloud.planned(tx, id))).await?;
+        if planned.is_none() {
             return Ok(Vec::new());
+        }
+        self.store.write((self, id), |(cloud, id), tx| Box::pin(cloud.dun_account(tx, id))).await
+    }
+
+    /// Where an account stands and what is to be done, if anything is.
+    async fn planned(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Option<(Dunning, Vec<DunningAction>)>> {
+        let account = organization::get(tx, &Scope::Operator, id).await?;
+        let known = dunning::find_account(tx, id).await?;
+        let is_customer = matches!(account.class, OrganizationClass::External | OrganizationClass::Partner);
+        let is_dunned = known.suspended_at.is_some() || policy_of(tx, &known).await? != DunningPolicy::default();
+        if !is_customer || !is_dunned {
+            return Ok(None);
         }
         let standing = self.dunning_in(tx, &account).await?;
         let actions = self.dunning_steps(&account, &standing)?;
+        Ok((!actions.is_empty()).then_some((standing, actions)))
+    }
+
+    async fn dun_account(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Vec<DunningAction>> {
+        let Some((standing, actions)) = self.planned(tx, id).await? else { return Ok(Vec::new()) };
         let mut known = standing.account.clone();
         for action in &actions {
             match action {
@@ -249,10 +267,7 @@ impl Cloud {
     async fn dunning_in(&self, tx: &mut Tx, account: &Organization) -> Result<Dunning> {
         let id = &account.id;
         let known = dunning::find_account(tx, id).await?;
-        let policy = match &known.policy {
-            Some(own) => own.clone(),
-            None => dunning::default_policy(tx).await?,
-        };
+        let policy = policy_of(tx, &known).await?;
         let today = BillingCalendar::new(&account.time_zone)?.day_at(self.now())?;
         let unpaid = invoice::list_unpaid(tx, id, UNPAID_MAX).await?;
         let (mut debts, mut reminded) = (Vec::new(), BTreeMap::new());
@@ -401,6 +416,14 @@ impl Cloud {
             .await?;
         self.follow().await?;
         Ok(standing)
+    }
+}
+
+/// An account's own policy, or that of all.
+async fn policy_of(tx: &mut Tx, account: &AccountDunning) -> Result<DunningPolicy> {
+    match &account.policy {
+        Some(own) => Ok(own.clone()),
+        None => dunning::default_policy(tx).await,
     }
 }
 

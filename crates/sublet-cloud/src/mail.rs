@@ -15,6 +15,7 @@ use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_money::party::{MAIL_SCHEME, Party};
 use sublet_store::outbox::{self, Effect, OutboxJob, OutboxState};
 use sublet_store::{Page, PageRequest, Tx, billing_profile, seller};
+use tokio::sync::watch;
 
 use crate::audit::Deed;
 use crate::document::DocumentFormat;
@@ -162,9 +163,9 @@ impl Cloud {
     }
 
     /// Sends what is due until `stop` says so.
-    pub async fn run_mail(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
+    pub async fn run_mail(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            if let Err(error) = self.reconcile_mail().await {
+            if let Err(error) = self.send_due(stop.clone()).await {
                 tracing::error!(%error, private = ?error, "mail was not looked at; it is tried again");
             }
             tokio::select! {
@@ -180,13 +181,26 @@ impl Cloud {
 
     /// Sends what is due now. Where nobody delivers mail it waits.
     pub async fn reconcile_mail(&self) -> Result<MailReport> {
+        let (_goes_on, never) = watch::channel(false);
+        self.send_due(never).await
+    }
+
+    /// A mail that a server is slow with holds up nobody who stops: it goes back into the queue.
+    async fn send_due(&self, mut stop: watch::Receiver<bool>) -> Result<MailReport> {
         let mut report = MailReport::default();
         let Some(mailer) = &self.settings.mail else { return Ok(report) };
         for _ in 0..AT_ONCE {
+            if *stop.borrow() {
+                break;
+            }
             let now = self.now();
             let claimed = self.store.write(now, |now, tx| Box::pin(outbox::claim(tx, (KIND, "mail"), *now, CLAIM))).await?;
             let Some(job) = claimed else { break };
-            match self.deliver(mailer, &job).await {
+            let delivered = tokio::select! {
+                delivered = self.deliver(mailer, &job) => delivered,
+                _ = stop.wait_for(|stop| *stop) => Err(MailFailure::Unclear("this process ended before it was answered".to_owned())),
+            };
+            match delivered {
                 Ok(to) => {
                     report.sent += 1;
                     let done = (&job.effect.id, to, self.now());

@@ -162,6 +162,31 @@ on_both_databases! {
         assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(1, 0, 0));
     }
 
+    async fn whoever_stops_does_not_wait_for_servers_that_do_not_answer(cloud: &TestCloud) {
+        let world = World::start(cloud).await;
+        let server = FakeSmtp::start();
+        let mailing = mailing(&world, &server, 5).await;
+        for number in 0..5 {
+            server.fail_next(MailTrouble::Hang);
+            queue(&world, &format!("mail {number}"), Recipient::Operator).await;
+        }
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let stopping = async {
+            while !server.said().iter().any(|line| line == "DATA") {
+                tokio::task::yield_now().await;
+            }
+            stop.send(true).expect("it listens");
+        };
+        tokio::join!(mailing.run_mail(stopped), stopping);
+        assert_eq!(server.said().iter().filter(|line| *line == "DATA").count(), 1, "no other one is begun");
+        let queued = all(&mailing, Some(OutboxState::Queued)).await;
+        let mut attempts: Vec<i64> = queued.iter().map(|mail| mail.attempts).collect();
+        attempts.sort_unstable();
+        assert_eq!(attempts, [0, 0, 0, 0, 1]);
+        let begun = queued.iter().find(|mail| mail.attempts == 1).and_then(|mail| mail.problem.as_deref());
+        assert_eq!(begun, Some("this process ended before it was answered"));
+    }
+
     async fn a_server_that_says_later_for_days_is_given_up(cloud: &TestCloud) {
         let world = World::start(cloud).await;
         let server = FakeSmtp::start();
