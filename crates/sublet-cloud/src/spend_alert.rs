@@ -28,14 +28,24 @@ const LATE_MAX: DurationMs = DurationMs::from_hours(24);
 /// How often it is asked which are due.
 const WAKE_EVERY: DurationMs = DurationMs::from_seconds(5);
 /// Most limits that one look at what is due takes.
-const AT_ONCE: i64 = 200;
+const AT_ONCE: usize = 200;
+
+/// What one look at what is due came to.
+struct Looked {
+    /// Alerts.
+    told: u64,
+    /// There may be more that is due.
+    is_full: bool,
+}
 
 impl Cloud {
     /// Looks at limits until `stop` says so.
     pub async fn run_spend_alerts(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
         while !*stop.borrow() {
-            if let Err(error) = self.tell_spend_alerts().await {
-                tracing::error!(%error, private = ?error, "limits were not looked at; it is tried again");
+            match self.look_at_due().await {
+                Ok(Looked { is_full: true, .. }) => continue,
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, private = ?error, "limits were not looked at; it is tried again"),
             }
             tokio::select! {
                 () = tokio::time::sleep(WAKE_EVERY.to_std()) => {}
@@ -48,10 +58,22 @@ impl Cloud {
         }
     }
 
-    /// Looks at the limits that are due, and answers how many alerts that told.
+    /// Looks at all limits that are due, and answers how many alerts that told.
     pub async fn tell_spend_alerts(&self) -> Result<u64> {
+        let mut told = 0;
+        loop {
+            let looked = self.look_at_due().await?;
+            told += looked.told;
+            if !looked.is_full {
+                return Ok(told);
+            }
+        }
+    }
+
+    async fn look_at_due(&self) -> Result<Looked> {
         let now = self.now();
         let due = self.store.read(now, |now, tx| Box::pin(spend_alert::due(tx, *now, AT_ONCE))).await?;
+        let is_full = due.len() >= AT_ONCE;
         let mut told = 0;
         for limit in due {
             match self.store.write((self, &limit), |(cloud, limit), tx| Box::pin(cloud.look(tx, limit, now))).await {
@@ -59,10 +81,15 @@ impl Cloud {
                 Err(error) => {
                     let (subject, window) = (&limit.subject, limit.window.as_str());
                     tracing::error!(%subject, window, %error, private = ?error, "a limit was not looked at; it is tried again");
+                    // It does not stand in the way of those behind it.
+                    let put_off = self.store.write(&limit, move |limit, tx| {
+                        Box::pin(async move { spend_alert::take(tx, limit, now, now.plus(LOOK_EVERY)).await.map(|_| ()) })
+                    });
+                    put_off.await?;
                 }
             }
         }
-        Ok(told)
+        Ok(Looked { told, is_full })
     }
 
     async fn look(&self, tx: &mut Tx, due: &Watched, now: Timestamp) -> Result<u64> {
