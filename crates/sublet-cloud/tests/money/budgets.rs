@@ -10,7 +10,8 @@ use sublet_core::usage::UsageSink;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Timestamp};
 use sublet_money::forecast::Hour;
 use sublet_store::PageRequest;
-use sublet_store::budget::{Budget, BudgetWindow};
+use sublet_store::budget::{Budget, BudgetWindow, Periods};
+use sublet_store::limit::{self, SpendLimit};
 use sublet_store::spend_alert;
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::actor;
@@ -243,6 +244,34 @@ on_both_databases! {
         assert_eq!(look_later(cloud, MINUTE).await, 1, "the second is looked at");
         assert_eq!(told(cloud).await[1].budget.starts_at, ends_at);
         session.give_back(&second.slice, 0).await.expect("given back");
+    }
+
+    async fn however_many_limits_are_due_all_are_looked_at(cloud: &TestCloud) {
+        const LIMITS: usize = 450;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let (organization, created_at) = (session.access.organization.clone(), cloud.cloud.clock().now());
+        let day = (created_at, created_at.plus(DurationMs::from_hours(24)));
+        let written = cloud.cloud.store().write(organization, move |organization, tx| {
+            Box::pin(async move {
+                for number in 0..LIMITS {
+                    let limit = SpendLimit {
+                        subject: format!("key_{number}"),
+                        window: BudgetWindow::Day,
+                        organization: organization.clone(),
+                        amount: Nanos::new(MILLION),
+                        at_limit: AtLimit::Soft,
+                        alerts: vec![actual(100)],
+                        created_at,
+                    };
+                    limit::set(tx, &limit, &Periods { day, month: day }).await?;
+                }
+                Ok(())
+            })
+        });
+        written.await.expect("written");
+        assert_eq!(cloud.cloud.tell_spend_alerts().await.expect("looked"), 0);
+        let left = cloud.cloud.store().read(created_at, |now, tx| Box::pin(spend_alert::due(tx, *now, 1))).await;
+        assert_eq!(left.expect("limits"), [], "all were looked at");
     }
 
     async fn a_limit_that_tells_again_begins_anew(cloud: &TestCloud) {
