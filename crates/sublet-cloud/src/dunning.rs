@@ -19,7 +19,7 @@ use sublet_money::dunning::{Debt, DunnedAccount, DunningAction, DunningPolicy, R
 use sublet_money::period::BillingCalendar;
 use sublet_money::spend_limit::Work;
 use sublet_store::change::{self, Subject};
-use sublet_store::dunning::{self, AccountDunning, DebtDunning, OnSuspension};
+use sublet_store::dunning::{self, AccountDunning, DebtDunning, OnSuspension, Overdue};
 use sublet_store::organization::Organization;
 use sublet_store::{Tx, invoice, organization};
 
@@ -130,7 +130,8 @@ impl Cloud {
         }
         let standing = self.dunning_in(tx, &account).await?;
         let actions = self.dunning_steps(&account, &standing)?;
-        Ok((!actions.is_empty()).then_some((standing, actions)))
+        let is_stale = says_other(&standing.account, &overdue(&standing)?);
+        Ok((is_stale || !actions.is_empty()).then_some((standing, actions)))
     }
 
     async fn dun_account(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Vec<DunningAction>> {
@@ -143,6 +144,7 @@ impl Cloud {
                 DunningAction::Lift => known = self.lift(tx, &standing, known).await?,
             }
         }
+        self.keep_overdue(tx, &standing, known).await?;
         Ok(actions)
     }
 
@@ -177,8 +179,18 @@ impl Cloud {
         let standing = self.dunning_in(tx, &account).await?;
         if self.dunning_steps(&account, &standing)?.contains(&DunningAction::Lift) {
             self.lift(tx, &standing, standing.account.clone()).await?;
+            return Ok(());
         }
-        Ok(())
+        self.keep_overdue(tx, &standing, standing.account.clone()).await
+    }
+
+    /// Keeps what refusals say right when more is overdue, or a part of it was paid.
+    async fn keep_overdue(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<()> {
+        let overdue = overdue(standing)?;
+        if !says_other(&known, &overdue) {
+            return Ok(());
+        }
+        dunning::put_account(tx, &standing.organization, &AccountDunning { overdue: Some(overdue), ..known }).await
     }
 
     async fn remind(&self, tx: &mut Tx, standing: &Dunning, (id, reminder): (&InvoiceId, Reminded)) -> Result<()> {
@@ -211,8 +223,9 @@ impl Cloud {
 
     async fn suspend(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<AccountDunning> {
         let now = self.now();
-        let suspended = AccountDunning { suspended_at: Some(now), ..known };
-        let owed = owed(standing)?;
+        let overdue = overdue(standing)?;
+        let owed = owed(&overdue);
+        let suspended = AccountDunning { suspended_at: Some(now), overdue: Some(overdue), ..known };
         let then = match suspended.on_suspension {
             OnSuspension::Finish => "What runs goes on within its credit.",
             OnSuspension::Stop => "What runs gets no more money, and ends with its notice.",
@@ -227,7 +240,7 @@ impl Cloud {
 
     async fn lift(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<AccountDunning> {
         let since = known.suspended_at.unwrap_or_else(|| self.now());
-        let lifted = AccountDunning { suspended_at: None, ..known };
+        let lifted = AccountDunning { suspended_at: None, overdue: None, ..known };
         self.note_suspension(tx, standing, (&lifted, "organization.unsuspend", format!("suspended since {since}"))).await?;
         let text = "The account is no longer suspended.\n".to_owned();
         self.mail_suspension(tx, standing, (since, "no longer suspended"), text).await?;
@@ -292,18 +305,18 @@ impl Cloud {
 
     /// An error that says what is owed, where an account's suspension keeps something from beginning, or going on.
     pub(crate) async fn check_suspension(&self, tx: &mut Tx, id: &OrganizationId, work: Work) -> Result<()> {
-        if !self.is_kept_back(tx, id, work).await? {
+        let known = dunning::find_account(tx, id).await?;
+        if !keeps_back(&known, work) {
             return Ok(());
         }
-        let account = organization::get(tx, &Scope::Operator, id).await?;
-        let standing = self.dunning_in(tx, &account).await?;
-        let message = format!("the account is suspended: {}", owed(&standing)?);
-        let sum = Nanos::checked_sum(standing.overdue().map(|debt| debt.due))?;
-        Err(Error::new(ErrorCode::InsufficientQuota, message)
-            .alternative(format!(
+        let what = known.overdue.as_ref().map(|overdue| format!(": {}", owed(overdue))).unwrap_or_default();
+        let mut error = Error::new(ErrorCode::InsufficientQuota, format!("the account is suspended{what}"));
+        if let Some(Overdue { sum, .. }) = known.overdue {
+            error = error.alternative(format!(
                 "pay it, as by 'sublet top-ups create {sum} --method bank' with an admin key; that ends the suspension at once"
-            ))
-            .alternative("ask the operator, if something of it is wrong"))
+            ));
+        }
+        Err(error.alternative("ask the operator, if something of it is wrong"))
     }
 
     /// Where an account stands.
@@ -432,12 +445,22 @@ fn keeps_back(account: &AccountDunning, work: Work) -> bool {
     account.suspended_at.is_some() && (work == Work::New || account.on_suspension == OnSuspension::Stop)
 }
 
-/// What is overdue, in words.
-fn owed(standing: &Dunning) -> Result<String> {
-    let currency = standing.currency;
+/// Whether a suspended account's refusals say something else than they should.
+fn says_other(account: &AccountDunning, overdue: &Overdue) -> bool {
+    account.suspended_at.is_some() && account.overdue.as_ref() != Some(overdue)
+}
+
+/// What is overdue.
+fn overdue(standing: &Dunning) -> Result<Overdue> {
     let sum = Nanos::checked_sum(standing.overdue().map(|debt| debt.due))?;
-    let oldest = standing.overdue().map(|debt| format!("; invoice {} was to be paid by {}", debt.number, debt.due_on)).next();
-    Ok(format!("{sum} {currency} are overdue{}", oldest.unwrap_or_default()))
+    let oldest = standing.overdue().map(|debt| (debt.number.clone(), debt.due_on)).next();
+    Ok(Overdue { sum, currency: standing.currency, oldest })
+}
+
+/// The same in words.
+fn owed(Overdue { sum, currency, oldest }: &Overdue) -> String {
+    let oldest = oldest.as_ref().map(|(number, due_on)| format!("; invoice {number} was to be paid by {due_on}"));
+    format!("{sum} {currency} are overdue{}", oldest.unwrap_or_default())
 }
 
 fn said(policy: &DunningPolicy) -> String {

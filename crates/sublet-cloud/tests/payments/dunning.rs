@@ -107,6 +107,8 @@ on_both_databases! {
         // Part of it is not enough; the rest is, at once.
         pay_in(&world.cloud, &world.organization, Nanos::new(5 * UNIT)).await;
         assert!(is_suspended(&world).await);
+        let refused = session.port.authenticate(&secret).await.expect_err("nothing new");
+        assert!(refused.message().starts_with("the account is suspended: 1 EUR are overdue; invoice INV-"), "{refused}");
         pay_in(&world.cloud, &world.organization, Nanos::new(UNIT)).await;
         assert!(!is_suspended(&world).await);
         session.port.authenticate(&secret).await.expect("it has access");
