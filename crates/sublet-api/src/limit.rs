@@ -173,6 +173,8 @@ pub struct SpendAlert {
     pub ends_at: Option<Rfc3339>,
     pub on: AlertBasis,
     pub percent: u16,
+    /// Something did not fit in what was left of the limit; less is spent than `percent` says.
+    pub refused: bool,
     /// The limit.
     pub amount: Money,
     pub spent: Money,

@@ -16,6 +16,7 @@ use sublet_core::job::{AttemptState, JobState, StopReason};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::runner::{AttemptEvent, AttemptSpec, Notice, SequencedEvent};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_money::spend_limit::Work;
 use sublet_store::attempt::{self, Attempt, Kept};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
@@ -291,7 +292,7 @@ impl Compute {
             return Ok(false);
         }
         match action.kind {
-            ActionKind::Activate => self.activate(tx, &lease).await.map(|()| true),
+            ActionKind::Activate => self.activate(tx, &lease).await,
             ActionKind::BeginEnding { reason, deadline } => {
                 self.begin_ending(tx, &Actor::system(), &lease, End { reason, deadline }).await
             }
@@ -351,6 +352,10 @@ impl Compute {
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
         let busy = attempt::find_live_of(tx, &lease.id).await?.is_some();
         if job.state != JobState::Queued || !may_start(&lease) || busy || !self.runs(tx, &lease).await? {
+            return Ok(false);
+        }
+        // It waits: its lease is about to end, or its account pays before that.
+        if self.cloud.is_kept_back(tx, &job.organization, Work::Admitted).await? {
             return Ok(false);
         }
         let number = i64::try_from(attempt::list_of(tx, id).await?.len()).unwrap_or(i64::MAX).saturating_add(1);

@@ -3,6 +3,9 @@
 //! What to do is decided by `plan_dunning`; here it is read, done and written down, each account in one transaction with
 //! its mail and its audit entries. It runs in the pass that closes months, so a clock that is wrong suspends nobody.
 //!
+//! What a customer did not get is no reminder: nobody is suspended before the mail of the last one was taken by whoever
+//! delivers it, and nobody at all where nobody does.
+//!
 //! A suspended account has no access to anything new. What runs is refused more money if the customer chose so, and
 //! ends by the way of every other end of money.
 
@@ -16,13 +19,13 @@ use sublet_money::dunning::{Debt, DunnedAccount, DunningAction, DunningPolicy, R
 use sublet_money::period::BillingCalendar;
 use sublet_money::spend_limit::Work;
 use sublet_store::change::{self, Subject};
-use sublet_store::dunning::{self, AccountDunning, DebtDunning, OnSuspension};
+use sublet_store::dunning::{self, AccountDunning, DebtDunning, OnSuspension, Overdue};
 use sublet_store::organization::Organization;
 use sublet_store::{Tx, invoice, organization};
 
 use crate::audit::Deed;
 use crate::billing::paid_in;
-use crate::mail::{Mail, MailAttachment, Recipient};
+use crate::mail::{Mail, MailAttachment, REMINDER, Recipient};
 use crate::{Action, Actor, Cloud};
 
 /// Accounts that are looked at together.
@@ -40,6 +43,8 @@ pub struct DunnedInvoice {
     pub due_on: Day,
     pub due: Nanos,
     pub reminded: Option<Reminded>,
+    /// When that one's mail was taken by whoever delivers it.
+    pub delivered_at: Option<Timestamp>,
     /// Why it is left alone.
     pub paused: Option<String>,
 }
@@ -84,7 +89,7 @@ impl Cloud {
             let Some(newest) = page.last() else { break };
             last = Some(newest.clone());
             for id in &page {
-                match self.store.write((self, id), |(cloud, id), tx| Box::pin(cloud.dun_account(tx, id))).await {
+                match self.dun_one(id).await {
                     Ok(actions) => {
                         for action in actions {
                             match action {
@@ -105,13 +110,32 @@ impl Cloud {
         Ok(report)
     }
 
-    async fn dun_account(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Vec<DunningAction>> {
-        let account = organization::get(tx, &Scope::Operator, id).await?;
-        if !matches!(account.class, OrganizationClass::External | OrganizationClass::Partner) {
+    /// Most accounts need nothing most of the time, and nothing is written for them.
+    async fn dun_one(&self, id: &OrganizationId) -> Result<Vec<DunningAction>> {
+        let planned = self.store.read((self, id), |(cloud, id), tx| Box::pin(cloud.planned(tx, id))).await?;
+        if planned.is_none() {
             return Ok(Vec::new());
+        }
+        self.store.write((self, id), |(cloud, id), tx| Box::pin(cloud.dun_account(tx, id))).await
+    }
+
+    /// Where an account stands and what is to be done, if anything is.
+    async fn planned(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Option<(Dunning, Vec<DunningAction>)>> {
+        let account = organization::get(tx, &Scope::Operator, id).await?;
+        let known = dunning::find_account(tx, id).await?;
+        let is_customer = matches!(account.class, OrganizationClass::External | OrganizationClass::Partner);
+        let is_dunned = known.suspended_at.is_some() || policy_of(tx, &known).await? != DunningPolicy::default();
+        if !is_customer || !is_dunned {
+            return Ok(None);
         }
         let standing = self.dunning_in(tx, &account).await?;
         let actions = self.dunning_steps(&account, &standing)?;
+        let is_stale = says_other(&standing.account, &overdue(&standing)?);
+        Ok((is_stale || !actions.is_empty()).then_some((standing, actions)))
+    }
+
+    async fn dun_account(&self, tx: &mut Tx, id: &OrganizationId) -> Result<Vec<DunningAction>> {
+        let Some((standing, actions)) = self.planned(tx, id).await? else { return Ok(Vec::new()) };
         let mut known = standing.account.clone();
         for action in &actions {
             match action {
@@ -120,19 +144,23 @@ impl Cloud {
                 DunningAction::Lift => known = self.lift(tx, &standing, known).await?,
             }
         }
+        self.keep_overdue(tx, &standing, known).await?;
         Ok(actions)
     }
 
     fn dunning_steps(&self, account: &Organization, standing: &Dunning) -> Result<Vec<DunningAction>> {
         let calendar = BillingCalendar::new(&account.time_zone)?;
-        let debt = |known: &DunnedInvoice| Debt {
-            invoice: known.invoice.clone(),
-            due_on: known.due_on,
-            amount: known.due,
-            reminded: known.reminded,
-            is_paused: known.paused.is_some(),
+        let debt = |known: &DunnedInvoice| {
+            Ok(Debt {
+                invoice: known.invoice.clone(),
+                due_on: known.due_on,
+                amount: known.due,
+                reminded: known.reminded,
+                delivered_on: known.delivered_at.map(|at| calendar.day_at(at)).transpose()?,
+                is_paused: known.paused.is_some(),
+            })
         };
-        let debts: Vec<Debt> = standing.debts.iter().map(debt).collect();
+        let debts = standing.debts.iter().map(debt).collect::<Result<Vec<Debt>>>()?;
         let dunned = DunnedAccount {
             calendar: &calendar,
             debts: &debts,
@@ -151,14 +179,24 @@ impl Cloud {
         let standing = self.dunning_in(tx, &account).await?;
         if self.dunning_steps(&account, &standing)?.contains(&DunningAction::Lift) {
             self.lift(tx, &standing, standing.account.clone()).await?;
+            return Ok(());
         }
-        Ok(())
+        self.keep_overdue(tx, &standing, standing.account.clone()).await
+    }
+
+    /// Keeps what refusals say right when more is overdue, or a part of it was paid.
+    async fn keep_overdue(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<()> {
+        let overdue = overdue(standing)?;
+        if !says_other(&known, &overdue) {
+            return Ok(());
+        }
+        dunning::put_account(tx, &standing.organization, &AccountDunning { overdue: Some(overdue), ..known }).await
     }
 
     async fn remind(&self, tx: &mut Tx, standing: &Dunning, (id, reminder): (&InvoiceId, Reminded)) -> Result<()> {
         let organization = &standing.organization;
         let Some(debt) = standing.debts.iter().find(|debt| debt.invoice == *id) else { return Ok(()) };
-        let noted = DebtDunning { reminded: Some(reminder), paused: debt.paused.clone() };
+        let noted = DebtDunning { reminded: Some(reminder), delivered_at: None, paused: debt.paused.clone() };
         dunning::put_debt(tx, (organization, id), &noted).await?;
         let (number, due, currency, due_on) = (&debt.number, debt.due, standing.currency, debt.due_on);
         let mut text = format!(
@@ -170,9 +208,9 @@ impl Cloud {
             ));
         }
         let mail = Mail {
-            key: format!("dunning_reminder:{id}:{}", reminder.after_days),
+            key: dunning::reminder_key(id, reminder),
             to: Recipient::Organization(organization.clone()),
-            kind: "dunning_reminder",
+            kind: REMINDER,
             subject: format!("Reminder: invoice {number} was due on {due_on}"),
             text,
             attachment: Some(MailAttachment::Invoice(id.clone())),
@@ -185,8 +223,9 @@ impl Cloud {
 
     async fn suspend(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<AccountDunning> {
         let now = self.now();
-        let suspended = AccountDunning { suspended_at: Some(now), ..known };
-        let owed = owed(standing)?;
+        let overdue = overdue(standing)?;
+        let owed = owed(&overdue);
+        let suspended = AccountDunning { suspended_at: Some(now), overdue: Some(overdue), ..known };
         let then = match suspended.on_suspension {
             OnSuspension::Finish => "What runs goes on within its credit.",
             OnSuspension::Stop => "What runs gets no more money, and ends with its notice.",
@@ -201,7 +240,7 @@ impl Cloud {
 
     async fn lift(&self, tx: &mut Tx, standing: &Dunning, known: AccountDunning) -> Result<AccountDunning> {
         let since = known.suspended_at.unwrap_or_else(|| self.now());
-        let lifted = AccountDunning { suspended_at: None, ..known };
+        let lifted = AccountDunning { suspended_at: None, overdue: None, ..known };
         self.note_suspension(tx, standing, (&lifted, "organization.unsuspend", format!("suspended since {since}"))).await?;
         let text = "The account is no longer suspended.\n".to_owned();
         self.mail_suspension(tx, standing, (since, "no longer suspended"), text).await?;
@@ -241,10 +280,7 @@ impl Cloud {
     async fn dunning_in(&self, tx: &mut Tx, account: &Organization) -> Result<Dunning> {
         let id = &account.id;
         let known = dunning::find_account(tx, id).await?;
-        let policy = match &known.policy {
-            Some(own) => own.clone(),
-            None => dunning::default_policy(tx).await?,
-        };
+        let policy = policy_of(tx, &known).await?;
         let today = BillingCalendar::new(&account.time_zone)?.day_at(self.now())?;
         let unpaid = invoice::list_unpaid(tx, id, UNPAID_MAX).await?;
         let (mut debts, mut reminded) = (Vec::new(), BTreeMap::new());
@@ -255,28 +291,32 @@ impl Cloud {
         for stored in unpaid {
             let (Some(due_on), Some(number)) = (stored.invoice.due_on()?, stored.invoice.number) else { continue };
             let due = invoice::receivable(tx, &stored).await?.due(paid_in, stored.currency())?;
-            let DebtDunning { reminded, paused } = reminded.remove(&stored.invoice.id).unwrap_or_default();
-            debts.push(DunnedInvoice { invoice: stored.invoice.id, number: number.to_string(), due_on, due, reminded, paused });
+            let DebtDunning { reminded, delivered_at, paused } = reminded.remove(&stored.invoice.id).unwrap_or_default();
+            let (invoice, number) = (stored.invoice.id, number.to_string());
+            debts.push(DunnedInvoice { invoice, number, due_on, due, reminded, delivered_at, paused });
         }
         Ok(Dunning { organization: id.clone(), currency: account.currency, policy, account: known, debts, today })
+    }
+
+    /// Whether an account's suspension keeps something from beginning, or going on.
+    pub(crate) async fn is_kept_back(&self, tx: &mut Tx, id: &OrganizationId, work: Work) -> Result<bool> {
+        Ok(keeps_back(&dunning::find_account(tx, id).await?, work))
     }
 
     /// An error that says what is owed, where an account's suspension keeps something from beginning, or going on.
     pub(crate) async fn check_suspension(&self, tx: &mut Tx, id: &OrganizationId, work: Work) -> Result<()> {
         let known = dunning::find_account(tx, id).await?;
-        let is_refused = known.suspended_at.is_some() && (work == Work::New || known.on_suspension == OnSuspension::Stop);
-        if !is_refused {
+        if !keeps_back(&known, work) {
             return Ok(());
         }
-        let account = organization::get(tx, &Scope::Operator, id).await?;
-        let standing = self.dunning_in(tx, &account).await?;
-        let message = format!("the account is suspended: {}", owed(&standing)?);
-        let sum = Nanos::checked_sum(standing.overdue().map(|debt| debt.due))?;
-        Err(Error::new(ErrorCode::InsufficientQuota, message)
-            .alternative(format!(
+        let what = known.overdue.as_ref().map(|overdue| format!(": {}", owed(overdue))).unwrap_or_default();
+        let mut error = Error::new(ErrorCode::InsufficientQuota, format!("the account is suspended{what}"));
+        if let Some(Overdue { sum, .. }) = known.overdue {
+            error = error.alternative(format!(
                 "pay it, as by 'sublet top-ups create {sum} --method bank' with an admin key; that ends the suspension at once"
-            ))
-            .alternative("ask the operator, if something of it is wrong"))
+            ));
+        }
+        Err(error.alternative("ask the operator, if something of it is wrong"))
     }
 
     /// Where an account stands.
@@ -392,12 +432,35 @@ impl Cloud {
     }
 }
 
-/// What is overdue, in words.
-fn owed(standing: &Dunning) -> Result<String> {
-    let currency = standing.currency;
+/// An account's own policy, or that of all.
+async fn policy_of(tx: &mut Tx, account: &AccountDunning) -> Result<DunningPolicy> {
+    match &account.policy {
+        Some(own) => Ok(own.clone()),
+        None => dunning::default_policy(tx).await,
+    }
+}
+
+/// What was accepted before is kept back only if the customer chose so.
+fn keeps_back(account: &AccountDunning, work: Work) -> bool {
+    account.suspended_at.is_some() && (work == Work::New || account.on_suspension == OnSuspension::Stop)
+}
+
+/// Whether a suspended account's refusals say something else than they should.
+fn says_other(account: &AccountDunning, overdue: &Overdue) -> bool {
+    account.suspended_at.is_some() && account.overdue.as_ref() != Some(overdue)
+}
+
+/// What is overdue.
+fn overdue(standing: &Dunning) -> Result<Overdue> {
     let sum = Nanos::checked_sum(standing.overdue().map(|debt| debt.due))?;
-    let oldest = standing.overdue().map(|debt| format!("; invoice {} was to be paid by {}", debt.number, debt.due_on)).next();
-    Ok(format!("{sum} {currency} are overdue{}", oldest.unwrap_or_default()))
+    let oldest = standing.overdue().map(|debt| (debt.number.clone(), debt.due_on)).next();
+    Ok(Overdue { sum, currency: standing.currency, oldest })
+}
+
+/// The same in words.
+fn owed(Overdue { sum, currency, oldest }: &Overdue) -> String {
+    let oldest = oldest.as_ref().map(|(number, due_on)| format!("; invoice {number} was to be paid by {due_on}"));
+    format!("{sum} {currency} are overdue{}", oldest.unwrap_or_default())
 }
 
 fn said(policy: &DunningPolicy) -> String {

@@ -13,6 +13,7 @@ use sublet_core::lease::{EndReason, Holder, LeaseState};
 use sublet_core::quote::QuoteState;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuName;
+use sublet_money::spend_limit::Work;
 use sublet_store::compensation::{self, LeaseNotice};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::quote::{self, Quote};
@@ -268,8 +269,11 @@ impl Compute {
         Ok(true)
     }
 
-    /// A lease whose promised devices are all free begins.
-    pub(crate) async fn activate(&self, tx: &mut Tx, lease: &Lease) -> Result<()> {
+    /// A lease whose promised devices are all free begins. False if its account is suspended and stops what it has: it waits.
+    pub(crate) async fn activate(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        if self.cloud.is_kept_back(tx, &lease.organization, Work::Admitted).await? {
+            return Ok(false);
+        }
         let now = self.now();
         let waited = now.since(lease.starts_at);
         let active = Lease {
@@ -288,7 +292,8 @@ impl Compute {
             target: lease.id.as_str(),
             detail: format!("waited {} ms", waited.millis()),
         };
-        self.cloud.record(tx, &Actor::system(), deed, now).await
+        self.cloud.record(tx, &Actor::system(), deed, now).await?;
+        Ok(true)
     }
 
     /// Nothing of it runs: devices and money go back.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use sublet_core::id::{InvoiceId, OrganizationId, OutboxId};
 use sublet_core::mail::{Attachment, MailAddress, MailFailure, MailPort, Message};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
-use sublet_money::party::Party;
+use sublet_money::party::{MAIL_SCHEME, Party};
 use sublet_store::outbox::{self, Effect, OutboxJob, OutboxState};
 use sublet_store::{Page, PageRequest, Tx, billing_profile, seller};
+use tokio::sync::watch;
 
 use crate::audit::Deed;
 use crate::document::DocumentFormat;
@@ -22,6 +23,8 @@ use crate::{Action, Actor, Cloud};
 
 /// What rows of the outbox are called that are mail.
 const KIND: &str = "mail";
+/// The kind of mail that reminds of an invoice.
+pub(crate) const REMINDER: &str = "dunning_reminder";
 /// How often it is looked for mail that is due.
 const LOOK_PERIOD: DurationMs = DurationMs::from_seconds(2);
 /// What is sent in one look.
@@ -35,8 +38,6 @@ const BACKOFF_MAX: DurationMs = DurationMs::from_hours(4);
 pub const ATTEMPTS_MAX: i64 = 30;
 /// What is kept of the words of a server, in characters.
 const PROBLEM_CHARS_MAX: usize = 300;
-/// The scheme of electronic addresses that are addresses of mail.
-const MAIL_SCHEME: &str = "EM";
 
 /// How mail goes out.
 #[derive(Clone)]
@@ -162,9 +163,9 @@ impl Cloud {
     }
 
     /// Sends what is due until `stop` says so.
-    pub async fn run_mail(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
+    pub async fn run_mail(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            if let Err(error) = self.reconcile_mail().await {
+            if let Err(error) = self.send_due(stop.clone()).await {
                 tracing::error!(%error, private = ?error, "mail was not looked at; it is tried again");
             }
             tokio::select! {
@@ -180,17 +181,30 @@ impl Cloud {
 
     /// Sends what is due now. Where nobody delivers mail it waits.
     pub async fn reconcile_mail(&self) -> Result<MailReport> {
+        let (_goes_on, never) = watch::channel(false);
+        self.send_due(never).await
+    }
+
+    /// A mail that a server is slow with holds up nobody who stops: it goes back into the queue.
+    async fn send_due(&self, mut stop: watch::Receiver<bool>) -> Result<MailReport> {
         let mut report = MailReport::default();
         let Some(mailer) = &self.settings.mail else { return Ok(report) };
         for _ in 0..AT_ONCE {
+            if *stop.borrow() {
+                break;
+            }
             let now = self.now();
             let claimed = self.store.write(now, |now, tx| Box::pin(outbox::claim(tx, (KIND, "mail"), *now, CLAIM))).await?;
             let Some(job) = claimed else { break };
-            match self.deliver(mailer, &job).await {
+            let delivered = tokio::select! {
+                delivered = self.deliver(mailer, &job) => delivered,
+                _ = stop.wait_for(|stop| *stop) => Err(MailFailure::Unclear("this process ended before it was answered".to_owned())),
+            };
+            match delivered {
                 Ok(to) => {
                     report.sent += 1;
-                    let done = (&job.effect.id, to);
-                    self.store.write(done, |(id, to), tx| Box::pin(outbox::complete(tx, id, to))).await?;
+                    let done = (&job.effect.id, to, self.now());
+                    self.store.write(done, |(id, to, at), tx| Box::pin(outbox::complete(tx, id, (to, *at)))).await?;
                 }
                 Err(failure) => self.note_failure(&job, failure, &mut report).await?,
             }
@@ -212,7 +226,37 @@ impl Cloud {
             report.failed += 1;
             tracing::error!(id = %job.effect.id, attempts = job.attempts, why, "a mail was given up; an operator can have it tried again");
         }
-        self.store.write((job, why), |(job, why), tx| Box::pin(outbox::fail(tx, job, why, retry_at))).await
+        self.store
+            .write((self, job, why), move |(cloud, job, why), tx| {
+                Box::pin(async move {
+                    if outbox::fail(tx, job, why, retry_at).await? && retry_at.is_none() {
+                        cloud.tell_operator(tx, job, why).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// An operator hears, once, of each mail that a customer did not get: what follows from a reminder waits for it.
+    async fn tell_operator(&self, tx: &mut Tx, job: &OutboxJob, why: &str) -> Result<()> {
+        let (Some(organization), Ok(payload)) = (&job.effect.organization, read(&job.effect)) else { return Ok(()) };
+        let (id, subject) = (&job.effect.id, payload.subject);
+        let mut text = format!(
+            "The mail '{subject}' to {organization} was not delivered: {why}\n\nPut it right, and have it tried again: sublet mail retry {id}\n"
+        );
+        if payload.kind == REMINDER {
+            text.push_str("\nNobody is suspended for an invoice before its last reminder is delivered.\n");
+        }
+        let mail = Mail {
+            key: format!("mail_failed:{id}"),
+            to: Recipient::Operator,
+            kind: "mail_failed",
+            subject: format!("A mail to {organization} was not delivered"),
+            text,
+            attachment: None,
+        };
+        self.queue_mail(tx, &mail).await
     }
 
     /// Sends one, and says to whom.

@@ -57,7 +57,7 @@ impl Admission for GatewayPort {
     }
     fn grant_slice(&self, request: SliceRequest) -> BoxFuture<'_, Result<SliceGrant>> {
         Box::pin(async move {
-            // A refusal is committed: it is noted that a limit was reached.
+            // A refusal is committed: it is noted that a limit was reached, if nothing else is tried.
             self.cloud.store.write((&self.cloud, request), |(cloud, request), tx| Box::pin(cloud.grant_slice(tx, request))).await?
         })
     }
@@ -128,7 +128,7 @@ impl Source {
         }
         Ok(Err(self.refusal(least, Work::New)?))
     }
-    /// Notes which limits were reached by something that needs so much.
+    /// Notes which limits were reached by something that needs so much. After what is reserved: rows are locked in one order.
     async fn note_reached(&self, tx: &mut Tx, needed: Nanos) -> Result<()> {
         for budget in self.budgets.iter().filter(|budget| budget.reached_at.is_none() && budget.room(Work::New) < needed) {
             budget::mark_reached(tx, &budget.reference, self.now).await?;
@@ -218,7 +218,9 @@ impl Cloud {
         let Part { amount, work, closed_to_new } = match source.part(request)? {
             Ok(part) => part,
             Err(refusal) => {
-                source.note_reached(tx, request.least).await?;
+                if request.is_final {
+                    source.note_reached(tx, request.least).await?;
+                }
                 return Ok(Err(refusal));
             }
         };
@@ -267,17 +269,19 @@ impl Cloud {
         let Part { amount, work, closed_to_new } = match source.part(request)? {
             Ok(part) => part,
             Err(refusal) => {
-                source.note_reached(tx, request.least).await?;
+                if request.is_final {
+                    source.note_reached(tx, request.least).await?;
+                }
                 return Ok(Err(refusal));
             }
         };
-        if closed_to_new.is_some() {
-            source.note_reached(tx, request.least).await?;
-        }
         let added = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         // The slice before its budgets, as settling and closing do.
         slice::extend(tx, &slice, &added).await?;
         budget::reserve(tx, &slice.budgets, amount, work).await?;
+        if closed_to_new.is_some() {
+            source.note_reached(tx, request.least).await?;
+        }
         self.post_slice(tx, &slice, &Fact::SliceGranted { from: added.split()? }, now).await?;
         let granted = slice.granted.total()?.checked_add(amount)?;
         let available = Some(source.headroom(work)?.checked_sub(amount)?);

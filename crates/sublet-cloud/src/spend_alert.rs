@@ -3,14 +3,14 @@
 //! A look reads the row that reserving and settling keep anyway, so those do nothing for it. It notes what was settled by
 //! this hour, and tells what was crossed in the transaction that saw it; the row of an alert is its own guard against
 //! being told twice, by this process or another. The mail that says it is queued there too. The last look of a window comes
-//! after its end.
+//! after its end, when nothing of it is reserved any more, or a day later.
 //!
 //! Deliberately absent: anything that stops work. Limits do that themselves.
 
 use sublet_core::id::OrganizationId;
 use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::forecast::Hour;
-use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed};
+use sublet_money::spend_limit::{AlertBasis, AlertRule, Standing, is_crossed, spent_percent};
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::organization::Organization;
 use sublet_store::spend_alert::{self, SpendAlert, Watched};
@@ -23,17 +23,29 @@ use crate::{Action, Actor, Cloud};
 
 /// How often a limit is looked at.
 const LOOK_EVERY: DurationMs = DurationMs::from_seconds(60);
+/// How long after its end a window is looked at that has money reserved: requests and leases that began in it.
+const LATE_MAX: DurationMs = DurationMs::from_hours(24);
 /// How often it is asked which are due.
 const WAKE_EVERY: DurationMs = DurationMs::from_seconds(5);
 /// Most limits that one look at what is due takes.
-const AT_ONCE: i64 = 200;
+const AT_ONCE: usize = 200;
+
+/// What one look at what is due came to.
+struct Looked {
+    /// Alerts.
+    told: u64,
+    /// There may be more that is due.
+    is_full: bool,
+}
 
 impl Cloud {
     /// Looks at limits until `stop` says so.
     pub async fn run_spend_alerts(&self, mut stop: tokio::sync::watch::Receiver<bool>) {
         while !*stop.borrow() {
-            if let Err(error) = self.tell_spend_alerts().await {
-                tracing::error!(%error, private = ?error, "limits were not looked at; it is tried again");
+            match self.look_at_due().await {
+                Ok(Looked { is_full: true, .. }) => continue,
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, private = ?error, "limits were not looked at; it is tried again"),
             }
             tokio::select! {
                 () = tokio::time::sleep(WAKE_EVERY.to_std()) => {}
@@ -46,10 +58,22 @@ impl Cloud {
         }
     }
 
-    /// Looks at the limits that are due, and answers how many alerts that told.
+    /// Looks at all limits that are due, and answers how many alerts that told.
     pub async fn tell_spend_alerts(&self) -> Result<u64> {
+        let mut told = 0;
+        loop {
+            let looked = self.look_at_due().await?;
+            told += looked.told;
+            if !looked.is_full {
+                return Ok(told);
+            }
+        }
+    }
+
+    async fn look_at_due(&self) -> Result<Looked> {
         let now = self.now();
         let due = self.store.read(now, |now, tx| Box::pin(spend_alert::due(tx, *now, AT_ONCE))).await?;
+        let is_full = due.len() >= AT_ONCE;
         let mut told = 0;
         for limit in due {
             match self.store.write((self, &limit), |(cloud, limit), tx| Box::pin(cloud.look(tx, limit, now))).await {
@@ -57,10 +81,15 @@ impl Cloud {
                 Err(error) => {
                     let (subject, window) = (&limit.subject, limit.window.as_str());
                     tracing::error!(%subject, window, %error, private = ?error, "a limit was not looked at; it is tried again");
+                    // It does not stand in the way of those behind it.
+                    let put_off = self.store.write(&limit, move |limit, tx| {
+                        Box::pin(async move { spend_alert::take(tx, limit, now, now.plus(LOOK_EVERY)).await.map(|_| ()) })
+                    });
+                    put_off.await?;
                 }
             }
         }
-        Ok(told)
+        Ok(Looked { told, is_full })
     }
 
     async fn look(&self, tx: &mut Tx, due: &Watched, now: Timestamp) -> Result<u64> {
@@ -68,15 +97,19 @@ impl Cloud {
         let account = organization::get(tx, &Scope::Operator, &limit.organization).await?;
         let running = reference_at(&periods_at(&account.time_zone, now)?, &limit.subject, limit.window);
         let mut told = 0;
-        // What was settled after the last look at the window before this one.
+        // What was settled after the last look at a window before this one. Each is looked at until it is over, in their order.
         let before = limit.looked_from.filter(|starts_at| *starts_at != running.starts_at);
+        let mut looked_from = running.starts_at;
         if let Some(starts_at) = before
             && let Some(over) = budget::find(tx, &BudgetRef { starts_at, ..running.clone() }).await?
         {
             told += self.tell(tx, (&account, &limit.alerts), (&over, None), now).await?;
+            let next = over.ends_at.unwrap_or(running.starts_at);
+            let is_settled = over.reserved == Nanos::ZERO || next.plus(LATE_MAX) <= now;
+            looked_from = if is_settled { next } else { starts_at };
         }
-        if limit.looked_from != Some(running.starts_at) {
-            spend_alert::set_looked_from(tx, &running).await?;
+        if limit.looked_from != Some(looked_from) {
+            spend_alert::set_looked_from(tx, &BudgetRef { starts_at: looked_from, ..running.clone() }).await?;
         }
         let budget = budget::find(tx, &running).await?;
         let hour = Hour::of(now);
@@ -145,9 +178,23 @@ impl Cloud {
 fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
     let SpendAlert { id, organization, budget, rule, amount, settled, forecast, .. } = alert;
     let (subject, window, percent, currency) = (&budget.subject, budget.window.as_str(), rule.percent, account.currency);
-    let what = match rule.basis {
-        AlertBasis::Actual => "spent",
-        AlertBasis::Forecast => "expected to be spent",
+    let limit = format!("limit of {subject} ({amount} {currency}, window: {window})");
+    let (subject, what) = match rule.basis {
+        _ if alert.is_refusal() => (
+            format!("Something was refused for lack of money by a spend limit of {}", account.name),
+            format!(
+                "Something did not fit in what is left of the {limit}: it was refused, or goes on beyond it. {} percent are spent.",
+                spent_percent(*settled, *amount)
+            ),
+        ),
+        AlertBasis::Actual => (
+            format!("{percent} percent of a spend limit of {} are spent", account.name),
+            format!("The {limit} has reached {percent} percent spent."),
+        ),
+        AlertBasis::Forecast => (
+            format!("{percent} percent of a spend limit of {} are expected to be spent", account.name),
+            format!("The {limit} has reached {percent} percent expected to be spent."),
+        ),
     };
     let expected = forecast.map_or_else(String::new, |forecast| format!("Expected at the end: {forecast} {currency}\n"));
     let ends = alert.ends_at.map_or_else(String::new, |ends_at| format!("The limit starts anew at {ends_at}.\n"));
@@ -155,10 +202,8 @@ fn mail(alert: &SpendAlert, account: &Organization) -> Mail {
         key: format!("spend_alert:{id}"),
         to: Recipient::Organization(organization.clone()),
         kind: "spend_alert",
-        subject: format!("{percent} percent of a spend limit of {} are {what}", account.name),
-        text: format!(
-            "The limit of {subject} ({amount} {currency}, window: {window}) has reached {percent} percent {what}.\n\nSpent: {settled} {currency}\n{expected}{ends}"
-        ),
+        subject,
+        text: format!("{what}\n\nSpent: {settled} {currency}\n{expected}{ends}"),
         attachment: None,
     }
 }

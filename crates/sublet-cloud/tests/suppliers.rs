@@ -112,7 +112,8 @@ impl<'a> Session<'a> {
         let (key, unit) = (access.key.clone(), Nanos::new(1_000_000_000));
         let slice_target = SliceTarget::Open(slice.clone());
         let (gateway_id, class) = (gateway.clone(), SpendClass::default());
-        let request = SliceRequest { gateway: gateway_id, fence, key, class, slice: slice_target, wanted: unit, least: unit };
+        let request =
+            SliceRequest { gateway: gateway_id, fence, key, class, slice: slice_target, wanted: unit, least: unit, is_final: true };
         port.grant_slice(request).await.unwrap();
         Self { cloud, port, gateway, fence, access, slice }
     }

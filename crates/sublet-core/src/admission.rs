@@ -234,6 +234,8 @@ pub struct SliceRequest {
     pub wanted: Nanos,
     /// What is needed; less is refused.
     pub least: Nanos,
+    /// Whoever asks knows no other way: if it is refused now, limits are noted as reached.
+    pub is_final: bool,
 }
 
 /// Where granted money goes. The gateway names its slices, so that a grant whose answer was lost can be asked for

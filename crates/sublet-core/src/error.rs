@@ -233,7 +233,7 @@ error_codes! {
     IdempotencyMismatch = "idempotency_mismatch", 422, "invalid_request_error", 5,
         "This Idempotency-Key was used with another body. Use a new key for a new request.";
     InsufficientQuota = "insufficient_quota", 429, "insufficient_quota", 6,
-        "A spend limit or the credit balance is used up. The message names the limit, what was needed and what is left. Raise the limit or add credit.";
+        "A spend limit or the credit balance is used up. The message names the limit, what was needed and what is left. Raise the limit or add credit. An account that is suspended for an overdue invoice is refused too: the message says so and what is owed.";
     RateLimitExceeded = "rate_limit_exceeded", 429, "rate_limit_error", 6,
         "Too many requests or tokens in a short time. Repeat after the time in Retry-After.";
     ConcurrencyExceeded = "concurrency_exceeded", 429, "rate_limit_error", 6,

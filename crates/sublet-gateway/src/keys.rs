@@ -254,6 +254,11 @@ impl Keys {
 }
 
 impl IdleSlices for Keys {
+    fn has_any(&self, organization: &OrganizationId) -> bool {
+        let is_idle = |purse: &Arc<Purse>| purse.has_slice() && !purse.is_used();
+        self.returning().iter().any(|purse| purse.organization() == organization)
+            || self.all_of(organization).iter().any(|(_, state)| state.current().iter().any(is_idle))
+    }
     fn release(&self, organization: OrganizationId) -> BoxFuture<'_, Nanos> {
         Box::pin(async move {
             self.retire_unused(Some(&organization), self.bank.clock.now());

@@ -15,6 +15,9 @@ impl IdleSlices for Alone {
     fn release(&self, _organization: OrganizationId) -> BoxFuture<'_, Nanos> {
         Box::pin(async { Nanos::ZERO })
     }
+    fn has_any(&self, _organization: &OrganizationId) -> bool {
+        false
+    }
 }
 
 /// One key's money, as requests find it: with a slice that was granted.

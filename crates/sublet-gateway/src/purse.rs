@@ -48,6 +48,8 @@ pub(crate) struct Bank {
 pub(crate) trait IdleSlices: Send + Sync {
     /// Answers what became available.
     fn release(&self, organization: OrganizationId) -> BoxFuture<'_, Nanos>;
+    /// Whether there may be any to give back.
+    fn has_any(&self, organization: &OrganizationId) -> bool;
 }
 
 /// How much a request needs, and how much it would like.
@@ -400,7 +402,7 @@ impl State {
         };
         let (gateway, fence, key) = (purse.bank.gateway.clone(), purse.bank.fence, purse.key.clone());
         self.asked += 1;
-        Some(SliceRequest { gateway, fence, key, class: purse.class.clone(), slice, wanted, least })
+        Some(SliceRequest { gateway, fence, key, class: purse.class.clone(), slice, wanted, least, is_final: true })
     }
 
     fn growth(&self, short: Nanos) -> Nanos {
@@ -528,20 +530,33 @@ fn next_request(purse: &Arc<Purse>, refilling: &mut Refilling) -> Option<SliceRe
     request
 }
 
-/// One grant; if it is refused for lack of money, idle slices of the organization go back first.
+/// One grant. Before a refusal stands, and before anything goes on beyond a limit, idle slices of the organization go back.
 async fn grant(purse: &Purse, request: &SliceRequest) -> Result<SliceGrant> {
-    let answer = purse.bank.admission.grant_slice(request.clone()).await;
-    match answer {
-        Err(error) if error.code() == ErrorCode::InsufficientQuota => {
-            let released = match purse.idle.upgrade() {
-                Some(idle) => idle.release(purse.organization.clone()).await,
-                None => Nanos::ZERO,
-            };
-            if released > Nanos::ZERO {
-                return purse.bank.admission.grant_slice(request.clone()).await;
-            }
-            Err(error)
-        }
-        other => other,
+    let ask = |request: &SliceRequest| purse.bank.admission.grant_slice(request.clone());
+    let is_out_of_money =
+        |answer: &Result<SliceGrant>| answer.as_ref().is_err_and(|error| error.code() == ErrorCode::InsufficientQuota);
+    let idle = purse.idle.upgrade();
+    let has_idle = idle.as_ref().is_some_and(|idle| idle.has_any(&purse.organization));
+    let first = match &request.slice {
+        SliceTarget::Finish(id) => SliceRequest { slice: SliceTarget::Extend(id.clone()), is_final: false, ..request.clone() },
+        SliceTarget::Open(_) | SliceTarget::Extend(_) => SliceRequest { is_final: !has_idle, ..request.clone() },
+    };
+    let answer = ask(&first).await;
+    if !is_out_of_money(&answer) {
+        return answer;
     }
+    let released = match idle {
+        Some(idle) => idle.release(purse.organization.clone()).await,
+        None => Nanos::ZERO,
+    };
+    if released == Nanos::ZERO && first.is_final {
+        return answer;
+    }
+    if released > Nanos::ZERO && first.slice != request.slice {
+        let answer = ask(&first).await;
+        if !is_out_of_money(&answer) {
+            return answer;
+        }
+    }
+    ask(request).await
 }

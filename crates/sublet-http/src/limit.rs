@@ -231,6 +231,7 @@ fn alert_to_wire(alert: &SpendAlert, currency: Currency) -> Result<wire::SpendAl
         ends_at: alert.ends_at.map(Into::into),
         on: basis_to_wire(alert.rule.basis),
         percent: alert.rule.percent,
+        refused: alert.is_refusal(),
         amount: money(alert.amount, currency),
         spent: money(alert.settled, currency),
         held: money(alert.reserved, currency),

@@ -1,18 +1,20 @@
 //! Mail by SMTP.
 //!
 //! Invariants: a password, and mail, go over TLS, or to a server on loopback that the operator named so; a server that
-//! does not offer `STARTTLS` where it has to gets neither. An answer that did not come is unclear and never a refusal.
+//! does not offer `STARTTLS` where it has to gets neither. An answer that did not come is unclear and never a refusal, and
+//! so is every one that is about us: to the connection, the login or the sender.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lettre::address::Envelope;
+use lettre::Address;
+use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use sublet_core::mail::{MailFailure, MailPort, Message};
 use sublet_core::supply::{SecretName, SecretSource};
 use sublet_core::{BoxFuture, Error, ErrorCode, Result};
@@ -102,49 +104,68 @@ impl Smtp {
     }
 
     /// A connection of its own for each message: mail is rare, and a password may have changed.
-    fn transport(&self, from_host: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, MailFailure> {
+    async fn connect(&self, from_host: &str) -> Result<AsyncSmtpConnection, MailFailure> {
         let SmtpServer { host, port, security } = &self.config.server;
         let unusable = |error: String| MailFailure::Unclear(format!("{host} cannot be asked: {error}"));
         let parameters = || TlsParameters::new(host.clone()).map_err(|error| unusable(error.to_string()));
-        let tls = match security {
-            SmtpSecurity::Tls => Tls::Wrapper(parameters()?),
-            SmtpSecurity::StartTls => Tls::Required(parameters()?),
-            SmtpSecurity::Plain => Tls::None,
-        };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host.clone())
-            .port(*port)
-            .tls(tls)
-            .hello_name(ClientId::Domain(from_host.to_owned()))
-            .timeout(Some(self.config.timeout));
+        let wrapper = if *security == SmtpSecurity::Tls { Some(parameters()?) } else { None };
+        let (server, hello) = ((host.as_str(), *port), ClientId::Domain(from_host.to_owned()));
+        let connected = AsyncSmtpConnection::connect_tokio1(server, Some(self.config.timeout), &hello, wrapper, None).await;
+        let mut connection = connected.map_err(|error| about_us(&error))?;
+        if *security == SmtpSecurity::StartTls {
+            connection.starttls(parameters()?, &hello).await.map_err(|error| about_us(&error))?;
+        }
         if let Some(login) = &self.config.login {
             let password = self.secrets.read(&login.password).map_err(|error| unusable(format!("{error:?}")))?;
-            builder = builder
-                .authentication(vec![Mechanism::Plain, Mechanism::Login])
-                .credentials(Credentials::new(login.user.clone(), password));
+            let credentials = Credentials::new(login.user.clone(), password);
+            let known = connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
+            known.map_err(|error| about_us(&error))?;
         }
-        Ok(builder.build())
+        Ok(connection)
     }
 
     async fn hand_in(&self, message: &Message) -> Result<(), MailFailure> {
         let content = mime::written(message)?.formatted();
         let to = message.to.iter().map(mime::address).collect::<Result<Vec<_>, _>>()?;
-        let envelope = Envelope::new(Some(mime::address(&message.from)?), to);
-        let envelope = envelope.map_err(|error| MailFailure::Refused(format!("nobody to send it to: {error}")))?;
-        let transport = self.transport(message.from.host())?;
-        transport.send_raw(&envelope, &content).await.map(|_| ()).map_err(|error| read_failure(&error))
+        if to.is_empty() {
+            return Err(MailFailure::Refused("nobody to send it to".to_owned()));
+        }
+        let from = mime::address(&message.from)?;
+        let mut connection = self.connect(message.from.host()).await?;
+        let handed_in = say(&mut connection, (from, to), &content).await;
+        connection.abort().await;
+        handed_in
     }
 }
 
-/// Only what the server itself said of this message is a refusal.
-fn read_failure(error: &lettre::transport::smtp::Error) -> MailFailure {
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        why = format!("{why}: {inner}");
-        cause = inner.source();
+/// Only what the server says of a recipient or of the content can be a refusal of this message.
+async fn say(connection: &mut AsyncSmtpConnection, (from, to): (Address, Vec<Address>), content: &[u8]) -> Result<(), MailFailure> {
+    connection.command(Mail::new(Some(from), Vec::new())).await.map_err(|error| about_us(&error))?;
+    for to in to {
+        connection.command(Rcpt::new(to, Vec::new())).await.map_err(|error| match is_of_recipient(&error) {
+            true => about_message(&error),
+            false => about_us(&error),
+        })?;
     }
+    connection.command(Data).await.map_err(|error| about_message(&error))?;
+    connection.message(content).await.map_err(|error| about_message(&error))?;
+    Ok(())
+}
+
+/// Many servers say only here what they have against the sender or its machine (RFC 3463: X.1.7, X.1.8 and X.7).
+fn is_of_recipient(error: &SmtpError) -> bool {
+    let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let detail = said.split_whitespace().next().and_then(|code| code.strip_prefix("5.")).unwrap_or_default();
+    !(detail.starts_with("7.") || detail == "1.7" || detail == "1.8")
+}
+
+fn about_us(error: &SmtpError) -> MailFailure {
+    MailFailure::Unclear(error.to_string())
+}
+
+fn about_message(error: &SmtpError) -> MailFailure {
     let is_login = error.status().is_some_and(|code| LOGIN_ANSWERS.contains(&code.to_string().as_str()));
-    if error.is_permanent() && !is_login { MailFailure::Refused(why) } else { MailFailure::Unclear(why) }
+    if error.is_permanent() && !is_login { MailFailure::Refused(error.to_string()) } else { about_us(error) }
 }
 
 impl MailPort for Smtp {

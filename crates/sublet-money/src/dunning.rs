@@ -1,7 +1,7 @@
 //! Dunning: who is reminded of which invoice, and when an account is suspended until it pays.
 //!
-//! Invariants: nothing happens before an invoice is overdue; each reminder is planned once; nobody is suspended who was
-//! not reminded before, with all of the policy's grace after the last reminder; what nobody owes suspends nobody.
+//! Invariants: nothing happens before an invoice is overdue; each reminder is planned once; nobody is suspended before the
+//! last reminder was delivered, and all of the policy's grace after that is over; what nobody owes suspends nobody.
 //!
 //! Deliberately absent: fees for being late.
 
@@ -57,12 +57,12 @@ impl DunningPolicy {
     }
 }
 
-/// A reminder that was sent.
+/// A reminder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reminded {
     /// Which one: so many days after the due day.
     pub after_days: u16,
-    /// When it was really sent, in the account's zone.
+    /// When it was made, in the account's zone. It is delivered later, or never.
     pub on: Day,
 }
 
@@ -75,6 +75,8 @@ pub struct Debt {
     pub amount: Nanos,
     /// The latest reminder.
     pub reminded: Option<Reminded>,
+    /// The day on which that one was delivered, as far as the sender can know.
+    pub delivered_on: Option<Day>,
     pub is_paused: bool,
 }
 
@@ -83,7 +85,7 @@ impl Debt {
         self.amount > Nanos::ZERO && !self.is_paused
     }
 
-    /// The latest reminder whose day has come, if it was not sent.
+    /// The latest reminder whose day has come, if it was not made.
     fn reminder(&self, policy: &DunningPolicy, today: Day) -> Result<Option<u16>> {
         let mut latest = None;
         for days in &policy.reminders {
@@ -96,11 +98,10 @@ impl Debt {
 
     /// Whether it is a reason to suspend its account.
     fn suspends(&self, policy: &DunningPolicy, today: Day) -> Result<bool> {
-        let (Some(days), Some(last), Some(reminded)) = (policy.suspend_after, policy.reminders.last(), self.reminded) else {
-            return Ok(false);
-        };
+        let (Some(days), Some(last)) = (policy.suspend_after, policy.reminders.last()) else { return Ok(false) };
+        let (Some(reminded), Some(delivered_on)) = (self.reminded, self.delivered_on) else { return Ok(false) };
         let grace = days.saturating_sub(*last);
-        let was_warned = reminded.after_days >= *last && reminded.on.plus_days(grace)? <= today;
+        let was_warned = reminded.after_days >= *last && delivered_on.plus_days(grace)? <= today;
         Ok(was_warned && self.due_on.plus_days(days)? <= today)
     }
 }

@@ -14,7 +14,14 @@ fn day(text: &str) -> Day {
 }
 
 fn debt(name: &str, due_on: &str) -> Debt {
-    Debt { invoice: name.parse().unwrap(), due_on: day(due_on), amount: Nanos::new(1), reminded: None, is_paused: false }
+    Debt {
+        invoice: name.parse().unwrap(),
+        due_on: day(due_on),
+        amount: Nanos::new(1),
+        reminded: None,
+        delivered_on: None,
+        is_paused: false,
+    }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -35,7 +42,8 @@ fn step(
     for action in actions {
         said.push(match action {
             DunningAction::Remind { invoice, reminder } => {
-                debts.iter_mut().find(|debt| debt.invoice == invoice).unwrap().reminded = Some(reminder);
+                let debt = debts.iter_mut().find(|debt| debt.invoice == invoice).unwrap();
+                (debt.reminded, debt.delivered_on) = (Some(reminder), Some(reminder.on));
                 format!("{invoice}+{}", reminder.after_days)
             }
             DunningAction::Suspend => {
@@ -95,11 +103,28 @@ fn after_an_outage_there_is_one_reminder_and_all_of_the_grace() {
 }
 
 #[test]
+fn nobody_is_suspended_whom_the_last_reminder_did_not_reach() {
+    let calendar = BillingCalendar::new("UTC").unwrap();
+    let policy = policy(&[3, 10], Some(15));
+    let reminded = |after_days| Some(Reminded { after_days, on: day("2026-03-11") });
+    for (reminded, delivered_on, now, expected) in [
+        (reminded(10), None, "2026-12-01T00:00:00Z", vec![]),
+        (reminded(10), Some(day("2026-03-20")), "2026-03-24T23:59:59Z", vec![]),
+        (reminded(10), Some(day("2026-03-20")), "2026-03-25T00:00:00Z", vec![DunningAction::Suspend]),
+        (reminded(10), Some(day("2026-03-11")), "2026-03-16T00:00:00Z", vec![DunningAction::Suspend]),
+    ] {
+        let debts = [Debt { reminded, delivered_on, ..debt("inv_a", "2026-03-01") }];
+        let account = DunnedAccount { calendar: &calendar, debts: &debts, is_paused: false, is_suspended: false };
+        assert_eq!(plan_dunning(account, &policy, at(now)).unwrap(), expected, "{delivered_on:?} {now}");
+    }
+}
+
+#[test]
 fn a_pause_of_a_debt_or_an_account_sends_nothing_and_lifts() {
     let calendar = BillingCalendar::new("UTC").unwrap();
     let policy = policy(&[3], Some(4));
     let reminded = Some(Reminded { after_days: 3, on: day("2026-03-04") });
-    let owed = Debt { reminded, ..debt("inv_a", "2026-03-01") };
+    let owed = Debt { reminded, delivered_on: Some(day("2026-03-04")), ..debt("inv_a", "2026-03-01") };
     for (is_paused, account_is_paused, is_suspended, expected) in [
         (false, false, false, vec![DunningAction::Suspend]),
         (false, false, true, vec![]),

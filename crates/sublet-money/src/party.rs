@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::mail::MailAddress;
 
 use crate::day::Day;
 use crate::period::BillingCalendar;
@@ -24,6 +25,8 @@ pub const NOTE_MAX_CHARS: usize = 500;
 pub const ADDRESS_LINES_MAX: usize = 3;
 /// Longest time to pay.
 pub const NET_DAYS_MAX: u16 = 365;
+/// The scheme of electronic addresses that are addresses of mail.
+pub const MAIL_SCHEME: &str = "EM";
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 
@@ -178,14 +181,7 @@ impl Contact {
         check_optional("name", self.name.as_ref(), LINE_MAX_CHARS)?;
         check_optional("phone", self.phone.as_ref(), REFERENCE_MAX_CHARS)?;
         check_optional("email", self.email.as_ref(), LINE_MAX_CHARS)?;
-        let is_email = |email: &String| {
-            let parts = email.split_once('@');
-            parts.is_some_and(|(name, host)| !name.is_empty() && host.contains('.') && !email.contains(' ') && !host.contains('@'))
-        };
-        if self.email.as_ref().is_some_and(|email| !is_email(email)) {
-            return Err(invalid("email", "an e-mail address has a name, an @ and a host").alternative("billing@example.com"));
-        }
-        Ok(())
+        self.email.as_ref().map_or(Ok(()), |email| check_mail_address("email", email))
     }
 }
 
@@ -198,8 +194,20 @@ impl ElectronicAddress {
             return Err(invalid("scheme", format!("'{}' is not a code of the Electronic Address Scheme list", clip(&self.scheme)))
                 .alternative("EM for an e-mail address, 0204 for a Leitweg-ID, 9930 for a German VAT number"));
         }
-        check_line("id", &self.id, LINE_MAX_CHARS)
+        check_line("id", &self.id, LINE_MAX_CHARS)?;
+        if self.scheme == MAIL_SCHEME { check_mail_address("id", &self.id) } else { Ok(()) }
     }
+}
+
+/// One that mail can be sent to: what is wrong with it is told to whoever sets it, and not found out with the first mail.
+fn check_mail_address(param: &str, text: &str) -> Result<()> {
+    let address = text.parse::<MailAddress>().map_err(|error| error.param(param.to_owned()))?;
+    if !address.host().contains('.') {
+        return Err(
+            invalid(param, "an e-mail address has a name, an @ and a host with a domain").alternative("billing@example.com")
+        );
+    }
+    Ok(())
 }
 
 fn clip(text: &str) -> String {

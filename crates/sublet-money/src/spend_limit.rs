@@ -202,11 +202,23 @@ pub struct Standing {
 /// Whether a threshold is crossed. All of a limit is crossed too when it stopped something: what is settled then stays a
 /// little below it, because the next piece of work did not fit.
 pub fn is_crossed(rule: AlertRule, standing: &Standing) -> bool {
-    let has = |spent: Nanos| i128::from(spent.get()) * 100 >= i128::from(standing.amount.get()) * i128::from(rule.percent);
     match rule.basis {
-        AlertBasis::Actual => has(standing.settled) || (rule.percent == 100 && standing.is_reached),
-        AlertBasis::Forecast => standing.forecast.is_some_and(has),
+        AlertBasis::Actual => rule.is_met(standing.settled, standing.amount) || (rule.percent == 100 && standing.is_reached),
+        AlertBasis::Forecast => standing.forecast.is_some_and(|forecast| rule.is_met(forecast, standing.amount)),
     }
+}
+
+impl AlertRule {
+    /// Whether so much is the threshold's part of a limit. One on what is spent that is crossed and not met tells that
+    /// something did not fit.
+    pub fn is_met(self, spent: Nanos, amount: Nanos) -> bool {
+        i128::from(spent.get()) * 100 >= i128::from(amount.get()) * i128::from(self.percent)
+    }
+}
+
+/// How many percent of a limit are spent, rounded down.
+pub fn spent_percent(spent: Nanos, amount: Nanos) -> i128 {
+    i128::from(spent.get()) * 100 / i128::from(amount.get()).max(1)
 }
 
 #[cfg(test)]

@@ -26,3 +26,6 @@ CREATE TABLE spend_samples (
     subject TEXT NOT NULL, budget_window TEXT NOT NULL, hour BIGINT NOT NULL, starts_at BIGINT NOT NULL, settled BIGINT NOT NULL,
     PRIMARY KEY (subject, budget_window, hour)
 );
+
+-- What forecasts add up: the open holds of an organization.
+CREATE INDEX holds_open_organization ON holds (organization_id) WHERE state = 'open';

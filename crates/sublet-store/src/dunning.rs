@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use sublet_core::id::{InvoiceId, OrganizationId};
-use sublet_core::{Error, Result, Timestamp};
+use sublet_core::{Currency, Error, Nanos, Result, Timestamp};
+use sublet_money::day::Day;
 use sublet_money::dunning::{DunningPolicy, Reminded};
 
 use crate::attempt::optional_json;
@@ -36,11 +38,23 @@ pub struct AccountDunning {
     pub suspended_at: Option<Timestamp>,
     /// Why it is left alone, if it is.
     pub paused: Option<String>,
+    /// What is owed, while it is suspended.
+    pub overdue: Option<Overdue>,
+}
+
+/// What refusals of a suspended account say: kept, so that one costs no more than reading a row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overdue {
+    pub sum: Nanos,
+    pub currency: Currency,
+    /// The number of the oldest invoice, and the last day on which it was paid in time.
+    pub oldest: Option<(String, Day)>,
 }
 
 impl Default for AccountDunning {
     fn default() -> Self {
-        Self { policy: None, on_suspension: OnSuspension::Finish, suspended_at: None, paused: None }
+        Self { policy: None, on_suspension: OnSuspension::Finish, suspended_at: None, paused: None, overdue: None }
     }
 }
 
@@ -48,6 +62,8 @@ impl Default for AccountDunning {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DebtDunning {
     pub reminded: Option<Reminded>,
+    /// When the mail that has this reminder was taken by whoever delivers it. It is read from the outbox and never put.
+    pub delivered_at: Option<Timestamp>,
     /// Why it is left alone, if it is.
     pub paused: Option<String>,
 }
@@ -66,7 +82,7 @@ pub async fn set_default_policy(tx: &mut Tx, policy: &DunningPolicy) -> Result<(
 pub async fn find_account(tx: &mut Tx, organization: &OrganizationId) -> Result<AccountDunning> {
     let row = tx
         .fetch_optional(
-            "SELECT policy, on_suspension, suspended_at, paused FROM dunning_accounts WHERE organization_id = $1",
+            "SELECT policy, on_suspension, suspended_at, paused, overdue FROM dunning_accounts WHERE organization_id = $1",
             params![organization.as_str()],
         )
         .await?;
@@ -77,32 +93,42 @@ pub async fn find_account(tx: &mut Tx, organization: &OrganizationId) -> Result<
         on_suspension: row.parse()?,
         suspended_at: row.optional_time()?,
         paused: row.optional_text()?.map(str::to_owned),
+        overdue: optional_json(row.optional_text()?)?,
     })
 }
 
 pub async fn put_account(tx: &mut Tx, organization: &OrganizationId, account: &AccountDunning) -> Result<()> {
     tx.execute(
-        "INSERT INTO dunning_accounts (organization_id, policy, on_suspension, suspended_at, paused) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO dunning_accounts (organization_id, policy, on_suspension, suspended_at, paused, overdue)
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (organization_id) DO UPDATE SET policy = excluded.policy, on_suspension = excluded.on_suspension,
-             suspended_at = excluded.suspended_at, paused = excluded.paused",
+             suspended_at = excluded.suspended_at, paused = excluded.paused, overdue = excluded.overdue",
         params![
             organization.as_str(),
             account.policy.as_ref().map(to_json).transpose()?,
             account.on_suspension.as_str(),
             account.suspended_at,
-            account.paused.as_deref()
+            account.paused.as_deref(),
+            account.overdue.as_ref().map(to_json).transpose()?
         ],
     )
     .await?;
     Ok(())
 }
 
+/// The key of the mail that has a reminder. It is spelled out in the join of [`list_debts`] too.
+pub fn reminder_key(invoice: &InvoiceId, reminder: Reminded) -> String {
+    format!("dunning_reminder:{invoice}:{}", reminder.after_days)
+}
+
 /// How far the dunning of each invoice of an account is, of those of which anything happened.
 pub async fn list_debts(tx: &mut Tx, organization: &OrganizationId) -> Result<BTreeMap<InvoiceId, DebtDunning>> {
     let rows = tx
         .fetch_all(
-            "SELECT invoice_id, reminded_after, reminded_on, paused FROM dunning_debts WHERE organization_id = $1
-             ORDER BY invoice_id DESC LIMIT $2",
+            "SELECT dunning_debts.invoice_id, reminded_after, reminded_on, paused, outbox.done_at FROM dunning_debts
+             LEFT JOIN outbox ON outbox.kind = 'mail'
+                 AND outbox.dedup_key = 'dunning_reminder:' || invoice_id || ':' || CAST(reminded_after AS TEXT)
+             WHERE dunning_debts.organization_id = $1 ORDER BY dunning_debts.invoice_id DESC LIMIT $2",
             params![organization.as_str(), DEBTS_MAX],
         )
         .await?;
@@ -113,7 +139,8 @@ pub async fn list_debts(tx: &mut Tx, organization: &OrganizationId) -> Result<BT
         let after_days = after_days.map(u16::try_from).transpose();
         let after_days = after_days.map_err(|_| Error::internal(format!("a reminder of {id} has no number of days")))?;
         let reminded = after_days.zip(on).map(|(after_days, on)| Reminded { after_days, on });
-        debts.insert(id, DebtDunning { reminded, paused: row.optional_text()?.map(str::to_owned) });
+        let (paused, delivered_at) = (row.optional_text()?.map(str::to_owned), row.optional_time()?);
+        debts.insert(id, DebtDunning { reminded, delivered_at, paused });
     }
     Ok(debts)
 }

@@ -110,11 +110,19 @@ pub async fn set(tx: &mut Tx, limit: &SpendLimit, periods: &Periods) -> Result<(
 /// Writes what a limit says; one that tells something is looked at from now on.
 async fn write(tx: &mut Tx, limit: &SpendLimit) -> Result<()> {
     let look_at = (!limit.alerts.is_empty()).then_some(limit.created_at);
+    // Where nobody looked, what was seen before that is history of another time.
+    tx.execute(
+        "DELETE FROM spend_samples WHERE subject = $1 AND budget_window = $2 AND NOT EXISTS
+             (SELECT 1 FROM spend_limits WHERE subject = $1 AND budget_window = $2 AND look_at IS NOT NULL)",
+        params![limit.subject.as_str(), limit.window.as_str()],
+    )
+    .await?;
     tx.execute(
         "INSERT INTO spend_limits (subject, budget_window, organization_id, amount, created_at, at_limit, overrun_max, alerts, look_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT (subject, budget_window) DO UPDATE SET amount = excluded.amount, at_limit = excluded.at_limit,
-             overrun_max = excluded.overrun_max, alerts = excluded.alerts, look_at = excluded.look_at",
+             overrun_max = excluded.overrun_max, alerts = excluded.alerts, look_at = excluded.look_at,
+             looked_from = CASE WHEN spend_limits.look_at IS NULL THEN NULL ELSE spend_limits.looked_from END",
         params![
             limit.subject.as_str(),
             limit.window.as_str(),

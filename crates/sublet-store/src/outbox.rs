@@ -103,27 +103,29 @@ pub async fn claim(tx: &mut Tx, (kind, worker): (&str, &str), now: Timestamp, le
     row.as_ref().map(from_row).transpose()
 }
 
-/// Notes what was done, whoever did it.
-pub async fn complete(tx: &mut Tx, id: &OutboxId, outcome: &str) -> Result<()> {
+/// Notes what was done and when, whoever did it.
+pub async fn complete(tx: &mut Tx, id: &OutboxId, (outcome, at): (&str, Timestamp)) -> Result<()> {
     tx.execute(
-        "UPDATE outbox SET state = 'done', claimed_until = NULL, last_error = '', outcome = $2 WHERE id = $1 AND state <> 'done'",
-        params![id.as_str(), outcome],
+        "UPDATE outbox SET state = 'done', claimed_until = NULL, last_error = '', outcome = $2, done_at = $3
+         WHERE id = $1 AND state <> 'done'",
+        params![id.as_str(), outcome, at],
     )
     .await?;
     Ok(())
 }
 
 /// Puts what was claimed and failed back for later, or gives it up when `retry_at` is `None`. What was claimed again
-/// since, or done, stays as it is.
-pub async fn fail(tx: &mut Tx, claimed: &OutboxJob, error: &str, retry_at: Option<Timestamp>) -> Result<()> {
+/// since, or done, stays as it is: false.
+pub async fn fail(tx: &mut Tx, claimed: &OutboxJob, error: &str, retry_at: Option<Timestamp>) -> Result<bool> {
     let state = if retry_at.is_some() { OutboxState::Queued } else { OutboxState::Failed };
-    tx.execute(
-        "UPDATE outbox SET state = $3, last_error = $4, run_at = COALESCE($5, run_at), claimed_until = NULL
+    let changed = tx
+        .execute(
+            "UPDATE outbox SET state = $3, last_error = $4, run_at = COALESCE($5, run_at), claimed_until = NULL
          WHERE id = $1 AND attempts = $2 AND state = 'queued'",
-        params![claimed.effect.id.as_str(), claimed.attempts, state.as_str(), error, retry_at],
-    )
-    .await?;
-    Ok(())
+            params![claimed.effect.id.as_str(), claimed.attempts, state.as_str(), error, retry_at],
+        )
+        .await?;
+    Ok(changed == 1)
 }
 
 /// Has what failed, or waits, tried at once. False if it is done, or somebody is at it.

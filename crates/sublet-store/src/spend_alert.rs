@@ -33,6 +33,13 @@ pub struct SpendAlert {
     pub created_at: Timestamp,
 }
 
+impl SpendAlert {
+    /// Whether it was told because something did not fit in what was left: less is spent than its threshold.
+    pub fn is_refusal(&self) -> bool {
+        self.rule.basis == AlertBasis::Actual && !self.rule.is_met(self.settled, self.amount)
+    }
+}
+
 fn from_row(row: &Row) -> Result<SpendAlert> {
     let mut row = row.reader();
     Ok(SpendAlert {
@@ -114,12 +121,12 @@ fn watched(row: &Row) -> Result<Watched> {
 }
 
 /// Limits with alerts that are due by now, the longest waiting first.
-pub async fn due(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Watched>> {
+pub async fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<Watched>> {
     let rows = tx
         .fetch_all(
             "SELECT organization_id, subject, budget_window, alerts, looked_from FROM spend_limits
              WHERE look_at <= $1 ORDER BY look_at, subject, budget_window LIMIT $2",
-            params![now, limit],
+            params![now, i64::try_from(limit).unwrap_or(i64::MAX)],
         )
         .await?;
     rows.iter().map(watched).collect()

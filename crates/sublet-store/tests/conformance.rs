@@ -189,7 +189,7 @@ on_both_databases! {
         assert_eq!(claim(store, later).await, None, "its time has not come");
         let claimed = claim(store, again).await.expect("it is due");
         assert_eq!((claimed.attempts, claimed.last_error.as_str()), (3, "down"));
-        store.write(&job.id, |id, tx| Box::pin(outbox::complete(tx, id, "done"))).await.expect("done");
+        store.write(&job.id, move |id, tx| Box::pin(outbox::complete(tx, id, ("done", now)))).await.expect("done");
         store.write(&claimed, |job, tx| Box::pin(outbox::fail(tx, job, "late", None))).await.expect("of no effect");
         store.write(&twin, |job, tx| Box::pin(outbox::enqueue(tx, job))).await.expect("ignored");
         assert_eq!(claim(store, again.plus(DurationMs::from_hours(1))).await, None, "once for ever");

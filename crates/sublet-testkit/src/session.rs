@@ -40,16 +40,24 @@ impl Session {
     pub async fn finish(&self, slice: &SliceId, amount: i64) -> Result<SliceGrant> {
         self.grant_to(SliceTarget::Finish(slice.clone()), amount, amount).await
     }
+    /// A new slice, asked for by somebody who tries something else if it is refused.
+    pub async fn try_grant(&self, amount: i64) -> Result<SliceGrant> {
+        let (gateway, fence, key, class) = (self.gateway.clone(), self.fence, self.access.key.clone(), SpendClass::default());
+        let (slice, least, wanted) = (SliceTarget::Open(self.cloud.ids().mint()), Nanos::new(amount), Nanos::new(amount));
+        self.port.grant_slice(SliceRequest { gateway, fence, key, class, slice, wanted, least, is_final: false }).await
+    }
     /// A new slice for some of the key's requests.
     pub async fn grant_for(&self, class: SpendClass, amount: i64) -> Result<SliceGrant> {
         let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
         let (slice, least, wanted) = (SliceTarget::Open(self.cloud.ids().mint()), Nanos::new(amount), Nanos::new(amount));
-        self.port.grant_slice(SliceRequest { gateway, fence, key, class, slice, wanted, least }).await
+        self.port.grant_slice(SliceRequest { gateway, fence, key, class, slice, wanted, least, is_final: true }).await
     }
     pub async fn grant_to(&self, slice: SliceTarget, least: i64, wanted: i64) -> Result<SliceGrant> {
         let (gateway, fence, key) = (self.gateway.clone(), self.fence, self.access.key.clone());
         let (least, wanted) = (Nanos::new(least), Nanos::new(wanted));
-        self.port.grant_slice(SliceRequest { gateway, fence, key, class: SpendClass::default(), slice, wanted, least }).await
+        self.port
+            .grant_slice(SliceRequest { gateway, fence, key, class: SpendClass::default(), slice, wanted, least, is_final: true })
+            .await
     }
     pub async fn give_back(&self, slice: &SliceId, records: i64) -> Result<SliceClosed> {
         self.port.return_slice(SliceReturn { slice: slice.clone(), fence: self.fence, records }).await

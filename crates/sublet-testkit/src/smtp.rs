@@ -32,6 +32,12 @@ pub enum MailTrouble {
     RefuseRecipient(&'static str),
     /// Its content is answered like this; nothing is kept.
     RefuseContent(&'static str),
+    /// The connection is greeted like this.
+    RefuseGreeting(&'static str),
+    /// The greeting is answered like this.
+    RefuseHello(&'static str),
+    /// Its sender is answered like this.
+    RefuseSender(&'static str),
     /// The login is answered like this.
     RefuseLogin(&'static str),
     /// Taken, and the answer is lost.
@@ -163,7 +169,10 @@ impl FakeSmtp {
         let trouble = self.state().troubles.pop_front().unwrap_or(MailTrouble::None);
         let mut reader = BufReader::new(stream);
         let mut dialogue = Dialogue::default();
-        let mut answer = ("220 fake.example ESMTP".to_owned(), Then::GoOn);
+        let mut answer = match trouble {
+            MailTrouble::RefuseGreeting(said) => (said.to_owned(), Then::End),
+            _ => ("220 fake.example ESMTP".to_owned(), Then::GoOn),
+        };
         loop {
             if write!(reader.get_mut(), "{}\r\n", answer.0).is_err() || matches!(answer.1, Then::End) {
                 return;
@@ -206,10 +215,13 @@ impl FakeSmtp {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let ok = |text: &str| (text.to_owned(), Then::GoOn);
         match verb {
-            "EHLO" if !rest.is_empty() => {
-                dialogue.is_greeted = true;
-                ok("250-fake.example\r\n250 AUTH PLAIN LOGIN")
-            }
+            "EHLO" if !rest.is_empty() => match trouble {
+                MailTrouble::RefuseHello(said) => ok(said),
+                _ => {
+                    dialogue.is_greeted = true;
+                    ok("250-fake.example\r\n250 AUTH PLAIN LOGIN")
+                }
+            },
             "QUIT" => ("221 bye".to_owned(), Then::End),
             _ if !dialogue.is_greeted => self.note_wrong("a command before EHLO"),
             "AUTH" => match trouble {
@@ -221,8 +233,9 @@ impl FakeSmtp {
                 _ => self.note_wrong("a wrong login"),
             },
             _ if !dialogue.is_known => self.note_wrong("mail before the login"),
-            "MAIL" => match rest.strip_prefix("FROM:<").and_then(|rest| rest.split_once('>')) {
-                Some((from, _)) if dialogue.from.is_none() && !from.is_empty() => {
+            "MAIL" => match (trouble, rest.strip_prefix("FROM:<").and_then(|rest| rest.split_once('>'))) {
+                (MailTrouble::RefuseSender(said), Some(_)) => ok(said),
+                (_, Some((from, _))) if dialogue.from.is_none() && !from.is_empty() => {
                     dialogue.from = Some(from.to_owned());
                     ok("250 ok")
                 }
@@ -266,7 +279,13 @@ impl FakeSmtp {
                 self.state().taken.push(taken);
                 None
             }
-            MailTrouble::None | MailTrouble::RefuseRecipient(_) | MailTrouble::RefuseLogin(_) | MailTrouble::Break => {
+            MailTrouble::None
+            | MailTrouble::RefuseRecipient(_)
+            | MailTrouble::RefuseGreeting(_)
+            | MailTrouble::RefuseHello(_)
+            | MailTrouble::RefuseSender(_)
+            | MailTrouble::RefuseLogin(_)
+            | MailTrouble::Break => {
                 self.state().taken.push(taken);
                 Some("250 taken".to_owned())
             }

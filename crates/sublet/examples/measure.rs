@@ -87,6 +87,7 @@ impl Ledger {
             slice: SliceTarget::Open(self.cloud.ids().mint()),
             wanted: GRANT,
             least: GRANT,
+            is_final: true,
         };
         self.port.grant_slice(request).await.expect("a grant").slice
     }

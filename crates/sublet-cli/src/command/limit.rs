@@ -261,7 +261,10 @@ fn alert_table(alerts: &[SpendAlert]) -> Table {
             Cell::text(owner_text(&alert.owner)),
             Cell::text(requests(alert.model.as_deref(), alert.end_user.as_deref(), false)),
             Cell::text(alert.window.as_str()),
-            Cell::text(format!("{} {}%", alert.on.as_str(), alert.percent)),
+            Cell::text(match alert.refused {
+                true => "refused".to_owned(),
+                false => format!("{} {}%", alert.on.as_str(), alert.percent),
+            }),
             Cell::number(render::money(&alert.amount)),
             Cell::number(render::money(&alert.spent)),
             Cell::number(alert.forecast.as_ref().map_or_else(String::new, render::money)),

@@ -127,6 +127,7 @@ impl Lines {
             slice: SliceTarget::Open(self.cloud.ids().mint()),
             wanted: amount,
             least: amount,
+            is_final: true,
         };
         let slice = self.port.grant_slice(request).await?.slice;
         let now = self.cloud.clock().now();

@@ -30,7 +30,11 @@ async fn limit_project(world: &World<'_>, window: BudgetWindow, change: impl Int
 
 /// Suspends the customer, or ends that.
 async fn suspend(world: &World<'_>, choice: Option<(OnSuspension, Timestamp)>) {
-    let (organization, _) = world.customer.project().expect("a project");
+    suspend_account(world, &world.customer, choice).await;
+}
+
+async fn suspend_account(world: &World<'_>, whose: &Actor, choice: Option<(OnSuspension, Timestamp)>) {
+    let (organization, _) = whose.project().expect("a project");
     let suspended_at = choice.map(|(_, at)| at);
     let on_suspension = choice.map_or(OnSuspension::Finish, |(choice, _)| choice);
     let account = AccountDunning { on_suspension, suspended_at, ..AccountDunning::default() };
@@ -521,6 +525,36 @@ on_both_databases! {
         world.runner.exit(&world.attempt(&job.id).await, Exit::Code { code: 0 });
         world.pass().await;
         world.compute.end_lease(&Actor::system(), &lease.id, None).await.expect("it ends");
+        world.live(60, 5).await;
+        world.assert_all_over().await;
+    }
+
+    async fn what_was_accepted_waits_while_its_account_is_suspended_if_its_customer_chose_so(cloud: &TestCloud) {
+        let world = World::start(cloud, 1, Manners::Prompt).await;
+        let run = world.run(wanted(1, NoticeClass::N0), kept("first")).await.expect("a run");
+        cloud.clock.advance(DurationMs::from_millis(1));
+        let second = world.add_job(&run.lease.lease.id, &kept("second")).await.expect("a second job").job;
+        world.pass().await;
+        suspend(&world, Some((OnSuspension::Stop, world.now()))).await;
+        world.runner.exit(&world.attempt(&run.job.job.id).await, Exit::Code { code: 0 });
+        for _ in 0..3 {
+            world.pass().await;
+        }
+        assert_eq!(world.job(&second.id).await.job.state, JobState::Queued);
+        suspend(&world, Some((OnSuspension::Finish, world.now()))).await;
+        world.pass().await;
+        assert_eq!(world.job(&second.id).await.job.state, JobState::Running, "it was accepted before");
+        // A lease that waits for its devices does so beyond the instant at which they are free.
+        let waiting = world.run_as(&world.team, wanted(1, NoticeClass::N0), command("own")).await.expect("its own").lease.lease;
+        assert_eq!(waiting.state, LeaseState::Pending);
+        suspend_account(&world, &world.team, Some((OnSuspension::Stop, world.now()))).await;
+        world.live(60, 5).await;
+        assert!(matches!(world.lease(&run.lease.lease.id).await.lease.state, LeaseState::Ended { .. }));
+        assert_eq!(world.lease(&waiting.id).await.lease.state, LeaseState::Pending);
+        suspend_account(&world, &world.team, None).await;
+        world.pass().await;
+        assert_eq!(world.lease(&waiting.id).await.lease.state, LeaseState::Active);
+        world.compute.end_lease(&Actor::system(), &waiting.id, None).await.expect("it ends");
         world.live(60, 5).await;
         world.assert_all_over().await;
     }

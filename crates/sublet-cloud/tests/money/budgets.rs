@@ -8,8 +8,11 @@ use sublet_cloud::limit::{LimitChange, LimitSubject};
 use sublet_core::admission::SliceTarget;
 use sublet_core::usage::UsageSink;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Timestamp};
+use sublet_money::forecast::Hour;
 use sublet_store::PageRequest;
-use sublet_store::budget::{Budget, BudgetWindow};
+use sublet_store::budget::{Budget, BudgetWindow, Periods};
+use sublet_store::limit::{self, SpendLimit};
+use sublet_store::spend_alert;
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::actor;
 use sublet_testkit::{TestCloud, on_both_databases};
@@ -182,11 +185,17 @@ on_both_databases! {
         set(cloud, &subject, BudgetWindow::Month, change(2 * MILLION + 5, AtLimit::Hard, &[actual(90), actual(100)])).await;
         spend(&session, 1).await;
         assert_eq!(look_later(cloud, MINUTE).await, 0);
+        session.try_grant(2 * MILLION).await.expect_err("it does not fit");
+        assert_eq!(look_later(cloud, MINUTE).await, 0, "whoever asked tries something else");
         session.grant(None, 2 * MILLION, 2 * MILLION).await.expect_err("it does not fit");
         assert_eq!(look_later(cloud, MINUTE).await, 1);
         let alert = told(cloud).await.remove(0);
         assert_eq!((alert.rule, alert.settled), (actual(100), Nanos::new(MILLION)));
         assert_eq!(budget(cloud, &subject).await.reached_at, Some(alert.created_at.minus(MINUTE)));
+        assert!(alert.is_refusal());
+        let mail = cloud.cloud.list_mail(&Actor::system(), None, &PageRequest::default()).await.expect("mail").items;
+        assert!(mail[0].subject.starts_with("Something was refused for lack of money"), "{mail:?}");
+        assert!(mail[0].text.contains("49 percent are spent.\n\nSpent: 0.001 EUR\n"), "{mail:?}");
     }
 
     async fn what_was_settled_after_the_last_look_of_a_day_is_told_when_the_day_is_over(cloud: &TestCloud) {
@@ -204,6 +213,83 @@ on_both_databases! {
         let alert = told(cloud).await.remove(0);
         assert_eq!((alert.budget.starts_at, alert.ends_at), (at(0), Some(at(23))));
         assert_eq!(look_later(cloud, MINUTE).await, 0);
+    }
+
+    async fn what_began_in_a_day_and_was_settled_after_it_is_told_too(cloud: &TestCloud) {
+        // Two days of this account with 24 hours each.
+        let at = |hour: i64| Timestamp::from_seconds(1_774_908_000).plus(DurationMs::from_hours(hour));
+        cloud.clock.set(at(23));
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let subject = LimitSubject::Project(session.access.project.clone());
+        set(cloud, &subject, BudgetWindow::Day, change(2 * MILLION, AtLimit::Soft, &[actual(50)])).await;
+        let (first, second) = (session.grant(None, MILLION, MILLION).await, session.grant(None, MILLION, MILLION).await);
+        let (first, second) = (first.expect("a slice"), second.expect("a slice"));
+        assert_eq!(cloud.cloud.tell_spend_alerts().await.expect("looked"), 0);
+        let starts_at = budget(cloud, &subject).await.reference.starts_at;
+        let ends_at = budget(cloud, &subject).await.ends_at.expect("an end");
+        cloud.clock.set(ends_at);
+        for _ in 0..3 {
+            assert_eq!(look_later(cloud, MINUTE).await, 0, "nothing is settled");
+        }
+        session.cloud.settle(&[session.record(&first.slice, 1_000_000, 0)]).await.expect("settled");
+        assert_eq!(look_later(cloud, MINUTE).await, 1);
+        assert_eq!(told(cloud).await[0].budget.starts_at, starts_at);
+        session.give_back(&first.slice, 1).await.expect("given back");
+        // The day after is not passed over, though that one was looked at until it was over.
+        let next_at = ends_at.plus(DurationMs::from_hours(24));
+        cloud.clock.set(next_at.minus(DurationMs::from_millis(1)));
+        spend(&session, 1).await;
+        cloud.clock.set(next_at);
+        assert_eq!(cloud.cloud.tell_spend_alerts().await.expect("looked"), 0, "the first day is done");
+        assert_eq!(look_later(cloud, MINUTE).await, 1, "the second is looked at");
+        assert_eq!(told(cloud).await[1].budget.starts_at, ends_at);
+        session.give_back(&second.slice, 0).await.expect("given back");
+    }
+
+    async fn however_many_limits_are_due_all_are_looked_at(cloud: &TestCloud) {
+        const LIMITS: usize = 450;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let (organization, created_at) = (session.access.organization.clone(), cloud.cloud.clock().now());
+        let day = (created_at, created_at.plus(DurationMs::from_hours(24)));
+        let written = cloud.cloud.store().write(organization, move |organization, tx| {
+            Box::pin(async move {
+                for number in 0..LIMITS {
+                    let limit = SpendLimit {
+                        subject: format!("key_{number}"),
+                        window: BudgetWindow::Day,
+                        organization: organization.clone(),
+                        amount: Nanos::new(MILLION),
+                        at_limit: AtLimit::Soft,
+                        alerts: vec![actual(100)],
+                        created_at,
+                    };
+                    limit::set(tx, &limit, &Periods { day, month: day }).await?;
+                }
+                Ok(())
+            })
+        });
+        written.await.expect("written");
+        assert_eq!(cloud.cloud.tell_spend_alerts().await.expect("looked"), 0);
+        let left = cloud.cloud.store().read(created_at, |now, tx| Box::pin(spend_alert::due(tx, *now, 1))).await;
+        assert_eq!(left.expect("limits"), [], "all were looked at");
+    }
+
+    async fn a_limit_that_tells_again_begins_anew(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let subject = LimitSubject::Project(session.access.project.clone());
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[actual(100)])).await;
+        assert_eq!(look_later(cloud, MINUTE).await, 0);
+        let seen = budget(cloud, &subject).await.reference;
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[])).await;
+        spend(&session, 1).await;
+        cloud.clock.advance(DurationMs::from_hours(60 * 24));
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[actual(100)])).await;
+        for _ in 0..2 {
+            assert_eq!(look_later(cloud, MINUTE).await, 0, "what was spent when nobody asked is not told months later");
+        }
+        let store = cloud.cloud.store();
+        let samples = store.read(seen, |seen, tx| Box::pin(spend_alert::samples(tx, seen, Hour::from_number(0)))).await;
+        assert_eq!(samples.expect("samples").len(), 1, "of this time only");
     }
 
     async fn what_is_not_said_stays_and_what_cannot_be_kept_changes_nothing(cloud: &TestCloud) {

@@ -1,7 +1,7 @@
 //! Dunning: reminders in their order, suspension after all of the grace, and its end with the payment.
 
 use serde_json::json;
-use sublet_cloud::data::{DunningPolicy, OnSuspension};
+use sublet_cloud::data::{DunningPolicy, OnSuspension, OutboxState};
 use sublet_cloud::dunning::DunningReport;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::Admission as _;
@@ -11,7 +11,7 @@ use sublet_core::{DurationMs, ErrorCode, Nanos};
 use sublet_store::PageRequest;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::session::Session;
-use sublet_testkit::smtp::FakeSmtp;
+use sublet_testkit::smtp::{FakeSmtp, MailTrouble};
 use sublet_testkit::tenant::pay_in;
 
 use crate::invoices::postpaid_with_key;
@@ -51,9 +51,10 @@ const fn report(reminded: u64, suspended: u64, lifted: u64) -> DunningReport {
     DunningReport { reminded, suspended, lifted, failed: 0 }
 }
 
-/// Days go by until something happens; says on which day after the due day, and what.
-async fn until_something(world: &World<'_>, cloud: &Cloud) -> (i64, DunningReport) {
+/// Days go by, with the mail of each, until something happens; says on which day after the due day, and what.
+async fn until_something(world: &World<'_>, (cloud, mailing): (&Cloud, &Cloud)) -> (i64, DunningReport) {
     for _ in 0..100 {
+        mailing.reconcile_mail().await.expect("looked");
         let done = cloud.dun().await.expect("looked");
         if done != DunningReport::default() {
             assert_eq!(cloud.dun().await.expect("looked"), DunningReport::default(), "once");
@@ -78,16 +79,18 @@ on_both_databases! {
     async fn an_account_is_reminded_suspended_and_free_again_with_its_payment(cloud: &TestCloud) {
         let mut world = World::start(cloud).await;
         let (session, secret) = owing(&mut world).await;
+        let server = FakeSmtp::start();
+        let mailing = mailing(&world, &server, 5).await;
         assert_eq!(world.cloud.dun().await.expect("looked"), DunningReport::default(), "nobody set a policy");
         world.cloud.set_dunning_policy(&Actor::system(), &policy(&[3, 10], Some(15))).await.expect("set");
         let running = session.grant(None, UNIT, UNIT).await.expect("a slice");
-        assert_eq!(until_something(&world, &world.cloud).await, (3, report(1, 0, 0)));
-        assert_eq!(until_something(&world, &world.cloud).await, (10, report(1, 0, 0)));
+        assert_eq!(until_something(&world, (&world.cloud, &mailing)).await, (3, report(1, 0, 0)));
+        assert_eq!(until_something(&world, (&world.cloud, &mailing)).await, (10, report(1, 0, 0)));
         session.port.authenticate(&secret).await.expect("it has its grace");
         let epoch = session.port.access_epoch();
         // Another process suspends; this one hears of it.
         let other = world.another().await;
-        assert_eq!(until_something(&world, &other).await, (15, report(0, 1, 0)));
+        assert_eq!(until_something(&world, (&other, &mailing)).await, (15, report(0, 1, 0)));
         world.cloud.follow().await.expect("followed");
         assert!(session.port.access_epoch() > epoch, "what gateways remember is asked anew");
 
@@ -104,6 +107,8 @@ on_both_databases! {
         // Part of it is not enough; the rest is, at once.
         pay_in(&world.cloud, &world.organization, Nanos::new(5 * UNIT)).await;
         assert!(is_suspended(&world).await);
+        let refused = session.port.authenticate(&secret).await.expect_err("nothing new");
+        assert!(refused.message().starts_with("the account is suspended: 1 EUR are overdue; invoice INV-"), "{refused}");
         pay_in(&world.cloud, &world.organization, Nanos::new(UNIT)).await;
         assert!(!is_suspended(&world).await);
         session.port.authenticate(&secret).await.expect("it has access");
@@ -112,8 +117,7 @@ on_both_databases! {
         assert_eq!(world.cloud.dun().await.expect("looked"), DunningReport::default());
 
         // Everybody was told of everything, once.
-        let server = FakeSmtp::start();
-        mailing(&world, &server, 5).await.reconcile_mail().await.expect("sent");
+        mailing.reconcile_mail().await.expect("sent");
         let subjects: Vec<String> =
             server.taken().iter().map(|mail| format!("{} {}", mail.to[0], mail.header("Subject").unwrap_or_default())).collect();
         let count = |text: &str| subjects.iter().filter(|subject| subject.contains(text)).count();
@@ -133,13 +137,48 @@ on_both_databases! {
         world.check().await;
     }
 
+    async fn nobody_is_suspended_whom_no_mail_reached(cloud: &TestCloud) {
+        let mut world = World::start(cloud).await;
+        owing(&mut world).await;
+        world.cloud.set_dunning_policy(&Actor::system(), &policy(&[3], Some(5))).await.expect("set");
+        for day in 0..60 {
+            let done = world.cloud.dun().await.expect("looked");
+            assert_eq!((done.suspended, done.failed), (0, 0), "on day {day} nobody delivers mail");
+            world.test.clock.advance(DurationMs::from_hours(24));
+        }
+        let server = FakeSmtp::start();
+        let mailing = mailing(&world, &server, 5).await;
+        // The invoice's mail is taken, its reminder is not.
+        server.fail_next(MailTrouble::None);
+        server.fail_next(MailTrouble::RefuseRecipient("550 5.1.1 nobody"));
+        let sent = mailing.reconcile_mail().await.expect("looked");
+        assert_eq!((sent.sent, sent.failed), (2, 1), "the operator is told");
+        let told = server.taken().into_iter().last().expect("a mail");
+        assert_eq!((told.to[0].as_str(), told.content.contains("nobody")), ("operator@cloud.example", true), "{told:?}");
+        world.test.clock.advance(DurationMs::from_hours(24 * 30));
+        assert_eq!(mailing.dun().await.expect("looked"), DunningReport::default(), "it was not delivered");
+        // It is tried again and arrives: all of the grace follows.
+        let page = PageRequest { limit: Some(100), ..PageRequest::default() };
+        let failed = mailing.list_mail(&Actor::system(), Some(OutboxState::Failed), &page).await.expect("a page").items;
+        assert_eq!((failed.len(), failed[0].kind.as_str()), (1, "dunning_reminder"));
+        mailing.retry_mail(&Actor::system(), &failed[0].id).await.expect("queued");
+        mailing.reconcile_mail().await.expect("looked");
+        for _ in 0..2 {
+            assert_eq!(mailing.dun().await.expect("looked"), DunningReport::default(), "it has its grace");
+            world.test.clock.advance(DurationMs::from_hours(24));
+        }
+        assert_eq!(mailing.dun().await.expect("looked"), report(0, 1, 0));
+    }
+
     async fn two_processes_do_each_step_once(cloud: &TestCloud) {
         let mut world = World::start(cloud).await;
         owing(&mut world).await;
         world.cloud.set_dunning_policy(&Actor::system(), &policy(&[3], Some(4))).await.expect("set");
         let other = world.another().await;
+        let mailing = mailing(&world, &FakeSmtp::start(), 5).await;
         let mut done = (0, 0);
         for _ in 0..30 {
+            mailing.reconcile_mail().await.expect("looked");
             let (one, two) = tokio::join!(world.cloud.dun(), other.dun());
             for report in [one.expect("looked"), two.expect("looked")] {
                 assert_eq!(report.failed, 0);
@@ -154,11 +193,12 @@ on_both_databases! {
         let mut world = World::start(cloud).await;
         let (session, secret) = owing(&mut world).await;
         let operator = Actor::system();
+        let mailing = mailing(&world, &FakeSmtp::start(), 5).await;
         let own = policy(&[1], Some(2));
         let id = world.organization.clone();
         world.cloud.set_dunning(&operator, &id, (Some(&own), None)).await.expect("set");
-        assert_eq!(until_something(&world, &world.cloud).await, (1, report(1, 0, 0)));
-        assert_eq!(until_something(&world, &world.cloud).await, (2, report(0, 1, 0)));
+        assert_eq!(until_something(&world, (&world.cloud, &mailing)).await, (1, report(1, 0, 0)));
+        assert_eq!(until_something(&world, (&world.cloud, &mailing)).await, (2, report(0, 1, 0)));
         let invoice = world.cloud.dunning(&operator, &id).await.expect("a standing").debts[0].invoice.clone();
         let note = "they say that it was never delivered".to_owned();
         for wrong in ["", " ", "two\nlines"] {

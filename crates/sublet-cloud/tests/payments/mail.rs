@@ -106,11 +106,14 @@ on_both_databases! {
         let server = FakeSmtp::start();
         let mailing = mailing(&world, &server, 5).await;
         queue(&world, "one", Recipient::Organization(world.organization.clone())).await;
-        assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(0, 0, 1));
+        assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(1, 0, 1), "the operator is told");
         let failed = all(&mailing, Some(OutboxState::Failed)).await;
         assert_eq!(failed[0].problem.as_deref(), Some("the organization's billing profile has no e-mail address"));
         reads_mail(&world).await;
         world.test.clock.advance(DurationMs::from_hours(24));
+        let told = server.taken();
+        assert_eq!((told.len(), told[0].to[0].as_str()), (1, "operator@cloud.example"), "{told:?}");
+        assert!(told[0].content.contains("has no e-mail address"), "{}", told[0].content);
         assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(0, 0, 0), "not by itself");
         assert!(mailing.retry_mail(&world.admin, &failed[0].id).await.is_err(), "customers do not see the operator's mail");
         let queued = mailing.retry_mail(&Actor::system(), &failed[0].id).await.expect("queued");
@@ -119,11 +122,11 @@ on_both_databases! {
         let error = mailing.retry_mail(&Actor::system(), &failed[0].id).await.expect_err("it was sent");
         assert_eq!(error.code(), ErrorCode::Conflict);
         let taken = server.taken();
-        assert_eq!((taken.len(), taken[0].header("Subject"), taken[0].header("Bcc")), (1, Some("Hello  Bcc: all@example.com"), None));
+        assert_eq!((taken.len(), taken[1].header("Subject"), taken[1].header("Bcc")), (2, Some("Hello  Bcc: all@example.com"), None));
         // The operator's goes to the operator.
         queue(&world, "two", Recipient::Operator).await;
         assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(1, 0, 0));
-        assert_eq!(server.taken()[1].to, ["operator@cloud.example"]);
+        assert_eq!(server.taken()[2].to, ["operator@cloud.example"]);
     }
 
     async fn two_processes_send_each_mail_once(cloud: &TestCloud) {
@@ -157,6 +160,31 @@ on_both_databases! {
         assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(0, 0, 0), "somebody has it");
         world.test.clock.advance(claim);
         assert_eq!(mailing.reconcile_mail().await.expect("looked"), report(1, 0, 0));
+    }
+
+    async fn whoever_stops_does_not_wait_for_servers_that_do_not_answer(cloud: &TestCloud) {
+        let world = World::start(cloud).await;
+        let server = FakeSmtp::start();
+        let mailing = mailing(&world, &server, 5).await;
+        for number in 0..5 {
+            server.fail_next(MailTrouble::Hang);
+            queue(&world, &format!("mail {number}"), Recipient::Operator).await;
+        }
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let stopping = async {
+            while !server.said().iter().any(|line| line == "DATA") {
+                tokio::task::yield_now().await;
+            }
+            stop.send(true).expect("it listens");
+        };
+        tokio::join!(mailing.run_mail(stopped), stopping);
+        assert_eq!(server.said().iter().filter(|line| *line == "DATA").count(), 1, "no other one is begun");
+        let queued = all(&mailing, Some(OutboxState::Queued)).await;
+        let mut attempts: Vec<i64> = queued.iter().map(|mail| mail.attempts).collect();
+        attempts.sort_unstable();
+        assert_eq!(attempts, [0, 0, 0, 0, 1]);
+        let begun = queued.iter().find(|mail| mail.attempts == 1).and_then(|mail| mail.problem.as_deref());
+        assert_eq!(begun, Some("this process ended before it was answered"));
     }
 
     async fn a_server_that_says_later_for_days_is_given_up(cloud: &TestCloud) {

@@ -67,6 +67,8 @@ pub struct Cloud {
     pub answers_lost: AtomicBool,
     pub grants: AtomicU64,
     pub refusals: AtomicU64,
+    /// Grants beyond a limit.
+    pub beyond: AtomicU64,
     pub authentications: AtomicU64,
     /// Slices end at this instant.
     pub window_ends_at: Mutex<Option<Timestamp>>,
@@ -122,6 +124,7 @@ impl Cloud {
             answers_lost: AtomicBool::new(false),
             grants: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            beyond: AtomicU64::new(0),
             authentications: AtomicU64::new(0),
             window_ends_at: Mutex::default(),
             buckets: Mutex::default(),
@@ -369,6 +372,9 @@ impl Admission for Cloud {
             }
             if self.answers_lost.load(Ordering::SeqCst) {
                 return Err(Error::new(ErrorCode::StoreUnavailable, "the connection broke before the answer"));
+            }
+            if answer.as_ref().is_ok_and(|grant| grant.closed_to_new.is_some()) {
+                self.beyond.fetch_add(1, Ordering::SeqCst);
             }
             if answer.is_err() {
                 self.refusals.fetch_add(1, Ordering::SeqCst);

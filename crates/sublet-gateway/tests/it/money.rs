@@ -352,6 +352,25 @@ async fn money_in_an_idle_slice_of_another_key_is_found_when_it_is_needed() {
 }
 
 #[tokio::test]
+async fn what_was_admitted_gets_what_lies_idle_before_anything_goes_beyond_a_limit() {
+    let world = World::new().await;
+    let second = world.cloud.add_key(2, "a", RateLimits::default());
+    let limit = cost(3, 0, 100);
+    world.cloud.limit("a", limit);
+    world.cloud.books.lock().unwrap().overrun = 100 * limit;
+    // One begins with little; the other key's slice then takes the rest, and lies idle.
+    let mut first = world.stream("please say 60").await;
+    read_deltas(&mut first, 1).await;
+    let mut request = world.request("/v1/chat/completions", chat("please say 10").to_string());
+    request.headers_mut().insert("authorization", format!("Bearer {second}").parse().unwrap());
+    text(world.send(request).await).await;
+    assert!(read(first).await.contains("[DONE]"));
+    world.gateway.flush(crate::world::SOON).await.unwrap();
+    assert_eq!(world.cloud.beyond.load(Ordering::SeqCst), 0, "the limit had enough for both");
+    world.close().await;
+}
+
+#[tokio::test]
 async fn e_a_new_window_gets_a_new_slice_and_the_old_one_goes_back() {
     let world = World::new().await;
     *world.cloud.window_ends_at.lock().unwrap() = Some(crate::world::START.plus(DurationMs::from_seconds(10)));

@@ -419,6 +419,7 @@ async fn use_tokens(cloud: &Cloud, secret: &Secret) -> RequestId {
         slice,
         wanted,
         least: wanted,
+        is_final: true,
     };
     let slice = port.grant_slice(request).await.expect("credit is there").slice;
     let now = cloud.clock().now();

@@ -36,6 +36,13 @@ async fn only_what_a_server_says_of_the_message_is_a_refusal() {
     for (trouble, is_refused, is_taken) in [
         (MailTrouble::RefuseRecipient("550 5.1.1 nobody of that name"), true, false),
         (MailTrouble::RefuseRecipient("450 4.2.1 come again"), false, false),
+        (MailTrouble::RefuseRecipient("550 no such user"), true, false),
+        (MailTrouble::RefuseRecipient("554 5.7.1 your machine is on a list"), false, false),
+        (MailTrouble::RefuseRecipient("550 5.1.8 the sender's domain is nowhere"), false, false),
+        (MailTrouble::RefuseGreeting("554 5.3.2 not now"), false, false),
+        (MailTrouble::RefuseHello("550 5.7.1 not from there"), false, false),
+        (MailTrouble::RefuseSender("553 5.1.7 not as that"), false, false),
+        (MailTrouble::RefuseContent("554 5.7.1 it looks like an advertisement"), true, false),
         (MailTrouble::RefuseContent("552 5.3.4 too big"), true, false),
         (MailTrouble::RefuseContent("451 4.3.0 come again"), false, false),
         (MailTrouble::RefuseLogin("535 5.7.8 who are you"), false, false),

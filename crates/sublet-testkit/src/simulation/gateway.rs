@@ -181,6 +181,7 @@ impl ModelGateway {
             slice: extend.clone().map_or_else(|| SliceTarget::Open(self.cloud.ids().mint()), SliceTarget::Extend),
             wanted: Nanos::new(least.get() * GROWTH),
             least,
+            is_final: true,
         };
         let grant = self.port.grant_slice(request).await?;
         assert!(grant.added >= least && grant.added.get() <= least.get() * GROWTH, "{least} asked, {grant:?}");
