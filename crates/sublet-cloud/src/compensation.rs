@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sublet_core::id::{CompensationId, InvoiceId, LeaseId, OrganizationId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::compensation::{
     Compensation, CompensationRule, CompensationRules, Interruption, charged_for_last, compensation, service_credit,
@@ -148,7 +148,7 @@ impl Cloud {
             return Ok(());
         }
         // A lease that was told before this was kept has no evidence, and nothing is guessed.
-        let notices = stored::list_notices(tx, &lease.id).await?;
+        let notices = stored::list_notices(tx, &Scope::Operator, &lease.id).await?;
         let Some(end) = owners_end(lease.notice, &notices) else { return Ok(()) };
         let reason = end.reason;
         let Some(judged) = judge(tx, lease, end).await? else { return Ok(()) };

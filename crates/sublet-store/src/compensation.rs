@@ -168,13 +168,15 @@ pub async fn insert_notice(tx: &mut Tx, lease: &LeaseId, notice: &LeaseNotice) -
     Ok(())
 }
 
-/// What a lease was told, in the order in which it was. The caller has checked its scope. Each ends it sooner than the
-/// one before, so there are few.
-pub async fn list_notices(tx: &mut Tx, lease: &LeaseId) -> Result<Vec<LeaseNotice>> {
+/// What a lease was told, in the order in which it was. Each ends it sooner than the one before, so there are few.
+pub async fn list_notices(tx: &mut Tx, scope: &Scope, lease: &LeaseId) -> Result<Vec<LeaseNotice>> {
+    let owner = scope.organization().map_or("", OrganizationId::as_str);
     let rows = tx
         .fetch_all(
-            "SELECT told_at, reason, deadline, is_busy FROM lease_notices WHERE lease_id = $1 ORDER BY told_at, deadline DESC LIMIT 100",
-            params![lease.as_str()],
+            "SELECT told_at, lease_notices.reason, lease_notices.deadline, is_busy
+             FROM lease_notices JOIN leases ON leases.id = lease_id
+             WHERE lease_id = $1 AND ($2 = '' OR organization_id = $2) ORDER BY told_at, lease_notices.deadline DESC LIMIT 100",
+            params![lease.as_str(), owner],
         )
         .await?;
     let notice = |row: &Row| {
