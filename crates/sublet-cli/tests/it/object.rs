@@ -191,8 +191,8 @@ pub fn forecasts() -> Value {
 
 pub fn spend_alert() -> Value {
     json!({"object": "spend_alert", "id": "alert_1", "owner": {"kind": "key", "id": "key_1"}, "window": "month", "model": "tiny",
-        "end_user": null, "starts_at": "2026-02-28T23:00:00Z", "ends_at": "2026-03-31T22:00:00Z", "on": "forecast", "percent": 100, "refused": false,
-        "amount": eur("20"), "spent": eur("12.34"), "held": eur("0.5"), "forecast": eur("21.5"), "created_at": "2026-03-15T12:00:00Z"})
+        "end_user": null, "starts_at": "2026-02-28T23:00:00Z", "ends_at": "2026-03-31T22:00:00Z", "on": "forecast", "percent": 100,
+        "refused": false, "amount": eur("20"), "spent": eur("12.34"), "held": eur("0.5"), "forecast": eur("21.5"), "created_at": "2026-03-15T12:00:00Z"})
 }
 
 pub fn price_list() -> Value {

@@ -195,7 +195,7 @@ on_both_databases! {
         assert!(alert.is_refusal());
         let mail = cloud.cloud.list_mail(&Actor::system(), None, &PageRequest::default()).await.expect("mail").items;
         assert!(mail[0].subject.starts_with("Something was refused for lack of money"), "{mail:?}");
-        assert!(mail[0].text.contains("49 percent are spent.\n\nSpent: 0.001 EUR\n"), "{mail:?}");
+        assert!(mail[0].text.contains("49 percent are spent.\n\nSpent: 0.15 EUR\n"), "{mail:?}");
     }
 
     async fn what_was_settled_after_the_last_look_of_a_day_is_told_when_the_day_is_over(cloud: &TestCloud) {
@@ -277,13 +277,13 @@ on_both_databases! {
     async fn a_limit_that_tells_again_begins_anew(cloud: &TestCloud) {
         let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
         let subject = LimitSubject::Project(session.access.project.clone());
-        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[actual(100)])).await;
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Hard, &[actual(100)])).await;
         assert_eq!(look_later(cloud, MINUTE).await, 0);
         let seen = budget(cloud, &subject).await.reference;
-        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[])).await;
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Hard, &[])).await;
         spend(&session, 1).await;
         cloud.clock.advance(DurationMs::from_hours(60 * 24));
-        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Soft, &[actual(100)])).await;
+        set(cloud, &subject, BudgetWindow::Day, change(MILLION, AtLimit::Hard, &[actual(100)])).await;
         for _ in 0..2 {
             assert_eq!(look_later(cloud, MINUTE).await, 0, "what was spent when nobody asked is not told months later");
         }
