@@ -35,7 +35,7 @@ const CLAIM: DurationMs = DurationMs::from_seconds(180);
 const BACKOFF_BASE: DurationMs = DurationMs::from_seconds(60);
 const BACKOFF_MAX: DurationMs = DurationMs::from_hours(4);
 /// With these pauses more than four days, as RFC 5321 (4.5.4.1) asks of senders.
-pub const ATTEMPTS_MAX: i64 = 30;
+pub const ATTEMPTS_MAX: i64 = 33;
 /// What is kept of the words of a server, in characters.
 const PROBLEM_CHARS_MAX: usize = 300;
 

@@ -137,13 +137,16 @@ fn details(one: &Compensation) -> Table {
         ("organization", Cell::text(one.organization.as_str())),
         ("kind", Cell::text(kind(one.kind))),
         ("for", Cell::text(&one.subject)),
-        ("amount", Cell::number(render::money(&one.amount))),
+        ("amount", Cell::text(render::money(&one.amount))),
         ("note", Cell::text(&one.note)),
         ("credit", Cell::text(one.credit_grant.as_str())),
         ("given", Cell::text(render::unix(one.created_at))),
     ];
     fields.extend(one.share_ppm.map(|share| ("share", Cell::text(format!("{share} ppm")))));
-    fields.push(("evidence", Cell::text(serde_json::Value::Object(one.evidence.clone()).to_string())));
+    fields.extend(one.evidence.iter().enumerate().map(|(number, (member, value))| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (if number == 0 { "evidence" } else { "" }, Cell::text(format!("{member}: {value}")))
+    }));
     Table::of_fields(fields)
 }
 
