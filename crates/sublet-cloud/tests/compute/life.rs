@@ -542,7 +542,9 @@ on_both_databases! {
         }
         assert_eq!(world.job(&second.id).await.job.state, JobState::Queued);
         suspend(&world, Some((OnSuspension::Finish, world.now()))).await;
-        world.pass().await;
+        for _ in 0..2 {
+            world.pass().await;
+        }
         assert_eq!(world.job(&second.id).await.job.state, JobState::Running, "it was accepted before");
         // A lease that waits for its devices does so beyond the instant at which they are free.
         let waiting = world.run_as(&world.team, wanted(1, NoticeClass::N0), command("own")).await.expect("its own").lease.lease;

@@ -68,15 +68,15 @@ on_both_databases! {
         let cheaper = QuantityTerms { overage: Some(OveragePrice { price: Nanos::new(UNIT / 10) }), ..terms().quantities.expect("quantities") };
         agreed(&cloud.cloud, &session, ContractTerms { quantities: Some(cheaper), ..terms() }).await;
         granted(&cloud.cloud, &organization, CreditKind::Promotional, 100 * UNIT).await;
-        // Twenty beyond ten, each charged at 0.40 and 0.30 too much.
-        used(&session, 30 * MILLION).await;
+        // Ten beyond ten, each charged at 0.40 and 0.30 too much.
+        used(&session, 20 * MILLION).await;
         to_end_of(cloud, "2026-04").await;
         let before = funds_of(cloud, &organization).await;
         to_end_of(cloud, "2026-05").await;
         let after = funds_of(cloud, &organization).await;
         let returned = after.1 - before.1;
         assert_eq!((after.0, before.0), (0, 0), "nothing of it can be paid out");
-        assert_eq!(returned, 6 * UNIT);
+        assert_eq!(returned, 3 * UNIT);
         adds_up(&cloud.cloud).await;
     }
 

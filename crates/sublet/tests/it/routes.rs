@@ -198,8 +198,7 @@ fn interrupted(server: &Server) -> String {
     let lease = server.lease(&keys.project, "n0", &json!({}));
     let job = format!("/v1/jobs/{}", text(&server.job(&keys.project, &lease, "sleep 600")["id"]));
     wait_for("the job to run", || (server.see(&job, &keys.project)["status"] == json!("running")).then_some(()));
-    let team =
-        json!({ "name": "Team", "class": "internal", "currency": "EUR", "credit_limit": "100" });
+    let team = json!({ "name": "Team", "class": "internal", "currency": "EUR", "credit_limit": "100" });
     let team = text(&server.make("/operator/v1/organizations", &keys.operator, &team)["admin_key"]["value"]);
     let project = text(&server.make("/v1/organization/projects", &team, &json!({ "name": "own" }))["id"]);
     let key = server.make(&format!("/v1/organization/projects/{project}/api_keys"), &team, &json!({ "name": "own" }));
