@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sublet_cloud::Actor;
 use sublet_cloud::credit::CreditBalance;
-use sublet_core::id::{AttemptId, DeviceId, LeaseId, RequestId};
+use sublet_core::id::{AttemptId, DeviceId, LeaseId, OrganizationId, RequestId};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
@@ -139,7 +139,8 @@ impl Simulation {
         let cloud = self.processes[0].cloud.clone();
         let balance = cloud.credit_balance(&Actor::system(), &id).await.expect("a balance that verifies");
         let CreditBalance { funds, .. } = balance;
-        assert_eq!(funds.deposited, deposited, "{id}: each payment is taken once");
+        let made_good = self.check_compensations(&id).await;
+        assert_eq!(funds.deposited, sum([deposited, made_good]), "{id}: each payment is taken once");
         let totals = cloud.store().read(&id, |id, tx| {
             Box::pin(async move {
                 let charged = charge::organization_total(tx, id).await?.1;
@@ -155,6 +156,30 @@ impl Simulation {
             invoiced.push(self.check_invoice(0, tenant, period).await);
         }
         assert_eq!(sum(invoiced), charged, "{id}: every charge is in exactly one invoice");
+    }
+
+    /// What a tenant got for leases that the owner ended: each once, and none that still runs.
+    async fn check_compensations(&self, id: &OrganizationId) -> Nanos {
+        let cloud = &self.processes[0].cloud;
+        let mut page = PageRequest { limit: Some(PAGE), ..PageRequest::default() };
+        let mut given: BTreeMap<LeaseId, Nanos> = BTreeMap::new();
+        loop {
+            let found = cloud.list_compensations(&Actor::system(), Some(id), &page).await.expect("compensations");
+            for one in &found.items {
+                let lease: LeaseId = one.subject.parse().expect("a lease");
+                let of = cloud.store().read(&lease, |lease, tx| Box::pin(lease::get(tx, &Scope::Operator, lease)));
+                assert!(of.await.expect("the lease").state.is_final(), "{lease} still runs");
+                assert!(
+                    one.amount > Nanos::ZERO && given.insert(lease, one.amount).is_none(),
+                    "{} is made good twice",
+                    one.subject
+                );
+            }
+            page.after = found.items.last().map(|one| one.id.to_string());
+            if !found.has_more {
+                return sum(given.into_values());
+            }
+        }
     }
 
     /// The invoice of a month is the sum of its charges.
