@@ -373,7 +373,10 @@ async fn service_credit_of(tx: &mut Tx, found: &StoredInvoice, new: &NewServiceC
     }
     let left = charged.checked_sub(before)?;
     let all = Nanos::checked_sum(given.iter().map(|one| one.amount))?.checked_add(found.credited)?;
-    let left = left.min(found.invoice.content.total.checked_sub(all)?).max(Nanos::ZERO);
+    // The total is in whole minor units: it may be less than what was charged.
+    let content = &found.invoice.content;
+    let whole = content.charged()?.max(content.total);
+    let left = left.min(whole.checked_sub(all)?).max(Nanos::ZERO);
     if amount > left {
         return too_much(format!("{amount} is more than the {left} {} of {number} that was not given back", found.currency()));
     }
