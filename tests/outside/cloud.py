@@ -41,11 +41,14 @@ def eventually(what, probe):
 
 
 def make_dear():
-    """Tokens cost so much that a few of them come to more than a cent."""
+    """Tokens cost so much that a few of them come to more than a cent, and each request has a flat price besides."""
     newest = see("/operator/v1/price_lists?limit=1", OPERATOR)["data"][0]
     for price in newest["prices"]:
         if price["meter"] != "device_milliseconds":
             price["amount"] = str(decimal.Decimal(price["amount"]) * 12_345)
+    models = {price["subject"]["name"] for price in newest["prices"] if price["subject"]["kind"] == "model"}
+    flat = {"meter": "requests", "per": 1, "amount": "0.012345678"}
+    newest["prices"] += [{**flat, "subject": {"kind": "model", "name": name}} for name in sorted(models)]
     ask("POST", "/operator/v1/price_lists", OPERATOR, {key: newest[key] for key in ("name", "currency", "prices")})
 
 

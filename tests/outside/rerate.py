@@ -12,7 +12,7 @@ import zoneinfo
 from fractions import Fraction
 
 NANO = 10**9
-UNITS = {"1M tokens": 10**6, "device-hour": 3_600_000}
+UNITS = {"1M tokens": 10**6, "request": 1, "device-hour": 3_600_000, "project-month": 1, "fee": 1}
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 UTC = datetime.timezone.utc
 
@@ -68,8 +68,38 @@ def minutes(text):
     return int(hours) * 60 + int(rest)
 
 
-def band_at(entry, micros):
+def thousandths(text):
+    level = Fraction(text) * 1000
+    require(level.denominator == 1 and level > 0, f"{text} is no level")
+    return level.numerator
+
+
+def level_at(index, micros):
+    """The level of an index at an instant: of the last point before it, and of the very first before all."""
+    begun = [point for point in index["points"] if point["from_micros"] <= micros]
+    require(begun or "previous" not in index, f"the points of {index['index']} begin too late")
+    return thousandths((begun[-1] if begun else index["points"][0])["level"])
+
+
+def last_hash(index):
+    """The hash of the last point, over all before it; points are in order and were published ahead."""
+    found, last = index.get("previous"), None
+    for point in index["points"]:
+        if last:
+            require(point["from_micros"] >= last["from_micros"] + 300 * 10**6, "points are too close")
+            require(point["from_micros"] >= point["published_at_micros"] + index["lead_ms"] * 1000, "a point is back-dated")
+        link = {**point, "index": index["index"], "lead_ms": index["lead_ms"], **({"previous": found} if found else {})}
+        found = hashlib.sha256(json.dumps(link, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        last = point
+    return found
+
+
+def band_at(entry, micros, indexes):
     """The name of the band that an instant is in; none outside of all."""
+    market = entry.get("market")
+    if market:
+        level = level_at(indexes[market["index"]], micros)
+        return f"level-{min(max(level, thousandths(market['floor'])), thousandths(market['ceiling']))}"
     times = entry.get("time_of_use")
     if times is None:
         return None
@@ -89,6 +119,10 @@ def band_at(entry, micros):
 
 
 def model_of(entry, band):
+    if "market" in entry:
+        level = int(band.removeprefix("level-"))
+        made = changed(entry["model"], lambda amount: half_even(Fraction(amount * level, 1000)))
+        return written(made)
     if band is None:
         return entry["model"]
     return next(found["model"] for found in entry["time_of_use"]["bands"] if found["name"] == band)
@@ -104,6 +138,8 @@ def by_sku(price_list):
 
 
 def models_of(entry):
+    if "market" in entry:
+        return [model_of(entry, f"level-{thousandths(entry['market'][bound])}") for bound in ("floor", "ceiling")]
     return [entry["model"]] + [band["model"] for band in entry.get("time_of_use", {"bands": []})["bands"]]
 
 
@@ -113,6 +149,16 @@ def changed(value, change):
         return [changed(item, change) for item in value]
     if isinstance(value, dict):
         return {name: change(nanos(item)) if name in ("price", "least") else changed(item, change) for name, item in value.items()}
+    return value
+
+
+def written(value):
+    """The same with amounts as they are written."""
+    if isinstance(value, list):
+        return [written(item) for item in value]
+    if isinstance(value, dict):
+        amounts = ("price", "least")
+        return {name: f"{item}e-9" if name in amounts and isinstance(item, int) else written(item) for name, item in value.items()}
     return value
 
 
@@ -154,6 +200,12 @@ def no_dearer(new, old):
 
 def lesser(new, kept):
     """The lesser of a public price and a protected one, of the same thing."""
+    markets = new.get("market"), kept.get("market")
+    if markets[0] and markets[0] == markets[1]:
+        bare = lambda entry: {name: value for name, value in entry.items() if name != "market"}
+        return new if whole(bare(new), bare(kept)) == bare(new) else kept
+    if markets != (None, None):
+        return whole(new, kept)
     shape = lambda entry: [(band["name"], band["windows"]) for band in entry["time_of_use"]["bands"]]
     times = new.get("time_of_use"), kept.get("time_of_use")
     if times != (None, None) and (None in times or times[0]["zone"] != times[1]["zone"] or shape(new) != shape(kept)):
@@ -188,6 +240,12 @@ def off_ppm(discounts, sku):
         if rest[0] in ("flex", "priority"):
             rest = rest[1:]
         names = {"family": "model_tokens", "model": "/".join(rest[1:])}
+    elif first == "requests":
+        names = {"family": "model_requests", "model": "/".join(rest[1:])}
+    elif first == "project":
+        names = {"family": "project_fees"}
+    elif first == "fee":
+        names = {"family": "one_time_fees"}
     else:
         names = {"family": "device_time", "notice": rest[0], "device": "/".join(rest[1:])}
     best, found = -1, 0
@@ -209,6 +267,26 @@ def own_entry(public, protected, terms):
     return changed(entry, lambda amount: half_even(Fraction(amount * left, 10**6))) if left < 10**6 else entry
 
 
+def output_of(sku):
+    """The tokens that a request makes, by the name of the request."""
+    _, tier, model = sku.split("/", 2)
+    return f"tokens/output/{model}" if tier == "default" else f"tokens/{tier}/output/{model}"
+
+
+def spared(sku, protected, terms):
+    """Whether a flat price came later than the prices that are protected."""
+    if not protected or sku in protected or any(fixed["sku"] == sku for fixed in terms.get("fixed", [])):
+        return False
+    return sku == "project/month" or (sku.startswith("requests/") and output_of(sku) in protected)
+
+
+def request_of(sku):
+    """The request that tokens are of."""
+    _, *rest = sku.split("/")
+    tier = rest.pop(0) if rest[0] in ("flex", "priority") else "default"
+    return f"requests/{tier}/{'/'.join(rest[1:])}"
+
+
 class Bundle:
     """A bundle that was read."""
 
@@ -219,24 +297,30 @@ class Bundle:
         self.texts = [text for _, text in lines]
         self.leaves = [json.loads(text) for text in self.texts]
         self.content = self.header["content"]
-        self.prices, self.own = {}, []
+        self.prices, self.own, self.effective = {}, [], {}
+        self.notes = self.content.get("rerates", [])
         for text in self.header["price_lists"]:
-            read = json.loads(text)
-            self.prices[hashlib.sha256(text.encode()).hexdigest()] = by_sku(read)
+            read, version = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
+            self.prices[version], self.effective[version] = by_sku(read), read["effective_at_micros"]
             if "source" in read:
                 self.own.append(read)
         sources = self.header.get("price_sources", {"lists": [], "terms": []})
+        self.indexes = {index["index"]: index for index in sources.get("indexes", [])}
         self.sources = {hashlib.sha256(text.encode()).hexdigest(): json.loads(text) for text in sources["lists"] + sources["terms"]}
 
     def rerate(self):
         """Rates every charge anew and adds them up; what does not agree is raised."""
+        found = {name: last_hash(index) for name, index in self.indexes.items()}
+        require(found == self.header["details"].get("price_indexes", {}), "other points of an index than were sealed")
         for own in self.own:
             self.remake(own)
         account, lines = self.content["account"], {}
+        rerated = {note["id"]: 0 for note in self.notes}
         for leaf in self.leaves:
+            self.check_rerate(leaf, rerated)
             entry = self.prices[leaf["price_version"]][leaf["sku"]]
             at, band = leaf["occurred_at_micros"], leaf.get("band")
-            require(band == band_at(entry, at), f"{leaf['charge']} is of another band")
+            require(band == band_at(entry, at, self.indexes), f"{leaf['charge']} is of another band")
             require(leaf["period"] == month_of(at, account["zone"]), f"{leaf['charge']} is of another month")
             before, quantity = leaf["quantity_before"], leaf["quantity"]
             rounded = [half_even(cost(model_of(entry, band), entry["unit"], to)) for to in (before, before + quantity)]
@@ -244,10 +328,47 @@ class Bundle:
             require(nanos(leaf["amount"]) == rounded[1] - rounded[0], f"{leaf['charge']} costs {rounded[1] - rounded[0]}")
             key = (leaf["period"], leaf["project"], leaf["price_version"], leaf["sku"], band)
             lines.setdefault(key, []).append((before, before + quantity, nanos(leaf["amount"])))
+        self.check_flat_prices()
         for line in self.content["lines"]:
             self.check_line(line, lines)
         require(not lines, f"the invoice has no line for {list(lines)}")
+        for note in self.notes:
+            require(rerated[note["id"]] == nanos(note["amount"]), f"{note['id']} adds {rerated[note['id']]} and not {note['amount']}")
         self.check_total()
+
+    def check_flat_prices(self):
+        """Each request that has charged tokens has its flat price once, and no other one; each project that was used, at most once."""
+        used, flat = set(), []
+        moved = {note["id"] for note in self.notes}
+        for leaf in self.leaves:
+            name = (leaf["source"], leaf["price_version"])
+            if leaf["source"] in moved:
+                continue
+            if leaf["sku"].startswith("requests/"):
+                require(leaf["quantity"] == 1, f"{leaf['charge']} is for {leaf['quantity']} requests")
+                flat.append((*name, leaf["sku"]))
+            elif leaf["sku"].startswith("tokens/") and request_of(leaf["sku"]) in self.prices[leaf["price_version"]]:
+                used.add((*name, request_of(leaf["sku"])))
+        require(len(flat) == len(set(flat)), "a request has its flat price twice")
+        require(set(flat) == used, f"flat prices and used tokens differ: {sorted(set(flat) ^ used)[:3]}")
+        projects = [leaf["project"] for leaf in self.leaves if leaf["sku"] == "project/month"]
+        require(len(projects) == len(set(projects)), "a project is charged twice for a month")
+        named = {leaf["project"] for leaf in self.leaves if not leaf["sku"].startswith(("project/", "fee/"))}
+        fees = [leaf["source"] for leaf in self.leaves if leaf["sku"].startswith("fee/")]
+        require(len(fees) == len(set(fees)), "a fee is charged twice")
+        require(set(projects) <= named, "a project is charged for a month in which it was not used")
+
+    def check_rerate(self, leaf, rerated):
+        """Use leaves a line only where the invoice says why, and a list is used before its date only where it says so."""
+        source, at, version = leaf["source"], leaf["occurred_at_micros"], leaf["price_version"]
+        if source in rerated:
+            rerated[source] += nanos(leaf["amount"])
+        else:
+            require(leaf["quantity"] >= 0 and not source.startswith("rer_"), f"{leaf['charge']} takes use off its line")
+        times = [note["interval"] for note in self.notes if note["to"] == version]
+        said = any(time["starts_at"] <= at < time["ends_at"] for time in times)
+        # Clocks of gateways differ by less than a day.
+        require(said or at >= self.effective[version] - 86_400 * 10**6, f"{leaf['charge']} is of a later price list")
 
     def remake(self, own):
         """Makes a price list by contract again from the public list and the terms."""
@@ -262,7 +383,8 @@ class Bundle:
             protection = None
         require(source.get("protected") == (protection["list"] if protection else None), f"other protection in {month}")
         protected = by_sku(self.sources[protection["list"]]) if protection else {}
-        made = {sku: own_entry(entry, protected.get(sku), terms) for sku, entry in by_sku(public).items()}
+        sold = {sku: entry for sku, entry in by_sku(public).items() if not spared(sku, protected, terms)}
+        made = {sku: own_entry(entry, protected.get(sku), terms) for sku, entry in sold.items()}
         found = by_sku(own)
         require(made.keys() == found.keys(), "a price list by contract has other things than the public one")
         for sku, entry in made.items():
@@ -285,14 +407,28 @@ class Bundle:
         require(line["unit"] == entry["unit"], f"{line['sku']} is counted in another unit")
         period = late.get("period", self.content["period"]["key"])
         found = lines.pop((period, line["project"], line["price_version"], line["sku"], line.get("band")), [])
-        reached = late.get("quantity_before", 0)
-        # By where they begin; a charge for nothing before what begins with it.
-        for begin, end, _ in sorted(part for part in found if part[1] > part[0]):
-            require(begin == reached, f"the charges of {line['sku']} leave out {reached} to {begin}")
-            reached = end
-        require(reached - late.get("quantity_before", 0) == line["quantity"], f"{line['sku']} has another quantity")
+        first = reached = late.get("quantity_before", 0)
+        if any(line["price_version"] in (note["of"], note["to"]) for note in self.notes):
+            reached = self.follow(line, found, first)
+        else:
+            # By where they begin; a charge for nothing before what begins with it.
+            for begin, end, _ in sorted(part for part in found if part[1] > part[0]):
+                require(begin == reached, f"the charges of {line['sku']} leave out {reached} to {begin}")
+                reached = end
+        require(reached - first == line["quantity"], f"{line['sku']} has another quantity")
         require(len(found) == line["charges"]["count"], f"{line['sku']} has {len(found)} charges")
         require(sum(part[2] for part in found) == nanos(line["charges"]["amount"]), f"{line['sku']} has another amount")
+
+    def follow(self, line, found, first):
+        """Where charges lead that add use and take it off: each goes on where another one ended."""
+        starts = {}
+        for begin, end, _ in found:
+            starts[begin] = starts.get(begin, 0) + 1
+            starts[end] = starts.get(end, 0) - 1
+        last = first + line["quantity"]
+        want = {first: 1, last: -1} if last != first else {}
+        require({place: count for place, count in starts.items() if count} == want, f"the charges of {line['sku']} do not follow each other")
+        return last
 
     def check_total(self):
         subtotal = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
@@ -353,7 +489,8 @@ def unit_price(terms):
 def overage_price(terms, price):
     """What a base unit beyond the commitment costs."""
     overage = terms["quantities"].get("overage")
-    unit = UNITS["device-hour" if terms["quantities"]["sku"].startswith("device/") else "1M tokens"]
+    units = {"device": "device-hour", "fee": "fee", "project": "project-month", "requests": "request", "tokens": "1M tokens"}
+    unit = UNITS[units[terms["quantities"]["sku"].split("/")[0]]]
     return Fraction(nanos(overage["price"]), unit) if overage else price
 
 
@@ -378,7 +515,9 @@ def counts(terms, sku):
     """Whether use of something counts towards a commitment."""
     if "quantities" in terms:
         return sku == terms["quantities"]["sku"]
-    return {"tokens": "model_tokens", "device": "device_time"}[sku.split("/")[0]] in terms["covers"]
+    families = {"tokens": "model_tokens", "requests": "model_requests", "device": "device_time", "project": "project_fees",
+                "fee": "one_time_fees"}
+    return families[sku.split("/")[0]] in terms["covers"]
 
 
 def roll(lots, number):

@@ -67,6 +67,20 @@ def commit(organization, month):
     cli("contracts", "accept", contract, "--terms", cli("contracts", "show", contract)["versions"][0]["terms_hash"])
 
 
+def rate_first_month_anew():
+    """The first month's list was too dear: what it is less by the starter's prices is in the running month."""
+    first = issued()[0]
+    wrong = first["lines"][0]["price_version"]
+    right = min(see("/operator/v1/price_lists", OPERATOR)["data"], key=lambda version: version["effective_at"])["version"]
+    assert right != wrong
+    words = ["--of", wrong, "--to", right, "--from", first["period_start"], "--until", first["period_end"]]
+    simulated = cli("rerates", "simulate", *words, "--reason", "the first list was too dear")
+    for _ in range(2):
+        applied = cli("rerates", "apply", simulated["id"])
+        assert (applied["status"], applied["would_be"]) == ("applied", simulated["would_be"]), applied
+    assert decimal.Decimal(applied["would_be"]["amount"]) < decimal.Decimal(applied["charged"]["amount"]), applied
+
+
 def live():
     """Twelve months: use in each, and what befalls a customer in some."""
     organization = see("/v1/organization/self", ADMIN)["id"]
@@ -86,6 +100,8 @@ def live():
         if month == 5:
             body = {"amount": {"amount": "0.10", "currency": "EUR"}, "kind": "paid", "reason": "slow answers"}
             ask("POST", f"/operator/v1/invoices/{issued()[-1]['id']}/credit_notes", OPERATOR, body)
+        if month == 10:
+            rate_first_month_anew()
         mine = [chat(20 + 7 * month + call) for call in range(2)]
         eventually("the charges", lambda: all(see(f"{BILLING}/charges?request={request}", ADMIN)["data"] for request in mine))
         if month == 6:
@@ -99,6 +115,7 @@ def check_year():
     live()
     bills = issued()
     assert len(bills) == MONTHS, [bill["number"] for bill in bills]
+    assert [len(bill.get("rerates", [])) for bill in bills] == [0] * 10 + [1, 0]
     assert any("commitment" in bill for bill in bills) and any(bill.get("tax", {}).get("lines") for bill in bills)
 
 

@@ -55,6 +55,9 @@ pub const PYTHON: Python =
 /// What judges files for finance: its validator wants this version of Python.
 pub const FINANCE_PYTHON: Python =
     Python { folder: "target/test-env/python-finance", requirements: "tests/outside/requirements-finance.txt", version: "3.12" };
+/// A store of objects, for what is delivered to buckets.
+pub const STORE_PYTHON: Python =
+    Python { folder: "target/test-env/python-store", requirements: "tests/outside/requirements-store.txt", version: "python3" };
 /// Libraries that want an older openai package.
 pub const OLDER_PYTHON: Python =
     Python { folder: "target/test-env/python-older", requirements: "tests/clients/requirements-older.txt", version: "python3" };
@@ -87,7 +90,7 @@ pub fn node_bin(root: &Path) -> PathBuf {
 /// Installs what is missing and says what that was.
 pub fn ensure(root: &Path) -> Result<String> {
     let mut installed = install_packages()?;
-    for python in [PYTHON, OLDER_PYTHON, FINANCE_PYTHON] {
+    for python in [PYTHON, OLDER_PYTHON, FINANCE_PYTHON, STORE_PYTHON] {
         installed.extend(install_python(root, python)?);
     }
     installed.extend(install_node(root)?);

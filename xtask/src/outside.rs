@@ -167,6 +167,12 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
             script: "tests/outside/kv_events.py",
             limit: SUITE_MAX,
         },
+        Suite {
+            name: "store of objects",
+            program: environment::STORE_PYTHON.bin(root).join("python"),
+            script: "tests/outside/store.py",
+            limit: SUITE_MAX,
+        },
         Suite { name: "accounting programs", program: PathBuf::from("bash"), script: "tests/outside/journal.sh", limit: SUITE_MAX },
         Suite {
             name: "browser",

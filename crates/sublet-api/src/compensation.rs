@@ -28,7 +28,10 @@ pub enum CompensationKind {
 #[serde(rename_all = "snake_case")]
 pub enum ChargedFamily {
     ModelTokens,
+    ModelRequests,
     DeviceTime,
+    ProjectFees,
+    OneTimeFees,
 }
 
 /// Credit for a promise that was not kept.

@@ -230,14 +230,20 @@ pub struct QuantityStep {
 #[serde(rename_all = "snake_case")]
 pub enum CoveredFamily {
     ModelTokens,
+    ModelRequests,
     DeviceTime,
+    ProjectFees,
+    OneTimeFees,
 }
 
 impl CoveredFamily {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ModelTokens => "model_tokens",
+            Self::ModelRequests => "model_requests",
             Self::DeviceTime => "device_time",
+            Self::ProjectFees => "project_fees",
+            Self::OneTimeFees => "one_time_fees",
         }
     }
 }

@@ -73,7 +73,7 @@ pub struct CreditGrant {
 pub enum CreditScope {
     #[default]
     All,
-    /// Tokens of models.
+    /// Tokens of models, and flat prices of their requests.
     ModelTokens,
     /// Jobs and leases.
     DeviceTime,

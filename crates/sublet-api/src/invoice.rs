@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId};
+use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId, RerateId};
 use sublet_core::notice::NoticeClass;
 use sublet_core::tier::ServiceTier;
 
@@ -34,6 +34,9 @@ pub struct Invoice {
     /// The IANA zone of the period.
     pub time_zone: String,
     pub lines: Vec<InvoiceLine>,
+    /// Why lines are of other price lists than held when they were used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rerates: Vec<InvoiceRerate>,
     /// The part of the contract that runs in the period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commitment: Option<InvoiceCommitment>,
@@ -122,8 +125,8 @@ pub struct InvoiceLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_amount: Option<Amount>,
     pub unit_per: u64,
-    /// In the meter's unit.
-    pub quantity: u64,
+    /// In the meter's unit; negative where use was rated anew and left the line.
+    pub quantity: i64,
     /// How many charges the line adds up.
     pub charges: u64,
     /// Exact.
@@ -131,6 +134,23 @@ pub struct InvoiceLine {
     /// For use that came to be known after its month was closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Late>,
+}
+
+/// Use that was rated by another price list than it was admitted under.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceRerate {
+    #[schemars(with = "IdText<RerateId>")]
+    pub id: RerateId,
+    #[schemars(with = "PriceVersionText")]
+    pub of: PriceVersion,
+    #[schemars(with = "PriceVersionText")]
+    pub to: PriceVersion,
+    /// When the use was: from, and until.
+    pub from: Rfc3339,
+    pub until: Rfc3339,
+    pub reason: String,
+    /// What it adds to this invoice's lines.
+    pub amount: Money,
 }
 
 /// The part of a closed month's line that came late.
@@ -160,6 +180,10 @@ pub struct Charge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IdText<LeaseId>>")]
     pub lease: Option<LeaseId>,
+    /// What rated its use anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<RerateId>>")]
+    pub rerate: Option<RerateId>,
     pub subject: Subject,
     pub meter: Meter,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,8 +196,8 @@ pub struct Charge {
     /// The band of a price by time of use; left out outside of all bands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub band: Option<String>,
-    /// In the meter's unit.
-    pub quantity: u64,
+    /// In the meter's unit; negative where use was rated anew and left the line.
+    pub quantity: i64,
     pub amount: Money,
     #[schemars(with = "PriceVersionText")]
     pub price_version: PriceVersion,

@@ -37,6 +37,9 @@ pub struct Lease {
     #[schemars(with = "PriceVersionText")]
     pub price_version: PriceVersion,
     pub maximum_cost: Option<Money>,
+    /// It ends before an hour of a device costs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_price: Option<Money>,
     /// Charged so far.
     pub cost: Money,
     /// Set aside for the next interval.

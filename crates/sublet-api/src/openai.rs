@@ -441,11 +441,14 @@ pub struct ModelTier {
     pub pricing: ModelPricing,
 }
 
-/// Prices in force now, per million tokens.
+/// Prices in force now: of tokens per million, and of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ModelPricing {
     /// Content hash of the price-list version.
     pub version: String,
+    /// What a request costs at most besides its tokens; left out if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Money>,
     pub input: TokenPrice,
     pub cached_input: TokenPrice,
     pub output: TokenPrice,

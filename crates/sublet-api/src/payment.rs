@@ -42,6 +42,20 @@ words! {
         Bank = "bank",
         /// On a page of Stripe.
         Stripe = "stripe",
+        /// With the card that is saved at Stripe.
+        Card = "card",
+    }
+}
+
+words! {
+    /// Why there is a top-up that nobody asked for by itself.
+    TopUpCause {
+        /// The credit fell below what the rule says.
+        Threshold = "threshold",
+        /// It is the day that the rule names.
+        Period = "period",
+        /// The bank of the card wants the customer to confirm a charge of either.
+        Confirmation = "confirmation",
     }
 }
 
@@ -136,6 +150,8 @@ pub struct TopUp {
     pub method: PaymentMethod,
     pub amount: Money,
     pub status: TopUpStatus,
+    /// What of the rule it is for; null if somebody asked for it.
+    pub cause: Option<TopUpCause>,
     /// What a bank transfer has to name (ISO 11649); null for other methods.
     pub reference: Option<String>,
     /// Where to pay; null for bank transfers, and for a moment where the processor did not answer yet.

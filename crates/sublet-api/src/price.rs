@@ -84,6 +84,21 @@ pub struct Price {
     /// Times of the week with prices of their own; what is said above is the price of the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_of_use: Option<TimeOfUse>,
+    /// For device time: an index that the price is multiplied by. Not with `time_of_use`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub market: Option<MarketPrice>,
+}
+
+/// A price that follows an index, between bounds. Levels are decimals with at most three places.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MarketPrice {
+    /// The index's name.
+    pub index: String,
+    /// The lowest level that is charged.
+    pub floor: String,
+    /// The highest level that is charged.
+    pub ceiling: String,
 }
 
 /// How what a project uses in a billing period is priced as it adds up. Each version of a list and each band begins anew.
@@ -179,19 +194,36 @@ pub enum Meter {
     /// Prompt tokens found in a cache.
     CachedInputTokens,
     OutputTokens,
+    /// Requests that are charged, besides their tokens.
+    Requests,
     /// Devices multiplied by milliseconds.
     DeviceMilliseconds,
+    /// Projects that were used in a month, each once.
+    ProjectMonths,
+    /// Fees that are charged once, by name.
+    Fees,
 }
 
 impl Meter {
-    pub const ALL: [Self; 4] = [Self::InputTokens, Self::CachedInputTokens, Self::OutputTokens, Self::DeviceMilliseconds];
+    pub const ALL: [Self; 7] = [
+        Self::InputTokens,
+        Self::CachedInputTokens,
+        Self::OutputTokens,
+        Self::Requests,
+        Self::DeviceMilliseconds,
+        Self::ProjectMonths,
+        Self::Fees,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InputTokens => "input_tokens",
             Self::CachedInputTokens => "cached_input_tokens",
             Self::OutputTokens => "output_tokens",
+            Self::Requests => "requests",
             Self::DeviceMilliseconds => "device_milliseconds",
+            Self::ProjectMonths => "project_months",
+            Self::Fees => "fees",
         }
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{LeaseId, ProjectId, QuoteId};
+use sublet_core::id::{LeaseId, ProjectId, QuoteId, SiteId};
 use sublet_core::notice::NoticeClass;
 
 use crate::list::list_query;
@@ -26,6 +26,9 @@ pub struct Quote {
     pub units: u32,
     #[schemars(with = "NoticeText")]
     pub notice: NoticeClass,
+    /// Where it could be placed.
+    #[schemars(with = "IdText<SiteId>")]
+    pub site: SiteId,
     /// Per device and hour.
     pub price: Money,
     #[schemars(with = "PriceVersionText")]
@@ -38,6 +41,9 @@ pub struct Quote {
     pub minimum_cost: Money,
     /// The most the lease can cost; null if nothing but the limits bounds it.
     pub maximum_cost: Option<Money>,
+    /// The lease ends before an hour of a device costs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_price: Option<Money>,
     /// What is set aside when the lease begins: one interval ahead, with notice and grace.
     pub hold: Money,
     #[schemars(with = "Option<IdText<LeaseId>>")]
@@ -80,6 +86,10 @@ pub struct CreateQuote {
     #[serde(default = "shortest_notice")]
     #[schemars(with = "NoticeText")]
     pub notice: NoticeClass,
+    /// Where it has to be; anywhere if left out. A hard constraint: never relaxed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
     /// The lease ends by itself after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -87,6 +97,9 @@ pub struct CreateQuote {
     /// The lease ends before it costs more. A hard constraint: never relaxed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_cost: Option<Money>,
+    /// The lease ends before an hour of a device costs more, told with its notice. A hard constraint: never relaxed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_price: Option<Money>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }

@@ -111,6 +111,7 @@ fn end_of_cover(snapshot: &Snapshot, lease: &LeaseView, now: Timestamp) -> Optio
         CoverBound::Open => return None,
         CoverBound::Budget => EndReason::Budget,
         CoverBound::MaximumCost => EndReason::MaximumCost,
+        CoverBound::MaximumPrice => EndReason::MaximumPrice,
     };
     let deadline = until.minus(snapshot.terms.grace).minus(snapshot.terms.slack);
     (now.plus(snapshot.terms.stop_notice(lease.notice)) >= deadline).then_some((reason, deadline.max(now)))

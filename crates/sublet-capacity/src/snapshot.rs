@@ -57,6 +57,8 @@ pub enum CoverBound {
     Budget,
     /// The maximum cost its holder set.
     MaximumCost,
+    /// The maximum price its holder set: from then on the price is above it.
+    MaximumPrice,
 }
 
 /// How long the money that is held pays for the running workload, its stop included.

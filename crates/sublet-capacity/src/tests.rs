@@ -235,6 +235,11 @@ fn each_end_of_a_lease_comes_with_its_reason_and_deadline() {
         (LeaseView { cover: cover(after(136), CoverBound::Budget), ..base.clone() }, None),
         (LeaseView { cover: cover(after(135), CoverBound::Budget), ..base.clone() }, ending(EndReason::Budget, after(120))),
         (LeaseView { cover: cover(after(20), CoverBound::MaximumCost), ..base.clone() }, ending(EndReason::MaximumCost, after(5))),
+        (LeaseView { cover: cover(after(136), CoverBound::MaximumPrice), ..base.clone() }, None),
+        (
+            LeaseView { cover: cover(after(135), CoverBound::MaximumPrice), ..base.clone() },
+            ending(EndReason::MaximumPrice, after(120)),
+        ),
         (LeaseView { cover: cover(after(3), CoverBound::Budget), ..base.clone() }, ending(EndReason::Budget, NOW)),
         (LeaseView { unused_since: Some(after(-299)), ..base.clone() }, None),
         (LeaseView { unused_since: Some(after(-300)), ..base.clone() }, ending(EndReason::Unused, NOW)),

@@ -78,10 +78,11 @@ pub enum Action {
     PayIn,
     RequestRefunds,
     ManagePayments,
+    ManageExports,
 }
 
 impl Action {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -104,6 +105,7 @@ impl Action {
         Self::PayIn,
         Self::RequestRefunds,
         Self::ManagePayments,
+        Self::ManageExports,
     ];
 
     /// The planes that may do it; the scope confines what they reach.
@@ -130,7 +132,8 @@ impl Action {
             | Self::ReadLedger
             | Self::SetClock
             | Self::OfferContracts
-            | Self::ManagePayments => OPERATOR,
+            | Self::ManagePayments
+            | Self::ManageExports => OPERATOR,
         }
     }
 }

@@ -10,11 +10,12 @@ use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
 use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
+use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
-use sublet_money::stretch::{Stretch, StretchEnd, Stretches};
+use sublet_money::stretch::{Stretch, StretchEnd};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
 use sublet_store::charge::{self, Charge};
-use sublet_store::compensation::LeaseNotice;
+use sublet_store::compensation::{self, LeaseNotice};
 use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
@@ -54,9 +55,14 @@ struct Meter {
 }
 
 impl Meter {
-    /// What a span costs on a line; as much of it as the hold pays for.
-    fn rate(&self, key: &LineKey, state: LineState, span: DurationMs) -> Result<(RatedLine, DurationMs)> {
-        let rated = |span| rate_line(key.clone(), state, &self.tariff.version, self.tariff.quantity(span)?);
+    /// What a span costs on a line of a price list; as much of it as the hold pays for.
+    fn rate(
+        &self,
+        (key, version): (&LineKey, &PriceListVersion),
+        state: LineState,
+        span: DurationMs,
+    ) -> Result<(RatedLine, DurationMs)> {
+        let rated = |span| rate_line(key.clone(), state, version, self.tariff.quantity(span)?);
         let whole = rated(span)?;
         if whole.amount <= self.left {
             return Ok((whole, span));
@@ -158,7 +164,7 @@ impl Compute {
         let Ok(state) = lease.state.begin_ending(EndReason::DeviceLost, at) else { return Ok(()) };
         done(lease::save(tx, &Lease { state, ..lease }).await?, id.as_str())?;
         let notice = LeaseNotice { told_at: at, reason: EndReason::DeviceLost, deadline: at, is_busy: true };
-        self.cloud.note_end(tx, id, &notice).await
+        compensation::insert_notice(tx, id, &notice).await
     }
 
     /// A running attempt that its runner does not know any more ended at its last proof of life.
@@ -218,10 +224,9 @@ impl Compute {
             Some(hold) => hold.uncaptured()?.total()?,
             None => Nanos::ZERO,
         };
-        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease).await?, billing, hold, left };
+        let mut meter = Meter { tariff: Tariff::of(tx, &self.cloud, lease, from).await?, billing, hold, left };
         let asked = Interval { starts_at: from, ends_at: closing.until };
-        let stretches: Vec<Stretch> =
-            Stretches::new(&meter.billing.calendar, meter.tariff.entry()?, asked).collect::<Result<_>>()?;
+        let stretches: Vec<Stretch> = meter.tariff.stretches(&meter.billing.calendar, asked)?.collect::<Result<_>>()?;
         for stretch in stretches {
             let reason = match stretch.end {
                 StretchEnd::Asked => closing.reason,
@@ -239,6 +244,9 @@ impl Compute {
     async fn settle_piece(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt, (meter, piece): (&mut Meter, Piece)) -> Result<()> {
         let Piece { stretch, closing } = piece;
         let from = stretch.interval.starts_at;
+        if meter.tariff.is_band_too_dear(stretch.band.as_ref())? {
+            return append(tx, attempt, from, Closing { reason: CloseReason::Unpaid, ..closing }).await;
+        }
         let key = LineKey {
             organization: lease.organization.clone(),
             project: lease.project.clone(),
@@ -247,9 +255,11 @@ impl Compute {
             sku: lease.sku.clone(),
             band: stretch.band,
         };
+        // Time that was rated anew before it was settled goes where it would be now.
+        let (key, version) = self.cloud.line_now(tx, &meter.billing, (key, (from, lease.max_price)), &meter.tariff.version).await?;
         let state = charge::line_state(tx, &key).await?;
         let span = closing.until.since(from);
-        let (rated, paid) = meter.rate(&key, state, span)?;
+        let (rated, paid) = meter.rate((&key, &version), state, span)?;
         let paid_until = if paid == span { closing.until } else { from.plus(paid) };
         if paid_until > from {
             let reason = if paid == span { closing.reason } else { CloseReason::HoldUsedUp };
@@ -286,7 +296,7 @@ impl Compute {
             quantity: rated.quantity,
             amount: rated.amount,
             currency: lease.currency,
-            price_version: lease.price_version.clone(),
+            price_version: rated.key.price_version.clone(),
             period: rated.key.period,
             billed_in: meter.billing.billed_in(rated.key.period),
             band: rated.key.band.clone(),

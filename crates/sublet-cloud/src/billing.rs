@@ -23,6 +23,7 @@ use sublet_money::receivable::{PAID_IN, paid_in_of};
 use sublet_store::billing::{self, OpenMonth};
 use sublet_store::invoice::{self, StoredInvoice};
 use sublet_store::organization::{self, Organization};
+use sublet_store::rerate::{self, StoredRerate};
 use sublet_store::{Tx, charge, credit, document, ledger, setting};
 use tokio::sync::watch;
 
@@ -55,6 +56,8 @@ pub(crate) struct Billing {
     created_at: Timestamp,
     /// The oldest month that is open; `None` if nobody looked yet whether one is over.
     open: Option<OpenMonth>,
+    /// What was rated anew of its use, in the order in which it holds.
+    rerates: Vec<StoredRerate>,
 }
 
 impl Billing {
@@ -64,13 +67,27 @@ impl Billing {
     }
 
     pub async fn of_account(tx: &mut Tx, account: &Organization) -> Result<Self> {
-        let open = billing::find_open(tx, &account.id).await?;
-        Ok(Self { calendar: BillingCalendar::new(&account.time_zone)?, created_at: account.created_at, open })
+        let (open, rerates) = match billing::find_open(tx, &account.id).await? {
+            Some((open, rerates)) => (Some(open), rerates),
+            None => (None, 0),
+        };
+        let rerates = if rerates > 0 { rerate::list_applied(tx, &account.id).await? } else { Vec::new() };
+        Ok(Self { calendar: BillingCalendar::new(&account.time_zone)?, created_at: account.created_at, open, rerates })
     }
 
     /// Where a use of a month is invoiced, if that month is closed.
     pub fn billed_in(&self, used: PeriodKey) -> Option<PeriodKey> {
         self.open.map(|open| open.period).filter(|open| used < *open)
+    }
+
+    /// Before it, nothing can have been used.
+    pub fn first_use_at(&self) -> Timestamp {
+        self.created_at.minus(PAST_MAX)
+    }
+
+    /// What was rated anew of the account's use.
+    pub fn rerates(&self) -> &[StoredRerate] {
+        &self.rerates
     }
 
     /// The oldest month that is open, if somebody looked yet.
@@ -146,6 +163,7 @@ impl Cloud {
     pub async fn look_for_months(&self, stop: &watch::Receiver<bool>) -> Result<ClosingReport> {
         self.store.write(self, |cloud, tx| Box::pin(cloud.note_look(tx, cloud.now(), cloud.settings.resume_billing))).await?;
         let report = self.close_until(|| *stop.borrow()).await?;
+        self.continue_rerates().await?;
         self.expire_credit().await?;
         self.settle_all_owed().await?;
         self.dun().await?;
@@ -208,7 +226,7 @@ impl Cloud {
     }
 
     /// Says which month of a new account is its first.
-    async fn open_account(&self, organization: &OrganizationId) -> Result<()> {
+    pub(crate) async fn open_account(&self, organization: &OrganizationId) -> Result<()> {
         self.store
             .write(organization, |id, tx| {
                 Box::pin(async move {
@@ -223,10 +241,24 @@ impl Cloud {
 
     /// Closes the months of an account that are over: from here on what is charged to them is late.
     async fn close_account(&self, organization: &OrganizationId, until: Timestamp, report: &mut ClosingReport) -> Result<()> {
-        while self.store.write((organization, until), |(id, until), tx| Box::pin(close_oldest_month(tx, id, *until))).await? {
+        let of = (self, organization, until);
+        while self.store.write(of, |(cloud, id, until), tx| Box::pin(cloud.close_oldest_month(tx, id, *until))).await? {
             report.closed += 1;
         }
         Ok(())
+    }
+
+    /// Closes the oldest open month if it was over by then, and charges what a month is charged once.
+    async fn close_oldest_month(&self, tx: &mut Tx, organization: &OrganizationId, until: Timestamp) -> Result<bool> {
+        let account = organization::get(tx, &Scope::Operator, organization).await?;
+        let billing = Billing::of_account(tx, &account).await?;
+        let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(false) };
+        let next = billing.calendar.period(open.period.next()?)?;
+        if !billing::close(tx, organization, open.period, &open_month(&next)).await? {
+            return Ok(false);
+        }
+        self.charge_projects(tx, &account, &billing.calendar.period(open.period)?).await?;
+        Ok(true)
     }
 
     /// Issues the invoices of closed months in which anything was used, in the order of the months.
@@ -354,14 +386,6 @@ impl Cloud {
         }
         self.lift_if_settled(tx, organization).await
     }
-}
-
-/// Closes the oldest open month if it was over by then.
-async fn close_oldest_month(tx: &mut Tx, organization: &OrganizationId, until: Timestamp) -> Result<bool> {
-    let billing = Billing::of(tx, organization).await?;
-    let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(false) };
-    let next = billing.calendar.period(open.period.next()?)?;
-    billing::close(tx, organization, open.period, &open_month(&next)).await
 }
 
 /// All credit that an account ever got, less what was paid back or expired. It reads no account that use is posted to,

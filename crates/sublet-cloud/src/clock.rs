@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use sublet_core::delivery::DeliveryPort;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_money::focus::DEFAULT_SELLER;
 use sublet_store::{Store, Tx, lease, organization, setting};
@@ -46,6 +47,8 @@ pub struct CloudSettings {
     pub payments: Payments,
     /// How mail goes out; `None` where it waits.
     pub mail: Option<Mailer>,
+    /// Where scheduled exports go; `None` where they wait.
+    pub exports: Option<Arc<dyn DeliveryPort>>,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
 }
@@ -58,6 +61,7 @@ impl Default for CloudSettings {
             seller: DEFAULT_SELLER.to_owned(),
             payments: Payments::default(),
             mail: None,
+            exports: None,
             test_clock: None,
         }
     }

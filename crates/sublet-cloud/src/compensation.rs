@@ -9,8 +9,8 @@
 //! Deliberately absent: what a level of service was. The operator says what was measured; the invoice says what it cost.
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use sublet_core::id::{CompensationId, InvoiceId, LeaseId, OrganizationId};
+use serde_json::{Map, Value, json};
+use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
@@ -28,6 +28,7 @@ use sublet_store::lease::Lease;
 use sublet_store::{Page, PageRequest, Tx};
 
 use crate::audit::Deed;
+use crate::compute::Tariff;
 use crate::credit::GrantSource;
 use crate::idempotency::{Answer, Call, Render};
 use crate::incoming_payment::check_note;
@@ -46,8 +47,8 @@ pub struct NewServiceCredit {
     pub family: Option<SkuFamily>,
     /// How much of them.
     pub share_ppm: u32,
-    /// What was measured: a JSON object.
-    pub evidence: Value,
+    /// What was measured.
+    pub evidence: Map<String, Value>,
     /// What the customer reads.
     pub note: String,
 }
@@ -131,17 +132,13 @@ const fn is_owners(reason: EndReason) -> bool {
         | EndReason::JobEnded
         | EndReason::WindowOver
         | EndReason::MaximumCost
+        | EndReason::MaximumPrice
         | EndReason::Budget
         | EndReason::Unused => false,
     }
 }
 
 impl Cloud {
-    /// Keeps what the holder of a lease was told of its end.
-    pub(crate) async fn note_end(&self, tx: &mut Tx, lease: &LeaseId, notice: &LeaseNotice) -> Result<()> {
-        stored::insert_notice(tx, lease, notice).await
-    }
-
     /// Judges a lease that is being released, and makes good what it was promised and did not get.
     pub(crate) async fn compensate(&self, tx: &mut Tx, lease: &Lease, now: Timestamp) -> Result<()> {
         if lease.holder == Holder::Internal {
@@ -151,11 +148,11 @@ impl Cloud {
         let notices = stored::list_notices(tx, &Scope::Operator, &lease.id).await?;
         let Some(end) = owners_end(lease.notice, &notices) else { return Ok(()) };
         let reason = end.reason;
-        let Some(judged) = judge(tx, lease, end).await? else { return Ok(()) };
+        let Some(judged) = judge(tx, self, lease, end).await? else { return Ok(()) };
         if judged.owed.amount.is_zero() {
             return Ok(());
         }
-        let evidence = serde_json::to_string(&judged.evidence(reason)).map_err(|error| Error::internal(error.to_string()))?;
+        let evidence = object(&judged.evidence(reason))?;
         let note = match lease.notice {
             NoticeClass::Firm => format!("{} was taken back within its window", lease.id),
             NoticeClass::N0 => format!("{} was taken back: what was lost is not charged", lease.id),
@@ -182,8 +179,8 @@ impl Cloud {
     ) -> Result<Answer<StoredCompensation>> {
         call.actor.require(Action::GrantCredit)?;
         check_note(&new.note, "note")?;
-        if !new.evidence.is_object() || new.evidence.to_string().len() > EVIDENCE_MAX_BYTES {
-            let message = format!("evidence is a JSON object of at most {EVIDENCE_MAX_BYTES} bytes that says what was measured");
+        if new.evidence.is_empty() || json!(new.evidence).to_string().len() > EVIDENCE_MAX_BYTES {
+            let message = format!("evidence says what was measured, in at most {EVIDENCE_MAX_BYTES} bytes");
             return Err(Error::new(ErrorCode::InvalidRequest, message).param("evidence"));
         }
         self.once(call, render, (self, &call.actor, new), |(cloud, actor, new), tx| {
@@ -192,7 +189,7 @@ impl Cloud {
                 let missing = || Error::new(ErrorCode::NotFound, format!("there is no invoice '{}'", new.invoice)).param("invoice");
                 let found = found.ok_or_else(missing)?;
                 let (charged, amount) = service_credit_of(tx, &found, new).await?;
-                let evidence = json!({ "measured": new.evidence, "charged": charged.to_string() }).to_string();
+                let evidence = object(&json!({ "measured": new.evidence, "charged": charged.to_string() }))?;
                 let made = Made {
                     organization: found.organization(),
                     kind: CompensationKind::Sla,
@@ -315,11 +312,18 @@ struct Made<'o> {
     subject: String,
     share: (Option<SkuFamily>, u32),
     amount: (Nanos, Currency),
-    evidence: String,
+    evidence: Map<String, Value>,
     note: String,
 }
 
-async fn judge(tx: &mut Tx, lease: &Lease, end: LeaseNotice) -> Result<Option<Judged>> {
+fn object(evidence: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(evidence) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) | Err(_) => Err(Error::internal("evidence is no JSON object")),
+    }
+}
+
+async fn judge(tx: &mut Tx, cloud: &Cloud, lease: &Lease, end: LeaseNotice) -> Result<Option<Judged>> {
     let ended_at = match end.reason {
         // It is lost before anybody notices: what was used says until when it was there.
         EndReason::DeviceLost if end.is_busy => {
@@ -333,7 +337,8 @@ async fn judge(tx: &mut Tx, lease: &Lease, end: LeaseNotice) -> Result<Option<Ju
     let interruption = Interruption {
         class: lease.notice,
         units: lease.units,
-        price: lease.price,
+        // Not the quote's: the price may have changed with time since.
+        price: Tariff::of(tx, cloud, lease, told_at).await?.per_hour(told_at)?,
         started_at: lease.starts_at,
         window_ends_at: lease.ends_at,
         told_at,

@@ -15,8 +15,10 @@ use sublet_core::runner::{IsolationLevel, Runner};
 use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::{BillingCalendar, Interval};
 use sublet_money::price_book::{BandPrice, PriceEntry, PriceListVersion};
+use sublet_money::price_index::PriceIndex;
 use sublet_money::sku::{PricingUnit, Quantity, SkuName};
 use sublet_money::stretch::Stretches;
+use sublet_money::time_of_use::BandName;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::{Tx, Updated, device, hold, organization, setting};
@@ -220,7 +222,13 @@ impl Compute {
             None => Nanos::ZERO,
         };
         let calendar = calendar_of(tx, lease).await?;
-        let until = from.plus(Tariff::of(tx, &self.cloud, lease).await?.affordable(&calendar, from, left)?);
+        let tariff = Tariff::of(tx, &self.cloud, lease, from).await?;
+        let until = from.plus(tariff.affordable(&calendar, from, left)?);
+        if let Some(too_dear_from) = tariff.too_dear_from(&calendar, Interval { starts_at: from, ends_at: from.plus(HORIZON) })?
+            && too_dear_from <= until
+        {
+            return Ok(Some(Cover { until: too_dear_from, bound: CoverBound::MaximumPrice }));
+        }
         let bound = match lease.hold_bound {
             HoldBound::Open => CoverBound::Open,
             HoldBound::Budget { .. } => CoverBound::Budget,
@@ -234,7 +242,9 @@ impl Compute {
 pub(crate) fn device_of(sku: &SkuName) -> Result<&DeviceKind> {
     match sku {
         SkuName::Device { device, .. } => Ok(device),
-        SkuName::Tokens { .. } => Err(Error::internal(format!("{sku} is not device time"))),
+        SkuName::Tokens { .. } | SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => {
+            Err(Error::internal(format!("{sku} is not device time")))
+        }
     }
 }
 
@@ -268,19 +278,66 @@ pub(crate) struct Tariff {
     pub version: Arc<PriceListVersion>,
     pub sku: SkuName,
     units: i64,
+    /// That the price follows.
+    index: Option<PriceIndex>,
+    /// The most that an hour of one device may cost.
+    max_price: Option<Nanos>,
 }
 
 impl Tariff {
-    pub fn new(version: Arc<PriceListVersion>, sku: SkuName, units: u32) -> Result<Self> {
+    /// What holds from an instant on.
+    pub async fn since(
+        tx: &mut Tx,
+        cloud: &Cloud,
+        (version, sku): (Arc<PriceListVersion>, SkuName),
+        units: u32,
+        since: Timestamp,
+    ) -> Result<Self> {
         device_of(&sku)?;
-        version.get(&sku)?;
-        Ok(Self { version, sku, units: i64::from(units.max(1)) })
+        let index = cloud.index_of(tx, version.get(&sku)?, since).await?;
+        Ok(Self { version, sku, units: i64::from(units.max(1)), index, max_price: None })
     }
-    pub async fn of(tx: &mut Tx, cloud: &Cloud, lease: &Lease) -> Result<Self> {
-        Self::new(cloud.price_version(tx, &lease.price_version).await?, lease.sku.clone(), lease.units)
+    /// The tariff of a lease from an instant on.
+    pub async fn of(tx: &mut Tx, cloud: &Cloud, lease: &Lease, since: Timestamp) -> Result<Self> {
+        let version = cloud.price_version(tx, &lease.price_version).await?;
+        let tariff = Self::since(tx, cloud, (version, lease.sku.clone()), lease.units, since).await?;
+        Ok(tariff.at_most(lease.max_price))
     }
-    pub fn entry(&self) -> Result<&PriceEntry> {
+    /// The same as long as an hour of one device costs no more.
+    pub fn at_most(self, max_price: Option<Nanos>) -> Self {
+        Self { max_price, ..self }
+    }
+    fn entry(&self) -> Result<&PriceEntry> {
         self.version.get(&self.sku)
+    }
+    /// How long before it holds a level is published at least, of a price that follows an index.
+    pub fn lead(&self) -> Option<DurationMs> {
+        self.index.as_ref().map(PriceIndex::lead)
+    }
+    pub fn stretches<'a>(&'a self, calendar: &'a BillingCalendar, interval: Interval) -> Result<Stretches<'a>> {
+        Ok(Stretches::new(calendar, self.entry()?.over_time(self.index.as_ref())?, interval))
+    }
+    /// Whether a price is above the maximum. One without a price for an hour is, whatever the maximum.
+    fn is_too_dear(&self, price: BandPrice<'_>) -> bool {
+        self.max_price.is_some_and(|max_price| price.model().dearest_from(Quantity::ZERO).map_or(true, |price| price > max_price))
+    }
+    /// Whether the price in a band is above the maximum.
+    pub fn is_band_too_dear(&self, band: Option<&BandName>) -> Result<bool> {
+        Ok(self.max_price.is_some() && self.is_too_dear(self.entry()?.price_in(band)?))
+    }
+    /// The first instant at which the price is, or may yet be, above the maximum.
+    pub fn too_dear_from(&self, calendar: &BillingCalendar, interval: Interval) -> Result<Option<Timestamp>> {
+        if self.max_price.is_none() || !self.entry()?.prices().any(|price| self.is_too_dear(price)) {
+            return Ok(None);
+        }
+        for stretch in self.stretches(calendar, interval)? {
+            // Further than can be said is further than anybody has to know now.
+            let Ok(stretch) = stretch else { break };
+            if self.is_band_too_dear(stretch.band.as_ref())? {
+                return Ok(Some(stretch.interval.starts_at));
+            }
+        }
+        Ok(None)
     }
     /// Device-milliseconds of all devices together.
     pub fn quantity(&self, span: DurationMs) -> Result<Quantity> {
@@ -290,7 +347,7 @@ impl Tariff {
     pub fn hold_for(&self, calendar: &BillingCalendar, interval: Interval) -> Result<Nanos> {
         let entry = self.entry()?;
         let mut sum = Nanos::ZERO;
-        for stretch in Stretches::new(calendar, entry, interval) {
+        for stretch in self.stretches(calendar, interval)? {
             let stretch = stretch?;
             let span = stretch.interval.ends_at.since(stretch.interval.starts_at);
             let price = entry.price_in(stretch.band.as_ref())?;
@@ -303,28 +360,32 @@ impl Tariff {
         let entry = self.entry()?;
         let reach = Interval { starts_at: now, ends_at: latest.plus(span) };
         let mut lines = BTreeSet::new();
-        for stretch in Stretches::new(calendar, entry, reach) {
+        for stretch in self.stretches(calendar, reach)? {
             let stretch = stretch?;
             lines.insert((stretch.period, stretch.band));
         }
-        let prices = lines.iter().map(|(_, band)| entry.price_in(band.as_ref()));
-        self.dearest(prices.collect::<Result<Vec<_>>>()?, (span, lines.len()))
+        let prices: Vec<_> = lines.iter().map(|(_, band)| entry.price_in(band.as_ref())).collect::<Result<_>>()?;
+        let lines = prices.len();
+        self.dearest(prices.into_iter().filter(|price| !self.is_too_dear(*price)), (span, lines))
     }
     /// What a span costs at most, whenever it begins.
     pub fn most(&self, span: DurationMs) -> Result<Nanos> {
         const SHORTEST_MONTH: DurationMs = DurationMs::from_hours(28 * 24);
-        let prices: Vec<BandPrice<'_>> = self.entry()?.prices().collect();
+        let entry = self.entry()?;
+        let mut prices: Vec<BandPrice<'_>> = entry.prices().filter(|price| !self.is_too_dear(*price)).collect();
+        let wanted = |level| !self.is_too_dear(entry.price_at_level(level));
+        prices.extend(entry.market.as_ref().and_then(|market| market.highest(wanted)).map(|level| entry.price_at_level(level)));
         let months = usize::try_from(span.millis().div_euclid(SHORTEST_MONTH.millis())).unwrap_or(0).saturating_add(2);
         let lines = months.saturating_mul(prices.len());
         let slack = if self.settles_in_steps()? { ROUNDING_SLACK } else { Nanos::ZERO };
         Ok(self.dearest(prices, (span, lines))?.checked_sub(slack)?.max(Nanos::ZERO))
     }
     /// The dearest hold for a span on so many lines at most. A package or a minimum may be due on each.
-    fn dearest(&self, prices: Vec<BandPrice<'_>>, (span, lines): (DurationMs, usize)) -> Result<Nanos> {
+    fn dearest<'a>(&self, prices: impl IntoIterator<Item = BandPrice<'a>>, (span, lines): (DurationMs, usize)) -> Result<Nanos> {
         let (mut whole, mut begun) = (Nanos::ZERO, Nanos::ZERO);
         for price in prices {
             whole = whole.max(price.hold(Quantity::ZERO, self.quantity(span)?)?);
-            if !price.model.is_proportional() {
+            if !price.model().is_proportional() {
                 begun = begun.max(price.hold(Quantity::ZERO, Quantity::new(1)?)?);
             }
         }
@@ -336,16 +397,16 @@ impl Tariff {
     /// Whether what was held can be settled bit by bit. A package or a minimum is paid for as a whole, and what is left
     /// of it is anybody's of the project: a lease has the good of it only while it is held and not yet charged.
     pub fn settles_in_steps(&self) -> Result<bool> {
-        Ok(self.entry()?.prices().all(|price| price.model.is_proportional()))
+        Ok(self.entry()?.prices().all(|price| price.model().is_proportional()))
     }
     /// How long an amount pays for all devices from an instant on, whatever is on their lines.
     pub fn affordable(&self, calendar: &BillingCalendar, from: Timestamp, amount: Nanos) -> Result<DurationMs> {
         let entry = self.entry()?;
-        if entry.prices().all(|price| price.model.is_free()) {
+        if entry.prices().all(|price| price.model().is_free()) {
             return Ok(HORIZON);
         }
         let (mut left, mut paid_until) = (amount, from);
-        for stretch in Stretches::new(calendar, entry, Interval { starts_at: from, ends_at: from.plus(HORIZON) }) {
+        for stretch in self.stretches(calendar, Interval { starts_at: from, ends_at: from.plus(HORIZON) })? {
             // Further than can be said is further than anybody has to know now.
             let Ok(stretch) = stretch else { break };
             let Interval { starts_at, ends_at } = stretch.interval;
@@ -353,7 +414,7 @@ impl Tariff {
             // More than the range of amounts is more than what is held.
             let hold = price.hold(Quantity::ZERO, self.quantity(ends_at.since(starts_at))?).ok().filter(|hold| *hold <= left);
             let Some(hold) = hold else {
-                let paid = price.model.affordable(price.unit, Quantity::ZERO, left).get();
+                let paid = price.model().affordable(price.unit, Quantity::ZERO, left).get();
                 return Ok(starts_at.plus(DurationMs::from_millis(paid.div_euclid(self.units))).since(from));
             };
             (left, paid_until) = (left.checked_sub(hold)?, ends_at);
@@ -363,9 +424,9 @@ impl Tariff {
     /// The price of one device for an hour as it is at an instant: that of the dearest tier, or of a first hour where an
     /// hour has no price of its own.
     pub fn per_hour(&self, at: Timestamp) -> Result<Nanos> {
-        let price = self.entry()?.price_at(at)?;
-        if price.model.is_proportional() {
-            return price.model.dearest_from(Quantity::ZERO);
+        let price = self.entry()?.over_time(self.index.as_ref())?.price_at(at)?;
+        if price.model().is_proportional() {
+            return price.model().dearest_from(Quantity::ZERO);
         }
         price.exact_cost(Quantity::new(PricingUnit::DeviceHour.base_units())?)?.half_even()
     }

@@ -354,6 +354,9 @@ impl Compute {
         if job.state != JobState::Queued || !may_start(&lease) || busy || !self.runs(tx, &lease).await? {
             return Ok(false);
         }
+        if self.end_too_dear(tx, &lease).await? {
+            return Ok(false);
+        }
         // It waits: its lease is about to end, or its account pays before that.
         if self.cloud.is_kept_back(tx, &job.organization, Work::Admitted).await? {
             return Ok(false);

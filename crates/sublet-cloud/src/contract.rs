@@ -29,6 +29,7 @@ use crate::contract_use::{Counted, periods, settled_periods};
 pub use crate::contract_use::{MonthUse, PeriodUse};
 use crate::credit_lot::{gifts_spent, take_otherwise};
 use crate::idempotency::{Answer, Call, Render};
+use crate::offering::check_on_sale;
 use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
 
@@ -106,7 +107,9 @@ impl Cloud {
                 if i64::try_from(known.len()).unwrap_or(i64::MAX) >= CONTRACTS_MAX {
                     return Err(Error::new(ErrorCode::Conflict, format!("an account has at most {CONTRACTS_MAX} contracts")));
                 }
-                check_alone(&known, None, &Agreement::new(vec![version.clone()], None)?)?;
+                let agreement = Agreement::new(vec![version.clone()], None)?;
+                check_alone(&known, None, &agreement)?;
+                check_on_sale(tx, &account, id, (&agreement, now)).await?;
                 let begun = BillingCalendar::new(&account.time_zone)?.period(version.from)?.interval.ends_at;
                 let offer = cloud.offer(version.clone(), new.expires_at, begun)?;
                 let contract = Contract {
@@ -215,7 +218,9 @@ impl Cloud {
                             None => {
                                 check_start(&version.terms, running_month(tx, &account, cloud.now()).await?)?;
                                 let known = contract::list_of(tx, &account.id).await?;
-                                check_alone(&known, Some(id), &Agreement::new(vec![version], None)?)?;
+                                let agreement = Agreement::new(vec![version], None)?;
+                                check_alone(&known, Some(id), &agreement)?;
+                                check_on_sale(tx, &account, id, (&agreement, cloud.now())).await?;
                             }
                         }
                         cloud.answer_offer(tx, actor, contract, OfferState::Accepted).await
@@ -336,12 +341,15 @@ impl Cloud {
         self.record(tx, actor, deed, self.now()).await
     }
 
-    /// An amendment may make a contract longer: no other one may run then.
+    /// An amendment may make a contract longer: no other one may run then, and what it commits to has to be sold then.
     async fn check_amended(&self, tx: &mut Tx, contract: &Contract, agreement: &Agreement, version: &TermsVersion) -> Result<()> {
         let mut versions = agreement.versions().to_vec();
         versions.push(version.clone());
         let known = contract::list_of(tx, &contract.organization).await?;
-        check_alone(&known, Some(&contract.id), &Agreement::new(versions, None)?)
+        let agreement = Agreement::new(versions, None)?;
+        check_alone(&known, Some(&contract.id), &agreement)?;
+        let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
+        check_on_sale(tx, &account, &contract.id, (&agreement, self.now())).await
     }
 
     /// As it stands by its invoices; what is not invoiced yet is added by [`Self::get_contract`].

@@ -6,7 +6,7 @@ use sublet_core::{Nanos, Result};
 use sublet_money::commitment::{SettledPeriod, counts, share_ppm};
 use sublet_money::contract::{Agreement, CommitmentPeriod, TermsVersion};
 use sublet_money::period::PeriodKey;
-use sublet_money::sku::{Quantity, SkuName};
+use sublet_money::sku::{Quantity, QuantityChange, SkuName};
 use sublet_store::contract::{self, Contract, ContractMonth};
 use sublet_store::{Tx, billing, charge};
 
@@ -183,7 +183,7 @@ pub(crate) async fn periods(
 
 /// What will be counted of a month that has no invoice yet.
 async fn open_month(tx: &mut Tx, contract: &Contract, (version, month): (&TermsVersion, PeriodKey)) -> Result<MonthUse> {
-    let (mut counted, mut quantity, mut all) = (Nanos::ZERO, Quantity::ZERO, Nanos::ZERO);
+    let (mut counted, mut quantity, mut all) = (Nanos::ZERO, QuantityChange::ZERO, Nanos::ZERO);
     for part in charge::list_parts(tx, &contract.organization, month).await? {
         all = all.checked_add(part.sum.charged)?;
         if counts(&version.terms, &part.key.sku) {
@@ -191,8 +191,9 @@ async fn open_month(tx: &mut Tx, contract: &Contract, (version, month): (&TermsV
             quantity = quantity.checked_add(part.sum.quantity)?;
         }
     }
-    if version.terms.quantities.is_none() {
-        quantity = Quantity::ZERO;
-    }
+    let quantity = match version.terms.quantities {
+        Some(_) => Quantity::ZERO.changed_by(quantity)?,
+        None => Quantity::ZERO,
+    };
     Ok(MonthUse { month, counted, quantity, used: Some(all), is_billed: false })
 }

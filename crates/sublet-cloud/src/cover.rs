@@ -3,8 +3,9 @@
 //! While one interval runs, the next is held together with the stop notice and the grace. A hold
 //! that cannot grow is kept on the lease as its bound; the plan then ends the lease in time.
 
+use sublet_capacity::CoverBound;
 use sublet_core::id::{AttemptId, LeaseId};
-use sublet_core::lease::LeaseState;
+use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
 use sublet_store::attempt::{self, Attempt};
@@ -13,10 +14,12 @@ use sublet_store::hold::{self, Hold};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::{Tx, organization};
 
+use crate::Actor;
 use crate::budget::periods_at;
 use crate::compute::{Compute, Tariff, calendar_of, done, sum};
 use crate::compute_reconciler::ComputeReport;
 use crate::hold::HoldOwner;
+use crate::lease::End;
 
 impl Compute {
     /// Grows the holds of what runs and settles what is due. Reads first: most passes change nothing.
@@ -42,7 +45,7 @@ impl Compute {
             let (Some(from), Some(alive_at)) = (attempt.settled_until.or(attempt.started_at), attempt.alive_at) else { continue };
             let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
             let growth = self.growth(tx, &lease, &attempt).await?;
-            let tariff = Tariff::of(tx, &self.cloud, &lease).await?;
+            let tariff = Tariff::of(tx, &self.cloud, &lease, from).await?;
             let unsettled = if tariff.settles_in_steps()? { alive_at.since(from) } else { DurationMs::ZERO };
             dues.push(Due { lease: lease.id, hold_is_short: growth.is_some(), unsettled, attempt: attempt.id });
         }
@@ -73,7 +76,7 @@ impl Compute {
         if growth.missing > DurationMs::ZERO {
             let calendar = calendar_of(tx, &lease).await?;
             let interval = Interval { starts_at: growth.from, ends_at: growth.from.plus(growth.missing) };
-            let wanted = Tariff::of(tx, &self.cloud, &lease).await?.hold_for(&calendar, interval)?;
+            let wanted = Tariff::of(tx, &self.cloud, &lease, growth.from).await?.hold_for(&calendar, interval)?;
             self.grow_hold(tx, &lease, wanted, now).await?;
         }
         Ok(())
@@ -93,12 +96,39 @@ impl Compute {
         let window_is_over = is_window_over(&hold, &periods_at(&organization.time_zone, now)?);
         let stop = self.settings.stop_span(lease.notice);
         let half_an_interval = DurationMs::from_millis(self.settings.hold_interval.millis().div_euclid(2));
-        let is_enough = cover.until >= now.plus(sum([stop, half_an_interval])) || lease.hold_bound == HoldBound::MaximumCost;
+        let is_enough = cover.until >= now.plus(sum([stop, half_an_interval]))
+            || lease.hold_bound == HoldBound::MaximumCost
+            || cover.bound == CoverBound::MaximumPrice;
         let window_end = lease.ends_at.map(|ends_at| ends_at.plus(sum([self.settings.grace, self.settings.slack])));
         let open_end = now.plus(sum([self.settings.hold_interval, stop]));
         let target = window_end.map_or(open_end, |window_end| window_end.min(open_end));
         let missing = if is_enough { DurationMs::ZERO } else { target.since(cover.until).max(DurationMs::ZERO) };
+        let missing = self.before_too_dear(tx, lease, (cover.until, missing)).await?;
         Ok((window_is_over || missing > DurationMs::ZERO).then_some(Growth { window_is_over, from: cover.until, missing }))
+    }
+
+    /// A span from an instant on, as far as the price in it is within the lease's maximum.
+    async fn before_too_dear(&self, tx: &mut Tx, lease: &Lease, (from, span): (Timestamp, DurationMs)) -> Result<DurationMs> {
+        if lease.max_price.is_none() || span <= DurationMs::ZERO {
+            return Ok(span);
+        }
+        let (calendar, tariff) = (calendar_of(tx, lease).await?, Tariff::of(tx, &self.cloud, lease, from).await?);
+        let too_dear_from = tariff.too_dear_from(&calendar, Interval { starts_at: from, ends_at: from.plus(span) })?;
+        Ok(too_dear_from.map_or(span, |too_dear_from| too_dear_from.since(from)))
+    }
+
+    /// Ends a lease whose price goes above its maximum before what starts now could be told of it.
+    pub(crate) async fn end_too_dear(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
+        if lease.max_price.is_none() {
+            return Ok(false);
+        }
+        let now = self.now();
+        let tariff = Tariff::of(tx, &self.cloud, lease, now).await?;
+        let reach = Interval { starts_at: now, ends_at: now.plus(self.settings.stop_span(lease.notice)) };
+        if tariff.too_dear_from(&calendar_of(tx, lease).await?, reach)?.is_none() {
+            return Ok(false);
+        }
+        self.begin_ending(tx, &Actor::system(), lease, End { reason: EndReason::MaximumPrice, deadline: now }).await
     }
 
     /// Adds to a lease's hold, within its maximum cost.
@@ -121,7 +151,7 @@ impl Compute {
     /// A hold counts towards the days and months in which it was placed. When one is over, what ran
     /// is settled in it and the rest is held anew, in the window that runs now.
     async fn renew_hold(&self, tx: &mut Tx, lease: &Lease, attempt: &Attempt, now: Timestamp) -> Result<()> {
-        if Tariff::of(tx, &self.cloud, lease).await?.settles_in_steps()? {
+        if Tariff::of(tx, &self.cloud, lease, now).await?.settles_in_steps()? {
             self.settle_running(tx, &attempt.id).await?;
         }
         self.cloud.renew_hold(tx, &owner_of(lease), now).await

@@ -334,7 +334,8 @@ impl Compute {
                 let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else {
                     continue;
                 };
-                let price_per_hour = Tariff::new(version.clone(), sku.clone(), 1)?.per_hour(now)?;
+                let tariff = Tariff::since(tx, &self.cloud, (version.clone(), sku.clone()), 1, now).await?;
+                let price_per_hour = tariff.per_hour(now)?;
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
                 let shown = available(&snapshot, &request);

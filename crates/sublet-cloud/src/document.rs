@@ -84,8 +84,8 @@ impl Source {
     /// A line's price for one unit, where there is one for all of them.
     fn price(&self, line: &InvoiceLine) -> Option<Nanos> {
         let price = self.prices.get(&line.price_version)?.get(&line.sku).ok()?.price_in(line.band.as_ref()).ok()?;
-        match &price.model {
-            PriceModel::PerUnit { price } => Some(*price),
+        match *price.model() {
+            PriceModel::PerUnit { price } => Some(price),
             PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => {
                 None
             }

@@ -3,19 +3,19 @@
 //! A file is read and written in pages, each in a transaction of its own: memory does not grow with the month. What an
 //! issued invoice is made of does not change any more, and is compared with it; an open month is as it was page by page.
 //!
-//! Deliberately absent: what says where files are kept.
+//! Deliberately absent: what says where files are kept ([`crate::export_schedule`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
-use sublet_core::id::{CreditNoteId, OrganizationId};
+use sublet_core::id::{CreditNoteId, OrganizationId, SiteId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::encoder::{Encoder, Format};
-use sublet_money::focus::{FocusRow, FocusVersion, RowPrices, Statement};
+use sublet_money::focus::{FocusRow, FocusVersion, ROW_LENGTH, RowPrices, Statement};
 use sublet_money::focus_columns::focus_columns;
 use sublet_money::invoice::{InvoiceAccount, InvoiceState};
-use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::tax::TaxLine;
 use sublet_store::charge::Charge;
 use sublet_store::export::{self, ChargeCursor, HourCursor, HourOfMonth};
@@ -81,6 +81,8 @@ pub struct ExportRequest {
 pub struct Export {
     /// What to call it.
     pub name: String,
+    /// Rows so far.
+    pub row_count: u64,
     period: PeriodKey,
     rows: Rows,
     accounts: Accounts,
@@ -140,6 +142,16 @@ enum Page {
     Nothing,
 }
 
+impl Page {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Focus(rows) => rows.len(),
+            Self::Charges(rows) => rows.len(),
+            Self::Nothing => 0,
+        }
+    }
+}
+
 impl Cloud {
     /// Opens a file: what it is about is there, and may be seen.
     pub async fn open_export(&self, actor: &Actor, request: &ExportRequest) -> Result<Export> {
@@ -178,7 +190,7 @@ impl Cloud {
         let listed = one.is_none().then(String::new);
         let accounts = Accounts { waiting: one.into_iter().collect(), listed };
         let name = format!("{label}-{period}.{}", request.format.as_str());
-        Ok(Export { name, period, rows, accounts, current: None, has_begun: false, has_ended: false })
+        Ok(Export { name, row_count: 0, period, rows, accounts, current: None, has_begun: false, has_ended: false })
     }
 
     /// The next piece of a file; `None` after the last.
@@ -192,6 +204,8 @@ impl Cloud {
         }
         while !export.has_ended {
             let page = self.next_page(export).await?;
+            let added = page.as_ref().map_or(0, Page::rows);
+            export.row_count = export.row_count.saturating_add(u64::try_from(added).unwrap_or(u64::MAX));
             let bytes = match (&mut export.rows, page) {
                 (Rows::Focus(rows), Some(Page::Focus(page))) => rows.add(&page)?,
                 (Rows::Charges(rows), Some(Page::Charges(page))) => rows.add(&page)?,
@@ -300,7 +314,8 @@ impl Cloud {
                     let of = (&account.statement.account.organization, account.statement.period.key);
                     let hours = export::list_hours(tx, of, &mut cursor, ROWS_AT_ONCE).await?;
                     let (mut names, mut rows) = (BTreeMap::new(), Vec::with_capacity(hours.len()));
-                    for HourOfMonth { period, hour } in hours {
+                    let mut sites = BTreeMap::new();
+                    for HourOfMonth { period, mut hour } in hours {
                         let name = match names.get(&hour.project) {
                             Some(known) => String::clone(known),
                             None => {
@@ -309,13 +324,16 @@ impl Cloud {
                                 found.name
                             }
                         };
+                        hour.site = site_of(tx, of.0, (&mut sites, hour.resource.as_deref())).await?;
                         let version = cloud.price_version(tx, &hour.price_version).await?;
                         let month = account.calendar.period(period)?;
                         let public = match version.source() {
                             Some(source) => Some(cloud.price_version(tx, &source.list).await?),
                             None => None,
                         };
-                        let prices = RowPrices { charged: &version, public: public.as_deref() };
+                        let hour_of = Interval { starts_at: hour.starts_at, ends_at: hour.starts_at.plus(ROW_LENGTH) };
+                        let indexes = cloud.indexes_within(tx, public.as_deref(), hour_of).await?;
+                        let prices = RowPrices { charged: &version, public: public.as_deref(), indexes: &indexes };
                         rows.push(account.statement.usage(hour, &month, (&name, prices))?);
                     }
                     Ok((rows, cursor))
@@ -388,4 +406,19 @@ impl Account {
             Rounding::Open { .. } | Rounding::Never => Ok((Nanos::ZERO, Nanos::ZERO)),
         }
     }
+}
+
+/// Where a job ran; `known` keeps what was read.
+async fn site_of(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (known, job): (&mut BTreeMap<String, Option<SiteId>>, Option<&str>),
+) -> Result<Option<SiteId>> {
+    let Some(job) = job else { return Ok(None) };
+    if let Some(site) = known.get(job) {
+        return Ok(site.clone());
+    }
+    let site = export::find_site(tx, organization, job).await?;
+    known.insert(job.to_owned(), site.clone());
+    Ok(site)
 }

@@ -261,7 +261,7 @@ async fn matching(tx: &mut Tx, row: &BankTransaction) -> Result<Match> {
     };
     let paid = Paid { payment: row.id.clone(), amount: row.amount, currency: row.currency, fee: None };
     let problem = match (top_up.method, top_up.state) {
-        (PaymentMethod::Stripe, _) => Some(IncomingProblem::OtherMethod),
+        (PaymentMethod::Stripe | PaymentMethod::Card, _) => Some(IncomingProblem::OtherMethod),
         (PaymentMethod::Bank, TopUpState::Succeeded) => Some(IncomingProblem::PaidAlready),
         (PaymentMethod::Bank, TopUpState::Pending) => mismatch(&top_up, &paid),
         (PaymentMethod::Bank, TopUpState::Failed | TopUpState::Cancelled | TopUpState::Expired) => {

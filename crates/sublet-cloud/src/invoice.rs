@@ -11,7 +11,7 @@ use sublet_money::invoice::{ChargeSum, ChargedLine, Invoice, InvoiceAccount, Inv
 use sublet_money::period::{Period, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::rating::{LineKey, LineState};
-use sublet_store::charge::{self, LinePart};
+use sublet_store::charge::{self, LineChange, LinePart};
 use sublet_store::credit_note::{self, CreditNote};
 use sublet_store::invoice::{self, InvoiceFilter, StoredInvoice};
 use sublet_store::organization::{self, Organization};
@@ -110,7 +110,7 @@ impl Cloud {
                 let kept = charge::line_state(tx, &key).await?;
                 less(kept, charge::sum_late(tx, &key, Some(period.key)).await?)?
             };
-            let state = add(before, sum)?;
+            let state = changed(before, sum)?;
             let charges = ChargeSum { count: u64::try_from(charges).unwrap_or(0), amount: sum.charged };
             lines.push(ChargedLine { key, before, state, charges });
         }
@@ -130,6 +130,7 @@ impl Cloud {
         };
         let carry = billing::carry_before(tx, &account.id, period.key).await?;
         let content = draft(invoiced, period, carry, &lines, &versions)?;
+        let content = self.with_rerates(tx, account, content).await?;
         let content = self.with_contract(tx, content).await?;
         self.with_taxes(tx, account, content).await
     }
@@ -273,17 +274,18 @@ impl Cloud {
     }
 }
 
-fn less(a: LineState, b: LineState) -> Result<LineState> {
-    Ok(LineState { quantity: a.quantity.checked_sub(b.quantity)?, charged: a.charged.checked_sub(b.charged)? })
+fn less(line: LineState, by: LineChange) -> Result<LineState> {
+    changed(line, LineChange { quantity: by.quantity.checked_neg()?, charged: by.charged.checked_neg()? })
 }
 
-fn add(a: LineState, b: LineState) -> Result<LineState> {
-    Ok(LineState { quantity: a.quantity.checked_add(b.quantity)?, charged: a.charged.checked_add(b.charged)? })
+fn changed(line: LineState, by: LineChange) -> Result<LineState> {
+    Ok(LineState { quantity: line.quantity.changed_by(by.quantity)?, charged: line.charged.checked_add(by.charged)? })
 }
 
 /// The charges of a month's line, and those that came late, are what the line is kept at.
-async fn check_line(tx: &mut Tx, key: &LineKey, own: LineState, kept: LineState) -> Result<()> {
-    if own == kept || add(own, charge::sum_late(tx, key, None).await?)? == kept {
+async fn check_line(tx: &mut Tx, key: &LineKey, own: LineChange, kept: LineState) -> Result<()> {
+    let of_month = changed(LineState::default(), own)?;
+    if of_month == kept || changed(of_month, charge::sum_late(tx, key, None).await?)? == kept {
         return Ok(());
     }
     Err(Error::new(

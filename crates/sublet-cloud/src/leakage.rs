@@ -197,7 +197,12 @@ impl Cloud {
 
     async fn time_leak(&self, tx: &mut Tx, kind: LeakKind, found: UnchargedTime) -> Leak {
         let version = self.price_version(tx, &PriceVersion(found.price_version.as_str().into())).await.ok();
-        let price = version.as_ref().and_then(|version| version.find(&found.sku)?.price_at(found.since).ok());
+        let entry = version.as_ref().and_then(|version| version.find(&found.sku));
+        let index = match entry {
+            Some(entry) => self.index_of(tx, entry, found.since).await.ok().flatten(),
+            None => None,
+        };
+        let price = entry.and_then(|entry| entry.over_time(index.as_ref()).ok()?.price_at(found.since).ok());
         let quantity = Quantity::new(found.millis).unwrap_or_default();
         let amount = price.and_then(|price| price.exact_cost(quantity).ok()?.half_even().ok());
         let detail = format!("{} ms of {}", found.millis, found.sku);
@@ -211,7 +216,7 @@ impl Cloud {
 
     async fn settles_bit_by_bit(&self, tx: &mut Tx, found: &UnchargedTime) -> Result<bool> {
         let version = self.price_version(tx, &PriceVersion(found.price_version.as_str().into())).await?;
-        Ok(version.find(&found.sku).is_none_or(|entry| entry.prices().all(|price| price.model.is_proportional())))
+        Ok(version.find(&found.sku).is_none_or(|entry| entry.prices().all(|price| price.model().is_proportional())))
     }
 
     async fn months_behind(&self, tx: &mut Tx, now: Timestamp) -> Result<Vec<Leak>> {

@@ -12,15 +12,16 @@ use sublet_core::id::{LeaseId, QuoteId};
 use sublet_core::lease::{EndReason, Holder, LeaseState};
 use sublet_core::quote::QuoteState;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::BillingCalendar;
 use sublet_money::sku::SkuName;
 use sublet_money::spend_limit::Work;
 use sublet_store::compensation::{self, LeaseNotice};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::quote::{self, Quote};
-use sublet_store::{Page, PageRequest, Tx, device, hold, job};
+use sublet_store::{Page, PageRequest, Tx, device, hold, job, organization};
 
 use crate::audit::Deed;
-use crate::compute::{Compute, done};
+use crate::compute::{Compute, Tariff, done};
 use crate::cover::owner_of;
 use crate::device::switch_lease;
 use crate::idempotency::{Answer, Call, Render};
@@ -136,6 +137,7 @@ impl Compute {
         let terms = &quote.terms;
         let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
         shelf.check(&self.cloud, (&terms.kind, terms.notice), terms.max_duration)?;
+        self.check_price_again(tx, quote, now).await?;
         let plan = self.place_again(tx, quote, now).await?;
         let lease = self.lease_of(actor, quote, metadata, &plan);
         match lease.state {
@@ -157,6 +159,19 @@ impl Compute {
         let deed = Deed { organization: Some(&lease.organization), action: "lease.create", target: lease.id.as_str(), detail };
         self.cloud.record(tx, actor, deed, now).await?;
         Ok(lease)
+    }
+
+    /// A price may have been published since that is above the maximum.
+    async fn check_price_again(&self, tx: &mut Tx, quote: &Quote, now: Timestamp) -> Result<()> {
+        let terms = &quote.terms;
+        if terms.max_price.is_none() {
+            return Ok(());
+        }
+        let organization = organization::get(tx, &Scope::Operator, &quote.organization).await?;
+        let version = self.cloud.price_version(tx, &terms.price_version).await?;
+        let sku = SkuName::Device { notice: terms.notice, device: terms.kind.clone() };
+        let tariff = Tariff::since(tx, &self.cloud, (version, sku), terms.units, now).await?.at_most(terms.max_price);
+        self.check_price(&tariff, &BillingCalendar::new(&organization.time_zone)?, terms.notice, now)
     }
 
     /// Proves the quote's placement on the fleet as it is now.
@@ -213,6 +228,7 @@ impl Compute {
             price: terms.price_per_hour,
             currency: terms.currency,
             max_cost: terms.max_cost,
+            max_price: terms.max_price,
             cost: Nanos::ZERO,
             starts_at: now,
             ends_at: terms.max_duration.map(|window| now.plus(window)),
@@ -258,7 +274,7 @@ impl Compute {
         done(lease::save(tx, &changed).await?, lease.id.as_str())?;
         // Work that waits is interrupted, too.
         let is_busy = !job::list_open_of(tx, &lease.id).await?.is_empty();
-        self.cloud.note_end(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
+        compensation::insert_notice(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
         self.refuse_queued(tx, &changed, reason, now).await?;
         let detail = format!("{} by {deadline}", reason.explanation());
         let deed = Deed { organization: Some(&lease.organization), action: "lease.end", target: lease.id.as_str(), detail };
@@ -388,6 +404,7 @@ impl Cloud {
             Fact::new("charged", money(lease.cost)),
         ];
         facts.extend(lease.max_cost.map(|cost| Fact::new("maximum cost", money(cost))));
+        facts.extend(lease.max_price.map(|price| Fact::new("maximum price per device-hour", money(price))));
         facts.extend(lease.state.deadline().map(|deadline| Fact::new("ends by", deadline)));
         if let HoldBound::Budget { refusal } = &lease.hold_bound {
             facts.push(Fact::new("the hold could not be extended", refusal));

@@ -140,12 +140,14 @@ impl Cloud {
         actor.require(Action::ReadLedger)?;
         let text = Piece::default();
         let writer = JournalWriter::new(text.clone(), format)?;
-        Ok(LedgerExport { cloud: self.clone(), writer: Some(writer), text, cursor: JournalCursor::default() })
+        Ok(LedgerExport { entries: 0, cloud: self.clone(), writer: Some(writer), text, cursor: JournalCursor::default() })
     }
 }
 
 /// An export under way.
 pub struct LedgerExport {
+    /// Entries so far.
+    pub entries: u64,
     cloud: Cloud,
     writer: Option<JournalWriter<Piece>>,
     text: Piece,
@@ -182,6 +184,7 @@ impl LedgerExport {
         }
         for entry in &entries {
             writer.entry(entry)?;
+            self.entries = self.entries.saturating_add(1);
         }
         self.cursor = cursor;
         self.writer = Some(writer);

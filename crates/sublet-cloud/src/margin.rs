@@ -129,20 +129,25 @@ impl Cloud {
     /// A month in the currency of a price list, the first if none is named; the running month if none is.
     pub async fn margin_report(&self, actor: &Actor, month: Option<PeriodKey>, currency: Option<Currency>) -> Result<MarginReport> {
         actor.require(Action::ReadLedger)?;
+        let asked = self.reported(month, currency)?;
+        self.store.read((self, asked), |(cloud, (asked, now)), tx| Box::pin(cloud.margin_in(tx, *asked, *now))).await
+    }
+
+    /// What a report of the owner's is about, and the instant as of which it is.
+    pub(crate) fn reported(
+        &self,
+        month: Option<PeriodKey>,
+        currency: Option<Currency>,
+    ) -> Result<((PeriodKey, Currency), Timestamp)> {
         let now = self.now();
         let month = match month {
             Some(month) => month,
             None => BillingCalendar::new("UTC")?.period_at(now)?.key,
         };
-        let currency = self.reported_currency(currency)?;
-        self.store
-            .read((self, month, currency, now), |(cloud, month, currency, now), tx| {
-                Box::pin(cloud.margin_in(tx, (*month, *currency), *now))
-            })
-            .await
+        Ok(((month, self.reported_currency(currency)?), now))
     }
 
-    pub(crate) fn reported_currency(&self, asked: Option<Currency>) -> Result<Currency> {
+    fn reported_currency(&self, asked: Option<Currency>) -> Result<Currency> {
         let lists = self.prices.snapshot();
         let known = asked.is_none_or(|asked| lists.values().any(|list| list.currency == asked));
         let first = lists.values().next().map(|list| list.currency);

@@ -13,13 +13,15 @@ use sublet_core::offering::{End, Entitlements, Offered, Offering, OfferingChange
 use sublet_core::supply::Catalogue;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_money::contract::Agreement;
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::{ModelName, SkuName, TokenKind};
+use sublet_store::Tx;
 use sublet_store::change::{self, Subject};
 use sublet_store::contract;
 use sublet_store::offering::{self, Invitation, OfferingRow};
-use sublet_store::{Tx, organization};
+use sublet_store::organization::{self, Organization};
 
 use crate::audit::Deed;
 use crate::{Action, Actor, Cloud};
@@ -82,7 +84,9 @@ fn skus_of(product: &Product) -> Result<BTreeSet<String>> {
         Product::Model(name) => {
             let model: ModelName = name.parse()?;
             let tokens = |(tier, kind)| SkuName::Tokens { tier, kind, model: model.clone() }.to_string();
-            ServiceTier::ALL.into_iter().flat_map(|tier| TokenKind::ALL.map(|kind| (tier, kind))).map(tokens).collect()
+            let requests = |tier| SkuName::Requests { tier, model: model.clone() }.to_string();
+            let kinds = ServiceTier::ALL.into_iter().flat_map(|tier| TokenKind::ALL.map(|kind| (tier, kind)));
+            kinds.map(tokens).chain(ServiceTier::ALL.into_iter().map(requests)).collect()
         }
         Product::Device { kind, notice } => {
             let time = |notice: NoticeClass| SkuName::Device { notice, device: kind.clone() }.to_string();
@@ -239,23 +243,30 @@ impl Cloud {
 
 /// A successor is told to everybody whom its predecessor reaches, so everybody may know of it, as long as it is named.
 async fn check_successors(tx: &mut Tx, after: &Offering) -> Result<()> {
-    let all = offering::list_all(tx).await?;
     let successor = |offering: &Offering| offering.end.as_ref().and_then(|end| end.successor.clone());
-    let hidden =
-        |product: &Product| all.iter().any(|row| row.offering.product == *product && row.offering.reach != Reach::Everyone);
-    if let Some(named) = successor(after).filter(|named| hidden(named)) {
-        let message = format!("not everybody may know of {named}, and a successor is told to all");
-        return Err(Error::new(ErrorCode::Conflict, message)
-            .param("successor")
-            .alternative(format!("sublet offerings set {named} preview")));
+    if let Some(named) = successor(after) {
+        let in_force = offering::find_in_force(tx, &named).await?;
+        if in_force.is_some_and(|row| row.offering.reach != Reach::Everyone) {
+            let message = format!("not everybody may know of {named}, and a successor is told to all");
+            return Err(Error::new(ErrorCode::Conflict, message)
+                .param("successor")
+                .alternative(format!("sublet offerings set {named} preview")));
+        }
     }
-    let names_it = |row: &&OfferingRow| successor(&row.offering).as_ref() == Some(&after.product);
-    match all.iter().find(names_it) {
-        Some(before) if after.reach != Reach::Everyone => {
+    if after.reach == Reach::Everyone {
+        return Ok(());
+    }
+    let all = offering::list_all(tx).await?;
+    let has_its_own = |product: &Product| all.iter().any(|row| row.offering.product == *product);
+    // What is said of a kind counts for each part of it of which nothing else is said.
+    let counts_for =
+        |named: &Product| *named == after.product || (named.general().as_ref() == Some(&after.product) && !has_its_own(named));
+    match all.iter().find(|row| successor(&row.offering).is_some_and(|named| counts_for(&named))) {
+        Some(before) => {
             let message = format!("{} is named as the successor of {}", after.product, before.offering.product);
             Err(Error::new(ErrorCode::Conflict, message).param("state"))
         }
-        Some(_) | None => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -323,6 +334,35 @@ async fn commitments_to(tx: &mut Tx, scope: &Scope, product: &Product, now: Time
             }
         }
     }
+}
+
+/// Refuses terms that commit an organization to units of what is not sold to it for as long.
+pub(crate) async fn check_on_sale(
+    tx: &mut Tx,
+    account: &Organization,
+    contract: &ContractId,
+    (agreement, now): (&Agreement, Timestamp),
+) -> Result<()> {
+    let Some((sku, last_month)) = agreement.committed_thing()? else { return Ok(()) };
+    let product = match sku {
+        SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => Product::Model(model.as_str().into()),
+        SkuName::Device { notice, device } => Product::Device { kind: device.clone(), notice: Some(*notice) },
+        SkuName::ProjectMonth | SkuName::Fee { .. } => return Ok(()),
+    };
+    let Some(row) = offering::find_in_force(tx, &product).await? else { return Ok(()) };
+    let calendar = BillingCalendar::new(&account.time_zone)?;
+    let until = last_month.map(|month| calendar.period(month)).transpose()?.map(|period| period.interval.ends_at);
+    let commitment = Commitment { contract: contract.clone(), organization: account.id.clone(), until };
+    let entitlements = offering::entitlements_of(tx, &account.id).await?;
+    if check_kept(&row.offering, &commitment, &entitlements, now).is_ok() {
+        return Ok(());
+    }
+    let state = row.offering.state_at(now);
+    let message = format!("{product} is {state}, and not sold to {} for as long as the terms commit it to a quantity", account.id);
+    Err(Error::new(ErrorCode::Conflict, message)
+        .param("terms.quantities.sku")
+        .alternative(format!("sublet offerings invite {product} {}", account.id))
+        .alternative("terms without that quantity"))
 }
 
 /// Refuses an offering by which an organization would pay for units that it may not use.

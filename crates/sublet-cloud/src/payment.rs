@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use sublet_core::payment::{
-    Checkout, CheckoutAsk, Notice, NoticeSubject, PaymentFailure, PaymentMethod, PaymentPort, PaymentProgress, RefundAsk,
-    SeenRefund,
+    BalancePort, CardPort, Checkout, CheckoutAsk, Notice, NoticeSubject, PaymentFailure, PaymentMethod, PaymentPort,
+    PaymentProgress, RefundAsk, SeenRefund,
 };
 use sublet_core::{BoxFuture, Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::Processor;
 use sublet_store::incoming_payment::{self, IncomingPayment, IncomingProblem, IncomingState};
 use sublet_store::refund::{self, RefundState};
-use sublet_store::{Tx, top_up};
+use sublet_store::{Tx, saved_card, top_up};
 
 use crate::Cloud;
 
@@ -28,11 +28,15 @@ pub struct Payments {
     pub bank: Arc<dyn PaymentPort>,
     /// `None` where the operator did not configure it.
     pub stripe: Option<Arc<dyn PaymentPort>>,
+    /// Who keeps customers' cards: Stripe, where it is configured.
+    pub cards: Option<Arc<dyn CardPort>>,
+    /// Who holds what customers paid until it is on the owner's bank account: Stripe, where it is configured.
+    pub balance: Option<Arc<dyn BalancePort>>,
 }
 
 impl Default for Payments {
     fn default() -> Self {
-        Self { bank: Arc::new(BankTransfer), stripe: None }
+        Self { bank: Arc::new(BankTransfer), stripe: None, cards: None, balance: None }
     }
 }
 
@@ -40,10 +44,15 @@ impl Payments {
     pub(crate) fn port(&self, method: PaymentMethod) -> Result<&Arc<dyn PaymentPort>> {
         match method {
             PaymentMethod::Bank => Ok(&self.bank),
-            PaymentMethod::Stripe => self.stripe.as_ref().ok_or_else(|| {
+            PaymentMethod::Stripe | PaymentMethod::Card => self.stripe.as_ref().ok_or_else(|| {
                 Error::new(ErrorCode::NotOffered, "payments by Stripe are not set up here").param("method").alternative("bank")
             }),
         }
+    }
+
+    pub(crate) fn cards(&self) -> Result<&Arc<dyn CardPort>> {
+        let none = || Error::new(ErrorCode::NotOffered, "cards are not kept here: payments by Stripe are not set up");
+        self.cards.as_ref().ok_or_else(|| none().alternative("a top-up by bank"))
     }
 }
 
@@ -79,7 +88,7 @@ impl PaymentPort for BankTransfer {
 pub(crate) const fn processor(method: PaymentMethod) -> Processor {
     match method {
         PaymentMethod::Bank => Processor::Bank,
-        PaymentMethod::Stripe => Processor::Stripe,
+        PaymentMethod::Stripe | PaymentMethod::Card => Processor::Stripe,
     }
 }
 
@@ -106,6 +115,7 @@ impl Cloud {
             NoticeSubject::Payment(Some(id)) if top_up::find(tx, &Scope::Operator, id).await?.is_some() => {
                 return top_up::wake(tx, id, now).await.map(|_| ());
             }
+            NoticeSubject::Card(id) => return saved_card::wake(tx, id, now).await,
             NoticeSubject::Refund(Some(id)) => match refund::find(tx, &Scope::Operator, id).await? {
                 Some(known) if known.state == RefundState::Approved => {
                     let woken = refund::Refund { next_at: Some(now), ..known };

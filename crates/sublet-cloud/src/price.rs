@@ -17,7 +17,7 @@ use sublet_store::price::StoredPriceVersion;
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call};
-use crate::{Action, Cloud};
+use crate::{Action, Cloud, price_index};
 
 /// Most versions by contract that are kept in memory though they hold no more.
 const EARLIER_MAX: usize = 64;
@@ -198,6 +198,7 @@ impl Cloud {
             .once(call, &render, (self, &call.actor, name, version), move |(cloud, actor, name, version), tx| {
                 Box::pin(async move {
                     cloud.follow_changes(tx).await?;
+                    price_index::check_indexes(tx, version).await?;
                     let (list, stored) = cloud.next_version(name, version, now)?;
                     sublet_store::price::insert(tx, &stored).await?;
                     cloud.plan_all_contract_prices(tx, &list, now).await?;

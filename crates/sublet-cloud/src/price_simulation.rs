@@ -7,21 +7,23 @@ use sublet_core::id::{OrganizationId, ReplicaId};
 use sublet_core::supplier::{Objection, check_margin, cost_at};
 use sublet_core::supply::{Catalogue, ReplicaSource};
 use sublet_core::tier::ServiceTier;
-use sublet_core::{Currency, Nanos, Result, Timestamp};
+use sublet_core::{Currency, DurationMs, Nanos, Result, Timestamp};
 use sublet_money::floor::BelowCost;
-use sublet_money::period::{BillingCalendar, PeriodKey};
+use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::price_book::{PriceListDraft, PriceListVersion};
+use sublet_money::price_index::PriceIndexes;
 use sublet_money::repricing::{RepricedSku, Repricing};
-use sublet_money::sku::{ModelName, SkuName};
+use sublet_money::sku::{ModelName, Quantity, QuantityChange, SkuName};
 use sublet_money::time_of_use::BandName;
 use sublet_store::charge::UseCursor;
 use sublet_store::organization::Organization;
 use sublet_store::{PageRequest, Tx, charge, organization};
 
-use crate::{Action, Actor, Cloud};
+use crate::{Action, Actor, Cloud, price_index};
 
 /// Most customers that are shown: those for whom most would change.
 pub const CUSTOMERS_MAX: usize = 100;
+const ONE_DAY: DurationMs = DurationMs::from_hours(24);
 
 /// Charged, and what it would have been.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -139,6 +141,11 @@ impl Cloud {
     }
 
     async fn simulate_in(&self, tx: &mut Tx, version: &PriceListVersion, period: PeriodKey) -> Result<PriceSimulation> {
+        price_index::check_indexes(tx, version).await?;
+        // Months of customers begin a day earlier or later than those in UTC.
+        let month = BillingCalendar::new("UTC")?.period(period)?.interval;
+        let month = Interval { starts_at: month.starts_at.minus(ONE_DAY), ends_at: month.ends_at.plus(ONE_DAY) };
+        let public = self.indexes_within(tx, [version], month).await?;
         let mut simulation = PriceSimulation::new(period, version.currency());
         let mut skus = Sums::new();
         let mut page = PageRequest { limit: Some(100), ..PageRequest::default() };
@@ -146,7 +153,13 @@ impl Cloud {
             let customers = organization::list(tx, None, &page).await?;
             for customer in customers.items.iter().filter(|customer| customer.currency == version.currency()) {
                 let own = self.as_by_contract(tx, &customer.id, (version, period)).await?;
-                let used = reprice(tx, own.as_ref().unwrap_or(version), (&customer.id, period)).await?;
+                let used = match &own {
+                    Some(own) => {
+                        let indexes = self.indexes_within(tx, [own], month).await?;
+                        reprice(tx, (own, &indexes), (&customer.id, period)).await?
+                    }
+                    None => reprice(tx, (version, &public), (&customer.id, period)).await?,
+                };
                 if !used.is_empty() {
                     simulation.take(customer, used, &mut skus)?;
                 }
@@ -186,18 +199,33 @@ impl Cloud {
 /// What a customer used in a period, at other prices.
 async fn reprice(
     tx: &mut Tx,
-    version: &PriceListVersion,
+    (version, indexes): (&PriceListVersion, &PriceIndexes),
     (customer, period): (&OrganizationId, PeriodKey),
 ) -> Result<Vec<RepricedSku>> {
-    let mut repricing = Repricing::new(version);
+    let mut repricing = Repricing::new(version, indexes);
     let mut by_time = Vec::new();
     for (line, state) in charge::list_lines(tx, customer, period).await? {
-        if repricing.depends_on_time(&line.sku) {
+        if let SkuName::Requests { .. } | SkuName::ProjectMonth = line.sku {
+            // How many there were is counted below, for times without a flat price too.
+            let charged = (QuantityChange::ZERO, state.charged);
+            repricing.add(&line.project, &line.sku, None, charged)?;
+        } else if repricing.depends_on_time(&line.sku) {
             if !by_time.contains(&line.sku) {
                 by_time.push(line.sku);
             }
         } else {
-            repricing.add(&line.project, &line.sku, None, (state.quantity, state.charged))?;
+            repricing.add(&line.project, &line.sku, None, (state.quantity.into(), state.charged))?;
+        }
+    }
+    if version.find(&SkuName::ProjectMonth).is_some() {
+        for project in charge::used_projects(tx, customer, period).await? {
+            repricing.add(&project, &SkuName::ProjectMonth, None, (Quantity::new(1)?.into(), Nanos::ZERO))?;
+        }
+    }
+    for entry in version.entries() {
+        let SkuName::Requests { tier, model } = &entry.sku else { continue };
+        for (project, count) in charge::count_requests(tx, (customer, period), (model, *tier)).await? {
+            repricing.add(&project, &entry.sku, None, (count.into(), Nanos::ZERO))?;
         }
     }
     for sku in by_time {

@@ -16,7 +16,7 @@ use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::invoice::{Invoice, InvoiceState};
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::price_book::PriceListVersion;
-use sublet_proof::bundle::{BundleHeader, leaf_line};
+use sublet_proof::bundle::{BundleHeader, PriceSources, leaf_line};
 use sublet_proof::leaf::{SALT_SECRET_BYTES, SaltKey, SaltSecret, leaf_hash};
 use sublet_proof::merkle::{Frontier, Hash, Node, Nodes, ProofPlan, TreeHead};
 use sublet_proof::note::LogKey;
@@ -171,7 +171,18 @@ impl Cloud {
         };
         let content = &invoice.content;
         let of = (&content.account.organization, content.period.key);
-        let issued = Issued { invoice: &invoice.id, number, issued_at, content };
+        let mut lists = BTreeMap::new();
+        for line in &content.lines {
+            if let Entry::Vacant(unread) = lists.entry(&line.price_version) {
+                unread.insert(self.price_version(tx, &line.price_version).await?);
+            }
+        }
+        let lists: Vec<Arc<PriceListVersion>> = lists.into_values().collect();
+        let mut price_indexes = BTreeMap::new();
+        for excerpt in self.index_excerpts(tx, content, &lists).await? {
+            price_indexes.insert(excerpt.index.clone(), excerpt.verify()?);
+        }
+        let issued = Issued { invoice: &invoice.id, number, issued_at, content, price_indexes: &price_indexes };
         let (sealed, details) = Seal::new(&issued, leaves.sealed, &SaltKey::new(&leaves.secret))?;
         seal::put_blocks(tx, of, &leaves.blocks).await?;
         let place = log::append(tx, sealed.entry()?).await?;
@@ -245,10 +256,11 @@ impl Cloud {
                     for version in sealed.details.price_versions() {
                         lists.push(cloud.price_version(tx, version).await?);
                     }
-                    let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
-                    let terms = contract::terms_texts(tx, &stored.invoice.content).await?;
                     let content = stored.invoice.content;
-                    let sources = cloud.price_sources(tx, &organization, &lists).await?;
+                    let indexes = cloud.index_excerpts(tx, &content, &lists).await?;
+                    let lists: Vec<&PriceListVersion> = lists.iter().map(AsRef::as_ref).collect();
+                    let terms = contract::terms_texts(tx, &content).await?;
+                    let sources = PriceSources { indexes, ..cloud.price_sources(tx, &organization, &lists).await? };
                     let header = BundleHeader::new(content, (sealed.seal, sealed.details), log, (&lists, terms, sources)).text()?;
                     let at = LeafCursor::default();
                     Ok((header, BundleCursor { organization, period, secret: sealed.secret, at }))

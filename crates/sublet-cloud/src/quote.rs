@@ -11,8 +11,8 @@ use sublet_core::id::{NodeId, QuoteId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 use sublet_core::quote::{PlacementFigures, QuoteState, QuoteTerms};
-use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
-use sublet_money::period::BillingCalendar;
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::period::{BillingCalendar, Interval};
 use sublet_money::sku::SkuName;
 use sublet_store::organization::{self, Organization};
 use sublet_store::quote::{self, Quote};
@@ -45,6 +45,8 @@ pub struct NewQuote {
     pub max_duration: Option<DurationMs>,
     /// The lease ends before it costs more.
     pub max_cost: Option<Nanos>,
+    /// The lease ends before an hour of a device costs more.
+    pub max_price: Option<Nanos>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -104,6 +106,33 @@ impl Compute {
         Ok(quote)
     }
 
+    /// Refuses a maximum price that could not be kept: one that the price is above, or is before a lease could be told.
+    pub(crate) fn check_price(
+        &self,
+        tariff: &Tariff,
+        calendar: &BillingCalendar,
+        notice: NoticeClass,
+        now: Timestamp,
+    ) -> Result<()> {
+        let needed = sum([self.settings.hold_interval, self.settings.stop_span(notice)]);
+        let Some(too_dear_from) = tariff.too_dear_from(calendar, Interval { starts_at: now, ends_at: now.plus(needed) })? else {
+            return Ok(());
+        };
+        let (message, instead) = match tariff.lead() {
+            Some(lead) if lead < needed => {
+                let (ahead, needed) = (lead.seconds_ceil(), needed.seconds_ceil());
+                let message = format!("the price is known {ahead} seconds ahead, and a lease at notice {notice} needs {needed}");
+                (message, "ask for a shorter notice".to_owned())
+            }
+            Some(_) | None => {
+                let (price, currency) = (tariff.per_hour(too_dear_from)?, tariff.version.currency());
+                let message = format!("a device-hour costs {price} {currency} from {too_dear_from} on, more than the maximum");
+                (message, format!("give a maximum price of at least {price} {currency}"))
+            }
+        };
+        Err(Error::new(ErrorCode::PriceAboveMaximum, message).param("maximum_price").alternative(instead))
+    }
+
     async fn terms_in(&self, tx: &mut Tx, organization: &Organization, new: &NewQuote, now: Timestamp) -> Result<QuoteTerms> {
         self.cloud.follow_changes(tx).await?;
         let shelf = DeviceShelf::read(tx, Some(&organization.id), now).await?;
@@ -117,8 +146,9 @@ impl Compute {
         let is_sold = |kind: &DeviceKind, notice| shelf.sells((&self.cloud, &version), (kind, notice), new.max_duration);
         let place = find_place(&snapshot, &request, now).map_err(|refusal| refused(refusal, &request, is_sold))?;
         let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
-        let tariff = Tariff::new(version.clone(), sku, new.units)?;
+        let tariff = Tariff::since(tx, &self.cloud, (version.clone(), sku), new.units, now).await?.at_most(new.max_price);
         let calendar = BillingCalendar::new(&organization.time_zone)?;
+        self.check_price(&tariff, &calendar, new.notice, now)?;
         // A lease may be taken as long as the quote stands, and its work begin a while after.
         let latest = now.plus(sum([self.settings.quote_life, self.settings.unused_max]));
         let first_hold = |tariff: &Tariff, notice| {
@@ -126,8 +156,13 @@ impl Compute {
         };
         let hold = first_hold(&tariff, new.notice)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
-            let sold_hold = |tariff: &Tariff, notice| is_sold(&new.kind, notice).then(|| first_hold(tariff, notice)).transpose();
-            return Err(too_dear(new, &tariff, (hold, max_cost), sold_hold)?);
+            let mut shorter = Vec::new();
+            for notice in NoticeClass::ALL.into_iter().filter(|notice| *notice < new.notice && is_sold(&new.kind, *notice)) {
+                let sku = SkuName::Device { notice, device: new.kind.clone() };
+                let Ok(tariff) = Tariff::since(tx, &self.cloud, (version.clone(), sku), new.units, now).await else { continue };
+                shorter.push((notice, first_hold(&tariff.at_most(new.max_price), notice)?));
+            }
+            return Err(too_dear(new, tariff.version.currency(), (hold, max_cost), &shorter));
         }
         Ok(QuoteTerms {
             kind: new.kind.clone(),
@@ -144,20 +179,16 @@ impl Compute {
             hold,
             max_duration: new.max_duration,
             max_cost: new.max_cost,
+            max_price: new.max_price,
             seen: place.figures,
         })
     }
 }
 
-/// The refusal that says what the shortest lease needs, and which notice would fit the maximum.
-fn too_dear(
-    new: &NewQuote,
-    tariff: &Tariff,
-    (hold, max_cost): (Nanos, Nanos),
-    first_hold: impl Fn(&Tariff, NoticeClass) -> Result<Option<Nanos>>,
-) -> Result<Error> {
-    let currency = tariff.version.currency();
-    let mut error = Error::new(
+/// The refusal that says what the shortest lease needs, and which notice would fit the maximum. `shorter` are notices
+/// with what they need, the shortest first.
+fn too_dear(new: &NewQuote, currency: Currency, (hold, max_cost): (Nanos, Nanos), shorter: &[(NoticeClass, Nanos)]) -> Error {
+    let error = Error::new(
         ErrorCode::PriceAboveMaximum,
         format!(
             "{} {} at notice {} needs {hold} {currency} set aside for its first interval with notice and grace, \
@@ -167,15 +198,10 @@ fn too_dear(
     )
     .param("maximum_cost")
     .alternative(format!("give a maximum cost of at least {hold} {currency}"));
-    for notice in NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < new.notice) {
-        let sku = SkuName::Device { notice, device: new.kind.clone() };
-        let Ok(shorter) = Tariff::new(tariff.version.clone(), sku, new.units) else { continue };
-        if first_hold(&shorter, notice)?.is_some_and(|hold| hold <= max_cost) {
-            error = error.alternative(format!("ask for notice {notice}"));
-            break;
-        }
+    match shorter.iter().rev().find(|(_, hold)| *hold <= max_cost) {
+        Some((notice, _)) => error.alternative(format!("ask for notice {notice}")),
+        None => error,
     }
-    Ok(error)
 }
 
 fn check_new(new: &NewQuote) -> Result<()> {
@@ -185,6 +211,9 @@ fn check_new(new: &NewQuote) -> Result<()> {
     }
     if new.max_cost.is_some_and(|cost| cost <= Nanos::ZERO) {
         return refuse("maximum_cost", "a maximum cost is positive".to_owned());
+    }
+    if new.max_price.is_some_and(|price| price <= Nanos::ZERO) {
+        return refuse("maximum_price", "a maximum price is positive".to_owned());
     }
     check_metadata(&new.metadata)?;
     let term = new.notice.minimum_term();
@@ -290,6 +319,7 @@ impl Cloud {
             Fact::new("expires at", quote.expires_at),
         ];
         facts.extend(terms.max_cost.map(|cost| Fact::new("maximum cost", money(cost))));
+        facts.extend(terms.max_price.map(|price| Fact::new("maximum price per device-hour", money(price))));
         Ok(Explanation {
             id: id.to_string(),
             summary: format!("{} {} at notice {}; the quote is {}", terms.units, terms.kind, terms.notice, state.as_str()),

@@ -169,7 +169,7 @@ impl Cloud {
         if top_up.organization != refund.organization || top_up.state != TopUpState::Succeeded {
             return Err(wrong(format!("{id} is no payment of this customer that succeeded")));
         }
-        let Some(payment) = top_up.payment.filter(|_| top_up.method == PaymentMethod::Stripe) else {
+        let Some(payment) = top_up.payment.filter(|_| top_up.method != PaymentMethod::Bank) else {
             return Err(wrong(format!("{id} was paid by bank, which gives nothing back by itself")));
         };
         if !top_up::note_refund(tx, id, refund.amount).await? {

@@ -90,17 +90,8 @@ impl Cloud {
         currency: Option<Currency>,
     ) -> Result<RevenueReport> {
         actor.require(Action::ReadLedger)?;
-        let now = self.now();
-        let month = match month {
-            Some(month) => month,
-            None => BillingCalendar::new("UTC")?.period_at(now)?.key,
-        };
-        let currency = self.reported_currency(currency)?;
-        self.store
-            .read((self, month, currency, now), |(cloud, month, currency, now), tx| {
-                Box::pin(cloud.revenue_in(tx, (*month, *currency), *now))
-            })
-            .await
+        let asked = self.reported(month, currency)?;
+        self.store.read((self, asked), |(cloud, (asked, now)), tx| Box::pin(cloud.revenue_in(tx, *asked, *now))).await
     }
 
     async fn revenue_in(&self, tx: &mut Tx, (month, currency): (PeriodKey, Currency), now: Timestamp) -> Result<RevenueReport> {

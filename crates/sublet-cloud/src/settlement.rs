@@ -14,7 +14,7 @@ use sublet_core::id::{GatewayId, OrganizationId, RequestId, SliceId};
 use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{EntryHead, Fact, post};
-use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, usage_lines};
+use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, used_lines};
 use sublet_money::sku::SkuFamily;
 use sublet_store::batch_line::{self, Given, Try};
 use sublet_store::budget::BudgetRef;
@@ -41,7 +41,27 @@ const ANSWERED: u16 = 200;
 struct Drawn {
     slice: Slice,
     total: Nanos,
+    /// The part of the total that is for requests, besides their tokens.
+    for_requests: Nanos,
     records: i64,
+}
+
+/// What a batch charges an organization, by family of sku.
+#[derive(Default)]
+struct Captured {
+    tokens: Nanos,
+    requests: Nanos,
+    records: i64,
+}
+
+impl Captured {
+    /// What falling volume prices give back comes first, so that what is in slices never goes below zero between two.
+    fn facts(&self) -> Vec<Fact> {
+        let mut families = vec![(SkuFamily::ModelTokens, self.tokens), (SkuFamily::ModelRequests, self.requests)];
+        families.retain(|(family, amount)| *family == SkuFamily::ModelTokens || !amount.is_zero());
+        families.sort_by_key(|(_, amount)| *amount);
+        families.into_iter().map(|(family, amount)| Fact::UsageCaptured { family, amount }).collect()
+    }
 }
 
 impl Drawn {
@@ -70,6 +90,8 @@ pub(crate) struct Fold<'a> {
 struct Rated {
     lines: Vec<RatedLine>,
     total: Nanos,
+    /// The part of it that is for the request, besides its tokens.
+    for_request: Nanos,
 }
 
 impl<'a> Fold<'a> {
@@ -100,7 +122,7 @@ impl<'a> Fold<'a> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(empty) => {
                 let found = slice::find(tx, &record.gateway, &record.slice).await?;
-                empty.insert(found.map(|slice| Drawn { slice, total: Nanos::ZERO, records: 0 }))
+                empty.insert(found.map(|slice| Drawn { slice, total: Nanos::ZERO, for_requests: Nanos::ZERO, records: 0 }))
             }
         };
         Ok(match drawn {
@@ -148,7 +170,7 @@ impl<'a> Fold<'a> {
                 quantity: line.quantity,
                 amount: line.amount,
                 currency,
-                price_version: record.price_version.clone(),
+                price_version: line.key.price_version.clone(),
                 period: line.key.period,
                 billed_in: billing.and_then(|billing| billing.billed_in(line.key.period)),
                 band: line.key.band.clone(),
@@ -198,6 +220,7 @@ impl Cloud {
             Ok(rated) => match fold.slice(tx, record).await? {
                 Ok(drawn) if rated.total <= drawn.left()? => {
                     drawn.total = drawn.total.checked_add(rated.total)?;
+                    drawn.for_requests = drawn.for_requests.checked_add(rated.for_request)?;
                     drawn.records += 1;
                     Ok((rated, drawn.slice.currency))
                 }
@@ -239,13 +262,19 @@ impl Cloud {
         };
         let now = fold.now;
         let month = fold.billing(tx, &record.organization).await?.month_of(record.admitted_at, now);
-        let dated = month.and_then(|month| usage_lines(record, month, &version).map_err(|error| error.to_string()));
+        let dated = month.and_then(|month| used_lines(record, month, &version).map_err(|error| error.to_string()));
         let quantities = match dated {
             Ok(quantities) => quantities,
             Err(reason) => return Ok(Err(reason)),
         };
         let mut lines = Vec::with_capacity(quantities.len());
         for (key, quantity) in quantities {
+            // Use of a time that was rated anew meanwhile goes where it would be now.
+            let billing = fold.billing(tx, &record.organization).await?;
+            let (key, version) = self.line_now(tx, billing, (key, (record.admitted_at, None)), &version).await?;
+            if !key.is_asked_for(&version) {
+                continue;
+            }
             let state = fold.line(tx, &key).await?;
             match rate_line(key, state, &version, quantity) {
                 Ok(line) => lines.push(line),
@@ -256,7 +285,9 @@ impl Cloud {
             }
         }
         let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
-        Ok(Ok(Rated { lines, total }))
+        let for_request = lines.iter().filter(|line| line.key.sku.family() == SkuFamily::ModelRequests);
+        let for_request = Nanos::checked_sum(for_request.map(|line| line.amount))?;
+        Ok(Ok(Rated { lines, total, for_request }))
     }
 
     /// Everything that a batch comes to, in an order that is the same for all.
@@ -268,8 +299,8 @@ impl Cloud {
         self.write_purchases(tx, &fold.costs).await?;
         // Grants wait for the rows from here on, so they are taken last.
         let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
-        let mut captured: BTreeMap<(&OrganizationId, Currency), (Nanos, i64)> = BTreeMap::new();
-        for Drawn { slice, total, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
+        let mut captured: BTreeMap<(&OrganizationId, Currency), Captured> = BTreeMap::new();
+        for Drawn { slice, total, for_requests, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
             if !slice::spend(tx, &slice.id, *total, *records).await? {
                 return Err(Error::internal(format!("slice {} changed while {total} was settled on it", slice.id)));
             }
@@ -277,18 +308,21 @@ impl Cloud {
                 let settled = budgets.entry(reference).or_default();
                 *settled = settled.checked_add(*total)?;
             }
-            let (amount, count) = captured.entry((&slice.organization, slice.currency)).or_default();
-            (*amount, *count) = (amount.checked_add(*total)?, *count + records);
+            let sum = captured.entry((&slice.organization, slice.currency)).or_default();
+            sum.tokens = sum.tokens.checked_add(total.checked_sub(*for_requests)?)?;
+            sum.requests = sum.requests.checked_add(*for_requests)?;
+            sum.records += records;
         }
         for (reference, settled) in budgets {
             budget::settle(tx, std::slice::from_ref(reference), settled).await?;
         }
         let mut entries = Vec::with_capacity(captured.len());
-        for ((organization, currency), (amount, count)) in captured {
-            let memo = fold.memo(organization, count);
-            let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo };
-            let fact = Fact::UsageCaptured { family: SkuFamily::ModelTokens, amount };
-            entries.push(post(head, organization, &fact)?);
+        for ((organization, currency), captured) in captured {
+            let memo = fold.memo(organization, captured.records);
+            for fact in captured.facts() {
+                let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo: memo.clone() };
+                entries.push(post(head, organization, &fact)?);
+            }
         }
         ledger::post_all(tx, &entries).await?;
         self.post_purchases(tx, fold).await

@@ -16,7 +16,7 @@ use sublet_money::spend_limit::Work;
 use sublet_store::budget::{self, Budget, BudgetRef};
 use sublet_store::organization::Organization;
 use sublet_store::slice::{self, Slice};
-use sublet_store::{Tx, key, ledger, organization};
+use sublet_store::{Tx, key, ledger, organization, top_up_rule};
 
 use crate::Cloud;
 use crate::budget::periods_at;
@@ -128,6 +128,16 @@ impl Source {
         }
         Ok(Err(self.refusal(least, Work::New)?))
     }
+    /// The same; a refusal that nothing follows is noted with the limits that it comes from, and wakes the account's rule
+    /// for top-ups.
+    async fn part_or_note(&self, tx: &mut Tx, request: &SliceRequest) -> Result<Result<Part, Error>> {
+        let part = self.part(request)?;
+        if part.is_err() && request.is_final {
+            self.note_reached(tx, request.least).await?;
+            top_up_rule::wake(tx, &self.organization.id, self.now).await?;
+        }
+        Ok(part)
+    }
     /// Notes which limits were reached by something that needs so much. After what is reserved: rows are locked in one order.
     async fn note_reached(&self, tx: &mut Tx, needed: Nanos) -> Result<()> {
         for budget in self.budgets.iter().filter(|budget| budget.reached_at.is_none() && budget.room(Work::New) < needed) {
@@ -215,14 +225,9 @@ impl Cloud {
             budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &request.class, &periods).await?;
         let credit = StoredCredit::of(tx, &organization).await?;
         let source = Source { organization, budgets, credit, now };
-        let Part { amount, work, closed_to_new } = match source.part(request)? {
+        let Part { amount, work, closed_to_new } = match source.part_or_note(tx, request).await? {
             Ok(part) => part,
-            Err(refusal) => {
-                if request.is_final {
-                    source.note_reached(tx, request.least).await?;
-                }
-                return Ok(Err(refusal));
-            }
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let burned = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         let granted = burned.split()?;
@@ -266,14 +271,9 @@ impl Cloud {
         }
         let credit = StoredCredit::of(tx, &organization).await?;
         let source = Source { organization, budgets, credit, now };
-        let Part { amount, work, closed_to_new } = match source.part(request)? {
+        let Part { amount, work, closed_to_new } = match source.part_or_note(tx, request).await? {
             Ok(part) => part,
-            Err(refusal) => {
-                if request.is_final {
-                    source.note_reached(tx, request.least).await?;
-                }
-                return Ok(Err(refusal));
-            }
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let added = source.credit.burn(tx, amount, (FAMILY, now)).await?;
         // The slice before its budgets, as settling and closing do.

@@ -5,9 +5,9 @@
 //! transaction that moves it to `succeeded`, and it moves there once. Money that comes after it failed, expired or was
 //! cancelled is money all the same, and still becomes credit.
 
-use sublet_core::id::{CreditGrantId, OrganizationId, TopUpId};
+use sublet_core::id::{CreditGrantId, OrganizationId, SavedCardId, TopUpId};
 use sublet_core::organization::OrganizationClass;
-use sublet_core::payment::{Paid, PaymentMethod};
+use sublet_core::payment::{Paid, PaymentMethod, TopUpCause};
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::credit_lot::CreditTerms;
@@ -15,6 +15,8 @@ use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::reference::PaymentReference;
 use sublet_store::credit::CreditGrant;
 use sublet_store::incoming_payment::IncomingProblem;
+use sublet_store::organization::Organization;
+use sublet_store::saved_card::{self, SavedCardState};
 use sublet_store::top_up::{self, TopUp, TopUpState, TopUpStep};
 use sublet_store::{Page, PageRequest, Tx, ledger, organization};
 
@@ -29,7 +31,9 @@ pub const PENDING_MAX: i64 = 20;
 /// How long a bank transfer is waited for.
 const BANK_WAIT: DurationMs = DurationMs::from_hours(24 * 30);
 /// How long a page is open: less than the day for which keys of a question work.
-const PAGE_WAIT: DurationMs = DurationMs::from_hours(23);
+pub(crate) const PAGE_WAIT: DurationMs = DurationMs::from_hours(23);
+/// How long it is tried to charge a card. What is not charged then is called off.
+const CHARGE_WAIT: DurationMs = DurationMs::from_hours(1);
 
 /// What a customer means to pay in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +41,16 @@ pub struct NewTopUp {
     pub method: PaymentMethod,
     pub amount: Nanos,
     pub currency: Currency,
+}
+
+/// A top-up that is to be noted.
+pub(crate) struct Intent<'a> {
+    pub(crate) id: TopUpId,
+    pub(crate) account: &'a Organization,
+    pub(crate) method: PaymentMethod,
+    pub(crate) amount: Nanos,
+    pub(crate) card: Option<SavedCardId>,
+    pub(crate) cause: Option<TopUpCause>,
 }
 
 impl Cloud {
@@ -62,7 +76,6 @@ impl Cloud {
     }
 
     async fn insert_top_up(&self, tx: &mut Tx, actor: &Actor, (id, new): (&TopUpId, &NewTopUp)) -> Result<TopUp> {
-        let now = self.now();
         let account = organization::get(tx, &actor.scope, actor.organization()?).await?;
         if new.currency != account.currency {
             let message = format!("the account is kept in {}, and this is {}", account.currency, new.currency);
@@ -75,14 +88,27 @@ impl Cloud {
             let message = format!("{PENDING_MAX} top-ups of this account wait for money already");
             return Err(Error::new(ErrorCode::Conflict, message).alternative("pay or cancel one of them"));
         }
-        let wait = if new.method == PaymentMethod::Bank { BANK_WAIT } else { PAGE_WAIT };
+        let card = if new.method == PaymentMethod::Card { Some(card_to_charge(tx, &account.id).await?) } else { None };
+        let (id, method, amount) = (id.clone(), new.method, new.amount);
+        self.intend(tx, actor, Intent { id, account: &account, method, amount, card, cause: None }).await
+    }
+
+    /// Notes an intent, before anybody outside is asked.
+    pub(crate) async fn intend(&self, tx: &mut Tx, actor: &Actor, intent: Intent<'_>) -> Result<TopUp> {
+        let now = self.now();
+        let Intent { id, account, method, amount, card, cause } = intent;
+        let wait = match method {
+            PaymentMethod::Bank => BANK_WAIT,
+            PaymentMethod::Stripe => PAGE_WAIT,
+            PaymentMethod::Card => CHARGE_WAIT,
+        };
         let created = TopUp {
-            id: id.clone(),
+            reference: PaymentReference::of(&id)?.as_str().to_owned(),
+            id,
             organization: account.id.clone(),
-            method: new.method,
-            amount: new.amount,
-            currency: new.currency,
-            reference: PaymentReference::of(id)?.as_str().to_owned(),
+            method,
+            amount,
+            currency: account.currency,
             state: TopUpState::Pending,
             step: TopUpStep::Open,
             next_at: Some(now),
@@ -99,9 +125,12 @@ impl Cloud {
             expires_at: now.plus(wait),
             created_at: now,
             ended_at: None,
+            card,
+            cause,
         };
         top_up::insert(tx, &created).await?;
-        let detail = format!("{} {} by {}", new.amount, new.currency, new.method);
+        let why = cause.map(|cause| format!(", for {}", cause.as_str())).unwrap_or_default();
+        let detail = format!("{} {} by {}{why}", created.amount, created.currency, created.method);
         self.record_top_up(tx, actor, &created, ("top_up.create", detail)).await?;
         Ok(created)
     }
@@ -149,7 +178,11 @@ impl Cloud {
                         closing = cloud.ended(closing, TopUpState::Cancelled, None);
                     }
                     changed(top_up::update(tx, was, &closing).await?)?;
-                    cloud.record_top_up(tx, actor, &closing, ("top_up.cancel", String::new())).await
+                    cloud.record_top_up(tx, actor, &closing, ("top_up.cancel", String::new())).await?;
+                    if closing.state == TopUpState::Pending {
+                        return Ok(());
+                    }
+                    cloud.note_rule_failure(tx, &closing, false).await
                 })
             })
             .await?;
@@ -195,6 +228,7 @@ impl Cloud {
         }
         let detail = format!("{} {} by {} {}", done.amount, done.currency, done.method, paid.payment);
         self.record_top_up(tx, actor, &done, ("top_up.succeed", detail)).await?;
+        self.note_rule_success(tx, &done).await?;
         Ok(None)
     }
 
@@ -208,6 +242,19 @@ impl Cloud {
         let deed = Deed { organization: Some(&top_up.organization), action, target: top_up.id.as_str(), detail };
         self.record(tx, actor, deed, self.now()).await
     }
+}
+
+/// The card of an account, if nothing is charged to it at the moment.
+async fn card_to_charge(tx: &mut Tx, organization: &OrganizationId) -> Result<SavedCardId> {
+    let Some(card) = saved_card::find(tx, organization, SavedCardState::Saved).await? else {
+        let error = Error::new(ErrorCode::Conflict, "no card is saved").param("method");
+        return Err(error.alternative("save one with 'sublet saved-card save', or pay on a page with method 'stripe'"));
+    };
+    if top_up::is_card_charged(tx, organization).await? {
+        let error = Error::new(ErrorCode::Conflict, "the card is being charged for another top-up").param("method");
+        return Err(error.alternative("try again when that one has ended"));
+    }
+    Ok(card.id)
 }
 
 /// Why a payment is not what its top-up is over.

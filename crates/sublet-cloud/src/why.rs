@@ -211,7 +211,7 @@ fn explain_charge(charge: &Charge, version: &PriceListVersion) -> Result<ChargeE
         band: charge.band.clone(),
     };
     let after = LineState {
-        quantity: charge.before.quantity.checked_add(charge.quantity)?,
+        quantity: charge.before.quantity.changed_by(charge.quantity)?,
         charged: charge.before.charged.checked_add(charge.amount)?,
     };
     RatedLine { key, quantity: charge.quantity, amount: charge.amount, before: charge.before, after }.explain(version)

@@ -164,6 +164,8 @@ pub struct TokenPrices {
     /// Which immutable price-list version these come from.
     pub version: PriceVersion,
     pub currency: Currency,
+    /// The most that a request is charged besides its tokens, if it is charged at all.
+    pub request: Nanos,
     pub input: Rate,
     pub cached_input: Rate,
     pub output: Rate,
@@ -189,8 +191,15 @@ pub struct PriceVersion(pub Arc<str>);
 pub const ROUNDING_SLACK: Nanos = Nanos::new(1);
 
 impl TokenPrices {
-    /// The most a request with these counts can be charged: each line rounded up, plus slack.
+    /// The most a request with these counts can be charged: its tokens, and what a request costs besides them. Without
+    /// any tokens there is nothing to charge.
     pub fn upper_bound(&self, tokens: &TokenUsage) -> Result<Nanos> {
+        let besides = if *tokens == TokenUsage::default() { Nanos::ZERO } else { self.request };
+        self.tokens_bound(tokens)?.checked_add(besides)
+    }
+
+    /// The most that so many tokens can be charged: each line rounded up, plus slack.
+    pub fn tokens_bound(&self, tokens: &TokenUsage) -> Result<Nanos> {
         let lines = [(self.input, tokens.input), (self.cached_input, tokens.cached_input), (self.output, tokens.output)];
         let mut total = Nanos::ZERO;
         for (rate, count) in lines {

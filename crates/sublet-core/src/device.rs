@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::named_state::named_states;
 
 /// Longest name of a device kind, in bytes.
 const KIND_MAX_BYTES: usize = 128;
@@ -58,48 +59,21 @@ impl fmt::Debug for DeviceKind {
     }
 }
 
-macro_rules! named_states {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? } $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
-        }
-        impl FromStr for $name {
-            type Err = Error;
-            fn from_str(text: &str) -> Result<Self> {
-                Self::ALL.iter().copied().find(|known| known.as_str() == text).ok_or_else(|| {
-                    let shown: String = text.chars().take(40).collect();
-                    Error::new(ErrorCode::InvalidRequest, format!(concat!("'{}' is not ", $what), shown))
-                })
-            }
-        }
-    };
-}
-
 named_states! {
     /// Whether a device can be used, apart from who uses it.
-    DeviceHealth {
+    DeviceHealth, "a device's health" {
         Healthy = "healthy",
         /// Kept out of sale by the operator; what runs there may end in its own time.
         Cordoned = "cordoned",
         /// Its runner no longer reports it.
         Lost = "lost",
     }
-    "a device's health"
 }
 
 named_states! {
     /// What one device does. Every device is in exactly one class at every instant, so the
     /// classes' times add up to its capacity.
-    DeviceClass {
+    DeviceClass, "a class of device time" {
         /// Free, and not promised to anybody.
         Idle = "idle",
         /// In a lease, or promised to one, while no workload of it runs.
@@ -115,7 +89,6 @@ named_states! {
         /// Cordoned or lost, and in no lease.
         Unhealthy = "unhealthy",
     }
-    "a class of device time"
 }
 
 #[cfg(test)]

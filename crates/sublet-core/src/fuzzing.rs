@@ -89,6 +89,7 @@ pub fn core_costs(data: &[u8]) {
     let mut count = || TokenCount::new(next().max(0));
     let tokens = TokenUsage { input: count(), cached_input: count(), output: count() };
     let prices = TokenPrices {
+        request: Nanos::ZERO,
         tier: crate::tier::ServiceTier::Default,
         version: PriceVersion("v".into()),
         currency: Currency::EUR,

@@ -170,14 +170,24 @@ identifiers! {
     CreditGrantId = "grant",
     /// What a customer means to pay in.
     TopUpId = "top",
+    /// A card that a processor keeps for an organization.
+    SavedCardId = "card",
+    /// What a processor paid out to the owner's bank account.
+    PayoutId = "pout",
     /// Paid credit on its way back to the customer.
     RefundId = "rfd",
     /// Credit for a promise that was not kept.
     CompensationId = "comp",
+    /// A fee that was charged once.
+    FeeId = "fee",
+    /// Use of a past time that is rated anew.
+    RerateId = "rer",
     /// Money that arrived, or that a processor told of.
     IncomingPaymentId = "inp",
     /// One entry of the audit log.
     AuditId = "aud",
+    /// Files for finance that are delivered by themselves.
+    ExportScheduleId = "exp",
     /// One background job's row.
     OutboxId = "op",
     /// One gateway, stable over its restarts.

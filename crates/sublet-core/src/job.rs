@@ -195,6 +195,7 @@ impl StopReason {
                 EndReason::JobEnded => "the job its lease was made for ended",
                 EndReason::WindowOver => "the window of its lease is over",
                 EndReason::MaximumCost => "its lease reached the maximum cost that was set",
+                EndReason::MaximumPrice => "the price of its lease goes above the maximum that was set",
                 EndReason::Budget => "no more money could be set aside for it, and nothing runs unpaid",
                 EndReason::Unused => "its lease was not used for too long",
                 EndReason::Reclaimed => "the owner took the capacity back with the notice that was sold",

@@ -82,6 +82,8 @@ pub enum EndReason {
     WindowOver,
     /// It reached the maximum cost its holder set.
     MaximumCost,
+    /// Its price goes above the maximum its holder set.
+    MaximumPrice,
     /// The money that can be held for it is used up.
     Budget,
     /// Nothing ran on it for too long.
@@ -95,11 +97,12 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Released,
         Self::JobEnded,
         Self::WindowOver,
         Self::MaximumCost,
+        Self::MaximumPrice,
         Self::Budget,
         Self::Unused,
         Self::Reclaimed,
@@ -113,6 +116,7 @@ impl EndReason {
             Self::JobEnded => "job_ended",
             Self::WindowOver => "window_over",
             Self::MaximumCost => "maximum_cost",
+            Self::MaximumPrice => "maximum_price",
             Self::Budget => "budget",
             Self::Unused => "unused",
             Self::Reclaimed => "reclaimed",
@@ -127,6 +131,7 @@ impl EndReason {
             Self::JobEnded => "the job it was made for ended",
             Self::WindowOver => "its window is over",
             Self::MaximumCost => "it reached the maximum cost that was set for it",
+            Self::MaximumPrice => "its price goes above the maximum that was set for it",
             Self::Budget => "no more money could be set aside for it, and nothing runs unpaid",
             Self::Unused => "nothing ran on it for too long",
             Self::Reclaimed => "the owner took the capacity back with the notice that was sold",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceKind;
 use crate::error::{Error, ErrorCode, Result};
+use crate::named_state::named_states;
 use crate::notice::NoticeClass;
 use crate::time::Timestamp;
 
@@ -96,34 +97,7 @@ impl From<Product> for String {
     }
 }
 
-macro_rules! texts {
-    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            pub const fn as_str(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
-        }
-        impl FromStr for $name {
-            type Err = Error;
-            fn from_str(text: &str) -> Result<Self> {
-                Self::ALL.iter().copied().find(|known| known.as_str() == text).ok_or_else(|| {
-                    let shown: String = text.chars().take(40).collect();
-                    let error = Error::new(ErrorCode::InvalidRequest, format!(concat!("'{}' is not ", $what), shown));
-                    Self::ALL.iter().fold(error, |error, known| error.alternative(known.as_str()))
-                })
-            }
-        }
-    };
-}
-
-texts! {
+named_states! {
     /// How far a product is in its life.
     OfferingState, "a state of an offering" {
         /// Only the operator knows of it.
@@ -140,7 +114,7 @@ texts! {
     }
 }
 
-texts! {
+named_states! {
     /// Who may know that a product exists.
     Reach, "a reach" {
         Nobody = "nobody",

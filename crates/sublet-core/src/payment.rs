@@ -3,13 +3,16 @@
 //! A call names what it is for by our own id and carries a key, so that repeating it does nothing twice. What a
 //! processor tells by itself is a hint to ask it: only what it answers when it is asked moves money.
 //!
-//! Deliberately absent: data of cards. Customers give those to the processor, on its own page.
+//! A saved card is charged in two steps: what is to be charged is prepared first, and moves nothing; charging what was
+//! prepared succeeds at most once, however often it is asked for and under whatever key.
+//!
+//! Deliberately absent: numbers of cards. Customers give those to the processor, on its own page.
 
 use std::fmt;
 
 use crate::BoxFuture;
 use crate::error::Result;
-use crate::id::{RefundId, TopUpId};
+use crate::id::{RefundId, SavedCardId, TopUpId};
 use crate::money::{Currency, Nanos};
 use crate::time::Timestamp;
 
@@ -20,15 +23,18 @@ pub enum PaymentMethod {
     Bank,
     /// On a page of Stripe.
     Stripe,
+    /// With the card that is saved at Stripe.
+    Card,
 }
 
 impl PaymentMethod {
-    pub const ALL: [Self; 2] = [Self::Bank, Self::Stripe];
+    pub const ALL: [Self; 3] = [Self::Bank, Self::Stripe, Self::Card];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bank => "bank",
             Self::Stripe => "stripe",
+            Self::Card => "card",
         }
     }
 }
@@ -36,6 +42,29 @@ impl PaymentMethod {
 impl fmt::Display for PaymentMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why there is a top-up that nobody asked for by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum TopUpCause {
+    /// The credit fell below what the account's rule says.
+    Threshold,
+    /// It is the day that the rule names.
+    Period,
+    /// The customer's bank wants the customer to confirm a charge of either.
+    Confirmation,
+}
+
+impl TopUpCause {
+    pub const ALL: [Self; 3] = [Self::Threshold, Self::Period, Self::Confirmation];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Threshold => "threshold",
+            Self::Period => "period",
+            Self::Confirmation => "confirmation",
+        }
     }
 }
 
@@ -97,8 +126,62 @@ pub enum PaymentProgress {
     Paid(Paid),
     /// Text for the customer.
     Failed(String),
+    /// The customer's bank takes no charge of the card without the customer. Text for the customer.
+    NeedsCustomer(String),
     /// Nothing was paid, and nothing can be any more.
     Closed,
+}
+
+/// Asks for a page on which a customer saves a card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CardPageAsk {
+    pub card: SavedCardId,
+    /// Repeats have the same one.
+    pub key: String,
+    /// No card can be saved there afterwards.
+    pub expires_at: Timestamp,
+}
+
+/// What is shown of a card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CardFace {
+    pub brand: String,
+    pub last4: String,
+    pub expires_month: u8,
+    pub expires_year: u16,
+}
+
+/// A card that a processor keeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptCard {
+    /// What the processor calls whom it belongs to.
+    pub customer: String,
+    /// What the processor calls the card.
+    pub name: String,
+    pub face: CardFace,
+}
+
+/// How far the saving of a card is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CardProgress {
+    /// Nothing was saved, and it can still be.
+    Open,
+    Saved(KeptCard),
+    /// Nothing was saved, and nothing can be any more.
+    Closed,
+}
+
+/// Asks that a charge of a saved card is prepared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChargeAsk {
+    pub top_up: TopUpId,
+    pub key: String,
+    pub amount: Nanos,
+    pub currency: Currency,
+    pub description: String,
+    /// As [`KeptCard`] has them.
+    pub customer: String,
+    pub card: String,
 }
 
 /// Asks that part of a payment is paid back.
@@ -133,6 +216,8 @@ pub struct SeenRefund {
 pub enum NoticeSubject {
     /// A payment; `None` if it names no top-up of ours.
     Payment(Option<TopUpId>),
+    /// A card that is being saved.
+    Card(SavedCardId),
     /// A refund; `None` if it names none of ours.
     Refund(Option<RefundId>),
     /// Something that a person has to look at: a customer disputes a payment.
@@ -171,4 +256,75 @@ pub trait PaymentPort: Send + Sync {
     fn find_refund<'a>(&'a self, ask: &'a RefundAsk) -> BoxFuture<'a, Result<Option<SeenRefund>, PaymentFailure>>;
     /// Reads what the processor sent by itself. An error unless it is proven to come from it, and lately.
     fn read_notice(&self, body: &[u8], signature: &str, now: Timestamp) -> Result<Notice>;
+}
+
+/// Who keeps customers' cards and charges them. Every call can be repeated.
+pub trait CardPort: Send + Sync {
+    /// Makes a page on which a card is saved, or finds the one that was made under the same key.
+    fn open_page<'a>(&'a self, ask: &'a CardPageAsk) -> BoxFuture<'a, Result<Checkout, PaymentFailure>>;
+    fn look_at_page<'a>(&'a self, page: &'a str) -> BoxFuture<'a, Result<CardProgress, PaymentFailure>>;
+    /// Lets the processor forget a card. A card that it does not know any more is refused.
+    fn forget<'a>(&'a self, card: &'a str, key: &'a str) -> BoxFuture<'a, Result<(), PaymentFailure>>;
+    /// Prepares a charge and answers its name. No money moves.
+    fn prepare<'a>(&'a self, ask: &'a ChargeAsk) -> BoxFuture<'a, Result<String, PaymentFailure>>;
+    /// Charges what was prepared, while the customer is not there. What became of it is what [`Self::look_at_charge`] says.
+    fn charge<'a>(&'a self, charge: &'a str, key: &'a str) -> BoxFuture<'a, Result<(), PaymentFailure>>;
+    /// `Open` where it was prepared and not charged.
+    fn look_at_charge<'a>(&'a self, charge: &'a str) -> BoxFuture<'a, Result<PaymentProgress, PaymentFailure>>;
+    /// Calls off what was prepared, so that it cannot be charged. What was charged stays as it is, and is refused.
+    fn call_off<'a>(&'a self, charge: &'a str, key: &'a str) -> BoxFuture<'a, Result<(), PaymentFailure>>;
+}
+
+/// How far a payout is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PayoutState {
+    /// It is on its way, or will be.
+    Pending,
+    /// It is on the bank account. It can still come back.
+    Paid,
+    /// The bank did not take it, or sent it back.
+    Failed,
+    Cancelled,
+}
+
+impl PayoutState {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Paid, Self::Failed, Self::Cancelled];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Paid => "paid",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A payout as the processor knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeenPayout {
+    pub name: String,
+    /// Below zero where the processor took money from the bank account.
+    pub amount: Nanos,
+    pub currency: Currency,
+    pub state: PayoutState,
+    /// Why it failed.
+    pub reason: Option<String>,
+    pub made_at: Timestamp,
+}
+
+/// Some payouts, the newest first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PayoutPage {
+    pub payouts: Vec<SeenPayout>,
+    /// Names where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+/// Who holds money between customers and the owner's bank account.
+pub trait BalancePort: Send + Sync {
+    /// Payouts that were made since an instant; `after` is where the page before it ended.
+    fn payouts<'a>(&'a self, since: Timestamp, after: Option<&'a str>) -> BoxFuture<'a, Result<PayoutPage, PaymentFailure>>;
+    /// What it holds, of each currency, whether it can be paid out yet or not.
+    fn balance(&self) -> BoxFuture<'_, Result<Vec<(Nanos, Currency)>, PaymentFailure>>;
 }

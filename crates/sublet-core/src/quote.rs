@@ -36,6 +36,9 @@ pub struct QuoteTerms {
     pub max_duration: Option<DurationMs>,
     /// The lease ends before it costs more.
     pub max_cost: Option<Nanos>,
+    /// The lease ends before an hour of a device costs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<Nanos>,
     /// What the placement rule saw, for explanations.
     pub seen: PlacementFigures,
 }

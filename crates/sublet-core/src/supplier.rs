@@ -378,7 +378,16 @@ mod tests {
         let [input, cached_input, output] = rates;
         let version = PriceVersion("v".into());
         let least = TokenRates { input, cached_input, output };
-        TokenPrices { tier: ServiceTier::Default, version, currency: Currency::EUR, input, cached_input, output, least }
+        TokenPrices {
+            tier: ServiceTier::Default,
+            version,
+            currency: Currency::EUR,
+            request: Nanos::ZERO,
+            input,
+            cached_input,
+            output,
+            least,
+        }
     }
 
     #[test]

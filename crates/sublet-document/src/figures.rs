@@ -188,6 +188,9 @@ fn what(sku: &SkuName) -> String {
 const fn unit_name(unit: PricingUnit) -> &'static str {
     match unit {
         PricingUnit::MillionTokens => "tokens",
+        PricingUnit::Request => "requests",
+        PricingUnit::ProjectMonth => "months of projects",
+        PricingUnit::Fee => "fees",
         PricingUnit::DeviceHour => "device time",
     }
 }

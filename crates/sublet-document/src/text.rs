@@ -61,10 +61,14 @@ pub fn quantity(measure: Measure) -> String {
     match measure {
         Measure::Once => "1".to_owned(),
         Measure::Counted { quantity, unit: PricingUnit::MillionTokens, .. } => format!("{} tokens", grouped(&quantity.to_string())),
+        Measure::Counted { quantity, unit: PricingUnit::Request, .. } => format!("{} requests", grouped(&quantity.to_string())),
+        Measure::Counted { quantity, unit: PricingUnit::ProjectMonth, .. } => format!("{} months", grouped(&quantity.to_string())),
+        Measure::Counted { quantity, unit: PricingUnit::Fee, .. } => grouped(&quantity.to_string()),
         Measure::Counted { quantity, unit: PricingUnit::DeviceHour, .. } => {
+            let (sign, quantity) = (if quantity < 0 { "-" } else { "" }, quantity.unsigned_abs());
             let (seconds, millis) = (quantity / 1_000, quantity % 1_000);
             let hours = grouped(&(seconds / 3_600).to_string());
-            format!("{hours}:{:02}:{:02}.{millis:03} h", seconds / 60 % 60, seconds % 60)
+            format!("{sign}{hours}:{:02}:{:02}.{millis:03} h", seconds / 60 % 60, seconds % 60)
         }
     }
 }
@@ -122,6 +126,7 @@ mod tests {
     fn quantities_are_exact() {
         let time = |quantity| Measure::Counted { quantity, unit: PricingUnit::DeviceHour, price: None };
         assert_eq!(quantity(time(3_600_000 * 1_234 + 61_001)), "1,234:01:01.001 h");
+        assert_eq!(quantity(time(-61_001)), "-0:01:01.001 h");
         assert_eq!(quantity(Measure::Counted { quantity: 1_000, unit: PricingUnit::MillionTokens, price: None }), "1,000 tokens");
     }
 }

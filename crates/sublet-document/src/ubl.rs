@@ -366,7 +366,7 @@ impl Priced {
         };
         let Measure::Counted { quantity, unit, price } = row.measure else { return once(row.exact) };
         let code = match unit {
-            PricingUnit::MillionTokens => ONE,
+            PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => ONE,
             PricingUnit::DeviceHour => MILLISECOND,
         };
         match price {

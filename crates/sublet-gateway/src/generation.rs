@@ -28,7 +28,7 @@ use crate::idempotency::Claim;
 use crate::journal::writer::{Submission, Written};
 use crate::limits::Pass;
 use crate::measured::Sample;
-use crate::pricing::{output_covered, output_hold, prompt_hold, provisional_cost};
+use crate::pricing::{counted_hold, output_covered, output_hold, prompt_hold, provisional_cost};
 use crate::purse::{Ask, Extended, Money, Waiting};
 pub(crate) use crate::step::{Delta, Step};
 use crate::supply::purchase::Supplied;
@@ -177,10 +177,10 @@ impl Generation {
         if tight { config.tight_output_step.get() } else { config.output_step.get() }.max(1)
     }
 
-    /// What the prompt costs at most, as far as is known now.
+    /// What the request costs at most before its output, as far as is known now.
     fn prompt_cost(&self) -> Result<Nanos> {
         if self.branches.iter().all(Branch::is_counted) {
-            return self.facts.prices.upper_bound(&self.usage(TokenCount::ZERO));
+            return counted_hold(&self.facts.prices, &self.usage(TokenCount::ZERO));
         }
         let held_for: i64 = self.branches.iter().map(|branch| branch.prompt_max.get()).sum();
         prompt_hold(&self.facts.prices, TokenCount::new(held_for))

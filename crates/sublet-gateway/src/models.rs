@@ -141,6 +141,9 @@ fn pricing(prices: &TokenPrices) -> ModelPricing {
     };
     ModelPricing {
         version: prices.version.0.to_string(),
+        request: Some(prices.request)
+            .filter(|request| !request.is_zero())
+            .map(|amount| sublet_core::Money { amount, currency: prices.currency }.into()),
         input: price(prices.input, prices.currency),
         cached_input: price(prices.cached_input, prices.currency),
         output: price(prices.output, prices.currency),

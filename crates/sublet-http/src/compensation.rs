@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use sublet_api::compensation as wire;
 use sublet_api::object::{CompensationRulesTag, CompensationTag};
 use sublet_cloud::compensation::NewServiceCredit;
@@ -21,14 +20,20 @@ use crate::wire::money;
 const fn family_to_wire(family: SkuFamily) -> wire::ChargedFamily {
     match family {
         SkuFamily::ModelTokens => wire::ChargedFamily::ModelTokens,
+        SkuFamily::ModelRequests => wire::ChargedFamily::ModelRequests,
         SkuFamily::DeviceTime => wire::ChargedFamily::DeviceTime,
+        SkuFamily::ProjectFees => wire::ChargedFamily::ProjectFees,
+        SkuFamily::OneTimeFees => wire::ChargedFamily::OneTimeFees,
     }
 }
 
 const fn family_from_wire(family: wire::ChargedFamily) -> SkuFamily {
     match family {
         wire::ChargedFamily::ModelTokens => SkuFamily::ModelTokens,
+        wire::ChargedFamily::ModelRequests => SkuFamily::ModelRequests,
         wire::ChargedFamily::DeviceTime => SkuFamily::DeviceTime,
+        wire::ChargedFamily::ProjectFees => SkuFamily::ProjectFees,
+        wire::ChargedFamily::OneTimeFees => SkuFamily::OneTimeFees,
     }
 }
 
@@ -45,7 +50,7 @@ fn to_wire(given: &StoredCompensation) -> wire::Compensation {
         family: given.family.map(family_to_wire),
         share_ppm: (given.kind == CompensationKind::Sla).then_some(given.share_ppm),
         amount: money(given.amount, given.currency),
-        evidence: serde_json::from_str(&given.evidence).unwrap_or_default(),
+        evidence: given.evidence.clone(),
         note: given.note.clone(),
         credit_grant: given.grant.clone(),
         created_at: given.created_at.into(),
@@ -58,7 +63,7 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
         invoice: body.invoice,
         family: body.family.map(family_from_wire),
         share_ppm: body.share_ppm,
-        evidence: Value::Object(body.evidence),
+        evidence: body.evidence,
         note: body.note,
     };
     let outcome = app.cloud.grant_service_credit(&context.call()?, &new, &|given| text_of(&to_wire(given))).await?;

@@ -155,14 +155,20 @@ fn pricing_from_wire(pricing: wire::PricingTerms, in_force: Option<PriceVersion>
 const fn family_to_wire(family: SkuFamily) -> wire::CoveredFamily {
     match family {
         SkuFamily::ModelTokens => wire::CoveredFamily::ModelTokens,
+        SkuFamily::ModelRequests => wire::CoveredFamily::ModelRequests,
         SkuFamily::DeviceTime => wire::CoveredFamily::DeviceTime,
+        SkuFamily::ProjectFees => wire::CoveredFamily::ProjectFees,
+        SkuFamily::OneTimeFees => wire::CoveredFamily::OneTimeFees,
     }
 }
 
 const fn family_from_wire(family: wire::CoveredFamily) -> SkuFamily {
     match family {
         wire::CoveredFamily::ModelTokens => SkuFamily::ModelTokens,
+        wire::CoveredFamily::ModelRequests => SkuFamily::ModelRequests,
         wire::CoveredFamily::DeviceTime => SkuFamily::DeviceTime,
+        wire::CoveredFamily::ProjectFees => SkuFamily::ProjectFees,
+        wire::CoveredFamily::OneTimeFees => SkuFamily::OneTimeFees,
     }
 }
 

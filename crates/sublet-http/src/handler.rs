@@ -6,10 +6,10 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export, file,
-    invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering, organization, payment, price,
-    price_simulation, project, proof, public, quote, rate_limit, remote_model, response, revenue, sku, supplier, supply_cost, tax,
-    usage, user, why,
+    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export,
+    export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering,
+    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, remote_model,
+    rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -26,7 +26,7 @@ pub fn find(operation: Operation) -> Option<Handler> {
     match operation.route().plane {
         Plane::Public => everybodys(operation),
         Plane::Project => projects(operation),
-        Plane::Admin => organizations(operation),
+        Plane::Admin => organizations(operation).or_else(|| payments(operation)),
         Plane::Operator => operators(operation).or_else(|| operators_money(operation)).or_else(|| offerings(operation)),
     }
 }
@@ -40,6 +40,9 @@ fn everybodys(operation: Operation) -> Option<Handler> {
         Operation::GetLlmsText => to!(public::llms_text),
         Operation::GetErrorPage => to!(public::error_page),
         Operation::GetPrices => to!(price::public),
+        Operation::ListPriceIndexes => to!(price_index::list),
+        Operation::GetPriceIndex => to!(price_index::get),
+        Operation::ListPricePoints => to!(price_index::list_points),
         Operation::GetLogKey => to!(proof::log_key),
         Operation::GetLogCheckpoint => to!(proof::log_checkpoint),
         Operation::GetLogTile => to!(proof::log_tile),
@@ -132,14 +135,7 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::SetBillingProfile => to!(tax::set_own_profile),
         Operation::GetDunning => to!(dunning::get_own),
         Operation::SetOnSuspension => to!(dunning::set_on_suspension),
-        Operation::ListTopUps => to!(payment::list_top_ups),
-        Operation::CreateTopUp => to!(payment::create_top_up),
-        Operation::GetTopUp => to!(payment::get_top_up),
-        Operation::CancelTopUp => to!(payment::cancel_top_up),
-        Operation::ListRefunds => to!(payment::list_refunds),
-        Operation::CreateRefund => to!(payment::create_refund),
-        Operation::GetRefund => to!(payment::get_refund),
-        Operation::CancelRefund => to!(payment::cancel_refund),
+        Operation::ListFees => to!(fee::list),
         Operation::ListCompensations => to!(compensation::list),
         Operation::GetCompensation => to!(compensation::get),
         Operation::ListRateLimits => to!(rate_limit::list),
@@ -189,12 +185,35 @@ fn operators_money(operation: Operation) -> Option<Handler> {
         Operation::OperatorListCreditNotes => to!(credit_note::list),
         Operation::CreateCreditNote => to!(credit_note::create),
         Operation::GrantCredit => to!(credit::grant),
+        Operation::OperatorListFees => to!(fee::list),
+        Operation::CreateFee => to!(fee::create),
         Operation::OperatorListCompensations => to!(compensation::list),
         Operation::CreateCompensation => to!(compensation::create),
         Operation::OperatorGetCompensation => to!(compensation::get),
         Operation::OperatorGetCompensationRules => to!(compensation::get_rules),
         Operation::SetCompensationRules => to!(compensation::set_rules),
         Operation::OperatorGetCredits => to!(credit::get),
+        _ => None,
+    }
+}
+
+/// What an organization pays in and gets back.
+fn payments(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::ListTopUps => to!(payment::list_top_ups),
+        Operation::CreateTopUp => to!(payment::create_top_up),
+        Operation::GetTopUp => to!(payment::get_top_up),
+        Operation::CancelTopUp => to!(payment::cancel_top_up),
+        Operation::GetSavedCard => to!(saved_card::get),
+        Operation::SaveCard => to!(saved_card::save),
+        Operation::RemoveSavedCard => to!(saved_card::remove),
+        Operation::GetTopUpRule => to!(top_up_rule::get),
+        Operation::SetTopUpRule => to!(top_up_rule::set),
+        Operation::RemoveTopUpRule => to!(top_up_rule::remove),
+        Operation::ListRefunds => to!(payment::list_refunds),
+        Operation::CreateRefund => to!(payment::create_refund),
+        Operation::GetRefund => to!(payment::get_refund),
+        Operation::CancelRefund => to!(payment::cancel_refund),
         _ => None,
     }
 }
@@ -210,7 +229,13 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListPriceLists => to!(price::list),
         Operation::PublishPriceList => to!(price::publish),
         Operation::GetPriceList => to!(price::get),
+        Operation::CreatePriceIndex => to!(price_index::create),
+        Operation::PublishPricePoint => to!(price_index::publish_point),
         Operation::SimulatePrices => to!(price_simulation::simulate),
+        Operation::ListRerates => to!(rerate::list),
+        Operation::SimulateRerate => to!(rerate::simulate),
+        Operation::GetRerate => to!(rerate::get),
+        Operation::ApplyRerate => to!(rerate::apply),
         Operation::VerifyLedger => to!(ledger::verify),
         Operation::ListLedgerAccounts => to!(ledger::list_accounts),
         Operation::ExportLedger => to!(ledger::export),
@@ -218,6 +243,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::GetMarginReport => to!(margin::report),
         Operation::GetRevenueReport => to!(revenue::report),
         Operation::GetShowback => to!(margin::showback),
+        Operation::GetTaxReport => to!(tax_report::report),
         Operation::GetLeakage => to!(leakage::report),
         Operation::ListSupplyCosts => to!(supply_cost::list),
         Operation::PublishSupplyCosts => to!(supply_cost::publish),
@@ -269,11 +295,18 @@ fn operators_payments(operation: Operation) -> Option<Handler> {
         Operation::CreateOperatorKey => to!(key::create_peer),
         Operation::GetOperatorKey => to!(key::get_peer),
         Operation::DeleteOperatorKey => to!(key::delete_peer),
+        Operation::ListPayouts => to!(payout::list),
+        Operation::GetProcessorFunds => to!(payout::funds),
         Operation::GetDunningPolicy => to!(dunning::get_policy),
         Operation::SetDunningPolicy => to!(dunning::set_policy),
         Operation::OperatorGetDunning => to!(dunning::get),
         Operation::OperatorSetDunning => to!(dunning::set),
         Operation::PauseInvoice => to!(dunning::pause_invoice),
+        Operation::ListExportSchedules => to!(export_schedule::list),
+        Operation::CreateExportSchedule => to!(export_schedule::create),
+        Operation::GetExportSchedule => to!(export_schedule::get),
+        Operation::RunExportSchedule => to!(export_schedule::run),
+        Operation::DeleteExportSchedule => to!(export_schedule::delete),
         Operation::ListMail => to!(mail::list),
         Operation::RetryMail => to!(mail::retry),
         _ => None,

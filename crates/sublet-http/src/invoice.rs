@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use sublet_api::invoice as wire;
 use sublet_api::money::Amount;
 use sublet_api::object::{ChargeTag, InvoiceTag};
-use sublet_cloud::data::{BillingCalendar, Charge, InvoiceFilter, InvoiceLine, InvoiceState, Late, PriceListVersion, PriceModel};
+use sublet_cloud::data::{
+    BillingCalendar, Charge, InvoiceFilter, InvoiceLine, InvoiceState, Late, PriceListVersion, PriceModel, RerateNote,
+};
 use sublet_cloud::invoice::Bill;
 use sublet_core::id::InvoiceId;
 use sublet_core::{Currency, Error, ErrorCode, Result};
@@ -50,6 +52,7 @@ async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
         period_end: content.period.interval.ends_at.into(),
         time_zone: content.account.zone.clone(),
         lines,
+        rerates: content.rerates.iter().map(|note| note_to_wire(note, currency)).collect(),
         commitment: content.commitment.as_ref().map(|line| contract::line_to_wire(line, currency)).transpose()?,
         advance: content.advance.as_ref().map(|line| contract::advance_to_wire(line, currency)),
         subtotal: money(content.subtotal, currency),
@@ -73,8 +76,8 @@ async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
 fn line_to_wire(version: &PriceListVersion, line: &InvoiceLine, currency: Currency) -> Result<wire::InvoiceLine> {
     let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
     let entry = version.get(&line.sku)?;
-    let unit_amount = match entry.price_in(line.band.as_ref())?.model {
-        PriceModel::PerUnit { price } => Some(Amount(*price)),
+    let unit_amount = match *entry.price_in(line.band.as_ref())?.model() {
+        PriceModel::PerUnit { price } => Some(Amount(price)),
         PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => None,
     };
     Ok(wire::InvoiceLine {
@@ -88,11 +91,23 @@ fn line_to_wire(version: &PriceListVersion, line: &InvoiceLine, currency: Curren
         price: line.price.clone(),
         unit_amount,
         unit_per: count(entry.unit.base_units())?,
-        quantity: count(line.quantity.get())?,
+        quantity: line.quantity.get(),
         charges: line.charges.count,
         amount: money(line.charges.amount, currency),
         late: line.late.map(|late| late_to_wire(&late, currency)).transpose()?,
     })
+}
+
+fn note_to_wire(note: &RerateNote, currency: Currency) -> wire::InvoiceRerate {
+    wire::InvoiceRerate {
+        id: note.id.clone(),
+        of: note.of.clone(),
+        to: note.to.clone(),
+        from: note.interval.starts_at.into(),
+        until: note.interval.ends_at.into(),
+        reason: note.reason.clone(),
+        amount: money(note.amount, currency),
+    }
 }
 
 fn late_to_wire(late: &Late, currency: Currency) -> Result<wire::Late> {
@@ -145,12 +160,13 @@ pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
         request: charge.source.parse().ok(),
         job: charge.source.parse().ok(),
         lease: charge.source.parse().ok(),
+        rerate: charge.source.parse().ok(),
         subject,
         meter,
         notice,
         service_tier,
         band: charge.band.as_ref().map(ToString::to_string),
-        quantity: count(charge.quantity.get())?,
+        quantity: charge.quantity.get(),
         amount: money(charge.amount, charge.currency),
         price_version: charge.price_version.clone(),
         used_at: charge.occurred_at.into(),

@@ -34,6 +34,7 @@ fn to_wire(statement: &LeaseStatement) -> Result<wire::Lease> {
         price: money(lease.price, lease.currency),
         price_version: lease.price_version.clone(),
         maximum_cost: lease.max_cost.map(|most| money(most, lease.currency)),
+        maximum_price: lease.max_price.map(|most| money(most, lease.currency)),
         cost: money(lease.cost, lease.currency),
         held: money(statement.held, lease.currency),
         starts_at: lease.starts_at.into(),

@@ -8,7 +8,7 @@ use sublet_cloud::incoming_payment::{IncomingAnswer, RowOutcome, TakenRow};
 use sublet_cloud::refund::{NewRefund, RefundWay};
 use sublet_cloud::top_up::NewTopUp;
 use sublet_core::key::KeyPlane;
-use sublet_core::payment::PaymentMethod;
+use sublet_core::payment::{PaymentMethod, TopUpCause};
 use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
@@ -20,6 +20,7 @@ const fn method_to_wire(method: PaymentMethod) -> wire::PaymentMethod {
     match method {
         PaymentMethod::Bank => wire::PaymentMethod::Bank,
         PaymentMethod::Stripe => wire::PaymentMethod::Stripe,
+        PaymentMethod::Card => wire::PaymentMethod::Card,
     }
 }
 
@@ -27,6 +28,15 @@ const fn method_from_wire(method: wire::PaymentMethod) -> PaymentMethod {
     match method {
         wire::PaymentMethod::Bank => PaymentMethod::Bank,
         wire::PaymentMethod::Stripe => PaymentMethod::Stripe,
+        wire::PaymentMethod::Card => PaymentMethod::Card,
+    }
+}
+
+const fn cause_to_wire(cause: TopUpCause) -> wire::TopUpCause {
+    match cause {
+        TopUpCause::Threshold => wire::TopUpCause::Threshold,
+        TopUpCause::Period => wire::TopUpCause::Period,
+        TopUpCause::Confirmation => wire::TopUpCause::Confirmation,
     }
 }
 
@@ -94,6 +104,7 @@ fn top_up_to_wire(top_up: &TopUp, actor: &Actor) -> wire::TopUp {
         method: method_to_wire(top_up.method),
         amount: money(top_up.amount, top_up.currency),
         status: top_up_status(top_up.state),
+        cause: top_up.cause.map(cause_to_wire),
         reference: Some(top_up.reference.clone()).filter(|_| is_bank),
         checkout_url: top_up.url.clone().filter(|_| is_pending),
         reason: top_up.reason.clone(),

@@ -3,13 +3,13 @@
 use sublet_api::money::Amount;
 use sublet_api::price as wire;
 use sublet_cloud::data::{
-    Band, DeviceKind, ModelName, PriceEntry, PriceListDraft, PriceModel, Quantity, SkuName, Tier, TimeOfUse, TokenKind, Weekday,
-    Window, Zone,
+    Band, DeviceKind, MarketPrice, ModelName, PriceEntry, PriceListDraft, PriceModel, Quantity, SkuName, Tier, TimeOfUse,
+    TokenKind, Weekday, Window, Zone,
 };
 use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
 
 use crate::App;
-use crate::wire::{SkuParts, count, sku_parts};
+use crate::wire::{PROJECT, SkuParts, count, sku_parts};
 
 /// The three members that a price and a band share.
 struct Terms {
@@ -23,7 +23,12 @@ pub fn to_wire(entry: &PriceEntry) -> Result<wire::Price> {
     let Terms { amount, model, minimum } = terms_to_wire(&entry.model)?;
     let time_of_use = entry.time_of_use.as_ref().map(time_of_use_to_wire).transpose()?;
     let per = count(entry.unit.base_units())?;
-    Ok(wire::Price { subject, meter, notice, service_tier, amount, model, minimum, per, time_of_use })
+    let market = entry.market.as_ref().map(|market| wire::MarketPrice {
+        index: market.index.to_string(),
+        floor: market.floor.to_string(),
+        ceiling: market.ceiling.to_string(),
+    });
+    Ok(wire::Price { subject, meter, notice, service_tier, amount, model, minimum, per, time_of_use, market })
 }
 
 fn terms_to_wire(model: &PriceModel) -> Result<Terms> {
@@ -86,9 +91,15 @@ pub fn from_wire(price: &wire::Price) -> Result<PriceEntry> {
     let model = model_of(terms).map_err(|error| error.prefixed(&format!("price of {sku}")))?;
     let time_of_use = price.time_of_use.as_ref().map(time_of_use_of).transpose();
     let time_of_use = time_of_use.map_err(|error| error.prefixed(&format!("price of {sku}")))?;
-    let entry = PriceEntry { time_of_use, ..PriceEntry::new(sku, model) };
+    let market = price.market.as_ref().map(market_of).transpose();
+    let market = market.map_err(|error| error.prefixed(&format!("price of {sku}")))?;
+    let entry = PriceEntry { time_of_use, market, ..PriceEntry::new(sku, model) };
     entry.validate()?;
     Ok(entry)
+}
+
+fn market_of(wire: &wire::MarketPrice) -> Result<MarketPrice> {
+    Ok(MarketPrice { index: wire.index.parse()?, floor: wire.floor.parse()?, ceiling: wire.ceiling.parse()? })
 }
 
 fn sku_of(price: &wire::Price) -> Result<SkuName> {
@@ -96,17 +107,27 @@ fn sku_of(price: &wire::Price) -> Result<SkuName> {
         wire::Meter::InputTokens => Some(TokenKind::Input),
         wire::Meter::CachedInputTokens => Some(TokenKind::CachedInput),
         wire::Meter::OutputTokens => Some(TokenKind::Output),
-        wire::Meter::DeviceMilliseconds => None,
+        wire::Meter::Requests | wire::Meter::DeviceMilliseconds | wire::Meter::ProjectMonths | wire::Meter::Fees => None,
     };
+    let is = |meter| price.meter == meter;
     match (&price.subject, kind, (price.notice, price.service_tier)) {
         (wire::Subject::Model(name), Some(kind), (None, tier)) => {
             Ok(SkuName::Tokens { tier: tier.unwrap_or_default(), kind, model: name.parse::<ModelName>()? })
         }
-        (wire::Subject::Sku(name), None, (Some(notice), None)) => {
+        (wire::Subject::Model(name), None, (None, tier)) if is(wire::Meter::Requests) => {
+            Ok(SkuName::Requests { tier: tier.unwrap_or_default(), model: name.parse::<ModelName>()? })
+        }
+        (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::ProjectMonths) && name == PROJECT => {
+            Ok(SkuName::ProjectMonth)
+        }
+        (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::Fees) => Ok(SkuName::Fee { fee: name.parse()? }),
+        (wire::Subject::Sku(name), None, (Some(notice), None)) if is(wire::Meter::DeviceMilliseconds) => {
             Ok(SkuName::Device { notice, device: name.parse::<DeviceKind>()? })
         }
         _ => Err(invalid(
-            "a model has token prices, perhaps with a service_tier, and no notice; a device kind has device time with notice"
+            "a model has prices of tokens and requests, perhaps with a service_tier, and no notice; a device kind has device time \
+             with notice; the sku 'project' has months of projects, and a fee has \
+             its name"
                 .to_owned(),
         )),
     }

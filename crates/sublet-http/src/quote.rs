@@ -30,6 +30,7 @@ fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
         sku: SkuName(terms.kind.to_string()),
         units: terms.units,
         notice: terms.notice,
+        site: terms.site.clone(),
         price: money(terms.price_per_hour, terms.currency),
         price_version: terms.price_version.clone(),
         // Only time on devices is charged, so a lease that is ended at once costs nothing.
@@ -37,6 +38,7 @@ fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
         maximum_seconds: terms.max_duration.map(|span| count(span.seconds_ceil())).transpose()?,
         minimum_cost: money(Nanos::ZERO, terms.currency),
         maximum_cost: most(terms),
+        maximum_price: terms.max_price.map(|most| money(most, terms.currency)),
         hold: money(terms.hold, terms.currency),
         lease: quote.lease.clone(),
         created_at: quote.created_at.into(),
@@ -57,9 +59,11 @@ fn most(terms: &QuoteTerms) -> Option<Money> {
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateQuote = context.body()?;
     let organization = app.cloud.account_of(&context.actor).await?;
-    if body.maximum_cost.is_some_and(|most| most.currency != organization.currency) {
-        return Err(Error::new(ErrorCode::CurrencyMismatch, format!("the account is kept in {}", organization.currency))
-            .param("maximum_cost"));
+    for (most, param) in [(body.maximum_cost, "maximum_cost"), (body.maximum_price, "maximum_price")] {
+        if most.is_some_and(|most| most.currency != organization.currency) {
+            let message = format!("the account is kept in {}", organization.currency);
+            return Err(Error::new(ErrorCode::CurrencyMismatch, message).param(param));
+        }
     }
     let seconds = body.maximum_seconds.map(i64::try_from).transpose();
     let seconds = seconds
@@ -68,9 +72,10 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
         kind: device_kind(&app, &context.actor, body.sku.as_str()).await?,
         units: body.units,
         notice: body.notice,
-        site: None,
+        site: body.site,
         max_duration: seconds.map(DurationMs::from_seconds),
         max_cost: body.maximum_cost.map(|most| most.nanos()),
+        max_price: body.maximum_price.map(|most| most.nanos()),
         metadata: body.metadata.pairs().clone(),
     };
     let now = app.cloud.clock().now();

@@ -28,7 +28,8 @@ fn id_of(kind: &DeviceKind) -> Result<SkuId> {
 pub fn name_of(sku: &SkuName) -> String {
     match sku {
         SkuName::Device { device, .. } => device.to_string(),
-        SkuName::Tokens { model, .. } => model.to_string(),
+        SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => model.to_string(),
+        SkuName::ProjectMonth | SkuName::Fee { .. } => sku.words(),
     }
 }
 

@@ -16,6 +16,9 @@ pub struct SkuParts {
     pub service_tier: Option<ServiceTier>,
 }
 
+/// What has a price by the month.
+pub const PROJECT: &str = "project";
+
 pub fn sku_parts(sku: &SkuName) -> SkuParts {
     match sku {
         SkuName::Tokens { tier, kind, model } => {
@@ -26,6 +29,18 @@ pub fn sku_parts(sku: &SkuName) -> SkuParts {
             };
             let service_tier = Some(*tier).filter(|tier| !tier.is_default());
             SkuParts { subject: Subject::Model(model.to_string()), meter, notice: None, service_tier }
+        }
+        SkuName::Requests { tier, model } => SkuParts {
+            subject: Subject::Model(model.to_string()),
+            meter: Meter::Requests,
+            notice: None,
+            service_tier: Some(*tier).filter(|tier| !tier.is_default()),
+        },
+        SkuName::Fee { fee } => {
+            SkuParts { subject: Subject::Sku(fee.to_string()), meter: Meter::Fees, notice: None, service_tier: None }
+        }
+        SkuName::ProjectMonth => {
+            SkuParts { subject: Subject::Sku(PROJECT.to_owned()), meter: Meter::ProjectMonths, notice: None, service_tier: None }
         }
         SkuName::Device { notice, device } => SkuParts {
             subject: Subject::Sku(device.to_string()),

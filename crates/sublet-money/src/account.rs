@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sublet_core::Currency;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ContractId, OrganizationId};
 
@@ -143,6 +144,9 @@ pub enum AccountKind {
     Tax,
     /// Billed in advance and not earned yet: one account for each contract.
     DeferredRevenue,
+    /// What went from a processor to the bank (below zero), and what came to the bank that way: one account for each
+    /// currency. Cash stays what customers paid in there, so that what a customer has needs to know of no payouts.
+    Payouts(Processor),
 }
 
 /// Stands for the organization's id in a path.
@@ -151,11 +155,14 @@ const ORGANIZATION: &str = "{}";
 pub const TAX_PREFIX: &str = "liabilities:tax:";
 /// Begins the path of every account of deferred revenue; the contract's and the organization's id follow.
 pub const DEFERRED_PREFIX: &str = "liabilities:deferred-revenue:";
+/// Begin the paths of accounts of payouts; the currency in lower case follows.
+const FROM_STRIPE_PREFIX: &str = "assets:payouts:stripe:";
+const TO_BANK_PREFIX: &str = "assets:payouts:bank:";
 
 impl AccountKind {
     /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
-    /// contract.
-    pub const ALL: [Self; 29] = [
+    /// contract, and [`Self::Payouts`], of which there is one for each currency.
+    pub const ALL: [Self; 32] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -171,7 +178,10 @@ impl AccountKind {
         Self::AccruedCosts(CostKind::Upstream),
         Self::AccruedCosts(CostKind::ProcessorFees),
         Self::Usage(SkuFamily::ModelTokens),
+        Self::Usage(SkuFamily::ModelRequests),
         Self::Usage(SkuFamily::DeviceTime),
+        Self::Usage(SkuFamily::ProjectFees),
+        Self::Usage(SkuFamily::OneTimeFees),
         Self::Commitments,
         Self::Fees,
         Self::Rounding,
@@ -205,7 +215,10 @@ impl AccountKind {
             Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream:{}",
             Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees:{}",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
+            Self::Usage(SkuFamily::ModelRequests) => "income:usage:model-requests:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
+            Self::Usage(SkuFamily::ProjectFees) => "income:usage:project-fees:{}",
+            Self::Usage(SkuFamily::OneTimeFees) => "income:usage:one-time-fees:{}",
             Self::Commitments => "income:commitments:{}",
             Self::Fees => "income:fees:{}",
             Self::Rounding => "income:rounding:{}",
@@ -221,12 +234,14 @@ impl AccountKind {
             Self::TaxPrepaid => "liabilities:customers:{}:tax-prepaid",
             Self::Tax => TAX_PREFIX,
             Self::DeferredRevenue => DEFERRED_PREFIX,
+            Self::Payouts(Processor::Bank) => TO_BANK_PREFIX,
+            Self::Payouts(Processor::Stripe) => FROM_STRIPE_PREFIX,
         }
     }
 
     pub const fn class(self) -> AccountClass {
         match self {
-            Self::Cash(_) | Self::Receivable | Self::TaxReceivable | Self::RoundingCarry => AccountClass::Asset,
+            Self::Cash(_) | Self::Receivable | Self::TaxReceivable | Self::RoundingCarry | Self::Payouts(_) => AccountClass::Asset,
             Self::Available(_)
             | Self::Slices
             | Self::Holds
@@ -255,6 +270,7 @@ impl AccountKind {
             | Self::Receivable
             | Self::TaxReceivable
             | Self::RoundingCarry
+            | Self::Payouts(_)
             | Self::Promotions
             | Self::Compensations
             | Self::Refunds
@@ -276,6 +292,11 @@ impl AccountKind {
         }
     }
 
+    /// What the paths of all customers' accounts of a kind begin with; that of the owner's is the whole path.
+    pub fn path_prefix(self) -> &'static str {
+        self.pattern().split_once(ORGANIZATION).map_or(self.pattern(), |(head, _)| head)
+    }
+
     /// Whether there is one per organization; otherwise it is the owner's.
     pub fn is_customers(self) -> bool {
         self.pattern().contains(ORGANIZATION)
@@ -292,32 +313,36 @@ pub struct LedgerAccount {
     jurisdiction: Option<Jurisdiction>,
     /// Of deferred revenue only.
     contract: Option<ContractId>,
+    /// Of payouts only.
+    currency: Option<Currency>,
     organization: Option<OrganizationId>,
 }
 
 impl LedgerAccount {
+    const fn of(kind: AccountKind, organization: Option<OrganizationId>) -> Self {
+        Self { kind, jurisdiction: None, contract: None, currency: None, organization }
+    }
     /// An account of one organization. Kinds that the owner keeps once ignore it.
     pub fn customer(kind: AccountKind, organization: &OrganizationId) -> Self {
-        Self { kind, jurisdiction: None, contract: None, organization: kind.is_customers().then(|| organization.clone()) }
+        Self::of(kind, kind.is_customers().then(|| organization.clone()))
     }
     /// What a customer's invoices say a jurisdiction is owed.
     pub fn tax(jurisdiction: Jurisdiction, organization: &OrganizationId) -> Self {
-        Self { kind: AccountKind::Tax, jurisdiction: Some(jurisdiction), contract: None, organization: Some(organization.clone()) }
+        Self { jurisdiction: Some(jurisdiction), ..Self::of(AccountKind::Tax, Some(organization.clone())) }
     }
     /// What a contract billed in advance and has not earned.
     pub fn deferred(contract: &ContractId, organization: &OrganizationId) -> Self {
-        Self {
-            kind: AccountKind::DeferredRevenue,
-            jurisdiction: None,
-            contract: Some(contract.clone()),
-            organization: Some(organization.clone()),
-        }
+        Self { contract: Some(contract.clone()), ..Self::of(AccountKind::DeferredRevenue, Some(organization.clone())) }
     }
-    pub(crate) fn cost(kind: CostKind) -> Self {
-        Self { kind: AccountKind::Costs(kind), jurisdiction: None, contract: None, organization: None }
+    /// What went from a processor to the bank, or came there.
+    pub fn payouts(processor: Processor, currency: Currency) -> Self {
+        Self { currency: Some(currency), ..Self::of(AccountKind::Payouts(processor), None) }
     }
-    pub(crate) fn accrued(kind: CostKind) -> Self {
-        Self { kind: AccountKind::AccruedCosts(kind), jurisdiction: None, contract: None, organization: None }
+    pub(crate) const fn cost(kind: CostKind) -> Self {
+        Self::of(AccountKind::Costs(kind), None)
+    }
+    pub(crate) const fn accrued(kind: CostKind) -> Self {
+        Self::of(AccountKind::AccruedCosts(kind), None)
     }
     pub const fn kind(&self) -> AccountKind {
         self.kind
@@ -342,6 +367,9 @@ impl fmt::Display for LedgerAccount {
         if let (Some(contract), Some(organization)) = (&self.contract, &self.organization) {
             return write!(f, "{DEFERRED_PREFIX}{contract}:{organization}");
         }
+        if let Some(currency) = &self.currency {
+            return write!(f, "{}{}", self.kind.pattern(), currency.as_str().to_ascii_lowercase());
+        }
         match (self.kind.pattern().split_once(ORGANIZATION), &self.organization) {
             (Some((head, tail)), Some(organization)) => write!(f, "{head}{organization}{tail}"),
             _ => f.write_str(self.kind.pattern()),
@@ -360,12 +388,12 @@ impl FromStr for LedgerAccount {
     fn from_str(text: &str) -> Result<Self> {
         for kind in AccountKind::ALL {
             match kind.pattern().split_once(ORGANIZATION) {
-                None if kind.pattern() == text => return Ok(Self { kind, jurisdiction: None, contract: None, organization: None }),
+                None if kind.pattern() == text => return Ok(Self::of(kind, None)),
                 None => {}
                 Some((head, tail)) => {
                     let id = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
                     if let Some(organization) = id.and_then(|id| id.parse().ok()) {
-                        return Ok(Self { kind, jurisdiction: None, contract: None, organization: Some(organization) });
+                        return Ok(Self::of(kind, Some(organization)));
                     }
                 }
             }
@@ -383,6 +411,15 @@ impl FromStr for LedgerAccount {
         let deferred = text.strip_prefix(DEFERRED_PREFIX).and_then(|rest| rest.split_once(':'));
         if let Some((Ok(contract), Ok(organization))) = deferred.map(|(contract, id)| (contract.parse(), id.parse())) {
             return Ok(Self::deferred(&contract, &organization));
+        }
+        for processor in Processor::ALL {
+            let currency = text.strip_prefix(AccountKind::Payouts(processor).pattern());
+            let account = currency.and_then(|currency| currency.to_ascii_uppercase().parse().ok());
+            // Written in one way only.
+            let account = account.map(|currency| Self::payouts(processor, currency));
+            if let Some(account) = account.filter(|account| account.to_string() == text) {
+                return Ok(account);
+            }
         }
         let shown: String = text.chars().take(120).collect();
         Err(Error::new(ErrorCode::LedgerMismatch, format!("'{shown}' is not an account of this ledger")))
@@ -427,8 +464,20 @@ mod tests {
     }
 
     #[test]
+    fn payouts_have_an_account_for_each_currency() {
+        for (processor, path) in [(Processor::Stripe, "assets:payouts:stripe:eur"), (Processor::Bank, "assets:payouts:bank:eur")] {
+            let account = LedgerAccount::payouts(processor, Currency::EUR);
+            assert_eq!((account.to_string().as_str(), account.organization()), (path, None));
+            assert_eq!(path.parse::<LedgerAccount>().unwrap(), account);
+        }
+        for text in ["assets:payouts:", "assets:payouts:bank:", "assets:payouts:stripe:EUR", "assets:payouts:stripe:eur:org_1"] {
+            assert!(text.parse::<LedgerAccount>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_path_begins_with_its_class() {
-        for kind in AccountKind::ALL {
+        for kind in AccountKind::ALL.into_iter().chain(Processor::ALL.map(AccountKind::Payouts)) {
             let root = match kind.class() {
                 AccountClass::Asset => "assets:",
                 AccountClass::Liability => "liabilities:",

@@ -5,7 +5,7 @@ use sublet_core::admission::PriceVersion;
 use super::*;
 use crate::contract::{Commitment, Notice, TermsVersion};
 use crate::invoice::ChargeSum;
-use crate::sku::{PricingUnit, Quantity, SkuFamily};
+use crate::sku::{PricingUnit, Quantity, QuantityChange, SkuFamily};
 
 fn month(text: &str) -> PeriodKey {
     text.parse().unwrap()
@@ -41,7 +41,7 @@ fn line(sku: &str, amount: Nanos) -> InvoiceLine {
         band: None,
         price_version: PriceVersion("v".into()),
         price: String::new(),
-        quantity: Quantity::new(1).unwrap(),
+        quantity: QuantityChange::new(1),
         unit: PricingUnit::MillionTokens,
         charges: ChargeSum { count: 1, amount },
         late: None,

@@ -19,7 +19,7 @@ use crate::canonical::decimal;
 use crate::contract::ContractTerms;
 use crate::invoice::InvoiceLine;
 use crate::price_model::{BOUND_MAX, PriceModel};
-use crate::sku::{Quantity, SkuName};
+use crate::sku::{Quantity, QuantityChange, SkuName};
 
 /// A step of the ramp: what each period is committed to, from one on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -113,8 +113,8 @@ impl QuantityTerms {
     /// With the contract's price, which is one of the fixed ones.
     pub(crate) fn priced<'a>(&'a self, terms: &ContractTerms) -> Result<CommittedQuantity<'a>> {
         let fixed = terms.pricing.iter().flat_map(|pricing| &pricing.fixed).find(|entry| entry.sku == self.sku);
-        match fixed.map(|entry| (&entry.model, &entry.time_of_use, entry.unit)) {
-            Some((PriceModel::PerUnit { price }, None, unit)) => {
+        match fixed.map(|entry| (&entry.model, entry.depends_on_time(), entry.unit)) {
+            Some((PriceModel::PerUnit { price }, false, unit)) => {
                 Ok(CommittedQuantity { terms: self, price: Rate::new(*price, unit.base_units())? })
             }
             Some(_) => Err(invalid("pricing.fixed", format!("missing units of {} have one price: no tiers, no bands", self.sku))),
@@ -172,8 +172,10 @@ pub struct QuantityBefore {
 
 /// What of an invoice's lines is the thing.
 pub fn counted_quantity(terms: &QuantityTerms, lines: &[InvoiceLine]) -> Result<Quantity> {
+    // What leaves one line is on another of the same invoice, so only the sum is a quantity.
     let mut lines = lines.iter().filter(|line| line.sku == terms.sku);
-    lines.try_fold(Quantity::ZERO, |sum, line| sum.checked_add(line.quantity))
+    let sum = lines.try_fold(QuantityChange::ZERO, |sum, line| sum.checked_add(line.quantity))?;
+    Quantity::ZERO.changed_by(sum)
 }
 
 impl QuantityUse {

@@ -10,7 +10,7 @@ use crate::invoice::ChargeSum;
 use crate::period::PeriodKey;
 use crate::price_book::PriceEntry;
 use crate::price_model::Tier;
-use crate::sku::PricingUnit;
+use crate::sku::{PricingUnit, QuantityChange};
 
 const SKU: &str = "device/n2m/h200";
 const HOUR: i64 = 3_600_000;
@@ -26,7 +26,7 @@ fn amount(text: &str) -> Nanos {
 }
 
 fn fixed(sku: &str, model: PriceModel) -> PriceEntry {
-    PriceEntry { sku: sku.parse().unwrap(), unit: PricingUnit::DeviceHour, model, time_of_use: None }
+    PriceEntry::new(sku.parse().unwrap(), model)
 }
 
 /// Two months a period; `steps` are base units, at 2.50 an hour.
@@ -62,7 +62,7 @@ fn line(sku: &str, quantity: i64) -> InvoiceLine {
         band: None,
         price_version: PriceVersion("v".into()),
         price: String::new(),
-        quantity: Quantity::new(quantity).unwrap(),
+        quantity: QuantityChange::new(quantity),
         unit: PricingUnit::DeviceHour,
         charges: ChargeSum { count: 1, amount: Rate::new(amount("2.5"), HOUR).unwrap().cost_half_even(quantity).unwrap() },
         late: None,

@@ -39,7 +39,7 @@ pub struct CompensationRule {
 
 /// A rule for each class.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "BTreeMap<NoticeClass, CompensationRule>", into = "BTreeMap<NoticeClass, CompensationRule>")]
 pub struct CompensationRules(BTreeMap<NoticeClass, CompensationRule>);
 
 impl Default for CompensationRules {
@@ -80,11 +80,23 @@ impl CompensationRules {
     }
 
     pub fn of(&self, class: NoticeClass) -> CompensationRule {
-        self.0.get(&class).copied().unwrap_or(CompensationRule { free_ms: DurationMs::ZERO, hour_ppm: 0, missing_ppm: 0 })
+        *self.0.get(&class).expect("there are rules for all classes")
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (NoticeClass, CompensationRule)> {
         self.0.iter().map(|(class, rule)| (*class, *rule))
+    }
+}
+
+impl TryFrom<BTreeMap<NoticeClass, CompensationRule>> for CompensationRules {
+    type Error = Error;
+    fn try_from(rules: BTreeMap<NoticeClass, CompensationRule>) -> Result<Self> {
+        Self::new(rules)
+    }
+}
+impl From<CompensationRules> for BTreeMap<NoticeClass, CompensationRule> {
+    fn from(rules: CompensationRules) -> Self {
+        rules.0
     }
 }
 
@@ -93,7 +105,7 @@ impl CompensationRules {
 pub struct Interruption {
     pub class: NoticeClass,
     pub units: u32,
-    /// Of a unit and hour, as it was sold.
+    /// Of a unit and hour, as it was when the holder was told.
     pub price: Nanos,
     pub started_at: Timestamp,
     /// The end of the window that was sold, if it had one.

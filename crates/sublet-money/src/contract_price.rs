@@ -7,7 +7,7 @@
 //! The rules, for each sku that the public list sells; what it does not sell is not sold by contract either:
 //! - a fixed price is the price, whatever else the terms say;
 //! - else the price is the public one, or with protection the lesser of that and the protected one
-//!   ([`crate::price_comparison::lesser`]);
+//!   ([`crate::price_comparison::lesser`]); a flat price that the protected list does not have is left out;
 //! - of it the discount is taken that names the sku most exactly. Every amount in it is reduced, of bands, tiers, packages
 //!   and minimums too, each rounded half to even to a nano-unit: a public list is published whatever discounts there are,
 //!   and what is rounded is less than the smallest unit of money for a million tokens.
@@ -46,7 +46,7 @@ pub enum Discounted {
     Family(SkuFamily),
     /// Time on devices of one kind, at every notice.
     Device(DeviceKind),
-    /// All tokens of one model, at every tier.
+    /// All tokens and requests of one model, at every tier.
     Model(ModelName),
     /// Time on devices of every kind at one notice.
     Notice(NoticeClass),
@@ -58,10 +58,12 @@ impl Discounted {
         match (self, sku) {
             (Self::Family(family), _) => sku.family() == *family,
             (Self::Sku(named), _) => named == sku,
-            (Self::Model(named), SkuName::Tokens { model, .. }) => named == model,
+            (Self::Model(named), SkuName::Tokens { model, .. } | SkuName::Requests { model, .. }) => named == model,
             (Self::Device(named), SkuName::Device { device, .. }) => named == device,
             (Self::Notice(named), SkuName::Device { notice, .. }) => named == notice,
-            (Self::Model(_), SkuName::Device { .. }) | (Self::Device(_) | Self::Notice(_), SkuName::Tokens { .. }) => false,
+            (Self::Model(_) | Self::Device(_) | Self::Notice(_), SkuName::ProjectMonth | SkuName::Fee { .. })
+            | (Self::Model(_), SkuName::Device { .. })
+            | (Self::Device(_) | Self::Notice(_), SkuName::Tokens { .. } | SkuName::Requests { .. }) => false,
         }
     }
 
@@ -151,6 +153,9 @@ impl PriceTerms {
         for (index, entry) in self.fixed.iter().enumerate() {
             let param = format!("pricing.fixed[{index}]");
             entry.validate().map_err(|error| error.param(param.clone()))?;
+            if entry.market.is_some() {
+                return Err(invalid(param, format!("the fixed price of {} follows an index, and would not be fixed", entry.sku)));
+            }
             if !named.insert(&entry.sku) {
                 return Err(invalid(param, format!("{} has two fixed prices", entry.sku)));
             }
@@ -201,6 +206,17 @@ impl PriceTerms {
         on_it.max_by_key(|discount| discount.on.exactness()).map_or(0, |discount| discount.off_ppm)
     }
 
+    /// Whether a flat price came later than the prices that are protected: then there is none.
+    fn is_spared(&self, public: &PriceEntry, protected: Option<&PriceListVersion>) -> bool {
+        let Some(protected) = protected else { return false };
+        let was_free = match &public.sku {
+            SkuName::Requests { tier, model } => protected.tiers(model).any(|sold| sold == *tier),
+            SkuName::ProjectMonth => true,
+            SkuName::Tokens { .. } | SkuName::Device { .. } | SkuName::Fee { .. } => false,
+        };
+        was_free && protected.find(&public.sku).is_none() && !self.fixed.iter().any(|entry| entry.sku == public.sku)
+    }
+
     /// The price of what the public list sells.
     fn price_of(&self, public: &PriceEntry, protected: Option<&PriceEntry>) -> Result<PriceEntry> {
         if let Some(fixed) = self.fixed.iter().find(|entry| entry.sku == public.sku) {
@@ -248,7 +264,8 @@ pub fn contract_prices(list: PriceListId, effective_at: Timestamp, from: Sources
         return Err(Error::new(ErrorCode::CurrencyMismatch, format!("prices in {currency} are not of a contract in another")));
     }
     let protected = |entry: &PriceEntry| from.protected.and_then(|list| list.find(&entry.sku));
-    let entries = from.public.entries().map(|entry| pricing.price_of(entry, protected(entry))).collect::<Result<_>>()?;
+    let entries = from.public.entries().filter(|entry| !pricing.is_spared(entry, from.protected));
+    let entries = entries.map(|entry| pricing.price_of(entry, protected(entry))).collect::<Result<_>>()?;
     let source = PriceSource {
         list: from.public.version().clone(),
         protected: from.protected.map(|list| list.version().clone()),

@@ -334,3 +334,33 @@ proptest! {
         prop_assert_eq!(made(&list(reversed, 0), Some(&then), &terms), own);
     }
 }
+
+#[test]
+fn a_flat_price_is_by_contract_what_the_terms_make_of_it() {
+    let flat = |price| {
+        let mut all = entries(&[10, 10, 10, 10, 10, 10, 10, 10]);
+        all.push(PriceEntry::new(sku("requests/default/m"), per_unit(price)));
+        list(all, 0)
+    };
+    let (with, without) = (flat(100), public(&[10, 10, 10, 10, 10, 10, 10, 10]));
+    let protected = |list: &PriceListVersion| PriceTerms {
+        protection: Some(PriceProtection { list: list.version().clone(), until: None }),
+        ..PriceTerms::default()
+    };
+    let fixed = |terms| PriceTerms { fixed: vec![PriceEntry::new(sku("requests/default/m"), per_unit(70))], ..terms };
+    let asked = |terms: PriceTerms, public: &PriceListVersion, protected: Option<&PriceListVersion>| {
+        let made = made(public, protected, &agreed(terms));
+        made.find(&sku("requests/default/m")).map(|entry| entry.model.clone())
+    };
+    let model = Discounted::Model("m".parse().unwrap());
+    assert_eq!(asked(discounts(vec![off(model, 250_000)]), &with, None), Some(per_unit(75)));
+    assert_eq!(asked(discounts(vec![off(Discounted::Family(SkuFamily::ModelRequests), 500_000)]), &with, None), Some(per_unit(50)));
+    assert_eq!(asked(discounts(vec![off(Discounted::Family(SkuFamily::ModelTokens), 500_000)]), &with, None), Some(per_unit(100)));
+    // It came later than the prices that are protected: they had none.
+    assert_eq!(asked(protected(&without), &with, Some(&without)), None);
+    assert_eq!(asked(fixed(protected(&without)), &with, Some(&without)), Some(per_unit(70)));
+    assert_eq!(asked(protected(&flat(60)), &with, Some(&flat(60))), Some(per_unit(60)));
+    // What was not sold then has no price to protect.
+    let devices = list(vec![PriceEntry::new(sku("device/n0/cpu"), per_unit(10))], 0);
+    assert_eq!(asked(protected(&devices), &with, Some(&devices)), Some(per_unit(100)));
+}

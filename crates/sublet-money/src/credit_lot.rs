@@ -33,6 +33,10 @@ pub const LOTS_MAX: usize = 100;
 /// Most parts that one slice or hold is made of.
 pub const PARTS_MAX: usize = 1_000;
 
+/// What slices and holds are taken for. A slice pays for the tokens of requests and for the requests themselves, so credit
+/// for tokens is for both.
+const FUNDED: [SkuFamily; 2] = [SkuFamily::ModelTokens, SkuFamily::DeviceTime];
+
 /// What credit may be spent on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -66,7 +70,7 @@ impl fmt::Display for CreditScope {
 impl FromStr for CreditScope {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let mut all = std::iter::once(Self::All).chain(SkuFamily::ALL.into_iter().map(Self::Family));
+        let mut all = std::iter::once(Self::All).chain(FUNDED.into_iter().map(Self::Family));
         all.find(|scope| scope.as_str() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
             Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is nothing that credit can be for"))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use crate::period::{PeriodKey, YEAR_MAX, YEAR_MIN};
+use crate::time_of_use::Weekday;
 
 /// A day of the calendar. Sorts by time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,6 +30,29 @@ impl Day {
     pub fn plus_days(self, days: u16) -> Result<Self> {
         let later = self.0.checked_add(i64::from(days).days()).map_err(|_| outside())?;
         Self::within(later)
+    }
+
+    /// 1 to 31.
+    pub fn day_of_month(self) -> u8 {
+        self.0.day().unsigned_abs()
+    }
+    /// How many days its month has.
+    pub fn days_in_month(self) -> u8 {
+        self.0.days_in_month().unsigned_abs()
+    }
+    pub fn is_same_month(self, other: Self) -> bool {
+        (self.0.year(), self.0.month()) == (other.0.year(), other.0.month())
+    }
+    pub fn weekday(self) -> Weekday {
+        match self.0.weekday() {
+            jiff::civil::Weekday::Monday => Weekday::Mon,
+            jiff::civil::Weekday::Tuesday => Weekday::Tue,
+            jiff::civil::Weekday::Wednesday => Weekday::Wed,
+            jiff::civil::Weekday::Thursday => Weekday::Thu,
+            jiff::civil::Weekday::Friday => Weekday::Fri,
+            jiff::civil::Weekday::Saturday => Weekday::Sat,
+            jiff::civil::Weekday::Sunday => Weekday::Sun,
+        }
     }
 
     fn within(date: Date) -> Result<Self> {

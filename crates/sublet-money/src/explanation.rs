@@ -11,7 +11,7 @@ use crate::canonical::decimal;
 use crate::price_book::BandPrice;
 use crate::price_model::ExactCost;
 use crate::rating::{RatedLine, verify_line};
-use crate::sku::{Quantity, SkuName};
+use crate::sku::{Quantity, QuantityChange, SkuName};
 use crate::time_of_use::BandName;
 
 /// One side of a charge: the line's whole quantity, its exact cost, and the cost rounded.
@@ -35,7 +35,7 @@ pub struct ChargeExplanation {
     /// As operators write it.
     pub price: String,
     pub currency: Currency,
-    pub quantity: Quantity,
+    pub quantity: QuantityChange,
     #[serde(with = "decimal")]
     pub amount: Nanos,
     pub before: CumulativeCost,

@@ -1,9 +1,10 @@
 //! Price floors: which prices are below what supply is declared to cost, and by how much.
 //!
 //! Prices and the price of energy both follow the week, each on its own clocks; so a price is compared with the cost at
-//! the same instant, through one week. What counts of a price is its cheapest tier. Nothing is refused for it.
+//! the same instant, through one week. What counts of a price is its cheapest tier, and of one that follows an index the
+//! floor. Nothing is refused for it.
 
-use sublet_core::error::Result;
+use sublet_core::error::{Error, Result};
 use sublet_core::money::{divide_ceil, divide_half_even};
 use sublet_core::{DurationMs, Nanos, Timestamp};
 
@@ -39,17 +40,25 @@ pub fn below_cost(version: &PriceListVersion, costs: &SupplyCost, at: Timestamp)
         return Ok(found);
     }
     for entry in version.entries() {
+        let priced_at = |instant| match &entry.market {
+            // What an index may bring is a price too.
+            Some(market) => Ok((Some(market.floor.band()), entry.price_at_level(market.floor))),
+            None => Ok::<_, Error>((entry.band_at(instant)?.cloned(), entry.price_at(instant)?)),
+        };
         let mut worst: Option<BelowCost> = None;
         let mut instant = at;
         for _ in 0..STRETCHES_MAX {
             let Some((cost, energy_until)) = cost_at(costs, &entry.sku, instant)? else { break };
-            let price = least_price(entry.price_at(instant)?)?;
+            let (band, price) = priced_at(instant)?;
+            let price = least_price(price)?;
             let short = cost.checked_sub(price)?;
             if short > worst.as_ref().map_or(Nanos::ZERO, |worst| worst.short) {
-                let band = entry.band_at(instant)?.cloned();
                 worst = Some(BelowCost { sku: entry.sku.clone(), band, unit: entry.unit, price, cost, short });
             }
-            let price_until = entry.stretch_at(instant)?.map(|stretch| stretch.until);
+            let price_until = match &entry.time_of_use {
+                Some(bands) => Some(bands.stretch_at(instant)?.until),
+                None => None,
+            };
             let Some(next) = [energy_until, price_until].into_iter().flatten().min() else { break };
             if next <= instant || next >= at.plus(WEEK) {
                 break;
@@ -66,12 +75,15 @@ fn cost_at(costs: &SupplyCost, sku: &SkuName, at: Timestamp) -> Result<Option<(N
     match sku {
         SkuName::Device { device, .. } => costs.busy_hour(device, at),
         SkuName::Tokens { kind, model, .. } => Ok(costs.model(model).map(|cost| (cost.of(*kind), None))),
+        // What a request costs is the cost of its tokens: a flat price is never below it, and never makes up for theirs.
+        SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => Ok(None),
     }
 }
 
 /// What a unit costs where it costs least.
 fn least_price(price: BandPrice<'_>) -> Result<Nanos> {
-    let mut model = price.model;
+    let priced = price.model();
+    let mut model = priced.as_ref();
     while let PriceModel::Minimum { of, .. } = model {
         model = of;
     }

@@ -14,16 +14,17 @@
 use serde_json::{Value, json};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::ProjectId;
+use sublet_core::id::{ProjectId, SiteId};
 use sublet_core::{DurationMs, Nanos, Timestamp};
 
 use crate::canonical::canonical_json;
 use crate::document::DocumentNumber;
 use crate::invoice::InvoiceAccount;
 use crate::period::{Interval, Period};
-use crate::price_book::{BandPrice, PriceListVersion};
+use crate::price_book::{BandPrice, PriceEntry, PriceListVersion};
+use crate::price_index::PriceIndexes;
 use crate::price_model::PriceModel;
-use crate::sku::{PricingUnit, Quantity, SkuName};
+use crate::sku::{PricingUnit, QuantityChange, SkuName};
 use crate::table::Decimal;
 use crate::tax::TaxLine;
 use crate::time_of_use::BandName;
@@ -73,9 +74,11 @@ pub struct ChargedHour {
     pub band: Option<BandName>,
     /// The job or lease that used device time.
     pub resource: Option<String>,
+    /// Where that was.
+    pub site: Option<SiteId>,
     /// Begins a whole hour in UTC.
     pub starts_at: Timestamp,
-    pub quantity: Quantity,
+    pub quantity: QuantityChange,
     pub amount: Nanos,
     pub charges: i64,
 }
@@ -110,6 +113,8 @@ pub struct Priced {
     /// Names the price list, the thing and the band, and so one price.
     pub price_id: String,
     pub price_details: String,
+    /// Whether the price is a market price.
+    pub follows_index: bool,
     /// Of the public list.
     pub list_unit_price: Decimal,
     /// Of the account.
@@ -117,6 +122,7 @@ pub struct Priced {
     pub pricing_quantity: Decimal,
     pub consumed_quantity: Decimal,
     pub resource: Option<String>,
+    pub site: Option<SiteId>,
     pub price_version: PriceVersion,
     pub band: Option<BandName>,
     pub charges: i64,
@@ -151,21 +157,25 @@ pub struct RowPrices<'a> {
     pub charged: &'a PriceListVersion,
     /// What that was made from, if it is a contract's.
     pub public: Option<&'a PriceListVersion>,
+    /// That prices of the public list follow.
+    pub indexes: &'a PriceIndexes,
 }
+
+static NO_INDEXES: PriceIndexes = PriceIndexes::new();
 
 impl<'a> RowPrices<'a> {
     /// Of a public list.
     pub const fn of(charged: &'a PriceListVersion) -> Self {
-        Self { charged, public: None }
+        Self { charged, public: None, indexes: &NO_INDEXES }
     }
 
-    /// The public price: in the band of the charges where both have bands, else at the beginning of the hour.
+    /// The public price: in the band of the charges where both have such bands, else at the beginning of the hour.
     fn public_price(&self, hour: &ChargedHour) -> Result<Option<BandPrice<'a>>> {
         let Some(entry) = self.public.and_then(|list| list.find(&hour.sku)) else { return Ok(None) };
-        let has_bands = self.charged.get(&hour.sku)?.time_of_use.is_some();
+        let has_bands = self.charged.get(&hour.sku)?.depends_on_time();
         match entry.price_in(hour.band.as_ref()) {
-            Ok(price) if has_bands == entry.time_of_use.is_some() => Ok(Some(price)),
-            Ok(_) | Err(_) => entry.price_at(hour.starts_at).map(Some),
+            Ok(price) if has_bands == entry.depends_on_time() => Ok(Some(price)),
+            Ok(_) | Err(_) => entry.over_time_in(self.indexes)?.price_at(hour.starts_at).map(Some),
         }
     }
 }
@@ -183,10 +193,11 @@ pub struct Statement {
 impl Statement {
     /// A row of use. `used` is the month of the use: an earlier one for what came late.
     pub fn usage(&self, hour: ChargedHour, used: &Period, (project_name, prices): (&str, RowPrices<'_>)) -> Result<FocusRow> {
-        let price = prices.charged.get(&hour.sku)?.price_in(hour.band.as_ref())?;
-        let (own_price, own_per) = one_price(price.model, price.unit);
+        let entry = prices.charged.get(&hour.sku)?;
+        let price = entry.price_in(hour.band.as_ref())?;
+        let (own_price, own_per) = one_price(&price.model(), price.unit);
         let public = prices.public_price(&hour)?.unwrap_or(price);
-        let (list_price, per) = one_price(public.model, public.unit);
+        let (list_price, per) = one_price(&public.model(), public.unit);
         let base = price.unit.base_units();
         let is_late = used.key < self.period.key;
         let band = hour.band.as_ref().map_or_else(String::new, |band| format!(" ({band})"));
@@ -204,13 +215,15 @@ impl Statement {
                 project: hour.project,
                 project_name: project_name.to_owned(),
                 price_id: price_id(&hour.price_version, &hour.sku, hour.band.as_ref()),
-                price_details: details(&hour.sku, price)?,
+                price_details: details(entry, price)?,
+                follows_index: entry.market.is_some(),
                 list_unit_price: Decimal::cost(list_price, base, per)?,
                 unit_price: Decimal::cost(own_price, base, own_per)?,
                 pricing_quantity: Decimal::ratio(quantity, base)?,
                 consumed_quantity: Decimal::ratio(quantity, consumed_base(price.unit))?,
                 sku: hour.sku,
                 resource: hour.resource,
+                site: hour.site,
                 price_version: hour.price_version,
                 band: hour.band,
                 charges: hour.charges,
@@ -332,7 +345,7 @@ fn one_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
 /// Base units in one [`consumed_unit`].
 const fn consumed_base(unit: PricingUnit) -> i64 {
     match unit {
-        PricingUnit::MillionTokens => 1,
+        PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => 1,
         PricingUnit::DeviceHour => 1_000,
     }
 }
@@ -341,7 +354,10 @@ const fn consumed_base(unit: PricingUnit) -> i64 {
 pub const fn consumed_unit(unit: PricingUnit) -> &'static str {
     match unit {
         PricingUnit::MillionTokens => "Tokens",
+        PricingUnit::Request => "Requests",
         PricingUnit::DeviceHour => "Device-Seconds",
+        PricingUnit::ProjectMonth => "Project-Months",
+        PricingUnit::Fee => "Fees",
     }
 }
 
@@ -349,7 +365,10 @@ pub const fn consumed_unit(unit: PricingUnit) -> &'static str {
 pub const fn pricing_unit(unit: PricingUnit) -> &'static str {
     match unit {
         PricingUnit::MillionTokens => "1000000 Tokens",
+        PricingUnit::Request => "Requests",
         PricingUnit::DeviceHour => "Device-Hours",
+        PricingUnit::ProjectMonth => "Project-Months",
+        PricingUnit::Fee => "Fees",
     }
 }
 
@@ -359,22 +378,30 @@ fn price_id(version: &PriceVersion, sku: &SkuName, band: Option<&BandName>) -> S
 }
 
 /// What sets a thing apart, as the specification's list of pairs. Names of our own begin with `x_`.
-fn details(sku: &SkuName, price: BandPrice<'_>) -> Result<String> {
-    let model = match price.model {
+fn details(entry: &PriceEntry, price: BandPrice<'_>) -> Result<String> {
+    let model = match *price.model() {
         PriceModel::PerUnit { .. } => "per_unit",
         PriceModel::Graduated { .. } => "graduated",
         PriceModel::Volume { .. } => "volume",
         PriceModel::Package { .. } => "package",
         PriceModel::Minimum { .. } => "minimum",
     };
-    let pairs: Value = match sku {
+    let mut pairs: Value = match &entry.sku {
         SkuName::Tokens { tier, kind, model: name } => json!({
             "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(), "x_TokenKind": kind.as_str(),
         }),
+        SkuName::Requests { tier, model: name } => json!({
+            "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(),
+        }),
+        SkuName::ProjectMonth => json!({ "x_PriceModel": model }),
+        SkuName::Fee { fee } => json!({ "x_Fee": fee.as_str(), "x_PriceModel": model }),
         SkuName::Device { notice, device } => json!({
             "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,
         }),
     };
+    if let Some(market) = &entry.market {
+        pairs["x_PriceIndex"] = json!(market.index);
+    }
     canonical_json(&pairs)
 }
 

@@ -1,7 +1,7 @@
 //! The columns of the FinOps Open Cost and Usage Specification that are filled, version by version.
 //!
 //! Every column that a version makes mandatory, and the conditional ones whose condition holds here or whose absence older
-//! readers do not accept. Those that nothing fills yet (commitments, regions) have no cells. Names of our own begin with
+//! readers do not accept. Those that nothing fills yet (commitments) have no cells. Names of our own begin with
 //! `x_`.
 
 use crate::focus::{Category, FocusRow, FocusVersion, Priced, consumed_unit, pricing_unit};
@@ -87,7 +87,7 @@ const COLUMNS: &[Versioned] = &[
     text("InvoiceIssuerName", seller),
     amount("ListCost", |row| Cell::Decimal(row.list)),
     maybe_number("ListUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.list_unit_price))),
-    maybe_text("PricingCategory", |row| of_priced(row, |_| Cell::text("Standard"))),
+    maybe_text("PricingCategory", |row| of_priced(row, |priced| Cell::text(pricing_category(priced)))),
     // Prices are in the currency of the bill.
     only(V1_2, text("PricingCurrency", |row| Cell::text(row.account.currency.as_str()))),
     only(V1_2, maybe_number("PricingCurrencyContractedUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.unit_price)))),
@@ -97,8 +97,9 @@ const COLUMNS: &[Versioned] = &[
     maybe_text("PricingUnit", |row| of_priced(row, |priced| Cell::text(pricing_unit(priced.sku.pricing_unit())))),
     only(V1_2, text("ProviderName", seller)),
     only(V1_2, text("PublisherName", seller)),
-    empty("RegionId"),
-    empty("RegionName"),
+    maybe_text("RegionId", |row| of_priced(row, site)),
+    // Sites have no other name.
+    maybe_text("RegionName", |row| of_priced(row, site)),
     maybe_text("ResourceId", |row| of_priced(row, |priced| Cell::optional(priced.resource.as_deref()))),
     empty("ResourceName"),
     maybe_text("ResourceType", |row| of_priced(row, |priced| Cell::optional(priced.resource.as_deref().map(resource_type)))),
@@ -130,6 +131,10 @@ pub fn focus_columns(version: FocusVersion) -> Vec<&'static Column<FocusRow>> {
         .collect()
 }
 
+fn site(priced: &Priced) -> Cell<'_> {
+    Cell::optional(priced.site.as_ref().map(|site| site.as_str()))
+}
+
 fn band(priced: &Priced) -> Cell<'_> {
     Cell::optional(priced.band.as_ref().map(|band| band.as_str()))
 }
@@ -150,6 +155,11 @@ const fn frequency(category: Category) -> &'static str {
     }
 }
 
+/// Prices that change by themselves while something is used are dynamic ones; those by the hour of the week are fixed.
+const fn pricing_category(priced: &Priced) -> &'static str {
+    if priced.follows_index { "Dynamic" } else { "Standard" }
+}
+
 fn resource_type(id: &str) -> &'static str {
     if id.starts_with("lease_") { "Lease" } else { "Job" }
 }
@@ -157,7 +167,8 @@ fn resource_type(id: &str) -> &'static str {
 /// Category, subcategory and name of the service.
 fn service(row: &FocusRow) -> (&'static str, &'static str, &'static str) {
     match row.priced.as_ref().map(|priced| &priced.sku) {
-        Some(SkuName::Tokens { .. }) => ("AI and Machine Learning", "Generative AI", "Model Access"),
+        Some(SkuName::Tokens { .. } | SkuName::Requests { .. }) => ("AI and Machine Learning", "Generative AI", "Model Access"),
+        Some(SkuName::ProjectMonth | SkuName::Fee { .. }) => ("Other", "Other (Other)", "Platform Fee"),
         Some(SkuName::Device { .. }) => ("AI and Machine Learning", "AI Platforms", "Accelerator Compute"),
         None => ("Other", "Other (Other)", "Invoicing"),
     }
@@ -170,6 +181,9 @@ const fn meter(sku: &SkuName) -> &'static str {
             crate::sku::TokenKind::CachedInput => "Cached Input Tokens",
             crate::sku::TokenKind::Output => "Output Tokens",
         },
+        SkuName::Requests { .. } => "Requests",
         SkuName::Device { .. } => "Device Time",
+        SkuName::ProjectMonth => "Project Months",
+        SkuName::Fee { .. } => "Fees",
     }
 }

@@ -8,6 +8,7 @@ use crate::period::BillingCalendar;
 use crate::price_book::{PriceEntry, PriceListDraft};
 use crate::price_model::Tier;
 use crate::rating::{LineState, rate};
+use crate::sku::Quantity;
 use crate::table::{Cell, Column};
 
 fn nanos(amount: i64) -> Nanos {
@@ -62,8 +63,9 @@ fn hour(version: &PriceListVersion, sku: &str, (count, amount): (i64, i64), star
         price_version: version.version().clone(),
         band: None,
         resource: sku.starts_with("device").then(|| "job_1".to_owned()),
+        site: sku.starts_with("device").then(|| "site_local".parse().unwrap()),
         starts_at,
-        quantity: quantity(count),
+        quantity: quantity(count).into(),
         amount: nanos(amount),
         charges: 3,
     }
@@ -175,6 +177,46 @@ fn both_versions_as_csv() {
         text.extend(encoder.end().unwrap());
         insta::assert_snapshot!(format!("focus_{}", focus.as_str()), String::from_utf8(text).unwrap());
     }
+}
+
+#[test]
+fn a_market_price_is_dynamic_and_its_list_price_is_that_of_the_hour() {
+    let (index, bounds) = (r#""gpu-spot""#, r#""floor":"0.5","ceiling":"3""#);
+    let market = serde_json::from_str(&format!("{{{bounds},\"index\":{index}}}")).unwrap();
+    let hourly = |price| PriceModel::PerUnit { price: nanos(price) };
+    let entry = |price, market| PriceEntry { market, ..PriceEntry::new("device/n2m/cpu".parse().unwrap(), hourly(price)) };
+    let list = |entry| {
+        let (list, currency) = ("plist_1".parse().unwrap(), Currency::EUR);
+        PriceListVersion::new(PriceListDraft { list, currency, effective_at: Timestamp::EPOCH, entries: vec![entry] }).unwrap()
+    };
+    let public = list(entry(1_000_000_000, Some(market)));
+    let statement = statement("UTC");
+    let starts_at = statement.period.interval.starts_at;
+    let excerpt =
+        format!(r#"{{"index":{index},"lead_ms":60000,"points":[{{"from_micros":0,"level":"2","published_at_micros":0}}]}}"#);
+    let index = crate::price_index::PriceIndex::past(serde_json::from_str(&excerpt).unwrap(), starts_at.plus(ROW_LENGTH)).unwrap();
+    let indexes = PriceIndexes::from([(index.name().clone(), index)]);
+    let row = |charged: &PriceListVersion, band: Option<&str>| {
+        let used = hour(charged, "device/n2m/cpu", (3_600_000, 850_000_000), starts_at);
+        let used = ChargedHour { band: band.map(|band| band.parse().unwrap()), ..used };
+        let prices = RowPrices { charged, public: Some(&public), indexes: &indexes };
+        statement.usage(used, &statement.period, ("work", prices)).unwrap()
+    };
+    let category = |row: &FocusRow| {
+        let columns = focus_columns(FocusVersion::V1_2);
+        let column: &Column<FocusRow> = columns.into_iter().find(|column| column.name == "PricingCategory").unwrap();
+        format!("{:?}", (column.cell)(row))
+    };
+    let follows = row(&public, Some("level-850"));
+    assert_eq!((follows.list.to_string(), follows.contracted.to_string()), ("0.85".to_owned(), "0.85".to_owned()));
+    assert!(category(&follows).contains("Dynamic"), "{}", category(&follows));
+    let details = follows.priced.unwrap();
+    assert!(details.price_id.ends_with("/device/n2m/cpu#level-850"), "{}", details.price_id);
+    assert!(details.price_details.contains(r#""x_PriceIndex":"gpu-spot""#), "{}", details.price_details);
+    // Fixed by contract, where the public price follows the index.
+    let fixed = row(&list(entry(850_000_000, None)), None);
+    assert_eq!((fixed.list.to_string(), fixed.contracted.to_string()), ("2.0".to_owned(), "0.85".to_owned()));
+    assert!(category(&fixed).contains("Standard"), "{}", category(&fixed));
 }
 
 #[test]

@@ -36,7 +36,8 @@ use crate::period::{BillingCalendar, Period, PeriodKey};
 use crate::posting::Fact;
 use crate::price_book::PriceListVersion;
 use crate::rating::{LineKey, LineState, verify_line};
-use crate::sku::{PricingUnit, Quantity, SkuName};
+use crate::rerate::RerateNote;
+use crate::sku::{PricingUnit, Quantity, QuantityChange, SkuName};
 use crate::tax::{InvoiceTax, TaxCategory, TaxTreatment};
 use crate::time_of_use::BandName;
 
@@ -83,7 +84,8 @@ pub struct InvoiceLine {
     pub price_version: PriceVersion,
     /// As operators write it: `0.15 EUR per 1M tokens`.
     pub price: String,
-    pub quantity: Quantity,
+    /// Negative where more use was taken off the line than came to it.
+    pub quantity: QuantityChange,
     pub unit: PricingUnit,
     pub charges: ChargeSum,
     /// For use in a month that was closed before it was known.
@@ -119,6 +121,9 @@ pub struct InvoiceContent {
     pub tax: Option<InvoiceTax>,
     /// By project, sku, price version and band; what came late after the rest.
     pub lines: Vec<InvoiceLine>,
+    /// Why lines are of other price lists than held when they were used, in the order in which that was applied.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub rerates: Vec<RerateNote>,
     /// The part of the contract that runs in the period.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commitment: Option<CommitmentLine>,
@@ -222,6 +227,7 @@ pub fn draft(
         terms: None,
         tax: None,
         lines: invoiced,
+        rerates: Vec::new(),
         commitment: None,
         advance: None,
         subtotal: Nanos::ZERO,
@@ -265,7 +271,7 @@ fn invoice_line(
             line.key.sku, line.charges.amount
         )));
     }
-    let quantity = line.state.quantity.checked_sub(line.before.quantity)?;
+    let quantity = line.state.quantity.since(line.before.quantity);
     if quantity.is_zero() && line.charges.count == 0 {
         return Ok(None);
     }
@@ -295,6 +301,12 @@ impl InvoiceContent {
     /// SHA-256 of the canonical JSON: two drafts are the same if and only if this is.
     pub fn content_hash(&self) -> Result<String> {
         Ok(sha256_hex(&canonical_json(self)?))
+    }
+
+    /// With what says why lines are of other lists. Nothing is added by it.
+    #[must_use]
+    pub fn with_rerates(self, rerates: Vec<RerateNote>) -> Self {
+        Self { rerates, ..self }
     }
 
     /// With a contract's part.

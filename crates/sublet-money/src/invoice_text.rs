@@ -6,7 +6,7 @@ use sublet_core::{Currency, Nanos};
 
 use crate::commitment::CommitmentLine;
 use crate::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState};
-use crate::sku::{PricingUnit, Quantity};
+use crate::sku::{PricingUnit, QuantityChange};
 use crate::tax::InvoiceTax;
 
 /// Columns of a rendered invoice.
@@ -224,14 +224,18 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// `1,234,567 tokens`, or device time as `36:00:00.000 device-hours`: both are exact.
-fn quantity_text(quantity: Quantity, unit: PricingUnit) -> String {
-    let count = u64::try_from(quantity.get()).unwrap_or(0);
+/// `1,234,567 tokens`, `12 requests`, or device time as `36:00:00.000 device-hours`: both are exact.
+fn quantity_text(quantity: impl Into<QuantityChange>, unit: PricingUnit) -> String {
+    let quantity = quantity.into();
+    let (sign, count) = (if quantity.is_negative() { "-" } else { "" }, quantity.get().unsigned_abs());
     match unit {
-        PricingUnit::MillionTokens => format!("{} tokens", grouped(count)),
+        PricingUnit::MillionTokens => format!("{sign}{} tokens", grouped(count)),
+        PricingUnit::Request => format!("{sign}{} requests", grouped(count)),
+        PricingUnit::Fee => format!("{sign}{}", grouped(count)),
+        PricingUnit::ProjectMonth => format!("{sign}{} project-months", grouped(count)),
         PricingUnit::DeviceHour => {
             let (seconds, millis) = (count / 1_000, count % 1_000);
-            format!("{}:{:02}:{:02}.{millis:03} device-hours", grouped(seconds / 3_600), seconds / 60 % 60, seconds % 60)
+            format!("{sign}{}:{:02}:{:02}.{millis:03} device-hours", grouped(seconds / 3_600), seconds / 60 % 60, seconds % 60)
         }
     }
 }

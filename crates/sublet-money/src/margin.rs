@@ -3,14 +3,15 @@
 //! Revenue is that of the lines that accounts are charged on, so it is their ledger's to the last unit. A cost of device
 //! time is that of the time itself. What tokens cost is known for a model and kind as a whole (what was bought, and what
 //! those that were not bought cost here); it is spread over the accounts that used them by their quantities, each share
-//! rounded as the difference of two sums, so that shares add up to the whole.
+//! rounded as the difference of two sums, so that shares add up to the whole. A flat price of requests is all margin where
+//! the cost of the model's tokens is known.
 //!
 //! Invariants: sums of figures are sums of lines; no cost is added to a line twice. A line whose cost is not known has
 //! none, and its revenue is counted apart: nothing is taken for free.
 //!
 //! Deliberately absent: deferred revenue, and costs of what nobody used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::Nanos;
 use sublet_core::device::DeviceKind;
@@ -157,6 +158,9 @@ impl<'a> MarginBook<'a> {
                     tokens.entry((model.clone(), *kind)).or_default().push(made.lines.len());
                     None
                 }
+                SkuName::Requests { .. } => None,
+                // Nothing is supplied for it.
+                SkuName::ProjectMonth | SkuName::Fee { .. } => Some(Costs::default()),
                 SkuName::Device { device, .. } => self.device_costs((organization, sku), device)?,
             };
             let (organization, sku) = (organization.clone(), sku.clone());
@@ -171,6 +175,7 @@ impl<'a> MarginBook<'a> {
                 made.bought_for_nobody = made.bought_for_nobody.checked_add(bought.charged)?;
             }
         }
+        settle_requests(&mut made.lines);
         Ok(made)
     }
 
@@ -206,6 +211,22 @@ impl<'a> MarginBook<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// What requests cost is the cost of their tokens: where that of all of a model's tokens is known, its requests cost
+/// nothing more, and else it is not known what they cost.
+fn settle_requests(lines: &mut [MarginLine]) {
+    let mut unknown: BTreeSet<ModelName> = BTreeSet::new();
+    for line in lines.iter().filter(|line| line.costs.is_none()) {
+        if let SkuName::Tokens { model, .. } = &line.sku {
+            unknown.insert(model.clone());
+        }
+    }
+    for line in lines {
+        if let SkuName::Requests { model, .. } = &line.sku {
+            line.costs = (!unknown.contains(model)).then(Costs::default);
+        }
     }
 }
 

@@ -95,3 +95,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn requests_cost_nothing_more_than_tokens_whose_cost_is_known() {
+    let costs = costs();
+    let mut book = MarginBook::new(Some(&costs));
+    for model in ["own", "other"] {
+        book.used(&organization("a"), false, &sku(&format!("tokens/output/{model}")), used(1_000_000, 5_000_000_000)).unwrap();
+        book.used(&organization("a"), false, &sku(&format!("requests/default/{model}")), used(3, 600)).unwrap();
+    }
+    let made = book.finish().unwrap();
+    let of = |name: &str| made.lines.iter().find(|line| line.sku == sku(name)).unwrap();
+    assert_eq!(of("requests/default/own").costs, Some(Costs::default()));
+    assert_eq!(of("requests/default/other").costs, None);
+    let sums = Figures::of(&made.lines).unwrap();
+    assert_eq!((sums.without_cost.get(), sums.margin().unwrap().get()), (5_000_000_600, 5_000_000_600 - 3_000_000_000));
+}

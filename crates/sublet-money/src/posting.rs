@@ -95,10 +95,16 @@ pub enum Fact {
     FeeBilled { contract: ContractId, paid: Nanos, owed: Nanos },
     /// A part of what a contract billed in advance is earned.
     FeeEarned { contract: ContractId, amount: Nanos },
-    /// Paid credit settled what was owed by contract.
+    /// A flat fee was charged: to credit as far as there is any, the rest is owed.
+    FeeCharged { family: SkuFamily, from: CreditSplit, owed: Nanos },
+    /// Paid credit settled what was owed.
     OwedSettled { amount: Nanos },
     /// Money that is for taxes.
     Tax(TaxFact),
+    /// Use was rated anew and costs more: it is taken from credit.
+    ChargeRaised { family: SkuFamily, from: CreditSplit },
+    /// Use was rated anew and costs less: the rest is credit again.
+    ChargeLowered { family: SkuFamily, to: CreditSplit },
     /// A charge was given back as credit.
     ChargeRefunded { credit: CreditKind, amount: Nanos },
     /// Paid credit is to be paid out.
@@ -145,16 +151,21 @@ entry_kinds! {
     CommitmentReturned = "commitment_returned",
     FeeBilled = "fee_billed",
     FeeEarned = "fee_earned",
+    FeeCharged = "fee_charged",
     OwedSettled = "owed_settled",
     TaxInvoiced = "tax_invoiced",
     TaxGivenBack = "tax_given_back",
     TaxSettled = "tax_settled",
     TaxReleased = "tax_released",
+    ChargeRaised = "charge_raised",
+    ChargeLowered = "charge_lowered",
     ChargeRefunded = "charge_refunded",
     RefundRequested = "refund_requested",
     RefundPaid = "refund_paid",
     RefundCalledOff = "refund_called_off",
     CostAccrued = "cost_accrued",
+    PayoutMade = "payout_made",
+    PayoutReturned = "payout_returned",
 }
 
 impl fmt::Display for EntryKind {
@@ -242,18 +253,12 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         Fact::CreditExpired { credit, amount } => entry.transfer(available(*credit), account(expired_to(*credit)), *amount)?,
         Fact::SliceGranted { from } => entry.take(organization, *from, AccountKind::Slices)?,
         Fact::SliceReturned { to } => entry.give_back(organization, AccountKind::Slices, *to)?,
-        Fact::UsageCaptured { family, amount } => {
-            entry.signed_transfer(account(AccountKind::Slices), account(AccountKind::Usage(*family)), *amount)?;
-        }
+        Fact::UsageCaptured { family, amount } => entry.capture(organization, AccountKind::Slices, (*family, *amount))?,
         Fact::HoldPlaced { from } => entry.take(organization, *from, AccountKind::Holds)?,
-        Fact::HoldCaptured { family, amount } => {
-            entry.signed_transfer(account(AccountKind::Holds), account(AccountKind::Usage(*family)), *amount)?;
-        }
+        Fact::HoldCaptured { family, amount } => entry.capture(organization, AccountKind::Holds, (*family, *amount))?,
         Fact::HoldReleased { to } => entry.give_back(organization, AccountKind::Holds, *to)?,
         Fact::SliceLost { amount } => entry.transfer(account(AccountKind::Slices), account(AccountKind::Suspense), *amount)?,
-        Fact::SuspenseCaptured { family, amount } => {
-            entry.signed_transfer(account(AccountKind::Suspense), account(AccountKind::Usage(*family)), *amount)?;
-        }
+        Fact::SuspenseCaptured { family, amount } => entry.capture(organization, AccountKind::Suspense, (*family, *amount))?,
         Fact::SuspenseReleased { to } => entry.give_back(organization, AccountKind::Suspense, *to)?,
         Fact::InvoiceIssued { carry_before, carry_after } => {
             // The carry is what was invoiced ahead of exact charges; its growth is income of the invoice.
@@ -275,10 +280,16 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
         Fact::FeeEarned { contract, amount } => {
             entry.transfer(LedgerAccount::deferred(contract, organization), account(AccountKind::Fees), *amount)?;
         }
+        Fact::FeeCharged { family, from, owed } => {
+            entry.take(organization, *from, AccountKind::Usage(*family))?;
+            entry.transfer(account(AccountKind::Receivable), account(AccountKind::Usage(*family)), *owed)?;
+        }
         Fact::OwedSettled { amount } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::Receivable), *amount)?;
         }
         Fact::Tax(fact) => entry.tax(organization, fact)?,
+        Fact::ChargeRaised { family, from } => entry.take(organization, *from, AccountKind::Usage(*family))?,
+        Fact::ChargeLowered { family, to } => entry.give_back(organization, AccountKind::Usage(*family), *to)?,
         Fact::ChargeRefunded { credit, amount } => entry.transfer(account(AccountKind::Refunds), available(*credit), *amount)?,
         Fact::RefundRequested { net, tax } => {
             entry.transfer(available(CreditKind::Paid), account(AccountKind::RefundsPayable), *net)?;
@@ -306,6 +317,33 @@ pub fn post_cost(head: EntryHead, cost: CostKind, amount: Nanos) -> Result<Journ
     let mut entry = Builder::new(head, EntryKind::CostAccrued)?;
     entry.transfer(LedgerAccount::cost(cost), LedgerAccount::accrued(cost), amount)?;
     Ok(entry.finish())
+}
+
+/// What a processor did with money that it held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PayoutFact {
+    /// It is on the owner's bank account.
+    Made,
+    /// The bank sent it back, and the processor holds it again.
+    Returned,
+}
+
+/// The entry that records what a processor paid out to the owner's bank account, or what came back from there.
+pub fn post_payout(head: EntryHead, (processor, fact): (Processor, PayoutFact), amount: Nanos) -> Result<JournalEntry> {
+    let at = |place| LedgerAccount::payouts(place, head.currency);
+    let (held, arrived) = (at(processor), at(Processor::Bank));
+    match fact {
+        PayoutFact::Made => {
+            let mut entry = Builder::new(head, EntryKind::PayoutMade)?;
+            entry.transfer(arrived, held, amount)?;
+            Ok(entry.finish())
+        }
+        PayoutFact::Returned => {
+            let mut entry = Builder::new(head, EntryKind::PayoutReturned)?;
+            entry.transfer(held, arrived, amount)?;
+            Ok(entry.finish())
+        }
+    }
 }
 
 const fn granted_from(credit: CreditKind) -> AccountKind {
@@ -342,12 +380,15 @@ impl Fact {
             Self::CommitmentReturned { .. } => EntryKind::CommitmentReturned,
             Self::FeeBilled { .. } => EntryKind::FeeBilled,
             Self::FeeEarned { .. } => EntryKind::FeeEarned,
+            Self::FeeCharged { .. } => EntryKind::FeeCharged,
             Self::OwedSettled { .. } => EntryKind::OwedSettled,
             Self::Tax(TaxFact::Bought { .. }) => EntryKind::CreditGranted,
             Self::Tax(TaxFact::Invoiced { .. }) => EntryKind::TaxInvoiced,
             Self::Tax(TaxFact::GivenBack { .. }) => EntryKind::TaxGivenBack,
             Self::Tax(TaxFact::Settled { .. }) => EntryKind::TaxSettled,
             Self::Tax(TaxFact::Released { .. }) => EntryKind::TaxReleased,
+            Self::ChargeRaised { .. } => EntryKind::ChargeRaised,
+            Self::ChargeLowered { .. } => EntryKind::ChargeLowered,
             Self::ChargeRefunded { .. } => EntryKind::ChargeRefunded,
             Self::RefundRequested { .. } => EntryKind::RefundRequested,
             Self::RefundPaid { .. } => EntryKind::RefundPaid,
@@ -386,6 +427,12 @@ impl Builder {
         } else {
             self.transfer(debit, credit, amount)
         }
+    }
+
+    /// What was used becomes income; a correction may be negative.
+    fn capture(&mut self, organization: &OrganizationId, from: AccountKind, (family, amount): (SkuFamily, Nanos)) -> Result<()> {
+        let account = |kind| LedgerAccount::customer(kind, organization);
+        self.signed_transfer(account(from), account(AccountKind::Usage(family)), amount)
     }
 
     /// What moves money that is for taxes.

@@ -53,12 +53,15 @@ fn every_fact_has_its_postings() {
         Fact::Tax(TaxFact::GivenBack { taxes: taxes(5, 4) }),
         Fact::Tax(TaxFact::Settled { prepaid: nanos(2), paid: nanos(7) }),
         Fact::Tax(TaxFact::Released { amount: nanos(9) }),
+        Fact::ChargeRaised { family: tokens, from: split(4, 5) },
+        Fact::ChargeLowered { family: tokens, to: split(4, 5) },
         Fact::ChargeRefunded { credit: paid, amount: nanos(9) },
         Fact::RefundRequested { net: nanos(8), tax: nanos(1) },
         Fact::RefundPaid { amount: nanos(9) },
         Fact::RefundCalledOff { net: nanos(8), tax: nanos(1) },
         Fact::ProcessorFeeKept { amount: nanos(9) },
         Fact::SupplyBought { amount: nanos(9) },
+        Fact::FeeCharged { family: SkuFamily::ProjectFees, from: split(2, 3), owed: nanos(4) },
         Fact::UsageCaptured { family: tokens, amount: nanos(0) },
     ];
     let mut table = String::new();
@@ -108,6 +111,25 @@ fn money_comes_and_goes_through_the_processor_that_is_named() {
         ),
     ] {
         assert_eq!(paths(&fact), [expected]);
+    }
+}
+
+#[test]
+fn a_payout_moves_between_the_owners_own_accounts_and_back() {
+    let posted = |fact, amount| {
+        let entry = post_payout(head(), (Processor::Stripe, fact), nanos(amount))?;
+        Ok::<_, Error>((
+            entry.kind,
+            entry.transfers.iter().map(|transfer| format!("{} → {}", transfer.debit, transfer.credit)).collect(),
+        ))
+    };
+    let (bank, stripe) = ("assets:payouts:bank:eur", "assets:payouts:stripe:eur");
+    for (fact, kind, expected) in [
+        (PayoutFact::Made, EntryKind::PayoutMade, format!("{bank} → {stripe}")),
+        (PayoutFact::Returned, EntryKind::PayoutReturned, format!("{stripe} → {bank}")),
+    ] {
+        assert_eq!(posted(fact, 9).unwrap(), (kind, vec![expected]));
+        assert_eq!(posted(fact, -1).unwrap_err().code(), ErrorCode::InvalidAmount);
     }
 }
 

@@ -5,7 +5,6 @@
 //! changed; a later one replaces it from its `effective_at` on, and the past keeps its prices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +15,10 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Rate, Timestamp};
 
 use crate::canonical::{canonical_json, sha256_hex};
-use crate::price_model::{ExactCost, PriceModel};
-use crate::sku::{ModelName, PricingUnit, Quantity, SkuName, TokenKind};
-use crate::time_of_use::{Band, BandName, BandStretch, TimeOfUse};
+pub use crate::price_entry::{BandPrice, PriceEntry, PriceOverTime, PriceStretch};
+use crate::price_index::IndexName;
+use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+use crate::time_of_use::TimeOfUse;
 
 /// Most prices in one version.
 pub const ENTRIES_MAX: usize = 20_000;
@@ -30,127 +30,6 @@ pub const CANONICAL_MAX_BYTES: usize = 16 << 20;
 const SCHEMA: &str = "sublet-price-list/1";
 /// Latest and earliest `effective_at` in microseconds: what every reader of JSON keeps exactly (2⁵³).
 const EFFECTIVE_AT_MAX_MICROS: i64 = 1 << 53;
-
-/// The price of one sku.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PriceEntry {
-    pub sku: SkuName,
-    pub unit: PricingUnit,
-    pub model: PriceModel,
-    /// Bands of the week that have prices of their own; `model` is the price in the rest of it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub time_of_use: Option<TimeOfUse>,
-}
-
-/// The price of one sku in one band: what a line is rated with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BandPrice<'a> {
-    pub sku: &'a SkuName,
-    pub unit: PricingUnit,
-    pub model: &'a PriceModel,
-}
-
-impl BandPrice<'_> {
-    /// The exact cost of a line's whole quantity.
-    pub fn exact_cost(self, quantity: Quantity) -> Result<ExactCost> {
-        self.model.exact_cost(self.unit, quantity)
-    }
-    /// The most that `quantity` more can be charged on a line that holds at least `settled`: what to hold before the cost
-    /// arises. From zero it covers every tier and the next period too.
-    pub fn hold(self, settled: Quantity, quantity: Quantity) -> Result<Nanos> {
-        self.model.hold(self.unit, settled, quantity)
-    }
-    /// What a person reads.
-    pub fn text(self, currency: Currency) -> String {
-        self.model.text(self.unit, currency)
-    }
-}
-
-impl PriceEntry {
-    /// One price for every unit, in the sku's own pricing unit.
-    pub fn per_unit(sku: SkuName, price: Nanos) -> Self {
-        Self::new(sku, PriceModel::PerUnit { price })
-    }
-    /// The same price all week, in the sku's own pricing unit.
-    pub fn new(sku: SkuName, model: PriceModel) -> Self {
-        let unit = sku.pricing_unit();
-        Self { sku, unit, model, time_of_use: None }
-    }
-    /// The price in a band; without one, that outside of all bands.
-    pub fn price_in(&self, band: Option<&BandName>) -> Result<BandPrice<'_>> {
-        let model = match band {
-            None => &self.model,
-            Some(name) => {
-                let found = self.time_of_use.as_ref().and_then(|bands| bands.find(name));
-                &found.ok_or_else(|| Error::new(ErrorCode::UnknownPrice, format!("{} has no band '{name}'", self.sku)))?.model
-            }
-        };
-        Ok(BandPrice { sku: &self.sku, unit: self.unit, model })
-    }
-    /// The price at an instant.
-    pub fn price_at(&self, instant: Timestamp) -> Result<BandPrice<'_>> {
-        self.price_in(self.band_at(instant)?)
-    }
-    /// The band that an instant is in; `None` outside of all.
-    pub fn band_at(&self, instant: Timestamp) -> Result<Option<&BandName>> {
-        let Some(bands) = &self.time_of_use else { return Ok(None) };
-        Ok(bands.band_at(instant)?.map(|band| &band.name))
-    }
-    /// The band of an instant and how long it holds; `None` where the price does not depend on time.
-    pub fn stretch_at(&self, instant: Timestamp) -> Result<Option<BandStretch<'_>>> {
-        self.time_of_use.as_ref().map(|bands| bands.stretch_at(instant)).transpose()
-    }
-    /// What a person reads: the price, and what it is in each band.
-    pub fn price_text(&self, currency: Currency) -> String {
-        let mut text = self.model.text(self.unit, currency);
-        if let Some(TimeOfUse { zone, bands }) = &self.time_of_use {
-            for Band { name, windows, model } in bands {
-                let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
-                let price = model.text(self.unit, currency);
-                // Writing to a string cannot fail.
-                let _ = write!(text, "; {name} ({}, {zone}) {price}", windows.join(" and "));
-            }
-        }
-        text
-    }
-    /// The prices of all bands, and that outside of them.
-    pub fn prices(&self) -> impl Iterator<Item = BandPrice<'_>> {
-        let bands = self.time_of_use.iter().flat_map(|bands| &bands.bands);
-        let models = std::iter::once(&self.model).chain(bands.map(|band| &band.model));
-        models.map(|model| BandPrice { sku: &self.sku, unit: self.unit, model })
-    }
-    /// The same with every amount changed, in all bands.
-    pub fn with_amounts(&self, change: &impl Fn(Nanos) -> Result<Nanos>) -> Result<Self> {
-        let mut entry = Self { model: self.model.with_amounts(change)?, ..self.clone() };
-        for band in entry.time_of_use.iter_mut().flat_map(|bands| &mut bands.bands) {
-            band.model = band.model.with_amounts(change)?;
-        }
-        Ok(entry)
-    }
-    /// Refuses what cannot be charged, or not be held.
-    pub fn validate(&self) -> Result<()> {
-        if self.unit != self.sku.pricing_unit() {
-            return Err(Error::new(
-                ErrorCode::InvalidPrice,
-                format!("{} is priced per {}, not per {}", self.sku, self.sku.pricing_unit(), self.unit),
-            ));
-        }
-        let check = || {
-            self.model.validate()?;
-            self.time_of_use.as_ref().map_or(Ok(()), TimeOfUse::validate)
-        };
-        check().map_err(|error| error.prefixed(&format!("price of {}", self.sku)))?;
-        if matches!(self.sku, SkuName::Tokens { .. }) && !self.prices().all(|price| price.model.is_proportional()) {
-            return Err(Error::new(
-                ErrorCode::InvalidPrice,
-                format!("{} has no price in packages and no minimum: requests take holds in proportion to their tokens", self.sku),
-            )
-            .alternative("use a price per unit, graduated or volume"));
-        }
-        Ok(())
-    }
-}
 
 /// The content of a version before it is checked and hashed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -289,6 +168,10 @@ impl PriceListVersion {
     pub fn find(&self, sku: &SkuName) -> Option<&PriceEntry> {
         self.entries.get(sku)
     }
+    /// The indexes that prices of it follow.
+    pub fn indexes(&self) -> BTreeSet<&IndexName> {
+        self.entries.values().filter_map(|entry| entry.market.as_ref()).map(|market| &market.index).collect()
+    }
     /// A missing price is an error, never zero.
     pub fn get(&self, sku: &SkuName) -> Result<&PriceEntry> {
         self.find(sku).ok_or_else(|| {
@@ -305,20 +188,30 @@ impl PriceListVersion {
         let (cached_input, least_cached_input) = rates(TokenKind::CachedInput)?;
         let (output, least_output) = rates(TokenKind::Output)?;
         let least = TokenRates { input: least_input, cached_input: least_cached_input, output: least_output };
-        let (version, currency) = (self.version.clone(), self.currency);
-        Ok(TokenPrices { tier, version, currency, input, cached_input, output, least })
+        let (version, currency, request) = (self.version.clone(), self.currency, self.request_price(model, tier)?);
+        Ok(TokenPrices { tier, version, currency, request, input, cached_input, output, least })
+    }
+    /// The most that a request of a model at a tier costs besides its tokens. A list without such a price charges
+    /// nothing for it: what is used is tokens, and their prices must be known.
+    fn request_price(&self, model: &ModelName, tier: ServiceTier) -> Result<Nanos> {
+        let entry = self.find(&SkuName::Requests { tier, model: model.clone() });
+        entry.map_or(Ok(Nanos::ZERO), |entry| entry.model.dearest_from(Quantity::ZERO))
     }
     /// The least and the most that a model's tokens can cost at a tier in the course of a week.
     pub fn token_price_range(&self, model: &ModelName, tier: ServiceTier, at: Timestamp) -> Result<[TokenPrices; 2]> {
         let prices = self.token_prices(model, tier, at)?;
         let rates = |kind| -> Result<[Rate; 2]> {
             let entry = self.get(&SkuName::Tokens { tier, kind, model: model.clone() })?;
-            let least = entry.prices().flat_map(|price| price.model.prices()).min().unwrap_or(Nanos::ZERO);
-            let most = entry.prices().flat_map(|price| price.model.prices()).max().unwrap_or(Nanos::ZERO);
+            let least = entry.prices().flat_map(|price| price.model().prices()).min().unwrap_or(Nanos::ZERO);
+            let most = entry.prices().flat_map(|price| price.model().prices()).max().unwrap_or(Nanos::ZERO);
             Ok([Rate::new(least, entry.unit.base_units())?, Rate::new(most, entry.unit.base_units())?])
         };
         let (input, cached, output) = (rates(TokenKind::Input)?, rates(TokenKind::CachedInput)?, rates(TokenKind::Output)?);
+        let requests = self.find(&SkuName::Requests { tier, model: model.clone() });
+        let least_request = requests.and_then(|entry| entry.model.prices().into_iter().min()).unwrap_or(Nanos::ZERO);
+        let request = [least_request, prices.request];
         Ok([0, 1].map(|end: usize| TokenPrices {
+            request: request[end],
             input: input[end],
             cached_input: cached[end],
             output: output[end],
@@ -342,9 +235,9 @@ impl PriceListVersion {
     }
     fn dearest_and_least(&self, sku: &SkuName, at: Timestamp) -> Result<(Rate, Rate)> {
         let price = self.get(sku)?.price_at(at)?;
-        let least = price.model.prices().into_iter().min().unwrap_or(Nanos::ZERO);
+        let least = price.model().prices().into_iter().min().unwrap_or(Nanos::ZERO);
         let rate = |amount| Rate::new(amount, price.unit.base_units());
-        Ok((rate(price.model.dearest_from(Quantity::ZERO)?)?, rate(least)?))
+        Ok((rate(price.model().dearest_from(Quantity::ZERO)?)?, rate(least)?))
     }
     /// The models that can be sold: those with a price for every kind of token.
     pub fn models(&self) -> BTreeSet<&ModelName> {
@@ -377,7 +270,7 @@ fn read_canonical(text: &str) -> Result<(PriceListDraft, Option<PriceSource>)> {
 /// A model whose output is priced but not its input would be metered without a rate.
 fn check_models_are_whole(entries: &BTreeMap<SkuName, PriceEntry>) -> Result<()> {
     for sku in entries.keys() {
-        let SkuName::Tokens { tier, model, .. } = sku else { continue };
+        let (SkuName::Tokens { tier, model, .. } | SkuName::Requests { tier, model }) = sku else { continue };
         for tier in [ServiceTier::Default, *tier] {
             for kind in TokenKind::ALL {
                 let needed = SkuName::Tokens { tier, kind, model: model.clone() };

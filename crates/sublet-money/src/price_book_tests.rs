@@ -1,7 +1,8 @@
 use sublet_core::notice::NoticeClass;
 
 use super::*;
-use crate::price_model::Tier;
+use crate::price_model::{PriceModel, Tier};
+use crate::sku::PricingUnit;
 use crate::starter::{StarterDevice, starter_price_list};
 
 fn sku(text: &str) -> SkuName {
@@ -199,4 +200,32 @@ fn tiered_prices_admit_at_the_dearest_tier() {
     let version = PriceListVersion::new(draft(entries, 0)).unwrap();
     let prices = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default, Timestamp::EPOCH).unwrap();
     assert_eq!(prices.output, Rate::new(Nanos::new(900), 1_000_000).unwrap());
+}
+
+#[test]
+fn a_flat_price_of_requests_is_one_that_a_hold_can_cover() {
+    let requests = |model| PriceEntry::new(sku("requests/flex/m"), model);
+    let with = |entry: PriceEntry, more: Vec<PriceEntry>| PriceListVersion::new(draft([vec![entry], more].concat(), 0));
+    let per_unit = || PriceModel::PerUnit { price: Nanos::new(3) };
+    let flex = || TokenKind::ALL.map(|kind| entry(&format!("tokens/flex/{kind}/m"), 1)).to_vec();
+    let whole = || [whole_model("m"), flex()].concat();
+    let bands = serde_json::json!({ "zone": "UTC", "bands": [{ "name": "night", "windows": [{ "days": ["mon"], "from": "22:00",
+        "until": "06:00" }], "model": { "type": "per_unit", "price": "1" } }] });
+    let by_time = PriceEntry { time_of_use: serde_json::from_value(bands).unwrap(), ..requests(per_unit()) };
+    let package = PriceModel::Package { size: Quantity::new(1_000).unwrap(), price: Nanos::new(5) };
+    let minimum = PriceModel::Minimum { least: Nanos::new(5), of: Box::new(per_unit()) };
+    for (refused, reason) in [
+        (with(requests(package), whole()), "no price in packages"),
+        (with(requests(minimum), whole()), "no price in packages"),
+        (with(by_time, whole()), "the same all week"),
+        (with(requests(per_unit()), whole_model("m")), "tokens/flex/input/m has none"),
+        (with(requests(per_unit()), flex()), "has none"),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.to_string().contains(reason), "{reason}: {error}");
+    }
+    let list = with(requests(per_unit()), whole()).unwrap();
+    let request = |tier| list.token_prices(&"m".parse().unwrap(), tier, Timestamp::EPOCH).unwrap().request;
+    assert_eq!((request(ServiceTier::Flex), request(ServiceTier::Default)), (Nanos::new(3), Nanos::ZERO));
+    assert_eq!(list.models().len(), 1);
 }

@@ -5,10 +5,12 @@
 //!
 //! Deliberately absent: what a customer would probably use.
 
+use std::borrow::Cow;
+
 use sublet_core::Nanos;
 use sublet_core::error::Result;
 
-use crate::price_book::PriceEntry;
+use crate::price_book::{BandPrice, PriceEntry};
 use crate::price_model::{PriceModel, Tier};
 use crate::sku::{PricingUnit, Quantity};
 use crate::time_of_use::TimeOfUse;
@@ -17,8 +19,17 @@ use crate::time_of_use::TimeOfUse;
 ///
 /// Where both have the same bands (or none), each band is decided on its own: the new model where it is no dearer at any
 /// quantity, and the protected one otherwise. Where they have other bands, what is used falls into other lines, so the
-/// entry is decided as a whole: the new one if its dearest price is at most the protected one's least.
+/// entry is decided as a whole: the new one if its dearest price is at most the protected one's least. Prices that follow
+/// one index between the same bounds are at the same level, and are compared so at a level of one.
 pub fn lesser(new: &PriceEntry, protected: &PriceEntry) -> PriceEntry {
+    if new.market.is_some() || protected.market.is_some() {
+        let is_less = if new.market == protected.market {
+            is_below_all(&[Cow::Borrowed(&new.model)], &[Cow::Borrowed(&protected.model)])
+        } else {
+            is_within(new, protected)
+        };
+        return if is_less { new.clone() } else { protected.clone() };
+    }
     let pick = |new: &PriceModel, kept: &PriceModel| if is_no_dearer(new, kept) { new.clone() } else { kept.clone() };
     let bands = match (&new.time_of_use, &protected.time_of_use) {
         (None, None) => None,
@@ -44,11 +55,20 @@ fn is_same_times(one: &TimeOfUse, other: &TimeOfUse) -> bool {
 
 /// Whether the dearest unit of one entry is at most the cheapest of the other.
 fn is_within(new: &PriceEntry, protected: &PriceEntry) -> bool {
-    if new.prices().all(|price| price.model.is_free()) {
+    is_below_all(&models_of(new), &models_of(protected))
+}
+
+fn models_of(entry: &PriceEntry) -> Vec<Cow<'_, PriceModel>> {
+    entry.prices().map(BandPrice::model).collect()
+}
+
+/// Whether the dearest unit of some prices is at most the cheapest of others.
+fn is_below_all(new: &[Cow<'_, PriceModel>], protected: &[Cow<'_, PriceModel>]) -> bool {
+    if new.iter().all(|model| model.is_free()) {
         return true;
     }
-    let most: Option<Vec<Nanos>> = new.prices().map(|price| price.model.dearest_from(Quantity::ZERO).ok()).collect();
-    let least: Option<Vec<Nanos>> = protected.prices().map(|price| least_of(price.model)).collect();
+    let most: Option<Vec<Nanos>> = new.iter().map(|model| model.dearest_from(Quantity::ZERO).ok()).collect();
+    let least: Option<Vec<Nanos>> = protected.iter().map(|model| least_of(model)).collect();
     let (most, least) = (most.and_then(|prices| prices.into_iter().max()), least.and_then(|prices| prices.into_iter().min()));
     most.zip(least).is_some_and(|(most, least)| most <= least)
 }

@@ -4,8 +4,9 @@
 //! nano-units; [`crate::rating`] charges differences of its rounded values. Tiers have only upper
 //! bounds: the next one begins where the one before ends, so no quantity lies between two tiers.
 //!
-//! Deliberately absent: time of use ([`crate::time_of_use`] chooses among models), market price and flat
-//! fees, which need facts that a quantity does not carry.
+//! Deliberately absent: time of use ([`crate::time_of_use`] chooses among models), and market prices
+//! ([`crate::price_index`] changes the amounts of one), which need facts that a quantity does not carry. A flat fee is a
+//! price for each unit of something that is counted once.
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::ROUNDING_SLACK;
@@ -226,8 +227,8 @@ impl PriceModel {
     }
 
     /// The same with every amount changed. A change that keeps their order keeps a model valid.
-    pub fn with_amounts(&self, change: &impl Fn(Nanos) -> Result<Nanos>) -> Result<Self> {
-        let changed = |tiers: &[Tier]| -> Result<Vec<Tier>> {
+    pub fn with_amounts<E>(&self, change: &impl Fn(Nanos) -> Result<Nanos, E>) -> Result<Self, E> {
+        let changed = |tiers: &[Tier]| -> Result<Vec<Tier>, E> {
             tiers.iter().map(|tier| Ok(Tier { price: change(tier.price)?, ..*tier })).collect()
         };
         Ok(match self {

@@ -17,7 +17,7 @@ use sublet_core::usage::UsageRecord;
 use crate::explanation::ChargeExplanation;
 use crate::period::PeriodKey;
 use crate::price_book::{BandPrice, PriceListVersion};
-use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+use crate::sku::{ModelName, Quantity, QuantityChange, SkuName, TokenKind};
 use crate::time_of_use::BandName;
 
 /// What is added up and rounded together. A new period or a new price version begins a new line,
@@ -34,6 +34,14 @@ pub struct LineKey {
     pub band: Option<BandName>,
 }
 
+impl LineKey {
+    /// Whether its list asks anything for it. What has no price is not sold, but for requests: without a flat price only
+    /// their tokens cost something.
+    pub fn is_asked_for(&self, version: &PriceListVersion) -> bool {
+        !matches!(self.sku, SkuName::Requests { .. }) || version.find(&self.sku).is_some()
+    }
+}
+
 /// All that has been rated on a line. `charged` is always R(`quantity`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct LineState {
@@ -45,8 +53,9 @@ pub struct LineState {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RatedLine {
     pub key: LineKey,
-    pub quantity: Quantity,
-    /// Negative only where a volume price fell for the whole line.
+    /// Negative only where use is rated anew and leaves the line ([`crate::rerate`]).
+    pub quantity: QuantityChange,
+    /// Negative there too, and where a volume price fell for the whole line.
     pub amount: Nanos,
     pub before: LineState,
     pub after: LineState,
@@ -55,9 +64,9 @@ pub struct RatedLine {
 /// What `quantity` more costs on a line, and the line after it.
 ///
 /// A state that is not the rounding of its own quantity is a broken book: an error, never a patch.
-pub fn rate(state: LineState, price: BandPrice<'_>, quantity: Quantity) -> Result<(Nanos, LineState)> {
+pub fn rate(state: LineState, price: BandPrice<'_>, quantity: impl Into<QuantityChange>) -> Result<(Nanos, LineState)> {
     verify_line(state, price)?;
-    let cumulative = state.quantity.checked_add(quantity)?;
+    let cumulative = state.quantity.changed_by(quantity.into())?;
     let charged = price.exact_cost(cumulative)?.half_even()?;
     let amount = charged.checked_sub(state.charged)?;
     Ok((amount, LineState { quantity: cumulative, charged }))
@@ -74,19 +83,42 @@ pub fn verify_line(state: LineState, price: BandPrice<'_>) -> Result<()> {
 }
 
 /// Rates one quantity on the line that `key` names.
-pub fn rate_line(key: LineKey, state: LineState, version: &PriceListVersion, quantity: Quantity) -> Result<RatedLine> {
+pub fn rate_line(
+    key: LineKey,
+    state: LineState,
+    version: &PriceListVersion,
+    quantity: impl Into<QuantityChange>,
+) -> Result<RatedLine> {
+    let quantity = quantity.into();
     check_version(&key.price_version, version)?;
     let price = version.get(&key.sku)?.price_in(key.band.as_ref())?;
     let (amount, after) = rate(state, price, quantity)?;
     Ok(RatedLine { key, quantity, amount, before: state, after })
 }
 
-/// The lines that a usage record adds to, with their quantities: one for each kind of token used. The record is
-/// priced as things were when it was admitted.
+/// The lines that a usage record adds to, with their quantities: one for each kind of token used, and one request where
+/// the version has a flat price for it. The record is priced as things were when it was admitted. One without any tokens
+/// is charged nothing, so it is no request either.
 pub fn usage_lines(record: &UsageRecord, period: PeriodKey, version: &PriceListVersion) -> Result<Vec<(LineKey, Quantity)>> {
+    let mut lines = used_lines(record, period, version)?;
+    lines.retain(|(key, _)| key.is_asked_for(version));
+    Ok(lines)
+}
+
+/// As [`usage_lines`], with the line of the request whether the list has a flat price for it or not: another list, by which
+/// its use is rated anew, may have one.
+pub fn used_lines(record: &UsageRecord, period: PeriodKey, version: &PriceListVersion) -> Result<Vec<(LineKey, Quantity)>> {
     check_version(&record.price_version, version)?;
     let model: ModelName = record.model.parse()?;
-    let mut lines = Vec::with_capacity(TokenKind::ALL.len());
+    let line_of = |sku, band| LineKey {
+        organization: record.organization.clone(),
+        project: record.project.clone(),
+        period,
+        price_version: record.price_version.clone(),
+        sku,
+        band,
+    };
+    let mut lines = Vec::with_capacity(TokenKind::ALL.len() + 1);
     for kind in TokenKind::ALL {
         let quantity = tokens_of(&record.tokens, kind)?;
         if quantity.is_zero() {
@@ -94,15 +126,10 @@ pub fn usage_lines(record: &UsageRecord, period: PeriodKey, version: &PriceListV
         }
         let sku = SkuName::Tokens { tier: record.tier, kind, model: model.clone() };
         let band = version.get(&sku)?.band_at(record.admitted_at)?.cloned();
-        let key = LineKey {
-            organization: record.organization.clone(),
-            project: record.project.clone(),
-            period,
-            price_version: record.price_version.clone(),
-            sku,
-            band,
-        };
-        lines.push((key, quantity));
+        lines.push((line_of(sku, band), quantity));
+    }
+    if !lines.is_empty() {
+        lines.push((line_of(SkuName::Requests { tier: record.tier, model }, None), Quantity::new(1)?));
     }
     Ok(lines)
 }

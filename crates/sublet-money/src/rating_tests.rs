@@ -382,3 +382,49 @@ fn what_was_admitted_at_night_is_charged_at_the_price_of_the_night() {
     };
     assert_eq!(rate_line(unknown, LineState::default(), &version, quantity(1)).unwrap_err().code(), ErrorCode::UnknownPrice);
 }
+
+/// The list with a flat price of requests of its model.
+fn flat_list(model: PriceModel) -> PriceListVersion {
+    let mut draft = crate::price_book::parse_canonical(token_list(500).canonical()).unwrap();
+    draft.entries.push(PriceEntry::new("requests/default/m".parse().unwrap(), model));
+    PriceListVersion::new(draft).unwrap()
+}
+
+#[test]
+fn what_used_tokens_is_one_request_where_that_has_a_price() {
+    let flat = flat_list(PriceModel::PerUnit { price: Nanos::new(2_000_000) });
+    let period: PeriodKey = "2026-03".parse().unwrap();
+    let skus = |record: &UsageRecord, version: &PriceListVersion| -> Vec<String> {
+        usage_lines(record, period, version).unwrap().iter().map(|(key, count)| format!("{} {count}", key.sku)).collect()
+    };
+    let used = record(&flat);
+    assert_eq!(skus(&used, &flat), ["tokens/input/m 7", "tokens/output/m 3", "requests/default/m 1"]);
+    // Nothing of it was delivered: it is there for what a supplier is owed.
+    assert!(skus(&UsageRecord { tokens: TokenUsage::default(), ..used.clone() }, &flat).is_empty());
+    let plain = token_list(500);
+    assert_eq!(skus(&record(&plain), &plain), ["tokens/input/m 7", "tokens/output/m 3"]);
+    let (key, one) = usage_lines(&used, period, &flat).unwrap().pop().unwrap();
+    let rated = rate_line(key, LineState { quantity: quantity(41), charged: Nanos::new(82_000_000) }, &flat, one).unwrap();
+    assert_eq!((rated.amount, rated.after.quantity), (Nanos::new(2_000_000), quantity(42)));
+}
+
+proptest! {
+    /// Whatever other requests settle before it, a request's hold covers its flat price.
+    #[test]
+    fn a_flat_price_is_never_more_than_its_hold(bounds in prop::collection::vec((1_i64..100, 0_i64..5_000_000), 1..5), before in 0_i64..500) {
+        let mut reached = 0;
+        let mut prices: Vec<i64> = bounds.iter().map(|(_, price)| *price).collect();
+        prices.sort_unstable_by(|one, other| other.cmp(one));
+        let mut falling: Vec<(Option<i64>, i64)> =
+            bounds.iter().zip(&prices).map(|((width, _), price)| { reached += width; (Some(reached), *price) }).collect();
+        falling.push((None, 0));
+        for model in [PriceModel::Graduated { tiers: tiers(&falling) }, PriceModel::Volume { tiers: tiers(&falling) }] {
+            let version = flat_list(model);
+            let held = version.token_prices(&"m".parse().unwrap(), ServiceTier::Default, Timestamp::EPOCH).unwrap().request;
+            let entry = version.get(&"requests/default/m".parse().unwrap()).unwrap();
+            let (_, state) = charges(entry, &[before]);
+            let (amount, _) = rate(state, entry.price_in(None).unwrap(), quantity(1)).unwrap();
+            prop_assert!(amount <= held, "{amount} is more than {held}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Everything is rated as though that version had held throughout, each line from zero: so a version that replaced
 //! another in the middle of the period does not begin its tiers anew. What the version does not sell has no cost in it;
-//! it would have been refused.
+//! it would have been refused. A flat price that it does not have is not asked for.
 //!
 //! Deliberately absent: what customers would have done at other prices.
 
@@ -12,20 +12,23 @@ use sublet_core::error::Result;
 use sublet_core::id::ProjectId;
 use sublet_core::{Nanos, Timestamp};
 
-use crate::price_book::PriceListVersion;
-use crate::sku::{Quantity, SkuName};
+use crate::price_book::{PriceEntry, PriceListVersion};
+use crate::price_index::PriceIndexes;
+use crate::sku::{Quantity, QuantityChange, SkuName};
 use crate::time_of_use::BandName;
 
 /// One organization's use of a period, and what it was charged.
 #[derive(Clone, Debug)]
 pub struct Repricing<'a> {
     version: &'a PriceListVersion,
+    /// That prices of the version follow.
+    indexes: &'a PriceIndexes,
     lines: BTreeMap<(SkuName, Option<BandName>, ProjectId), Used>,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Used {
-    quantity: Quantity,
+    quantity: QuantityChange,
     charged: Nanos,
 }
 
@@ -42,19 +45,19 @@ pub struct RepricedSku {
 }
 
 impl<'a> Repricing<'a> {
-    pub const fn new(version: &'a PriceListVersion) -> Self {
-        Self { version, lines: BTreeMap::new() }
+    pub const fn new(version: &'a PriceListVersion, indexes: &'a PriceIndexes) -> Self {
+        Self { version, indexes, lines: BTreeMap::new() }
     }
 
     /// Whether it matters when something was used.
     pub fn depends_on_time(&self, sku: &SkuName) -> bool {
-        self.version.find(sku).is_some_and(|entry| entry.time_of_use.is_some())
+        self.version.find(sku).is_some_and(PriceEntry::depends_on_time)
     }
 
     /// Takes in what a project used and was charged. What begins in a band counts as of it; `None` is a sum over all times.
-    pub fn add(&mut self, project: &ProjectId, sku: &SkuName, at: Option<Timestamp>, used: (Quantity, Nanos)) -> Result<()> {
+    pub fn add(&mut self, project: &ProjectId, sku: &SkuName, at: Option<Timestamp>, used: (QuantityChange, Nanos)) -> Result<()> {
         let band = match (self.version.find(sku), at) {
-            (Some(entry), Some(at)) => entry.band_at(at)?.cloned(),
+            (Some(entry), Some(at)) => entry.over_time_in(self.indexes)?.band_at(at)?,
             (None, _) | (_, None) => None,
         };
         let line = self.lines.entry((sku.clone(), band, project.clone())).or_default();
@@ -67,13 +70,15 @@ impl<'a> Repricing<'a> {
     pub fn finish(self) -> Result<Vec<RepricedSku>> {
         let mut skus: Vec<RepricedSku> = Vec::new();
         for ((sku, band, _), used) in self.lines {
+            let quantity = Quantity::ZERO.changed_by(used.quantity)?;
             let would_be = match self.version.find(&sku) {
-                Some(entry) => Some(entry.price_in(band.as_ref())?.exact_cost(used.quantity)?.half_even()?),
+                Some(entry) => Some(entry.price_in(band.as_ref())?.exact_cost(quantity)?.half_even()?),
+                None if matches!(sku, SkuName::Requests { .. } | SkuName::ProjectMonth) => Some(Nanos::ZERO),
                 None => None,
             };
             match skus.last_mut().filter(|last| last.sku == sku && last.band == band) {
-                Some(last) => last.add(used.quantity, used.charged, would_be)?,
-                None => skus.push(RepricedSku { sku, band, quantity: used.quantity, charged: used.charged, would_be }),
+                Some(last) => last.add(quantity, used.charged, would_be)?,
+                None => skus.push(RepricedSku { sku, band, quantity, charged: used.charged, would_be }),
             }
         }
         Ok(skus)
@@ -98,7 +103,7 @@ mod tests {
     use sublet_core::Currency;
 
     use super::*;
-    use crate::price_book::{PriceEntry, PriceListDraft};
+    use crate::price_book::PriceListDraft;
     use crate::price_model::{PriceModel, Tier};
 
     fn sku(name: &str) -> SkuName {
@@ -122,13 +127,14 @@ mod tests {
     #[test]
     fn each_project_s_line_is_rated_from_zero_whatever_versions_it_had() {
         let version = version(vec![PriceEntry::new(sku("device/n0/cpu"), tiered())]);
-        let mut repricing = Repricing::new(&version);
+        let indexes = PriceIndexes::new();
+        let mut repricing = Repricing::new(&version, &indexes);
         let (one, two) = ("proj_1".parse().unwrap(), "proj_2".parse().unwrap());
         // Two versions of the list in the same month: eight and eight are one line of sixteen.
         for (project, count) in [(&one, 8), (&one, 8), (&two, 8)] {
-            repricing.add(project, &sku("device/n0/cpu"), None, (quantity(count), Nanos::new(1))).unwrap();
+            repricing.add(project, &sku("device/n0/cpu"), None, (quantity(count).into(), Nanos::new(1))).unwrap();
         }
-        repricing.add(&two, &sku("device/firm/cpu"), None, (quantity(5), Nanos::new(70))).unwrap();
+        repricing.add(&two, &sku("device/firm/cpu"), None, (quantity(5).into(), Nanos::new(70))).unwrap();
         let expected = [
             RepricedSku {
                 sku: sku("device/n0/cpu"),
@@ -145,18 +151,29 @@ mod tests {
     }
 
     #[test]
+    fn a_flat_price_that_a_list_does_not_have_is_not_asked_for() {
+        let version = version(vec![PriceEntry::new(sku("device/n0/cpu"), tiered())]);
+        let indexes = PriceIndexes::new();
+        let mut repricing = Repricing::new(&version, &indexes);
+        repricing.add(&"proj_1".parse().unwrap(), &sku("requests/default/m"), None, (quantity(3).into(), Nanos::new(60))).unwrap();
+        let found = repricing.finish().unwrap();
+        assert_eq!((found[0].charged, found[0].would_be), (Nanos::new(60), Some(Nanos::ZERO)));
+    }
+
+    #[test]
     fn use_falls_into_the_bands_of_the_other_version() {
         let bands = serde_json::from_value(serde_json::json!({ "zone": "UTC", "bands": [{ "name": "night",
             "windows": [{ "days": ["thu"], "from": "00:00", "until": "06:00" }], "model": { "type": "per_unit", "price": "0.9" } }] }));
         let entry =
             PriceEntry { time_of_use: bands.unwrap(), ..PriceEntry::per_unit(sku("device/n0/cpu"), Nanos::new(3_600_000_000)) };
         let version = version(vec![entry]);
-        let mut repricing = Repricing::new(&version);
+        let indexes = PriceIndexes::new();
+        let mut repricing = Repricing::new(&version, &indexes);
         assert!(repricing.depends_on_time(&sku("device/n0/cpu")) && !repricing.depends_on_time(&sku("device/n2m/cpu")));
         // The first of January 1970 was a Thursday.
         for hour in [1, 2, 7] {
             let at = Some(Timestamp::from_seconds(hour * 3_600));
-            repricing.add(&"proj_1".parse().unwrap(), &sku("device/n0/cpu"), at, (quantity(100), Nanos::ZERO)).unwrap();
+            repricing.add(&"proj_1".parse().unwrap(), &sku("device/n0/cpu"), at, (quantity(100).into(), Nanos::ZERO)).unwrap();
         }
         let costs: Vec<_> = repricing.finish().unwrap().into_iter().map(|repriced| (repriced.band, repriced.would_be)).collect();
         let night = Some("night".parse().unwrap());

@@ -1,8 +1,8 @@
 //! What has a price: kinds of sku, their base units, and the units in which operators price them.
 //!
-//! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `device/n2m/<device kind>`. The free
-//! part comes last, so that a model's name may contain slashes. Site and isolation become further
-//! parts of the device name when they are sold apart.
+//! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `requests/default/<model>`,
+//! `device/n2m/<device kind>`, `project/month`, `fee/<name>`. The free part comes last, so that a model's name may contain slashes. Site and isolation
+//! become further parts of the device name when they are sold apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -58,6 +58,8 @@ macro_rules! names {
 names! {
     /// The name under which a model is served: printable ASCII without spaces.
     ModelName, "model";
+    /// What is charged once: printable ASCII without spaces.
+    FeeName, "fee";
 }
 
 fn check_name(text: &str, what: &str) -> Result<()> {
@@ -103,23 +105,35 @@ impl fmt::Display for TokenKind {
 #[serde(rename_all = "snake_case")]
 pub enum SkuFamily {
     ModelTokens,
+    /// Flat fees for requests of models.
+    ModelRequests,
     DeviceTime,
+    /// Flat fees by the month.
+    ProjectFees,
+    /// What is charged once: for a set-up, say.
+    OneTimeFees,
 }
 
 impl SkuFamily {
-    pub const ALL: [Self; 2] = [Self::ModelTokens, Self::DeviceTime];
+    pub const ALL: [Self; 5] = [Self::ModelTokens, Self::ModelRequests, Self::DeviceTime, Self::ProjectFees, Self::OneTimeFees];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ModelTokens => "model-tokens",
+            Self::ModelRequests => "model-requests",
             Self::DeviceTime => "device-time",
+            Self::ProjectFees => "project-fees",
+            Self::OneTimeFees => "one-time-fees",
         }
     }
     /// The unit in which operators price all of it.
     pub const fn pricing_unit(self) -> PricingUnit {
         match self {
             Self::ModelTokens => PricingUnit::MillionTokens,
+            Self::ModelRequests => PricingUnit::Request,
             Self::DeviceTime => PricingUnit::DeviceHour,
+            Self::ProjectFees => PricingUnit::ProjectMonth,
+            Self::OneTimeFees => PricingUnit::Fee,
         }
     }
 }
@@ -136,15 +150,24 @@ impl fmt::Display for SkuFamily {
 pub enum SkuName {
     /// Tokens of one kind of one model at one tier; the base unit is one token.
     Tokens { tier: ServiceTier, kind: TokenKind, model: ModelName },
+    /// Requests of one model at one tier that are charged at all, besides their tokens; the base unit is one request.
+    Requests { tier: ServiceTier, model: ModelName },
     /// Time on devices of one kind at one notice; the base unit is one device-millisecond.
     Device { notice: NoticeClass, device: DeviceKind },
+    /// Projects that were used in a month of their account; the base unit is one project and month.
+    ProjectMonth,
+    /// A fee that is charged once, by name; the base unit is one of it.
+    Fee { fee: FeeName },
 }
 
 impl SkuName {
     pub const fn family(&self) -> SkuFamily {
         match self {
             Self::Tokens { .. } => SkuFamily::ModelTokens,
+            Self::Requests { .. } => SkuFamily::ModelRequests,
             Self::Device { .. } => SkuFamily::DeviceTime,
+            Self::ProjectMonth => SkuFamily::ProjectFees,
+            Self::Fee { .. } => SkuFamily::OneTimeFees,
         }
     }
     /// The unit in which operators price this.
@@ -158,7 +181,11 @@ impl SkuName {
                 format!("{model}, {} tokens", kind.as_str().replace('_', " "))
             }
             Self::Tokens { tier, kind, model } => format!("{model}, {} tokens, {tier}", kind.as_str().replace('_', " ")),
+            Self::Requests { tier: ServiceTier::Default, model } => format!("{model}, requests"),
+            Self::Requests { tier, model } => format!("{model}, requests, {tier}"),
             Self::Device { notice, device } => format!("{device}, notice {notice}"),
+            Self::ProjectMonth => "project, by the month".to_owned(),
+            Self::Fee { fee } => format!("fee: {fee}"),
         }
     }
 }
@@ -168,7 +195,10 @@ impl fmt::Display for SkuName {
         match self {
             Self::Tokens { tier: ServiceTier::Default, kind, model } => write!(f, "tokens/{kind}/{model}"),
             Self::Tokens { tier, kind, model } => write!(f, "tokens/{tier}/{kind}/{model}"),
+            Self::Requests { tier, model } => write!(f, "requests/{tier}/{model}"),
             Self::Device { notice, device } => write!(f, "device/{notice}/{device}"),
+            Self::ProjectMonth => f.write_str("project/month"),
+            Self::Fee { fee } => write!(f, "fee/{fee}"),
         }
     }
 }
@@ -184,10 +214,13 @@ impl FromStr for SkuName {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once('/') {
             Some(("tokens", rest)) => parse_tokens(rest).ok_or_else(|| unknown_sku(text))?,
+            Some(("requests", rest)) => parse_requests(rest).ok_or_else(|| unknown_sku(text))?,
             Some(("device", rest)) => {
                 let (notice, device) = rest.split_once('/').ok_or_else(|| unknown_sku(text))?;
                 Ok(Self::Device { notice: notice.parse()?, device: device.parse()? })
             }
+            Some(("project", "month")) => Ok(Self::ProjectMonth),
+            Some(("fee", name)) => Ok(Self::Fee { fee: name.parse()? }),
             _ => Err(unknown_sku(text)),
         }
     }
@@ -202,11 +235,22 @@ fn parse_tokens(text: &str) -> Option<Result<SkuName>> {
     Some(model.parse().map(|model| SkuName::Tokens { tier: named.unwrap_or_default(), kind, model }))
 }
 
+/// `TIER/MODEL`: the tier is always named, since a model may be called like one. `None` names no tier.
+fn parse_requests(text: &str) -> Option<Result<SkuName>> {
+    let (tier, model) = text.split_once('/')?;
+    let tier = ServiceTier::ALL.into_iter().find(|known| known.as_str() == tier)?;
+    Some(model.parse().map(|model| SkuName::Requests { tier, model }))
+}
+
 fn unknown_sku(text: &str) -> Error {
     let shown: String = text.chars().take(60).collect();
     Error::new(ErrorCode::InvalidPrice, format!("'{shown}' names nothing that can be priced"))
         .alternative("write tokens/input/MODEL, tokens/cached_input/MODEL, tokens/output/MODEL or device/NOTICE/KIND")
         .alternative("put flex/ or priority/ after tokens/ for another tier, as in tokens/flex/output/MODEL")
+        .alternative("write requests/TIER/MODEL for a flat price of each request, as in requests/default/MODEL")
+        .alternative(
+            "write project/month for a flat price of each project that was used in a month, fee/NAME for what is charged once",
+        )
 }
 
 impl TryFrom<String> for SkuName {
@@ -221,7 +265,7 @@ impl From<SkuName> for String {
     }
 }
 
-/// An amount of a sku in its base unit: tokens, or device-milliseconds. Never negative.
+/// An amount of a sku in its base unit: tokens, requests, device-milliseconds, months of projects, or fees. Never negative.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Quantity(i64);
@@ -242,14 +286,68 @@ impl Quantity {
         self.0 == 0
     }
     pub fn checked_add(self, other: Self) -> Result<Self> {
-        self.0
-            .checked_add(other.0)
-            .map(Self)
-            .ok_or_else(|| Error::new(ErrorCode::AmountOverflow, "a quantity left the range of 64-bit integers"))
+        self.0.checked_add(other.0).map(Self).ok_or_else(out_of_range)
     }
     /// What is left after taking `other` away; an error if that is more.
     pub fn checked_sub(self, other: Self) -> Result<Self> {
         Self::new(self.0.saturating_sub(other.0))
+    }
+    /// After a change; an error if more is taken away than there is.
+    pub fn changed_by(self, change: QuantityChange) -> Result<Self> {
+        let changed = self.0.checked_add(change.0).ok_or_else(out_of_range)?;
+        if changed < 0 {
+            let message = format!("{} are to be taken off a line that has {self}", change.0.unsigned_abs());
+            return Err(Error::new(ErrorCode::LedgerMismatch, message));
+        }
+        Ok(Self(changed))
+    }
+    /// What changed since a quantity was `before`.
+    pub const fn since(self, before: Self) -> QuantityChange {
+        // Neither is below zero, so their difference is in range.
+        QuantityChange(self.0 - before.0)
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::new(ErrorCode::AmountOverflow, "a quantity left the range of 64-bit integers")
+}
+
+/// What is added to a quantity, or taken off it: use is metered, and use that is rated anew leaves the line it was on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuantityChange(i64);
+
+impl QuantityChange {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn new(base_units: i64) -> Self {
+        Self(base_units)
+    }
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+    pub const fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+    pub fn checked_add(self, other: Self) -> Result<Self> {
+        self.0.checked_add(other.0).map(Self).ok_or_else(out_of_range)
+    }
+    pub fn checked_neg(self) -> Result<Self> {
+        self.0.checked_neg().map(Self).ok_or_else(out_of_range)
+    }
+}
+
+impl From<Quantity> for QuantityChange {
+    fn from(quantity: Quantity) -> Self {
+        Self(quantity.0)
+    }
+}
+impl fmt::Display for QuantityChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
     }
 }
 
@@ -281,23 +379,33 @@ impl fmt::Display for Quantity {
 pub enum PricingUnit {
     #[serde(rename = "1M tokens")]
     MillionTokens,
+    #[serde(rename = "request")]
+    Request,
     #[serde(rename = "device-hour")]
     DeviceHour,
+    #[serde(rename = "project-month")]
+    ProjectMonth,
+    #[serde(rename = "fee")]
+    Fee,
 }
 
 impl PricingUnit {
-    pub const ALL: [Self; 2] = [Self::MillionTokens, Self::DeviceHour];
+    pub const ALL: [Self; 5] = [Self::MillionTokens, Self::Request, Self::DeviceHour, Self::ProjectMonth, Self::Fee];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MillionTokens => "1M tokens",
+            Self::Request => "request",
             Self::DeviceHour => "device-hour",
+            Self::ProjectMonth => "project-month",
+            Self::Fee => "fee",
         }
     }
-    /// Base units in one pricing unit: tokens, or device-milliseconds.
+    /// Base units in one pricing unit: tokens, requests, device-milliseconds, months of projects, or fees.
     pub const fn base_units(self) -> i64 {
         match self {
             Self::MillionTokens => 1_000_000,
+            Self::Request | Self::ProjectMonth | Self::Fee => 1,
             Self::DeviceHour => 3_600_000,
         }
     }
@@ -305,7 +413,10 @@ impl PricingUnit {
     pub const fn base_unit_name(self) -> &'static str {
         match self {
             Self::MillionTokens => "tokens",
+            Self::Request => "requests",
             Self::DeviceHour => "device-ms",
+            Self::ProjectMonth => "project-months",
+            Self::Fee => "fees",
         }
     }
 }
@@ -322,7 +433,7 @@ impl FromStr for PricingUnit {
         Self::ALL.into_iter().find(|unit| unit.as_str() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
             Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a unit that prices are written in"))
-                .alternative("write '1M tokens' or 'device-hour'")
+                .alternative("write '1M tokens', 'request', 'device-hour', 'project-month' or 'fee'")
         })
     }
 }
@@ -379,8 +490,14 @@ mod tests {
             "tokens/priority/output/m",
             "tokens/input/flex/output/m",
             "tokens/cached_input/meta/Llama:8b",
+            "requests/default/m",
+            "requests/flex/org/m",
+            "requests/priority/flex/m",
             "device/n2m/cpu",
             "device/firm/h100-sxm",
+            "project/month",
+            "fee/set-up",
+            "fee/support/hour",
         ] {
             assert_eq!(text.parse::<SkuName>().unwrap().to_string(), text);
         }
@@ -394,6 +511,17 @@ mod tests {
             "tokens/flex/input",
             "tokens/gold/input/m",
             "tokens/thought/m",
+            "requests",
+            "requests/default",
+            "requests/default/",
+            "requests/m",
+            "requests/gold/m",
+            "project",
+            "project/year",
+            "project/month/m",
+            "fee",
+            "fee/",
+            "fee/set up",
             "device/n3/cpu",
             "storage/gb/x",
             "device/n0/a b",
@@ -407,6 +535,8 @@ mod tests {
         for (text, nanos, per) in [
             ("0.15 EUR per 1M tokens", 150_000_000, 1_000_000),
             ("1.2 EUR per device-hour", 1_200_000_000, 3_600_000),
+            ("0.002 EUR per request", 2_000_000, 1),
+            ("5 EUR per project-month", 5_000_000_000, 1),
             ("0.000000001 USD per device-hour", 1, 3_600_000),
         ] {
             let price: UnitPrice = text.parse().unwrap();

@@ -4,8 +4,8 @@ use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use crate::period::{BillingCalendar, Interval, PeriodKey};
-use crate::price_book::PriceEntry;
-use crate::time_of_use::{BandName, BandStretch};
+use crate::price_book::{PriceOverTime, PriceStretch};
+use crate::time_of_use::BandName;
 
 /// A part of an interval that is charged on one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,15 +35,15 @@ pub const STRETCHES_MAX: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct Stretches<'a> {
     calendar: &'a BillingCalendar,
-    entry: &'a PriceEntry,
+    price: PriceOverTime<'a>,
     /// What is not given out yet.
     left: Interval,
     given: usize,
 }
 
 impl<'a> Stretches<'a> {
-    pub const fn new(calendar: &'a BillingCalendar, entry: &'a PriceEntry, interval: Interval) -> Self {
-        Self { calendar, entry, left: interval, given: 0 }
+    pub const fn new(calendar: &'a BillingCalendar, price: PriceOverTime<'a>, interval: Interval) -> Self {
+        Self { calendar, price, left: interval, given: 0 }
     }
 
     fn first(&self) -> Result<Stretch> {
@@ -61,19 +61,19 @@ impl<'a> Stretches<'a> {
         };
         cut(period.interval.ends_at, StretchEnd::Period);
         let mut band = None;
-        if let Some(stretch) = self.entry.stretch_at(starts_at)? {
-            cut(self.end_of(stretch, period.interval.ends_at.min(asked))?, StretchEnd::Band);
-            band = stretch.band.map(|band| band.name.clone());
+        if let Some(stretch) = self.price.stretch_at(starts_at)? {
+            cut(self.end_of(&stretch, period.interval.ends_at.min(asked))?, StretchEnd::Band);
+            band = stretch.band;
         }
         Ok(Stretch { period: period.key, band, interval: Interval { starts_at, ends_at }, end })
     }
 
     /// Where a band ends; at the latest where nobody looks any further. Windows that touch and clocks that change are no end.
-    fn end_of(&self, stretch: BandStretch<'_>, latest: Timestamp) -> Result<Timestamp> {
-        let BandStretch { band, mut until } = stretch;
+    fn end_of(&self, PriceStretch { band, until }: &PriceStretch, latest: Timestamp) -> Result<Timestamp> {
+        let mut until = *until;
         while until < latest {
-            match self.entry.stretch_at(until)? {
-                Some(next) if next.band == band => until = next.until,
+            match self.price.stretch_at(until)? {
+                Some(next) if next.band == *band => until = next.until,
                 Some(_) | None => return Ok(until),
             }
         }

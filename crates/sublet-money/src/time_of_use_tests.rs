@@ -199,7 +199,7 @@ fn people_read_when_a_band_holds_and_what_it_costs() {
 
 /// All stretches of an interval; they tile it.
 fn stretches(calendar: &BillingCalendar, entry: &PriceEntry, interval: Interval) -> Vec<Stretch> {
-    let parts: Vec<Stretch> = Stretches::new(calendar, entry, interval).collect::<Result<_>>().unwrap();
+    let parts: Vec<Stretch> = Stretches::new(calendar, entry.over_time(None).unwrap(), interval).collect::<Result<_>>().unwrap();
     let mut at = interval.starts_at;
     for part in &parts {
         assert_eq!(part.interval.starts_at, at);
@@ -241,6 +241,6 @@ fn an_interval_is_cut_where_a_period_or_a_band_ends() {
     assert!(stretches(&calendar, &banded, Interval { ends_at: interval.starts_at, ..interval }).is_empty());
     // Two bands a day for thirty years are more than one settlement takes on.
     let long = Interval { ends_at: instant("2056-01-01T00:00:00Z"), ..interval };
-    let mut parts = Stretches::new(&calendar, &banded, long).skip(STRETCHES_MAX);
+    let mut parts = Stretches::new(&calendar, banded.over_time(None).unwrap(), long).skip(STRETCHES_MAX);
     assert!(parts.next().unwrap().is_err() && parts.next().is_none());
 }

@@ -7,17 +7,21 @@
 //! Checked is that each charge is the rounded price of its line's quantity after it less that before it, that the
 //! charges of a line follow each other without gap or overlap, that each is in the period, band and price list that its
 //! instant says, that they add up to the invoice, and that the leaves are those that were sealed. Lines of use that came
-//! late go on where an earlier invoice ended: where that was is the word of this one. Price lists by contract come with
-//! the public lists and the terms that they were made from, and are made again. A file with any bit changed is refused.
+//! late go on where an earlier invoice ended: where that was is the word of this one. Use that was rated anew leaves one
+//! line and comes to another, and the invoice says why. Price lists by contract come with the public lists and the terms
+//! that they were made from, and are made again. Prices that follow an index come with its points, whose last hash is
+//! sealed. A file with any bit changed is refused.
 //!
 //! Memory grows with the lines of the invoice, not with its charges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::RerateId;
 use sublet_core::{DurationMs, Nanos, Timestamp};
 use sublet_money::canonical::canonical_json;
 use sublet_money::commitment::CommitmentLine;
@@ -26,9 +30,12 @@ use sublet_money::contract_price::{Sources, verify_contract_prices};
 use sublet_money::invoice::{InvoiceContent, InvoiceLine, LINES_MAX};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::price_book::{PriceEntry, PriceListVersion, PriceSource};
+use sublet_money::price_index::{IndexExcerpt, IndexName, PriceIndex};
 use sublet_money::rating::{LineState, rate};
+use sublet_money::rerate::RerateNote;
 use sublet_money::sku::Quantity;
 
+use crate::chain::Chain;
 use crate::leaf::{ChargeLeaf, leaf_hash};
 use crate::merkle::{Frontier, Hash};
 use crate::note::VerifierKey;
@@ -56,17 +63,20 @@ pub struct BundleHeader {
     log: LogProof,
     /// The canonical texts that the price versions are the hashes of, in the order of the versions.
     price_lists: Vec<String>,
-    /// What the lists among them are made from that are by contract.
+    /// What the lists among them are made from that are by contract, and the indexes that prices follow.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     price_sources: Option<PriceSources>,
     schema: String,
     seal: Seal,
 }
 
-/// What price lists by contract were made from.
+/// What prices are known from besides their lists: what lists by contract were made from, and indexes.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSources {
+    /// That lines follow, in the order of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub indexes: Vec<IndexExcerpt>,
     /// The canonical texts of public versions, in the order of these.
     pub lists: Vec<String>,
     /// The canonical texts of contracts' terms, in the order of their hashes.
@@ -82,9 +92,27 @@ impl PriceSources {
     }
 }
 
+/// The indexes that lines of an invoice follow, and since when their levels are needed.
+pub fn indexes_of<'a>(
+    content: &InvoiceContent,
+    list: impl Fn(&PriceVersion) -> Option<&'a PriceListVersion>,
+) -> Result<BTreeMap<&'a IndexName, Timestamp>> {
+    let calendar = BillingCalendar::new(&content.account.zone)?;
+    let mut indexes = BTreeMap::new();
+    for line in &content.lines {
+        let entry = list(&line.price_version).and_then(|list| list.find(&line.sku));
+        let Some(market) = entry.and_then(|entry| entry.market.as_ref()) else { continue };
+        let period = line.late.map_or(content.period.key, |late| late.period);
+        let starts_at = calendar.period(period)?.interval.starts_at;
+        let since = indexes.entry(&market.index).or_insert(starts_at);
+        *since = starts_at.min(*since);
+    }
+    Ok(indexes)
+}
+
 impl BundleHeader {
     /// `price_lists` are those that the lines name, `contract_terms` the texts that the contract's part names, and
-    /// `price_sources` what [`PriceSources::named`] names.
+    /// `price_sources` what [`PriceSources::named`] and [`indexes_of`] name.
     pub fn new(
         content: InvoiceContent,
         (seal, details): (Seal, SealDetails),
@@ -167,6 +195,8 @@ pub struct Verifier {
     lines: BTreeMap<String, LineCheck>,
     tree: Frontier,
     sum: Nanos,
+    /// What was charged because use was rated anew.
+    rerated: BTreeMap<String, Nanos>,
     /// Kept for its memory.
     name: String,
 }
@@ -188,7 +218,9 @@ impl Verifier {
         seal.check_content(&parsed.details, &parsed.content).map_err(Fault::header)?;
         check_commitment(&parsed).map_err(Fault::header)?;
         let lines = lines_of(&parsed).map_err(Fault::header)?;
-        Ok(Self { header: parsed, log, lines, tree: Frontier::default(), sum: Nanos::ZERO, name: String::new() })
+        let rerated = parsed.content.rerates.iter().map(|rerate| (rerate.id.to_string(), Nanos::ZERO)).collect();
+        let (tree, sum, name) = (Frontier::default(), Nanos::ZERO, String::new());
+        Ok(Self { header: parsed, log, lines, tree, sum, rerated, name })
     }
 
     /// How many leaves the seal says there are.
@@ -219,19 +251,33 @@ impl Verifier {
         self.name.push_str(leaf.band.as_deref().unwrap_or(""));
         let line = self.lines.get_mut(&self.name).ok_or_else(|| format!("the invoice has no line for {}", self.name))?;
         line.check(&leaf)?;
+        if leaf.source.parse::<RerateId>().is_ok() {
+            let unnamed = || format!("the invoice does not say why {} was", leaf.source);
+            let rerated = self.rerated.get_mut(&*leaf.source).ok_or_else(unnamed)?;
+            *rerated = rerated.checked_add(leaf.amount).map_err(|error| error.to_string())?;
+        } else if leaf.quantity.is_negative() {
+            return Err("it takes use off its line, and is not of what was rated anew".to_owned());
+        }
         self.sum = self.sum.checked_add(leaf.amount).map_err(|error| error.to_string())?;
         self.tree.push(found, |_, _| {}).map_err(|error| error.to_string())
     }
 
     /// Checks what only all leaves together show.
     pub fn finish(self) -> Result<Verified, Fault> {
-        let Self { header, log, lines, tree, sum, .. } = self;
+        let Self { header, log, lines, tree, sum, rerated, .. } = self;
         let seal = &header.seal;
         if tree.size() != seal.leaves() {
             return Err(Fault::leaves(format!("there are {} of {}", tree.size(), seal.leaves())));
         }
         for (name, line) in &lines {
             line.finish().map_err(|problem| Fault::leaves(format!("the line {name}: {problem}")))?;
+        }
+        for rerate in &header.content.rerates {
+            let found = rerated.get(rerate.id.as_str()).copied().unwrap_or_default();
+            if found != rerate.amount {
+                let problem = format!("what {} rated anew adds {found}, and the invoice says {}", rerate.id, rerate.amount);
+                return Err(Fault::leaves(problem));
+            }
         }
         if sum != header.details.sum() {
             return Err(Fault::leaves(format!("they add up to {sum} and not {}", header.details.sum())));
@@ -293,6 +339,7 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
         return Err(format!("{} does not begin and end there in {}", content.period.key, content.account.zone));
     }
     check_sources(header.price_sources.as_ref(), &lists, &calendar)?;
+    let indexes = check_indexes(header, &lists)?;
     let mut lines = BTreeMap::new();
     for line in &content.lines {
         let period = line.late.map_or(content.period.key, |late| late.period);
@@ -300,7 +347,9 @@ fn lines_of(header: &BundleHeader) -> Result<BTreeMap<String, LineCheck>, String
             return Err(format!("use of {period} is not late in {}", content.period.key));
         }
         let list = lists.get(&line.price_version).ok_or_else(|| format!("price list {} is missing", line.price_version.0))?;
-        let check = LineCheck::new(line, list, period, &calendar).map_err(|error| error.to_string())?;
+        let check = LineCheck::new(line, list, (period, &calendar), &content.rerates).map_err(|error| error.to_string())?;
+        let index = check.price.market.as_ref().and_then(|market| indexes.get(&market.index)).cloned();
+        let check = LineCheck { index, ..check };
         let band = line.band.as_ref().map_or("", |band| band.as_str());
         let name = format!("{period} {} {} {} {band}", line.project, line.price_version.0, line.sku);
         if lines.insert(name, check).is_some() {
@@ -339,26 +388,54 @@ fn check_sources(
     Ok(())
 }
 
+/// The indexes that lines follow, proven to be those that were sealed.
+fn check_indexes(
+    header: &BundleHeader,
+    lists: &BTreeMap<&PriceVersion, PriceListVersion>,
+) -> Result<BTreeMap<IndexName, Arc<PriceIndex>>, String> {
+    let text = |error: Error| error.to_string();
+    let named = indexes_of(&header.content, |version| lists.get(version)).map_err(text)?;
+    let (sealed, found) = (header.details.price_indexes(), header.price_sources.as_ref().map_or(&[][..], |found| &found.indexes));
+    if !named.keys().copied().eq(sealed.keys()) || !named.keys().copied().eq(found.iter().map(|excerpt| &excerpt.index)) {
+        return Err("the indexes that its prices follow are not with it, or more than those are".to_owned());
+    }
+    let mut indexes = BTreeMap::new();
+    for (excerpt, sealed) in found.iter().zip(sealed.values()) {
+        let hash = excerpt.verify().map_err(text)?;
+        if hash != *sealed {
+            return Err(format!("the points of the index {} have the hash {hash}, and not {sealed}", excerpt.index));
+        }
+        let index = PriceIndex::past(excerpt.clone(), header.content.period.interval.ends_at).map_err(text)?;
+        indexes.insert(excerpt.index.clone(), Arc::new(index));
+    }
+    Ok(indexes)
+}
+
 /// One line of the invoice, and the charges that were found of it.
 #[derive(Clone)]
 struct LineCheck {
     price: PriceEntry,
-    /// When use of this line may have occurred.
+    /// That the price follows.
+    index: Option<Arc<PriceIndex>>,
+    /// The month of the line.
     interval: Interval,
+    /// When its price list took effect.
+    effective_at: Timestamp,
     line: InvoiceLine,
-    /// What earlier invoices have of the line.
-    begin: Quantity,
-    /// Up to here the charges follow each other.
-    reached: Quantity,
-    /// Where charges begin that are ahead of that, and where they end.
-    ahead: BTreeMap<Quantity, Quantity>,
-    end: Quantity,
+    /// When use of this line may have occurred before its price list took effect, since it was rated anew.
+    rerated: Vec<Interval>,
+    chain: Chain,
     count: u64,
     amount: Nanos,
 }
 
 impl LineCheck {
-    fn new(line: &InvoiceLine, list: &PriceListVersion, period: PeriodKey, calendar: &BillingCalendar) -> Result<Self> {
+    fn new(
+        line: &InvoiceLine,
+        list: &PriceListVersion,
+        (period, calendar): (PeriodKey, &BillingCalendar),
+        rerates: &[RerateNote],
+    ) -> Result<Self> {
         let price = list.get(&line.sku)?.clone();
         let of_line = price.price_in(line.band.as_ref())?;
         if of_line.unit != line.unit || of_line.text(list.currency()) != line.price {
@@ -370,16 +447,16 @@ impl LineCheck {
             .map_or_else(LineState::default, |late| LineState { quantity: late.quantity_before, charged: late.charged_before });
         // Proves what earlier invoices have of it.
         rate(begin, of_line, Quantity::ZERO)?;
-        let mut interval = calendar.period(period)?.interval;
-        interval.starts_at = interval.starts_at.max(list.effective_at().minus(CLOCKS_DIFFER));
+        let is_moved = rerates.iter().any(|rerate| [&rerate.of, &rerate.to].contains(&&line.price_version));
+        let end = begin.quantity.changed_by(line.quantity)?;
         Ok(Self {
             price,
-            interval,
+            index: None,
+            interval: calendar.period(period)?.interval,
             line: line.clone(),
-            begin: begin.quantity,
-            reached: begin.quantity,
-            ahead: BTreeMap::new(),
-            end: begin.quantity.checked_add(line.quantity)?,
+            effective_at: list.effective_at().minus(CLOCKS_DIFFER),
+            rerated: rerates.iter().filter(|rerate| rerate.to == line.price_version).map(|rerate| rerate.interval).collect(),
+            chain: if is_moved { Chain::moving(begin.quantity, end) } else { Chain::rising(begin.quantity, end) },
             count: 0,
             amount: Nanos::ZERO,
         })
@@ -396,49 +473,27 @@ impl LineCheck {
         }
         self.count += 1;
         self.amount = self.amount.checked_add(amount).map_err(text)?;
-        // A charge for nothing may be anywhere on its line.
-        let free_from = if leaf.quantity.is_zero() { self.begin } else { self.reached };
-        if before.quantity < free_from || after.quantity > self.end {
-            return Err(format!(
-                "it is {} to {} of its line, of which {free_from} to {} are left",
-                before.quantity, after.quantity, self.end
-            ));
-        }
-        if leaf.quantity.is_zero() {
-            return Ok(());
-        }
-        if before.quantity > self.reached {
-            // Several processes charge at once, so charges come nearly in the order of their line.
-            return match self.ahead.insert(before.quantity, after.quantity) {
-                None => Ok(()),
-                Some(_) => Err(format!("two charges begin at {} of the line", before.quantity)),
-            };
-        }
-        self.reached = after.quantity;
-        while let Some(end) = self.ahead.remove(&self.reached) {
-            self.reached = end;
-        }
-        Ok(())
+        self.chain.take(before.quantity, after.quantity)
     }
 
     fn check_time(&self, occurred_at: Timestamp) -> Result<(), String> {
-        if !self.interval.contains(occurred_at) {
+        let is_early = occurred_at < self.effective_at && !self.rerated.iter().any(|rerated| rerated.contains(occurred_at));
+        if is_early || !self.interval.contains(occurred_at) {
             return Err(format!(
                 "it occurred at {occurred_at}; its line is of what is used from {} until {}",
-                self.interval.starts_at, self.interval.ends_at
+                self.interval.starts_at.max(self.effective_at),
+                self.interval.ends_at
             ));
         }
-        let band = self.price.band_at(occurred_at).map_err(|error| error.to_string())?;
-        if band != self.line.band.as_ref() {
+        let price = self.price.over_time(self.index.as_deref()).and_then(|price| price.band_at(occurred_at));
+        if price.map_err(|error| error.to_string())? != self.line.band {
             return Err(format!("{occurred_at} is in another band of its price"));
         }
         Ok(())
     }
 
     fn finish(&self) -> Result<(), String> {
-        if self.reached != self.end || !self.ahead.is_empty() {
-            return Err(format!("its charges are without a gap up to {} and not {}", self.reached, self.end));
-        }
+        self.chain.finish()?;
         let line = self.line.charges;
         if (self.count, self.amount) != (line.count, line.amount) {
             return Err(format!(

@@ -124,7 +124,7 @@ fn month(uses: &[Use], order: &[usize]) -> Month {
             period: key.period.to_string().into(),
             price_version: key.price_version.0.as_ref().into(),
             project: key.project.as_str().into(),
-            quantity: quantity(used.3),
+            quantity: quantity(used.3).into(),
             quantity_before: before.quantity,
             salt: salts().of_charge(&charge).into(),
             sku: key.sku.to_string().into(),
@@ -181,7 +181,11 @@ fn salts() -> SaltKey {
 fn seal(content: &InvoiceContent, leaves: SealedLeaves) -> sublet_core::Result<(Seal, SealDetails)> {
     let number: DocumentNumber = "INV-2026-000007".parse().unwrap();
     let issued_at = Timestamp::from_micros(MARCH + 745 * HOUR_MICROS);
-    Seal::new(&Issued { invoice: &"inv_1".parse().unwrap(), number, issued_at, content }, leaves, &salts())
+    Seal::new(
+        &Issued { invoice: &"inv_1".parse().unwrap(), number, issued_at, content, price_indexes: &BTreeMap::new() },
+        leaves,
+        &salts(),
+    )
 }
 
 fn tree_of(hashes: impl Iterator<Item = Hash>) -> (Nodes, Frontier) {
@@ -402,6 +406,28 @@ fn a_wrong_invoice_is_found_although_it_was_sealed() {
         assert_eq!(found.place, Place::Header, "{found}");
         assert!(found.problem.contains(problem), "{problem}: {found}");
     }
+}
+
+/// A seller who moves use from line to line, and says something else of it or nothing.
+#[test]
+fn what_was_rated_anew_is_what_the_invoice_says() {
+    let month = Month::of_all_uses();
+    let unnamed = month.forged(|_, leaf| leaf.replacen(r#""req_1""#, r#""rer_1""#, 1));
+    assert!(fault(&unnamed).problem.contains("does not say why rer_1 was"), "{}", fault(&unnamed));
+    let noted = |amount| {
+        month.forged_content(|content| {
+            content.rerates = vec![RerateNote {
+                id: "rer_1".parse().unwrap(),
+                of: month.list.version().clone(),
+                to: sublet_core::admission::PriceVersion("another".into()),
+                interval: content.period.interval,
+                reason: "a mistake".to_owned(),
+                amount: nanos(amount),
+            }];
+        })
+    };
+    assert!(fault(&noted(5)).problem.contains("rated anew adds 0, and the invoice says"), "{}", fault(&noted(5)));
+    verify(&noted(0)).unwrap();
 }
 
 /// The invoice with a seller in Germany, and two taxes on what is left of it after gifts.

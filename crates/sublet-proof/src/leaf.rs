@@ -12,7 +12,7 @@ use sublet_core::error::{Error, Result};
 use sublet_core::id::ChargeId;
 use sublet_core::{Nanos, Timestamp};
 use sublet_money::canonical::decimal;
-use sublet_money::sku::Quantity;
+use sublet_money::sku::{Quantity, QuantityChange};
 
 use crate::merkle::Hash;
 
@@ -46,13 +46,14 @@ pub struct ChargeLeaf<'a> {
     pub price_version: Cow<'a, str>,
     #[serde(borrow)]
     pub project: Cow<'a, str>,
-    pub quantity: Quantity,
+    /// Negative where use was rated anew and left the line.
+    pub quantity: QuantityChange,
     pub quantity_before: Quantity,
     #[serde(borrow)]
     pub salt: Cow<'a, str>,
     #[serde(borrow)]
     pub sku: Cow<'a, str>,
-    /// The request or job.
+    /// The request or job, or what rated its use anew.
     #[serde(borrow)]
     pub source: Cow<'a, str>,
 }
@@ -137,7 +138,7 @@ mod tests {
             period: "2026-01".into(),
             price_version: "ab".into(),
             project: "proj_1".into(),
-            quantity: Quantity::new(3).unwrap(),
+            quantity: QuantityChange::new(3),
             quantity_before: Quantity::new(4).unwrap(),
             salt: "00".into(),
             sku: "tokens/input/modell-ä\u{1}\"".into(),

@@ -11,6 +11,7 @@
 #![deny(clippy::float_arithmetic, clippy::as_conversions)]
 
 pub mod bundle;
+mod chain;
 pub mod cose;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -4,7 +4,7 @@
 //! nothing but that some invoice was issued. What the invoice adds up to is a statement of its own, of which the first
 //! has the hash, so that a receipt for one charge does not tell the rest of the bill.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
@@ -14,6 +14,7 @@ use sublet_core::{Currency, Nanos, Timestamp};
 use sublet_money::canonical::{canonical_json, decimal};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::InvoiceContent;
+use sublet_money::price_index::IndexName;
 
 use crate::leaf::SaltKey;
 use crate::merkle::{Hash, Nodes, ProofPlan, root_by_path};
@@ -56,6 +57,9 @@ pub struct Seal {
 pub struct SealDetails {
     /// The SHA-256 of the invoice's content as canonical JSON.
     content_sha256: Hash,
+    /// The hash of the last point that is needed of each index that lines follow.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    price_indexes: BTreeMap<IndexName, String>,
     /// All that the lines name, by their hashes.
     price_versions: BTreeSet<PriceVersion>,
     salt: String,
@@ -71,11 +75,16 @@ pub struct Issued<'a> {
     pub number: DocumentNumber,
     pub issued_at: Timestamp,
     pub content: &'a InvoiceContent,
+    /// The hash of the last point that is needed of each index that lines follow.
+    pub price_indexes: &'a BTreeMap<IndexName, String>,
 }
 
 impl SealDetails {
     pub const fn sum(&self) -> Nanos {
         self.sum
+    }
+    pub(crate) const fn price_indexes(&self) -> &BTreeMap<IndexName, String> {
+        &self.price_indexes
     }
     pub const fn price_versions(&self) -> &BTreeSet<PriceVersion> {
         &self.price_versions
@@ -100,6 +109,7 @@ impl Seal {
         }
         let details = SealDetails {
             content_sha256: hash_of(content)?,
+            price_indexes: issued.price_indexes.clone(),
             price_versions: price_versions(content),
             salt: salts.of_name(DETAILS_SALT),
             sum: leaves.sum,

@@ -19,17 +19,29 @@ pub struct OpenMonth {
     pub ends_at: Timestamp,
 }
 
-/// `None` for an account of which nobody looked yet whether a month is over.
-pub async fn find_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Option<OpenMonth>> {
+/// `None` for an account of which nobody looked yet whether a month is over; else also how often use of it was rated anew.
+pub async fn find_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Option<(OpenMonth, i64)>> {
     let row = tx
         .fetch_optional(
-            "SELECT open_period, open_ends_at FROM billing_accounts WHERE organization_id = $1",
+            "SELECT open_period, open_ends_at, rerates FROM billing_accounts WHERE organization_id = $1",
             params![organization.as_str()],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
     let mut row = row.reader();
-    Ok(Some(OpenMonth { period: row.parse()?, ends_at: row.time()? }))
+    Ok(Some((OpenMonth { period: row.parse()?, ends_at: row.time()? }, row.int()?)))
+}
+
+/// Counts what was rated anew of an account, and says its number; the account is open. Every settlement reads what this
+/// writes, so none of them misses it.
+pub async fn count_rerate(tx: &mut Tx, organization: &OrganizationId) -> Result<i64> {
+    let row = tx
+        .fetch_one(
+            "UPDATE billing_accounts SET rerates = rerates + 1 WHERE organization_id = $1 RETURNING rerates",
+            params![organization.as_str()],
+        )
+        .await?;
+    row.reader().int()
 }
 
 /// Says which month of an account is its first, unless that was said before.
@@ -140,4 +152,18 @@ pub async fn list_billed(tx: &mut Tx, organization: &OrganizationId) -> Result<V
         )
         .await?;
     rows.iter().map(period).collect()
+}
+
+/// Whether a month is closed and has its invoices, of an account or of all that get any.
+pub async fn is_billed(tx: &mut Tx, organization: Option<&OrganizationId>, period: PeriodKey) -> Result<bool> {
+    let row = tx
+        .fetch_one(
+            "SELECT (SELECT COUNT(*) FROM billing_accounts WHERE open_period <= $1 AND ($2 = '' OR organization_id = $2))
+                 + (SELECT COUNT(*) FROM closed_months WHERE billed_at IS NULL AND period <= $1 AND ($2 = '' OR organization_id = $2))
+                 + (SELECT COUNT(*) FROM organizations WHERE class IN ('external', 'partner') AND ($2 = '' OR id = $2) AND NOT EXISTS
+                     (SELECT 1 FROM billing_accounts WHERE billing_accounts.organization_id = organizations.id))",
+            params![period.to_string(), organization.map_or("", OrganizationId::as_str)],
+        )
+        .await?;
+    Ok(row.reader().int()? == 0)
 }

@@ -1,12 +1,13 @@
 //! Charges and the lines they add up to.
 
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{ChargeId, KeyId, OrganizationId, ProjectId};
+use sublet_core::id::{ChargeId, KeyId, OrganizationId, ProjectId, RerateId};
+use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
 use sublet_money::invoice;
 use sublet_money::period::PeriodKey;
 use sublet_money::rating::{LineKey, LineState};
-use sublet_money::sku::{Quantity, SkuName};
+use sublet_money::sku::{ModelName, Quantity, QuantityChange, SkuName, TokenKind};
 use sublet_money::time_of_use::BandName;
 
 use crate::database::Tx;
@@ -21,10 +22,11 @@ pub struct Charge {
     pub organization: OrganizationId,
     pub project: ProjectId,
     pub key: Option<KeyId>,
-    /// A request or a job.
+    /// A request or a job, or what rated its use anew.
     pub source: String,
     pub sku: SkuName,
-    pub quantity: Quantity,
+    /// Negative where use was rated anew and left the line.
+    pub quantity: QuantityChange,
     pub amount: Nanos,
     pub currency: Currency,
     pub price_version: PriceVersion,
@@ -57,7 +59,7 @@ pub(crate) fn from_row(row: &Row) -> Result<Charge> {
         key: row.optional_parse()?,
         source: row.string()?,
         sku: row.parse()?,
-        quantity: Quantity::new(row.int()?)?,
+        quantity: QuantityChange::new(row.int()?),
         amount: row.nanos()?,
         currency: row.parse()?,
         price_version: PriceVersion(row.text()?.into()),
@@ -252,7 +254,14 @@ fn line(organization: &OrganizationId, row: &Row) -> Result<(LineKey, LineState)
 pub struct LinePart {
     pub key: LineKey,
     pub charges: i64,
-    pub sum: LineState,
+    pub sum: LineChange,
+}
+
+/// What charges do to a line together.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LineChange {
+    pub quantity: QuantityChange,
+    pub charged: Nanos,
 }
 
 /// All that is invoiced in a month: its own lines, and the parts of closed months that came late. One more than
@@ -278,7 +287,7 @@ pub async fn list_parts(tx: &mut Tx, organization: &OrganizationId, month: Perio
             Ok(LinePart {
                 key,
                 charges: row.int()?,
-                sum: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
+                sum: LineChange { quantity: QuantityChange::new(row.int()?), charged: row.nanos()? },
             })
         })
         .collect()
@@ -286,7 +295,7 @@ pub async fn list_parts(tx: &mut Tx, organization: &OrganizationId, month: Perio
 
 /// What the charges of a closed month's line add up to that came late and are in invoices from a month on; all that
 /// came late if none is named.
-pub async fn sum_late(tx: &mut Tx, key: &LineKey, from: Option<PeriodKey>) -> Result<LineState> {
+pub async fn sum_late(tx: &mut Tx, key: &LineKey, from: Option<PeriodKey>) -> Result<LineChange> {
     let row = tx
         .fetch_one(
             "SELECT CAST(COALESCE(SUM(quantity), 0) AS BIGINT), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
@@ -304,7 +313,7 @@ pub async fn sum_late(tx: &mut Tx, key: &LineKey, from: Option<PeriodKey>) -> Re
         )
         .await?;
     let mut row = row.reader();
-    Ok(LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? })
+    Ok(LineChange { quantity: QuantityChange::new(row.int()?), charged: row.nanos()? })
 }
 
 /// The first month in which an organization was charged anything.
@@ -318,7 +327,8 @@ pub async fn first_period(tx: &mut Tx, organization: &OrganizationId) -> Result<
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Use {
     pub project: ProjectId,
-    pub quantity: Quantity,
+    /// Nothing where use was only rated anew: it was used at other times.
+    pub quantity: QuantityChange,
     pub amount: Nanos,
     pub occurred_at: Timestamp,
 }
@@ -338,7 +348,7 @@ pub async fn list_uses(
 ) -> Result<Vec<Use>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, project_id, quantity, amount, occurred_at FROM charges
+            "SELECT id, source, project_id, quantity, amount, occurred_at FROM charges
              WHERE organization_id = $1 AND period = $2 AND sku = $3 AND id > $4 ORDER BY id LIMIT $5",
             params![organization.as_str(), period.to_string(), sku.to_string(), cursor.0.as_str(), USES_MAX],
         )
@@ -347,10 +357,49 @@ pub async fn list_uses(
     for row in &rows {
         let mut row = row.reader();
         cursor.0 = row.string()?;
-        let project = row.parse()?;
-        uses.push(Use { project, quantity: Quantity::new(row.int()?)?, amount: row.nanos()?, occurred_at: row.time()? });
+        let is_use = row.text()?.parse::<RerateId>().is_err();
+        let (project, quantity) = (row.parse()?, QuantityChange::new(row.int()?));
+        let quantity = if is_use { quantity } else { QuantityChange::ZERO };
+        uses.push(Use { project, quantity, amount: row.nanos()?, occurred_at: row.time()? });
     }
     Ok(uses)
+}
+
+/// The projects that used anything in an organization's period.
+pub async fn used_projects(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<ProjectId>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT DISTINCT project_id FROM charge_lines
+             WHERE organization_id = $1 AND period = $2 AND sku NOT LIKE 'fee/%' AND sku <> 'project/month'
+             ORDER BY project_id LIMIT $3",
+            params![organization.as_str(), period.to_string(), lines_max()],
+        )
+        .await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}
+
+/// How many requests of a model at a tier each project was charged in an organization's period, whether they had a flat
+/// price or not: charged is what used tokens.
+pub async fn count_requests(
+    tx: &mut Tx,
+    (organization, period): (&OrganizationId, PeriodKey),
+    (model, tier): (&ModelName, ServiceTier),
+) -> Result<Vec<(ProjectId, Quantity)>> {
+    let [input, cached_input, output] = TokenKind::ALL.map(|kind| SkuName::Tokens { tier, kind, model: model.clone() }.to_string());
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, COUNT(DISTINCT source) FROM charges
+             WHERE organization_id = $1 AND period = $2 AND sku IN ($3, $4, $5) AND source NOT LIKE 'rer/_%' ESCAPE '/'
+             GROUP BY project_id ORDER BY project_id",
+            params![organization.as_str(), period.to_string(), input, cached_input, output],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok((row.parse()?, Quantity::new(row.int()?)?))
+        })
+        .collect()
 }
 
 /// The sum of the charges that are invoiced in a period, straight from the charges: a second way to the invoice's total.
@@ -382,6 +431,7 @@ pub struct ChargeSummary {
     pub sku: SkuName,
     pub currency: Currency,
     pub charges: i64,
+    /// What was used then: what was rated anew was used once.
     pub quantity: i64,
     pub amount: Nanos,
 }
@@ -395,7 +445,8 @@ pub async fn summarize(tx: &mut Tx, query: &ChargeQuery) -> Result<Vec<ChargeSum
     let project = query.scope.project().map_or("", ProjectId::as_str);
     let rows = tx
         .fetch_all(
-            "SELECT organization_id, project_id, sku, currency, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
+            "SELECT organization_id, project_id, sku, currency, COUNT(*),
+                 CAST(SUM(CASE WHEN source LIKE 'rer/_%' ESCAPE '/' THEN 0 ELSE quantity END) AS BIGINT), CAST(SUM(amount) AS BIGINT)
              FROM charges WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)
                  AND occurred_at >= $3 AND occurred_at < $4
              GROUP BY organization_id, project_id, sku, currency ORDER BY organization_id, project_id, sku LIMIT $5",
@@ -416,6 +467,23 @@ pub async fn summarize(tx: &mut Tx, query: &ChargeQuery) -> Result<Vec<ChargeSum
             })
         })
         .collect()
+}
+
+/// How many charges of one source are in a month's invoice, and what they add up to.
+pub async fn sum_of_source(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (source, period): (&str, PeriodKey),
+) -> Result<(i64, Nanos)> {
+    let row = tx
+        .fetch_one(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM charges
+             WHERE source = $1 AND organization_id = $2 AND ((period = $3 AND billed_in = '') OR billed_in = $3)",
+            params![source, organization.as_str(), period.to_string()],
+        )
+        .await?;
+    let mut row = row.reader();
+    Ok((row.int()?, row.nanos()?))
 }
 
 /// How the charges of a line were counted, straight from the charges.

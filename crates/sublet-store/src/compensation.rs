@@ -1,6 +1,7 @@
 //! Credit for promises that were not kept, and its evidence: what leases were told of their end, and what was metered and
 //! charged at it.
 
+use serde_json::{Map, Value};
 use sublet_core::id::{CompensationId, CreditGrantId, LeaseId, OrganizationId};
 use sublet_core::lease::EndReason;
 use sublet_core::{Currency, Error, Nanos, Result, Scope, Timestamp};
@@ -9,7 +10,7 @@ use sublet_money::sku::{Quantity, SkuFamily};
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::row::Row;
+use crate::row::{Row, to_json};
 use crate::top_up::stored_as_text;
 use crate::{list_sql, params};
 
@@ -39,8 +40,8 @@ pub struct StoredCompensation {
     pub share_ppm: u32,
     pub amount: Nanos,
     pub currency: Currency,
-    /// A JSON object: what happened, and how the amount follows from it.
-    pub evidence: String,
+    /// What happened, and how the amount follows from it.
+    pub evidence: Map<String, Value>,
     pub note: String,
     pub grant: CreditGrantId,
     pub created_by: String,
@@ -58,7 +59,7 @@ fn from_row(row: &Row) -> Result<StoredCompensation> {
         share_ppm: u32::try_from(row.int()?).map_err(|_| Error::internal("a stored share is out of range"))?,
         amount: row.nanos()?,
         currency: row.parse()?,
-        evidence: row.string()?,
+        evidence: row.json()?,
         note: row.string()?,
         grant: row.parse()?,
         created_by: row.string()?,
@@ -90,7 +91,7 @@ pub async fn insert(tx: &mut Tx, new: &StoredCompensation) -> Result<bool> {
                 i64::from(new.share_ppm),
                 new.amount,
                 new.currency.as_str(),
-                new.evidence.as_str(),
+                to_json(&new.evidence)?,
                 new.note.as_str(),
                 new.grant.as_str(),
                 new.created_by.as_str(),
@@ -159,6 +160,7 @@ pub struct LeaseNotice {
     pub is_busy: bool,
 }
 
+/// Keeps what the holder of a lease was told of its end.
 pub async fn insert_notice(tx: &mut Tx, lease: &LeaseId, notice: &LeaseNotice) -> Result<()> {
     tx.execute(
         "INSERT INTO lease_notices (lease_id, told_at, reason, deadline, is_busy) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",

@@ -349,7 +349,8 @@ pub async fn owing(tx: &mut Tx, after: Option<&OrganizationId>, limit: i64) -> R
              JOIN accounts AS paid ON paid.path = 'liabilities:customers:' || organizations.id || ':available:paid'
              WHERE organizations.id > $1 AND accounts.debits > accounts.credits AND paid.credits > paid.debits
                  AND (organizations.id IN (SELECT organization_id FROM contracts)
-                     OR organizations.id IN (SELECT organization_id FROM invoices WHERE tax <> 0))
+                     OR organizations.id IN (SELECT organization_id FROM invoices WHERE tax <> 0)
+                     OR organizations.id IN (SELECT organization_id FROM charge_lines WHERE sku = 'project/month'))
              GROUP BY organizations.id ORDER BY organizations.id LIMIT $2",
             params![after.map_or("", OrganizationId::as_str), limit],
         )

@@ -58,6 +58,18 @@ pub async fn find_at(
     row.map(|row| Ok(PriceVersion(row.reader().text()?.into()))).transpose()
 }
 
+/// The version that holds for an account at an instant by its contract, if it has one then.
+pub async fn find_of_account(tx: &mut Tx, organization: &OrganizationId, at: Timestamp) -> Result<Option<PriceVersion>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT version FROM contract_price_times WHERE starts_at <= $1 AND (ends_at IS NULL OR ends_at > $1)
+                 AND contract_id IN (SELECT id FROM contracts WHERE organization_id = $2) ORDER BY starts_at DESC LIMIT 1",
+            params![at, organization.as_str()],
+        )
+        .await?;
+    row.map(|row| Ok(PriceVersion(row.reader().text()?.into()))).transpose()
+}
+
 /// Forgets what was to hold for a contract from an instant on.
 pub async fn remove_from(tx: &mut Tx, contract: &ContractId, from: Timestamp) -> Result<()> {
     tx.execute("DELETE FROM contract_price_times WHERE contract_id = $1 AND starts_at >= $2", params![contract.as_str(), from])

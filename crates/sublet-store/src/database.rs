@@ -82,12 +82,18 @@ enum Engine {
 impl Store {
     /// Connects and brings the schema up to date. A newer schema is refused unchanged.
     pub async fn open(config: &StoreConfig) -> Result<Self> {
+        Self::open_as_of(config, migration::SCHEMA_VERSION).await
+    }
+
+    /// As a program did that knew no later version of the schema: to see that what it wrote is understood.
+    #[doc(hidden)]
+    pub async fn open_as_of(config: &StoreConfig, version: i64) -> Result<Self> {
         let backend = match config {
             StoreConfig::Sqlite(path) => Backend::Sqlite(Sqlite::open(path)?),
             StoreConfig::Postgres(url) => open_postgres(url).await?,
         };
         let store = Self { backend, counts: Arc::default() };
-        migration::apply(&store).await?;
+        migration::apply(&store, version).await?;
         Ok(store)
     }
 
@@ -289,19 +295,33 @@ impl Tx {
 
     /// Inserts many rows with few round trips: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
     pub async fn insert_many(&mut self, prefix: &'static str, suffix: &'static str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
-        let mut changed = 0;
-        for chunk in self.pieces(rows) {
-            let mut sql = String::from(prefix);
-            let mut params = Vec::new();
-            for (index, row) in chunk.iter().enumerate() {
-                sql.push_str(if index == 0 { "" } else { ", " });
-                push_placeholders(&mut sql, params.len(), row.len());
-                params.extend(row.iter().cloned());
+        let text = |rows: &[Vec<Value<'_>>]| {
+            let (mut sql, mut before) = (String::from(prefix), 0);
+            for row in rows {
+                sql.push_str(if before == 0 { "" } else { ", " });
+                push_placeholders(&mut sql, before, row.len());
+                before += row.len();
             }
             sql.push(' ');
             sql.push_str(suffix);
-            // Only fixed text and parameter numbers were joined.
-            changed += self.execute_text(AssertSqlSafe(sql), &params).await?;
+            sql
+        };
+        let mut changed = 0;
+        match &mut self.0 {
+            Engine::Sqlite(tx) => {
+                // There are no round trips, and its time for a statement grows with the square of its parameters.
+                if let Some(first) = rows.first() {
+                    changed += tx.execute_each(&text(std::slice::from_ref(first)), rows)?;
+                }
+            }
+            Engine::Postgres(tx) => {
+                for chunk in pieces(rows) {
+                    let arguments = postgres_arguments(chunk.iter().flatten())?;
+                    // Only fixed text and parameter numbers were joined.
+                    let query = sqlx::query_with(AssertSqlSafe(text(chunk)), arguments);
+                    changed += query.execute(&mut **tx).await.map_err(failure)?.rows_affected();
+                }
+            }
         }
         Ok(changed)
     }
@@ -309,37 +329,51 @@ impl Tx {
     /// The rows of a query that ends in `IN `, over a list of values.
     pub async fn fetch_listed(&mut self, prefix: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for chunk in self.pieces(values) {
-            let mut sql = String::from(prefix);
-            push_placeholders(&mut sql, 0, chunk.len());
-            // Only fixed text and parameter numbers were joined.
-            rows.extend(self.fetch_text(AssertSqlSafe(sql), chunk).await?);
-        }
+        self.each_listed(prefix, values, |row| {
+            rows.push(row.to_owned());
+            Ok(())
+        })
+        .await?;
         Ok(rows)
     }
 
-    /// Cuts a list into the pieces of single statements. A round trip to PostgreSQL takes many; they come in
-    /// few lengths, so that few different statements have to be prepared. SQLite has no round trips, and its
-    /// time for a statement grows with the square of its parameters.
-    fn pieces<'l, T>(&self, mut list: &'l [T]) -> impl Iterator<Item = &'l [T]> + use<'l, T> {
-        let lengths: &[usize] = match self.0 {
-            Engine::Sqlite(_) => &[1],
-            Engine::Postgres(_) => &[INSERT_ROWS_MAX, 64, 16, 4, 1],
+    /// Hands each row of a query that ends in `IN `, over a list of values, to `take`.
+    pub async fn each_listed(
+        &mut self,
+        prefix: &'static str,
+        values: &[Value<'_>],
+        mut take: impl FnMut(RowReader<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let text = |count| {
+            let mut sql = String::from(prefix);
+            push_placeholders(&mut sql, 0, count);
+            sql
         };
-        std::iter::from_fn(move || {
-            let length = lengths.iter().copied().find(|length| *length <= list.len())?;
-            let (piece, rest) = list.split_at(length);
-            list = rest;
-            Some(piece)
-        })
+        match &mut self.0 {
+            Engine::Sqlite(tx) => tx.each_row_of(&text(1), values.chunks(1), |columns| take(RowReader::of(&columns))),
+            Engine::Postgres(tx) => {
+                for chunk in pieces(values) {
+                    // Only fixed text and parameter numbers were joined.
+                    let query = sqlx::query_with(AssertSqlSafe(text(chunk.len())), postgres_arguments(chunk)?);
+                    let rows = query.fetch_all(&mut **tx).await.map_err(failure)?;
+                    rows.iter().try_for_each(|row| take(RowReader::of(&postgres_columns(row)?)))?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Runs a script of several statements without parameters: migrations only.
-    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<()> {
+    pub(crate) async fn script(&mut self, sql: String) -> Result<()> {
         match &mut self.0 {
-            Engine::Sqlite(tx) => tx.script(sql),
-            Engine::Postgres(tx) => tx.execute(sqlx::raw_sql(sql)).await.map(|_| ()).map_err(failure),
+            Engine::Sqlite(tx) => tx.script(&sql),
+            // Only texts of this program were joined.
+            Engine::Postgres(tx) => tx.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(|_| ()).map_err(failure),
         }
+    }
+
+    pub(crate) const fn is_sqlite(&self) -> bool {
+        matches!(self.0, Engine::Sqlite(_))
     }
 
     async fn execute_text(&mut self, sql: impl SqlSafeStr, params: &[Value<'_>]) -> Result<u64> {
@@ -380,7 +414,18 @@ fn push_placeholders(sql: &mut String, before: usize, count: usize) {
     sql.push(')');
 }
 
-fn postgres_arguments(params: &[Value<'_>]) -> Result<PgArguments> {
+/// Cuts a list into the pieces of single statements. A round trip to PostgreSQL takes many; they come in
+/// few lengths, so that few different statements have to be prepared.
+fn pieces<T>(mut list: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = [INSERT_ROWS_MAX, 64, 16, 4, 1].into_iter().find(|length| *length <= list.len())?;
+        let (piece, rest) = list.split_at(length);
+        list = rest;
+        Some(piece)
+    })
+}
+
+fn postgres_arguments<'v>(params: impl IntoIterator<Item = &'v Value<'v>>) -> Result<PgArguments> {
     use sqlx::Arguments;
     let mut arguments = PgArguments::default();
     for param in params {

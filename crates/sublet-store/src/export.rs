@@ -1,11 +1,11 @@
 //! Reading what a month's invoice is made of, in pages: charges added up by the hour, single charges, credit notes.
 
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{CreditNoteId, OrganizationId};
+use sublet_core::id::{CreditNoteId, OrganizationId, SiteId};
 use sublet_core::{Result, Timestamp};
 use sublet_money::focus::{ChargedHour, Credited, ROW_LENGTH};
 use sublet_money::period::{Interval, PeriodKey};
-use sublet_money::sku::Quantity;
+use sublet_money::sku::QuantityChange;
 
 use crate::charge::{self, Charge};
 use crate::database::Tx;
@@ -76,6 +76,18 @@ pub async fn list_hours(
     Ok(hours)
 }
 
+/// Where a job of an organization ran.
+pub async fn find_site(tx: &mut Tx, organization: &OrganizationId, job: &str) -> Result<Option<SiteId>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT lease.site FROM jobs job JOIN leases lease ON lease.id = job.lease_id
+             WHERE job.organization_id = $1 AND job.id = $2",
+            params![organization.as_str(), job],
+        )
+        .await?;
+    row.map(|row| row.reader().parse()).transpose()
+}
+
 /// When the first charge was used that was not read.
 async fn find_next_use(
     tx: &mut Tx,
@@ -131,12 +143,12 @@ fn group(row: &Row, starts_at: Timestamp) -> Result<(String, HourOfMonth)> {
     let band = charge::band(row.text()?)?;
     let resource = Some(row.string()?).filter(|resource| !resource.is_empty());
     let (sku, charges) = (row.parse()?, row.int()?);
-    let (quantity, amount) = (Quantity::new(row.int()?)?, row.nanos()?);
+    let (quantity, amount) = (QuantityChange::new(row.int()?), row.nanos()?);
     Ok((
         place,
         HourOfMonth {
             period,
-            hour: ChargedHour { project, sku, price_version, band, resource, starts_at, quantity, amount, charges },
+            hour: ChargedHour { project, sku, price_version, band, resource, site: None, starts_at, quantity, amount, charges },
         },
     ))
 }

@@ -69,6 +69,8 @@ pub struct Lease {
     pub price: Nanos,
     pub currency: Currency,
     pub max_cost: Option<Nanos>,
+    /// It ends before an hour of a device costs more.
+    pub max_price: Option<Nanos>,
     /// Charged so far.
     pub cost: Nanos,
     pub starts_at: Timestamp,
@@ -90,7 +92,7 @@ macro_rules! select {
         concat!(
             "SELECT id, organization_id, project_id, quote_id, key_id, holder, sku, units, notice, site, node_id, isolation, devices,
                  price_version, price, currency, max_cost, cost, starts_at, ends_at, ended_at, state, reason, deadline, unused_since,
-                 job_over, hold_bound, hold_refusal, generation, created_at, metadata FROM leases ",
+                 job_over, hold_bound, hold_refusal, generation, created_at, metadata, max_price FROM leases ",
             $rest
         )
     };
@@ -127,6 +129,7 @@ fn from_row(row: &Row) -> Result<Lease> {
         generation: row.int()?,
         created_at: row.time()?,
         metadata: row.json()?,
+        max_price: row.optional_int()?.map(Nanos::new),
     })
 }
 
@@ -157,9 +160,9 @@ pub async fn insert(tx: &mut Tx, lease: &Lease) -> Result<()> {
     tx.execute(
         "INSERT INTO leases (id, organization_id, project_id, quote_id, key_id, holder, sku, units, notice, site, node_id, isolation,
              devices, price_version, price, currency, max_cost, cost, starts_at, state, reason, job_over, hold_bound, hold_refusal,
-             generation, created_at, metadata)
+             generation, created_at, metadata, max_price)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, '', 0, 'open', '',
-             0, $21, $22)",
+             0, $21, $22, $23)",
         params![
             lease.id.as_str(),
             lease.organization.as_str(),
@@ -182,7 +185,8 @@ pub async fn insert(tx: &mut Tx, lease: &Lease) -> Result<()> {
             lease.starts_at,
             lease.state.as_str(),
             lease.created_at,
-            to_json(&lease.metadata)?
+            to_json(&lease.metadata)?,
+            lease.max_price.map(Nanos::get)
         ],
     )
     .await?;

@@ -5,7 +5,7 @@
 //! part of the posting (`balance = credits - debits`). Entry ids are idempotent for ever: the
 //! same entry again changes nothing, another body under a known id is an error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sublet_core::id::{JournalEntryId, OrganizationId};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
@@ -40,6 +40,7 @@ const fn minimum(kind: AccountKind) -> Option<Nanos> {
         | AccountKind::TaxReceivable
         | AccountKind::Tax
         | AccountKind::RoundingCarry
+        | AccountKind::Payouts(_)
         | AccountKind::AccruedCosts(_)
         | AccountKind::Usage(_)
         | AccountKind::Commitments
@@ -62,7 +63,6 @@ pub async fn post(tx: &mut Tx, entry: &JournalEntry) -> Result<Posted> {
         return Ok(Posted::Duplicate);
     }
     move_accounts(tx, &[entry]).await?;
-    insert_transfers(tx, &[entry]).await?;
     Ok(Posted::New)
 }
 
@@ -93,7 +93,6 @@ pub async fn post_all(tx: &mut Tx, entries: &[JournalEntry]) -> Result<Vec<Poste
         return Err(Error::internal("an entry came to be known while it was posted"));
     }
     move_accounts(tx, &new).await?;
-    insert_transfers(tx, &new).await?;
     Ok(posted)
 }
 
@@ -126,20 +125,13 @@ async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<u64> {
     tx.insert_many(prefix, "ON CONFLICT (id) DO NOTHING", &rows).await
 }
 
-async fn insert_transfers(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
-    let mut rows = Vec::with_capacity(entries.len());
-    for entry in entries {
-        for (position, Transfer { debit, credit, amount }) in (1_i64..).zip(&entry.transfers) {
-            rows.push(params![entry.id.as_str(), position, debit.to_string(), credit.to_string(), *amount].to_vec());
-        }
-    }
-    tx.insert_many("INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ", "", &rows).await?;
-    Ok(())
-}
-
 /// An account while entries are posted to it.
-struct Moved {
+struct Moved<'e> {
+    account: &'e LedgerAccount,
+    path: String,
     currency: Currency,
+    /// What transfers name it by; none until it is opened.
+    number: Option<i64>,
     minimum: Option<Nanos>,
     /// With what is posted now.
     totals: AccountTotals,
@@ -147,12 +139,16 @@ struct Moved {
     more: AccountTotals,
 }
 
-impl Moved {
-    fn debit(&mut self, account: &LedgerAccount, amount: Nanos) -> Result<()> {
+impl<'e> Moved<'e> {
+    fn new(account: &'e LedgerAccount, currency: Currency) -> Self {
+        let (totals, more) = (AccountTotals::default(), AccountTotals::default());
+        Self { account, path: account.to_string(), currency, number: None, minimum: minimum(account.kind()), totals, more }
+    }
+    fn debit(&mut self, amount: Nanos) -> Result<()> {
         let balance = self.totals.credits.checked_sub(self.totals.debits)?;
         if self.minimum.is_some_and(|minimum| balance.checked_sub(amount).is_ok_and(|left| left < minimum)) {
             return Err(Error::new(ErrorCode::InsufficientQuota, format!("the balance is {balance}, and {amount} is needed"))
-                .context(format!("account {account} would fall below its minimum")));
+                .context(format!("account {} would fall below its minimum", self.path)));
         }
         self.totals.debits = self.totals.debits.checked_add(amount)?;
         self.more.debits = self.more.debits.checked_add(amount)?;
@@ -164,70 +160,132 @@ impl Moved {
         self.more.credits = self.more.credits.checked_add(amount)?;
         self.totals.credits.checked_sub(self.totals.debits).map(|_| ())
     }
+    fn number(&self) -> Result<i64> {
+        self.number.ok_or_else(|| Error::internal(format!("account {} was not opened", self.path)))
+    }
 }
 
-/// Debits and credits accounts, in the order of the transfers; one that is new is opened. What is written are
-/// differences, and the statement itself refuses one that would leave less than the minimum.
+/// The accounts of entries that are posted together.
+struct Movement<'e> {
+    /// In the order of their paths, so that two writers never wait for each other.
+    accounts: Vec<Moved<'e>>,
+    places: HashMap<&'e LedgerAccount, usize>,
+}
+
+impl<'e> Movement<'e> {
+    fn of(entries: &[&'e JournalEntry]) -> Self {
+        let mut currencies = HashMap::new();
+        for entry in entries {
+            for account in entry.transfers.iter().flat_map(|transfer| [&transfer.debit, &transfer.credit]) {
+                currencies.entry(account).or_insert(entry.currency);
+            }
+        }
+        let mut accounts: Vec<_> = currencies.iter().map(|(account, currency)| Moved::new(account, *currency)).collect();
+        accounts.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        let places = (0..).zip(&accounts).map(|(place, moved)| (moved.account, place)).collect();
+        Self { accounts, places }
+    }
+
+    fn place(&self, account: &LedgerAccount) -> Result<usize> {
+        self.places.get(account).copied().ok_or_else(|| Error::internal("an account of a transfer was not read"))
+    }
+
+    fn number(&self, account: &LedgerAccount) -> Result<i64> {
+        self.accounts[self.place(account)?].number()
+    }
+
+    /// Reads what is there of the accounts, and opens the others.
+    async fn read(&mut self, tx: &mut Tx) -> Result<()> {
+        let places: HashMap<String, usize> = (0..).zip(&self.accounts).map(|(place, moved)| (moved.path.clone(), place)).collect();
+        let paths: Vec<_> = self.accounts.iter().map(|moved| Value::from(moved.path.clone())).collect();
+        let place =
+            |path: &str| places.get(path).copied().ok_or_else(|| Error::internal("an account was read that was not asked for"));
+        tx.each_listed("SELECT path, number, debits, credits, minimum FROM accounts WHERE path IN ", &paths, |mut row| {
+            let moved = &mut self.accounts[place(row.text()?)?];
+            moved.number = Some(row.int()?);
+            moved.totals = AccountTotals { debits: row.nanos()?, credits: row.nanos()? };
+            moved.minimum = row.optional_int()?.map(Nanos::new);
+            Ok(())
+        })
+        .await?;
+        let missing: Vec<_> = self.accounts.iter().filter(|moved| moved.number.is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = missing.iter().map(|moved| name(moved.account, moved.currency)).collect();
+        name_accounts(tx, &rows).await?;
+        let paths: Vec<_> = missing.iter().map(|moved| Value::from(moved.path.clone())).collect();
+        tx.each_listed("SELECT path, number FROM account_names WHERE path IN ", &paths, |mut row| {
+            let moved = &mut self.accounts[place(row.text()?)?];
+            moved.number = Some(row.int()?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// In the order of the transfers.
+    fn post(&mut self, entries: &[&JournalEntry]) -> Result<()> {
+        for Transfer { debit, credit, amount } in entries.iter().flat_map(|entry| &entry.transfers) {
+            let (debit, credit) = (self.place(debit)?, self.place(credit)?);
+            self.accounts[debit].debit(*amount)?;
+            self.accounts[credit].credit(*amount)?;
+        }
+        Ok(())
+    }
+
+    /// Writes differences; the statement itself refuses one that would leave less than the minimum.
+    async fn write(&self, tx: &mut Tx) -> Result<()> {
+        let row = |moved: &Moved<'_>| {
+            Ok(params![moved.number()?, moved.more.debits, moved.more.credits, moved.minimum.map(Nanos::get)].to_vec())
+        };
+        let rows: Vec<_> = self.accounts.iter().map(row).collect::<Result<_>>()?;
+        let prefix = "INSERT INTO balances (account, debits, credits, minimum) VALUES ";
+        let suffix = "ON CONFLICT (account) DO UPDATE
+             SET debits = balances.debits + excluded.debits, credits = balances.credits + excluded.credits
+             WHERE balances.minimum IS NULL OR excluded.debits = 0
+                 OR balances.credits + excluded.credits - balances.debits - excluded.debits >= balances.minimum";
+        let changed = tx.insert_many(prefix, suffix, &rows).await?;
+        if usize::try_from(changed) == Ok(rows.len()) {
+            return Ok(());
+        }
+        Err(Error::internal("an account changed while entries were posted to it"))
+    }
+}
+
+/// Debits and credits accounts, in the order of the transfers, and writes the transfers. An account that is new is opened.
 async fn move_accounts(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
-    let mut accounts: BTreeMap<&LedgerAccount, Moved> = BTreeMap::new();
+    let mut movement = Movement::of(entries);
+    movement.read(tx).await?;
+    movement.post(entries)?;
+    movement.write(tx).await?;
+    let mut rows = Vec::with_capacity(entries.len());
     for entry in entries {
-        for account in entry.transfers.iter().flat_map(|transfer| [&transfer.debit, &transfer.credit]) {
-            accounts.entry(account).or_insert_with(|| Moved {
-                currency: entry.currency,
-                minimum: minimum(account.kind()),
-                totals: AccountTotals::default(),
-                more: AccountTotals::default(),
-            });
+        for (position, Transfer { debit, credit, amount }) in (1_i64..).zip(&entry.transfers) {
+            rows.push(params![entry.id.as_str(), position, movement.number(debit)?, movement.number(credit)?, *amount].to_vec());
         }
     }
-    let paths: Vec<_> = accounts.keys().map(|account| Value::from(account.to_string())).collect();
-    for row in tx.fetch_listed("SELECT path, debits, credits, minimum FROM accounts WHERE path IN ", &paths).await? {
-        let mut row = row.reader();
-        let account: LedgerAccount = row.parse()?;
-        let moved = accounts.get_mut(&account).ok_or_else(|| Error::internal("an account was read that was not asked for"))?;
-        moved.totals = AccountTotals { debits: row.nanos()?, credits: row.nanos()? };
-        moved.minimum = row.optional_int()?.map(Nanos::new);
-    }
-    for Transfer { debit, credit, amount } in entries.iter().flat_map(|entry| &entry.transfers) {
-        let missing = || Error::internal("an account of a transfer was not read");
-        accounts.get_mut(debit).ok_or_else(missing)?.debit(debit, *amount)?;
-        accounts.get_mut(credit).ok_or_else(missing)?.credit(*amount)?;
-    }
-    let row = |(account, moved): (&&LedgerAccount, &Moved)| {
-        params![
-            account.to_string(),
-            account.organization().map(OrganizationId::as_str).map(str::to_owned),
-            moved.currency.to_string(),
-            moved.more.debits,
-            moved.more.credits,
-            moved.minimum.map(Nanos::get)
-        ]
-        .to_vec()
-    };
-    let rows: Vec<_> = accounts.iter().map(row).collect();
-    let prefix = "INSERT INTO accounts (path, organization_id, currency, debits, credits, minimum) VALUES ";
-    let suffix = "ON CONFLICT (path) DO UPDATE
-         SET debits = accounts.debits + excluded.debits, credits = accounts.credits + excluded.credits
-         WHERE accounts.minimum IS NULL OR excluded.debits = 0
-             OR accounts.credits + excluded.credits - accounts.debits - excluded.debits >= accounts.minimum";
-    let changed = tx.insert_many(prefix, suffix, &rows).await?;
-    if usize::try_from(changed) == Ok(rows.len()) {
-        return Ok(());
-    }
-    Err(Error::internal("an account changed while entries were posted to it"))
+    tx.insert_many("INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ", "", &rows).await?;
+    Ok(())
+}
+
+fn name(account: &LedgerAccount, currency: Currency) -> Vec<Value<'static>> {
+    let organization = account.organization().map(|organization| organization.as_str().to_owned());
+    params![account.to_string(), organization, currency.as_str().to_owned()].to_vec()
+}
+
+/// Names accounts that have no name yet.
+async fn name_accounts(tx: &mut Tx, rows: &[Vec<Value<'_>>]) -> Result<()> {
+    let prefix = "INSERT INTO account_names (path, organization_id, currency) VALUES ";
+    tx.insert_many(prefix, "ON CONFLICT (path) DO NOTHING", rows).await.map(|_| ())
 }
 
 /// Opens an account when it is first used.
 async fn open(tx: &mut Tx, account: &LedgerAccount, currency: Currency) -> Result<()> {
+    name_accounts(tx, &[name(account, currency)]).await?;
     tx.execute(
-        "INSERT INTO accounts (path, organization_id, currency, debits, credits, minimum) VALUES ($1, $2, $3, 0, 0, $4)
-         ON CONFLICT (path) DO NOTHING",
-        params![
-            account.to_string(),
-            account.organization().map(OrganizationId::as_str),
-            currency.as_str(),
-            minimum(account.kind()).map(Nanos::get)
-        ],
+        "INSERT INTO balances (account, debits, credits, minimum) SELECT number, 0, 0, $2 FROM account_names WHERE path = $1
+         ON CONFLICT (account) DO NOTHING",
+        params![account.to_string(), minimum(account.kind()).map(Nanos::get)],
     )
     .await?;
     Ok(())
@@ -238,7 +296,11 @@ pub async fn set_credit_limit(tx: &mut Tx, organization: &OrganizationId, curren
     let account = LedgerAccount::customer(AccountKind::Available(CreditKind::Paid), organization);
     open(tx, &account, currency).await?;
     let minimum = credit_limit.checked_neg()?;
-    tx.execute("UPDATE accounts SET minimum = $2 WHERE path = $1", params![account.to_string(), minimum]).await?;
+    tx.execute(
+        "UPDATE balances SET minimum = $2 WHERE account = (SELECT number FROM account_names WHERE path = $1)",
+        params![account.to_string(), minimum],
+    )
+    .await?;
     Ok(())
 }
 
@@ -248,6 +310,13 @@ pub async fn totals(tx: &mut Tx, account: &LedgerAccount) -> Result<AccountTotal
     let Some(row) = row else { return Ok(AccountTotals::default()) };
     let mut row = row.reader();
     Ok(AccountTotals { debits: row.nanos()?, credits: row.nanos()? })
+}
+
+/// What was ever posted to all customers' accounts of a kind, by currency: debits less credits.
+pub async fn net_debits(tx: &mut Tx, path_prefix: &str) -> Result<BTreeMap<Currency, Nanos>> {
+    let sql = "SELECT currency, CAST(SUM(debits - credits) AS BIGINT) FROM accounts WHERE path LIKE $1 GROUP BY currency";
+    let rows = tx.fetch_all(sql, params![format!("{path_prefix}%")]).await?;
+    rows.iter().map(|row| row.reader()).map(|mut row| Ok((row.parse()?, row.nanos()?))).collect()
 }
 
 /// All that was ever posted to a customer's taxes, by jurisdiction.
@@ -375,7 +444,13 @@ async fn entry_from_row(tx: &mut Tx, row: &Row) -> Result<JournalEntry> {
     let (id, kind, currency, at, memo): (JournalEntryId, EntryKind, Currency, Timestamp, String) =
         (row.parse()?, row.parse()?, row.parse()?, row.time()?, row.string()?);
     let rows = tx
-        .fetch_all("SELECT debit, credit, amount FROM transfers WHERE entry_id = $1 ORDER BY position", params![id.as_str()])
+        .fetch_all(
+            "SELECT debited.path, credited.path, transfers.amount FROM transfers
+             JOIN account_names AS debited ON debited.number = transfers.debit
+             JOIN account_names AS credited ON credited.number = transfers.credit
+             WHERE transfers.entry_id = $1 ORDER BY transfers.position",
+            params![id.as_str()],
+        )
         .await?;
     let transfers = rows
         .iter()

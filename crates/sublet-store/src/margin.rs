@@ -105,11 +105,13 @@ pub struct PostedSum {
 pub async fn posted_sums(tx: &mut Tx, when: Interval, currency: Currency) -> Result<Vec<PostedSum>> {
     let rows = tx
         .fetch_all(
-            "SELECT transfers.debit, transfers.credit, CAST(SUM(transfers.amount) AS BIGINT)
+            "SELECT debited.path, credited.path, CAST(SUM(transfers.amount) AS BIGINT)
              FROM journal_entries JOIN transfers ON transfers.entry_id = journal_entries.id
+             JOIN account_names AS debited ON debited.number = transfers.debit
+             JOIN account_names AS credited ON credited.number = transfers.credit
              WHERE journal_entries.posted_at >= $1 AND journal_entries.posted_at < $2 AND journal_entries.currency = $3
-                 AND (transfers.debit LIKE 'income:%' OR transfers.credit LIKE 'income:%' OR transfers.debit LIKE 'expenses:%')
-             GROUP BY transfers.debit, transfers.credit ORDER BY transfers.debit, transfers.credit LIMIT $4",
+                 AND (debited.path LIKE 'income:%' OR credited.path LIKE 'income:%' OR debited.path LIKE 'expenses:%')
+             GROUP BY debited.path, credited.path ORDER BY debited.path, credited.path LIMIT $4",
             params![when.starts_at, when.ends_at, currency.as_str(), LINES_MAX + 1],
         )
         .await?;

@@ -17,8 +17,8 @@ pub const OFFERINGS_MAX: i64 = 1_000;
 pub const INVITED_MAX: i64 = 1_000;
 /// Most products that one organization is invited to: they are in the memory of gateways that serve it.
 pub const INVITATIONS_MAX: i64 = 1_000;
-/// Things with a price that one product can be: tokens of each kind at each tier, or device time at each notice.
-pub const SKUS_MAX: usize = 9;
+/// Things with a price that one product can be: tokens of each kind and requests at each tier, or device time at each notice.
+pub const SKUS_MAX: usize = 12;
 
 /// An offering as it was changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,15 +126,31 @@ pub async fn insert_users(
         "INSERT INTO offering_users (product, number, organization_id)
          SELECT $1, CAST($2 AS BIGINT), used.organization_id FROM (
              SELECT line.organization_id FROM charge_lines line
-             WHERE line.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12) AND EXISTS (
+             WHERE line.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AND EXISTS (
                  SELECT 1 FROM charges charge
                  WHERE charge.organization_id = line.organization_id AND charge.period = line.period
                      AND charge.occurred_at >= $3 AND charge.sku = line.sku)
              UNION
              SELECT lease.organization_id FROM leases lease
-             WHERE lease.state <> 'ended' AND lease.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12)
+             WHERE lease.state <> 'ended' AND lease.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ) used",
-        params![product, number, since, first, next(), next(), next(), next(), next(), next(), next(), next()],
+        params![
+            product,
+            number,
+            since,
+            first,
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next(),
+            next()
+        ],
     )
     .await?;
     Ok(())

@@ -104,6 +104,10 @@ impl<'r> RowReader<'r> {
     pub(crate) const fn of(columns: &'r [Value<'r>]) -> Self {
         Self { columns, next: 0 }
     }
+    /// A copy of the whole row.
+    pub(crate) fn to_owned(&self) -> Row {
+        Row(self.columns.iter().cloned().map(Value::into_owned).collect())
+    }
     fn column(&mut self) -> Result<&'r Value<'r>> {
         let value = self.columns.get(self.next).ok_or_else(|| Error::internal(format!("row has no column {}", self.next)))?;
         self.next += 1;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sublet_core::id::{ChargeId, OrganizationId};
 use sublet_core::{Error, Nanos, Result};
 use sublet_money::period::PeriodKey;
-use sublet_money::sku::Quantity;
+use sublet_money::sku::{Quantity, QuantityChange};
 use sublet_proof::leaf::{ChargeLeaf, SaltKey, SaltSecret};
 use sublet_proof::merkle::Hash;
 use sublet_proof::seal::{Seal, SealDetails};
@@ -215,7 +215,7 @@ fn leaf(mut row: RowReader<'_>, is_late: bool, salts: &SaltKey) -> Result<LeafTe
         period: row.text()?.into(),
         price_version: row.text()?.into(),
         project: row.text()?.into(),
-        quantity: Quantity::new(row.int()?)?,
+        quantity: QuantityChange::new(row.int()?),
         quantity_before: Quantity::new(row.int()?)?,
         salt: salts.of_charge(&charge).into(),
         sku: row.text()?.into(),

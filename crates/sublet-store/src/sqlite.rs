@@ -17,6 +17,11 @@ use crate::database::{ACQUIRE_TIMEOUT, Access, RETRYABLE, STATEMENT_CACHE};
 use crate::row::{Row, Value};
 
 const READERS: usize = 4;
+/// Pages of the file that the writing connection keeps in memory, in KiB: a commit changes many that are far apart.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+const READER_CACHE_KIB: u32 = 2 * 1024;
+/// Pages of the log after which it is written into the file. Pages that commits change again are written there once.
+const CHECKPOINT_PAGES: u32 = 4_096;
 /// What a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,14 +36,15 @@ pub struct Sqlite {
 struct Lane {
     path: PathBuf,
     size: usize,
+    cache_kib: u32,
     permits: Arc<Semaphore>,
     free: Mutex<Vec<Connection>>,
 }
 
 impl Lane {
-    fn new(path: &Path, size: usize) -> Arc<Self> {
+    fn new(path: &Path, size: usize, cache_kib: u32) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(size));
-        Arc::new(Self { path: path.to_owned(), size, permits, free: Mutex::default() })
+        Arc::new(Self { path: path.to_owned(), size, cache_kib, permits, free: Mutex::default() })
     }
 
     fn connect(&self) -> Result<Connection> {
@@ -48,8 +54,12 @@ impl Lane {
         // Otherwise the planner looks at the value of a LIMIT, and plans anew whenever one is given.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failure)?;
         // What is deleted is content at times: it is overwritten, not only unlinked.
-        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;";
-        blocking(|| connection.execute_batch(settings)).map_err(failure)?;
+        let settings = format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
+             PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};",
+            self.cache_kib
+        );
+        blocking(|| connection.execute_batch(&settings)).map_err(failure)?;
         Ok(connection)
     }
 
@@ -73,9 +83,9 @@ impl Lane {
 impl Sqlite {
     /// Opens the file, which is made if it is missing.
     pub fn open(path: &Path) -> Result<Self> {
-        let writer = Lane::new(path, 1);
+        let writer = Lane::new(path, 1, WRITER_CACHE_KIB);
         writer.give_back(writer.connect()?);
-        Ok(Self { writer, readers: Lane::new(path, READERS) })
+        Ok(Self { writer, readers: Lane::new(path, READERS, READER_CACHE_KIB) })
     }
 
     pub async fn begin(&self, access: Access) -> Result<SqliteTx> {
@@ -130,6 +140,13 @@ impl SqliteTx {
         Ok(self.connection()?.changes())
     }
 
+    /// Runs a statement for each row of parameters, planned once, and says how many rows were changed.
+    pub fn execute_each(&self, sql: &str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
+        let before = self.connection()?.total_changes();
+        self.each_row_of(sql, rows.iter().map(Vec::as_slice), |_| Ok(()))?;
+        Ok(self.connection()?.total_changes() - before)
+    }
+
     pub async fn fetch_all(&mut self, sql: &str, params: &[Value<'_>]) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         self.fetch_each(sql, params, |columns| {
@@ -163,25 +180,41 @@ impl SqliteTx {
         blocking(|| self.script("COMMIT"))
     }
 
-    fn each_row(&self, sql: &str, params: &[Value<'_>], mut take: impl FnMut(Vec<Value<'_>>) -> Result<()>) -> Result<()> {
+    fn each_row(&self, sql: &str, params: &[Value<'_>], take: impl FnMut(Vec<Value<'_>>) -> Result<()>) -> Result<()> {
+        self.each_row_of(sql, std::iter::once(params), take)
+    }
+
+    /// Runs a statement for each of several lists of parameters, planned once.
+    pub fn each_row_of<'p>(
+        &self,
+        sql: &str,
+        lists: impl Iterator<Item = &'p [Value<'p>]>,
+        mut take: impl FnMut(Vec<Value<'_>>) -> Result<()>,
+    ) -> Result<()> {
         let connection = self.connection()?;
-        if connection.is_autocommit() {
-            // A full disk, say: what came now would be committed by itself.
-            return Err(unavailable("SQLite has ended the transaction"));
-        }
         let mut statement = connection.prepare_cached(sql).map_err(failure)?;
-        for index in 1..=statement.parameter_count() {
-            // SQLite numbers `$7` by its first place in the text, not by its name.
+        // SQLite numbers `$7` by its first place in the text, not by its name.
+        let place = |index| {
             let number = statement.parameter_name(index).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-            let param = number.and_then(|number| params.get(number.checked_sub(1)?));
-            let param = param.ok_or_else(|| Error::internal(format!("parameter {index} is not given: {sql}")))?;
-            statement.raw_bind_parameter(index, to_sql(param)).map_err(failure)?;
-        }
+            number.and_then(|number| number.checked_sub(1)).ok_or_else(|| Error::internal(format!("parameter {index} of {sql}")))
+        };
+        let places: Vec<_> = (1..=statement.parameter_count()).map(place).collect::<Result<_>>()?;
         let columns = statement.column_count();
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next().map_err(failure)? {
-            let values = (0..columns).map(|index| from_sql(index, row.get_ref(index).map_err(failure)?));
-            take(values.collect::<Result<_>>()?)?;
+        for params in lists {
+            if connection.is_autocommit() {
+                // A full disk, say: what came now would be committed by itself.
+                return Err(unavailable("SQLite has ended the transaction"));
+            }
+            for (index, place) in (1..).zip(&places) {
+                let param = params.get(*place);
+                let param = param.ok_or_else(|| Error::internal(format!("parameter {index} is not given: {sql}")))?;
+                statement.raw_bind_parameter(index, to_sql(param)).map_err(failure)?;
+            }
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next().map_err(failure)? {
+                let values = (0..columns).map(|index| from_sql(index, row.get_ref(index).map_err(failure)?));
+                take(values.collect::<Result<_>>()?)?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What customers mean to pay in, and how far each of it is.
 
-use sublet_core::id::{CreditGrantId, OrganizationId, TopUpId};
-use sublet_core::payment::PaymentMethod;
+use sublet_core::id::{CreditGrantId, OrganizationId, SavedCardId, TopUpId};
+use sublet_core::payment::{PaymentMethod, TopUpCause};
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 
 use crate::database::Tx;
@@ -39,8 +39,10 @@ stored_as_text! {
 stored_as_text! {
     /// What is to be done with the processor.
     TopUpStep {
-        /// To make a place to pay; whether there is one may be unclear.
+        /// To make a place to pay, or to prepare a charge; whether there is one may be unclear.
         Open = "open",
+        /// To charge the card.
+        Charge = "charge",
         /// To ask whether it was paid.
         Look = "look",
         /// To close it, and to ask once more.
@@ -79,6 +81,10 @@ pub struct TopUp {
     pub expires_at: Timestamp,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// The card that is charged.
+    pub card: Option<SavedCardId>,
+    /// Why there is one that nobody asked for by itself.
+    pub cause: Option<TopUpCause>,
 }
 
 fn from_row(row: &Row) -> Result<TopUp> {
@@ -86,6 +92,7 @@ fn from_row(row: &Row) -> Result<TopUp> {
     let (id, organization) = (row.parse()?, row.parse()?);
     let method = row.text()?;
     let method = PaymentMethod::ALL.into_iter().find(|known| known.as_str() == method);
+    let cause_of = |text| TopUpCause::ALL.into_iter().find(|known| known.as_str() == text);
     Ok(TopUp {
         id,
         organization,
@@ -109,14 +116,16 @@ fn from_row(row: &Row) -> Result<TopUp> {
         expires_at: row.time()?,
         created_at: row.time()?,
         ended_at: row.optional_time()?,
+        card: row.optional_parse()?,
+        cause: row.optional_text()?.and_then(cause_of),
     })
 }
 
 pub async fn insert(tx: &mut Tx, new: &TopUp) -> Result<()> {
     tx.execute(
         "INSERT INTO top_ups (id, organization_id, method, amount, currency, reference, state, step, next_at, calls, tries,
-             refunded, created_by, expires_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, 0, $10, $11, $12)",
+             refunded, created_by, expires_at, created_at, card_id, cause)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, 0, $10, $11, $12, $13, $14)",
         params![
             new.id.as_str(),
             new.organization.as_str(),
@@ -129,7 +138,9 @@ pub async fn insert(tx: &mut Tx, new: &TopUp) -> Result<()> {
             new.next_at,
             new.created_by.as_str(),
             new.expires_at,
-            new.created_at
+            new.created_at,
+            new.card.as_ref().map(SavedCardId::as_str),
+            new.cause.map(TopUpCause::as_str)
         ],
     )
     .await?;
@@ -195,7 +206,8 @@ pub async fn find(tx: &mut Tx, scope: &Scope, id: &TopUpId) -> Result<Option<Top
     let row = tx
         .fetch_optional(
             "SELECT id, organization_id, method, amount, currency, reference, state, step, next_at, calls, tries, checkout, url,
-                 payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at
+                 payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at,
+                 card_id, cause
              FROM top_ups WHERE id = $1 AND ($2 = '' OR organization_id = $2)",
             params![id.as_str(), scope.organization().map_or("", OrganizationId::as_str)],
         )
@@ -212,7 +224,8 @@ pub async fn find_by_reference(tx: &mut Tx, scope: &Scope, reference: &str) -> R
     let row = tx
         .fetch_optional(
             "SELECT id, organization_id, method, amount, currency, reference, state, step, next_at, calls, tries, checkout, url,
-                 payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at
+                 payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at,
+                 card_id, cause
              FROM top_ups WHERE reference = $1 AND ($2 = '' OR organization_id = $2)",
             params![reference, scope.organization().map_or("", OrganizationId::as_str)],
         )
@@ -231,7 +244,8 @@ pub async fn list(
     let sql = list_sql!(
         page,
         "SELECT id, organization_id, method, amount, currency, reference, state, step, next_at, calls, tries, checkout, url,
-             payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at
+             payment, reason, grant_id, refunded, fee, fee_currency, created_by, expires_at, created_at, ended_at,
+                 card_id, cause
          FROM top_ups WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR organization_id = $2) AND ($3 = '' OR state = $3)",
         "id",
         "4",
@@ -252,6 +266,31 @@ pub async fn list(
 pub async fn count_pending(tx: &mut Tx, organization: &OrganizationId) -> Result<i64> {
     let sql = "SELECT COUNT(*) FROM top_ups WHERE organization_id = $1 AND state = 'pending'";
     tx.fetch_one(sql, params![organization.as_str()]).await?.reader().int()
+}
+
+/// Whether a card of the organization is being charged.
+pub async fn is_card_charged(tx: &mut Tx, organization: &OrganizationId) -> Result<bool> {
+    let sql = "SELECT COUNT(*) FROM top_ups WHERE organization_id = $1 AND state = 'pending' AND method = 'card'";
+    Ok(tx.fetch_one(sql, params![organization.as_str()]).await?.reader().int()? > 0)
+}
+
+/// Whether a top-up of the organization's rule has no end yet.
+pub async fn is_automatic_pending(tx: &mut Tx, organization: &OrganizationId) -> Result<bool> {
+    let sql = "SELECT COUNT(*) FROM top_ups WHERE organization_id = $1 AND state = 'pending' AND cause IS NOT NULL";
+    Ok(tx.fetch_one(sql, params![organization.as_str()]).await?.reader().int()? > 0)
+}
+
+/// Whether a page waits on which the customer confirms a charge of its rule.
+pub async fn is_confirmation_pending(tx: &mut Tx, organization: &OrganizationId) -> Result<bool> {
+    let sql = "SELECT COUNT(*) FROM top_ups WHERE organization_id = $1 AND state = 'pending' AND cause = 'confirmation'";
+    Ok(tx.fetch_one(sql, params![organization.as_str()]).await?.reader().int()? > 0)
+}
+
+/// What a rule charged, or tries to, since an instant.
+pub async fn sum_automatic(tx: &mut Tx, organization: &OrganizationId, since: Timestamp) -> Result<Nanos> {
+    let sql = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM top_ups
+         WHERE organization_id = $1 AND cause IS NOT NULL AND created_at >= $2 AND state IN ('pending', 'succeeded')";
+    tx.fetch_one(sql, params![organization.as_str(), since]).await?.reader().nanos()
 }
 
 /// Those with something to be done by now, the longest waiting first.

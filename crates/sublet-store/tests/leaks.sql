@@ -34,9 +34,8 @@ UPDATE gateways SET fence = fence + 1, started_at = started_at - 9000000000;
 UPDATE gateways SET fence = fence - 1;
 
 -- suspense
-INSERT INTO accounts (path, organization_id, currency, debits, credits) SELECT 'liabilities:customers:' || id || ':suspense',
-             id, 'EUR', 1, 6 FROM organizations WHERE class = 'external';
-DELETE FROM accounts WHERE path LIKE '%:suspense';
+UPDATE account_names SET path = 'liabilities:customers:' || organization_id || ':suspense' WHERE path LIKE '%:available:promotional';
+UPDATE account_names SET path = 'liabilities:customers:' || organization_id || ':available:promotional' WHERE path LIKE '%:suspense';
 
 -- month_not_billed
 INSERT INTO closed_months (organization_id, period, carry) SELECT id, '2025-12', 0 FROM organizations WHERE class = 'external';

@@ -2,12 +2,12 @@
 #![cfg(test)]
 
 use sublet_core::id::{JournalEntryId, OrganizationId};
-use sublet_core::{Currency, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::{Currency, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::balance::AccountTotals;
 use sublet_money::posting::{CreditSplit, EntryHead, Fact, JournalEntry, post};
-use sublet_store::ledger::{self, Posted};
-use sublet_store::{Store, row::Value};
+use sublet_store::ledger::{self, JournalCursor, Posted};
+use sublet_store::{Store, params, row::Value};
 use sublet_testkit::database::Database;
 
 /// Writers at once, what each takes, and how many of them the balance suffices for.
@@ -124,4 +124,68 @@ fn writers_at_once_never_overdraw_an_account() {
         assert_eq!(done, PAID_FOR);
         assert_eq!(totals(store).await, expected(paid_for * TAKES + 1, paid_for * TAKES));
     });
+}
+
+/// The last version in which transfers named accounts by their paths.
+const BEFORE_NUMBERS: i64 = 27;
+
+/// Writes an entry as programs of that version did.
+async fn write_as_before(store: &Store, entry: &JournalEntry) {
+    let write = async |sql: &'static str, params: &[Value<'static>]| {
+        store.write(params, |params, tx| Box::pin(async move { tx.execute(sql, params).await })).await.expect("it was so");
+    };
+    write(
+        "INSERT INTO journal_entries (id, kind, organization_id, currency, posted_at, memo) VALUES ($1, $2, $3, 'EUR', $4, '')",
+        params![entry.id.to_string(), entry.kind.to_string(), organization(1).to_string(), entry.at],
+    )
+    .await;
+    for (position, transfer) in (1_i64..).zip(&entry.transfers) {
+        for (account, debits, credits) in
+            [(&transfer.debit, transfer.amount, Nanos::ZERO), (&transfer.credit, Nanos::ZERO, transfer.amount)]
+        {
+            let minimum = account.to_string().starts_with("liabilities:").then_some(0);
+            write(
+                "INSERT INTO accounts (path, organization_id, currency, debits, credits, minimum) VALUES ($1, $2, 'EUR', $3, $4, $5)
+                 ON CONFLICT (path) DO UPDATE
+                 SET debits = accounts.debits + excluded.debits, credits = accounts.credits + excluded.credits",
+                params![account.to_string(), account.organization().map(ToString::to_string), debits, credits, minimum],
+            )
+            .await;
+        }
+        write(
+            "INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ($1, $2, $3, $4, $5)",
+            params![entry.id.to_string(), position, transfer.debit.to_string(), transfer.credit.to_string(), transfer.amount],
+        )
+        .await;
+    }
+}
+
+#[test]
+fn books_of_an_earlier_version_go_on() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    for database in [Database::sqlite(), Database::postgresql()] {
+        runtime.block_on(async {
+            let before = [grant("a", 7), take("b", 3), take("c", 2)];
+            let old = Store::open_as_of(&database.config, BEFORE_NUMBERS).await.expect("a database of that version");
+            for entry in &before {
+                write_as_before(&old, entry).await;
+            }
+            old.close().await;
+
+            let store = Store::open(&database.config).await.expect("it is brought up to date");
+            assert_eq!(totals(&store).await, expected(7, 5));
+            let journal = store
+                .read(JournalCursor::default(), |after, tx| Box::pin(ledger::list_entries(tx, &Scope::Operator, after)))
+                .await
+                .expect("the journal");
+            assert_eq!(journal.0, before);
+            assert_eq!(post_all(&store, before.to_vec()).await.expect("known"), [Posted::Duplicate; 3]);
+            assert_eq!(post_all(&store, vec![take("b", 4)]).await.expect_err("another").code(), ErrorCode::IdempotencyMismatch);
+            let refused = post_all(&store, vec![take("d", 3)]).await.expect_err("only two are left");
+            assert_eq!(refused.code(), ErrorCode::InsufficientQuota);
+            assert_eq!(post_all(&store, vec![take("d", 2)]).await.expect("posted"), [Posted::New]);
+            assert_eq!(totals(&store).await, expected(7, 7));
+            store.close().await;
+        });
+    }
 }

@@ -7,13 +7,15 @@
 //! Invariants: an answer that did not come, or that says nothing of what was done, is unclear and never a refusal; the
 //! API's key and the webhook's secret are read from their files when they are needed, and are in no message.
 //!
-//! Deliberately absent: saved payment methods, subscriptions, payouts, Connect.
+//! Deliberately absent: subscriptions, Connect, saved payment methods other than cards.
 #![deny(clippy::float_arithmetic)]
 
 mod amount;
+mod card;
 mod client;
 mod notice;
 mod object;
+mod payout;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +71,8 @@ impl Stripe {
             ("client_reference_id", ask.top_up.as_str()),
             ("metadata[top_up]", ask.top_up.as_str()),
             ("payment_intent_data[metadata][top_up]", ask.top_up.as_str()),
+            // As for saved cards: the fee is known when the payment is.
+            ("payment_intent_data[capture_method]", "automatic"),
             ("line_items[0][quantity]", "1"),
             ("line_items[0][price_data][currency]", &currency),
             ("line_items[0][price_data][unit_amount]", &amount),

@@ -71,12 +71,14 @@ pub fn read(body: &[u8]) -> Result<Notice> {
     let text = |name: &str| object.get(name).and_then(Value::as_str);
     let metadata = |name: &str| object.get("metadata").and_then(|metadata| metadata.get(name)).and_then(Value::as_str);
     let top_up = metadata("top_up").and_then(|id| id.parse().ok());
-    let subject = match text("object") {
-        Some("checkout.session" | "payment_intent" | "charge") if top_up.is_some() => NoticeSubject::Payment(top_up),
+    let card = metadata("card").and_then(|id| id.parse().ok());
+    let subject = match (text("object"), card) {
+        (Some("checkout.session" | "setup_intent"), Some(card)) => NoticeSubject::Card(card),
+        (Some("checkout.session" | "payment_intent" | "charge"), _) if top_up.is_some() => NoticeSubject::Payment(top_up),
         // Of the events that one payment makes, one says that money came.
-        Some("payment_intent") if event.kind == "payment_intent.succeeded" => NoticeSubject::Payment(None),
-        Some("refund") => NoticeSubject::Refund(metadata("refund").and_then(|id| id.parse().ok())),
-        Some("dispute") if event.kind == "charge.dispute.created" => NoticeSubject::Dispute,
+        (Some("payment_intent"), _) if event.kind == "payment_intent.succeeded" => NoticeSubject::Payment(None),
+        (Some("refund"), _) => NoticeSubject::Refund(metadata("refund").and_then(|id| id.parse().ok())),
+        (Some("dispute"), _) if event.kind == "charge.dispute.created" => NoticeSubject::Dispute,
         _ => NoticeSubject::Other,
     };
     let name = |text: &str| -> String { text.chars().filter(|letter| !letter.is_control()).take(NAME_MAX_CHARS).collect() };
@@ -129,6 +131,29 @@ mod tests {
     fn an_old_signature_is_worth_nothing() {
         for (second, expected) in [(1_700_000_300, true), (1_700_000_301, false), (1_699_999_700, true), (1_699_999_699, false)] {
             assert_eq!(check(BODY, HEADER, second), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn an_event_names_what_it_is_about() {
+        let of = |kind: &str, object: Value| {
+            let event = serde_json::json!({"id": "evt", "type": kind, "data": {"object": object}});
+            read(event.to_string().as_bytes()).unwrap().subject
+        };
+        let card = || NoticeSubject::Card("card_1".parse().unwrap());
+        for (kind, object, expected) in [
+            ("checkout.session.completed", r#"{"object":"checkout.session","metadata":{"card":"card_1"}}"#, card()),
+            ("setup_intent.succeeded", r#"{"object":"setup_intent","metadata":{"card":"card_1"}}"#, card()),
+            ("setup_intent.succeeded", r#"{"object":"setup_intent","metadata":{}}"#, NoticeSubject::Other),
+            (
+                "payment_intent.payment_failed",
+                r#"{"object":"payment_intent","metadata":{"top_up":"top_1"}}"#,
+                NoticeSubject::Payment(Some("top_1".parse().unwrap())),
+            ),
+            ("payment_intent.payment_failed", r#"{"object":"payment_intent"}"#, NoticeSubject::Other),
+            ("payment_intent.succeeded", r#"{"object":"payment_intent"}"#, NoticeSubject::Payment(None)),
+        ] {
+            assert_eq!(of(kind, serde_json::from_str(object).unwrap()), expected, "{kind} {object}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use sublet_core::payment::{Paid, PaymentFailure, PaymentProgress, RefundProgress, SeenRefund};
+use sublet_core::{Currency, Nanos};
 
 use crate::amount::from_stripe;
 
@@ -28,16 +29,27 @@ enum Expanded {
 }
 
 #[derive(Deserialize)]
-struct PaymentIntent {
+pub struct PaymentIntent {
     id: String,
     status: String,
+    amount_received: Option<i64>,
+    currency: Option<String>,
     last_payment_error: Option<PaymentError>,
     latest_charge: Option<Charge>,
 }
 
 #[derive(Deserialize)]
 struct PaymentError {
+    code: Option<String>,
     message: Option<String>,
+}
+
+impl PaymentError {
+    /// What the customer may read.
+    fn told(&self) -> Option<String> {
+        let message = self.message.as_deref()?;
+        Some(message.chars().filter(|letter| !letter.is_control()).take(200).collect())
+    }
 }
 
 #[derive(Deserialize)]
@@ -64,9 +76,8 @@ impl Session {
             // The money is on its way, or did not come.
             (Some("complete"), "unpaid") => Ok(match intent {
                 Some(intent) if matches!(intent.status.as_str(), "requires_payment_method" | "canceled") => {
-                    let told = intent.last_payment_error.as_ref().and_then(|error| error.message.clone());
-                    let told = told.unwrap_or_else(|| "the payment did not come through".to_owned());
-                    PaymentProgress::Failed(told.chars().filter(|letter| !letter.is_control()).take(200).collect())
+                    let told = intent.last_payment_error.as_ref().and_then(PaymentError::told);
+                    PaymentProgress::Failed(told.unwrap_or_else(|| "the payment did not come through".to_owned()))
                 }
                 _ => PaymentProgress::Processing,
             }),
@@ -78,10 +89,39 @@ impl Session {
         let intent = intent.ok_or_else(|| unknown("a session is paid and names no payment".to_owned()))?;
         let amount = self.amount_total.zip(self.currency.as_deref()).and_then(|(units, currency)| from_stripe(units, currency));
         let (amount, currency) = amount.ok_or_else(|| unknown("a session is paid in no known currency".to_owned()))?;
-        let told = intent.latest_charge.as_ref().and_then(|charge| charge.balance_transaction.as_ref());
+        Ok(Paid { payment: intent.id.clone(), amount, currency, fee: intent.fee() })
+    }
+}
+
+impl PaymentIntent {
+    fn fee(&self) -> Option<(Nanos, Currency)> {
+        let told = self.latest_charge.as_ref().and_then(|charge| charge.balance_transaction.as_ref());
         let fee = told.and_then(|transaction| from_stripe(transaction.fee, &transaction.currency));
-        let fee = fee.filter(|(fee, _)| !fee.is_negative());
-        Ok(Paid { payment: intent.id.clone(), amount, currency, fee })
+        fee.filter(|(fee, _)| !fee.is_negative())
+    }
+
+    /// Of one that charges a saved card.
+    pub fn progress(&self) -> Result<PaymentProgress, PaymentFailure> {
+        let told = || self.last_payment_error.as_ref().and_then(PaymentError::told);
+        match self.status.as_str() {
+            "succeeded" => {
+                let amount = self.amount_received.zip(self.currency.as_deref());
+                let amount = amount.and_then(|(units, currency)| from_stripe(units, currency));
+                let (amount, currency) = amount.ok_or_else(|| unknown("a card was charged in no known currency".to_owned()))?;
+                Ok(PaymentProgress::Paid(Paid { payment: self.id.clone(), amount, currency, fee: self.fee() }))
+            }
+            "processing" => Ok(PaymentProgress::Processing),
+            "requires_confirmation" => Ok(PaymentProgress::Open),
+            "canceled" => Ok(PaymentProgress::Closed),
+            "requires_action" => Ok(PaymentProgress::NeedsCustomer("the bank asks for a confirmation".to_owned())),
+            "requires_payment_method" => {
+                let code = self.last_payment_error.as_ref().and_then(|error| error.code.as_deref());
+                let told = told().unwrap_or_else(|| "the card was not charged".to_owned());
+                let needs_customer = code == Some("authentication_required");
+                Ok(if needs_customer { PaymentProgress::NeedsCustomer(told) } else { PaymentProgress::Failed(told) })
+            }
+            other => Err(unknown(format!("a charge of a card is {other}"))),
+        }
     }
 }
 
@@ -117,6 +157,6 @@ pub struct RefundList {
 }
 
 /// Something that this version does not know is not taken for anything.
-fn unknown(why: String) -> PaymentFailure {
+pub fn unknown(why: String) -> PaymentFailure {
     PaymentFailure::Unclear { why, key_is_used: false }
 }

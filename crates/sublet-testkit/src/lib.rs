@@ -3,6 +3,7 @@
 //! A real PostgreSQL is started by the tests themselves; where its programs are missing, tests fail.
 #![allow(clippy::expect_used, reason = "test code fails loudly")]
 
+mod asked;
 pub mod blob;
 pub mod bundle;
 pub mod clock;
@@ -10,6 +11,8 @@ pub mod database;
 pub mod postgres;
 pub mod prices;
 pub mod runner;
+pub mod s3;
+mod secret;
 pub mod session;
 pub mod simulation;
 pub mod smtp;

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use sublet_core::mail::MailPort;
-use sublet_core::supply::{SecretName, SecretSource};
-use sublet_core::{Error, Result};
 use sublet_mail::{Smtp, SmtpConfig, SmtpLogin, SmtpSecurity, SmtpServer};
+
+use crate::secret::KnownSecrets;
 
 pub const USER: &str = "sublet";
 pub const PASSWORD: &str = "open sesame";
@@ -84,16 +84,7 @@ pub struct FakeSmtp {
     port: u16,
 }
 
-struct Secrets;
-
-impl SecretSource for Secrets {
-    fn read(&self, name: &SecretName) -> Result<String> {
-        match name.as_str() {
-            "smtp" => Ok(PASSWORD.to_owned()),
-            other => Err(Error::internal(format!("there is no secret {other}"))),
-        }
-    }
-}
+const SECRETS: KnownSecrets = KnownSecrets(&[("smtp", PASSWORD)]);
 
 /// What a dialogue has come to.
 #[derive(Default)]
@@ -134,7 +125,7 @@ impl FakeSmtp {
     pub fn port_with(&self, security: SmtpSecurity) -> Arc<dyn MailPort> {
         let server = SmtpServer { host: "127.0.0.1".to_owned(), port: self.port, security };
         let login = SmtpLogin { user: USER.to_owned(), password: "smtp".parse().expect("a name") };
-        Arc::new(Smtp::new(SmtpConfig { server, login: Some(login), timeout: TIMEOUT }, Arc::new(Secrets)))
+        Arc::new(Smtp::new(SmtpConfig { server, login: Some(login), timeout: TIMEOUT }, Arc::new(SECRETS)))
     }
 
     pub fn url(&self) -> String {

@@ -1,11 +1,14 @@
 //! A Stripe that listens on loopback: answers in the real shapes, and is as strict about requests as the real one. It
 //! keeps what it did under each key, as Stripe does, and can be told to fail.
 //!
-//! Deliberately absent: everything that payments by Checkout and refunds do not need.
+//! Deliberately absent: everything that payments by Checkout, saved cards, refunds and payouts do not need.
+
+mod cards;
+mod payouts;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -13,10 +16,12 @@ use std::time::Duration;
 
 use ring::hmac;
 use serde_json::{Value, json};
-use sublet_core::payment::PaymentPort;
-use sublet_core::supply::{SecretName, SecretSource};
-use sublet_core::{Error, Result, Timestamp};
+use sublet_core::Timestamp;
+use sublet_core::payment::{BalancePort, CardPort, PaymentPort};
 use sublet_stripe::{Stripe, StripeConfig};
+
+use crate::asked::Asked;
+use crate::secret::KnownSecrets;
 
 pub const API_KEY: &str = "sk_test_outside";
 pub const WEBHOOK_SECRET: &str = "whsec_outside";
@@ -44,9 +49,20 @@ pub enum Trouble {
 struct State {
     sessions: BTreeMap<String, Value>,
     refunds: Vec<Value>,
+    /// Charges of saved cards, by name.
+    intents: BTreeMap<String, Value>,
+    /// Cards that can be charged, and whose they are.
+    cards: BTreeMap<String, String>,
+    /// What was paid out, the oldest first, and what is held, in minor units by currency.
+    payouts: Vec<Value>,
+    held: BTreeMap<String, i64>,
+    /// How the next charges of cards are declined.
+    declines: VecDeque<&'static str>,
     /// The path and form of a key's first request, and its answer.
     keys: BTreeMap<String, (String, u16, String)>,
     troubles: VecDeque<Trouble>,
+    /// The path at which everything is refused.
+    refused: Option<&'static str>,
     /// `METHOD path`, and what was wrong with requests.
     seen: Vec<String>,
     wrong: Vec<String>,
@@ -62,37 +78,7 @@ pub struct FakeStripe {
     address: String,
 }
 
-struct Secrets;
-
-impl SecretSource for Secrets {
-    fn read(&self, name: &SecretName) -> Result<String> {
-        match name.as_str() {
-            "stripe" => Ok(API_KEY.to_owned()),
-            "stripe-webhook" => Ok(WEBHOOK_SECRET.to_owned()),
-            other => Err(Error::internal(format!("there is no secret {other}"))),
-        }
-    }
-}
-
-struct Asked {
-    method: String,
-    path: String,
-    query: Vec<(String, String)>,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-impl Asked {
-    fn form(&self) -> BTreeMap<String, String> {
-        form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
-    }
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-    fn asked_for(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-}
+const SECRETS: KnownSecrets = KnownSecrets(&[("stripe", API_KEY), ("stripe-webhook", WEBHOOK_SECRET)]);
 
 type Said = (u16, Value);
 
@@ -117,6 +103,19 @@ impl FakeStripe {
 
     /// The real port, asking this server.
     pub fn port(&self) -> Arc<dyn PaymentPort> {
+        Arc::new(self.stripe())
+    }
+    /// The real port for cards, asking this server.
+    pub fn card_port(&self) -> Arc<dyn CardPort> {
+        Arc::new(self.stripe())
+    }
+
+    /// The real port for what is held and paid out, asking this server.
+    pub fn balance_port(&self) -> Arc<dyn BalancePort> {
+        Arc::new(self.stripe())
+    }
+
+    fn stripe(&self) -> Stripe {
         let config = StripeConfig {
             api_base: self.address.parse().expect("an address"),
             api_key: "stripe".parse().expect("a name"),
@@ -124,7 +123,7 @@ impl FakeStripe {
             return_url: "https://cloud.example/paid".to_owned(),
             timeout: TIMEOUT,
         };
-        Arc::new(Stripe::new(config, Arc::new(Secrets)).expect("a port"))
+        Stripe::new(config, Arc::new(SECRETS)).expect("a port")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,6 +141,16 @@ impl FakeStripe {
     /// Refunds are made in this status from now on; `succeeded` at first.
     pub fn refund_as(&self, status: &'static str) {
         self.state().next_refund = Some(status);
+    }
+    /// Whatever is asked for at this path is refused from now on.
+    pub fn refuse_at(&self, path: &'static str) {
+        self.state().refused = Some(path);
+    }
+    /// No page and no charge is known any more, as to another account of Stripe's.
+    pub fn forget_all(&self) {
+        let mut state = self.state();
+        state.sessions.clear();
+        state.intents.clear();
     }
     /// Every request so far, as `METHOD path`.
     pub fn seen(&self) -> Vec<String> {
@@ -171,8 +180,7 @@ impl FakeStripe {
             session["payment_status"] = json!("paid");
             let currency = session["currency"].clone();
             session["payment_intent"] = intent(session, "succeeded");
-            session["payment_intent"]["latest_charge"]["balance_transaction"] =
-                json!({"id": "txn_1", "object": "balance_transaction", "fee": fee, "currency": currency});
+            session["payment_intent"]["latest_charge"]["balance_transaction"] = fee_of(&session["capture_method"], fee, &currency);
         });
     }
     /// The customer does what it can, and the money is on its way for days.
@@ -212,11 +220,12 @@ impl FakeStripe {
 
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream);
-        while let Some(asked) = read(&mut reader) {
+        while let Some(asked) = Asked::read(&mut reader) {
             let trouble = {
                 let mut state = self.state();
                 state.seen.push(format!("{} {}", asked.method, asked.path));
-                state.troubles.pop_front()
+                let is_refused = state.refused.is_some_and(|path| path == asked.path);
+                if is_refused { Some(Trouble::Refuse(400, "invalid_request_error")) } else { state.troubles.pop_front() }
             };
             let (status, body) = match trouble {
                 Some(Trouble::Hang) => {
@@ -252,7 +261,7 @@ impl FakeStripe {
             return (status, said.to_string());
         }
         let key = asked.header("idempotency-key").to_owned();
-        let request = format!("{}\n{}", asked.path, asked.body);
+        let request = format!("{}\n{}", asked.path, String::from_utf8_lossy(&asked.body));
         if let Some((known, status, said)) = state.keys.get(&key) {
             if *known == request {
                 return (*status, said.clone());
@@ -271,15 +280,30 @@ impl FakeStripe {
 impl State {
     fn get(&self, asked: &Asked) -> Said {
         if asked.path == "/v1/refunds" {
-            let of = asked.asked_for("payment_intent").unwrap_or_default();
+            let of = asked.query("payment_intent").unwrap_or_default();
             let known: Vec<&Value> = self.refunds.iter().filter(|refund| refund["payment_intent"] == json!(of)).collect();
             return (200, json!({"object": "list", "url": "/v1/refunds", "has_more": false, "data": known}));
+        }
+        match asked.path.as_str() {
+            "/v1/payouts" => return self.list_payouts(asked),
+            "/v1/balance" => return self.balance(),
+            _ => {}
+        }
+        if let Some(intent) = asked.path.strip_prefix("/v1/payment_intents/").and_then(|id| self.intents.get(id)) {
+            let mut shown = intent.clone();
+            if asked.query("expand[]").as_deref() != Some("latest_charge.balance_transaction") {
+                shown["latest_charge"] = shown["latest_charge"]["id"].clone();
+            }
+            return (200, shown);
         }
         let session = asked.path.strip_prefix("/v1/checkout/sessions/").and_then(|id| self.sessions.get(id));
         let Some(session) = session else { return (404, error("invalid_request_error", "No such object")) };
         let mut shown = session.clone();
-        if asked.asked_for("expand[]") != Some("payment_intent.latest_charge.balance_transaction") {
+        if asked.query("expand[]").as_deref() != Some("payment_intent.latest_charge.balance_transaction") {
             shown["payment_intent"] = shown["payment_intent"]["id"].clone();
+        }
+        if asked.query("expand[]").as_deref() != Some("setup_intent.payment_method") {
+            shown["setup_intent"] = shown["setup_intent"]["id"].clone();
         }
         (200, shown)
     }
@@ -287,8 +311,12 @@ impl State {
     fn post(&mut self, asked: &Asked) -> Said {
         let form = asked.form();
         match asked.path.as_str() {
+            "/v1/checkout/sessions" if form.get("mode").is_some_and(|mode| mode == "setup") => self.open_for_card(&form),
             "/v1/checkout/sessions" => self.open(&form),
             "/v1/refunds" => self.refund(&form),
+            "/v1/payment_intents" => self.prepare(&form),
+            path if path.starts_with("/v1/payment_intents/") => self.change_intent(path, &form),
+            path if path.starts_with("/v1/payment_methods/") => self.detach(path),
             path => {
                 let id = path.strip_prefix("/v1/checkout/sessions/").and_then(|rest| rest.strip_suffix("/expire"));
                 match id.and_then(|id| self.sessions.get_mut(id)) {
@@ -311,6 +339,7 @@ impl State {
             "client_reference_id",
             "metadata[top_up]",
             "payment_intent_data[metadata][top_up]",
+            "payment_intent_data[capture_method]",
             "line_items[0][quantity]",
             "line_items[0][price_data][currency]",
             "line_items[0][price_data][unit_amount]",
@@ -329,6 +358,7 @@ impl State {
         let session = json!({"id": id, "object": "checkout.session", "mode": "payment", "status": "open",
             "payment_status": "unpaid", "amount_total": units, "currency": field("line_items[0][price_data][currency]"),
             "client_reference_id": field("client_reference_id"), "metadata": {"top_up": field("metadata[top_up]")},
+            "capture_method": field("payment_intent_data[capture_method]"),
             "payment_intent": null, "url": format!("https://checkout.stripe.com/c/pay/{id}"),
             "expires_at": field("expires_at").parse::<i64>().unwrap_or_default()});
         self.sessions.insert(id, session.clone());
@@ -339,21 +369,31 @@ impl State {
         let field = |name: &str| form.get(name).cloned().unwrap_or_default();
         let payment = field("payment_intent");
         let of = |session: &&Value| session["payment_intent"]["id"] == json!(payment);
-        let Some(session) = self.sessions.values().find(of) else {
+        let paid = self.sessions.values().find(of).map(|session| (session["amount_total"].clone(), session["currency"].clone()));
+        let charged = self.intents.get(&payment).map(|intent| (intent["amount_received"].clone(), intent["currency"].clone()));
+        let Some((total, currency)) = paid.or(charged) else {
             return (404, error("invalid_request_error", "No such payment_intent"));
         };
         let units: i64 = field("amount").parse().unwrap_or_default();
         let back = |refund: &&Value| refund["payment_intent"] == json!(payment) && refund["status"] != json!("failed");
         let before: i64 = self.refunds.iter().filter(back).filter_map(|refund| refund["amount"].as_i64()).sum();
-        if units <= 0 || before + units > session["amount_total"].as_i64().unwrap_or_default() {
+        if units <= 0 || before + units > total.as_i64().unwrap_or_default() {
             return (400, error("invalid_request_error", "Refund amount is greater than unrefunded amount on charge"));
         }
         let status = self.next_refund.unwrap_or("succeeded");
         let refund = json!({"id": format!("re_{}", self.refunds.len() + 1), "object": "refund", "amount": units,
-            "currency": session["currency"], "payment_intent": payment, "status": status, "failure_reason": null,
+            "currency": currency, "payment_intent": payment, "status": status, "failure_reason": null,
             "metadata": {"refund": field("metadata[refund]")}});
         self.refunds.push(refund.clone());
         (200, refund)
+    }
+}
+
+/// The fee of a charge: known at once only where it is captured at once, which has to be asked for.
+fn fee_of(capture_method: &Value, fee: i64, currency: &Value) -> Value {
+    match capture_method.as_str() {
+        Some("automatic") => json!({"id": "txn_1", "object": "balance_transaction", "fee": fee, "currency": currency}),
+        _ => Value::Null,
     }
 }
 
@@ -398,27 +438,4 @@ pub fn sign(secret: &str, at: Timestamp, body: &str) -> String {
         write!(hex, "{byte:02x}").expect("text can be written to");
     }
     format!("t={second},v1={hex}")
-}
-
-/// One request; `None` where the connection ends.
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
-    let mut line = String::new();
-    if reader.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let mut words = line.split_whitespace();
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let length = headers.get("content-length").and_then(|text: &String| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    Some(Asked { method, path: path.to_owned(), query, headers, body: String::from_utf8(body).ok()? })
 }

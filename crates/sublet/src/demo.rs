@@ -149,8 +149,10 @@ impl<'a> Story<'a> {
             sku: SkuName(sku.name.clone()),
             units: 1,
             notice: NoticeClass::N2m,
+            site: None,
             maximum_seconds: None,
             maximum_cost: None,
+            maximum_price: None,
             metadata: Metadata::default(),
         };
         let quote = self.client.create_quote(&asked, &self.key("quote"))?;

@@ -53,7 +53,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum AnyCommand {
     /// Run the whole cloud in this process
-    Up(UpArguments),
+    Up(Box<UpArguments>),
     /// Play the whole story: idle capacity, tokens, a job, charges, an invoice that adds up
     Demo(DemoArguments),
     #[command(flatten)]
@@ -113,6 +113,9 @@ struct UpArguments {
     stripe: StripeArguments,
     #[command(flatten)]
     mail: MailArguments,
+    /// What scheduled exports go below, instead of a folder of the data directory
+    #[arg(long, value_name = "DIR", env = "SUBLET_EXPORTS")]
+    exports: Option<PathBuf>,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -275,6 +278,7 @@ fn main() -> ExitCode {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     match arguments.command {
         AnyCommand::Up(up) => {
+            let up = *up;
             let options = UpOptions {
                 data_dir,
                 listen: up.listen,
@@ -292,6 +296,7 @@ fn main() -> ExitCode {
                 seller: up.seller,
                 stripe: up.stripe.config(),
                 mail: up.mail.options(),
+                exports: up.exports,
             };
             finish(serve(&options, &After::Serve))
         }
@@ -313,6 +318,7 @@ fn main() -> ExitCode {
                 seller: DEFAULT_SELLER.to_owned(),
                 stripe: None,
                 mail: MailArguments::none(),
+                exports: None,
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

@@ -18,6 +18,7 @@ use sublet_cloud::payment::Payments;
 use sublet_cloud::response::ResponsePort;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Cloud, CloudSettings, TestClock};
+use sublet_core::delivery::DeliveryPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::GatewayId;
 use sublet_core::mail::{MailAddress, MailPort};
@@ -25,6 +26,7 @@ use sublet_core::runner::Runner;
 use sublet_core::supply::{SecretName, SecretSource};
 use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
+use sublet_delivery::Deliveries;
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
@@ -87,6 +89,8 @@ pub struct UpOptions {
     /// How Stripe is asked, if it is.
     pub stripe: Option<StripeConfig>,
     pub mail: MailOptions,
+    /// What scheduled exports go below; `None` is in the data directory.
+    pub exports: Option<PathBuf>,
 }
 
 /// How mail goes out.
@@ -128,7 +132,13 @@ fn check_secret(secrets: &SecretFiles, name: &SecretName, whose: &str) -> Result
 }
 
 impl UpOptions {
-    fn cloud_settings(&self, data: &DataDirectory, test_clock: Option<Arc<dyn TestClock>>) -> Result<CloudSettings> {
+    /// `clock` has the real time, whatever the test clock says.
+    fn cloud_settings(
+        &self,
+        data: &DataDirectory,
+        clock: Arc<dyn Clock>,
+        test_clock: Option<Arc<dyn TestClock>>,
+    ) -> Result<CloudSettings> {
         let (close_after, resume_billing, seller) = (self.close_after, self.resume_billing, self.seller.clone());
         let mut payments = Payments::default();
         if let Some(config) = &self.stripe {
@@ -136,10 +146,16 @@ impl UpOptions {
             for name in [&config.api_key, &config.webhook_secret] {
                 check_secret(&secrets, name, "Stripe")?;
             }
-            payments.stripe = Some(Arc::new(Stripe::new(config.clone(), Arc::new(secrets))?));
+            let stripe = Arc::new(Stripe::new(config.clone(), Arc::new(secrets))?);
+            payments.stripe = Some(stripe.clone());
+            payments.cards = Some(stripe.clone());
+            payments.balance = Some(stripe);
         }
         let mail = Some(self.mail.mailer(data)?);
-        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, test_clock })
+        let root = self.exports.clone().unwrap_or_else(|| data.join("exports"));
+        let deliveries = Deliveries::new(root, Arc::new(SecretFiles::new(data.directory("secrets")?)), clock)?;
+        let exports: Option<Arc<dyn DeliveryPort>> = Some(Arc::new(deliveries));
+        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, exports, test_clock })
     }
 }
 
@@ -171,6 +187,8 @@ pub struct RunningCloud {
     mail: JoinHandle<()>,
     /// Looks at spend limits.
     alerts: JoinHandle<()>,
+    /// Delivers scheduled exports.
+    exports: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -185,11 +203,11 @@ impl RunningCloud {
             None => StoreConfig::Sqlite(data.join("sublet.db")),
         };
         let store = Store::open(&config).await?;
-        let ProcessClock { clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
-        let (clock, test_clock) = with_test_clock(&store, clock, options).await?;
+        let ProcessClock { clock: real_clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
+        let (clock, test_clock) = with_test_clock(&store, Arc::clone(&real_clock), options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, test_clock)?).await?;
+        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, real_clock, test_clock)?).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
@@ -202,16 +220,15 @@ impl RunningCloud {
         let files = open_files(&cloud, &files_folder(&data, options)?, options)?;
         let lines = Arc::new(Lines::new(&gateway));
         let batches = Batches::new(BatchPorts { files, lines, engine: Arc::<Engine>::clone(&engine), owner: gateway_id });
-        let process = CloudProcess {
+        let process = Arc::new(CloudProcess {
             cloud: cloud.clone(),
             gateway: Arc::clone(&gateway),
             engine: Arc::clone(&engine),
             batches: batches.clone(),
             tokenizers,
             models: data.directory("models")?,
-        };
+        });
         let served: Arc<dyn ModelEngine> = engine;
-        let process = Arc::new(process);
         let app = App { cloud: cloud.clone(), compute: compute.clone(), batches: batches.clone(), engine: served, process };
         let router = router(&app, sublet_gateway::handlers(&gateway))?;
         let (stop, stopped) = watch::channel(false);
@@ -220,7 +237,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let [follower, billing, payments, mail, alerts] = follow_and_bill(&cloud, &stop);
+        let [follower, billing, payments, mail, alerts, exports] = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
@@ -243,6 +260,7 @@ impl RunningCloud {
             payments,
             mail,
             alerts,
+            exports,
             _data: data,
         })
     }
@@ -261,6 +279,7 @@ impl RunningCloud {
             ("payments", self.payments),
             ("mail", self.mail),
             ("alerts", self.alerts),
+            ("exports", self.exports),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -295,15 +314,16 @@ impl RunningCloud {
 }
 
 /// What the cloud does by itself: it follows what other processes change, closes months, asks about payments, sends
-/// mail, and tells what limits have to say.
-fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 5] {
-    let [following, billing, paying, mailing, telling] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
+/// mail, tells what limits have to say, and delivers exports.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 6] {
+    let [following, billing, paying, mailing, telling, delivering] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
     [
         tokio::spawn(async move { following.0.run_follower(following.1).await }),
         tokio::spawn(async move { billing.0.run_billing(billing.1).await }),
         tokio::spawn(async move { paying.0.run_payments(paying.1).await }),
         tokio::spawn(async move { mailing.0.run_mail(mailing.1).await }),
         tokio::spawn(async move { telling.0.run_spend_alerts(telling.1).await }),
+        tokio::spawn(async move { delivering.0.run_exports(delivering.1).await }),
     ]
 }
 

@@ -41,16 +41,21 @@ fn is_sql(text: &str) -> bool {
 const OPERATOR_TABLES: &[&str] = &[
     "compensation_rule.rs",
     "device.rs",
+    "export_schedule.rs",
     "log.rs",
     "model_card.rs",
     "offering.rs",
+    "payout.rs",
     "price.rs",
+    "price_index.rs",
     "remote_model.rs",
     "replica.rs",
+    "rerate.rs",
     "seller.rs",
     "setting.rs",
     "supplier.rs",
     "supply_cost.rs",
+    "tax_report.rs",
     "migration.rs",
 ];
 

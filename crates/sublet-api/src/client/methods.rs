@@ -11,6 +11,7 @@ use crate::credit::{CreditBalance, CreditGrant};
 use crate::credit_note::{CreditNote, CreditNoteListQuery};
 use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
+use crate::fee::Fee;
 use crate::file::{File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
@@ -23,6 +24,7 @@ use crate::object::Deleted;
 use crate::openai::{ChatCompletion, ChatRequest, Model, ModelList};
 use crate::organization::Organization;
 use crate::price::{PriceList, PriceListQuery};
+use crate::price_index::{PriceIndex, PricePoint};
 use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
@@ -122,6 +124,13 @@ impl Client {
     pub fn account(&self) -> Result<Account> {
         self.call(Operation::GetAccount, &[]).json()
     }
+    /// What market prices follow.
+    pub fn price_indexes(&self) -> Result<List<PriceIndex>> {
+        self.call(Operation::ListPriceIndexes, &[]).json()
+    }
+    pub fn price_points(&self, index: &str, query: &ListQuery) -> Result<List<PricePoint>> {
+        self.call(Operation::ListPricePoints, &[index]).query(query).json()
+    }
     /// What this account pays: by its contract, or the public prices.
     pub fn account_prices(&self, query: &PriceListQuery) -> Result<PriceList> {
         self.call(Operation::GetAccountPrices, &[]).query(query).json()
@@ -210,6 +219,9 @@ impl Client {
     }
     pub fn revoke_project_key(&self, at: &KeyPath) -> Result<Deleted> {
         self.call(Operation::DeleteKey, &[at.project.as_str(), at.key.as_str()]).json()
+    }
+    pub fn fees(&self, query: &ListQuery) -> Result<List<Fee>> {
+        self.call(Operation::ListFees, &[]).query(query).json()
     }
     pub fn compensations(&self, query: &ListQuery) -> Result<List<Compensation>> {
         self.call(Operation::ListCompensations, &[]).query(query).json()

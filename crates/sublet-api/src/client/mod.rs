@@ -6,6 +6,7 @@
 
 mod dunning;
 mod events;
+mod export_schedule;
 mod form;
 mod mail;
 mod methods;

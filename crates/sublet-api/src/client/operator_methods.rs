@@ -12,6 +12,7 @@ use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
+use crate::fee::{CreateFee, Fee, FeeListQuery};
 use crate::invoice::{Invoice, InvoiceListQuery};
 use crate::job::{Job, JobListQuery};
 use crate::leakage::Leakage;
@@ -24,17 +25,20 @@ use crate::object::Deleted;
 use crate::offering::{Offering, OfferingRecord, SetOffering};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
 use crate::price::{PriceList, PublishPriceList};
+use crate::price_index::{CreatePriceIndex, PriceIndex, PricePoint, PublishPricePoint};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
+use crate::rerate::{Rerate, SimulateRerate};
 use crate::revenue::RevenueReport;
 use crate::route::Operation;
 use crate::supplier::{Margins, ReplicaCost, SetReplicaCost};
 use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
 use crate::tax::{AddLogo, BillingProfile, Logo, Seller, SetBillingProfile, SetSeller, SetTaxTable, TaxTable};
+use crate::tax_report::{TaxReport, TaxReportQuery};
 use crate::usage::UsageQuery;
 use std::io::Read;
 use sublet_core::error::Result;
-use sublet_core::id::{CompensationId, ContractId, DeviceId, InvoiceId, ModelId, OrganizationId, ReplicaId};
+use sublet_core::id::{CompensationId, ContractId, DeviceId, InvoiceId, ModelId, OrganizationId, ReplicaId, RerateId};
 
 /// The cloud, with operator keys.
 impl Client {
@@ -59,6 +63,12 @@ impl Client {
     /// As [`Self::export`], of all organizations or one.
     pub fn export_all(&self, query: &ExportQuery) -> Result<Box<dyn Read + Send>> {
         self.call(Operation::OperatorExportBilling, &[]).query(query).stream()
+    }
+    pub fn all_fees(&self, query: &FeeListQuery) -> Result<List<Fee>> {
+        self.call(Operation::OperatorListFees, &[]).query(query).json()
+    }
+    pub fn charge_fee(&self, body: &CreateFee, key: &IdempotencyKey) -> Result<Fee> {
+        self.call(Operation::CreateFee, &[]).body(body).idempotency_key(key).json()
     }
     pub fn all_compensations(&self, query: &CompensationListQuery) -> Result<List<Compensation>> {
         self.call(Operation::OperatorListCompensations, &[]).query(query).json()
@@ -159,6 +169,18 @@ impl Client {
     pub fn simulate_prices(&self, body: &SimulatePrices) -> Result<PriceSimulation> {
         self.call(Operation::SimulatePrices, &[]).body(body).json()
     }
+    pub fn rerates(&self, query: &ListQuery) -> Result<List<Rerate>> {
+        self.call(Operation::ListRerates, &[]).query(query).json()
+    }
+    pub fn simulate_rerate(&self, body: &SimulateRerate, key: &IdempotencyKey) -> Result<Rerate> {
+        self.call(Operation::SimulateRerate, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn rerate(&self, id: &RerateId) -> Result<Rerate> {
+        self.call(Operation::GetRerate, &[id.as_str()]).json()
+    }
+    pub fn apply_rerate(&self, id: &RerateId) -> Result<Rerate> {
+        self.call(Operation::ApplyRerate, &[id.as_str()]).json()
+    }
     pub fn price_list(&self, version: &str) -> Result<PriceList> {
         self.call(Operation::GetPriceList, &[version]).json()
     }
@@ -249,6 +271,12 @@ impl Client {
     pub fn earnings(&self, query: &UsageQuery) -> Result<Earnings> {
         self.call(Operation::GetEarnings, &[]).query(query).json()
     }
+    pub fn create_price_index(&self, body: &CreatePriceIndex, key: &IdempotencyKey) -> Result<PriceIndex> {
+        self.call(Operation::CreatePriceIndex, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn publish_price_point(&self, index: &str, body: &PublishPricePoint, key: &IdempotencyKey) -> Result<PricePoint> {
+        self.call(Operation::PublishPricePoint, &[index]).body(body).idempotency_key(key).json()
+    }
     pub fn supply_costs(&self) -> Result<List<SupplyCosts>> {
         self.call(Operation::ListSupplyCosts, &[]).json()
     }
@@ -266,6 +294,9 @@ impl Client {
     }
     pub fn showback(&self, query: &MonthQuery) -> Result<Showback> {
         self.call(Operation::GetShowback, &[]).query(query).json()
+    }
+    pub fn tax_report(&self, query: &TaxReportQuery) -> Result<TaxReport> {
+        self.call(Operation::GetTaxReport, &[]).query(query).json()
     }
     pub fn leakage(&self) -> Result<Leakage> {
         self.call(Operation::GetLeakage, &[]).json()

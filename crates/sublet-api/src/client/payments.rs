@@ -4,12 +4,15 @@ use sublet_core::error::Result;
 use sublet_core::id::{IncomingPaymentId, RefundId, TopUpId};
 
 use super::{Client, IdempotencyKey};
-use crate::list::List;
+use crate::list::{List, ListQuery};
 use crate::payment::{
     AnswerIncomingPayment, ApproveRefund, BankStatement, CreateRefund, CreateTopUp, ImportBankStatement, IncomingPayment,
     IncomingPaymentListQuery, OperatorCreateRefund, PayRefund, Refund, RefundListQuery, RejectRefund, TopUp, TopUpListQuery,
 };
+use crate::payout::{Payout, ProcessorFunds};
 use crate::route::Operation;
+use crate::saved_card::SavedCard;
+use crate::top_up_rule::{TopUpRule, TopUpTerms};
 
 /// Of the organization, with admin keys.
 impl Client {
@@ -24,6 +27,24 @@ impl Client {
     }
     pub fn cancel_top_up(&self, id: &TopUpId) -> Result<TopUp> {
         self.call(Operation::CancelTopUp, &[id.as_str()]).json()
+    }
+    pub fn saved_card(&self) -> Result<SavedCard> {
+        self.call(Operation::GetSavedCard, &[]).json()
+    }
+    pub fn save_card(&self, key: &IdempotencyKey) -> Result<SavedCard> {
+        self.call(Operation::SaveCard, &[]).idempotency_key(key).json()
+    }
+    pub fn remove_saved_card(&self) -> Result<SavedCard> {
+        self.call(Operation::RemoveSavedCard, &[]).json()
+    }
+    pub fn top_up_rule(&self) -> Result<TopUpRule> {
+        self.call(Operation::GetTopUpRule, &[]).json()
+    }
+    pub fn set_top_up_rule(&self, terms: &TopUpTerms) -> Result<TopUpRule> {
+        self.call(Operation::SetTopUpRule, &[]).body(terms).json()
+    }
+    pub fn remove_top_up_rule(&self) -> Result<TopUpRule> {
+        self.call(Operation::RemoveTopUpRule, &[]).json()
     }
     pub fn refunds(&self, query: &RefundListQuery) -> Result<List<Refund>> {
         self.call(Operation::ListRefunds, &[]).query(query).json()
@@ -52,6 +73,12 @@ impl Client {
     }
     pub fn answer_incoming_payment(&self, id: &IncomingPaymentId, body: &AnswerIncomingPayment) -> Result<IncomingPayment> {
         self.call(Operation::AnswerIncomingPayment, &[id.as_str()]).body(body).json()
+    }
+    pub fn payouts(&self, query: &ListQuery) -> Result<List<Payout>> {
+        self.call(Operation::ListPayouts, &[]).query(query).json()
+    }
+    pub fn processor_funds(&self) -> Result<ProcessorFunds> {
+        self.call(Operation::GetProcessorFunds, &[]).json()
     }
     pub fn all_refunds(&self, query: &RefundListQuery) -> Result<List<Refund>> {
         self.call(Operation::OperatorListRefunds, &[]).query(query).json()

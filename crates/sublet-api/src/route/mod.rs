@@ -270,7 +270,7 @@ mod tests {
             let plane = match route.path {
                 path if path.starts_with("/operator/v1/") => Plane::Operator,
                 path if path.starts_with("/v1/organization/") => Plane::Admin,
-                "/v1/prices" => Plane::Public,
+                path if path == "/v1/prices" || path.starts_with("/v1/price_indexes") => Plane::Public,
                 path if path.starts_with("/v1/") => Plane::Project,
                 _ => Plane::Public,
             };
@@ -289,7 +289,7 @@ mod tests {
                     let last = route.path.rsplit('/').next();
                     let names_a_state =
                         matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"))
-                            || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry"));
+                            || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry" | "run" | "apply"));
                     let names_its_object =
                         matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
                     let changes_nothing =

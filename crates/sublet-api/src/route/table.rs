@@ -16,6 +16,8 @@ use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
 use crate::dunning::{self, Dunning, DunningDays, DunningPolicy};
 use crate::export::ExportQuery;
+use crate::export_schedule::{CreateExportSchedule, ExportSchedule};
+use crate::fee::{CreateFee, Fee, FeeListQuery};
 use crate::file::{CreateFile, File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
@@ -37,7 +39,9 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::payment::{
     self, BankStatement, IncomingPayment, IncomingPaymentListQuery, PaymentNotice, Refund, RefundListQuery, TopUp, TopUpListQuery,
 };
+use crate::payout::{Payout, ProcessorFunds};
 use crate::price::{PriceList, PriceListQuery, PublishPriceList};
+use crate::price_index::{CreatePriceIndex, PriceIndex, PricePoint, PublishPricePoint};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
 use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
@@ -46,12 +50,16 @@ use crate::receipt::Receipt;
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
+use crate::rerate::{Rerate, SimulateRerate};
 use crate::responses::{CountInput, CountedInput, InputItem, Response, ResponseEvent, ResponseQuery, ResponseRequest};
 use crate::revenue::RevenueReport;
+use crate::saved_card::SavedCard;
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::{DataPermission, Margins, ReplicaCost, SetReplicaCost};
 use crate::supply_cost::{PublishSupplyCosts, SupplyCosts};
 use crate::tax::{AddLogo, BillingProfile, Logo, Seller, SetBillingProfile, SetSeller, SetTaxTable, TaxTable};
+use crate::tax_report::{TaxReport, TaxReportQuery};
+use crate::top_up_rule::{TopUpRule, TopUpTerms};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
 use crate::why::Why;
@@ -87,6 +95,10 @@ routes! {
     GetLlmsText      = Get    "/llms.txt"       .open(Public, "What this API is, in text for language models.").text();
     GetErrorPage     = Get    "/errors/{code}"  .open(Public, "What an error code means and what to do.").text();
     GetPrices        = Get    "/v1/prices"      .open(Public, "The public price list in force.").query::<PriceListQuery>().gives::<PriceList>();
+
+    ListPriceIndexes = Get    "/v1/price_indexes" .open(Public, "What market prices follow, with levels.").gives::<List<PriceIndex>>();
+    GetPriceIndex    = Get    "/v1/price_indexes/{name}" .open(Public, "One index, with its level.").gives::<PriceIndex>();
+    ListPricePoints  = Get    "/v1/price_indexes/{name}/points" .open(Public, "The levels of an index, past and told ahead.").query::<ListQuery>().gives::<List<PricePoint>>();
 
     GetLogKey        = Get    "/log/key"        .open(Public, "The verifier key of the log that invoices are sealed in.").text();
     GetLogCheckpoint = Get    "/log/checkpoint" .open(Public, "The newest checkpoint of the log: a signed note with its size and root.").text();
@@ -218,10 +230,17 @@ routes! {
     CreateTopUp          = Post "/v1/organization/top_ups"               .open(Admin, "Makes a place to pay: a reference for a bank transfer, or a page of Stripe.").creates().takes::<payment::CreateTopUp>().gives::<TopUp>();
     GetTopUp             = Get  "/v1/organization/top_ups/{id}"          .open(Admin, "One top-up.").gives::<TopUp>();
     CancelTopUp          = Post "/v1/organization/top_ups/{id}/cancel"   .open(Admin, "Calls a top-up off; what was paid before is credit.").gives::<TopUp>();
+    GetSavedCard         = Get  "/v1/organization/saved_card"            .open(Admin, "The card that is charged, by its last digits, and where one can be saved.").gives::<SavedCard>();
+    SaveCard             = Post "/v1/organization/saved_card"            .open(Admin, "Makes a page of Stripe on which a card is saved.").creates().gives::<SavedCard>();
+    RemoveSavedCard      = Delete "/v1/organization/saved_card"          .open(Admin, "Has the card forgotten, and pauses what charges it.").gives::<SavedCard>();
+    GetTopUpRule         = Get  "/v1/organization/top_up_rule"           .open(Admin, "What is charged by itself, and how far that is.").gives::<TopUpRule>();
+    SetTopUpRule         = Put  "/v1/organization/top_up_rule"           .open(Admin, "Says what is charged by itself, in the place of what was said before.").takes::<TopUpTerms>().gives::<TopUpRule>();
+    RemoveTopUpRule      = Delete "/v1/organization/top_up_rule"         .open(Admin, "Has nothing charged by itself.").gives::<TopUpRule>();
     ListRefunds          = Get  "/v1/organization/refunds"               .open(Admin, "Paid credit that went back, or is to.").query::<RefundListQuery>().gives::<List<Refund>>();
     CreateRefund         = Post "/v1/organization/refunds"               .open(Admin, "Asks for paid credit back; the operator approves it.").creates().takes::<payment::CreateRefund>().gives::<Refund>();
     GetRefund            = Get  "/v1/organization/refunds/{id}"          .open(Admin, "One refund.").gives::<Refund>();
     CancelRefund         = Post "/v1/organization/refunds/{id}/cancel"   .open(Admin, "Calls a refund off that nobody approved yet; it is credit again.").gives::<Refund>();
+    ListFees             = Get  "/v1/organization/fees"                  .open(Admin, "Fees that were charged once.").query::<ListQuery>().gives::<List<Fee>>();
     ListCompensations    = Get  "/v1/organization/compensations"         .open(Admin, "Credit for promises that were not kept, with its evidence.").query::<ListQuery>().gives::<List<Compensation>>();
     GetCompensation      = Get  "/v1/organization/compensations/{id}"    .open(Admin, "One compensation.").gives::<Compensation>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
@@ -248,6 +267,11 @@ routes! {
     OperatorGetInvoiceBundle = Get "/operator/v1/invoices/{id}/bundle"  .open(Operator, "An issued invoice with all its charges, prices and proofs.").gives_file();
     OperatorGetInvoiceDocument = Get "/operator/v1/invoices/{id}/document" .open(Operator, "An invoice, or a credit note of it, as PDF or as UBL by EN 16931.").query::<DocumentQuery>().gives_document();
     OperatorExportBilling = Get "/operator/v1/billing/export"           .open(Operator, "The same of every organization, or of one.").query::<ExportQuery>().gives_table();
+    ListExportSchedules = Get "/operator/v1/export_schedules"           .open(Operator, "Files for finance that are delivered by themselves.").gives::<List<ExportSchedule>>();
+    CreateExportSchedule = Post "/operator/v1/export_schedules"         .open(Operator, "Has files delivered into a directory or a bucket, each day or when a month is closed.").creates().takes::<CreateExportSchedule>().gives::<ExportSchedule>();
+    GetExportSchedule  = Get  "/operator/v1/export_schedules/{id}"      .open(Operator, "One schedule, and its latest attempts.").gives::<ExportSchedule>();
+    RunExportSchedule  = Post "/operator/v1/export_schedules/{id}/run"  .open(Operator, "Has a schedule looked at at once, and what is open delivered again.").gives::<ExportSchedule>();
+    DeleteExportSchedule = Delete "/operator/v1/export_schedules/{id}"  .open(Operator, "Delivers no more of a schedule; what was delivered stays.").gives::<Deleted>();
     CreateCreditNote   = Post "/operator/v1/invoices/{id}/credit_notes" .open(Operator, "Takes part of an issued invoice back; the customer has it as credit.").creates().takes::<CreateCreditNote>().gives::<CreditNote>();
     OperatorListContracts = Get "/operator/v1/contracts"                .open(Operator, "Every contract.").query::<ContractListQuery>().gives::<List<Contract>>();
     CreateContract     = Post "/operator/v1/contracts"                  .open(Operator, "Offers an organization a contract; it binds until it expires.").creates().takes::<CreateContract>().gives::<Contract>();
@@ -258,6 +282,8 @@ routes! {
     ImportBankStatement = Post "/operator/v1/bank_statements"           .open(Operator, "Takes a bank statement in: each transaction counts once, whatever is imported again.").creates().takes::<payment::ImportBankStatement>().gives::<BankStatement>();
     ListIncomingPayments = Get "/operator/v1/incoming_payments"         .open(Operator, "Money that arrived, and what is quarantined of it.").query::<IncomingPaymentListQuery>().gives::<List<IncomingPayment>>();
     AnswerIncomingPayment = Post "/operator/v1/incoming_payments/{id}/answer" .open(Operator, "Says what is done with money that is quarantined.").takes::<payment::AnswerIncomingPayment>().gives::<IncomingPayment>();
+    ListPayouts        = Get  "/operator/v1/payouts"                    .open(Operator, "What Stripe paid out to the bank account.").query::<ListQuery>().gives::<List<Payout>>();
+    GetProcessorFunds  = Get  "/operator/v1/reports/processor_funds"    .open(Operator, "What Stripe holds, by the books and by its own word.").gives::<ProcessorFunds>();
     GetDunningPolicy   = Get  "/operator/v1/dunning_policy"             .open(Operator, "When customers are reminded and suspended.").gives::<DunningPolicy>();
     SetDunningPolicy   = Put  "/operator/v1/dunning_policy"             .open(Operator, "Says when customers are reminded and suspended, but those with a policy of their own.").takes::<DunningDays>().gives::<DunningPolicy>();
     OperatorGetDunning = Get  "/operator/v1/organizations/{id}/dunning" .open(Operator, "What of an account is overdue, and what follows from it.").gives::<Dunning>();
@@ -270,6 +296,8 @@ routes! {
     ApproveRefund      = Post "/operator/v1/refunds/{id}/approve"       .open(Operator, "Approves a refund that somebody else asked for, and says how it is paid.").takes::<payment::ApproveRefund>().gives::<Refund>();
     RejectRefund       = Post "/operator/v1/refunds/{id}/reject"        .open(Operator, "Rejects a refund; it is credit again.").takes::<payment::RejectRefund>().gives::<Refund>();
     PayRefund          = Post "/operator/v1/refunds/{id}/pay"           .open(Operator, "Notes the transfer by which a refund was paid.").takes::<payment::PayRefund>().gives::<Refund>();
+    OperatorListFees = Get "/operator/v1/fees"                          .open(Operator, "Every fee that was charged once.").query::<FeeListQuery>().gives::<List<Fee>>();
+    CreateFee = Post "/operator/v1/fees"                                .open(Operator, "Charges an account a fee of its price list, once.").creates().takes::<CreateFee>().gives::<Fee>();
     OperatorListCompensations = Get "/operator/v1/compensations"        .open(Operator, "Every compensation.").query::<CompensationListQuery>().gives::<List<Compensation>>();
     CreateCompensation = Post "/operator/v1/compensations"              .open(Operator, "Gives back a share of an issued invoice's charges, for a level of service that was missed.").creates().takes::<CreateCompensation>().gives::<Compensation>();
     OperatorGetCompensation = Get "/operator/v1/compensations/{id}"     .open(Operator, "One compensation.").gives::<Compensation>();
@@ -285,6 +313,12 @@ routes! {
     PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();
     SimulatePrices     = Post "/operator/v1/price_simulations"          .open(Operator, "What a past period would have been at other prices; nothing is published.").takes::<SimulatePrices>().gives::<PriceSimulation>();
+    ListRerates        = Get  "/operator/v1/rerates"                    .open(Operator, "Use of past times by other price lists, simulated and applied.").query::<ListQuery>().gives::<List<Rerate>>();
+    SimulateRerate     = Post "/operator/v1/rerates"                    .open(Operator, "What use of a past time would have been by another price list; nothing is changed until it is applied.").creates().takes::<SimulateRerate>().gives::<Rerate>();
+    GetRerate          = Get  "/operator/v1/rerates/{id}"               .open(Operator, "One of them, with the customers for whom most changes.").gives::<Rerate>();
+    ApplyRerate        = Post "/operator/v1/rerates/{id}/apply"         .open(Operator, "Rates the use anew: what it costs less is credit, what it costs more is charged; issued invoices stay.").gives::<Rerate>();
+    CreatePriceIndex   = Post "/operator/v1/price_indexes"              .open(Operator, "Makes an index that market prices may follow.").creates().takes::<CreatePriceIndex>().gives::<PriceIndex>();
+    PublishPricePoint  = Post "/operator/v1/price_indexes/{name}/points" .open(Operator, "Publishes the next level of an index ahead of the instant from which it holds.").creates().takes::<PublishPricePoint>().gives::<PricePoint>();
     ListSupplyCosts    = Get  "/operator/v1/supply_costs"               .open(Operator, "What supply costs, as the owner declared it: every version.").gives::<List<SupplyCosts>>();
     PublishSupplyCosts = Post "/operator/v1/supply_costs"               .open(Operator, "Declares what supply costs from a month on, never changed afterwards.").creates().takes::<PublishSupplyCosts>().gives::<SupplyCosts>();
     GetSupplyCosts     = Get  "/operator/v1/supply_costs/{version}"     .open(Operator, "One version of what supply costs, by its content hash.").gives::<SupplyCosts>();
@@ -322,6 +356,7 @@ routes! {
     GetMarginReport    = Get  "/operator/v1/reports/margin"             .open(Operator, "A month's revenue, cost of supply and margin, and how busy the devices were.").query::<MonthQuery>().gives::<MarginReport>();
     GetRevenueReport   = Get  "/operator/v1/reports/revenue"            .open(Operator, "What a month earned, what is deferred, and what contracts bring in months to come.").query::<MonthQuery>().gives::<RevenueReport>();
     GetShowback        = Get  "/operator/v1/reports/showback"           .open(Operator, "What the owner's own teams used in a month, at the prices of the list.").query::<MonthQuery>().gives::<Showback>();
+    GetTaxReport       = Get  "/operator/v1/reports/tax"                .open(Operator, "What invoices and credit notes of a month or quarter come to, tax by tax, and what the books say.").query::<TaxReportQuery>().gives::<TaxReport>();
     GetLeakage         = Get  "/operator/v1/reports/leakage"            .open(Operator, "What runs or was metered and brings nothing; empty when all is well.").gives::<Leakage>();
     ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();
     GetClock           = Get  "/operator/v1/clock"                      .open(Operator, "What time it is in the cloud.").gives::<Clock>();

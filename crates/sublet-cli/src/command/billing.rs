@@ -235,7 +235,8 @@ fn charges(charges: &[Charge]) -> Table {
             .as_ref()
             .map(ToString::to_string)
             .or_else(|| charge.job.as_ref().map(ToString::to_string))
-            .or_else(|| charge.lease.as_ref().map(ToString::to_string));
+            .or_else(|| charge.lease.as_ref().map(ToString::to_string))
+            .or_else(|| charge.rerate.as_ref().map(ToString::to_string));
         [
             Cell::text(charge.id.as_str()),
             Cell::text(render::instant(charge.used_at.0)),

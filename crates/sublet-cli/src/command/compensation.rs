@@ -69,7 +69,10 @@ pub enum CompensationCommand {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Family {
     ModelTokens,
+    ModelRequests,
     DeviceTime,
+    ProjectFees,
+    OneTimeFees,
 }
 
 impl CompensationCommand {
@@ -95,7 +98,10 @@ impl CompensationCommand {
             Self::Give { invoice, share_ppm, family, evidence, note } => {
                 let family = family.map(|family| match family {
                     Family::ModelTokens => ChargedFamily::ModelTokens,
+                    Family::ModelRequests => ChargedFamily::ModelRequests,
                     Family::DeviceTime => ChargedFamily::DeviceTime,
+                    Family::ProjectFees => ChargedFamily::ProjectFees,
+                    Family::OneTimeFees => ChargedFamily::OneTimeFees,
                 });
                 let body = CreateCompensation { invoice, family, share_ppm, evidence: read_body(&evidence)?, note };
                 let given = client.give_compensation(&body, &context.fresh_key())?;

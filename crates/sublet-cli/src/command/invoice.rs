@@ -205,7 +205,22 @@ fn text(invoice: &Invoice, style: Style) -> String {
     ]);
     let taxes = invoice.tax.as_ref().map_or_else(String::new, |tax| format!("{}\n", seller::tax_lines(tax).render(style)));
     let foot = Table::of_fields(amounts);
-    format!("{}\n{}\n{taxes}{}", head.render(style), lines.render(style), foot.render(style))
+    let rerates = if invoice.rerates.is_empty() { String::new() } else { format!("{}\n", rerates(invoice).render(style)) };
+    format!("{}\n{}\n{rerates}{taxes}{}", head.render(style), lines.render(style), foot.render(style))
+}
+
+/// Why lines are of other price lists than held then.
+fn rerates(invoice: &Invoice) -> Table {
+    let rows = invoice.rerates.iter().map(|rerate| {
+        [
+            Cell::text(rerate.id.as_str()),
+            Cell::text(render::instant(rerate.from.0)),
+            Cell::text(render::instant(rerate.until.0)),
+            Cell::text(&rerate.reason),
+            Cell::number(render::money(&rerate.amount)),
+        ]
+    });
+    Table::new(["rated anew by", "from", "until before", "because", "adds"], "").rows(rows)
 }
 
 fn line(line: &InvoiceLine) -> [Cell; 11] {

@@ -14,6 +14,8 @@ pub mod device;
 pub mod dunning;
 pub mod explain;
 pub mod export;
+pub mod export_schedule;
+pub mod fee;
 pub mod file;
 pub mod invoice;
 pub mod job;
@@ -26,8 +28,10 @@ pub mod model;
 pub mod offering;
 pub mod organization;
 pub mod payment;
+pub mod payout;
 pub mod price;
 mod price_diff;
+mod price_index;
 mod price_simulation;
 pub mod project;
 pub mod proof;
@@ -36,13 +40,17 @@ pub mod rate_limit;
 pub mod refund;
 pub mod replica;
 pub mod report;
+pub mod rerate;
 pub mod response;
 pub mod run;
+pub mod saved_card;
 pub mod seller;
 pub mod sku;
 pub mod status;
 pub mod supply_cost;
+pub mod tax_report;
 pub mod top_up;
+pub mod top_up_rule;
 pub mod usage;
 pub mod why;
 
@@ -104,21 +112,36 @@ pub enum Command {
     /// What is agreed for months to years: commitments, amendments, ways to leave
     #[command(subcommand)]
     Contracts(contract::ContractCommand),
-    /// Credit that is bought: by bank transfer, or on a page of Stripe
+    /// Credit that is bought: by bank transfer, on a page of Stripe, or with the saved card
     #[command(subcommand)]
     TopUps(top_up::TopUpCommand),
+    /// The card that top-ups charge
+    #[command(subcommand)]
+    SavedCard(saved_card::SavedCardCommand),
     /// Paid credit that goes back
     #[command(subcommand)]
     Refunds(refund::RefundCommand),
+    /// Fees that are charged once
+    #[command(subcommand)]
+    Fees(fee::FeeCommand),
+    /// Use of past times that is rated by another price list (operator)
+    #[command(subcommand, alias = "rerate")]
+    Rerates(rerate::RerateCommand),
     /// Credit for promises that were not kept, and what interrupted leases are owed
     #[command(subcommand)]
     Compensations(compensation::CompensationCommand),
     /// Money that arrived: bank statements, and what is quarantined (operator)
     #[command(subcommand)]
     Payments(payment::PaymentCommand),
+    /// What Stripe paid out to the bank account, and what it holds (operator)
+    #[command(subcommand)]
+    Payouts(payout::PayoutCommand),
     /// What is overdue, and what follows from it
     #[command(subcommand)]
     Dunning(dunning::DunningCommand),
+    /// Files for finance that are delivered by themselves (operator)
+    #[command(subcommand)]
+    Exports(export_schedule::ExportScheduleCommand),
     /// Mail that the cloud sends (operator)
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -198,13 +221,18 @@ impl Command {
             Self::Replicas(command) => command.run(context),
             Self::RateLimits(command) => command.run(context),
             Self::Billing(command) => command.run(context),
+            Self::Fees(command) => command.run(context),
             Self::Compensations(command) => command.run(context),
+            Self::Rerates(command) => command.run(context),
             Self::Offerings(command) => command.run(context),
             Self::Contracts(command) => command.run(context),
             Self::TopUps(command) => command.run(context),
+            Self::SavedCard(command) => command.run(context),
             Self::Refunds(command) => command.run(context),
             Self::Payments(command) => command.run(context),
+            Self::Payouts(command) => command.run(context),
             Self::Dunning(command) => command.run(context),
+            Self::Exports(command) => command.run(context),
             Self::Mail(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),

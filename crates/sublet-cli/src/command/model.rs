@@ -336,7 +336,10 @@ fn remote_table(models: &[RemoteModel]) -> Table {
 
 fn table(models: &ModelList) -> Table {
     let rows = models.data.iter().map(|model: &Model| {
-        let prices = model.pricing.as_ref().map(|pricing| (price(&pricing.input), price(&pricing.output)));
+        let prices = model.pricing.as_ref().map(|pricing| {
+            let request = pricing.request.as_ref().map(|amount| format!(" + {} / request", render::money(amount)));
+            (price(&pricing.input), format!("{}{}", price(&pricing.output), request.unwrap_or_default()))
+        });
         let (input, output) = prices.unwrap_or_else(|| (NOTHING.to_owned(), NOTHING.to_owned()));
         [
             Cell::text(&model.id),

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use sublet_api::list::ListQuery;
 use sublet_api::money::{Amount, Money};
-use sublet_api::price::{Meter, Price, PriceBand, PriceList, PriceListQuery, PriceModel, PriceTier, PriceWindow, PublishPriceList};
+use sublet_api::price::{
+    MarketPrice, Meter, Price, PriceBand, PriceList, PriceListQuery, PriceModel, PriceTier, PriceWindow, PublishPriceList,
+};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::key::KeyPlane;
 use sublet_core::money::Currency;
 
+use super::price_index::IndexCommand;
 use super::{PageArgs, price_diff, price_simulation, show_page, supply_cost};
 use crate::Context;
 use crate::context::Style;
@@ -54,12 +57,16 @@ pub enum PriceCommand {
         #[arg(long)]
         period: Option<String>,
     },
+    /// What market prices follow
+    #[command(subcommand)]
+    Index(IndexCommand),
 }
 
 impl PriceArgs {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
         let client = context.client()?;
         match self.action {
+            Some(PriceCommand::Index(command)) => command.run(context),
             None => {
                 let is_customer = client.holds_key(KeyPlane::Project) && !self.public;
                 let list = if is_customer { client.account_prices(&PriceListQuery::default())? } else { client.prices()? };
@@ -133,6 +140,9 @@ fn rows(price: &Price, currency: Currency) -> Vec<[Cell; 6]> {
 /// When a price holds, and what it is then.
 pub(super) fn price_rows(price: &Price, currency: Currency) -> Vec<(String, String)> {
     let own = Terms { amount: price.amount, model: price.model.as_ref(), minimum: price.minimum };
+    if let Some(MarketPrice { index, floor, ceiling }) = &price.market {
+        return vec![(format!("times {index}, {floor} to {ceiling}"), own.text(price, currency))];
+    }
     let Some(bands) = &price.time_of_use else { return vec![(NOTHING.to_owned(), own.text(price, currency))] };
     let mut rows = vec![("otherwise".to_owned(), own.text(price, currency))];
     for PriceBand { name, windows, amount, model, minimum } in &bands.bands {
@@ -194,6 +204,12 @@ fn units(meter: Meter, count: u64) -> String {
         (Meter::DeviceMilliseconds, 3_600_000) => "device-hour".to_owned(),
         (Meter::DeviceMilliseconds, 1_000) => "device-second".to_owned(),
         (Meter::DeviceMilliseconds, count) => format!("{count} device-milliseconds"),
+        (Meter::Fees, 1) => "fee".to_owned(),
+        (Meter::Fees, count) => format!("{count} fees"),
+        (Meter::ProjectMonths, 1) => "project-month".to_owned(),
+        (Meter::ProjectMonths, count) => format!("{count} project-months"),
+        (Meter::Requests, 1) => "request".to_owned(),
+        (Meter::Requests, count) => format!("{count} requests"),
         (_, 1_000_000) => "1M tokens".to_owned(),
         (_, count) => format!("{count} tokens"),
     }

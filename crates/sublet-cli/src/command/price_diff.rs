@@ -125,6 +125,7 @@ fn side(price: Option<&Price>, currency: Currency, nothing: &str) -> String {
 
 /// By how much an amount grows, of prices that are one amount all week.
 fn growth(change: &Change) -> Option<String> {
-    let plain = |price: &Price| price.amount.filter(|_| price.time_of_use.is_none() && price.minimum.is_none());
+    let plain =
+        |price: &Price| price.amount.filter(|_| price.time_of_use.is_none() && price.market.is_none() && price.minimum.is_none());
     price_simulation::growth(plain(change.before.as_ref()?)?.0.get(), plain(change.after.as_ref()?)?.0.get())
 }

@@ -5,7 +5,7 @@ use sublet_api::client::Client;
 use sublet_api::quote::{CreateQuote, Quote, QuoteListQuery, QuoteStatus};
 use sublet_api::sku::SkuName;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::QuoteId;
+use sublet_core::id::{QuoteId, SiteId};
 use sublet_core::notice::NoticeClass;
 
 use super::{PageArgs, show_page};
@@ -42,9 +42,15 @@ pub struct AskArgs {
     /// How long before capacity is taken back you are told: n0, n2m, n15m, n1h, n24h, firm
     #[arg(long, default_value_t = NoticeClass::N0)]
     pub notice: NoticeClass,
+    /// Only at this site
+    #[arg(long)]
+    pub site: Option<SiteId>,
     /// End before it costs more, such as 5 or "5 EUR"
     #[arg(long, value_name = "MONEY")]
     pub max_cost: Option<MoneyArgument>,
+    /// End before an hour of a device costs more, such as 2 or "2 EUR"
+    #[arg(long, value_name = "MONEY")]
+    pub max_price: Option<MoneyArgument>,
     /// End after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_seconds: Option<u64>,
@@ -75,10 +81,11 @@ impl QuoteCommand {
 impl AskArgs {
     /// Asks for the offer.
     pub(super) fn quote(self, client: &Client, context: &Context<'_>) -> Result<Quote> {
-        let maximum_cost = match self.max_cost {
-            Some(typed) => Some(typed.in_currency(client.account()?.currency)?),
-            None => None,
+        let money = |typed: Option<MoneyArgument>| match typed {
+            Some(typed) => Ok(Some(typed.in_currency(client.account()?.currency)?)),
+            None => Ok::<_, Error>(None),
         };
+        let (maximum_cost, maximum_price) = (money(self.max_cost)?, money(self.max_price)?);
         let sku = match self.sku {
             Some(name) => SkuName(name),
             None => only_sku(client)?,
@@ -87,8 +94,10 @@ impl AskArgs {
             sku,
             units: self.units,
             notice: self.notice,
+            site: self.site,
             maximum_seconds: self.max_seconds,
             maximum_cost,
+            maximum_price,
             metadata: sublet_api::object::Metadata::default(),
         };
         client.create_quote(&body, &context.fresh_key())
@@ -115,6 +124,7 @@ fn fields(quote: &Quote) -> Vec<(&'static str, Cell)> {
         ("quote", Cell::text(quote.id.as_str())),
         ("status", Cell::state(quote.status.as_str())),
         ("capacity", Cell::text(format!("{} × {} at {}", quote.units, quote.sku.as_str(), quote.notice))),
+        ("site", Cell::text(quote.site.as_str())),
         ("device-hour", Cell::text(render::money(&quote.price))),
         ("at least", Cell::text(render::money(&quote.minimum_cost))),
         ("at most", Cell::text(maximum)),

@@ -9,6 +9,7 @@ use sublet_api::revenue::RevenueReport;
 use sublet_core::error::Result;
 use sublet_core::money::Currency;
 
+use super::tax_report::TaxReportArgs;
 use super::usage::quantity;
 use crate::Context;
 use crate::context::Style;
@@ -28,6 +29,8 @@ pub enum ReportCommand {
     Revenue(MonthArgs),
     /// What the owner's own teams used in a month
     Showback(MonthArgs),
+    /// What documents of a month or quarter come to, tax by tax, and what the books say
+    Tax(TaxReportArgs),
 }
 
 /// Which month.
@@ -54,6 +57,7 @@ impl ReportCommand {
             Self::Margin(args) => context.show_text(&client.margin_report(&args.into())?, margin),
             Self::Leakage => context.show_text(&client.leakage()?, leakage),
             Self::Revenue(args) => context.show_text(&client.revenue_report(&args.into())?, revenue),
+            Self::Tax(args) => args.run(context),
             Self::Showback(args) => context.show_text(&client.showback(&args.into())?, showback),
         }
     }
@@ -96,6 +100,9 @@ fn sku_name(sku: &SkuMargin) -> String {
         (Meter::InputTokens, _) => format!("{}{tier} input", sku.subject.name()),
         (Meter::CachedInputTokens, _) => format!("{}{tier} cached", sku.subject.name()),
         (Meter::OutputTokens, _) => format!("{}{tier} output", sku.subject.name()),
+        (Meter::Fees, _) => format!("fee {}", sku.subject.name()),
+        (Meter::ProjectMonths, _) => format!("{} months", sku.subject.name()),
+        (Meter::Requests, _) => format!("{}{tier} requests", sku.subject.name()),
     }
 }
 
@@ -178,6 +185,9 @@ fn revenue(report: &RevenueReport, style: Style) -> String {
     let mut head = vec![("month", Cell::text(&report.month)), ("currency", Cell::text(report.currency.as_str()))];
     head.extend(report.usage.iter().map(|family| match family.family.as_str() {
         "device-time" => ("device time", shown(&family.recognised)),
+        "project-fees" => ("project fees", shown(&family.recognised)),
+        "one-time-fees" => ("one-time fees", shown(&family.recognised)),
+        "model-requests" => ("model requests", shown(&family.recognised)),
         _ => ("model tokens", shown(&family.recognised)),
     }));
     let off = report.ledger.iter().filter(|tie| !tie.difference.nanos().is_zero()).map(|tie| tie.what.as_str());

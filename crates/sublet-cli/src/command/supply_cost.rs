@@ -20,6 +20,7 @@ pub enum CostCommand {
     /// Declare costs from a JSON file with currency, effective_at, energy, devices and models
     Publish { file: PathBuf },
     /// Show a version, the one published last if none is named
+    #[command(disable_version_flag = true)]
     Show {
         /// Its hash, as `list` shows it
         version: Option<String>,

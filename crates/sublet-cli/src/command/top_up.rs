@@ -5,6 +5,7 @@ use sublet_api::payment::{CreateTopUp, PaymentMethod, TopUp, TopUpListQuery, Top
 use sublet_core::error::Result;
 use sublet_core::id::{OrganizationId, TopUpId};
 
+use super::top_up_rule::TopUpRuleCommand;
 use super::{PageArgs, show_page};
 use crate::Context;
 use crate::render::{self, Cell, Table};
@@ -33,12 +34,15 @@ pub enum TopUpCommand {
     Create {
         /// Such as 50 or "50 EUR"
         amount: MoneyArgument,
-        /// bank, which gives a reference for a transfer, or stripe, which gives a page
+        /// bank, which gives a reference for a transfer, stripe, which gives a page, or card, which charges the saved card
         #[arg(long, default_value = "bank")]
         method: PaymentMethod,
     },
     /// Call one off; what was paid before is credit
     Cancel { top_up: TopUpId },
+    /// What is charged to the saved card by itself
+    #[command(subcommand)]
+    Rule(TopUpRuleCommand),
 }
 
 impl TopUpCommand {
@@ -58,6 +62,7 @@ impl TopUpCommand {
                 let body = CreateTopUp { amount: amount.in_currency(currency)?, method };
                 context.show(&client.create_top_up(&body, &context.fresh_key())?, details)
             }
+            Self::Rule(command) => command.run(context),
             Self::Cancel { top_up } => context.show(&client.cancel_top_up(&top_up)?, details),
         }
     }

@@ -58,9 +58,19 @@ fn text(usage: &UsageSummary, style: Style) -> String {
 }
 
 /// A quantity in the unit people know.
-pub(super) fn quantity(meter: Meter, quantity: u64) -> String {
+pub(super) fn quantity(meter: Meter, quantity: impl Into<i128>) -> String {
+    let quantity = quantity.into();
     match meter {
-        Meter::InputTokens | Meter::CachedInputTokens | Meter::OutputTokens => quantity.to_string(),
-        Meter::DeviceMilliseconds => render::milliseconds(quantity),
+        Meter::InputTokens
+        | Meter::CachedInputTokens
+        | Meter::OutputTokens
+        | Meter::Requests
+        | Meter::ProjectMonths
+        | Meter::Fees => quantity.to_string(),
+        Meter::DeviceMilliseconds => {
+            let sign = if quantity < 0 { "-" } else { "" };
+            let time = u64::try_from(quantity.unsigned_abs()).map_or_else(|_| quantity.to_string(), render::milliseconds);
+            format!("{sign}{time}")
+        }
     }
 }

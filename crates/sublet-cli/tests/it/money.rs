@@ -13,8 +13,37 @@ pub fn top_up(method: &str) -> Value {
         _ => (Value::Null, json!("https://checkout.stripe.com/c/pay/cs_1")),
     };
     json!({"object": "top_up", "id": "top_1", "organization": "org_1", "method": method, "amount": eur("50"), "status": "pending",
-        "reference": reference, "checkout_url": url, "reason": null, "credit_grant": null, "refunded": eur("0"), "fee": null,
+        "cause": null, "reference": reference, "checkout_url": url, "reason": null, "credit_grant": null, "refunded": eur("0"), "fee": null,
         "expires_at": "2026-04-01T00:00:00Z", "created_at": 1_772_323_200, "ended_at": null})
+}
+
+pub fn saved_card() -> Value {
+    json!({"object": "saved_card", "organization": "org_1",
+        "card": {"id": "card_1", "brand": "visa", "last4": "4242", "expires_month": 7, "expires_year": 2031,
+            "saved_at": "2026-03-02T00:00:00Z"},
+        "page": {"url": "https://checkout.stripe.com/c/pay/cs_2", "expires_at": "2026-03-03T00:00:00Z"}})
+}
+
+pub fn top_up_rule() -> Value {
+    json!({"object": "top_up_rule", "organization": "org_1", "status": "paused",
+        "terms": {"below": {"threshold": eur("10"), "amount": eur("50")}, "on": {"day": "mon", "amount": eur("20")},
+            "most_per_month": eur("200")},
+        "reason": "3 charges in a row came to nothing", "declines": 3, "retry_at": null, "next_day_at": "2026-03-08T23:00:00Z",
+        "set_by": "key_1", "set_at": "2026-03-01T00:00:00Z"})
+}
+
+pub fn payout() -> Value {
+    json!({"object": "payout", "id": "pout_1", "transaction_id": "po_1", "amount": eur("20"), "status": "failed",
+        "reason": "The bank account has been closed.", "made_at": "2026-03-02T00:00:00Z", "posted_at": "2026-03-03T00:00:00Z",
+        "returned_at": "2026-03-08T00:00:00Z"})
+}
+
+pub fn processor_funds() -> Value {
+    let euro = json!({"collected": eur("100"), "fees": eur("1.5"), "paid_out": eur("20"), "held": eur("78.5"),
+        "reported": eur("78"), "difference": eur("-0.5")});
+    let silent = json!({"collected": eur("100"), "fees": eur("1.5"), "paid_out": eur("20"), "held": eur("78.5"),
+        "reported": null, "difference": null});
+    json!({"object": "report.processor_funds", "currencies": [euro, silent]})
 }
 
 pub fn refund() -> Value {
@@ -47,6 +76,27 @@ fn a_top_up_is_in_the_accounts_currency() {
     let asked = cloud.asked();
     assert_eq!(asked[1].body, json!({"amount": eur("50"), "method": "stripe"}));
     assert!(asked[1].header("idempotency-key").is_some());
+}
+
+#[test]
+fn a_rule_for_top_ups_is_in_the_accounts_currency() {
+    for (words, body) in [
+        (
+            &["--below", "10", "--add", "50", "--most-per-month", "200 EUR"][..],
+            json!({"below": {"threshold": eur("10"), "amount": eur("50")}, "most_per_month": eur("200")}),
+        ),
+        (
+            &["--on", "15", "--add-on-day", "20", "--most-per-day", "30", "--most-per-month", "40"],
+            json!({"on": {"day": "15", "amount": eur("20")}, "most_per_day": eur("30"), "most_per_month": eur("40")}),
+        ),
+    ] {
+        let cloud = Cloud::start();
+        cloud.gives("GET /v1/organization/billing/credits", balance()).gives("PUT /v1/organization/top_up_rule", top_up_rule());
+        let words: Vec<&str> = ["top-ups", "rule", "set"].into_iter().chain(words.iter().copied()).collect();
+        let printed = Terminal::at(cloud.url()).run(&words);
+        assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+        assert_eq!(cloud.asked()[1].body, body);
+    }
 }
 
 #[test]

@@ -84,6 +84,8 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("contracts exit ctr_1 --simulate", "GET /v1/organization/contracts/ctr_1", object::contract()),
         ("top-ups list", "GET /v1/organization/top_ups", object::list(vec![money::top_up("bank"), money::top_up("stripe")])),
         ("top-ups show top_1", "GET /v1/organization/top_ups/top_1", money::top_up("bank")),
+        ("saved-card show", "GET /v1/organization/saved_card", money::saved_card()),
+        ("top-ups rule show", "GET /v1/organization/top_up_rule", money::top_up_rule()),
         ("refunds list", "GET /v1/organization/refunds", object::list(vec![money::refund()])),
         ("refunds show rfd_1", "GET /v1/organization/refunds/rfd_1", money::refund()),
         ("billing charges", "GET /v1/organization/billing/charges", object::list(vec![charge])),
@@ -144,11 +146,15 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("top-ups list --all --status pending", "GET /operator/v1/top_ups", object::list(vec![money::top_up("bank")])),
         ("refunds list --organization org_1", "GET /operator/v1/refunds", object::list(vec![money::refund()])),
         ("payments list", "GET /operator/v1/incoming_payments", object::list(vec![money::incoming()])),
+        ("payouts list", "GET /operator/v1/payouts", object::list(vec![money::payout()])),
+        ("payouts held", "GET /operator/v1/reports/processor_funds", money::processor_funds()),
         ("clock show", "GET /operator/v1/clock", clock()),
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
         ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),
+        ("rerates list", "GET /operator/v1/rerates", object::list(vec![rerate()])),
+        ("rerates show rer_1", "GET /operator/v1/rerates/rer_1", rerate()),
         ("seller show", "GET /operator/v1/seller", owner::seller()),
         ("taxes show", "GET /operator/v1/tax_table", owner::taxes()),
         ("billing profile show --of org_1", "GET /operator/v1/organizations/org_1/billing_profile", owner::profile()),
@@ -167,6 +173,23 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
 fn clock() -> Value {
     json!({"object": "clock", "now": "2026-04-01T02:00:00Z", "is_test_clock": true, "ahead_seconds": 86_400,
         "closed_months": 2, "issued_invoices": 1, "failed_accounts": 0})
+}
+
+fn rerate() -> Value {
+    let line = |version: &str, quantity: i64, amount: &str| {
+        json!({"project": "proj_1", "period": "2026-03", "price_version": version, "subject": {"kind": "sku", "name": "cpu"},
+            "meter": "device_milliseconds", "notice": "n0", "quantity": quantity, "quantity_before": 7_200_000,
+            "amount": object::eur(amount)})
+    };
+    json!({"object": "rerate", "id": "rer_1", "of": "0ff0c0ffee0000000000", "to": "c0ffee0ff00000000000",
+        "from": "2026-03-01T00:00:00Z", "until": "2026-04-01T00:00:00Z", "reason": "a list had a mistake", "status": "applied",
+        "customers": 2, "raised": 1, "refused": 1, "charged": object::eur("120"), "would_be": object::eur("99.5"),
+        "requested_by": "key_1", "applied_by": "key_2", "created_at": 1_775_000_000, "applied_at": 1_775_000_001,
+        "most_changed": [
+            {"organization": "org_2", "status": "refused", "charged": object::eur("1"), "would_be": object::eur("2"), "lines": 2,
+                "refusal": "the credit balance allows 0 for device-time, and 1 is needed", "most_changed": []},
+            {"organization": "org_1", "status": "applied", "charged": object::eur("120"), "would_be": object::eur("99.5"), "lines": 2,
+                "most_changed": [line("0ff0c0ffee0000000000", -7_200_000, "-120"), line("c0ffee0ff00000000000", 7_200_000, "99.5")]}]})
 }
 
 fn simulation() -> Value {

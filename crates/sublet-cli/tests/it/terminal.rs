@@ -13,7 +13,7 @@ use sublet_core::Rng;
 
 /// The binary's parser, without the commands that are the binary's own.
 #[derive(Parser)]
-#[command(name = "sublet")]
+#[command(name = "sublet", version = "0.0.0", propagate_version = true)]
 pub struct Line {
     #[command(flatten)]
     pub global: Global,

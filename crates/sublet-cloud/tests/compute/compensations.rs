@@ -14,7 +14,7 @@ use sublet_testkit::tenant::actor;
 
 use crate::world::{World, command, compute_on, cost, kept, wanted};
 
-async fn given(world: &World<'_>) -> Vec<StoredCompensation> {
+pub async fn given(world: &World<'_>) -> Vec<StoredCompensation> {
     let admin = actor(&world.cloud.cloud, &world.cloud.keys.admin).await;
     world.cloud.cloud.list_compensations(&admin, None, &PageRequest::default()).await.expect("compensations").items
 }
@@ -24,8 +24,8 @@ async fn deposited(world: &World<'_>) -> Nanos {
     world.cloud.cloud.credit_balance(&Actor::system(), organization).await.expect("a balance").funds.deposited
 }
 
-fn evidence(one: &StoredCompensation, member: &str) -> serde_json::Value {
-    serde_json::from_str::<serde_json::Value>(&one.evidence).expect("JSON")[member].clone()
+pub fn evidence(one: &StoredCompensation, member: &str) -> serde_json::Value {
+    one.evidence[member].clone()
 }
 
 /// A running lease of a class, and its cost after so many seconds.
@@ -37,7 +37,7 @@ async fn running(world: &World<'_>, units: u32, class: NoticeClass, seconds: i64
 }
 
 /// The machine stops, and tells what runs so many seconds before.
-async fn stop(world: &World<'_>, seconds: i64) {
+pub async fn stop(world: &World<'_>, seconds: i64) {
     world.compute.drain(DurationMs::from_seconds(seconds)).await.expect("draining");
     world.pass().await;
     world.live(seconds + 2, 1).await;

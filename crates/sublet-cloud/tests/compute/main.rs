@@ -3,6 +3,7 @@
 mod clock;
 mod compensations;
 mod life;
+mod market;
 mod offerings;
 mod owner;
 mod prices;

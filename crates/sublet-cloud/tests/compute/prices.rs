@@ -4,6 +4,7 @@ use sublet_cloud::Actor;
 use sublet_cloud::contract::NewContract;
 use sublet_cloud::data::Charge;
 use sublet_cloud::idempotency::Call;
+use sublet_cloud::rerate::NewRerate;
 use sublet_core::job::{JobState, StopReason};
 use sublet_core::lease::EndReason;
 use sublet_core::notice::NoticeClass;
@@ -11,6 +12,7 @@ use sublet_core::runner::Exit;
 use sublet_core::{Currency, DurationMs, Nanos};
 use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
+use sublet_money::period::Interval;
 use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::PriceModel;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
@@ -28,7 +30,7 @@ const HOURLY: i64 = 3_600_000_000;
 async fn publish(world: &World<'_>, model: &PriceModel, bands: impl Fn() -> Option<sublet_money::time_of_use::TimeOfUse>) {
     let change = |entry: &PriceEntry| match entry.sku {
         SkuName::Device { .. } => PriceEntry { time_of_use: bands(), ..PriceEntry::new(entry.sku.clone(), model.clone()) },
-        SkuName::Tokens { .. } => entry.clone(),
+        _ => entry.clone(),
     };
     republish(&world.cloud.cloud, &world.cloud.clock, change).await;
 }
@@ -196,5 +198,33 @@ on_both_databases! {
         let team = world.compute.list_availability(&world.team).await.expect("rows");
         assert!(team.iter().all(|row| row.price_per_hour.get() == HOURLY), "nobody else has them");
         world.assert_all_over().await;
+    }
+
+    async fn device_time_is_rated_anew_from_its_intervals(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let list = |model: PriceModel, bands: fn() -> Option<sublet_money::time_of_use::TimeOfUse>| {
+            let change = move |entry: &PriceEntry| match entry.sku {
+                SkuName::Device { .. } => PriceEntry { time_of_use: bands(), ..PriceEntry::new(entry.sku.clone(), model.clone()) },
+                _ => entry.clone(),
+            };
+            republish(&world.cloud.cloud, &world.cloud.clock, change)
+        };
+        let starts_at = cloud.now();
+        let of = list(per_unit(HOURLY), || None).await;
+        let (first, first_cost) = run_for(&world, 300).await;
+        let (second, second_cost) = run_for(&world, 200).await;
+        assert_eq!((first_cost.get(), second_cost.get()), (first * 1_000, second * 1_000));
+        let to = list(per_unit(HOURLY), || by_time(vec![band("lunch", &["12:00-14:00".to_owned()], per_unit(HOURLY / 4))])).await;
+        let interval = Interval { starts_at, ends_at: cloud.now() };
+        let new = NewRerate { of, to, interval, organization: None, reason: "lunch is cheap".to_owned() };
+        let simulated = created(cloud.cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+        let all = first + second;
+        assert_eq!((simulated.sums.charged.get(), simulated.sums.would_be.get()), (all * 1_000, all * 250));
+        let applied = cloud.cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied");
+        assert_eq!(applied.sums.would_be, simulated.sums.would_be);
+        let moved = charges(&world, applied.rerate.id.as_str()).await;
+        let quantities: Vec<_> = moved.iter().map(|charge| (charge.band.is_some(), charge.quantity.get(), charge.amount.get())).collect();
+        assert_eq!(quantities.len(), 2);
+        assert!(quantities.contains(&(false, -all, -all * 1_000)) && quantities.contains(&(true, all, all * 250)), "{quantities:?}");
     }
 }

@@ -65,7 +65,7 @@ impl Simulation<'_> {
         };
         let change = |entry: &PriceEntry| match entry.sku {
             SkuName::Device { .. } => PriceEntry { time_of_use: by_time(bands()), ..entry.clone() },
-            SkuName::Tokens { .. } => entry.clone(),
+            _ => entry.clone(),
         };
         republish(&self.world.cloud.cloud, &self.world.cloud.clock, change).await;
     }

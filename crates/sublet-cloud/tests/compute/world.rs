@@ -176,6 +176,7 @@ pub fn wanted(units: u32, notice: NoticeClass) -> NewQuote {
         site: None,
         max_duration: None,
         max_cost: None,
+        max_price: None,
         metadata: BTreeMap::new(),
     }
 }

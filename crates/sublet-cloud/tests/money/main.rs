@@ -10,11 +10,16 @@ mod credits;
 mod documents;
 mod exports;
 mod failures;
+mod fees;
 mod metamorphic;
 mod months;
 mod offerings;
 mod prices;
+mod project_fees;
 mod proofs;
+mod rerates;
+mod schedules;
+mod tax_reports;
 mod taxes;
 mod year;
 

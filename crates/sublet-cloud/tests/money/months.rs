@@ -133,7 +133,7 @@ on_both_databases! {
             billing::open(tx, id, first).await?;
             billing::find_open(tx, id).await
         }));
-        assert_eq!(late.await.expect("a row").map(|open| open.period.to_string()), Some("2026-04".to_owned()));
+        assert_eq!(late.await.expect("a row").map(|(open, _)| open.period.to_string()), Some("2026-04".to_owned()));
         let bills = issued(cloud, &organization).await;
         let [march] = bills.as_slice() else { panic!("{bills:?}") };
         assert_eq!((number(march).as_str(), march.invoice.state.as_str(), march.due), ("INV-2026-000001", "paid", Nanos::ZERO));

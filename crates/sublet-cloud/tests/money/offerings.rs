@@ -1,6 +1,7 @@
 //! To whom products are sold: who is invited, who may go on, and that nothing that was said is forgotten.
 
 use sublet_cloud::Actor;
+use sublet_cloud::contract::ContractView;
 use sublet_cloud::offering::{InvitationState, NewOffering, OfferingRecord};
 use sublet_core::admission::Admission;
 use sublet_core::id::OrganizationId;
@@ -13,7 +14,7 @@ use sublet_testkit::database::MODEL;
 use sublet_testkit::session::Session;
 use sublet_testkit::{TestCloud, on_both_databases};
 
-use crate::contracts::agreed;
+use crate::contracts::{admin_of, agreed, hash, offered};
 use crate::months::{customer, month};
 use crate::{UNIT, commitments};
 
@@ -182,6 +183,31 @@ on_both_databases! {
         invite(cloud, &guest, Withdrawn).await.expect("withdrawn");
     }
 
+    async fn nobody_is_committed_to_a_quantity_of_what_is_not_sold_to_it_that_long(cloud: &TestCloud) {
+        let session = customer(cloud, "acme", "Europe/Berlin", 100 * UNIT).await;
+        let (guest, admin) = (session.access.organization.clone(), admin_of(&session));
+        let refused = |outcome: Result<_>| {
+            let error = outcome.map(|_: ContractView| ()).expect_err("it would pay for nothing");
+            assert_eq!((error.code(), error.param_name()), (ErrorCode::Conflict, Some("terms.quantities.sku")), "{error}");
+        };
+        let too_early = Timestamp::from_micros(month("Europe/Berlin", "2026-09").micros() - 1);
+        for change in [
+            new(OfferingState::Draft, None, None),
+            new(OfferingState::Invited, None, None),
+            new(OfferingState::Retiring, Some(too_early), None),
+        ] {
+            set(cloud, &change).await;
+            refused(offered(&cloud.cloud, &guest, commitments::terms()).await);
+        }
+        set(cloud, &new(OfferingState::Preview, None, None)).await;
+        let view = offered(&cloud.cloud, &guest, commitments::terms()).await.expect("an offer");
+        let accept = async || cloud.cloud.accept_contract(&admin, &view.contract.id, &hash(&view)).await;
+        set(cloud, &new(OfferingState::Invited, None, None)).await;
+        refused(accept().await);
+        invite(cloud, &guest, InvitationState::Invited).await.expect("invited");
+        accept().await.expect("it is sold to it now");
+    }
+
     async fn a_change_that_is_wrong_leaves_nothing_behind(cloud: &TestCloud) {
         let now = cloud.now();
         let noted = |note: String| NewOffering { note, ..new(OfferingState::Draft, None, None) };
@@ -223,6 +249,20 @@ on_both_databases! {
         let refused = cloud.cloud.set_offering(&Actor::system(), &hide).await.expect_err("it is told to all");
         assert_eq!((refused.code(), refused.param_name()), (ErrorCode::Conflict, Some("state")));
         set(cloud, &new(OfferingState::Public, None, None)).await;
+        set(cloud, &hide).await;
+
+        // What is said of a kind counts for its notices.
+        let [kind, part, before] = ["device/next", "device/n2m/next", "device/n2m/before"].map(|text| text.parse().expect("a product"));
+        set(cloud, &of(&kind, OfferingState::Draft, None)).await;
+        let retire = of(&before, OfferingState::Retired, Some(&part));
+        let refused = cloud.cloud.set_offering(&Actor::system(), &retire).await.expect_err("it would be told to all");
+        assert_eq!((refused.code(), refused.param_name()), (ErrorCode::Conflict, Some("successor")));
+        set(cloud, &of(&kind, OfferingState::Public, None)).await;
+        set(cloud, &retire).await;
+        let hide = of(&kind, OfferingState::Draft, None);
+        let refused = cloud.cloud.set_offering(&Actor::system(), &hide).await.expect_err("it is told to all");
+        assert_eq!((refused.code(), refused.param_name()), (ErrorCode::Conflict, Some("state")));
+        set(cloud, &of(&part, OfferingState::Public, None)).await;
         set(cloud, &hide).await;
     }
 

@@ -1,18 +1,19 @@
 //! Prices that change, that depend on the time, and those of a past month under another list.
 
+use sublet_cloud::idempotency::Call;
 use sublet_cloud::{Actor, Cloud};
-use sublet_core::admission::{Admission, PriceVersion};
+use sublet_core::admission::{Admission, PriceVersion, SliceClosed, TokenUsage};
 use sublet_core::tier::ServiceTier;
-use sublet_core::usage::UsageSink;
+use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{DurationMs, Nanos};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::{PriceModel, Tier};
-use sublet_money::sku::{Quantity, SkuFamily};
+use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_testkit::database::MODEL;
 use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::actor;
-use sublet_testkit::{ManualClock, on_both_databases};
+use sublet_testkit::{ManualClock, TestCloud, on_both_databases};
 
 use crate::UNIT;
 
@@ -23,6 +24,30 @@ pub async fn publish_at_double_price(cloud: &Cloud, clock: &ManualClock) -> Pric
         _ => entry.clone(),
     };
     republish(cloud, clock, doubled).await
+}
+
+/// The newest version with this flat price of each request of the model at the default tier, or with none.
+fn with_flat_price(cloud: &Cloud, price: Option<i64>) -> PriceListDraft {
+    let lists = cloud.prices().snapshot();
+    let list = lists.values().next().expect("a list");
+    let sku: SkuName = format!("requests/default/{MODEL}").parse().expect("a sku");
+    let newest = list.versions().last().expect("a version").entries();
+    let mut entries: Vec<PriceEntry> = newest.filter(|entry| entry.sku != sku).cloned().collect();
+    entries.extend(price.map(|price| PriceEntry::per_unit(sku, Nanos::new(price))));
+    PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: cloud.clock().now(), entries }
+}
+
+/// A version a second from now in which each request of the model costs so much besides its tokens.
+async fn publish_flat_price(cloud: &TestCloud, price: i64) {
+    publish_requests_at(cloud, Some(price)).await;
+}
+
+pub async fn publish_requests_at(cloud: &TestCloud, price: Option<i64>) {
+    cloud.clock.advance(DurationMs::from_seconds(1));
+    let draft = with_flat_price(&cloud.cloud, price);
+    let name = cloud.cloud.prices().snapshot().values().next().expect("a list").name.clone();
+    let (call, at) = (Call::once(Actor::system()), draft.effective_at);
+    cloud.cloud.publish_prices(&call, &name, draft, at).await.expect("the list is published");
 }
 
 on_both_databases! {
@@ -109,5 +134,62 @@ on_both_databases! {
         assert_eq!((before.period.to_string(), before.customers.0, before.skus.len()), ("2026-02".to_owned(), 0, 0));
         let lists = cloud.cloud.prices().snapshot();
         assert_eq!(lists.values().map(|list| list.versions().len()).sum::<usize>(), 2, "nothing was published");
+    }
+
+    async fn a_request_has_its_flat_price_once_whenever_and_however_often_it_is_settled(cloud: &TestCloud) {
+        let (flat, session) = (2_000_000, Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await);
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let without = session.record(&grant.slice, 0, 1_000);
+        publish_flat_price(cloud, flat).await;
+        let with = [session.record(&grant.slice, 0, 1_000), session.record(&grant.slice, 0, 1_000)];
+        let nothing = UsageRecord { tokens: TokenUsage::default(), ..session.record(&grant.slice, 0, 0) };
+        let batch = [vec![without], with.to_vec(), vec![nothing]].concat();
+        cloud.cloud.settle(&batch[..2]).await.expect("settled");
+        cloud.cloud.settle(&batch).await.expect("settled");
+        let (tokens, requests) = (3 * 600_000, 2 * flat);
+        let released = session.give_back(&grant.slice, 4).await.expect("returned");
+        assert_eq!(released, SliceClosed::Released(Nanos::new(UNIT - tokens - requests)));
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let organization = session.access.organization.clone();
+        let drafted = cloud.cloud.draft_invoice(&admin, &organization, None).await.expect("a draft").invoice.content;
+        let line = drafted.lines.iter().find(|line| line.sku.family() == SkuFamily::ModelRequests).expect("a line of requests");
+        assert_eq!((line.quantity.get(), line.charges.amount.get(), line.price.as_str()), (2, requests, "0.002 EUR per request"));
+        // Income is kept apart by family, and all of it adds up.
+        let accounts = cloud.cloud.list_ledger_accounts(&Actor::system(), "").await.expect("accounts");
+        for (family, income) in [(SkuFamily::ModelTokens, tokens), (SkuFamily::ModelRequests, requests)] {
+            let path = format!("income:usage:{family}:{organization}");
+            let found = accounts.iter().find(|account| account.account.to_string() == path).expect("an account");
+            assert_eq!(found.totals.credits.get() - found.totals.debits.get(), income, "{path}");
+        }
+        let verified = cloud.cloud.verify_ledger(&Actor::system()).await.expect("verified");
+        assert!(verified.balanced(), "{:?}", verified.findings);
+    }
+
+    async fn a_flat_price_beyond_the_slice_is_quarantined_and_not_dropped(cloud: &TestCloud) {
+        publish_flat_price(cloud, UNIT).await;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        // The tokens alone would fit.
+        let report = cloud.cloud.settle(&[session.record(&grant.slice, 0, 1_000)]).await.expect("settled");
+        assert_eq!((report.settled, report.quarantined), (0, 1));
+    }
+
+    async fn a_new_flat_price_is_simulated_over_requests_that_had_none(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        // One without any output, one of each kind of token, and one after a flat price came.
+        let first = [session.record(&grant.slice, 5, 0), session.record(&grant.slice, 5, 10)];
+        let (requests, flat) = (3, 2_000_000);
+        publish_flat_price(cloud, flat).await;
+        let last = session.record(&grant.slice, 5, 10);
+        cloud.cloud.settle(&[first.to_vec(), vec![last]].concat()).await.expect("settled");
+        let tokens = 15 * 150 + 20 * 600;
+        for (price, would_be) in [(Some(7), tokens + requests * 7), (Some(flat), tokens + requests * flat), (None, tokens)] {
+            let draft = with_flat_price(&cloud.cloud, price);
+            let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, Some("2026-03".parse().expect("a period"))).await;
+            let simulated = simulated.expect("a simulation");
+            assert_eq!((simulated.total.charged.get(), simulated.total.would_be.get()), (tokens + flat, would_be), "{price:?}");
+            assert_eq!(simulated.not_sold, Nanos::ZERO);
+        }
     }
 }

@@ -61,7 +61,12 @@ fn tier(up_to: Option<i64>, price: i64) -> Tier {
     Tier { up_to: up_to.map(|to| Quantity::new(to).expect("a bound")), price: Nanos::new(price) }
 }
 
-/// Graduated and volume prices, and one that is lower by night, all with digits that do not come out even.
+/// Less for all from the fourth on, so that the fourth gives something back.
+fn falling(price: i64) -> PriceModel {
+    PriceModel::Volume { tiers: vec![tier(Some(3), price + 100_000_003), tier(None, price / 7)] }
+}
+
+/// Graduated and volume prices, flat ones, and one that is lower by night, all with digits that do not come out even.
 fn entries(chance: &SeededRng, zone: &str) -> Vec<PriceEntry> {
     let price = |least: i64| least + i64::try_from(chance.below(1_000_000_000)).expect("few");
     let dear = price(2_000_000_000);
@@ -76,6 +81,9 @@ fn entries(chance: &SeededRng, zone: &str) -> Vec<PriceEntry> {
         entry("input", graduated),
         entry("output", volume),
         PriceEntry { time_of_use: Some(at_night), ..entry("cached_input", per_unit(price(1))) },
+        // Two flat prices: of requests, fewer of which cost more, and of projects.
+        PriceEntry::new("requests/default/sublet-mini".parse().expect("a sku"), falling(price(1))),
+        PriceEntry::new(SkuName::ProjectMonth, per_unit(price(4_000_000_000))),
     ]
 }
 
@@ -128,7 +136,7 @@ async fn write_bundles(cloud: &TestCloud, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What the other program says of bundles, one line for each.
-fn rerated(paths: &[PathBuf]) -> (bool, String) {
+pub fn rerated(paths: &[PathBuf]) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = root.join("target/test-env/python/bin/python");
     let mut command = Command::new(&python);

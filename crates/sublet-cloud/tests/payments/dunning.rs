@@ -1,13 +1,14 @@
 //! Dunning: reminders in their order, suspension after all of the grace, and its end with the payment.
 
 use serde_json::json;
-use sublet_cloud::data::{DunningPolicy, OnSuspension, OutboxState};
+use sublet_cloud::data::{BelowThreshold, DunningPolicy, OnSuspension, OutboxState, TopUpRule};
 use sublet_cloud::dunning::DunningReport;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::Admission as _;
 use sublet_core::key::Secret;
+use sublet_core::payment::PaymentMethod;
 use sublet_core::usage::UsageSink as _;
-use sublet_core::{DurationMs, ErrorCode, Nanos};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos};
 use sublet_store::PageRequest;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::session::Session;
@@ -169,6 +170,30 @@ on_both_databases! {
             world.test.clock.advance(DurationMs::from_hours(24));
         }
         assert_eq!(mailing.dun().await.expect("looked"), report(0, 1, 0));
+    }
+
+    async fn a_suspended_account_is_not_charged_by_its_rule(cloud: &TestCloud) {
+        let mut world = World::start(cloud).await;
+        owing(&mut world).await;
+        crate::cards::save(&world, "4242").await;
+        let below = Some(BelowThreshold { threshold: Nanos::new(200 * UNIT), amount: Nanos::new(10 * UNIT) });
+        let rule = TopUpRule { below, on: None, most_per_day: None, most_per_month: Nanos::new(500 * UNIT) };
+        let mailing = mailing(&world, &FakeSmtp::start(), 5).await;
+        world.cloud.set_dunning_policy(&Actor::system(), &policy(&[1], Some(2))).await.expect("set");
+        until_something(&world, (&world.cloud, &mailing)).await;
+        until_something(&world, (&world.cloud, &mailing)).await;
+        assert!(is_suspended(&world).await);
+        world.cloud.set_top_up_rule(&world.admin, &rule, Currency::EUR).await.expect("set");
+        for _ in 0..3 {
+            world.cloud.reconcile_payments().await.expect("reconciled");
+            world.test.clock.advance(DurationMs::from_seconds(61));
+        }
+        assert_eq!(world.stripe.charged(), 0, "what is owed it pays by itself");
+        world.top_up(PaymentMethod::Card, 6 * UNIT).await;
+        assert!(!is_suspended(&world).await);
+        world.cloud.reconcile_payments().await.expect("reconciled");
+        assert_eq!(world.stripe.charged(), 1_600, "now it is");
+        world.check().await;
     }
 
     async fn two_processes_do_each_step_once(cloud: &TestCloud) {

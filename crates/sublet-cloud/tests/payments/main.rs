@@ -1,12 +1,15 @@
 //! Money that customers pay in and get back, on both databases, with a Stripe on loopback.
 #![cfg(test)]
 
+mod cards;
 mod dunning;
 mod invoices;
 mod mail;
+mod payouts;
 mod refunds;
 mod statements;
 mod stripe;
+mod top_up_rules;
 mod top_ups;
 
 use sublet_cloud::data::{IncomingPayment, IncomingState, Refund, TopUp};
@@ -130,7 +133,7 @@ impl<'a> World<'a> {
 }
 
 async fn with_stripe(test: &TestCloud, stripe: &FakeStripe, seed: u64) -> Cloud {
-    let payments = Payments { stripe: Some(stripe.port()), ..Payments::default() };
+    let payments = Payments { stripe: Some(stripe.port()), cards: Some(stripe.card_port()), ..Payments::default() };
     test.with(seed, CloudSettings { payments, ..CloudSettings::default() }).await
 }
 

@@ -73,8 +73,8 @@ pub fn line(version: &PriceListVersion, project: u32, sku: &str, count: i64) -> 
 
 /// The price of a line for one unit, as the price list of the samples has it.
 pub fn price(version: &PriceListVersion) -> impl Fn(&InvoiceLine) -> Option<Nanos> + '_ {
-    |line| match version.get(&line.sku).ok()?.price_in(None).ok()?.model {
-        PriceModel::PerUnit { price } => Some(*price),
+    |line| match *version.get(&line.sku).ok()?.price_in(None).ok()?.model() {
+        PriceModel::PerUnit { price } => Some(price),
         PriceModel::Graduated { .. } | PriceModel::Volume { .. } | PriceModel::Package { .. } | PriceModel::Minimum { .. } => None,
     }
 }

@@ -20,7 +20,8 @@ fn prices(tier: ServiceTier) -> Option<Arc<TokenPrices>> {
     };
     let TokenRates { input, cached_input, output } = rates(nanos);
     let (version, currency, least) = (PriceVersion("v".into()), Currency::EUR, rates(nanos));
-    Some(Arc::new(TokenPrices { tier, version, currency, input, cached_input, output, least }))
+    let request = Nanos::ZERO;
+    Some(Arc::new(TokenPrices { tier, version, currency, request, input, cached_input, output, least }))
 }
 
 fn access(external: &str, regions: &[&str]) -> Access {

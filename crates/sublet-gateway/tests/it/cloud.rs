@@ -87,6 +87,7 @@ pub fn prices(input: Rate, cached: Rate, output: Rate) -> TokenPrices {
         tier: ServiceTier::Default,
         version: PriceVersion(Arc::from("v1")),
         currency: Currency::EUR,
+        request: Nanos::ZERO,
         input,
         cached_input: cached,
         output,
@@ -308,7 +309,7 @@ impl Books {
         }
         let has_work = record.tokens.output.get() > 0 || record.route == "/v1/embeddings" || record.is_purchase_only();
         assert!(has_work, "a record without output: {record:?}");
-        let mut cost = 0;
+        let mut cost = if record.is_purchase_only() { 0 } else { prices.request.get() };
         for (name, rate, tokens) in [
             ("input", prices.input, record.tokens.input),
             ("cached", prices.cached_input, record.tokens.cached_input),

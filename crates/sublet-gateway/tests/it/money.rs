@@ -6,7 +6,7 @@ use serde_json::json;
 use sublet_core::admission::TokenUsage;
 use sublet_core::rate::RateLimits;
 use sublet_core::usage::Outcome;
-use sublet_core::{DurationMs, TokenCount};
+use sublet_core::{DurationMs, Nanos, TokenCount};
 
 use crate::cloud::{CACHED, INPUT, OUTPUT, per_token, prices};
 use crate::world::{World, chat, config, event, events, read, read_deltas, streamed, text, value};
@@ -231,6 +231,53 @@ async fn a_free_model_needs_no_money_but_leaves_its_record() {
     assert_eq!(world.chat("please say 30").await.status(), 200);
     world.at_rest().await;
     assert_eq!(world.cloud.records()[0].tokens, tokens(3, 0, 30));
+    world.close().await;
+}
+
+/// What each request costs besides its tokens here.
+const FLAT: i64 = 70_000;
+
+async fn world_with_flat_price() -> World {
+    let world = World::new().await;
+    world.cloud.prices.lock().unwrap().request = Nanos::new(FLAT);
+    world
+}
+
+#[tokio::test]
+async fn a_flat_price_is_charged_once_a_request_however_many_answers_it_has() {
+    let world = world_with_flat_price().await;
+    let (_, headers, _) = value(world.chat("please say 20").await).await;
+    assert_eq!(headers["x-sublet-cost"], "0.00007203 EUR");
+    let mut two = chat("please say 2");
+    two["n"] = json!(2);
+    assert_eq!(world.post("/v1/chat/completions", &two).await.status(), 200);
+    world.at_rest().await;
+    assert_eq!(world.cloud.settled("a"), 2 * FLAT + cost(3, 0, 20) + cost(3, 0, 4));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_flat_price_is_held_before_any_token_is_computed() {
+    // The slack of the prompt's lines and of the output's.
+    let slack = 4;
+    for (budget, produced) in [(FLAT + cost(3, 0, 1) - 1, 0), (FLAT + cost(3, 0, 13) + slack, 13)] {
+        let world = world_with_flat_price().await;
+        world.cloud.limit("a", budget);
+        let status = world.chat("please say 100").await.status();
+        assert_eq!(status, if produced == 0 { 429 } else { 200 });
+        world.at_rest().await;
+        assert_eq!(world.engine.shared.produced.load(Ordering::SeqCst), produced, "not one token more was computed");
+        assert!(world.cloud.settled("a") <= budget);
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_void_has_no_flat_price() {
+    let world = world_with_flat_price().await;
+    assert_eq!(world.chat("please say 0").await.status(), 200);
+    world.at_rest().await;
+    assert_eq!((world.cloud.settled("a"), world.cloud.records().len()), (0, 0));
     world.close().await;
 }
 

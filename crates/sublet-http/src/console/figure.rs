@@ -159,6 +159,10 @@ pub fn duration_text(duration: DurationMs) -> String {
 pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
     match sku {
         SkuName::Tokens { .. } => format!("{} tokens", Count(quantity)),
+        SkuName::Requests { .. } => format!("{} requests", Count(quantity)),
+        SkuName::Fee { .. } => Count(quantity).to_string(),
+        SkuName::ProjectMonth => format!("{} project-months", Count(quantity)),
+        SkuName::Device { .. } if quantity < 0 => format!("−{}", duration_text(DurationMs::from_millis(quantity.saturating_neg()))),
         SkuName::Device { .. } => duration_text(DurationMs::from_millis(quantity)),
     }
 }

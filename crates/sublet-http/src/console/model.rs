@@ -23,6 +23,8 @@ pub struct ModelRow {
     pub input: String,
     pub cached_input: String,
     pub output: String,
+    /// Of a request besides its tokens, if it has any.
+    pub request: Option<String>,
     /// This key may use it.
     pub allowed: bool,
     /// The licence, where one is named.
@@ -56,6 +58,10 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
         let entry = sku.ok().and_then(|sku| prices.find(&sku).map(|entry| entry.price_text(currency)));
         entry.unwrap_or_else(|| "no price, not served".to_owned())
     };
+    let request_price = |model: &str| {
+        let sku = SkuName::Requests { tier: ServiceTier::Default, model: model.parse().ok()? };
+        prices.find(&sku).map(|entry| entry.price_text(currency))
+    };
     let (cards, now) = (cloud.cards(), cloud.clock().now());
     let organization = actor.organization()?;
     let accepted = cloud.accepted_licences(actor).await?;
@@ -83,6 +89,7 @@ pub async fn rows(console: &Console, actor: &Actor) -> Result<Vec<ModelRow>> {
         input: price(&model.name, TokenKind::Input),
         cached_input: price(&model.name, TokenKind::CachedInput),
         output: price(&model.name, TokenKind::Output),
+        request: request_price(&model.name),
         allowed: allowed.as_ref().is_none_or(|models| models.allows(&model.name)),
         name: model.name,
     };

@@ -74,7 +74,10 @@ fn figures(report: &RevenueReport) -> Result<Vec<Figure>> {
     Ok(vec![
         figure("Recognised so far", report.recognised()?),
         figure("Model tokens", family(SkuFamily::ModelTokens)),
+        figure("Model requests", family(SkuFamily::ModelRequests)),
         figure("Device time", family(SkuFamily::DeviceTime)),
+        figure("Project fees", family(SkuFamily::ProjectFees)),
+        figure("One-time fees", family(SkuFamily::OneTimeFees)),
         figure("Commitments", report.commitments()?),
         figure("Fees", report.fees()?),
         figure("Deferred now", report.deferred()?),

@@ -462,6 +462,7 @@ async fn run_job(compute: &Compute, actor: &Actor, command: &[&str]) -> JobId {
         site: None,
         max_duration: None,
         max_cost: None,
+        max_price: None,
         metadata: BTreeMap::new(),
     };
     let spec = JobSpec {

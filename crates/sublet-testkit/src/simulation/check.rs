@@ -6,9 +6,10 @@ use sublet_cloud::Actor;
 use sublet_cloud::credit::CreditBalance;
 use sublet_core::id::{AttemptId, DeviceId, LeaseId, OrganizationId, RequestId};
 use sublet_core::lease::{EndReason, LeaseState};
-use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::period::PeriodKey;
+use sublet_money::sku::SkuFamily;
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::lease::Lease;
 use sublet_store::{PageRequest, Tx, attempt, charge, credit, device, hold, job, lease, ledger, organization, slice, usage};
@@ -288,8 +289,12 @@ impl Simulation {
 async fn check_charges(tx: &mut Tx, request: &RequestId, event: &usage::UsageEvent) -> Result<()> {
     let charges = charge::list_of(tx, request.as_str(), CHARGES_MAX).await?;
     assert_eq!(sum(charges.iter().map(|charge| charge.amount)), event.amount, "{request}");
-    let quantity: i64 = charges.iter().map(|charge| charge.quantity.get()).sum();
-    assert_eq!(quantity, event.record.tokens.total().get(), "{request} is charged for its tokens");
+    let of = |family| charges.iter().filter(move |charge| charge.sku.family() == family).map(|charge| charge.quantity.get());
+    let tokens = event.record.tokens.total().get();
+    assert_eq!(of(SkuFamily::ModelTokens).sum::<i64>(), tokens, "{request} is charged for its tokens");
+    // The list in dollars has a flat price of requests.
+    let is_flat = event.currency == Currency::USD && tokens > 0 && !charges.is_empty();
+    assert_eq!(of(SkuFamily::ModelRequests).sum::<i64>(), i64::from(is_flat), "{request} is one request");
     for charge in &charges {
         assert_eq!(charge.price_version, event.record.price_version);
     }

@@ -6,8 +6,11 @@ use sublet_cloud::{Actor, Cloud};
 use sublet_core::id::GatewayId;
 use sublet_core::key::KeyPlane;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Outcome, UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Scope};
+use sublet_money::price_book::PriceEntry;
+use sublet_money::sku::SkuName;
 use sublet_money::starter::{StarterDevice, starter_price_list};
 
 use super::account::grant_id;
@@ -81,7 +84,12 @@ impl Simulation {
         let devices = [StarterDevice::at_list_price("cpu".parse().expect("a kind"))];
         let list = cloud.ids().mint();
         let now = self.now();
-        let draft = starter_price_list(list, Currency::USD, now, &models, &devices).expect("a list");
+        let mut draft = starter_price_list(list, Currency::USD, now, &models, &devices).expect("a list");
+        // Its requests have a flat price, too.
+        draft.entries.extend(ServiceTier::ALL.map(|tier| {
+            let requests = SkuName::Requests { tier, model: MODEL.parse().expect("a model") };
+            PriceEntry::per_unit(requests, Nanos::new(1_234_567))
+        }));
         cloud.publish_prices(&Call::once(Actor::system()), "dollars", draft, now).await.expect("the list is published");
     }
 

@@ -48,6 +48,7 @@ impl Simulation {
             site: None,
             max_duration: self.chance(3).then(|| DurationMs::from_seconds(self.number(3_600, 20_000))),
             max_cost: self.chance(3).then(|| Nanos::new(self.number(100_000, 200_000_000))),
+            max_price: None,
             metadata: BTreeMap::new(),
         }
     }

@@ -120,6 +120,42 @@ fn a_payment_is_neither_lost_nor_doubled_when_the_process_is_killed() {
     assert_eq!(stripe.wrong(), Vec::<String>::new());
 }
 
+#[test]
+fn a_card_is_charged_once_when_the_process_is_killed() {
+    let stripe = FakeStripe::start();
+    let mut server = start(&stripe);
+    let path = "/v1/organization/saved_card";
+    assert!(text(&server.make(path, &server.keys.admin, &Value::Null)["page"]["url"]).starts_with("https://checkout.stripe.com/"));
+    let page = stripe.sessions()[0].clone();
+    stripe.save_card(&text(&page["id"]), "4242");
+    assert!(tell(&server, &stripe, &page, now(&server)));
+    let face =
+        wait_for("the card to be saved", || Some(server.see(path, &server.keys.admin)["card"].clone()).filter(Value::is_object));
+    assert_eq!((&face["brand"], &face["last4"]), (&json!("visa"), &json!("4242")));
+    let rounds = if full() { 18 } else { 6 };
+    for round in 0..rounds {
+        let (key, body) = (format!("round-{round}"), json!({ "amount": { "amount": "10", "currency": "EUR" }, "method": "card" }));
+        let charge = |server: &Server| {
+            let asked = server.ask("POST", "/v1/organization/top_ups").key(&server.keys.admin);
+            asked.header("idempotency-key", key.clone()).json(&body).send().map(|answer| answer.good())
+        };
+        kill_during(&mut server, (&stripe, round), |server| charge(server).map(|_| ()).ok());
+        let path = format!("/v1/organization/top_ups/{}", text(&charge(&server).unwrap()["id"]));
+        // What was claimed by a process that is gone is done when its time is up.
+        forward(&server, DurationMs::from_seconds(90));
+        wait_for("the charge to be credit", || {
+            (server.see(&path, &server.keys.admin)["status"] == json!("succeeded")).then_some(())
+        });
+    }
+    let units = i64::try_from(rounds).unwrap();
+    assert_eq!((stripe.charged(), deposited(&server)), (1_000 * units, (25 + 10 * units).to_string()));
+    // The same in what Stripe holds by the books.
+    let held = server.see("/operator/v1/reports/processor_funds", &server.keys.operator)["currencies"][0].clone();
+    assert_eq!(held["collected"]["amount"], json!((10 * units).to_string()), "{held}");
+    server.assert_books();
+    assert_eq!(stripe.wrong(), Vec::<String>::new());
+}
+
 /// Kills the process at once, when it has asked Stripe, or when it has answered: by turns. Starts another one.
 fn kill_during(server: &mut Server, (stripe, turn): (&FakeStripe, usize), work: impl Fn(&Server) -> Option<()> + Sync) {
     let asked_before = stripe.seen().len();

@@ -8,6 +8,7 @@ use crate::server::{Database, Home, Server, chat, nanos, text};
 on_both! {
     what_is_published_is_read_back_and_charged: every_model;
     a_price_that_contradicts_itself_is_refused_with_the_reason: contradictions;
+    a_price_follows_an_index_that_everybody_can_read: market;
 }
 
 /// Name, currency and prices of the list in force.
@@ -88,6 +89,75 @@ fn every_model(database: Database) {
     assert_eq!((nanos(&output["charged"]), nanos(&output["would_be"])), (4_500_000, 3_600), "{simulated}");
     assert_eq!((&simulated["customers"], nanos(&simulated["not_sold"])), (&json!(1), 0), "{simulated}");
     server.assert_books();
+}
+
+fn market(database: Database) {
+    let server = Home::new(database).start();
+    let keys = &server.keys;
+    let indexes = "/operator/v1/price_indexes";
+    let index = |changes: Value| {
+        let mut body = json!({ "name": "gpu-spot", "level": "1.50", "lead_seconds": 300 });
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        body
+    };
+    for (changes, param) in [
+        (json!({ "name": "GPU spot" }), "name"),
+        (json!({ "level": "0" }), "level"),
+        (json!({ "level": "1.2345" }), "level"),
+        (json!({ "lead_seconds": 59 }), "lead_seconds"),
+        (json!({ "lead_seconds": u64::MAX }), "lead_seconds"),
+        (json!({ "note": "x".repeat(501) }), "note"),
+    ] {
+        let answer = server.post(indexes, &keys.operator, &index(changes)).unwrap();
+        assert_eq!((answer.status, answer.json()["error"]["param"].clone()), (400, json!(param)), "{}", answer.text());
+    }
+    let made = server.make(indexes, &keys.operator, &index(json!({})));
+    assert_eq!((&made["level"], &made["last"]["number"]), (&json!("1.5"), &json!(1)), "{made}");
+    let mut list = in_force(&server);
+    let price = list["prices"].as_array_mut().unwrap().iter_mut().find(|price| of_device(price, "n2m")).unwrap();
+    say(price, &json!({ "amount": "2", "market": { "index": "gpu-spot", "floor": "0.5", "ceiling": "2" } }));
+    for (market, reason) in [
+        (json!({ "index": "other", "floor": "0.5", "ceiling": "2" }), "no price index 'other'"),
+        (json!({ "index": "gpu-spot", "floor": "2.5", "ceiling": "2" }), "above its ceiling"),
+        (json!({ "index": "gpu-spot", "floor": "-1", "ceiling": "2" }), "not a level"),
+    ] {
+        let mut wrong = list.clone();
+        let price = wrong["prices"].as_array_mut().unwrap().iter_mut().find(|price| of_device(price, "n2m")).unwrap();
+        price["market"] = market;
+        assert_refused(&server, &wrong, reason);
+    }
+    let published = server.make("/operator/v1/price_lists", &keys.operator, &list);
+    let read = server.see(&format!("/operator/v1/price_lists/{}", text(&published["version"])), &keys.operator);
+    assert_eq!(read["prices"], list["prices"], "what is read back is what was published");
+
+    let asked = |more: Value| {
+        let mut body = json!({ "sku": "cpu", "notice": "n2m" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let eur = |amount: &str| json!({ "maximum_price": { "amount": amount, "currency": "EUR" } });
+    let quote = server.make("/v1/quotes", &keys.project, &asked(eur("3")));
+    assert_eq!((nanos(&quote["price"]), nanos(&quote["maximum_price"])), (3_000_000_000, 3_000_000_000), "{quote}");
+    server.make("/v1/quotes", &keys.project, &asked(json!({ "site": quote["site"] })));
+    for (more, param) in [
+        (eur("2.999999999"), "maximum_price"),
+        (eur("0"), "maximum_price"),
+        (json!({ "maximum_price": { "amount": "3", "currency": "USD" } }), "maximum_price"),
+        (json!({ "site": "site_nowhere" }), "site"),
+    ] {
+        let answer = server.post("/v1/quotes", &keys.project, &asked(more)).unwrap();
+        assert_eq!(answer.json()["error"]["param"], json!(param), "{}", answer.text());
+    }
+    let points = format!("{indexes}/gpu-spot/points");
+    let soon = server.make(&points, &keys.operator, &json!({ "level": "0.85" }));
+    assert_eq!((&soon["number"], &soon["level"]), (&json!(2), &json!("0.85")), "{soon}");
+    let wrong = server.post(&points, &keys.operator, &json!({ "level": "3", "from": "2026-01-01T00:00:00Z" })).unwrap();
+    assert_eq!((wrong.status, wrong.json()["error"]["param"].clone()), (400, json!("from")), "{}", wrong.text());
+    // Nobody needs a key to read them.
+    let listed = server.see("/v1/price_indexes/gpu-spot/points?order=asc", "");
+    assert_eq!(listed["data"], json!([made["last"], soon]));
+    assert_eq!(server.see("/v1/price_indexes", "")["data"][0]["last"], soon);
+    assert_eq!(server.see("/v1/price_indexes/gpu-spot", "")["level"], json!("1.5"));
 }
 
 fn contradictions(database: Database) {
