@@ -27,5 +27,7 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 
 pub async fn set(app: App, context: Context) -> Result<Answer> {
     let body: wire::SetClock = context.body()?;
+    // What was answered before the jump belongs to the time before it.
+    app.process.settle().await?;
     json(&to_wire(&app.cloud.advance_clock(&context.actor, body.now.0).await.map_err(|error| error.param("now"))?))
 }

@@ -98,6 +98,8 @@ pub trait Process: Send + Sync {
     fn import_model(&self, path: String, name: Option<String>) -> BoxFuture<'_, sublet_core::Result<ModelInfo>>;
     /// How this process sees a replica; `None` if it never asked it.
     fn replica_seen(&self, id: &ReplicaId) -> Option<ReplicaSeen>;
+    /// Waits until what this process has served is charged, or says that it is not yet.
+    fn settle(&self) -> BoxFuture<'_, sublet_core::Result<()>>;
     /// Whether this process can count with a tokenizer.
     fn check_tokenizer<'a>(&'a self, name: &'a TokenizerName) -> BoxFuture<'a, sublet_core::Result<()>>;
 }

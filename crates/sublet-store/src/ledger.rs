@@ -128,7 +128,6 @@ async fn insert_entries(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<u64> {
 /// An account while entries are posted to it.
 struct Moved<'e> {
     account: &'e LedgerAccount,
-    path: String,
     currency: Currency,
     /// What transfers name it by; none until it is opened.
     number: Option<i64>,
@@ -142,13 +141,13 @@ struct Moved<'e> {
 impl<'e> Moved<'e> {
     fn new(account: &'e LedgerAccount, currency: Currency) -> Self {
         let (totals, more) = (AccountTotals::default(), AccountTotals::default());
-        Self { account, path: account.to_string(), currency, number: None, minimum: minimum(account.kind()), totals, more }
+        Self { account, currency, number: None, minimum: minimum(account.kind()), totals, more }
     }
     fn debit(&mut self, amount: Nanos) -> Result<()> {
         let balance = self.totals.credits.checked_sub(self.totals.debits)?;
         if self.minimum.is_some_and(|minimum| balance.checked_sub(amount).is_ok_and(|left| left < minimum)) {
             return Err(Error::new(ErrorCode::InsufficientQuota, format!("the balance is {balance}, and {amount} is needed"))
-                .context(format!("account {} would fall below its minimum", self.path)));
+                .context(format!("account {} would fall below its minimum", self.account)));
         }
         self.totals.debits = self.totals.debits.checked_add(amount)?;
         self.more.debits = self.more.debits.checked_add(amount)?;
@@ -161,62 +160,82 @@ impl<'e> Moved<'e> {
         self.totals.credits.checked_sub(self.totals.debits).map(|_| ())
     }
     fn number(&self) -> Result<i64> {
-        self.number.ok_or_else(|| Error::internal(format!("account {} was not opened", self.path)))
+        self.number.ok_or_else(|| Error::internal(format!("account {} was not opened", self.account)))
     }
 }
 
-/// The accounts of entries that are posted together.
+/// A transfer, with the places of its accounts in the movement.
+struct Leg<'e> {
+    entry: &'e JournalEntry,
+    position: i64,
+    debit: usize,
+    credit: usize,
+    amount: Nanos,
+}
+
+/// Entries that are posted together, and their accounts.
 struct Movement<'e> {
     /// In the order of their paths, so that two writers never wait for each other.
     accounts: Vec<Moved<'e>>,
-    places: HashMap<&'e LedgerAccount, usize>,
+    /// The path of each account.
+    paths: Vec<String>,
+    /// In the order in which they are posted.
+    legs: Vec<Leg<'e>>,
 }
 
 impl<'e> Movement<'e> {
     fn of(entries: &[&'e JournalEntry]) -> Self {
-        let mut currencies = HashMap::new();
+        let (mut seen, mut found, mut legs) = (HashMap::new(), Vec::new(), Vec::with_capacity(entries.len()));
+        let mut place = |account: &'e LedgerAccount, currency| {
+            *seen.entry(account).or_insert_with(|| {
+                found.push((account.to_string(), account, currency));
+                found.len() - 1
+            })
+        };
         for entry in entries {
-            for account in entry.transfers.iter().flat_map(|transfer| [&transfer.debit, &transfer.credit]) {
-                currencies.entry(account).or_insert(entry.currency);
+            for (position, Transfer { debit, credit, amount }) in (1..).zip(&entry.transfers) {
+                let (debit, credit) = (place(debit, entry.currency), place(credit, entry.currency));
+                legs.push(Leg { entry, position, debit, credit, amount: *amount });
             }
         }
-        let mut accounts: Vec<_> = currencies.iter().map(|(account, currency)| Moved::new(account, *currency)).collect();
-        accounts.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-        let places = (0..).zip(&accounts).map(|(place, moved)| (moved.account, place)).collect();
-        Self { accounts, places }
-    }
-
-    fn place(&self, account: &LedgerAccount) -> Result<usize> {
-        self.places.get(account).copied().ok_or_else(|| Error::internal("an account of a transfer was not read"))
-    }
-
-    fn number(&self, account: &LedgerAccount) -> Result<i64> {
-        self.accounts[self.place(account)?].number()
+        let mut order: Vec<_> = (0..found.len()).collect();
+        order.sort_unstable_by(|one, other| found[*one].0.cmp(&found[*other].0));
+        let mut places = vec![0; found.len()];
+        for (sorted, first_seen) in (0..).zip(&order) {
+            places[*first_seen] = sorted;
+        }
+        for leg in &mut legs {
+            (leg.debit, leg.credit) = (places[leg.debit], places[leg.credit]);
+        }
+        let accounts = order.iter().map(|place| Moved::new(found[*place].1, found[*place].2)).collect();
+        let paths = order.iter().map(|place| std::mem::take(&mut found[*place].0)).collect();
+        Self { accounts, paths, legs }
     }
 
     /// Reads what is there of the accounts, and opens the others.
     async fn read(&mut self, tx: &mut Tx) -> Result<()> {
-        let places: HashMap<String, usize> = (0..).zip(&self.accounts).map(|(place, moved)| (moved.path.clone(), place)).collect();
-        let paths: Vec<_> = self.accounts.iter().map(|moved| Value::from(moved.path.clone())).collect();
+        let Self { accounts, paths, .. } = self;
+        let places: HashMap<&str, usize> = paths.iter().map(String::as_str).zip(0..).collect();
         let place =
             |path: &str| places.get(path).copied().ok_or_else(|| Error::internal("an account was read that was not asked for"));
-        tx.each_listed("SELECT path, number, debits, credits, minimum FROM accounts WHERE path IN ", &paths, |mut row| {
-            let moved = &mut self.accounts[place(row.text()?)?];
+        let wanted: Vec<_> = paths.iter().map(|path| Value::from(path.as_str())).collect();
+        tx.each_listed("SELECT path, number, debits, credits, minimum FROM accounts WHERE path IN ", &wanted, |mut row| {
+            let moved = &mut accounts[place(row.text()?)?];
             moved.number = Some(row.int()?);
             moved.totals = AccountTotals { debits: row.nanos()?, credits: row.nanos()? };
             moved.minimum = row.optional_int()?.map(Nanos::new);
             Ok(())
         })
         .await?;
-        let missing: Vec<_> = self.accounts.iter().filter(|moved| moved.number.is_none()).collect();
-        if missing.is_empty() {
+        let missing = || accounts.iter().zip(&wanted).filter(|(moved, _)| moved.number.is_none());
+        let rows: Vec<_> = missing().map(|(moved, _)| name(moved.account, moved.currency)).collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let rows: Vec<_> = missing.iter().map(|moved| name(moved.account, moved.currency)).collect();
+        let unnumbered: Vec<_> = missing().map(|(_, path)| path.clone()).collect();
         name_accounts(tx, &rows).await?;
-        let paths: Vec<_> = missing.iter().map(|moved| Value::from(moved.path.clone())).collect();
-        tx.each_listed("SELECT path, number FROM account_names WHERE path IN ", &paths, |mut row| {
-            let moved = &mut self.accounts[place(row.text()?)?];
+        tx.each_listed("SELECT path, number FROM account_names WHERE path IN ", &unnumbered, |mut row| {
+            let moved = &mut accounts[place(row.text()?)?];
             moved.number = Some(row.int()?);
             Ok(())
         })
@@ -224,16 +243,15 @@ impl<'e> Movement<'e> {
     }
 
     /// In the order of the transfers.
-    fn post(&mut self, entries: &[&JournalEntry]) -> Result<()> {
-        for Transfer { debit, credit, amount } in entries.iter().flat_map(|entry| &entry.transfers) {
-            let (debit, credit) = (self.place(debit)?, self.place(credit)?);
-            self.accounts[debit].debit(*amount)?;
-            self.accounts[credit].credit(*amount)?;
+    fn post(&mut self) -> Result<()> {
+        for leg in &self.legs {
+            self.accounts[leg.debit].debit(leg.amount)?;
+            self.accounts[leg.credit].credit(leg.amount)?;
         }
         Ok(())
     }
 
-    /// Writes differences; the statement itself refuses one that would leave less than the minimum.
+    /// Writes differences, where the statement itself refuses one that would leave less than the minimum, and transfers.
     async fn write(&self, tx: &mut Tx) -> Result<()> {
         let row = |moved: &Moved<'_>| {
             Ok(params![moved.number()?, moved.more.debits, moved.more.credits, moved.minimum.map(Nanos::get)].to_vec())
@@ -245,10 +263,15 @@ impl<'e> Movement<'e> {
              WHERE balances.minimum IS NULL OR excluded.debits = 0
                  OR balances.credits + excluded.credits - balances.debits - excluded.debits >= balances.minimum";
         let changed = tx.insert_many(prefix, suffix, &rows).await?;
-        if usize::try_from(changed) == Ok(rows.len()) {
-            return Ok(());
+        if usize::try_from(changed) != Ok(rows.len()) {
+            return Err(Error::internal("an account changed while entries were posted to it"));
         }
-        Err(Error::internal("an account changed while entries were posted to it"))
+        let row = |leg: &Leg<'e>| {
+            let (debit, credit) = (self.accounts[leg.debit].number()?, self.accounts[leg.credit].number()?);
+            Ok(params![leg.entry.id.as_str(), leg.position, debit, credit, leg.amount].to_vec())
+        };
+        let rows: Vec<_> = self.legs.iter().map(row).collect::<Result<_>>()?;
+        tx.insert_many("INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ", "", &rows).await.map(|_| ())
     }
 }
 
@@ -256,16 +279,8 @@ impl<'e> Movement<'e> {
 async fn move_accounts(tx: &mut Tx, entries: &[&JournalEntry]) -> Result<()> {
     let mut movement = Movement::of(entries);
     movement.read(tx).await?;
-    movement.post(entries)?;
-    movement.write(tx).await?;
-    let mut rows = Vec::with_capacity(entries.len());
-    for entry in entries {
-        for (position, Transfer { debit, credit, amount }) in (1_i64..).zip(&entry.transfers) {
-            rows.push(params![entry.id.as_str(), position, movement.number(debit)?, movement.number(credit)?, *amount].to_vec());
-        }
-    }
-    tx.insert_many("INSERT INTO transfers (entry_id, position, debit, credit, amount) VALUES ", "", &rows).await?;
-    Ok(())
+    movement.post()?;
+    movement.write(tx).await
 }
 
 fn name(account: &LedgerAccount, currency: Currency) -> Vec<Value<'static>> {

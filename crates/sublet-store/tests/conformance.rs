@@ -6,7 +6,7 @@ use std::time::Duration;
 use sublet_core::id::OutboxId;
 use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
 use sublet_store::change::{self, Subject};
-use sublet_store::database::INSERT_ROWS_MAX;
+use sublet_store::database::ROWS_MAX;
 use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
 use sublet_store::outbox::{self, Effect, OutboxJob};
 use sublet_store::row::Value;
@@ -151,7 +151,7 @@ on_both_databases! {
     }
 
     async fn many_rows_are_inserted_in_pieces(cloud: &TestCloud) {
-        let count = INSERT_ROWS_MAX * 2 + 3;
+        let count = ROWS_MAX * 2 + 3;
         let inserted = cloud
             .cloud
             .store()

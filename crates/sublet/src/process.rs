@@ -12,13 +12,16 @@ use sublet_core::batch::BatchStatus;
 use sublet_core::engine::{ModelEngine, ModelInfo};
 use sublet_core::id::ReplicaId;
 use sublet_core::tokenizer::{TokenizerName, Tokenizers};
-use sublet_core::{BoxFuture, Result};
+use sublet_core::{BoxFuture, DurationMs, Result};
 use sublet_engine::Engine;
 use sublet_gateway::Gateway;
 use sublet_gateway::metrics::{FIRST_TOKEN_BOUNDS_MS, GRANT_BOUNDS_MS};
 use sublet_http::Process;
 
 use crate::models;
+
+/// How long what was served may take to be charged, where that is waited for.
+const SETTLE_WITHIN: DurationMs = DurationMs::from_seconds(10);
 
 /// The parts that are looked at.
 pub struct CloudProcess {
@@ -60,6 +63,10 @@ impl Process for CloudProcess {
             resting_until: status.resting_until.map(Into::into),
             cached_tokens: status.cached_tokens,
         })
+    }
+
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.gateway.flush(SETTLE_WITHIN))
     }
 
     fn check_tokenizer<'a>(&'a self, name: &'a TokenizerName) -> BoxFuture<'a, Result<()>> {

@@ -63,10 +63,10 @@ fn a_year_of_invoices_adds_up_whatever_ends_its_process() {
     let mut months = Vec::new();
     for month in 0..12 {
         server.make("/v1/chat/completions", &server.keys.project, &chat(&server.keys.model, 3 + month, &json!({ "seed": 1 })));
-        wait_for("the charges of the month", || (charged_requests(&server) > month).then_some(()));
         let next = format!("{}-01T01:00:00Z", month_after(&begun, month + 1));
         if month % 3 == 1 {
             // Killed while it closes the month, sooner and later; the next process goes on.
+            wait_for("the charges of the month", || (charged_requests(&server) > month).then_some(()));
             let asked = server.ask("PUT", "/operator/v1/clock").key(&server.keys.operator).json(&json!({ "now": next }));
             let closing = std::thread::spawn(move || asked.send().is_ok());
             while !closing.is_finished() && !text(&clock_or_nothing(&server)["now"]).starts_with(&next[..10]) {}
