@@ -352,9 +352,10 @@ impl Tx {
                 for chunk in values.chunks(LISTED_MAX) {
                     let mut arguments = PgArguments::default();
                     add_list(&mut arguments, chunk.iter().map(Some))?;
-                    // Only fixed text was joined.
-                    let rows =
-                        sqlx::query_with(AssertSqlSafe(sql.as_str()), arguments).fetch_all(&mut **tx).await.map_err(failure)?;
+                    // Only fixed text was joined. It is planned each time: a plan that was made while the table was small
+                    // reads all of it.
+                    let query = sqlx::query_with(AssertSqlSafe(sql.as_str()), arguments).persistent(false);
+                    let rows = query.fetch_all(&mut **tx).await.map_err(failure)?;
                     rows.iter().try_for_each(|row| take(RowReader::of(&postgres_columns(row)?)))?;
                 }
                 Ok(())
