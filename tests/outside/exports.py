@@ -116,6 +116,7 @@ def invoices():
 
 def export(month, form="csv", version="1.2", dataset="focus"):
     """A file, got with the program as a customer would."""
+    version = "1.4" if dataset in SUPPORTING else version
     path = OUT / f"{dataset}-{version}-{month}.{form}"
     arguments = ["billing", "export", dataset, "--period", month, "--format", form, "--output", path]
     arguments += ["--version", version] if dataset == "focus" else []
