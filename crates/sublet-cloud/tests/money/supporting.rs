@@ -200,6 +200,34 @@ on_both_databases! {
         }
     }
 
+    async fn a_notice_cancels_what_it_cuts_off_and_changes_no_month_before(cloud: &TestCloud) {
+        let session = customer(cloud, "acme", ZONE, 0).await;
+        let organization = session.access.organization.clone();
+        granted(&cloud.cloud, &organization, CreditKind::Paid, 1_000 * UNIT).await;
+        let admin = admin_of(&session);
+        let spend = ContractTerms { period_months: 2, fee: None, ..with_fee("2026-03", 3 * UNIT) };
+        let id = agreed(&cloud.cloud, &session, spend).await;
+        used(&session, MILLION).await;
+        to_end_of(cloud, "2026-04").await;
+        let march = (SupportingDataset::ContractCommitment, "2026-03");
+        let before = bytes_of(&cloud.cloud, &organization, march).await;
+        cloud.cloud.leave_contract(&admin, &id, "2026-06".parse().expect("a month")).await.expect("notice");
+        let statuses = |rows: Found| rows.iter().map(|row| row["ContractCommitmentLifecycleStatus"].clone()).collect::<Vec<_>>();
+        let april = found(&cloud.cloud, &organization, (march.0, "2026-04")).await;
+        assert!(april.iter().all(|row| row["ContractPeriodEnd"] == "2026-06-30T22:00:00Z"), "{april:?}");
+        assert_eq!(statuses(april), ["Active", "Pending", "Canceled"]);
+        assert!(bytes_of(&cloud.cloud, &organization, march).await == before);
+        assert_eq!(statuses(rows(before)), ["Active", "Pending", "Pending"]);
+        to_end_of(cloud, "2026-07").await;
+        let june = found(&cloud.cloud, &organization, (march.0, "2026-06")).await;
+        let fee = issued(cloud, &organization).await.last().and_then(|bill| bill.invoice.content.commitment.clone()).expect("a part").exit_fee;
+        assert_eq!((nanos(&june[1], "x_ExitFee"), fee > Nanos::ZERO), (fee, true));
+        let costs = focus(&cloud.cloud, &organization, "2026-06").await;
+        let named = costs.iter().filter(|row| row["ContractApplied"].contains(&format!("\"{id}/2\"")) && row["ChargeCategory"] == "Adjustment");
+        assert_eq!(named.count(), 2, "what is missing, and leaving");
+        assert_eq!(applied(&costs, &format!("{id}/2")), Nanos::ZERO);
+    }
+
     async fn quantities_are_in_the_units_that_are_metered(cloud: &TestCloud) {
         let session = customer(cloud, "acme", ZONE, 100 * UNIT).await;
         let organization = session.access.organization.clone();
