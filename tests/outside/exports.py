@@ -1,8 +1,9 @@
 """Has other people's programs judge the files that Sublet exports for finance and FinOps.
 
 Usage: exports.py. Reads the environment that every suite has, of a cloud with a test clock; SUBLET_BINARY is the
-program, and SUBLET_OUT a folder to write into. FOCUS 1.2 is judged by focus-validator, 1.4 by focus-data-toolkit, Parquet
-is read by pyarrow, and sums are made with Python's decimals. Each judge has to refuse a file that was made wrong.
+program, and SUBLET_OUT a folder to write into. FOCUS 1.2 is judged by focus-validator, all datasets of 1.4 one by one and
+together by focus-data-toolkit, Parquet is read by pyarrow, and sums are made with Python's decimals. Each judge has to
+refuse a file that was made wrong.
 """
 
 import csv
@@ -20,15 +21,23 @@ import focus_validator
 import pyarrow
 import pyarrow.parquet
 
-from cloud import ADMIN, OPERATOR, PROJECT, ROOT, ask, chat, eventually, judge, make_dear, see, to_next_month
+from focus_data_toolkit.validate.bundle import validate_dataset_bundle
+
+from cloud import (
+    ADMIN, OPERATOR, PROJECT, ROOT, ask, chat, eventually, judge, make_dear, say_who_sells, see, to_next_month,
+)
 
 BINARY, OUT = os.environ["SUBLET_BINARY"], pathlib.Path(os.environ["SUBLET_OUT"])
 PROGRAMS = pathlib.Path(sys.executable).parent
-MONTHS, CALLS = 2, 5
+MONTHS, CALLS = 3, 5
 
 # Rules of focus-validator 2.2.1 of which a file keeps one at most: it takes "null where there is no invoice" and "not null
 # where there is one" for "always".
 IMPOSSIBLE = {"InvoiceId-C-000-O", "InvoiceId-C-003-C", "InvoiceId-C-004-C", "InvoiceId-C-005-C"}
+# What FOCUS 1.4 has beside Cost and Usage, and what it is called there.
+SUPPORTING = {
+    "billing-period": "Billing Period", "invoice-detail": "Invoice Detail", "contract-commitment": "Contract Commitment",
+}
 # Conditions of the specification that hold for Sublet.
 SUPPORTS = ["SupportsUnitPricing", "SupportsMultiplePricingCategories"]
 CRITERIA = [
@@ -64,9 +73,32 @@ def run_job():
     return job["id"]
 
 
+def agree():
+    """A contract over a commitment of a month, a fee in advance from the second on, and what is missing rolls over."""
+    start = now()
+    organization = see("/v1/organization/self", ADMIN)["id"]
+    terms = {
+        "currency": "EUR", "starts": following(start), "months": 12, "period_months": 1,
+        "covers": ["model_tokens", "model_requests", "device_time"],
+        "commitments": [{"from_period": 1, "amount": "5"}, {"from_period": 3, "amount": "8"}],
+        "fee": "3", "roll_over_periods": 2,
+    }
+    body = {"organization": organization, "name": "A year", "terms": terms}
+    offer = json.loads(ask("POST", "/operator/v1/contracts", OPERATOR, body)[0])
+    hash = see(f"/v1/organization/contracts/{offer['id']}", ADMIN)["versions"][0]["terms_hash"]
+    ask("POST", f"/v1/organization/contracts/{offer['id']}/accept", ADMIN, {"terms_hash": hash})
+
+
+def following(month):
+    year, number = map(int, month.split("-"))
+    return f"{year + number // 12}-{number % 12 + 1:02}"
+
+
 def live_through_months():
     """Uses the cloud for some months, and a little of the next. The months' names."""
     make_dear()
+    say_who_sells()
+    agree()
     months = []
     for _ in range(MONTHS):
         use(CALLS)
@@ -84,12 +116,17 @@ def invoices():
 
 def export(month, form="csv", version="1.2", dataset="focus"):
     """A file, got with the program as a customer would."""
+    version = "1.4" if dataset in SUPPORTING else version
     path = OUT / f"{dataset}-{version}-{month}.{form}"
     arguments = ["billing", "export", dataset, "--period", month, "--format", form, "--output", path]
     arguments += ["--version", version] if dataset == "focus" else []
     done = subprocess.run([BINARY, "--url", ROOT, *map(str, arguments)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return path
+
+
+def gross(document):
+    return decimal.Decimal((document["tax"]["gross"] if document["tax"] else document["total"])["amount"])
 
 
 def rows(path):
@@ -110,7 +147,7 @@ def check_sums(months):
             assert not [row for row in found if row["InvoiceId"] == ""], "a row of an issued month has no number"
             for number in {row["InvoiceId"] for row in found}:
                 mine = [row for row in found if row["InvoiceId"] == number]
-                assert total(mine) == decimal.Decimal(known[number]["total"]["amount"]), number
+                assert total(mine) == gross(known[number]), number
         usage = [row for row in found if row["ChargeCategory"] == "Usage"]
         charges = rows(export(month, dataset="charges"))
         assert len(charges) == sum(int(row["x_ChargeCount"]) for row in usage) > len(usage) > 0
@@ -133,9 +170,51 @@ def check_credit(months):
     body = {"amount": {"amount": amount, "currency": invoice["total"]["currency"]}, "kind": "paid", "reason": "slow, \"very\" slow"}
     note = json.loads(ask("POST", f"/operator/v1/invoices/{invoice['id']}/credit_notes", OPERATOR, body)[0])
     credits = [row for row in rows(export(now())) if row["ChargeCategory"] == "Credit"]
+    details = rows(export(now(), dataset="invoice-detail"))
+    assert {row["ReferenceInvoiceId"] for row in details} == {number} and {row["InvoiceId"] for row in details} == {note["number"]}
+    assert total(details) == -decimal.Decimal(amount) - decimal.Decimal(note["tax"]["amount"])
+    status, said = toolkit_says(export(now(), dataset="invoice-detail"), "invoice-detail")
+    assert status == 0, said[-2000:]
+    _, problems = together([*months, now()])
+    assert not problems, problems
     said = [(row["InvoiceId"], row["BilledCost"], row["ChargeClass"], row["x_CreditedInvoiceId"]) for row in credits]
     assert [(said[0][0], decimal.Decimal(said[0][1]), *said[0][2:])] == [(note["number"], -decimal.Decimal(amount), "Correction", number)], said
     assert len(said) == 1 and body["reason"] in credits[0]["ChargeDescription"]
+
+
+def check_supporting(months):
+    """Documents, commitments and months are those that the API has, and use names them."""
+    known = invoices()
+    for month in months:
+        details, costs = rows(export(month, dataset="invoice-detail")), rows(export(month, version="1.4"))
+        assert {row["InvoiceId"] for row in details} == {row["InvoiceId"] for row in costs}
+        for number in {row["InvoiceId"] for row in details}:
+            assert total(row for row in details if row["InvoiceId"] == number) == gross(known[number]), number
+        for line in details:
+            mine = [row for row in costs if row["InvoiceDetailId"] == line["InvoiceDetailId"]]
+            assert mine and total(mine) == decimal.Decimal(line["BilledCost"]), line
+        [period] = rows(export(month, dataset="billing-period"))
+        said = period["BillingPeriodStatus"], period["x_State"], period["x_BillingPeriod"]
+        assert said == ("Closed", "invoiced", month) and period["x_InvoiceId"] in known
+        used = applied(costs)
+        for commitment in rows(export(month, dataset="contract-commitment")):
+            if commitment["ContractCommitmentId"] in used:
+                assert used[commitment["ContractCommitmentId"]] == decimal.Decimal(commitment["x_UsedCost"]), commitment
+    # The first month only has the fee of the next one, which has a commitment.
+    categories = {row["ChargeCategory"] for row in details}
+    assert used and categories == {"Usage", "Adjustment", "Tax"}, (used, categories)
+    [running] = rows(export(now(), dataset="billing-period"))
+    assert running["BillingPeriodStatus"] == "Open" and not rows(export(now(), dataset="invoice-detail"))
+
+
+def applied(costs):
+    """What rows count towards each commitment; their numbers are read as decimals."""
+    sums = {}
+    for row in costs:
+        for element in json.loads(row["ContractApplied"] or '{"Elements": []}', parse_float=decimal.Decimal)["Elements"]:
+            name = element["ContractCommitmentId"]
+            sums[name] = sums.get(name, decimal.Decimal(0)) + element["ContractCommitmentAppliedCost"]
+    return {name: used for name, used in sums.items() if used}
 
 
 def as_text(value):
@@ -148,7 +227,8 @@ def as_text(value):
 
 
 def check_parquet(months):
-    for version, dataset in (("1.2", "focus"), ("1.4", "focus"), ("1.2", "charges")):
+    supporting = [("1.4", dataset) for dataset in SUPPORTING]
+    for version, dataset in [*supporting, ("1.2", "focus"), ("1.4", "focus"), ("1.2", "charges")]:
         for month in [*months, now()]:
             path = export(month, "parquet", version, dataset)
             table = pyarrow.parquet.read_table(path)
@@ -209,9 +289,9 @@ def check_1_2(months):
         assert [found for found in broken if found.startswith(rule.split("-")[0])], f"focus-validator does not see {name}: {broken}"
 
 
-def toolkit_says(path):
-    command = [PROGRAMS / "focus-toolkit", "validate", path, "--dataset", "cost-and-usage"]
-    for condition in SUPPORTS:
+def toolkit_says(path, dataset="cost-and-usage"):
+    command = [PROGRAMS / "focus-toolkit", "validate", path, "--dataset", dataset]
+    for condition in SUPPORTS if dataset == "cost-and-usage" else []:
         command += ["--supports", condition]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
@@ -234,11 +314,62 @@ def check_1_4(months):
         assert status != 0, f"focus-data-toolkit accepts {name}: {said[-500:]}"
 
 
+def check_supporting_1_4(months):
+    for dataset in SUPPORTING:
+        for month in [*months, now()]:
+            for form in ("csv", "parquet"):
+                path = export(month, form, dataset=dataset)
+                # What is open has no documents, and the toolkit takes no file without rows.
+                if rows(export(month, dataset=dataset)):
+                    status, said = toolkit_says(path, dataset)
+                    assert status == 0, said[-2000:]
+    for dataset, name, change in [
+        ("billing-period", "other-status", lambda row: row.update(BillingPeriodStatus="Invoiced")),
+        ("billing-period", "updated-before", lambda row: row.update(BillingPeriodLastUpdated="2020-01-01T00:00:00Z")),
+        ("invoice-detail", "no-reference", lambda row: row.update(ReferenceInvoiceId="")),
+        ("invoice-detail", "own-grain", lambda row: row.update(InvoiceDetailGrain='{"Part":"tax"}')),
+        ("contract-commitment", "own-scope", lambda row: row.update(ContractCommitmentApplicability='{"Inclusions":[]}')),
+        ("contract-commitment", "other-status", lambda row: row.update(ContractCommitmentLifecycleStatus="Running")),
+        ("contract-commitment", "no-id", lambda row: row.pop("ContractCommitmentId")),
+    ]:
+        path = export(months[-1], dataset=dataset)
+        status, said = toolkit_says(changed(path, f"{dataset}-{name}.csv", change), dataset)
+        assert status != 0, f"focus-data-toolkit accepts {dataset} with {name}: {said[-500:]}"
+
+
+def together(months, **instead):
+    """What the toolkit says of all datasets of some months: problems by their code. Contracts are those of the last."""
+    bundle = {"Cost and Usage": [row for month in months for row in rows(export(month, version="1.4"))]}
+    for dataset, name in SUPPORTING.items():
+        mine = months[-1:] if dataset == "contract-commitment" else months
+        bundle[name] = [row for month in mine for row in rows(export(month, dataset=dataset))]
+    bundle.update(instead)
+    report = validate_dataset_bundle(bundle, invoice_detail_authoritative=True, rounding_tolerance=decimal.Decimal(0))
+    assert "reconcile_invoice_detail" in report.checks_run, report.checks_run
+    return bundle, {problem.code for problem in [*report.errors, *report.warnings]}
+
+
+def check_together(months):
+    bundle, problems = together(months)
+    assert not problems, problems
+    for dataset, column, value, code in [
+        ("Cost and Usage", "InvoiceDetailId", "INV-2026-000001/999", "FDT-CROSS-014"),
+        ("Invoice Detail", "ChargeCategory", "Credit", "FDT-CROSS-015"),
+        ("Invoice Detail", "BilledCost", "0.000000001", "FDT-CROSS-030"),
+        ("Billing Period", "BillingPeriodEnd", "2026-01-01T00:00:00Z", "FDT-CROSS-040"),
+        ("Contract Commitment", "ContractCommitmentId", "ctr_other/1", "FDT-CROSS-010"),
+    ]:
+        wrong = [{**row, column: value} for row in bundle[dataset]]
+        _, found = together(months, **{dataset: wrong})
+        assert code in found, f"focus-data-toolkit does not see another {column}: {found}"
+
+
 def check_refusals():
     for query, says in [
         ("dataset=focus&version=1.3", "1.2 or 1.4"),
         ("format=xlsx", "csv or parquet"),
-        ("dataset=invoices", "focus or charges"),
+        ("dataset=invoices", "invoice-detail"),
+        ("dataset=billing-period&version=1.2", "FOCUS 1.4 alone"),
         ("period=2026-13", "like 2026-03"),
         ("period=2199-01", "the newest month is"),
         ("dataset=charges&version=1.2", "has no version"),
@@ -256,10 +387,13 @@ def main():
     months = live_through_months()
     checks = [
         ("rows add up to invoices and charges to the last digit", lambda: check_sums(months)),
+        ("documents, commitments and months are those of the API, and use names them", lambda: check_supporting(months)),
         ("a credit note is a row of its own number", lambda: check_credit(months)),
         ("pyarrow reads from Parquet what CSV says", lambda: check_parquet(months)),
         ("focus-validator accepts FOCUS 1.2, and nothing else", lambda: check_1_2(months)),
         ("focus-data-toolkit accepts FOCUS 1.4, and nothing else", lambda: check_1_4(months)),
+        ("focus-data-toolkit accepts what is beside it, and nothing else", lambda: check_supporting_1_4(months)),
+        ("all datasets of 1.4 fit together, and no others", lambda: check_together(months)),
         ("what cannot be exported is refused with what would work", check_refusals),
     ]
     return judge(checks)

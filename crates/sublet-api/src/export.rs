@@ -10,7 +10,8 @@ use crate::schema::IdText;
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportQuery {
-    /// `focus`, cost and usage for FinOps programs, or `charges`, one row for each charge. `focus` if left out.
+    /// `focus`, cost and usage for FinOps programs; beside it `billing-period`, `invoice-detail` and `contract-commitment`; or
+    /// `charges`, one row for each charge. `focus` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
     /// A month like `2026-03`, in each account's own zone; the one that runs if left out.
@@ -19,7 +20,8 @@ pub struct ExportQuery {
     /// `csv` or `parquet`; `csv` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Of the FinOps Open Cost and Usage Specification, `1.2` or `1.4`; for `focus` only, `1.2` if left out.
+    /// Of the FinOps Open Cost and Usage Specification, `1.2` or `1.4`: for `focus`, `1.2` if left out. What is beside it is of
+    /// `1.4` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// For operators: of one organization; of all if left out.

@@ -72,9 +72,9 @@ pub struct ExportSchedule {
     /// Of whom; null is of every organization.
     #[schemars(with = "Option<IdText<OrganizationId>>")]
     pub organization: Option<OrganizationId>,
-    /// `focus`, `charges` or `journal`.
+    /// `focus`, `billing-period`, `invoice-detail`, `contract-commitment`, `charges` or `journal`.
     pub dataset: String,
-    /// Of the FinOps Open Cost and Usage Specification, for `focus`.
+    /// Of the FinOps Open Cost and Usage Specification, for `focus` and what is beside it.
     pub version: Option<String>,
     pub format: String,
     pub cadence: ExportCadence,
@@ -116,9 +116,10 @@ pub struct ExportRun {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateExportSchedule {
-    /// `focus`, cost and usage for FinOps programs, `charges`, one row for each charge, or `journal`, the whole books.
+    /// `focus`, cost and usage for FinOps programs; beside it `billing-period`, `invoice-detail` and `contract-commitment`;
+    /// `charges`, one row for each charge; or `journal`, the whole books.
     pub dataset: String,
-    /// For `focus`: `1.2` or `1.4`; `1.2` if left out.
+    /// For `focus`: `1.2` or `1.4`; `1.2` if left out. What is beside it is of `1.4` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// `csv` or `parquet`, and `beancount` or `hledger` for `journal`; the first of them if left out.

@@ -151,7 +151,7 @@ pub(crate) fn settled_periods(months: &[&ContractMonth], number: u32) -> Result<
     Ok(periods.into_values().collect())
 }
 
-/// The commitment periods of a contract that began by a month, and how far each is used.
+/// The commitment periods of a contract that began by a month, and how far each is used by then.
 pub(crate) async fn periods(
     tx: &mut Tx,
     contract: &Contract,
@@ -165,7 +165,7 @@ pub(crate) async fn periods(
     while at <= month {
         let Some((version, period)) = agreement.at(at)? else { break };
         let mut used = PeriodUse::begun(period, version, billed.contains(&period.last));
-        for known in months.iter().filter(|known| known.number == period.number) {
+        for known in months.iter().filter(|known| known.number == period.number && known.period <= month) {
             used.add_billed(known)?;
         }
         let mut open = period.first;

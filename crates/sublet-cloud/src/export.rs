@@ -1,4 +1,5 @@
-//! Files for other people's programs: a month's cost and usage, or its single charges, of one account or of all.
+//! Files for other people's programs: a month's cost and usage, its single charges, or what supports them, of one account or
+//! of all.
 //!
 //! A file is read and written in pages, each in a transaction of its own: memory does not grow with the month. What an
 //! issued invoice is made of does not change any more, and is compared with it; an open month is as it was page by page.
@@ -8,22 +9,24 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
-use sublet_core::id::{CreditNoteId, OrganizationId, SiteId};
+use sublet_core::id::{ContractId, CreditNoteId, OrganizationId, SiteId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
-use sublet_money::encoder::{Encoder, Format};
-use sublet_money::focus::{FocusRow, FocusVersion, ROW_LENGTH, RowPrices, Statement};
-use sublet_money::focus_columns::focus_columns;
-use sublet_money::invoice::{InvoiceAccount, InvoiceState};
+use sublet_money::encoder::Format;
+use sublet_money::focus::{Credited, FocusRow, FocusVersion, ROW_LENGTH, RowPrices, Statement};
+use sublet_money::focus_contract::ContractCommitment;
+use sublet_money::focus_dataset::SupportingDataset;
+use sublet_money::focus_invoice::{Beyond, InvoiceDetail, InvoiceDetails, LinePlaces, beyond_lines, credit_details};
+use sublet_money::invoice::{Invoice, InvoiceAccount, InvoiceState};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
-use sublet_money::tax::TaxLine;
 use sublet_store::charge::Charge;
 use sublet_store::export::{self, ChargeCursor, HourCursor, HourOfMonth};
 use sublet_store::organization::{self, Organization};
 use sublet_store::page::Order;
 use sublet_store::{PageRequest, Tx, billing, invoice, project};
 
-use crate::export_columns::charge_columns;
+use crate::export_rows::{Page, Rows};
+use crate::export_supporting::applied_use;
 use crate::{Action, Actor, Cloud};
 
 /// Rows that are read at once.
@@ -39,15 +42,24 @@ pub enum Dataset {
     Focus,
     /// Single charges.
     Charges,
+    /// What FOCUS has beside cost and usage.
+    Supporting(SupportingDataset),
 }
 
 impl Dataset {
-    pub const ALL: [Self; 2] = [Self::Focus, Self::Charges];
+    pub const ALL: [Self; 5] = [
+        Self::Focus,
+        Self::Charges,
+        Self::Supporting(SupportingDataset::BillingPeriod),
+        Self::Supporting(SupportingDataset::InvoiceDetail),
+        Self::Supporting(SupportingDataset::ContractCommitment),
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Focus => "focus",
             Self::Charges => "charges",
+            Self::Supporting(dataset) => dataset.as_str(),
         }
     }
 }
@@ -59,7 +71,7 @@ impl FromStr for Dataset {
             let shown: String = text.chars().take(20).collect();
             Error::new(ErrorCode::InvalidRequest, format!("there is no export called '{shown}'"))
                 .param("dataset")
-                .alternative("ask for dataset focus or charges")
+                .alternative("ask for dataset focus, charges, billing-period, invoice-detail or contract-commitment")
         })
     }
 }
@@ -84,16 +96,12 @@ pub struct Export {
     /// Rows so far.
     pub row_count: u64,
     period: PeriodKey,
+    dataset: Dataset,
     rows: Rows,
     accounts: Accounts,
     current: Option<Account>,
     has_begun: bool,
     has_ended: bool,
-}
-
-enum Rows {
-    Focus(Encoder<FocusRow>),
-    Charges(Encoder<Charge>),
 }
 
 /// Accounts that are not written yet.
@@ -112,15 +120,18 @@ struct Account {
     sum: Nanos,
     has_rows: bool,
     rounding: Rounding,
-    /// Of the issued invoice.
-    taxes: Vec<TaxLine>,
+    /// What the issued invoice has beyond its lines.
+    beyond: Vec<Beyond>,
+    /// Its lines, where they are wanted.
+    details: Option<InvoiceDetails>,
+    organization: Organization,
 }
 
 /// What is to be added to rows of use.
 #[derive(Clone, Copy)]
 enum Rounding {
-    /// Of an issued invoice: what its lines add up to, what the contract adds, and the total.
-    Issued { charged: Nanos, committed: Nanos, total: Nanos },
+    /// Of an issued invoice: what its lines add up to. The rest is known.
+    Issued { charged: Nanos },
     /// What it would be if the month ended now, a contract's part left out.
     Open { carry_before: Nanos },
     /// The owner's own teams get no invoices.
@@ -132,24 +143,12 @@ enum Stage {
     Rounding,
     Credits(Option<CreditNoteId>),
     Charges(ChargeCursor),
+    Period,
+    /// Behind so many.
+    Details(usize),
+    CreditDetails(Option<CreditNoteId>),
+    Commitments(Option<ContractId>),
     End,
-}
-
-/// Some rows of one kind.
-enum Page {
-    Focus(Vec<FocusRow>),
-    Charges(Vec<Charge>),
-    Nothing,
-}
-
-impl Page {
-    fn rows(&self) -> usize {
-        match self {
-            Self::Focus(rows) => rows.len(),
-            Self::Charges(rows) => rows.len(),
-            Self::Nothing => 0,
-        }
-    }
 }
 
 impl Cloud {
@@ -180,43 +179,30 @@ impl Cloud {
                 .param("period")
                 .alternative(format!("the newest month is {newest}")));
         }
-        let (rows, label) = match request.dataset {
-            Dataset::Focus => {
-                let rows = Rows::Focus(Encoder::new(focus_columns(request.version), request.format));
-                (rows, format!("focus-{}", request.version.as_str()))
-            }
-            Dataset::Charges => (Rows::Charges(Encoder::new(charge_columns(), request.format)), "charges".to_owned()),
-        };
+        let (rows, label) = Rows::new(request);
         let listed = one.is_none().then(String::new);
         let accounts = Accounts { waiting: one.into_iter().collect(), listed };
         let name = format!("{label}-{period}.{}", request.format.as_str());
-        Ok(Export { name, row_count: 0, period, rows, accounts, current: None, has_begun: false, has_ended: false })
+        let dataset = request.dataset;
+        Ok(Export { name, row_count: 0, period, dataset, rows, accounts, current: None, has_begun: false, has_ended: false })
     }
 
     /// The next piece of a file; `None` after the last.
     pub async fn next_export_piece(&self, export: &mut Export) -> Result<Option<Vec<u8>>> {
         if !export.has_begun {
             export.has_begun = true;
-            return Ok(Some(match &mut export.rows {
-                Rows::Focus(rows) => rows.begin(),
-                Rows::Charges(rows) => rows.begin(),
-            }));
+            return Ok(Some(export.rows.begin()));
         }
         while !export.has_ended {
-            let page = self.next_page(export).await?;
-            let added = page.as_ref().map_or(0, Page::rows);
-            export.row_count = export.row_count.saturating_add(u64::try_from(added).unwrap_or(u64::MAX));
-            let bytes = match (&mut export.rows, page) {
-                (Rows::Focus(rows), Some(Page::Focus(page))) => rows.add(&page)?,
-                (Rows::Charges(rows), Some(Page::Charges(page))) => rows.add(&page)?,
-                (_, Some(Page::Nothing)) => Vec::new(),
-                (Rows::Focus(_) | Rows::Charges(_), Some(_)) => return Err(Error::internal("an export got rows of another kind")),
-                (rows, None) => {
+            let bytes = match self.next_page(export).await? {
+                Some(page) => {
+                    let added = u64::try_from(page.rows()).unwrap_or(u64::MAX);
+                    export.row_count = export.row_count.saturating_add(added);
+                    export.rows.add(&page)?
+                }
+                None => {
                     export.has_ended = true;
-                    match rows {
-                        Rows::Focus(rows) => rows.end()?,
-                        Rows::Charges(rows) => rows.end()?,
-                    }
+                    export.rows.end()?
                 }
             };
             if !bytes.is_empty() {
@@ -231,12 +217,11 @@ impl Cloud {
         let is_over = export.current.as_ref().is_none_or(|account| matches!(account.stage, Stage::End));
         if is_over {
             let Some(account) = self.next_account(&mut export.accounts).await? else { return Ok(None) };
-            let wants_charges = matches!(export.rows, Rows::Charges(_));
-            let of = (self, &account, export.period, wants_charges);
+            let of = (self, account, export.period, export.dataset);
             let opened = self
                 .store
-                .read(of, |(cloud, account, period, wants_charges), tx| {
-                    Box::pin(cloud.open_account_export(tx, account, *period, *wants_charges))
+                .read(of, |(cloud, account, period, dataset), tx| {
+                    Box::pin(cloud.open_account_export(tx, account, (*period, *dataset)))
                 })
                 .await?;
             export.current = Some(opened);
@@ -246,13 +231,28 @@ impl Cloud {
             Stage::Hours(cursor) => Page::Focus(self.hours(account, cursor.clone()).await?),
             Stage::Rounding => {
                 account.stage = Stage::Credits(None);
-                let (committed, rounding) = account.rounding()?;
+                let rounding = account.rounding()?;
                 let statement = &account.statement;
-                let taxes = account.taxes.iter().filter_map(|line| statement.tax(line));
-                Page::Focus(statement.commitment(committed).into_iter().chain(statement.rounding(rounding)).chain(taxes).collect())
+                let beyond = account.beyond.iter().map(|part| statement.beyond(part));
+                Page::Focus(statement.rounding(rounding).into_iter().chain(beyond).collect())
             }
             Stage::Credits(after) => Page::Focus(self.credits(account, after.clone()).await?),
             Stage::Charges(cursor) => Page::Charges(self.charges(account, cursor.clone()).await?),
+            Stage::Period => {
+                account.stage = Stage::End;
+                let of = (self, &*account);
+                let read = self.store.read(of, |(cloud, account), tx| {
+                    Box::pin(cloud.billing_period(tx, (&account.organization, &account.statement)))
+                });
+                Page::Periods(read.await?.into_iter().collect())
+            }
+            Stage::Details(after) => Page::Details(account.details(*after)?),
+            Stage::CreditDetails(after) => {
+                let notes = self.credit_notes(account, after.clone(), Stage::CreditDetails).await?;
+                let rows = notes.iter().map(|note| credit_details(&account.statement, note)).collect::<Result<Vec<_>>>()?;
+                Page::Details(rows.into_iter().flatten().collect())
+            }
+            Stage::Commitments(after) => Page::Commitments(self.commitments_of(account, after.clone()).await?),
             Stage::End => Page::Nothing,
         };
         Ok(Some(page))
@@ -269,39 +269,40 @@ impl Cloud {
         Ok(accounts.waiting.pop_front())
     }
 
-    async fn open_account_export(&self, tx: &mut Tx, of: &Organization, period: PeriodKey, wants_charges: bool) -> Result<Account> {
+    async fn open_account_export(
+        &self,
+        tx: &mut Tx,
+        of: &Organization,
+        (period, dataset): (PeriodKey, Dataset),
+    ) -> Result<Account> {
         let calendar = BillingCalendar::new(&of.time_zone)?;
         let stored = invoice::find_of_period(tx, &of.id, period).await?;
         let issued = stored.map(|stored| stored.invoice).filter(|invoice| invoice.state != InvoiceState::Draft);
-        let mut taxes = Vec::new();
-        let (account, number, rounding) = match issued {
-            Some(mut invoice) => {
-                taxes = invoice.content.tax.take().map_or_else(Vec::new, |tax| tax.lines);
-                let content = &invoice.content;
-                let (charged, committed) = (content.charged()?, content.by_contract()?);
-                let rounding = Rounding::Issued { charged, committed, total: content.total };
-                (invoice.content.account, invoice.number, rounding)
+        let rounding = match (&issued, of.class) {
+            (Some(invoice), _) => Rounding::Issued { charged: invoice.content.charged()? },
+            (None, OrganizationClass::External | OrganizationClass::Partner) => {
+                Rounding::Open { carry_before: billing::carry_before(tx, &of.id, period).await? }
             }
-            None => {
-                let rounding = match of.class {
-                    OrganizationClass::External | OrganizationClass::Partner => {
-                        Rounding::Open { carry_before: billing::carry_before(tx, &of.id, period).await? }
-                    }
-                    OrganizationClass::Internal | OrganizationClass::Supplier => Rounding::Never,
-                };
-                let account = InvoiceAccount {
-                    organization: of.id.clone(),
-                    name: of.name.clone(),
-                    currency: of.currency,
-                    zone: of.time_zone.clone(),
-                };
-                (account, None, rounding)
-            }
+            (None, OrganizationClass::Internal | OrganizationClass::Supplier) => Rounding::Never,
         };
-        let statement =
-            Statement { account, seller: self.settings.seller.clone(), period: calendar.period(period)?, invoice: number };
-        let stage = if wants_charges { Stage::Charges(ChargeCursor::default()) } else { Stage::Hours(HourCursor::default()) };
-        Ok(Account { statement, calendar, stage, sum: Nanos::ZERO, has_rows: false, rounding, taxes })
+        let named = || InvoiceAccount {
+            organization: of.id.clone(),
+            name: of.name.clone(),
+            currency: of.currency,
+            zone: of.time_zone.clone(),
+        };
+        let statement = Statement {
+            account: issued.as_ref().map_or_else(named, |invoice| invoice.content.account.clone()),
+            seller: self.settings.seller.clone(),
+            period: calendar.period(period)?,
+            invoice: issued.as_ref().and_then(|invoice| invoice.number),
+            places: LinePlaces::default(),
+            counts: None,
+        };
+        let (sum, has_rows, beyond, organization) = (Nanos::ZERO, false, Vec::new(), of.clone());
+        let stage = first_stage(dataset);
+        let account = Account { statement, calendar, stage, sum, has_rows, rounding, beyond, details: None, organization };
+        with_invoice(tx, account, (issued, dataset)).await
     }
 
     /// The next hours of the month, which moves the account on.
@@ -340,6 +341,10 @@ impl Cloud {
                 })
             })
             .await?;
+        if let Some(row) = rows.iter().find(|row| account.statement.invoice.is_some() && row.place.is_none()) {
+            let message = format!("an export has use that its invoice has no line of: {}", row.description);
+            return Err(Error::new(ErrorCode::LedgerMismatch, message));
+        }
         account.sum = Nanos::checked_sum([account.sum].into_iter().chain(rows.iter().map(|row| row.billed)))?;
         account.has_rows |= !rows.is_empty();
         account.stage = if cursor.is_end { Stage::Rounding } else { Stage::Hours(cursor) };
@@ -363,8 +368,19 @@ impl Cloud {
         Ok(charges)
     }
 
-    /// The next credit notes of the month, which moves the account on.
     async fn credits(&self, account: &mut Account, after: Option<CreditNoteId>) -> Result<Vec<FocusRow>> {
+        let notes = self.credit_notes(account, after, Stage::Credits).await?;
+        let rows = notes.iter().map(|note| account.statement.credit(note)).collect::<Result<Vec<_>>>()?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// The next credit notes of the month, which moves the account on.
+    async fn credit_notes(
+        &self,
+        account: &mut Account,
+        after: Option<CreditNoteId>,
+        stage: fn(Option<CreditNoteId>) -> Stage,
+    ) -> Result<Vec<Credited>> {
         let (organization, month) = (account.statement.account.organization.clone(), account.statement.period.interval);
         let most = i64::try_from(ROWS_AT_ONCE).unwrap_or(i64::MAX);
         let notes = self
@@ -375,12 +391,57 @@ impl Cloud {
             .await?;
         let is_end = notes.len() < ROWS_AT_ONCE;
         account.stage = match notes.last() {
-            Some((last, _)) if !is_end => Stage::Credits(Some(last.clone())),
+            Some((last, _)) if !is_end => stage(Some(last.clone())),
             Some(_) | None => Stage::End,
         };
-        let rows = notes.iter().map(|(_, note)| account.statement.credit(note)).collect::<Result<Vec<_>>>()?;
-        Ok(rows.into_iter().flatten().collect())
+        Ok(notes.into_iter().map(|(_, note)| note).collect())
     }
+
+    /// The periods of the next contract, which moves the account on.
+    async fn commitments_of(&self, account: &mut Account, after: Option<ContractId>) -> Result<Vec<ContractCommitment>> {
+        let found = self
+            .store
+            .read((self, &account.statement, after), |(cloud, statement, after), tx| {
+                Box::pin(cloud.next_commitments(tx, statement, after.as_ref()))
+            })
+            .await?;
+        let Some((contract, rows)) = found else {
+            account.stage = Stage::End;
+            return Ok(Vec::new());
+        };
+        account.stage = Stage::Commitments(Some(contract));
+        Ok(rows)
+    }
+}
+
+fn first_stage(dataset: Dataset) -> Stage {
+    match dataset {
+        Dataset::Focus => Stage::Hours(HourCursor::default()),
+        Dataset::Charges => Stage::Charges(ChargeCursor::default()),
+        Dataset::Supporting(SupportingDataset::BillingPeriod) => Stage::Period,
+        Dataset::Supporting(SupportingDataset::InvoiceDetail) => Stage::Details(0),
+        Dataset::Supporting(SupportingDataset::ContractCommitment) => Stage::Commitments(None),
+    }
+}
+
+/// What a dataset takes of the month's invoice.
+async fn with_invoice(tx: &mut Tx, mut account: Account, (issued, dataset): (Option<Invoice>, Dataset)) -> Result<Account> {
+    match (dataset, issued) {
+        (Dataset::Focus, issued) => {
+            let of = (&account.organization.id, account.statement.period);
+            let content = issued.map(|invoice| invoice.content);
+            account.statement.counts = applied_use(tx, of, content.as_ref()).await?;
+            if let Some(content) = content {
+                account.statement.places = LinePlaces::of(&content)?;
+                account.beyond = beyond_lines(&content)?;
+            }
+        }
+        (Dataset::Supporting(SupportingDataset::InvoiceDetail), Some(invoice)) => {
+            account.details = Some(InvoiceDetails::new(&account.statement, invoice)?);
+        }
+        (Dataset::Charges | Dataset::Supporting(_), _) => {}
+    }
+    Ok(account)
 }
 
 fn no_organization(id: &OrganizationId) -> Error {
@@ -388,22 +449,31 @@ fn no_organization(id: &OrganizationId) -> Error {
 }
 
 impl Account {
-    /// What the month's invoice asks for beyond its exact lines: by contract, and by rounding.
-    fn rounding(&self) -> Result<(Nanos, Nanos)> {
+    /// The next lines of the invoice, which moves the account on.
+    fn details(&mut self, after: usize) -> Result<Vec<InvoiceDetail>> {
+        let rows = match &self.details {
+            Some(details) => details.rows(after, ROWS_AT_ONCE)?,
+            None => Vec::new(),
+        };
+        self.stage =
+            if rows.len() < ROWS_AT_ONCE { Stage::CreditDetails(None) } else { Stage::Details(after.saturating_add(rows.len())) };
+        Ok(rows)
+    }
+
+    /// What rounding an open month would add. Of an issued one, use has to add up to the invoice's lines.
+    fn rounding(&self) -> Result<Nanos> {
         match self.rounding {
-            Rounding::Issued { charged, committed, total } if charged == self.sum => {
-                Ok((committed, total.checked_sub(charged)?.checked_sub(committed)?))
-            }
-            Rounding::Issued { charged, .. } => Err(Error::new(
+            Rounding::Issued { charged } if charged == self.sum => Ok(Nanos::ZERO),
+            Rounding::Issued { charged } => Err(Error::new(
                 ErrorCode::LedgerMismatch,
                 format!("the rows of an export add up to {}, and the lines of its invoice to {charged}", self.sum),
             )),
             Rounding::Open { carry_before } if self.has_rows => {
                 let minor_unit = self.statement.account.currency.minor_unit().get();
                 let total = self.sum.checked_sub(carry_before)?.round_half_even(minor_unit)?;
-                Ok((Nanos::ZERO, total.checked_sub(self.sum)?))
+                total.checked_sub(self.sum)
             }
-            Rounding::Open { .. } | Rounding::Never => Ok((Nanos::ZERO, Nanos::ZERO)),
+            Rounding::Open { .. } | Rounding::Never => Ok(Nanos::ZERO),
         }
     }
 }

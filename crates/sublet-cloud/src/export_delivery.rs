@@ -269,6 +269,7 @@ impl Cloud {
         let request = match work.claimed.content {
             ExportContent::Focus(version, format) => table(Dataset::Focus, version, format),
             ExportContent::Charges(format) => table(Dataset::Charges, FocusVersion::default(), format),
+            ExportContent::Supporting(dataset, format) => table(Dataset::Supporting(dataset), dataset.version(), format),
             ExportContent::Journal(format) => return Ok(Content::Journal(Box::new(self.export_ledger(&system, format)?))),
         };
         Ok(Content::Table(Box::new(self.open_export(&system, &request).await?)))

@@ -41,7 +41,9 @@ pub mod dunning;
 pub mod export;
 mod export_columns;
 mod export_delivery;
+mod export_rows;
 pub mod export_schedule;
+mod export_supporting;
 pub mod fee;
 pub mod file;
 pub mod file_room;
@@ -116,7 +118,7 @@ pub mod data {
     pub use sublet_money::export::JournalFormat;
     pub use sublet_money::export_schedule::{Cadence, Coverage, ExportContent};
     pub use sublet_money::floor::{BelowCost, per_mille, per_unit};
-    pub use sublet_money::focus::DEFAULT_SELLER;
+    pub use sublet_money::focus::{DEFAULT_SELLER, FocusVersion};
     pub use sublet_money::forecast::{Forecast, ForecastMethod};
     pub use sublet_money::invoice::{Invoice, InvoiceContent, InvoiceLine, InvoiceState, Late};
     pub use sublet_money::invoice_text;

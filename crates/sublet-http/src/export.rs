@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_T
 use http::{HeaderValue, Response};
 use sublet_api::export as wire;
 use sublet_cloud::Cloud;
-use sublet_cloud::data::{Format, PeriodKey};
+use sublet_cloud::data::{FocusVersion, Format, PeriodKey};
 use sublet_cloud::export::{Dataset, Export, ExportRequest};
 use sublet_core::{Error, ErrorCode, Result};
 
@@ -25,16 +25,25 @@ struct Writing {
 
 fn request(query: wire::ExportQuery) -> Result<ExportRequest> {
     let dataset: Dataset = query.dataset.as_deref().map(str::parse).transpose()?.unwrap_or_default();
-    if dataset == Dataset::Charges && query.version.is_some() {
-        return Err(Error::new(ErrorCode::InvalidRequest, "an export of charges has no version")
-            .param("version")
-            .alternative("leave version out, or ask for dataset focus"));
-    }
+    let named = query.version.as_deref();
+    let version = match dataset {
+        Dataset::Focus => named.map(str::parse).transpose()?.unwrap_or_default(),
+        Dataset::Supporting(dataset) => {
+            dataset.check_version(named)?;
+            dataset.version()
+        }
+        Dataset::Charges if named.is_some() => {
+            return Err(Error::new(ErrorCode::InvalidRequest, "an export of charges has no version")
+                .param("version")
+                .alternative("leave version out, or ask for dataset focus"));
+        }
+        Dataset::Charges => FocusVersion::default(),
+    };
     let period: Option<PeriodKey> =
         query.period.as_deref().map(str::parse).transpose().map_err(|error: Error| error.param("period"))?;
     Ok(ExportRequest {
         dataset,
-        version: query.version.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        version,
         format: query.format.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
         period,
         organization: query.organization,

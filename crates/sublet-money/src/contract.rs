@@ -255,7 +255,7 @@ impl ContractTerms {
     }
 
     /// The last period of the term that one is in: of the first term, or of a renewal.
-    fn term_end(&self, number: u32) -> Option<u32> {
+    pub(crate) fn term_end(&self, number: u32) -> Option<u32> {
         let periods = self.periods();
         if number <= periods {
             return Some(periods);

@@ -21,6 +21,10 @@ impl Day {
         Self(date)
     }
 
+    pub(crate) const fn date(self) -> Date {
+        self.0
+    }
+
     /// The last day of a month.
     pub fn last_of(month: PeriodKey) -> Result<Self> {
         Date::new(month.year(), month.month(), 1).map(|first| Self(first.last_of_month())).map_err(|_| outside())

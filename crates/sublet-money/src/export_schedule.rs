@@ -13,6 +13,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use crate::encoder::Format;
 use crate::export::JournalFormat;
 use crate::focus::FocusVersion;
+use crate::focus_dataset::SupportingDataset;
 use crate::period::{BillingCalendar, PeriodKey, PeriodLength};
 
 /// What files of a schedule are.
@@ -22,6 +23,8 @@ pub enum ExportContent {
     Focus(FocusVersion, Format),
     /// Single charges.
     Charges(Format),
+    /// What FOCUS has beside cost and usage.
+    Supporting(SupportingDataset, Format),
     /// The whole journal: it has no months.
     Journal(JournalFormat),
 }
@@ -35,6 +38,10 @@ impl ExportContent {
                 .alternative("leave version out, or ask for dataset focus"));
         }
         let format_of_table = || format.map(str::parse).transpose().map(Option::unwrap_or_default);
+        if let Some(dataset) = SupportingDataset::find(dataset) {
+            dataset.check_version(version)?;
+            return Ok(Self::Supporting(dataset, format_of_table()?));
+        }
         match dataset {
             "focus" => Ok(Self::Focus(version.map(str::parse).transpose()?.unwrap_or_default(), format_of_table()?)),
             "charges" => Ok(Self::Charges(format_of_table()?)),
@@ -46,7 +53,7 @@ impl ExportContent {
                 let shown: String = other.chars().take(20).collect();
                 Err(Error::new(ErrorCode::InvalidRequest, format!("there is no export called '{shown}'"))
                     .param("dataset")
-                    .alternative("ask for dataset focus, charges or journal"))
+                    .alternative("ask for dataset focus, charges, billing-period, invoice-detail, contract-commitment or journal"))
             }
         }
     }
@@ -55,6 +62,7 @@ impl ExportContent {
         match self {
             Self::Focus(..) => "focus",
             Self::Charges(_) => "charges",
+            Self::Supporting(dataset, _) => dataset.as_str(),
             Self::Journal(_) => "journal",
         }
     }
@@ -62,12 +70,13 @@ impl ExportContent {
     pub const fn version(self) -> Option<&'static str> {
         match self {
             Self::Focus(version, _) => Some(version.as_str()),
+            Self::Supporting(dataset, _) => Some(dataset.version().as_str()),
             Self::Charges(_) | Self::Journal(_) => None,
         }
     }
     pub const fn format(self) -> &'static str {
         match self {
-            Self::Focus(_, format) | Self::Charges(format) => format.as_str(),
+            Self::Focus(_, format) | Self::Charges(format) | Self::Supporting(_, format) => format.as_str(),
             Self::Journal(format) => format.as_str(),
         }
     }

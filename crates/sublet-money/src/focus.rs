@@ -9,7 +9,11 @@
 //! the dearest of a price with tiers: what tiers saved is the difference. The list's price is that of the public list that
 //! was in force; the contracted one is the account's, which is another one where a contract says so.
 //!
-//! Deliberately absent: taxes of months that are open; the columns of commitments, which are for discounts; columns for virtual currencies.
+//! In 1.4 a row names the line of its document ([`crate::focus_invoice`]), and use that a contract counts names the commitment
+//! that it counts towards ([`crate::focus_contract`]).
+//!
+//! Deliberately absent: taxes of months that are open; the columns of 1.2 for commitments, which are for discounts; columns for
+//! virtual currencies.
 
 use serde_json::{Value, json};
 use sublet_core::admission::PriceVersion;
@@ -19,6 +23,8 @@ use sublet_core::{DurationMs, Nanos, Timestamp};
 
 use crate::canonical::canonical_json;
 use crate::document::DocumentNumber;
+use crate::focus_contract::{AppliedUse, CommitmentId};
+use crate::focus_invoice::{Beyond, LinePlaces};
 use crate::invoice::InvoiceAccount;
 use crate::period::{Interval, Period};
 use crate::price_book::{BandPrice, PriceEntry, PriceListVersion};
@@ -26,11 +32,13 @@ use crate::price_index::PriceIndexes;
 use crate::price_model::PriceModel;
 use crate::sku::{PricingUnit, QuantityChange, SkuName};
 use crate::table::Decimal;
-use crate::tax::TaxLine;
 use crate::time_of_use::BandName;
 
 /// How long the use in one row lasts at most.
 pub const ROW_LENGTH: DurationMs = DurationMs::from_hours(1);
+/// The lines of a credit note: what it gives back, and of that of taxes.
+pub const CREDIT_PLACE: u32 = 1;
+pub const CREDIT_TAX_PLACE: u32 = 2;
 /// Who sells, if nothing else is said.
 pub const DEFAULT_SELLER: &str = "Sublet";
 
@@ -143,6 +151,10 @@ pub struct FocusRow {
     pub contracted: Decimal,
     /// The document that it is in, once that is issued.
     pub document: Option<DocumentNumber>,
+    /// The line of that document, counted from 1.
+    pub place: Option<u32>,
+    /// What of it counts towards a commitment, as the specification's object.
+    pub applied: Option<String>,
     /// The invoice that a credit note is for.
     pub credited_invoice: Option<DocumentNumber>,
     /// The month of the use, where that was closed before it was known.
@@ -188,9 +200,19 @@ pub struct Statement {
     pub period: Period,
     /// The number of the month's invoice, once that is issued.
     pub invoice: Option<DocumentNumber>,
+    /// Of that invoice.
+    pub places: LinePlaces,
+    /// What use of the month counts towards.
+    pub counts: Option<AppliedUse>,
 }
 
 impl Statement {
+    /// Whose and of when, without what single rows are found by.
+    pub(crate) fn head(&self) -> Self {
+        let Self { account, seller, period, invoice, .. } = self.clone();
+        Self { account, seller, period, invoice, places: LinePlaces::default(), counts: None }
+    }
+
     /// A row of use. `used` is the month of the use: an earlier one for what came late.
     pub fn usage(&self, hour: ChargedHour, used: &Period, (project_name, prices): (&str, RowPrices<'_>)) -> Result<FocusRow> {
         let entry = prices.charged.get(&hour.sku)?;
@@ -203,9 +225,13 @@ impl Statement {
         let band = hour.band.as_ref().map_or_else(String::new, |band| format!(" ({band})"));
         let description = format!("{}{band} at {}", hour.sku, price.text(self.account.currency));
         let quantity = hour.quantity.get();
+        let consumed_quantity = Decimal::ratio(quantity, consumed_base(price.unit))?;
+        let applied = self.counts.as_ref().and_then(|counts| counts.applied(&hour.sku, (hour.amount, consumed_quantity)));
         Ok(FocusRow {
             is_correction: is_late,
             description,
+            place: self.places.find(&hour, (&self.account.organization, used.key)),
+            applied,
             charged: within(hour.starts_at, used.interval),
             billed: hour.amount,
             list: Decimal::cost(list_price, quantity, per)?,
@@ -220,7 +246,7 @@ impl Statement {
                 list_unit_price: Decimal::cost(list_price, base, per)?,
                 unit_price: Decimal::cost(own_price, base, own_per)?,
                 pricing_quantity: Decimal::ratio(quantity, base)?,
-                consumed_quantity: Decimal::ratio(quantity, consumed_base(price.unit))?,
+                consumed_quantity,
                 sku: hour.sku,
                 resource: hour.resource,
                 site: hour.site,
@@ -232,41 +258,22 @@ impl Statement {
         })
     }
 
-    /// What the contract adds to the invoice; nothing where it adds nothing.
-    pub fn commitment(&self, amount: Nanos) -> Option<FocusRow> {
-        let row = FocusRow {
-            description: "by contract: what was missing of commitments, used up of it later, overage and fees".to_owned(),
-            billed: amount,
-            list: amount.into(),
-            contracted: amount.into(),
-            ..self.row(Category::Adjustment)
-        };
-        (!amount.is_zero()).then_some(row)
+    /// What the issued invoice has beyond its lines.
+    pub fn beyond(&self, part: &Beyond) -> FocusRow {
+        FocusRow {
+            description: part.description.clone(),
+            billed: part.amount,
+            list: part.amount.into(),
+            contracted: part.amount.into(),
+            place: self.invoice.map(|_| part.place),
+            applied: part.commitment.as_ref().map(CommitmentId::named),
+            ..self.row(part.category)
+        }
     }
 
-    /// What rounding the invoice to whole minor units adds; nothing where it adds nothing.
+    /// What rounding an open month to whole minor units would add; nothing where it adds nothing.
     pub fn rounding(&self, amount: Nanos) -> Option<FocusRow> {
-        let row = FocusRow {
-            description: "rounding of the invoice to whole minor units, with what was carried over".to_owned(),
-            billed: amount,
-            list: amount.into(),
-            contracted: amount.into(),
-            ..self.row(Category::Adjustment)
-        };
-        (!amount.is_zero()).then_some(row)
-    }
-
-    /// A tax of the issued invoice; nothing where it is nothing.
-    pub fn tax(&self, line: &TaxLine) -> Option<FocusRow> {
-        let tax = &line.treatment;
-        let row = FocusRow {
-            description: format!("{} of {} at {} % of {}", tax.name, tax.jurisdiction, tax.rate_ppm, line.base),
-            billed: line.amount,
-            list: line.amount.into(),
-            contracted: line.amount.into(),
-            ..self.row(Category::Tax)
-        };
-        (!line.amount.is_zero()).then_some(row)
+        (!amount.is_zero()).then(|| self.beyond(&Beyond::rounding(amount)))
     }
 
     /// A credit note of this month, and what it gave back of taxes.
@@ -283,6 +290,7 @@ impl Statement {
             billed: tax,
             list: tax.into(),
             contracted: tax.into(),
+            place: Some(CREDIT_TAX_PLACE),
             ..credit.clone()
         };
         Ok(vec![credit, tax])
@@ -299,6 +307,7 @@ impl Statement {
             list: amount.into(),
             contracted: amount.into(),
             document: Some(note.number),
+            place: Some(CREDIT_PLACE),
             credited_invoice: Some(note.invoice),
             ..self.row(Category::Credit)
         })
@@ -317,6 +326,8 @@ impl Statement {
             list: Decimal::default(),
             contracted: Decimal::default(),
             document: self.invoice,
+            place: None,
+            applied: None,
             credited_invoice: None,
             late_of: None,
             priced: None,
@@ -343,7 +354,7 @@ fn one_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
 }
 
 /// Base units in one [`consumed_unit`].
-const fn consumed_base(unit: PricingUnit) -> i64 {
+pub(crate) const fn consumed_base(unit: PricingUnit) -> i64 {
     match unit {
         PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => 1,
         PricingUnit::DeviceHour => 1_000,
@@ -372,7 +383,8 @@ pub const fn pricing_unit(unit: PricingUnit) -> &'static str {
     }
 }
 
-fn price_id(version: &PriceVersion, sku: &SkuName, band: Option<&BandName>) -> String {
+/// Names the price list, the thing and the band, and so one price.
+pub(crate) fn price_id(version: &PriceVersion, sku: &SkuName, band: Option<&BandName>) -> String {
     let band = band.map_or_else(String::new, |band| format!("#{band}"));
     format!("{}/{sku}{band}", version.0)
 }

@@ -1,11 +1,12 @@
 //! The columns of the FinOps Open Cost and Usage Specification that are filled, version by version.
 //!
 //! Every column that a version makes mandatory, and the conditional ones whose condition holds here or whose absence older
-//! readers do not accept. Those that nothing fills yet (commitments) have no cells. Names of our own begin with
+//! readers do not accept. Those of 1.2 that nothing fills (discounts by commitment) have no cells. Names of our own begin with
 //! `x_`.
 
 use crate::focus::{Category, FocusRow, FocusVersion, Priced, consumed_unit, pricing_unit};
-use crate::sku::SkuName;
+use crate::focus_invoice::detail_id;
+use crate::sku::{SkuFamily, SkuName};
 use crate::table::{Cell, Column, Kind};
 
 type Read = for<'r> fn(&'r FocusRow) -> Cell<'r>;
@@ -79,10 +80,12 @@ const COLUMNS: &[Versioned] = &[
     only(V1_2, empty("CommitmentDiscountType")),
     maybe_number("ConsumedQuantity", |row| of_priced(row, |priced| Cell::Decimal(priced.consumed_quantity))),
     maybe_text("ConsumedUnit", |row| of_priced(row, |priced| Cell::text(consumed_unit(priced.sku.pricing_unit())))),
+    only(V1_4, maybe_text("ContractApplied", |row| Cell::optional(row.applied.as_deref()))),
     amount("ContractedCost", |row| Cell::Decimal(row.contracted)),
     maybe_number("ContractedUnitPrice", |row| of_priced(row, |priced| Cell::Decimal(priced.unit_price))),
     amount("EffectiveCost", |row| Cell::Decimal(row.billed.into())),
     only(V1_4, text("HostProviderName", seller)),
+    only(V1_4, maybe_text("InvoiceDetailId", detail)),
     maybe_text("InvoiceId", |row| row.document.map_or(Cell::Absent, |number| Cell::owned(number.to_string()))),
     text("InvoiceIssuerName", seller),
     amount("ListCost", |row| Cell::Decimal(row.list)),
@@ -131,6 +134,10 @@ pub fn focus_columns(version: FocusVersion) -> Vec<&'static Column<FocusRow>> {
         .collect()
 }
 
+fn detail(row: &FocusRow) -> Cell<'_> {
+    row.document.zip(row.place).map_or(Cell::Absent, |(number, place)| Cell::owned(detail_id(number, place)))
+}
+
 fn site(priced: &Priced) -> Cell<'_> {
     Cell::optional(priced.site.as_ref().map(|site| site.as_str()))
 }
@@ -139,7 +146,7 @@ fn band(priced: &Priced) -> Cell<'_> {
     Cell::optional(priced.band.as_ref().map(|band| band.as_str()))
 }
 
-const fn category(category: Category) -> &'static str {
+pub(crate) const fn category(category: Category) -> &'static str {
     match category {
         Category::Usage => "Usage",
         Category::Credit => "Credit",
@@ -174,7 +181,7 @@ fn service(row: &FocusRow) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-const fn meter(sku: &SkuName) -> &'static str {
+pub(crate) const fn meter(sku: &SkuName) -> &'static str {
     match sku {
         SkuName::Tokens { kind, .. } => match kind {
             crate::sku::TokenKind::Input => "Input Tokens",
@@ -185,5 +192,16 @@ const fn meter(sku: &SkuName) -> &'static str {
         SkuName::Device { .. } => "Device Time",
         SkuName::ProjectMonth => "Project Months",
         SkuName::Fee { .. } => "Fees",
+    }
+}
+
+/// What meters of a family are called: no two families have one.
+pub(crate) const fn meters(family: SkuFamily) -> &'static [&'static str] {
+    match family {
+        SkuFamily::ModelTokens => &["Input Tokens", "Cached Input Tokens", "Output Tokens"],
+        SkuFamily::ModelRequests => &["Requests"],
+        SkuFamily::DeviceTime => &["Device Time"],
+        SkuFamily::ProjectFees => &["Project Months"],
+        SkuFamily::OneTimeFees => &["Fees"],
     }
 }

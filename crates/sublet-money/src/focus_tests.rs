@@ -53,6 +53,8 @@ fn statement(zone: &str) -> Statement {
         seller: "Idle Works".to_owned(),
         period: month(zone, "2026-03"),
         invoice: Some("INV-2026-000007".parse().unwrap()),
+        places: LinePlaces::default(),
+        counts: None,
     }
 }
 

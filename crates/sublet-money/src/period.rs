@@ -201,6 +201,11 @@ impl BillingCalendar {
         self.local_date(instant).map(Day::of)
     }
 
+    /// When a day is over.
+    pub fn end_of(&self, day: Day) -> Result<Timestamp> {
+        self.interval_from(PeriodLength::Day, day.date()).map(|interval| interval.ends_at)
+    }
+
     fn local_date(&self, instant: Timestamp) -> Result<Date> {
         let instant = jiff::Timestamp::from_microsecond(instant.micros()).map_err(|_| outside())?;
         let date = self.zone.clock().to_datetime(instant).date();

@@ -104,6 +104,24 @@ fn period(row: &Row) -> Result<PeriodKey> {
     row.reader().parse()
 }
 
+/// A month that is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClosedMonth {
+    /// When its invoice was issued, or it was known to need none.
+    pub billed_at: Option<Timestamp>,
+}
+
+/// `None` for a month that is open, or was over before anybody looked.
+pub async fn find_closed(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Option<ClosedMonth>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT billed_at FROM closed_months WHERE organization_id = $1 AND period = $2",
+            params![organization.as_str(), period.to_string()],
+        )
+        .await?;
+    row.map(|row| Ok(ClosedMonth { billed_at: row.reader().optional_time()? })).transpose()
+}
+
 /// The oldest closed month without an invoice.
 pub async fn find_unbilled(tx: &mut Tx, organization: &OrganizationId) -> Result<Option<PeriodKey>> {
     let row = tx

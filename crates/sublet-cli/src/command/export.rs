@@ -13,7 +13,8 @@ use crate::Context;
 /// Which file, and where to.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// focus: cost and usage for FinOps programs; charges: one row for each charge
+    /// focus: cost and usage for FinOps programs; billing-period, invoice-detail, contract-commitment: what is beside it;
+    /// charges: one row for each charge
     #[arg(default_value = "focus")]
     dataset: String,
     /// The month, such as 2026-03; the one that runs if left out

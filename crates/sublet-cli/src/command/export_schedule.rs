@@ -30,7 +30,8 @@ pub enum ExportScheduleCommand {
 /// What is delivered where.
 #[derive(Args, Debug)]
 pub struct ScheduleArgs {
-    /// focus: cost and usage for FinOps programs; charges: one row for each charge; journal: the whole books
+    /// focus: cost and usage for FinOps programs; billing-period, invoice-detail, contract-commitment: what is beside it;
+    /// charges: one row for each charge; journal: the whole books
     #[arg(default_value = "focus")]
     dataset: String,
     /// Of the FOCUS specification, 1.2 or 1.4

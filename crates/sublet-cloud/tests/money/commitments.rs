@@ -238,7 +238,7 @@ on_both_databases! {
 }
 
 /// A quarter's fee of 91, and an amount that it is committed to, for half a year; it can be left after a quarter.
-fn with_fee(starts: &str, committed: i64) -> ContractTerms {
+pub fn with_fee(starts: &str, committed: i64) -> ContractTerms {
     ContractTerms {
         commitments: vec![Commitment { from_period: 1, amount: Nanos::new(committed) }],
         covers: [SkuFamily::ModelTokens].into(),

@@ -9,6 +9,7 @@ use sublet_core::usage::UsageSink;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result};
 use sublet_money::encoder::Format;
 use sublet_money::focus::FocusVersion;
+use sublet_money::focus_dataset::SupportingDataset;
 use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::Quantity;
@@ -37,7 +38,7 @@ pub async fn file(cloud: &Cloud, actor: &Actor, request: &ExportRequest) -> Resu
     Ok(bytes)
 }
 
-/// Lines as columns by their names. No cell of these tests has a comma but the details of a price, which is left out.
+/// Lines as columns by their names.
 pub fn rows(bytes: Vec<u8>) -> Vec<BTreeMap<String, String>> {
     let text = String::from_utf8(bytes).expect("text");
     let mut lines = text.lines().map(cells);
@@ -47,8 +48,10 @@ pub fn rows(bytes: Vec<u8>) -> Vec<BTreeMap<String, String>> {
 
 fn cells(line: &str) -> Vec<String> {
     let (mut cells, mut is_quoted) = (vec![String::new()], false);
-    for letter in line.chars() {
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
         match letter {
+            '"' if is_quoted && letters.peek() == Some(&'"') => cells.last_mut().expect("a cell").extend(letters.next()),
             '"' => is_quoted = !is_quoted,
             ',' if !is_quoted => cells.push(String::new()),
             _ => cells.last_mut().expect("a cell").push(letter),
@@ -57,7 +60,7 @@ fn cells(line: &str) -> Vec<String> {
     cells
 }
 
-fn sum(rows: &[BTreeMap<String, String>], column: &str) -> Nanos {
+pub fn sum(rows: &[BTreeMap<String, String>], column: &str) -> Nanos {
     Nanos::checked_sum(rows.iter().map(|row| row[column].parse::<Nanos>().expect("an amount"))).expect("a sum")
 }
 
@@ -171,7 +174,13 @@ on_both_databases! {
         used(&other, 2_000_000).await;
         let (admin, theirs) = (actor(&cloud.cloud, &cloud.keys.admin).await, other.access.organization.clone());
         for dataset in Dataset::ALL {
-            let column = if dataset == Dataset::Focus { "BillingAccountId" } else { "organization" };
+            let column = match dataset {
+                Dataset::Focus => "BillingAccountId",
+                Dataset::Charges => "organization",
+                Dataset::Supporting(SupportingDataset::BillingPeriod) => "x_BillingAccountId",
+                // Nothing is issued or agreed yet.
+                Dataset::Supporting(_) => continue,
+            };
             let request = wanted(dataset, "2026-03");
             let whose = |found: Vec<BTreeMap<String, String>>| found.into_iter().map(|row| row[column].clone()).collect::<Vec<_>>();
             let own = whose(rows(file(&cloud.cloud, &admin, &request).await.expect("a file")));

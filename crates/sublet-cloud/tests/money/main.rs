@@ -19,6 +19,7 @@ mod project_fees;
 mod proofs;
 mod rerates;
 mod schedules;
+mod supporting;
 mod tax_reports;
 mod taxes;
 mod year;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sublet_cloud::data::{Cadence, Coverage, ExportContent, ExportRun, ExportSchedule};
-use sublet_cloud::export::Dataset;
+use sublet_cloud::export::{Dataset, ExportRequest};
 use sublet_cloud::export_schedule::NewExportSchedule;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::{Actor, Cloud, CloudSettings};
@@ -16,6 +16,7 @@ use sublet_core::id::{ExportScheduleId, OrganizationId};
 use sublet_core::usage::UsageSink;
 use sublet_core::{BoxFuture, DurationMs, ErrorCode, Result};
 use sublet_money::canonical::sha256_hex;
+use sublet_money::focus_dataset::SupportingDataset;
 use sublet_store::PageRequest;
 use sublet_testkit::s3::{FakeS3, StoreTrouble, deliveries};
 use sublet_testkit::session::Session;
@@ -145,6 +146,32 @@ on_both_databases! {
             ("03", Coverage::Closed), ("04", Coverage::Open)];
         assert_eq!(written, expected.map(|(month, coverage)| (format!("focus-1.2-2026-{month}.csv"), coverage)));
         assert_eq!(runs[1].sha256, sha256_hex(&exported));
+    }
+
+    async fn what_is_beside_cost_and_usage_is_delivered_open_and_closed(cloud: &TestCloud) {
+        let root = tempfile::tempdir().expect("a directory");
+        let session = customer(cloud, "half", BERLIN, 1_000 * UNIT).await;
+        let organization = session.access.organization.clone();
+        let process = delivering(cloud, 5, port(cloud, root.path())).await;
+        for dataset in SupportingDataset::ALL {
+            let content = ExportContent::from_parts(dataset.as_str(), None, None).expect("a content");
+            schedule(&process, &NewExportSchedule { content, ..focus(Some(&organization), Cadence::Daily, folder("all")) }).await;
+        }
+        spend(&session, 2).await;
+        assert_eq!(look(&process).await, (3, 0, 0));
+        cloud.clock.set(month(BERLIN, "2026-04").plus(HOUR));
+        close(&cloud.cloud).await;
+        // Each is closed, and of April open.
+        assert_eq!(look(&process).await, (6, 0, 0));
+        for dataset in SupportingDataset::ALL {
+            let request = ExportRequest { organization: Some(organization.clone()), ..wanted(Dataset::Supporting(dataset), "2026-03") };
+            let exported = file(&cloud.cloud, &Actor::system(), &request).await.expect("a file");
+            let name = format!("{}-1.4-2026-03.csv", dataset.as_str());
+            let manifest = check_manifest(&root.path().join("all"), &name);
+            let said = [&manifest["dataset"], &manifest["version"], &manifest["coverage"]];
+            assert_eq!(said, [&Value::from(dataset.as_str()), &Value::from("1.4"), &Value::from("closed")]);
+            assert!(std::fs::read(root.path().join("all").join(name)).expect("a file") == exported);
+        }
     }
 
     async fn a_month_of_all_is_closed_when_it_is_closed_for_everybody(cloud: &TestCloud) {
