@@ -44,7 +44,9 @@ mod export_delivery;
 pub mod export_schedule;
 pub mod fee;
 pub mod file;
+pub mod file_egress;
 pub mod file_room;
+mod file_storage;
 pub mod forecast;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

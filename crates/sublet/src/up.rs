@@ -179,6 +179,8 @@ pub struct RunningCloud {
     /// Keeps the clock that processes share, where they share one.
     timekeeper: Option<JoinHandle<()>>,
     batch_reconciler: JoinHandle<()>,
+    /// Settles what was fetched.
+    downloads: JoinHandle<()>,
     /// Closes months.
     billing: JoinHandle<()>,
     /// Asks banks and processors.
@@ -239,6 +241,8 @@ impl RunningCloud {
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
         let [follower, billing, payments, mail, alerts, exports] = follow_and_bill(&cloud, &stop);
         let stopped = stop.subscribe();
+        let (sending, sent_until) = (batches.files().clone(), stop.subscribe());
+        let downloads = tokio::spawn(async move { sending.run_downloads(sent_until).await });
         let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
         let credentials = data.credentials();
         Ok(Self {
@@ -256,6 +260,7 @@ impl RunningCloud {
             follower,
             timekeeper,
             batch_reconciler,
+            downloads,
             billing,
             payments,
             mail,
@@ -275,6 +280,7 @@ impl RunningCloud {
             ("reconciler", self.reconciler),
             ("follower", self.follower),
             ("batches", self.batch_reconciler),
+            ("downloads", self.downloads),
             ("billing", self.billing),
             ("payments", self.payments),
             ("mail", self.mail),
