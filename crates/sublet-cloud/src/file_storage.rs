@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sublet_core::admission::SpendClass;
 use sublet_core::id::{KeyId, ProjectId, StorageHourId};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_core::admission::SpendClass;
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::price_book::PriceListVersion;
@@ -316,7 +316,8 @@ impl Cloud {
         if left >= needed {
             return Ok(());
         }
-        let message = format!("keeping it costs {needed} {} an hour with what the project keeps, and {left} is left", account.currency);
+        let message =
+            format!("keeping it costs {needed} {} an hour with what the project keeps, and {left} is left", account.currency);
         Err(Error::new(ErrorCode::InsufficientQuota, message)
             .alternative("add credit to the organization's account")
             .alternative("delete files that are not needed: DELETE /v1/files/{id}"))

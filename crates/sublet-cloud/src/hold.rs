@@ -82,13 +82,7 @@ impl Cloud {
     }
 
     /// Turns part of a hold into income. More than it holds is an error: nothing runs beyond its hold.
-    pub async fn capture_hold(
-        &self,
-        tx: &mut Tx,
-        hold: &Hold,
-        (family, amount): (SkuFamily, Nanos),
-        now: Timestamp,
-    ) -> Result<()> {
+    pub async fn capture_hold(&self, tx: &mut Tx, hold: &Hold, (family, amount): (SkuFamily, Nanos), now: Timestamp) -> Result<()> {
         if !hold::capture(tx, &hold.id, amount).await? {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("hold {} is closed or holds less than {amount}", hold.id)));
         }

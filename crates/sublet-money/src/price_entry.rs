@@ -204,13 +204,11 @@ impl PriceEntry {
                 Err(invalid(format!("{} has no volume price: what was paid for an hour is not given back", self.sku))
                     .alternative("use graduated tiers"))
             }
-            SkuName::FileEgress if !self.prices().all(|price| price.model().is_proportional()) => {
-                Err(invalid(format!(
-                    "{} has no price in packages and no minimum: a download holds what it costs on its own",
-                    self.sku
-                ))
-                .alternative("use a price per unit, graduated or volume"))
-            }
+            SkuName::FileEgress if !self.prices().all(|price| price.model().is_proportional()) => Err(invalid(format!(
+                "{} has no price in packages and no minimum: a download holds what it costs on its own",
+                self.sku
+            ))
+            .alternative("use a price per unit, graduated or volume")),
             _ => Ok(()),
         }
     }

@@ -436,15 +436,8 @@ pub enum PricingUnit {
 }
 
 impl PricingUnit {
-    pub const ALL: [Self; 7] = [
-        Self::MillionTokens,
-        Self::Request,
-        Self::DeviceHour,
-        Self::ProjectMonth,
-        Self::Fee,
-        Self::GibibyteMonth,
-        Self::Gibibyte,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::MillionTokens, Self::Request, Self::DeviceHour, Self::ProjectMonth, Self::Fee, Self::GibibyteMonth, Self::Gibibyte];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -603,7 +596,7 @@ mod tests {
             ("1.2 EUR per device-hour", 1_200_000_000, 3_600_000),
             ("0.002 EUR per request", 2_000_000, 1),
             ("5 EUR per project-month", 5_000_000_000, 1),
-            ("0.02 EUR per GiB-month", 20_000_000, 783_836_119_040),
+            ("0.02 EUR per GiB-month", 20_000_000, 783_831_531_520),
             ("0.09 EUR per GiB", 90_000_000, 1_073_741_824),
             ("0.000000001 USD per device-hour", 1, 3_600_000),
         ] {

@@ -12,9 +12,9 @@ use sublet_money::sku::SkuName;
 
 use crate::database::Tx;
 use crate::download::{self, Download};
+use crate::params;
 use crate::row::Value;
 use crate::storage::{self, StoragePart};
-use crate::params;
 
 /// Most sources that are read at once.
 const SOURCES_MAX: i64 = 500;

@@ -55,11 +55,7 @@ pub struct StoragePart {
 }
 
 /// Begins to meter what a project keeps, if nobody did.
-pub async fn begin(
-    tx: &mut Tx,
-    (organization, project): (&OrganizationId, &ProjectId),
-    from: Timestamp,
-) -> Result<()> {
+pub async fn begin(tx: &mut Tx, (organization, project): (&OrganizationId, &ProjectId), from: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO storage_meters (project_id, organization_id, metered_until) VALUES ($1, $2, $3)
          ON CONFLICT (project_id) DO NOTHING",

@@ -8,6 +8,7 @@ mod contract_prices;
 mod contracts;
 mod credits;
 mod documents;
+mod downloads;
 mod exports;
 mod failures;
 mod fees;
