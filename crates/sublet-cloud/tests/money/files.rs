@@ -298,26 +298,6 @@ on_both_databases! {
         assert_eq!(owed(&cloud.cloud, &organization).await, (1_000, 0));
     }
 
-    async fn files_of_before_are_metered_from_the_first_look_on(cloud: &TestCloud) {
-        publish(cloud, &[stored_at(STORED)]).await;
-        let april = month("UTC", "2026-04");
-        cloud.clock.set(april);
-        let session = customer(cloud, "c1", "UTC", UNIT).await;
-        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
-        world.put(1_000).await;
-        let project = session.access.project.clone();
-        // As it was before anything was metered.
-        cloud.cloud.store().write(&project, |project, tx| Box::pin(async move {
-            let params: [sublet_store::row::Value<'_>; 1] = [project.as_str().into()];
-            tx.execute("DELETE FROM storage_meters WHERE project_id = $1", &params).await.map(|_| ())
-        })).await.expect("forgotten");
-        cloud.clock.set(april.plus(DurationMs::from_hours(10)));
-        close(&cloud.cloud).await;
-        cloud.clock.set(april.plus(DurationMs::from_hours(12)).plus(DurationMs::from_seconds(5 * 60)));
-        close(&cloud.cloud).await;
-        assert_eq!(kept(cloud, &organization, "2026-04").await, (2_000, 2_000));
-    }
-
     async fn what_was_kept_is_rated_anew_and_proven_outside(cloud: &TestCloud) {
         let wrong = publish(cloud, &[stored_at(2 * STORED), PriceEntry::new(SkuName::ProjectMonth, per_unit(UNIT))]).await;
         let april = month("Asia/Kolkata", "2026-04");
