@@ -157,7 +157,7 @@ impl Files {
             })
             .await?;
         let turn = self.room.enter(project, kept, bytes_least)?;
-        if let Some(kept) = kept {
+        if let Some(kept) = kept.filter(|_| self.cloud.sells_storage()) {
             let with = kept.and(Kept { files: 1, bytes: bytes_least });
             let of = (&self.cloud, &call.actor);
             self.cloud.store.write(of, move |(cloud, actor), tx| Box::pin(cloud.check_storage_covered(tx, actor, with))).await?;

@@ -37,6 +37,8 @@ const DOWNLOADS_MAX: usize = 4_096;
 const SETTLE_PERIOD: DurationMs = DurationMs::from_seconds(10);
 /// How long a process that stops waits for downloads under way.
 const DRAIN_MAX: DurationMs = DurationMs::from_seconds(5);
+/// How often it is tried to settle them meanwhile.
+const DRAIN_PAUSE: DurationMs = DurationMs::from_millis(200);
 /// Bytes of a content that are read at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -231,9 +233,15 @@ impl Files {
             self.settle_or_log().await;
         }
         let drained = async {
-            while !self.desk.is_idle() {
-                self.desk.wake.notified().await;
+            loop {
                 self.settle_or_log().await;
+                if self.desk.is_idle() {
+                    return;
+                }
+                tokio::select! {
+                    () = self.desk.wake.notified() => {}
+                    () = tokio::time::sleep(DRAIN_PAUSE.to_std()) => {}
+                }
             }
         };
         if tokio::time::timeout(DRAIN_MAX.to_std(), drained).await.is_err() {

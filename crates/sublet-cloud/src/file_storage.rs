@@ -73,7 +73,9 @@ struct Charged {
 impl Cloud {
     /// Meters every hour that is over and not metered, of every project that keeps files.
     pub(crate) async fn meter_storage(&self, is_stopped: &(impl Fn() -> bool + Sync)) -> Result<MeterReport> {
-        self.store.write(self, |cloud, tx| Box::pin(cloud.begin_to_meter(tx))).await?;
+        if self.store.read((), |(), tx| Box::pin(setting::find(tx, METERED_SINCE))).await?.is_none() {
+            self.store.write(self, |cloud, tx| Box::pin(cloud.begin_to_meter(tx))).await?;
+        }
         let mut report = MeterReport::default();
         let mut last: Option<ProjectId> = None;
         loop {
@@ -294,6 +296,12 @@ impl Cloud {
         Ok(())
     }
 
+    /// Whether any list in force has a price for what is kept: contracts have none for what public lists do not sell.
+    pub(crate) fn sells_storage(&self) -> bool {
+        let now = self.now();
+        self.prices.snapshot().values().any(|list| list.find_at(now).is_some_and(|version| version.find(&SKU).is_some()))
+    }
+
     /// Refuses a new file unless an hour of all that its project would keep is covered, by credit and by every limit.
     pub(crate) async fn check_storage_covered(&self, tx: &mut Tx, actor: &Actor, kept: Kept) -> Result<()> {
         let (organization, project) = actor.project()?;
@@ -302,6 +310,7 @@ impl Cloud {
         let now = self.now();
         let Ok(version) = self.prices.in_force_for((&account.id, account.currency), now) else { return Ok(()) };
         let Some(entry) = version.find(&SKU) else { return Ok(()) };
+        self.check_suspension(tx, organization, Work::New).await?;
         let byte_hours = Quantity::new(i64::try_from(kept.bytes).unwrap_or(i64::MAX))?;
         let mut needed = Nanos::ZERO;
         for price in entry.prices() {
