@@ -12,7 +12,8 @@ import zoneinfo
 from fractions import Fraction
 
 NANO = 10**9
-UNITS = {"1M tokens": 10**6, "request": 1, "device-hour": 3_600_000, "project-month": 1, "fee": 1}
+UNITS = {"1M tokens": 10**6, "request": 1, "device-hour": 3_600_000, "project-month": 1, "fee": 1,
+         "GiB-month": 2**30 * 730, "GiB": 2**30}
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 UTC = datetime.timezone.utc
 
@@ -246,6 +247,8 @@ def off_ppm(discounts, sku):
         names = {"family": "project_fees"}
     elif first == "fee":
         names = {"family": "one_time_fees"}
+    elif first in ("storage", "egress"):
+        names = {"family": f"file_{first}"}
     else:
         names = {"family": "device_time", "notice": rest[0], "device": "/".join(rest[1:])}
     best, found = -1, 0
@@ -277,7 +280,7 @@ def spared(sku, protected, terms):
     """Whether a flat price came later than the prices that are protected."""
     if not protected or sku in protected or any(fixed["sku"] == sku for fixed in terms.get("fixed", [])):
         return False
-    return sku == "project/month" or (sku.startswith("requests/") and output_of(sku) in protected)
+    return sku in ("project/month", "storage/files", "egress/files") or (sku.startswith("requests/") and output_of(sku) in protected)
 
 
 def request_of(sku):
@@ -353,10 +356,21 @@ class Bundle:
         require(set(flat) == used, f"flat prices and used tokens differ: {sorted(set(flat) ^ used)[:3]}")
         projects = [leaf["project"] for leaf in self.leaves if leaf["sku"] == "project/month"]
         require(len(projects) == len(set(projects)), "a project is charged twice for a month")
-        named = {leaf["project"] for leaf in self.leaves if not leaf["sku"].startswith(("project/", "fee/"))}
+        named = {leaf["project"] for leaf in self.leaves if not leaf["sku"].startswith(("project/", "fee/", "storage/"))}
         fees = [leaf["source"] for leaf in self.leaves if leaf["sku"].startswith("fee/")]
         require(len(fees) == len(set(fees)), "a fee is charged twice")
         require(set(projects) <= named, "a project is charged for a month in which it was not used")
+        self.check_files(moved)
+
+    def check_files(self, moved):
+        """An hour of a project is charged once: its parts follow each other in it. A download is charged once."""
+        kept = [leaf for leaf in self.leaves if leaf["sku"] == "storage/files" and leaf["source"] not in moved]
+        times = [(leaf["project"], leaf["occurred_at_micros"]) for leaf in kept]
+        require(len(times) == len(set(times)), "a part of an hour is charged twice")
+        hours = {(project, at // (3600 * 10**6)) for project, at in times}
+        require(len(hours) == len({leaf["source"] for leaf in kept}), "an hour is metered twice")
+        sent = [leaf["source"] for leaf in self.leaves if leaf["sku"] == "egress/files" and leaf["source"] not in moved]
+        require(len(sent) == len(set(sent)), "a download is charged twice")
 
     def check_rerate(self, leaf, rerated):
         """Use leaves a line only where the invoice says why, and a list is used before its date only where it says so."""
@@ -489,7 +503,8 @@ def unit_price(terms):
 def overage_price(terms, price):
     """What a base unit beyond the commitment costs."""
     overage = terms["quantities"].get("overage")
-    units = {"device": "device-hour", "fee": "fee", "project": "project-month", "requests": "request", "tokens": "1M tokens"}
+    units = {"device": "device-hour", "fee": "fee", "project": "project-month", "requests": "request", "tokens": "1M tokens",
+             "storage": "GiB-month", "egress": "GiB"}
     unit = UNITS[units[terms["quantities"]["sku"].split("/")[0]]]
     return Fraction(nanos(overage["price"]), unit) if overage else price
 
@@ -516,7 +531,7 @@ def counts(terms, sku):
     if "quantities" in terms:
         return sku == terms["quantities"]["sku"]
     families = {"tokens": "model_tokens", "requests": "model_requests", "device": "device_time", "project": "project_fees",
-                "fee": "one_time_fees"}
+                "fee": "one_time_fees", "storage": "file_storage", "egress": "file_egress"}
     return families[sku.split("/")[0]] in terms["covers"]
 
 

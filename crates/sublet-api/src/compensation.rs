@@ -32,6 +32,8 @@ pub enum ChargedFamily {
     DeviceTime,
     ProjectFees,
     OneTimeFees,
+    FileStorage,
+    FileEgress,
 }
 
 /// Credit for a promise that was not kept.

@@ -234,6 +234,8 @@ pub enum CoveredFamily {
     DeviceTime,
     ProjectFees,
     OneTimeFees,
+    FileStorage,
+    FileEgress,
 }
 
 impl CoveredFamily {
@@ -244,6 +246,8 @@ impl CoveredFamily {
             Self::DeviceTime => "device_time",
             Self::ProjectFees => "project_fees",
             Self::OneTimeFees => "one_time_fees",
+            Self::FileStorage => "file_storage",
+            Self::FileEgress => "file_egress",
         }
     }
 }

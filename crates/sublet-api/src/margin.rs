@@ -117,7 +117,7 @@ pub struct UnitMargin {
 /// All tokens, or all device time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FamilyMargin {
-    /// `model-tokens`, `model-requests`, `device-time`, `project-fees` or `one-time-fees`.
+    /// `model-tokens`, `model-requests`, `device-time`, `project-fees`, `one-time-fees`, `file-storage` or `file-egress`.
     pub family: String,
     pub quantity: u64,
     /// Null where a cost is not known, or nothing was used.

@@ -202,10 +202,14 @@ pub enum Meter {
     ProjectMonths,
     /// Fees that are charged once, by name.
     Fees,
+    /// Bytes that are kept, multiplied by hours.
+    ByteHours,
+    /// Bytes that are sent.
+    BytesSent,
 }
 
 impl Meter {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::InputTokens,
         Self::CachedInputTokens,
         Self::OutputTokens,
@@ -213,6 +217,8 @@ impl Meter {
         Self::DeviceMilliseconds,
         Self::ProjectMonths,
         Self::Fees,
+        Self::ByteHours,
+        Self::BytesSent,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -224,6 +230,8 @@ impl Meter {
             Self::DeviceMilliseconds => "device_milliseconds",
             Self::ProjectMonths => "project_months",
             Self::Fees => "fees",
+            Self::ByteHours => "byte_hours",
+            Self::BytesSent => "bytes_sent",
         }
     }
 }

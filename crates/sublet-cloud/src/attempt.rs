@@ -12,6 +12,7 @@ use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
+use sublet_money::sku::SkuFamily;
 use sublet_money::stretch::{Stretch, StretchEnd};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
 use sublet_store::charge::{self, Charge};
@@ -284,7 +285,7 @@ impl Compute {
     ) -> Result<()> {
         let now = self.now();
         let hold = meter.hold.as_ref().ok_or_else(|| Error::internal(format!("{} runs without a hold", lease.id)))?;
-        self.cloud.capture_hold(tx, hold, rated.amount, now).await?;
+        self.cloud.capture_hold(tx, hold, (SkuFamily::DeviceTime, rated.amount), now).await?;
         charge::set_line_states(tx, &[(&rated.key, rated.after)]).await?;
         let charge = Charge {
             id: self.cloud.ids.mint(),

@@ -24,7 +24,7 @@ use sublet_store::billing::{self, OpenMonth};
 use sublet_store::invoice::{self, StoredInvoice};
 use sublet_store::organization::{self, Organization};
 use sublet_store::rerate::{self, StoredRerate};
-use sublet_store::{Tx, charge, credit, document, ledger, setting};
+use sublet_store::{Tx, charge, credit, document, ledger, setting, storage};
 use tokio::sync::watch;
 
 use crate::audit::Deed;
@@ -112,7 +112,7 @@ impl Billing {
 pub struct ClosingReport {
     pub closed: u64,
     pub issued: u64,
-    /// Accounts of which something failed; each was logged, and is tried again.
+    /// Accounts, and projects that keep files, of which something failed; each was logged, and is tried again.
     pub failed: u64,
 }
 
@@ -191,7 +191,7 @@ impl Cloud {
     }
 
     async fn close_until(&self, is_stopped: impl Fn() -> bool + Send + Sync) -> Result<ClosingReport> {
-        let mut report = ClosingReport::default();
+        let mut report = ClosingReport { failed: self.meter_storage(&is_stopped).await?.failed, ..ClosingReport::default() };
         let until = self.now().minus(self.settings.close_after);
         for wanted in [Wanted::New, Wanted::Due { until }] {
             let mut last: Option<OrganizationId> = None;
@@ -253,6 +253,10 @@ impl Cloud {
         let account = organization::get(tx, &Scope::Operator, organization).await?;
         let billing = Billing::of_account(tx, &account).await?;
         let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(false) };
+        // What is kept is metered first, and the month waits for it.
+        if storage::is_behind(tx, organization, open.ends_at).await? {
+            return Ok(false);
+        }
         let next = billing.calendar.period(open.period.next()?)?;
         if !billing::close(tx, organization, open.period, &open_month(&next)).await? {
             return Ok(false);

@@ -242,9 +242,12 @@ impl Compute {
 pub(crate) fn device_of(sku: &SkuName) -> Result<&DeviceKind> {
     match sku {
         SkuName::Device { device, .. } => Ok(device),
-        SkuName::Tokens { .. } | SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => {
-            Err(Error::internal(format!("{sku} is not device time")))
-        }
+        SkuName::Tokens { .. }
+        | SkuName::Requests { .. }
+        | SkuName::ProjectMonth
+        | SkuName::Fee { .. }
+        | SkuName::FileStorage
+        | SkuName::FileEgress => Err(Error::internal(format!("{sku} is not device time"))),
     }
 }
 

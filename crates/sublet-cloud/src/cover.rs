@@ -8,6 +8,7 @@ use sublet_core::id::{AttemptId, LeaseId};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
+use sublet_money::sku::SkuFamily;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::budget::{BudgetWindow, Periods};
 use sublet_store::hold::{self, Hold};
@@ -190,6 +191,7 @@ pub(crate) fn owner_of(lease: &Lease) -> HoldOwner {
         project: lease.project.clone(),
         key: lease.key.clone(),
         subject: lease.id.to_string(),
+        family: SkuFamily::DeviceTime,
     }
 }
 

@@ -17,6 +17,7 @@ use sublet_store::file::{self, File, Kept};
 use sublet_store::{Page, PageRequest, Tx, batch, idempotency};
 
 use crate::audit::Deed;
+use crate::file_egress::Desk;
 use crate::file_room::{FileLimits, Room, Turn};
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
@@ -38,6 +39,7 @@ pub struct Files {
     pub(crate) cloud: Cloud,
     pub(crate) blobs: Arc<dyn BlobStore>,
     room: Room,
+    pub(crate) desk: Desk,
 }
 
 /// What a client says of its file.
@@ -131,7 +133,7 @@ impl Upload {
 
 impl Files {
     pub fn new(cloud: Cloud, blobs: Arc<dyn BlobStore>, limits: FileLimits) -> Self {
-        Self { cloud, blobs, room: Room::new(limits) }
+        Self { cloud, blobs, room: Room::new(limits), desk: Desk::default() }
     }
 
     /// Whether a client's content of at least so many bytes may come. A repeat of an upload that was taken before
@@ -154,7 +156,13 @@ impl Files {
                 })
             })
             .await?;
-        self.room.enter(project, kept, bytes_least)
+        let turn = self.room.enter(project, kept, bytes_least)?;
+        if let Some(kept) = kept.filter(|_| self.cloud.sells_storage()) {
+            let with = kept.and(Kept { files: 1, bytes: bytes_least });
+            let of = (&self.cloud, &call.actor);
+            self.cloud.store.write(of, move |(cloud, actor), tx| Box::pin(cloud.check_storage_covered(tx, actor, with))).await?;
+        }
+        Ok(turn)
     }
 
     /// Begins to take a client's content.
@@ -210,7 +218,9 @@ impl Files {
                 Box::pin(async move {
                     let bytes = u64::try_from(file.bytes.get()).unwrap_or(u64::MAX);
                     let kept = file::kept(tx, &file.project).await?;
-                    files.room.limits.check(kept, Kept { files: 1, bytes })?;
+                    let more = Kept { files: 1, bytes };
+                    files.room.limits.check(kept, more)?;
+                    files.cloud.check_storage_covered(tx, &call.actor, kept.and(more)).await?;
                     file::insert(tx, file).await?;
                     files.note(tx, &call.actor, "file.create", file).await?;
                     Ok(file.clone())
@@ -278,7 +288,7 @@ impl Files {
                         return Err(Error::new(ErrorCode::Conflict, format!("a batch that has not ended reads '{id}'"))
                             .alternative("cancel the batch, or wait for its end"));
                     }
-                    file::delete(tx, id).await?;
+                    file::delete(tx, &file, now).await?;
                     files.note(tx, actor, "file.delete", &file).await?;
                     Ok(file)
                 })
@@ -312,6 +322,7 @@ impl Files {
         self.forget_all(&expired).await;
         let (blobs, before) = (Arc::clone(&self.blobs), now.minus(ORPHAN_AGE));
         blocking(move || blobs.sweep_unfinished(before)).await?;
+        self.close_lost_downloads().await?;
         let blobs = Arc::clone(&self.blobs);
         let old: Vec<FileId> =
             blocking(move || blobs.list()).await?.into_iter().filter(|(_, written)| *written < before).map(|(id, _)| id).collect();

@@ -1,4 +1,4 @@
-//! Holds of long-running work: placed, extended, captured, released, each inside the caller's transaction.
+//! Holds of long-running work and of downloads: placed, extended, captured, released, each inside the caller's transaction.
 
 use sublet_core::admission::SpendClass;
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
@@ -14,17 +14,15 @@ use crate::Cloud;
 use crate::budget::periods_at;
 use crate::credit_lot::{StoredCredit, put_back};
 
-/// What holds pay for.
-const FAMILY: SkuFamily = SkuFamily::DeviceTime;
-
 /// Whose money is held, and what for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HoldOwner {
     pub organization: OrganizationId,
     pub project: ProjectId,
     pub key: Option<KeyId>,
-    /// What it pays for: a lease.
+    /// What it pays for: a lease or a download.
     pub subject: String,
+    pub family: SkuFamily,
 }
 
 impl Cloud {
@@ -34,7 +32,7 @@ impl Cloud {
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
         budget::reserve(tx, &budgets, amount, Work::New).await?;
-        let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (FAMILY, now)).await?;
+        let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (owner.family, now)).await?;
         let split = burned.split()?;
         let hold = Hold {
             id: self.ids.mint(),
@@ -70,13 +68,13 @@ impl Cloud {
         hold::insert(tx, &Hold { id, amount: split, parts, captured, budgets, created_at: now, ..old }).await
     }
 
-    /// Adds to an open hold; refused like a new one if it cannot be afforded, but that a limit that lets work finish also
+    /// Adds to an open hold of a lease; refused like a new one if it cannot be afforded, but that a limit that lets work finish also
     /// gives of what is for that.
     pub async fn extend_hold(&self, tx: &mut Tx, hold: &Hold, by: Nanos, now: Timestamp) -> Result<()> {
         self.check_suspension(tx, &hold.organization, Work::Admitted).await?;
         budget::reserve(tx, &hold.budgets, by, Work::Admitted).await?;
         let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
-        let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (FAMILY, now)).await?;
+        let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (SkuFamily::DeviceTime, now)).await?;
         if !hold::extend(tx, hold, &burned).await? {
             return Err(Error::new(ErrorCode::Conflict, format!("hold {} is closed", hold.id)));
         }
@@ -84,12 +82,12 @@ impl Cloud {
     }
 
     /// Turns part of a hold into income. More than it holds is an error: nothing runs beyond its hold.
-    pub async fn capture_hold(&self, tx: &mut Tx, hold: &Hold, amount: Nanos, now: Timestamp) -> Result<()> {
+    pub async fn capture_hold(&self, tx: &mut Tx, hold: &Hold, (family, amount): (SkuFamily, Nanos), now: Timestamp) -> Result<()> {
         if !hold::capture(tx, &hold.id, amount).await? {
             return Err(Error::new(ErrorCode::LedgerMismatch, format!("hold {} is closed or holds less than {amount}", hold.id)));
         }
         budget::settle(tx, &hold.budgets, amount).await?;
-        self.post_hold(tx, hold, &Fact::HoldCaptured { family: FAMILY, amount }, now).await
+        self.post_hold(tx, hold, &Fact::HoldCaptured { family, amount }, now).await
     }
 
     /// Gives back what a hold did not capture and closes it. A closed hold stays as it is.

@@ -46,7 +46,9 @@ pub mod export_schedule;
 mod export_supporting;
 pub mod fee;
 pub mod file;
+pub mod file_egress;
 pub mod file_room;
+mod file_storage;
 pub mod forecast;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

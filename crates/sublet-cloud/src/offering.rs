@@ -347,7 +347,7 @@ pub(crate) async fn check_on_sale(
     let product = match sku {
         SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => Product::Model(model.as_str().into()),
         SkuName::Device { notice, device } => Product::Device { kind: device.clone(), notice: Some(*notice) },
-        SkuName::ProjectMonth | SkuName::Fee { .. } => return Ok(()),
+        SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress => return Ok(()),
     };
     let Some(row) = offering::find_in_force(tx, &product).await? else { return Ok(()) };
     let calendar = BillingCalendar::new(&account.time_zone)?;

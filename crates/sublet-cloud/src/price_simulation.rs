@@ -17,6 +17,7 @@ use sublet_money::sku::{ModelName, Quantity, QuantityChange, SkuName};
 use sublet_money::time_of_use::BandName;
 use sublet_store::charge::UseCursor;
 use sublet_store::organization::Organization;
+use sublet_store::storage::{self, StorageCursor};
 use sublet_store::{PageRequest, Tx, charge, organization};
 
 use crate::{Action, Actor, Cloud, price_index};
@@ -205,7 +206,7 @@ async fn reprice(
     let mut repricing = Repricing::new(version, indexes);
     let mut by_time = Vec::new();
     for (line, state) in charge::list_lines(tx, customer, period).await? {
-        if let SkuName::Requests { .. } | SkuName::ProjectMonth = line.sku {
+        if let SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::FileStorage = line.sku {
             // How many there were is counted below, for times without a flat price too.
             let charged = (QuantityChange::ZERO, state.charged);
             repricing.add(&line.project, &line.sku, None, charged)?;
@@ -228,6 +229,9 @@ async fn reprice(
             repricing.add(&project, &entry.sku, None, (count.into(), Nanos::ZERO))?;
         }
     }
+    if version.find(&SkuName::FileStorage).is_some() {
+        add_storage(tx, (customer, period), &mut repricing).await?;
+    }
     for sku in by_time {
         let mut cursor = UseCursor::default();
         loop {
@@ -241,6 +245,21 @@ async fn reprice(
         }
     }
     repricing.finish()
+}
+
+/// What was kept, whether it had a price or not. An hour is as dear as at its beginning.
+async fn add_storage(tx: &mut Tx, of: (&OrganizationId, PeriodKey), repricing: &mut Repricing<'_>) -> Result<()> {
+    let mut cursor = StorageCursor::default();
+    loop {
+        let parts = storage::list_month(tx, of, &mut cursor).await?;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        for part in parts {
+            let kept = (part.byte_hours.into(), Nanos::ZERO);
+            repricing.add(&part.project, &SkuName::FileStorage, Some(part.starts_at), kept)?;
+        }
+    }
 }
 
 /// The month before the one that an instant is in, by Coordinated Universal Time.

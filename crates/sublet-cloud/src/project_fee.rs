@@ -47,7 +47,7 @@ impl Cloud {
     }
 
     /// The price list that an account had at an instant that may have passed.
-    async fn version_at(
+    pub(crate) async fn version_at(
         &self,
         tx: &mut Tx,
         account: &Organization,

@@ -11,14 +11,14 @@ use sublet_money::price_book::PriceListVersion;
 use sublet_money::price_index::PriceIndexes;
 use sublet_money::rating::{LineKey, RatedLine, rate_line, used_lines};
 use sublet_money::rerate::{MeteredUse, Moves, Rerate, UsedAt, line_after};
-use sublet_money::sku::Quantity;
+use sublet_money::sku::{Quantity, SkuName};
 use sublet_store::metered::{self, Metered, MeteredCursor};
 use sublet_store::organization::Organization;
 use sublet_store::rerate::StoredRerate;
 use sublet_store::{Tx, charge};
 
-use crate::Cloud;
 use crate::billing::Billing;
+use crate::{Cloud, file_egress};
 
 /// A line that changes, and when the first use was that changes it.
 pub(crate) type Changed = (RatedLine, Timestamp);
@@ -113,6 +113,17 @@ impl Cloud {
                 };
                 let quantity = Quantity::new(time.span().millis().saturating_mul(i64::from(time.units)))?;
                 Ok(vec![MeteredUse { key, quantity, used: (at, time.max_price) }])
+            }
+            Metered::Storage(part) => {
+                let Some(price_version) = part.price_version.clone() else { return Ok(Vec::new()) };
+                let (organization, project, sku) = (organization.clone(), part.project.clone(), SkuName::FileStorage);
+                let key = LineKey { organization, project, period, price_version, sku, band: part.band.clone() };
+                Ok(vec![MeteredUse { key, quantity: part.byte_hours, used: (part.starts_at, None) }])
+            }
+            Metered::Download(download) => {
+                let version = self.price_version(tx, &download.price_version).await?;
+                let key = file_egress::line_of(download, period, &version)?;
+                Ok(vec![MeteredUse { key, quantity: Quantity::new(download.bytes.get())?, used: (download.opened_at, None) }])
             }
         }
     }

@@ -180,6 +180,10 @@ identifiers! {
     CompensationId = "comp",
     /// A fee that was charged once.
     FeeId = "fee",
+    /// What a project kept in an hour.
+    StorageHourId = "hour",
+    /// A content of a file on its way to whoever fetches it.
+    DownloadId = "dl",
     /// Use of a past time that is rated anew.
     RerateId = "rer",
     /// Money that arrived, or that a processor told of.

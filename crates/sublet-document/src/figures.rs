@@ -191,6 +191,8 @@ const fn unit_name(unit: PricingUnit) -> &'static str {
         PricingUnit::Request => "requests",
         PricingUnit::ProjectMonth => "months of projects",
         PricingUnit::Fee => "fees",
+        PricingUnit::GibibyteMonth => "byte-hours",
+        PricingUnit::Gibibyte => "bytes",
         PricingUnit::DeviceHour => "device time",
     }
 }

@@ -63,6 +63,10 @@ pub fn quantity(measure: Measure) -> String {
         Measure::Counted { quantity, unit: PricingUnit::MillionTokens, .. } => format!("{} tokens", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::Request, .. } => format!("{} requests", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::ProjectMonth, .. } => format!("{} months", grouped(&quantity.to_string())),
+        Measure::Counted { quantity, unit: PricingUnit::GibibyteMonth, .. } => {
+            format!("{} byte-hours", grouped(&quantity.to_string()))
+        }
+        Measure::Counted { quantity, unit: PricingUnit::Gibibyte, .. } => format!("{} bytes", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::Fee, .. } => grouped(&quantity.to_string()),
         Measure::Counted { quantity, unit: PricingUnit::DeviceHour, .. } => {
             let (sign, quantity) = (if quantity < 0 { "-" } else { "" }, quantity.unsigned_abs());

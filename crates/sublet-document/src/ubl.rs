@@ -32,6 +32,7 @@ const CREDIT_TRANSFER: &str = "30";
 /// UN/ECE recommendation 20: one, millisecond.
 const ONE: &str = "C62";
 const MILLISECOND: &str = "C26";
+const BYTE: &str = "AD";
 
 /// What both kinds of document have.
 struct Paper<'a> {
@@ -366,7 +367,12 @@ impl Priced {
         };
         let Measure::Counted { quantity, unit, price } = row.measure else { return once(row.exact) };
         let code = match unit {
-            PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => ONE,
+            PricingUnit::MillionTokens
+            | PricingUnit::Request
+            | PricingUnit::ProjectMonth
+            | PricingUnit::Fee
+            | PricingUnit::GibibyteMonth => ONE,
+            PricingUnit::Gibibyte => BYTE,
             PricingUnit::DeviceHour => MILLISECOND,
         };
         match price {

@@ -24,6 +24,8 @@ const fn family_to_wire(family: SkuFamily) -> wire::ChargedFamily {
         SkuFamily::DeviceTime => wire::ChargedFamily::DeviceTime,
         SkuFamily::ProjectFees => wire::ChargedFamily::ProjectFees,
         SkuFamily::OneTimeFees => wire::ChargedFamily::OneTimeFees,
+        SkuFamily::FileStorage => wire::ChargedFamily::FileStorage,
+        SkuFamily::FileEgress => wire::ChargedFamily::FileEgress,
     }
 }
 
@@ -34,6 +36,8 @@ const fn family_from_wire(family: wire::ChargedFamily) -> SkuFamily {
         wire::ChargedFamily::DeviceTime => SkuFamily::DeviceTime,
         wire::ChargedFamily::ProjectFees => SkuFamily::ProjectFees,
         wire::ChargedFamily::OneTimeFees => SkuFamily::OneTimeFees,
+        wire::ChargedFamily::FileStorage => SkuFamily::FileStorage,
+        wire::ChargedFamily::FileEgress => SkuFamily::FileEgress,
     }
 }
 

@@ -159,6 +159,8 @@ const fn family_to_wire(family: SkuFamily) -> wire::CoveredFamily {
         SkuFamily::DeviceTime => wire::CoveredFamily::DeviceTime,
         SkuFamily::ProjectFees => wire::CoveredFamily::ProjectFees,
         SkuFamily::OneTimeFees => wire::CoveredFamily::OneTimeFees,
+        SkuFamily::FileStorage => wire::CoveredFamily::FileStorage,
+        SkuFamily::FileEgress => wire::CoveredFamily::FileEgress,
     }
 }
 
@@ -169,6 +171,8 @@ const fn family_from_wire(family: wire::CoveredFamily) -> SkuFamily {
         wire::CoveredFamily::DeviceTime => SkuFamily::DeviceTime,
         wire::CoveredFamily::ProjectFees => SkuFamily::ProjectFees,
         wire::CoveredFamily::OneTimeFees => SkuFamily::OneTimeFees,
+        wire::CoveredFamily::FileStorage => SkuFamily::FileStorage,
+        wire::CoveredFamily::FileEgress => SkuFamily::FileEgress,
     }
 }
 

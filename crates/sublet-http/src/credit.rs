@@ -51,8 +51,11 @@ pub const fn kind_from_wire(kind: wire::CreditKind) -> CreditKind {
 
 const fn scope_to_wire(scope: CreditScope) -> wire::CreditScope {
     match scope {
-        // No credit is for fees alone.
-        CreditScope::All | CreditScope::Family(SkuFamily::ProjectFees | SkuFamily::OneTimeFees) => wire::CreditScope::All,
+        // No credit is for fees or files alone.
+        CreditScope::All
+        | CreditScope::Family(SkuFamily::ProjectFees | SkuFamily::OneTimeFees | SkuFamily::FileStorage | SkuFamily::FileEgress) => {
+            wire::CreditScope::All
+        }
         CreditScope::Family(SkuFamily::ModelTokens | SkuFamily::ModelRequests) => wire::CreditScope::ModelTokens,
         CreditScope::Family(SkuFamily::DeviceTime) => wire::CreditScope::DeviceTime,
     }

@@ -13,6 +13,7 @@ use sublet_api::object::{Deleted, FileTag};
 use sublet_api::route::FILE_BODY_BYTES_MAX;
 use sublet_cloud::data::File;
 use sublet_cloud::file::{FILE_BYTES_MAX, Files, NewFile, Upload};
+use sublet_cloud::file_egress::Download;
 use sublet_cloud::file_room::Turn;
 use sublet_core::file::FilePurpose;
 use sublet_core::id::FileId;
@@ -26,8 +27,6 @@ use crate::wire::count;
 
 /// How long a whole upload may take; contents without a row are swept later than that.
 const UPLOAD_WAIT: Duration = Duration::from_secs(30 * 60);
-/// Bytes of a content that are read at once.
-const PIECE_BYTES: usize = 256 * 1024;
 
 fn to_wire(file: &File) -> Result<wire::File> {
     Ok(wire::File {
@@ -109,22 +108,11 @@ pub async fn delete(app: App, context: Context) -> Result<Answer> {
     json(&Deleted { object: FileTag::TEXT.to_owned(), id: id.to_string(), deleted: true })
 }
 
-/// A reading of a content under way.
-struct Reading {
-    files: Files,
-    file: File,
-    offset: u64,
-}
-
 pub async fn content(app: App, context: Context) -> Result<Answer> {
     let id: FileId = context.path("id")?;
-    let files = app.batches.files().clone();
-    let file = files.get(&context.actor, &id).await?;
-    // Where the content is elsewhere, the refusal comes before the first byte.
-    files.read(&file, 0, 1).await?;
-    let (length, name) = (file.bytes.get(), file.id.to_string());
-    let reading = Reading { files, file, offset: 0 };
-    let mut response = Response::new(Body::from_stream(stream::try_unfold(reading, next_piece)));
+    let download = app.batches.files().open(&context.actor, &id).await?;
+    let (length, name) = (download.file().bytes.get(), download.file().id.to_string());
+    let mut response = Response::new(Body::from_stream(stream::try_unfold(download, next_piece)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -136,11 +124,7 @@ pub async fn content(app: App, context: Context) -> Result<Answer> {
     Ok(Answer::Raw(response))
 }
 
-async fn next_piece(mut reading: Reading) -> Result<Option<(Bytes, Reading)>> {
-    let piece = reading.files.read(&reading.file, reading.offset, PIECE_BYTES).await?;
-    if piece.is_empty() {
-        return Ok(None);
-    }
-    reading.offset += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-    Ok(Some((Bytes::from(piece), reading)))
+async fn next_piece(mut download: Download) -> Result<Option<(Bytes, Download)>> {
+    let piece = download.next().await?;
+    Ok(piece.map(|piece| (Bytes::from(piece), download)))
 }

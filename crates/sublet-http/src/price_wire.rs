@@ -9,7 +9,7 @@ use sublet_cloud::data::{
 use sublet_core::{Currency, Error, ErrorCode, Result, Timestamp};
 
 use crate::App;
-use crate::wire::{PROJECT, SkuParts, count, sku_parts};
+use crate::wire::{FILES, PROJECT, SkuParts, count, sku_parts};
 
 /// The three members that a price and a band share.
 struct Terms {
@@ -107,7 +107,12 @@ fn sku_of(price: &wire::Price) -> Result<SkuName> {
         wire::Meter::InputTokens => Some(TokenKind::Input),
         wire::Meter::CachedInputTokens => Some(TokenKind::CachedInput),
         wire::Meter::OutputTokens => Some(TokenKind::Output),
-        wire::Meter::Requests | wire::Meter::DeviceMilliseconds | wire::Meter::ProjectMonths | wire::Meter::Fees => None,
+        wire::Meter::Requests
+        | wire::Meter::DeviceMilliseconds
+        | wire::Meter::ProjectMonths
+        | wire::Meter::Fees
+        | wire::Meter::ByteHours
+        | wire::Meter::BytesSent => None,
     };
     let is = |meter| price.meter == meter;
     match (&price.subject, kind, (price.notice, price.service_tier)) {
@@ -120,14 +125,16 @@ fn sku_of(price: &wire::Price) -> Result<SkuName> {
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::ProjectMonths) && name == PROJECT => {
             Ok(SkuName::ProjectMonth)
         }
+        (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::ByteHours) && name == FILES => Ok(SkuName::FileStorage),
+        (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::BytesSent) && name == FILES => Ok(SkuName::FileEgress),
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::Fees) => Ok(SkuName::Fee { fee: name.parse()? }),
         (wire::Subject::Sku(name), None, (Some(notice), None)) if is(wire::Meter::DeviceMilliseconds) => {
             Ok(SkuName::Device { notice, device: name.parse::<DeviceKind>()? })
         }
         _ => Err(invalid(
             "a model has prices of tokens and requests, perhaps with a service_tier, and no notice; a device kind has device time \
-             with notice; the sku 'project' has months of projects, and a fee has \
-             its name"
+             with notice; the sku 'project' has months of projects, the sku 'files' byte hours and bytes sent, \
+             and a fee has its name"
                 .to_owned(),
         )),
     }

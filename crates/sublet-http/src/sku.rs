@@ -29,7 +29,7 @@ pub fn name_of(sku: &SkuName) -> String {
     match sku {
         SkuName::Device { device, .. } => device.to_string(),
         SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => model.to_string(),
-        SkuName::ProjectMonth | SkuName::Fee { .. } => sku.words(),
+        SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress => sku.words(),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct SkuParts {
 
 /// What has a price by the month.
 pub const PROJECT: &str = "project";
+/// What is kept and sent.
+pub const FILES: &str = "files";
 
 pub fn sku_parts(sku: &SkuName) -> SkuParts {
     match sku {
@@ -41,6 +43,12 @@ pub fn sku_parts(sku: &SkuName) -> SkuParts {
         }
         SkuName::ProjectMonth => {
             SkuParts { subject: Subject::Sku(PROJECT.to_owned()), meter: Meter::ProjectMonths, notice: None, service_tier: None }
+        }
+        SkuName::FileStorage => {
+            SkuParts { subject: Subject::Sku(FILES.to_owned()), meter: Meter::ByteHours, notice: None, service_tier: None }
+        }
+        SkuName::FileEgress => {
+            SkuParts { subject: Subject::Sku(FILES.to_owned()), meter: Meter::BytesSent, notice: None, service_tier: None }
         }
         SkuName::Device { notice, device } => SkuParts {
             subject: Subject::Sku(device.to_string()),

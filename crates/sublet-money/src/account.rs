@@ -162,7 +162,7 @@ const TO_BANK_PREFIX: &str = "assets:payouts:bank:";
 impl AccountKind {
     /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
     /// contract, and [`Self::Payouts`], of which there is one for each currency.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -182,6 +182,8 @@ impl AccountKind {
         Self::Usage(SkuFamily::DeviceTime),
         Self::Usage(SkuFamily::ProjectFees),
         Self::Usage(SkuFamily::OneTimeFees),
+        Self::Usage(SkuFamily::FileStorage),
+        Self::Usage(SkuFamily::FileEgress),
         Self::Commitments,
         Self::Fees,
         Self::Rounding,
@@ -219,6 +221,8 @@ impl AccountKind {
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
             Self::Usage(SkuFamily::ProjectFees) => "income:usage:project-fees:{}",
             Self::Usage(SkuFamily::OneTimeFees) => "income:usage:one-time-fees:{}",
+            Self::Usage(SkuFamily::FileStorage) => "income:usage:file-storage:{}",
+            Self::Usage(SkuFamily::FileEgress) => "income:usage:file-egress:{}",
             Self::Commitments => "income:commitments:{}",
             Self::Fees => "income:fees:{}",
             Self::Rounding => "income:rounding:{}",

@@ -61,7 +61,10 @@ impl Discounted {
             (Self::Model(named), SkuName::Tokens { model, .. } | SkuName::Requests { model, .. }) => named == model,
             (Self::Device(named), SkuName::Device { device, .. }) => named == device,
             (Self::Notice(named), SkuName::Device { notice, .. }) => named == notice,
-            (Self::Model(_) | Self::Device(_) | Self::Notice(_), SkuName::ProjectMonth | SkuName::Fee { .. })
+            (
+                Self::Model(_) | Self::Device(_) | Self::Notice(_),
+                SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress,
+            )
             | (Self::Model(_), SkuName::Device { .. })
             | (Self::Device(_) | Self::Notice(_), SkuName::Tokens { .. } | SkuName::Requests { .. }) => false,
         }
@@ -211,7 +214,7 @@ impl PriceTerms {
         let Some(protected) = protected else { return false };
         let was_free = match &public.sku {
             SkuName::Requests { tier, model } => protected.tiers(model).any(|sold| sold == *tier),
-            SkuName::ProjectMonth => true,
+            SkuName::ProjectMonth | SkuName::FileStorage | SkuName::FileEgress => true,
             SkuName::Tokens { .. } | SkuName::Device { .. } | SkuName::Fee { .. } => false,
         };
         was_free && protected.find(&public.sku).is_none() && !self.fixed.iter().any(|entry| entry.sku == public.sku)

@@ -364,3 +364,26 @@ fn a_flat_price_is_by_contract_what_the_terms_make_of_it() {
     let devices = list(vec![PriceEntry::new(sku("device/n0/cpu"), per_unit(10))], 0);
     assert_eq!(asked(protected(&devices), &with, Some(&devices)), Some(per_unit(100)));
 }
+
+#[test]
+fn files_are_asked_for_by_contract_unless_their_prices_came_later_than_protected_ones() {
+    let device = || PriceEntry::new(sku("device/n0/cpu"), per_unit(10));
+    let files = |price| ["storage/files", "egress/files"].map(|name| PriceEntry::new(sku(name), per_unit(price)));
+    let with = |price| list([vec![device()], files(price).to_vec()].concat(), 0);
+    let without = list(vec![device()], 0);
+    let protected = |list: &PriceListVersion| PriceTerms {
+        protection: Some(PriceProtection { list: list.version().clone(), until: None }),
+        ..PriceTerms::default()
+    };
+    let on = |family| discounts(vec![off(Discounted::Family(family), 500_000)]);
+    for (name, family) in [("storage/files", SkuFamily::FileStorage), ("egress/files", SkuFamily::FileEgress)] {
+        let asked = |terms, protected: Option<&PriceListVersion>| {
+            let own = made(&with(100), protected, &agreed(terms));
+            own.find(&sku(name)).map(|entry| entry.model.clone())
+        };
+        assert_eq!(asked(on(family), None), Some(per_unit(50)));
+        assert_eq!(asked(on(SkuFamily::ModelTokens), None), Some(per_unit(100)));
+        assert_eq!(asked(protected(&without), Some(&without)), None);
+        assert_eq!(asked(protected(&with(60)), Some(&with(60))), Some(per_unit(60)));
+    }
+}

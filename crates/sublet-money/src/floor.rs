@@ -75,6 +75,8 @@ fn cost_at(costs: &SupplyCost, sku: &SkuName, at: Timestamp) -> Result<Option<(N
     match sku {
         SkuName::Device { device, .. } => costs.busy_hour(device, at),
         SkuName::Tokens { kind, model, .. } => Ok(costs.model(model).map(|cost| (cost.of(*kind), None))),
+        // The cost of supply of files is not declared.
+        SkuName::FileStorage | SkuName::FileEgress => Ok(None),
         // What a request costs is the cost of its tokens: a flat price is never below it, and never makes up for theirs.
         SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => Ok(None),
     }

@@ -30,7 +30,7 @@ use crate::period::{Interval, Period};
 use crate::price_book::{BandPrice, PriceEntry, PriceListVersion};
 use crate::price_index::PriceIndexes;
 use crate::price_model::PriceModel;
-use crate::sku::{PricingUnit, QuantityChange, SkuName};
+use crate::sku::{GIBIBYTE, PricingUnit, QuantityChange, SkuName};
 use crate::table::Decimal;
 use crate::time_of_use::BandName;
 
@@ -358,6 +358,7 @@ pub(crate) const fn consumed_base(unit: PricingUnit) -> i64 {
     match unit {
         PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => 1,
         PricingUnit::DeviceHour => 1_000,
+        PricingUnit::GibibyteMonth | PricingUnit::Gibibyte => GIBIBYTE,
     }
 }
 
@@ -369,6 +370,8 @@ pub const fn consumed_unit(unit: PricingUnit) -> &'static str {
         PricingUnit::DeviceHour => "Device-Seconds",
         PricingUnit::ProjectMonth => "Project-Months",
         PricingUnit::Fee => "Fees",
+        PricingUnit::GibibyteMonth => "GiB-Hours",
+        PricingUnit::Gibibyte => "GiB",
     }
 }
 
@@ -380,6 +383,8 @@ pub const fn pricing_unit(unit: PricingUnit) -> &'static str {
         PricingUnit::DeviceHour => "Device-Hours",
         PricingUnit::ProjectMonth => "Project-Months",
         PricingUnit::Fee => "Fees",
+        PricingUnit::GibibyteMonth => "GiB-Months",
+        PricingUnit::Gibibyte => "GiB",
     }
 }
 
@@ -405,7 +410,7 @@ fn details(entry: &PriceEntry, price: BandPrice<'_>) -> Result<String> {
         SkuName::Requests { tier, model: name } => json!({
             "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(),
         }),
-        SkuName::ProjectMonth => json!({ "x_PriceModel": model }),
+        SkuName::ProjectMonth | SkuName::FileStorage | SkuName::FileEgress => json!({ "x_PriceModel": model }),
         SkuName::Fee { fee } => json!({ "x_Fee": fee.as_str(), "x_PriceModel": model }),
         SkuName::Device { notice, device } => json!({
             "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,

@@ -176,6 +176,8 @@ fn service(row: &FocusRow) -> (&'static str, &'static str, &'static str) {
     match row.priced.as_ref().map(|priced| &priced.sku) {
         Some(SkuName::Tokens { .. } | SkuName::Requests { .. }) => ("AI and Machine Learning", "Generative AI", "Model Access"),
         Some(SkuName::ProjectMonth | SkuName::Fee { .. }) => ("Other", "Other (Other)", "Platform Fee"),
+        Some(SkuName::FileStorage) => ("Storage", "Object Storage", "File Storage"),
+        Some(SkuName::FileEgress) => ("Networking", "Other (Networking)", "File Egress"),
         Some(SkuName::Device { .. }) => ("AI and Machine Learning", "AI Platforms", "Accelerator Compute"),
         None => ("Other", "Other (Other)", "Invoicing"),
     }
@@ -192,6 +194,8 @@ pub(crate) const fn meter(sku: &SkuName) -> &'static str {
         SkuName::Device { .. } => "Device Time",
         SkuName::ProjectMonth => "Project Months",
         SkuName::Fee { .. } => "Fees",
+        SkuName::FileStorage => "Kept Bytes",
+        SkuName::FileEgress => "Sent Bytes",
     }
 }
 

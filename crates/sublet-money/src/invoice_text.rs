@@ -233,6 +233,8 @@ fn quantity_text(quantity: impl Into<QuantityChange>, unit: PricingUnit) -> Stri
         PricingUnit::Request => format!("{sign}{} requests", grouped(count)),
         PricingUnit::Fee => format!("{sign}{}", grouped(count)),
         PricingUnit::ProjectMonth => format!("{sign}{} project-months", grouped(count)),
+        PricingUnit::GibibyteMonth => format!("{sign}{} byte-hours", grouped(count)),
+        PricingUnit::Gibibyte => format!("{sign}{} bytes", grouped(count)),
         PricingUnit::DeviceHour => {
             let (seconds, millis) = (count / 1_000, count % 1_000);
             format!("{sign}{}:{:02}:{:02}.{millis:03} device-hours", grouped(seconds / 3_600), seconds / 60 % 60, seconds % 60)

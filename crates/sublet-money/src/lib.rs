@@ -63,6 +63,7 @@ pub mod sku;
 pub mod spend_limit;
 pub mod starter;
 pub mod statement;
+pub mod storage;
 pub mod stretch;
 pub mod supply_cost;
 pub mod table;

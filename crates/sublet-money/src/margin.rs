@@ -158,7 +158,7 @@ impl<'a> MarginBook<'a> {
                     tokens.entry((model.clone(), *kind)).or_default().push(made.lines.len());
                     None
                 }
-                SkuName::Requests { .. } => None,
+                SkuName::Requests { .. } | SkuName::FileStorage | SkuName::FileEgress => None,
                 // Nothing is supplied for it.
                 SkuName::ProjectMonth | SkuName::Fee { .. } => Some(Costs::default()),
                 SkuName::Device { device, .. } => self.device_costs((organization, sku), device)?,

@@ -203,6 +203,36 @@ fn tiered_prices_admit_at_the_dearest_tier() {
 }
 
 #[test]
+fn a_price_of_files_is_one_that_can_be_held_or_needs_no_hold() {
+    let per_unit = PriceModel::PerUnit { price: Nanos::new(3) };
+    let volume = PriceModel::Volume { tiers: vec![Tier { up_to: None, price: Nanos::new(1) }] };
+    let package = PriceModel::Package { size: Quantity::new(1_000).unwrap(), price: Nanos::new(5) };
+    let minimum = |of: &PriceModel| PriceModel::Minimum { least: Nanos::new(5), of: Box::new(of.clone()) };
+    let market = serde_json::json!({ "index": "spot", "floor": "0.5", "ceiling": "2" });
+    for (name, model, refusal) in [
+        ("storage/files", per_unit.clone(), None),
+        ("storage/files", package.clone(), None),
+        ("storage/files", minimum(&per_unit), None),
+        ("storage/files", volume.clone(), Some("no volume price")),
+        ("storage/files", minimum(&volume), Some("no volume price")),
+        ("egress/files", volume.clone(), None),
+        ("egress/files", package, Some("no price in packages")),
+        ("egress/files", minimum(&per_unit), Some("no price in packages")),
+    ] {
+        let found = PriceEntry::new(sku(name), model).validate().map_err(|error| error.to_string());
+        match refusal {
+            None => assert_eq!(found, Ok(()), "{name}"),
+            Some(reason) => assert!(found.as_ref().is_err_and(|found| found.contains(reason)), "{name}: {found:?}"),
+        }
+    }
+    for name in ["storage/files", "egress/files"] {
+        let market = Some(serde_json::from_value(market.clone()).unwrap());
+        let refused = PriceEntry { market, ..PriceEntry::new(sku(name), per_unit.clone()) }.validate().unwrap_err();
+        assert!(refused.to_string().contains("follows no index"), "{refused}");
+    }
+}
+
+#[test]
 fn a_flat_price_of_requests_is_one_that_a_hold_can_cover() {
     let requests = |model| PriceEntry::new(sku("requests/flex/m"), model);
     let with = |entry: PriceEntry, more: Vec<PriceEntry>| PriceListVersion::new(draft([vec![entry], more].concat(), 0));

@@ -197,6 +197,18 @@ impl PriceEntry {
                 Err(invalid(format!("{} has one price, however many there are and whenever", self.sku))
                     .alternative("use a price per unit"))
             }
+            SkuName::FileStorage | SkuName::FileEgress if self.market.is_some() => {
+                Err(invalid(format!("{} follows no index", self.sku)).alternative("use a price by time of use"))
+            }
+            SkuName::FileStorage if self.prices().any(|price| price.model().is_volume()) => {
+                Err(invalid(format!("{} has no volume price: what was paid for an hour is not given back", self.sku))
+                    .alternative("use graduated tiers"))
+            }
+            SkuName::FileEgress if !self.prices().all(|price| price.model().is_proportional()) => Err(invalid(format!(
+                "{} has no price in packages and no minimum: a download holds what it costs on its own",
+                self.sku
+            ))
+            .alternative("use a price per unit, graduated or volume")),
             _ => Ok(()),
         }
     }

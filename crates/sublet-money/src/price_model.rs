@@ -254,6 +254,15 @@ impl PriceModel {
         }
     }
 
+    /// Whether more use can make what was used before cheaper.
+    pub fn is_volume(&self) -> bool {
+        match self {
+            Self::Volume { .. } => true,
+            Self::Minimum { of, .. } => of.is_volume(),
+            Self::PerUnit { .. } | Self::Graduated { .. } | Self::Package { .. } => false,
+        }
+    }
+
     /// What a person reads: `0.15 EUR per 1M tokens`, or the span of the tiers.
     pub fn text(&self, unit: PricingUnit, currency: Currency) -> String {
         let price_text = |amount| UnitPrice { amount, currency, unit }.to_string();

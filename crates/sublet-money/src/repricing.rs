@@ -73,7 +73,7 @@ impl<'a> Repricing<'a> {
             let quantity = Quantity::ZERO.changed_by(used.quantity)?;
             let would_be = match self.version.find(&sku) {
                 Some(entry) => Some(entry.price_in(band.as_ref())?.exact_cost(quantity)?.half_even()?),
-                None if matches!(sku, SkuName::Requests { .. } | SkuName::ProjectMonth) => Some(Nanos::ZERO),
+                None if sku.is_free_without_price() => Some(Nanos::ZERO),
                 None => None,
             };
             match skus.last_mut().filter(|last| last.sku == sku && last.band == band) {

@@ -1,7 +1,7 @@
 //! What has a price: kinds of sku, their base units, and the units in which operators price them.
 //!
 //! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `requests/default/<model>`,
-//! `device/n2m/<device kind>`, `project/month`, `fee/<name>`. The free part comes last, so that a model's name may contain slashes. Site and isolation
+//! `device/n2m/<device kind>`, `project/month`, `fee/<name>`, `storage/files`, `egress/files`. The free part comes last, so that a model's name may contain slashes. Site and isolation
 //! become further parts of the device name when they are sold apart.
 
 use std::fmt;
@@ -19,6 +19,10 @@ use crate::canonical::decimal;
 
 /// Longest name of a model, in bytes.
 pub const NAME_MAX_BYTES: usize = 128;
+/// Bytes in a GiB.
+pub const GIBIBYTE: i64 = 1 << 30;
+/// Hours in a month of storage, whatever the month.
+pub const STORAGE_MONTH_HOURS: i64 = 730;
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident, $what:literal;)+) => {
@@ -112,10 +116,22 @@ pub enum SkuFamily {
     ProjectFees,
     /// What is charged once: for a set-up, say.
     OneTimeFees,
+    /// Files that are kept.
+    FileStorage,
+    /// Contents of files that are sent.
+    FileEgress,
 }
 
 impl SkuFamily {
-    pub const ALL: [Self; 5] = [Self::ModelTokens, Self::ModelRequests, Self::DeviceTime, Self::ProjectFees, Self::OneTimeFees];
+    pub const ALL: [Self; 7] = [
+        Self::ModelTokens,
+        Self::ModelRequests,
+        Self::DeviceTime,
+        Self::ProjectFees,
+        Self::OneTimeFees,
+        Self::FileStorage,
+        Self::FileEgress,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -124,6 +140,8 @@ impl SkuFamily {
             Self::DeviceTime => "device-time",
             Self::ProjectFees => "project-fees",
             Self::OneTimeFees => "one-time-fees",
+            Self::FileStorage => "file-storage",
+            Self::FileEgress => "file-egress",
         }
     }
     /// The unit in which operators price all of it.
@@ -134,6 +152,8 @@ impl SkuFamily {
             Self::DeviceTime => PricingUnit::DeviceHour,
             Self::ProjectFees => PricingUnit::ProjectMonth,
             Self::OneTimeFees => PricingUnit::Fee,
+            Self::FileStorage => PricingUnit::GibibyteMonth,
+            Self::FileEgress => PricingUnit::Gibibyte,
         }
     }
 }
@@ -158,6 +178,10 @@ pub enum SkuName {
     ProjectMonth,
     /// A fee that is charged once, by name; the base unit is one of it.
     Fee { fee: FeeName },
+    /// Files of projects that are kept; the base unit is one byte for an hour.
+    FileStorage,
+    /// Contents of files that are sent to whoever fetches them; the base unit is one byte.
+    FileEgress,
 }
 
 impl SkuName {
@@ -168,11 +192,20 @@ impl SkuName {
             Self::Device { .. } => SkuFamily::DeviceTime,
             Self::ProjectMonth => SkuFamily::ProjectFees,
             Self::Fee { .. } => SkuFamily::OneTimeFees,
+            Self::FileStorage => SkuFamily::FileStorage,
+            Self::FileEgress => SkuFamily::FileEgress,
         }
     }
     /// The unit in which operators price this.
     pub const fn pricing_unit(&self) -> PricingUnit {
         self.family().pricing_unit()
+    }
+    /// Whether a list that has no price for it charges nothing for it, instead of not selling it.
+    pub const fn is_free_without_price(&self) -> bool {
+        match self {
+            Self::Requests { .. } | Self::ProjectMonth | Self::FileStorage | Self::FileEgress => true,
+            Self::Tokens { .. } | Self::Device { .. } | Self::Fee { .. } => false,
+        }
     }
     /// What it is, in words.
     pub fn words(&self) -> String {
@@ -186,6 +219,8 @@ impl SkuName {
             Self::Device { notice, device } => format!("{device}, notice {notice}"),
             Self::ProjectMonth => "project, by the month".to_owned(),
             Self::Fee { fee } => format!("fee: {fee}"),
+            Self::FileStorage => "files, kept".to_owned(),
+            Self::FileEgress => "files, sent".to_owned(),
         }
     }
 }
@@ -199,6 +234,8 @@ impl fmt::Display for SkuName {
             Self::Device { notice, device } => write!(f, "device/{notice}/{device}"),
             Self::ProjectMonth => f.write_str("project/month"),
             Self::Fee { fee } => write!(f, "fee/{fee}"),
+            Self::FileStorage => f.write_str("storage/files"),
+            Self::FileEgress => f.write_str("egress/files"),
         }
     }
 }
@@ -221,6 +258,8 @@ impl FromStr for SkuName {
             }
             Some(("project", "month")) => Ok(Self::ProjectMonth),
             Some(("fee", name)) => Ok(Self::Fee { fee: name.parse()? }),
+            Some(("storage", "files")) => Ok(Self::FileStorage),
+            Some(("egress", "files")) => Ok(Self::FileEgress),
             _ => Err(unknown_sku(text)),
         }
     }
@@ -251,6 +290,7 @@ fn unknown_sku(text: &str) -> Error {
         .alternative(
             "write project/month for a flat price of each project that was used in a month, fee/NAME for what is charged once",
         )
+        .alternative("write storage/files for files that are kept, egress/files for contents of files that are sent")
 }
 
 impl TryFrom<String> for SkuName {
@@ -265,7 +305,8 @@ impl From<SkuName> for String {
     }
 }
 
-/// An amount of a sku in its base unit: tokens, requests, device-milliseconds, months of projects, or fees. Never negative.
+/// An amount of a sku in its base unit: tokens, requests, device-milliseconds, months of projects, fees, byte-hours, or bytes.
+/// Never negative.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Quantity(i64);
@@ -387,10 +428,16 @@ pub enum PricingUnit {
     ProjectMonth,
     #[serde(rename = "fee")]
     Fee,
+    /// 730 hours, whatever the month: a twelfth of a year of 365 days.
+    #[serde(rename = "GiB-month")]
+    GibibyteMonth,
+    #[serde(rename = "GiB")]
+    Gibibyte,
 }
 
 impl PricingUnit {
-    pub const ALL: [Self; 5] = [Self::MillionTokens, Self::Request, Self::DeviceHour, Self::ProjectMonth, Self::Fee];
+    pub const ALL: [Self; 7] =
+        [Self::MillionTokens, Self::Request, Self::DeviceHour, Self::ProjectMonth, Self::Fee, Self::GibibyteMonth, Self::Gibibyte];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -399,14 +446,19 @@ impl PricingUnit {
             Self::DeviceHour => "device-hour",
             Self::ProjectMonth => "project-month",
             Self::Fee => "fee",
+            Self::GibibyteMonth => "GiB-month",
+            Self::Gibibyte => "GiB",
         }
     }
-    /// Base units in one pricing unit: tokens, requests, device-milliseconds, months of projects, or fees.
+    /// Base units in one pricing unit: tokens, requests, device-milliseconds, months of projects, fees, byte-hours, or
+    /// bytes.
     pub const fn base_units(self) -> i64 {
         match self {
             Self::MillionTokens => 1_000_000,
             Self::Request | Self::ProjectMonth | Self::Fee => 1,
             Self::DeviceHour => 3_600_000,
+            Self::GibibyteMonth => GIBIBYTE * STORAGE_MONTH_HOURS,
+            Self::Gibibyte => GIBIBYTE,
         }
     }
     /// What a quantity counts, as a person reads it.
@@ -417,6 +469,8 @@ impl PricingUnit {
             Self::DeviceHour => "device-ms",
             Self::ProjectMonth => "project-months",
             Self::Fee => "fees",
+            Self::GibibyteMonth => "byte-hours",
+            Self::Gibibyte => "bytes",
         }
     }
 }
@@ -433,7 +487,7 @@ impl FromStr for PricingUnit {
         Self::ALL.into_iter().find(|unit| unit.as_str() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
             Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a unit that prices are written in"))
-                .alternative("write '1M tokens', 'request', 'device-hour', 'project-month' or 'fee'")
+                .alternative("write '1M tokens', 'request', 'device-hour', 'project-month', 'fee', 'GiB-month' or 'GiB'")
         })
     }
 }
@@ -498,6 +552,8 @@ mod tests {
             "project/month",
             "fee/set-up",
             "fee/support/hour",
+            "storage/files",
+            "egress/files",
         ] {
             assert_eq!(text.parse::<SkuName>().unwrap().to_string(), text);
         }
@@ -523,7 +579,10 @@ mod tests {
             "fee/",
             "fee/set up",
             "device/n3/cpu",
+            "storage",
             "storage/gb/x",
+            "storage/files/x",
+            "egress/",
             "device/n0/a b",
         ] {
             assert!(text.parse::<SkuName>().is_err(), "{text}");
@@ -537,6 +596,8 @@ mod tests {
             ("1.2 EUR per device-hour", 1_200_000_000, 3_600_000),
             ("0.002 EUR per request", 2_000_000, 1),
             ("5 EUR per project-month", 5_000_000_000, 1),
+            ("0.02 EUR per GiB-month", 20_000_000, 783_831_531_520),
+            ("0.09 EUR per GiB", 90_000_000, 1_073_741_824),
             ("0.000000001 USD per device-hour", 1, 3_600_000),
         ] {
             let price: UnitPrice = text.parse().unwrap();

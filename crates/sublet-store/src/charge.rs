@@ -365,12 +365,13 @@ pub async fn list_uses(
     Ok(uses)
 }
 
-/// The projects that used anything in an organization's period.
+/// The projects that used anything in an organization's period; keeping files is no use.
 pub async fn used_projects(tx: &mut Tx, organization: &OrganizationId, period: PeriodKey) -> Result<Vec<ProjectId>> {
     let rows = tx
         .fetch_all(
             "SELECT DISTINCT project_id FROM charge_lines
-             WHERE organization_id = $1 AND period = $2 AND sku NOT LIKE 'fee/%' AND sku <> 'project/month'
+             WHERE organization_id = $1 AND period = $2 AND sku NOT LIKE 'fee/%'
+                 AND sku NOT IN ('project/month', 'storage/files')
              ORDER BY project_id LIMIT $3",
             params![organization.as_str(), period.to_string(), lines_max()],
         )

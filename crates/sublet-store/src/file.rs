@@ -9,8 +9,9 @@ use sublet_core::{Bytes, Error, ErrorCode, Result, Scope, Timestamp};
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::params;
 use crate::row::{Row, Value};
+use crate::storage::EndedFile;
+use crate::{params, storage};
 
 /// A file of a project.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +73,7 @@ pub async fn insert(tx: &mut Tx, file: &File) -> Result<()> {
         ],
     )
     .await?;
-    Ok(())
+    storage::begin(tx, (&file.organization, &file.project), file.created_at).await
 }
 
 /// The file, if the scope may see it and it has not expired.
@@ -115,8 +116,14 @@ pub async fn list(
 }
 
 /// Deletes a row. False if there was none.
-pub async fn delete(tx: &mut Tx, id: &FileId) -> Result<bool> {
-    Ok(tx.execute("DELETE FROM files WHERE id = $1", params![id.as_str()]).await? == 1)
+pub async fn delete(tx: &mut Tx, file: &File, now: Timestamp) -> Result<bool> {
+    if tx.execute("DELETE FROM files WHERE id = $1", params![file.id.as_str()]).await? == 0 {
+        return Ok(false);
+    }
+    let ended_at = file.expires_at.map_or(now, |at| at.min(now));
+    let File { id, project, bytes, created_at, .. } = file.clone();
+    storage::end(tx, &EndedFile { id, project, bytes, created_at, ended_at }).await?;
+    Ok(true)
 }
 
 /// Files of a project, and the bytes that they come to.
@@ -152,11 +159,19 @@ pub async fn take_expired(tx: &mut Tx, home: &str, now: Timestamp, files_max: i6
         .fetch_all(
             "DELETE FROM files WHERE id IN (SELECT id FROM files WHERE expires_at <= $1 AND home = $2 AND NOT EXISTS (SELECT 1 FROM batches
                  WHERE batches.input_file_id = files.id AND batches.status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))
-             ORDER BY expires_at LIMIT $3) RETURNING id",
+             ORDER BY expires_at LIMIT $3) RETURNING id, project_id, bytes, created_at, expires_at",
             params![now, home, files_max],
         )
         .await?;
-    rows.iter().map(|row| row.reader().parse()).collect()
+    let mut taken = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut row = row.reader();
+        let (id, project, bytes) = (row.parse()?, row.parse()?, Bytes::new(row.int()?));
+        let ended = EndedFile { id, project, bytes, created_at: row.time()?, ended_at: row.time()? };
+        storage::end(tx, &ended).await?;
+        taken.push(ended.id);
+    }
+    Ok(taken)
 }
 
 /// Those of these ids that have a row.

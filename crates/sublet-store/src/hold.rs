@@ -16,7 +16,7 @@ pub struct Hold {
     pub organization: OrganizationId,
     pub project: ProjectId,
     pub key: Option<KeyId>,
-    /// What it pays for: a lease.
+    /// What it pays for: a lease or a download.
     pub subject: String,
     pub currency: Currency,
     /// Everything ever held, by the credit it came from.

@@ -1,5 +1,5 @@
-//! What was metered, as it was metered: the records of requests and the intervals of device time that charges were made
-//! from. What was charged for them is not read.
+//! What was metered, as it was metered: the records of requests, the intervals of device time, the hours of storage and the
+//! downloads that charges were made from. What was charged for them is not read.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,12 @@ use sublet_money::period::{Interval, PeriodKey};
 use sublet_money::sku::SkuName;
 
 use crate::database::Tx;
+use crate::download::{self, Download};
 use crate::params;
 use crate::row::Value;
+use crate::storage::{self, StoragePart};
 
-/// Most requests and jobs that are read at once.
+/// Most sources that are read at once.
 const SOURCES_MAX: i64 = 500;
 
 /// Up to where a month was read.
@@ -26,6 +28,8 @@ pub struct MeteredCursor(Option<(Timestamp, String)>);
 pub enum Metered {
     Request(Box<UsageRecord>),
     DeviceTime(DeviceTime),
+    Storage(StoragePart),
+    Download(Download),
 }
 
 /// A stretch of time on all devices of a lease.
@@ -64,6 +68,7 @@ pub async fn list(
             )
             .await?;
         let (mut requests, mut jobs) = (BTreeSet::new(), BTreeSet::new());
+        let (mut hours, mut downloads) = (BTreeSet::new(), BTreeSet::new());
         for row in &rows {
             let mut row = row.reader();
             let (at, source) = (row.time()?, row.string()?);
@@ -72,10 +77,16 @@ pub async fn list(
                 requests.insert((source, at));
             } else if source.starts_with("job_") {
                 jobs.insert((source, at));
+            } else if source.starts_with("hour_") {
+                hours.insert((source, at));
+            } else if source.starts_with("dl_") {
+                downloads.insert(source);
             }
         }
         let mut found = list_requests(tx, organization, &requests).await?;
         found.extend(list_device_time(tx, organization, &jobs).await?);
+        found.extend(list_storage(tx, organization, &hours).await?);
+        found.extend(list_downloads(tx, organization, &downloads).await?);
         // A page may be all of what was only rated anew.
         if rows.is_empty() || !found.is_empty() {
             return Ok(found);
@@ -127,4 +138,20 @@ async fn list_device_time(
         }
     }
     Ok(found)
+}
+
+/// By hour and beginning of the part.
+async fn list_storage(tx: &mut Tx, organization: &OrganizationId, wanted: &BTreeSet<(String, Timestamp)>) -> Result<Vec<Metered>> {
+    let names: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut parts = storage::parts_of(tx, &names).await?;
+    parts.retain(|part| part.organization == *organization && wanted.contains(&(part.id.to_string(), part.starts_at)));
+    Ok(parts.into_iter().map(Metered::Storage).collect())
+}
+
+async fn list_downloads(tx: &mut Tx, organization: &OrganizationId, wanted: &BTreeSet<String>) -> Result<Vec<Metered>> {
+    let names: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut found = download::all_of(tx, &names).await?;
+    found.retain(|download| download.organization == *organization);
+    Ok(found.into_iter().map(Metered::Download).collect())
 }

@@ -3,14 +3,19 @@
 
 use std::time::Duration;
 
+use sublet_core::file::FilePurpose;
 use sublet_core::id::OutboxId;
-use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
+use sublet_core::{Bytes, DurationMs, ErrorCode, Result, Timestamp};
+use sublet_money::period::Interval;
+use sublet_money::storage::KeptBytes;
 use sublet_store::change::{self, Subject};
 use sublet_store::database::ROWS_MAX;
+use sublet_store::file::{self, File};
 use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
 use sublet_store::outbox::{self, Effect, OutboxJob};
 use sublet_store::row::Value;
-use sublet_store::{Store, Tx, params, setting};
+use sublet_store::{Store, Tx, params, setting, storage};
+use sublet_testkit::tenant::actor;
 use sublet_testkit::{TestCloud, on_both_databases};
 
 /// Writers at once, and what each adds.
@@ -229,6 +234,48 @@ on_both_databases! {
         store.write((), |(), tx| Box::pin(change::announce(tx, Subject::Access))).await.expect("announced");
         let after = numbers().await;
         assert_eq!((after.access, after.models, after.prices), (before.access + 1, before.models, before.prices));
+    }
+
+    async fn projects_with_files_from_before_anything_was_metered_are_metered_from_an_instant_on(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let actor = actor(&cloud.cloud, &cloud.keys.project).await;
+        let (organization, project) = actor.project().expect("a project");
+        let (created_at, from) = (cloud.now(), cloud.now().plus(DurationMs::from_hours(30)));
+        let file = File {
+            id: cloud.cloud.ids().mint(),
+            organization: organization.clone(),
+            project: project.clone(),
+            home: "home".to_owned(),
+            purpose: FilePurpose::UserData,
+            filename: "a".to_owned(),
+            bytes: Bytes::new(10),
+            content_hash: String::new(),
+            expires_at: None,
+            created_at,
+        };
+        store
+            .write(&file, move |file, tx| Box::pin(async move {
+                file::insert(tx, file).await?;
+                assert_eq!(storage::find_meter(tx, &file.project).await?.expect("a mark").metered_until, created_at);
+                tx.execute("DELETE FROM storage_meters", &[]).await?;
+                assert!(!storage::is_behind(tx, &file.organization, from).await?);
+                for at in [from, from.plus(DurationMs::from_hours(1))] {
+                    storage::begin_all(tx, at).await?;
+                    assert_eq!(storage::find_meter(tx, &file.project).await?.expect("a mark").metered_until, from);
+                }
+                assert!(storage::is_behind(tx, &file.organization, from.plus(DurationMs::from_millis(1))).await?);
+                storage::forget(tx, &file.project, from).await?;
+                assert!(storage::find_meter(tx, &file.project).await?.is_some(), "it keeps a file");
+                assert!(file::delete(tx, file, from).await?);
+                let life = Interval { starts_at: created_at, ends_at: from };
+                let kept = storage::kept_partly(tx, &file.project, life, &mut Default::default()).await?;
+                assert_eq!(kept, [KeptBytes { bytes: file.bytes, interval: life }]);
+                storage::forget(tx, &file.project, from).await?;
+                assert_eq!(storage::find_meter(tx, &file.project).await?, None);
+                Ok(())
+            }))
+            .await
+            .expect("it is so");
     }
 
     async fn a_newer_schema_is_refused_and_left_as_it_is(cloud: &TestCloud) {

@@ -179,6 +179,8 @@ pub struct RunningCloud {
     /// Keeps the clock that processes share, where they share one.
     timekeeper: Option<JoinHandle<()>>,
     batch_reconciler: JoinHandle<()>,
+    /// Settles what was fetched.
+    downloads: JoinHandle<()>,
     /// Closes months.
     billing: JoinHandle<()>,
     /// Asks banks and processors.
@@ -238,8 +240,7 @@ impl RunningCloud {
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
         let [follower, billing, payments, mail, alerts, exports] = follow_and_bill(&cloud, &stop);
-        let stopped = stop.subscribe();
-        let batch_reconciler = tokio::spawn(async move { batches.run_reconciler(stopped).await });
+        let [batch_reconciler, downloads] = work_on_files(batches, &stop);
         let credentials = data.credentials();
         Ok(Self {
             cloud,
@@ -256,6 +257,7 @@ impl RunningCloud {
             follower,
             timekeeper,
             batch_reconciler,
+            downloads,
             billing,
             payments,
             mail,
@@ -275,6 +277,7 @@ impl RunningCloud {
             ("reconciler", self.reconciler),
             ("follower", self.follower),
             ("batches", self.batch_reconciler),
+            ("downloads", self.downloads),
             ("billing", self.billing),
             ("payments", self.payments),
             ("mail", self.mail),
@@ -324,6 +327,15 @@ fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>
         tokio::spawn(async move { mailing.0.run_mail(mailing.1).await }),
         tokio::spawn(async move { telling.0.run_spend_alerts(telling.1).await }),
         tokio::spawn(async move { delivering.0.run_exports(delivering.1).await }),
+    ]
+}
+
+/// Works on batches, and settles what is fetched.
+fn work_on_files(batches: Batches, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 2] {
+    let (files, [working, settling]) = (batches.files().clone(), [stop.subscribe(), stop.subscribe()]);
+    [
+        tokio::spawn(async move { batches.run_reconciler(working).await }),
+        tokio::spawn(async move { files.run_downloads(settling).await }),
     ]
 }
 

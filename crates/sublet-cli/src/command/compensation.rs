@@ -73,6 +73,8 @@ pub enum Family {
     DeviceTime,
     ProjectFees,
     OneTimeFees,
+    FileStorage,
+    FileEgress,
 }
 
 impl CompensationCommand {
@@ -102,6 +104,8 @@ impl CompensationCommand {
                     Family::DeviceTime => ChargedFamily::DeviceTime,
                     Family::ProjectFees => ChargedFamily::ProjectFees,
                     Family::OneTimeFees => ChargedFamily::OneTimeFees,
+                    Family::FileStorage => ChargedFamily::FileStorage,
+                    Family::FileEgress => ChargedFamily::FileEgress,
                 });
                 let body = CreateCompensation { invoice, family, share_ppm, evidence: read_body(&evidence)?, note };
                 let given = client.give_compensation(&body, &context.fresh_key())?;

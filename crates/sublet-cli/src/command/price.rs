@@ -198,6 +198,11 @@ pub(super) fn rate(amount: &Money, meter: Meter, per: u64) -> String {
     format!("{} / {}", render::money(amount), units(meter, per))
 }
 
+/// Bytes in a GiB.
+const GIB: u64 = 1 << 30;
+/// Byte-hours in a GiB for a month of 730 hours.
+const GIB_MONTH: u64 = GIB * 730;
+
 /// So many of what a meter counts.
 fn units(meter: Meter, count: u64) -> String {
     match (meter, count) {
@@ -208,6 +213,10 @@ fn units(meter: Meter, count: u64) -> String {
         (Meter::Fees, count) => format!("{count} fees"),
         (Meter::ProjectMonths, 1) => "project-month".to_owned(),
         (Meter::ProjectMonths, count) => format!("{count} project-months"),
+        (Meter::ByteHours, GIB_MONTH) => "GiB-month".to_owned(),
+        (Meter::ByteHours, count) => format!("{count} byte-hours"),
+        (Meter::BytesSent, GIB) => "GiB".to_owned(),
+        (Meter::BytesSent, count) => format!("{count} bytes"),
         (Meter::Requests, 1) => "request".to_owned(),
         (Meter::Requests, count) => format!("{count} requests"),
         (_, 1_000_000) => "1M tokens".to_owned(),

@@ -101,6 +101,8 @@ fn sku_name(sku: &SkuMargin) -> String {
         (Meter::CachedInputTokens, _) => format!("{}{tier} cached", sku.subject.name()),
         (Meter::OutputTokens, _) => format!("{}{tier} output", sku.subject.name()),
         (Meter::Fees, _) => format!("fee {}", sku.subject.name()),
+        (Meter::ByteHours, _) => format!("{} kept", sku.subject.name()),
+        (Meter::BytesSent, _) => format!("{} sent", sku.subject.name()),
         (Meter::ProjectMonths, _) => format!("{} months", sku.subject.name()),
         (Meter::Requests, _) => format!("{}{tier} requests", sku.subject.name()),
     }
@@ -188,6 +190,8 @@ fn revenue(report: &RevenueReport, style: Style) -> String {
         "project-fees" => ("project fees", shown(&family.recognised)),
         "one-time-fees" => ("one-time fees", shown(&family.recognised)),
         "model-requests" => ("model requests", shown(&family.recognised)),
+        "file-storage" => ("file storage", shown(&family.recognised)),
+        "file-egress" => ("file egress", shown(&family.recognised)),
         _ => ("model tokens", shown(&family.recognised)),
     }));
     let off = report.ledger.iter().filter(|tie| !tie.difference.nanos().is_zero()).map(|tie| tie.what.as_str());

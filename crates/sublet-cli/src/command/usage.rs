@@ -66,7 +66,9 @@ pub(super) fn quantity(meter: Meter, quantity: impl Into<i128>) -> String {
         | Meter::OutputTokens
         | Meter::Requests
         | Meter::ProjectMonths
-        | Meter::Fees => quantity.to_string(),
+        | Meter::Fees
+        | Meter::ByteHours
+        | Meter::BytesSent => quantity.to_string(),
         Meter::DeviceMilliseconds => {
             let sign = if quantity < 0 { "-" } else { "" };
             let time = u64::try_from(quantity.unsigned_abs()).map_or_else(|_| quantity.to_string(), render::milliseconds);

@@ -99,6 +99,7 @@ on_both_databases! {
             project: session.access.project.clone(),
             key: Some(session.access.key.clone()),
             subject: "lease_1".to_owned(),
+            family: SkuFamily::DeviceTime,
         };
         let now = cloud.now();
         let context = (&cloud.cloud, &owner);

@@ -8,9 +8,11 @@ mod contract_prices;
 mod contracts;
 mod credits;
 mod documents;
+mod downloads;
 mod exports;
 mod failures;
 mod fees;
+mod files;
 mod metamorphic;
 mod months;
 mod offerings;
@@ -36,6 +38,7 @@ use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{DurationMs, ErrorCode, Nanos, TokenCount};
 use sublet_money::account::CreditKind;
 use sublet_money::credit_lot::CreditTerms;
+use sublet_money::sku::SkuFamily;
 use sublet_store::PageRequest;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::session::Session;
@@ -383,6 +386,7 @@ on_both_databases! {
             project: project_id.clone(),
             key: project.key.clone(),
             subject: "lease_1".to_owned(),
+            family: SkuFamily::DeviceTime,
         };
         let now = cloud.now();
         let context = (&cloud.cloud, &owner);
@@ -398,7 +402,8 @@ on_both_databases! {
             let hold = sublet_store::hold::find_open(tx, &owner.subject).await?.expect("the hold");
             cloud.extend_hold(tx, &hold, Nanos::new(UNIT), now).await?;
             let hold = sublet_store::hold::find_open(tx, &owner.subject).await?.expect("the hold");
-            assert!(cloud.capture_hold(tx, &hold, Nanos::new(4 * UNIT), now).await.is_err(), "nothing runs beyond its hold");
+            let too_much = (SkuFamily::DeviceTime, Nanos::new(4 * UNIT));
+            assert!(cloud.capture_hold(tx, &hold, too_much, now).await.is_err(), "nothing runs beyond its hold");
             Ok(())
         })).await.expect("extended");
         cloud.cloud.store().write(context, move |(cloud, owner), tx| Box::pin(async move {

@@ -117,7 +117,7 @@ async fn settle(session: &Session, record: &UsageRecord) {
 }
 
 /// Writes the bundle of every issued invoice into a folder.
-async fn write_bundles(cloud: &TestCloud, folder: &Path) -> Vec<PathBuf> {
+pub async fn write_bundles(cloud: &TestCloud, folder: &Path) -> Vec<PathBuf> {
     let mut page = PageRequest { limit: Some(100), ..PageRequest::default() };
     let mut paths = Vec::new();
     loop {

@@ -162,6 +162,8 @@ pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
         SkuName::Requests { .. } => format!("{} requests", Count(quantity)),
         SkuName::Fee { .. } => Count(quantity).to_string(),
         SkuName::ProjectMonth => format!("{} project-months", Count(quantity)),
+        SkuName::FileStorage => format!("{} byte-hours", Count(quantity)),
+        SkuName::FileEgress => format!("{} bytes", Count(quantity)),
         SkuName::Device { .. } if quantity < 0 => format!("−{}", duration_text(DurationMs::from_millis(quantity.saturating_neg()))),
         SkuName::Device { .. } => duration_text(DurationMs::from_millis(quantity)),
     }

@@ -78,6 +78,8 @@ fn figures(report: &RevenueReport) -> Result<Vec<Figure>> {
         figure("Device time", family(SkuFamily::DeviceTime)),
         figure("Project fees", family(SkuFamily::ProjectFees)),
         figure("One-time fees", family(SkuFamily::OneTimeFees)),
+        figure("File storage", family(SkuFamily::FileStorage)),
+        figure("File egress", family(SkuFamily::FileEgress)),
         figure("Commitments", report.commitments()?),
         figure("Fees", report.fees()?),
         figure("Deferred now", report.deferred()?),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::http::Answer;
 use crate::on_both;
 use crate::routes::Stranger;
-use crate::server::{Database, Home, Server, text, wait_for};
+use crate::server::{Database, Home, Server, nanos, text, wait_for};
 
 on_both! {
     files_are_uploaded_listed_read_and_deleted: life;
@@ -16,6 +16,7 @@ on_both! {
     an_upload_is_made_once_under_its_key: idempotency;
     what_files_may_fill_is_bounded_and_nothing_of_a_refused_one_stays: bounds;
     an_upload_that_breaks_off_leaves_nothing_and_frees_its_place: broken;
+    what_a_client_leaves_before_it_came_is_not_paid: paid_downloads;
 }
 
 const BOUNDARY: &str = "----sublet-test-boundary";
@@ -213,4 +214,40 @@ fn broken(database: Database) {
     let taken = wait_for("a place", || Some(upload(&server, key, &body)).filter(|answer| answer.status == 200));
     assert_eq!(taken.json()["bytes"], json!(1024 * 1024));
     assert_eq!((blobs(&server, "whole"), blobs(&server, "unfinished")), (1, 0));
+}
+
+/// Bytes that the project was charged for, and what they cost.
+fn sent(server: &Server) -> (u64, i128) {
+    let usage = server.see("/v1/usage", &server.keys.project);
+    let line = usage["lines"].as_array().unwrap().iter().find(|line| line["meter"] == "bytes_sent");
+    line.map_or((0, 0), |line| (line["quantity"].as_u64().unwrap(), nanos(&line["cost"])))
+}
+
+fn paid_downloads(database: Database) {
+    let server = Home::new(database).start();
+    let key = &server.keys.project;
+    let length: u64 = 24 * 1024 * 1024;
+    let whole = hard_content(u32::try_from(length / 4).unwrap());
+    let id = batch_file(&server, key, &whole);
+    let list = server.see("/operator/v1/price_lists", &server.keys.operator)["data"][0].clone();
+    let mut prices = list["prices"].as_array().unwrap().clone();
+    // A nano-unit for each byte.
+    let files = json!({ "kind": "sku", "name": "files" });
+    prices.push(json!({ "subject": files, "meter": "bytes_sent", "per": 1_u64 << 30, "amount": "1.073741824" }));
+    prices.push(json!({ "subject": files, "meter": "byte_hours", "per": 730_u64 << 30, "amount": "0.02" }));
+    let body = json!({ "name": list["name"], "currency": list["currency"], "prices": prices });
+    let published = server.make("/operator/v1/price_lists", &server.keys.operator, &body);
+    assert_eq!(published["prices"].as_array().unwrap().len(), prices.len());
+    let head = format!("GET /v1/files/{id}/content HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+    let mut connection = TcpStream::connect(&server.address).unwrap();
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.read_exact(&mut [0; 100_000]).unwrap();
+    drop(connection);
+    let (left_at, cost) =
+        wait_for("the charge of a download that was left", || Some(sent(&server)).filter(|(bytes, _)| *bytes > 0));
+    assert!((99_000..length).contains(&left_at), "{left_at} of {length} bytes");
+    assert_eq!(cost, i128::from(left_at));
+    assert!(content(&server, key, &id) == whole, "the content came back changed");
+    let all = wait_for("the charge of the whole", || Some(sent(&server).0).filter(|bytes| *bytes > left_at));
+    assert_eq!(all, left_at + length);
 }
