@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use sublet_capacity::{KindFigures, Request, ReserveRule, available, figures};
 use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
-use sublet_core::id::{DeviceId, NodeId};
+use sublet_core::id::{DeviceId, NodeId, SiteId};
 use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::Offering;
 use sublet_core::runner::DeviceInfo;
 use sublet_core::supply::Catalogue;
 use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::SkuName;
 use sublet_store::device::{self, Device, DeviceSpan, Node};
@@ -19,8 +20,9 @@ use sublet_store::lease::{self, Lease};
 use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::audit::Deed;
-use crate::compute::{Compute, Tariff, reserve_rule, set_reserve_rule};
+use crate::compute::{Compute, reserve_rule, set_reserve_rule};
 use crate::offering::DeviceShelf;
+use crate::placed_price::{Ask, Choice};
 use crate::{Action, Actor};
 
 /// A device sku with what could be leased of it now. What is shown can be placed as shown.
@@ -29,6 +31,8 @@ pub struct SkuAvailability {
     pub sku: SkuName,
     pub kind: DeviceKind,
     pub notice: NoticeClass,
+    /// Where the units are, if sites have prices of their own.
+    pub site: Option<SiteId>,
     /// Per device and hour.
     pub price_per_hour: Nanos,
     pub currency: Currency,
@@ -296,8 +300,7 @@ impl Compute {
         kinds.extend(there.iter().cloned());
         kinds.retain(|kind| {
             let is_on_sale = |notice| {
-                let sku = SkuName::Device { notice, device: kind.clone() };
-                there.contains(kind) && prices.find(&sku).is_some()
+                there.contains(kind) && prices.sells(&SkuName::device(notice, kind.clone()))
             };
             NoticeClass::ALL.into_iter().any(|notice| shelf.knows_of(&self.cloud, (kind, notice), is_on_sale(notice)))
         });
@@ -324,32 +327,33 @@ impl Compute {
     async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
         self.cloud.follow_changes(tx).await?;
         let (holder, version) = self.holder_and_prices(tx, actor, now).await?;
-        let currency = version.currency();
         let shelf = DeviceShelf::read(tx, actor.scope.organization(), now).await?;
         let snapshot = self.snapshot(tx).await?;
+        let calendar = BillingCalendar::new("UTC")?;
+        let ask = Ask { snapshot: &snapshot, version: &version, calendar: &calendar, max_price: None, now };
         let mut rows = Vec::new();
         for kind in snapshot.kinds() {
             for notice in NoticeClass::ALL {
-                let sku = SkuName::Device { notice, device: kind.clone() };
-                let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else {
-                    continue;
-                };
-                let tariff = Tariff::since(tx, &self.cloud, (version.clone(), sku.clone()), 1, now).await?;
-                let price_per_hour = tariff.per_hour(now)?;
+                let Some(offering) = shelf.find(&self.cloud, kind, notice) else { continue };
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
-                let shown = available(&snapshot, &request);
-                rows.push(SkuAvailability {
-                    sku,
-                    kind: kind.clone(),
-                    notice,
-                    price_per_hour,
-                    currency,
-                    available_units: shown.units,
-                    figures: shown.figures,
-                    as_of: now,
-                    offering,
-                });
+                let mut choices = self.choices(tx, ask, &request).await?;
+                choices.sort_by(|one, other| one.site.cmp(&other.site));
+                for Choice { site, tariff, per_hour } in choices {
+                    let shown = available(&snapshot, &Request { site: site.clone(), ..request.clone() });
+                    rows.push(SkuAvailability {
+                        sku: tariff.sku,
+                        kind: kind.clone(),
+                        notice,
+                        site,
+                        price_per_hour: per_hour,
+                        currency: version.currency(),
+                        available_units: shown.units,
+                        figures: shown.figures,
+                        as_of: now,
+                        offering: offering.clone(),
+                    });
+                }
             }
         }
         Ok(rows)

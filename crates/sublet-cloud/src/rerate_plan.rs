@@ -96,7 +96,7 @@ impl Cloud {
                 let lines = used_lines(record, period, &version)?;
                 Ok(lines
                     .into_iter()
-                    .map(|(key, quantity)| MeteredUse { key, quantity, used: (record.admitted_at, None) })
+                    .map(|(key, quantity)| MeteredUse { key, quantity, used: UsedAt::instant(record.admitted_at) })
                     .collect())
             }
             Metered::DeviceTime(time) => {
@@ -111,8 +111,9 @@ impl Cloud {
                     sku: time.sku.clone(),
                     band: version.get(&time.sku)?.over_time_in(indexes)?.band_at(at)?,
                 };
+                let used = UsedAt { at, max_price: time.max_price, placed: Some(time.placed.clone()) };
                 let quantity = Quantity::new(time.span().millis().saturating_mul(i64::from(time.units)))?;
-                Ok(vec![MeteredUse { key, quantity, used: (at, time.max_price) }])
+                Ok(vec![MeteredUse { key, quantity, used }])
             }
         }
     }
@@ -128,7 +129,7 @@ impl Cloud {
         if billing.rerates().is_empty() {
             return Ok((key, version.clone()));
         }
-        let key = line_after(key, used, &self.rerates_of(tx, billing).await?)?;
+        let key = line_after(key, &used, &self.rerates_of(tx, billing).await?)?;
         let version = self.price_version(tx, &key.price_version).await?;
         Ok((key, version))
     }

@@ -64,6 +64,7 @@ fn hour(version: &PriceListVersion, sku: &str, (count, amount): (i64, i64), star
         band: None,
         resource: sku.starts_with("device").then(|| "job_1".to_owned()),
         site: sku.starts_with("device").then(|| "site_local".parse().unwrap()),
+        isolation: sku.starts_with("device").then_some(sublet_core::runner::IsolationLevel::Sandbox),
         starts_at,
         quantity: quantity(count).into(),
         amount: nanos(amount),
