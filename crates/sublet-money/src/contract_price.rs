@@ -15,7 +15,7 @@
 //!
 //! Deliberately absent: discounts on invoices, and any that depend on what else is bought.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -227,13 +227,27 @@ impl PriceTerms {
         sku.covering().iter().find_map(|name| self.fixed.iter().find(|entry| entry.sku == *name))
     }
 
-    /// What has a price of its own by contract: what has one in either list or is fixed, as far as the public list sells it.
+    /// What has a price of its own by contract: what has one in the public list, and of that what the other list, a fixed
+    /// price or a discount names more exactly.
     fn names(&self, from: Sources<'_>) -> BTreeSet<SkuName> {
-        let public = from.public.entries().filter(|entry| !self.is_spared(entry, from.protected)).map(|entry| &entry.sku);
-        let device = |sku: &&SkuName| matches!(sku, SkuName::Device { .. }) && from.public.resolve(sku).is_some();
-        let protected = from.protected.into_iter().flat_map(PriceListVersion::entries).map(|entry| &entry.sku).filter(device);
-        let fixed = self.fixed.iter().map(|entry| &entry.sku).filter(device);
-        closed(&public.chain(protected).chain(fixed).cloned().collect())
+        let public = from.public.entries().filter(|entry| !self.is_spared(entry, from.protected));
+        let mut names: BTreeSet<SkuName> = public.map(|entry| entry.sku.clone()).collect();
+        let mut sold: BTreeMap<SkuName, Vec<&SkuName>> = BTreeMap::new();
+        for entry in from.public.entries() {
+            sold.entry(entry.sku.general()).or_default().push(&entry.sku);
+        }
+        let discounted = self.discounts.iter().filter_map(|discount| match &discount.on {
+            Discounted::Sku(sku) => Some(sku),
+            Discounted::Family(_) | Discounted::Device(_) | Discounted::Model(_) | Discounted::Notice(_) => None,
+        });
+        let protected = from.protected.into_iter().flat_map(PriceListVersion::entries).map(|entry| &entry.sku);
+        for named in self.fixed.iter().map(|entry| &entry.sku).chain(discounted).chain(protected) {
+            if named.family() == SkuFamily::DeviceTime {
+                let sold = sold.get(&named.general()).into_iter().flatten();
+                names.extend(sold.filter_map(|sold| sold.common(named)));
+            }
+        }
+        closed(&names)
     }
 
     /// Whether a name needs a price of its own beside a fixed one that covers it: use of all places is on the line of the

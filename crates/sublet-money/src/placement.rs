@@ -25,6 +25,14 @@ impl SkuName {
         Self::Device { notice, device, site: None, isolation: None }
     }
 
+    /// The name of device time without its place; what is no device time is as it was.
+    pub fn general(&self) -> Self {
+        match self {
+            Self::Device { notice, device, .. } => Self::device(*notice, device.clone()),
+            Self::Tokens { .. } | Self::Requests { .. } | Self::ProjectMonth | Self::Fee { .. } => self.clone(),
+        }
+    }
+
     /// The full name of device time at a place; what is no device time is as it was.
     pub fn placed(&self, site: &SiteId, isolation: IsolationLevel) -> Self {
         match self {
