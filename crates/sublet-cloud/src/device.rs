@@ -119,19 +119,26 @@ impl Compute {
 
     async fn register_in(&self, tx: &mut Tx, node: &Node, reported: &[DeviceInfo], now: Timestamp) -> Result<()> {
         let known: Vec<Device> = device::list_all(tx).await?.into_iter().filter(|device| device.node == node.id).collect();
+        let is_taken = |device: &Device| device.lease.is_some() || device.promised_to.is_some();
+        if let Some(leased) = known.iter().find(|device| device.site != node.site && is_taken(device)) {
+            let message = format!("{} was at {}, and a device of it is leased there", node.name, leased.site);
+            return Err(Error::new(ErrorCode::Conflict, message)
+                .alternative(format!("start with --site {}, and move the machine after its leases have ended", leased.site)));
+        }
         let uuids: BTreeSet<&str> = reported.iter().map(|info| info.uuid.as_str()).collect();
         for info in reported {
             match known.iter().find(|device| device.uuid == info.uuid) {
                 Some(found) => {
                     let health = if found.health == DeviceHealth::Lost { DeviceHealth::Healthy } else { found.health };
-                    let changed = Device { name: info.name.clone(), memory: info.memory, health, ..found.clone() };
+                    let (name, site) = (info.name.clone(), node.site.clone());
+                    let changed = Device { name, site, memory: info.memory, health, ..found.clone() };
                     self.change_device(tx, found, &changed, now).await?;
                 }
                 None => self.insert_device(tx, node, info, now).await?,
             }
         }
         for gone in known.iter().filter(|device| !uuids.contains(device.uuid.as_str())) {
-            let changed = Device { health: DeviceHealth::Lost, ..gone.clone() };
+            let changed = Device { health: DeviceHealth::Lost, site: node.site.clone(), ..gone.clone() };
             self.change_device(tx, gone, &changed, now).await?;
         }
         Ok(())

@@ -340,6 +340,27 @@ on_both_databases! {
         assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), here * 1_000 + there * 250);
     }
 
+    async fn a_machine_moves_once_nothing_of_it_is_leased(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
+        let moved = |site: &str| {
+            let site = site.parse().expect("a site");
+            let settings = ComputeSettings { site, ..ComputeSettings::new("machine-2").expect("settings") };
+            Compute::new(cloud.cloud.clone(), fleet.berlin.0.clone(), settings)
+        };
+        let run = fleet.world.run(at("site_berlin"), command("x")).await.expect("a run");
+        let refused = moved("site_paris").register_devices().await.expect_err("leased in Berlin");
+        assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::Conflict, 1), "{refused}");
+        fleet.pass().await;
+        fleet.live(40).await;
+        fleet.end(&run).await;
+        fleet.pass().await;
+        moved("site_paris").register_devices().await.expect("it moved");
+        let quote = fleet.world.quote(&at("site_paris")).await.expect("a quote");
+        assert_eq!(quote.terms.price_per_hour.get(), HOURLY);
+        let refused = fleet.world.quote(&at("site_berlin")).await.expect_err("nothing is left there");
+        assert_eq!(refused.code(), ErrorCode::PolicyRefused);
+    }
+
     async fn who_used_a_kind_at_one_site_goes_on_with_all_of_it(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, HOURLY)]).await;
         fleet.run_for(&fleet.world.customer, at("site_berlin"), 40).await;
