@@ -1,8 +1,8 @@
 //! Where a request would go, and what time there costs.
 //!
 //! Time is priced by its place: by the site, and by the isolation that is demanded, whatever a machine achieves above it.
-//! Where the caller names no site, it is the one with the least price for an hour now that has room; where all have one
-//! price, the plan decides as if there were none. What is refused says other requests with the price of what they would get.
+//! Where the caller names no site, it is the one with the least price for an hour now that has room without displacing
+//! anybody; where all have one price, the plan decides as if there were none. What is refused says other requests with the price of what they would get.
 
 use std::collections::BTreeSet;
 use std::mem::Discriminant;
@@ -55,6 +55,8 @@ pub(crate) struct Place {
     pub site: SiteId,
     pub node: NodeId,
     pub figures: PlacementFigures,
+    /// Whether nobody has to give way.
+    pub is_free: bool,
 }
 
 /// A place and its price.
@@ -99,14 +101,11 @@ impl Compute {
         ask: Ask<'_>,
         request: &Request,
     ) -> Result<std::result::Result<Offer, Refusal>> {
-        let anywhere = find_place(ask.snapshot, request, ask.now);
         let choices = self.choices(tx, ask, request).await?;
-        if choices.is_empty() && anywhere.is_ok() {
-            return Err(self.not_sold(tx, ask, request).await?);
-        }
-        let (mut refused, mut too_dear) = (anywhere.err(), None);
+        let is_chosen = choices.iter().any(|choice| choice.site != request.site);
+        let (mut refused, mut too_dear, mut taken) = (None, None, None);
         for Choice { site, tariff, per_hour } in choices {
-            let there = Request { site: site.or_else(|| request.site.clone()), ..request.clone() };
+            let there = Request { site, ..request.clone() };
             let place = match find_place(ask.snapshot, &there, ask.now) {
                 Ok(place) => place,
                 Err(refusal) => {
@@ -115,14 +114,24 @@ impl Compute {
                 }
             };
             match self.check_price(&tariff, ask.calendar, request.notice, ask.now) {
-                Ok(()) => return Ok(Ok(Offer { place, tariff, per_hour })),
+                Ok(()) if place.is_free => return Ok(Ok(Offer { place, tariff, per_hour })),
+                // Where it displaces nobody is better than where it costs less.
+                Ok(()) => taken = taken.or(Some(Offer { place, tariff, per_hour })),
                 Err(error) => too_dear = too_dear.or(Some(error)),
             }
         }
+        if let Some(offer) = taken {
+            return Ok(Ok(offer));
+        }
         match (too_dear, refused) {
             (Some(error), _) => Err(error),
+            // Of all sites together it says more.
+            (None, Some(refusal)) if is_chosen => Ok(Err(find_place(ask.snapshot, request, ask.now).err().unwrap_or(refusal))),
             (None, Some(refusal)) => Ok(Err(refusal)),
-            (None, None) => Err(Error::internal("a request has neither a place nor a refusal")),
+            (None, None) => match find_place(ask.snapshot, request, ask.now) {
+                Err(refusal) => Ok(Err(refusal)),
+                Ok(_) => Err(self.not_sold(tx, ask, request).await?),
+            },
         }
     }
 
@@ -184,13 +193,13 @@ impl Compute {
 }
 
 pub(crate) fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> std::result::Result<Place, Refusal> {
-    let (site, node) = match request.holder {
-        Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node)),
-        Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node)),
+    let (site, node, is_free) = match request.holder {
+        Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node, true)),
+        Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node, plan.free_now)),
     }?;
     let shown = available(snapshot, request);
     let sellable = shown.figures.sellable(request.holder, request.notice);
-    Ok(Place { site, node, figures: placement_figures(&shown.figures, sellable, shown.units) })
+    Ok(Place { site, node, is_free, figures: placement_figures(&shown.figures, sellable, shown.units) })
 }
 
 const fn placement_figures(figures: &KindFigures, sellable: u32, largest: u32) -> PlacementFigures {

@@ -340,6 +340,17 @@ on_both_databases! {
         assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), here * 1_000 + there * 250);
     }
 
+    async fn a_team_that_may_displace_customers_goes_where_it_need_not(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
+        let (team, anywhere) = (&fleet.world.team, wanted(1, NoticeClass::N2m));
+        fleet.world.run(at("site_local"), command("x")).await.expect("a run");
+        let there = fleet.world.run_as(team, anywhere.clone(), command("x")).await.expect("a run");
+        assert_eq!(there.lease.lease.site.as_str(), "site_berlin", "dearer, and free");
+        fleet.world.run_as(team, anywhere.clone(), command("x")).await.expect("a run");
+        let displaces = fleet.world.run_as(team, anywhere, command("x")).await.expect("a run");
+        assert_eq!(displaces.lease.lease.site.as_str(), "site_local", "nothing is free any more");
+    }
+
     async fn a_machine_moves_once_nothing_of_it_is_leased(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
         let moved = |site: &str| {
