@@ -306,9 +306,7 @@ impl Compute {
         let mut kinds: BTreeSet<DeviceKind> = self.cloud.offerings().device_kinds().cloned().collect();
         kinds.extend(there.iter().cloned());
         kinds.retain(|kind| {
-            let is_on_sale = |notice| {
-                there.contains(kind) && prices.sells(&SkuName::device(notice, kind.clone()))
-            };
+            let is_on_sale = |notice| there.contains(kind) && prices.sells(&SkuName::device(notice, kind.clone()));
             NoticeClass::ALL.into_iter().any(|notice| shelf.knows_of(&self.cloud, (kind, notice), is_on_sale(notice)))
         });
         Ok(kinds)

@@ -257,7 +257,9 @@ impl Cloud {
         let priced: BTreeSet<_> = in_force
             .iter()
             .flat_map(|version| version.entries())
-            .filter_map(|entry| if let SkuName::Device { device, site, .. } = &entry.sku { Some((device, site.as_ref())) } else { None })
+            .filter_map(
+                |entry| if let SkuName::Device { device, site, .. } = &entry.sku { Some((device, site.as_ref())) } else { None },
+            )
             .collect();
         let mut kinds = std::collections::BTreeMap::new();
         for found in device::list_all(tx).await? {

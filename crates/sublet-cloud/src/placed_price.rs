@@ -95,12 +95,7 @@ impl Compute {
     }
 
     /// The cheapest place for a request whose price may be kept, or why there is none.
-    pub(crate) async fn offer(
-        &self,
-        tx: &mut Tx,
-        ask: Ask<'_>,
-        request: &Request,
-    ) -> Result<std::result::Result<Offer, Refusal>> {
+    pub(crate) async fn offer(&self, tx: &mut Tx, ask: Ask<'_>, request: &Request) -> Result<std::result::Result<Offer, Refusal>> {
         let choices = self.choices(tx, ask, request).await?;
         let is_chosen = choices.iter().any(|choice| choice.site != request.site);
         let (mut refused, mut too_dear, mut taken) = (None, None, None);

@@ -28,20 +28,7 @@ pub fn to_wire(entry: &PriceEntry) -> Result<wire::Price> {
         floor: market.floor.to_string(),
         ceiling: market.ceiling.to_string(),
     });
-    Ok(wire::Price {
-        subject,
-        meter,
-        notice,
-        site,
-        isolation,
-        service_tier,
-        amount,
-        model,
-        minimum,
-        per,
-        time_of_use,
-        market,
-    })
+    Ok(wire::Price { subject, meter, notice, site, isolation, service_tier, amount, model, minimum, per, time_of_use, market })
 }
 
 fn terms_to_wire(model: &PriceModel) -> Result<Terms> {

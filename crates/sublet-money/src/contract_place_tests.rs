@@ -55,8 +55,12 @@ fn pricing(fixed: &BTreeMap<SkuName, i64>, discounts: &BTreeMap<SkuName, u32>) -
 }
 fn made(public: &PriceListVersion, protected: Option<&PriceListVersion>, pricing: PriceTerms) -> PriceListVersion {
     let terms = terms(pricing).unwrap();
-    contract_prices("plist_own".parse().unwrap(), Timestamp::from_seconds(2_000_000_000), Sources { public, protected, terms: &terms })
-        .unwrap()
+    contract_prices(
+        "plist_own".parse().unwrap(),
+        Timestamp::from_seconds(2_000_000_000),
+        Sources { public, protected, terms: &terms },
+    )
+    .unwrap()
 }
 fn shown(version: &PriceListVersion) -> Vec<(String, i64)> {
     version.entries().map(|entry| (entry.sku.to_string(), entry.model.prices()[0].get())).collect()

@@ -401,8 +401,8 @@ fn source_of(terms: &TermsVersion, public: &PriceListVersion, month: PeriodKey) 
 }
 
 #[cfg(test)]
-#[path = "contract_price_tests.rs"]
-mod tests;
-#[cfg(test)]
 #[path = "contract_place_tests.rs"]
 mod place_tests;
+#[cfg(test)]
+#[path = "contract_price_tests.rs"]
+mod tests;

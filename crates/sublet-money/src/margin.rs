@@ -200,11 +200,8 @@ impl<'a> MarginBook<'a> {
         let device_time = apportion(cost.device_time, &weights)?;
         for (index, place) in places.iter().enumerate() {
             if let Some(line) = lines.get_mut(*place) {
-                let device = DeviceTimeCost {
-                    power: power[index],
-                    depreciation: depreciation[index],
-                    device_time: device_time[index],
-                };
+                let device =
+                    DeviceTimeCost { power: power[index], depreciation: depreciation[index], device_time: device_time[index] };
                 line.costs = Some(Costs { device, ..Costs::default() });
             }
         }

@@ -34,8 +34,11 @@ fn any_name() -> impl Strategy<Value = SkuName> {
     let notice = proptest::sample::select(&NoticeClass::ALL[..]);
     let isolation = proptest::option::of(proptest::sample::select(&IsolationLevel::ALL[..]));
     prop_oneof![
-        (tier.clone(), kind, free_name())
-            .prop_map(|(tier, kind, model)| SkuName::Tokens { tier, kind, model: model.parse().unwrap() }),
+        (tier.clone(), kind, free_name()).prop_map(|(tier, kind, model)| SkuName::Tokens {
+            tier,
+            kind,
+            model: model.parse().unwrap()
+        }),
         (tier, free_name()).prop_map(|(tier, model)| SkuName::Requests { tier, model: model.parse().unwrap() }),
         (notice, free_name(), site(), isolation).prop_map(|(notice, device, site, isolation)| SkuName::Device {
             notice,
@@ -53,14 +56,13 @@ fn near_name() -> impl Strategy<Value = SkuName> {
     let sites = [None, Some("site_a"), Some("site_b"), Some("site_c")];
     let levels = [None, Some(IsolationLevel::Process), Some(IsolationLevel::Sandbox)];
     let kinds = ["h100", "site_a/n2m/h100"];
-    (proptest::sample::select(sites.to_vec()), proptest::sample::select(levels.to_vec()), proptest::sample::select(kinds.to_vec())).prop_map(
-        |(site, isolation, kind)| SkuName::Device {
+    (proptest::sample::select(sites.to_vec()), proptest::sample::select(levels.to_vec()), proptest::sample::select(kinds.to_vec()))
+        .prop_map(|(site, isolation, kind)| SkuName::Device {
             notice: NoticeClass::N2m,
             device: kind.parse().unwrap(),
             site: site.map(|site| site.parse().unwrap()),
             isolation,
-        },
-    )
+        })
 }
 
 proptest! {

@@ -15,8 +15,8 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Rate, Timestamp};
 
 use crate::canonical::{canonical_json, sha256_hex};
-pub use crate::price_entry::{BandPrice, PriceEntry, PriceOverTime, PriceStretch};
 use crate::placement::check_unambiguous;
+pub use crate::price_entry::{BandPrice, PriceEntry, PriceOverTime, PriceStretch};
 use crate::price_index::IndexName;
 use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
 use crate::time_of_use::TimeOfUse;

@@ -59,9 +59,8 @@ impl Rerate {
         if key.price_version != self.of || !self.interval.contains(used.at) {
             return Ok(None);
         }
-        let moved = |sku: &SkuName, band| {
-            LineKey { price_version: self.to.version().clone(), sku: sku.clone(), band, ..key.clone() }
-        };
+        let moved =
+            |sku: &SkuName, band| LineKey { price_version: self.to.version().clone(), sku: sku.clone(), band, ..key.clone() };
         if let SkuName::Requests { tier, model } = &key.sku {
             // A request goes where its tokens go, whether it has a price of its own there or not.
             let tokens = TokenKind::ALL.map(|kind| SkuName::Tokens { tier: *tier, kind, model: model.clone() });

@@ -281,7 +281,8 @@ fn a_request_follows_its_tokens_and_time_stays_below_its_maximum() {
         ..used(&lists()[0], (0, 1, 1)).key
     };
     let of_request = key("requests/default/m", &flat);
-    let moved = |to: &Arc<PriceListVersion>| line_after(of_request.clone(), &UsedAt::instant(hour(1)), [&rerate(&flat, to, 0, 2)]).unwrap();
+    let moved =
+        |to: &Arc<PriceListVersion>| line_after(of_request.clone(), &UsedAt::instant(hour(1)), [&rerate(&flat, to, 0, 2)]).unwrap();
     let on_plain = moved(&plain);
     assert_eq!(on_plain.price_version, *plain.version());
     assert!(of_request.is_asked_for(&flat) && !on_plain.is_asked_for(&plain));

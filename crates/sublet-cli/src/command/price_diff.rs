@@ -110,9 +110,9 @@ pub fn text(difference: &Difference, style: Style) -> String {
             Cell::text(name),
             Cell::text(either.map_or(NOTHING, |price| price.meter.as_str())),
             Cell::text(either.and_then(|price| price.service_tier).map_or(NOTHING, ServiceTier::as_str)),
-            Cell::text(either.map_or_else(String::new, |price| {
-                render::kind_of_time(price.notice, price.site.as_ref(), price.isolation)
-            })),
+            Cell::text(
+                either.map_or_else(String::new, |price| render::kind_of_time(price.notice, price.site.as_ref(), price.isolation)),
+            ),
             Cell::number(side(change.before.as_ref(), difference.currency, "not sold")),
             Cell::number(side(change.after.as_ref(), difference.currency, "no longer sold")),
             Cell::number(growth(change).unwrap_or_else(|| NOTHING.to_owned())),

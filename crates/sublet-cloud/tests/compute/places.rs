@@ -53,8 +53,10 @@ impl<'a> Fleet<'a> {
         let slot = |info: DeviceInfo| DeviceInfo { uuid: format!("berlin-{}", info.uuid), ..info };
         let slots = cpu_slots(2).into_iter().map(slot).collect();
         let runner = FakeRunner::named("berlin", cloud.clock.clone(), slots, (sandbox(), Manners::Prompt));
-        let settings =
-            ComputeSettings { site: "site_berlin".parse().expect("a site"), ..ComputeSettings::new("machine-2").expect("settings") };
+        let settings = ComputeSettings {
+            site: "site_berlin".parse().expect("a site"),
+            ..ComputeSettings::new("machine-2").expect("settings")
+        };
         let compute = Compute::new(cloud.cloud.clone(), runner.clone(), settings);
         compute.register_devices().await.expect("the devices are registered");
         let fleet = Self { world, berlin: (runner, compute) };
