@@ -234,6 +234,74 @@ def whole(new, kept):
     return new if max(units(models_of(new))) <= min(units(models_of(kept))) else kept
 
 
+def parts_of(sku):
+    """Site and isolation of device time, each none if it is not named, then its notice and kind."""
+    _, *rest = sku.split("/")
+    site = rest.pop(0) if rest[0].startswith("site_") else None
+    isolation = rest.pop(0) if rest[0] in ("process", "sandbox") else None
+    return site, isolation, rest[0], "/".join(rest[1:])
+
+
+def device_name(site, isolation, notice, kind):
+    return "/".join(part for part in ("device", site, isolation, notice, kind) if part)
+
+
+def common(one, other):
+    """What both names are of; none if nothing is."""
+    if not (one.startswith("device/") and other.startswith("device/")):
+        return one if one == other else None
+    made = []
+    for mine, theirs in zip(parts_of(one), parts_of(other)):
+        if mine and theirs and mine != theirs:
+            return None
+        made.append(mine or theirs)
+    return device_name(*made)
+
+
+def covering(sku):
+    """A name and all that cover it, what says most first."""
+    if not sku.startswith("device/"):
+        return [sku]
+    site, isolation, notice, kind = parts_of(sku)
+    pairs = [(site, isolation), (site, None), (None, isolation), (None, None)]
+    return list(dict.fromkeys(device_name(*pair, notice, kind) for pair in pairs))
+
+
+def resolve(prices, sku):
+    """The price of what is used: the one that says most of its place."""
+    return next((prices[name] for name in covering(sku) if name in prices), None)
+
+
+def said(sku):
+    """How much a name says of a place."""
+    return sum(part is not None for part in parts_of(sku)[:2]) if sku.startswith("device/") else 0
+
+
+def own_names(sold, protected, terms):
+    """What has a price of its own by contract."""
+    named = [fixed["sku"] for fixed in terms.get("fixed", [])] + list(protected)
+    named += [discount["on"]["sku"] for discount in terms.get("discounts", []) if "sku" in discount["on"]]
+    names = set(sold)
+    for name in named:
+        if name.startswith("device/"):
+            names |= {common(name, other) for other in sold} - {None}
+    devices = {name: parts_of(name) for name in names if name.startswith("device/")}
+    at_sites = [parts for parts in devices.values() if parts[0] and not parts[1]]
+    apart = [parts for parts in devices.values() if parts[1] and not parts[0]]
+    names |= {device_name(one[0], *other[1:]) for one in at_sites for other in apart if one[2:] == other[2:]}
+    fixed = {entry["sku"]: entry for entry in terms.get("fixed", [])}
+    return {name for name in names if is_apart(name, names, fixed)}
+
+
+def is_apart(name, names, fixed):
+    """Whether a name has a line beside that of the fixed price which covers it."""
+    found = resolve(fixed, name)
+    if found is None or found["sku"] == name or found["sku"] not in names:
+        return True
+    others = [other for other in covering(name) if other != name and other in names and common(other, found["sku"]) not in (other, found["sku"])]
+    return any(is_apart(other, names, fixed) for other in others)
+
+
 def off_ppm(discounts, sku):
     """The discount that names a thing most exactly."""
     first, *rest = sku.split("/")
@@ -250,23 +318,26 @@ def off_ppm(discounts, sku):
     elif first in ("storage", "egress"):
         names = {"family": f"file_{first}"}
     else:
-        names = {"family": "device_time", "notice": rest[0], "device": "/".join(rest[1:])}
+        _, _, notice, kind = parts_of(sku)
+        names = {"family": "device_time", "notice": notice, "device": kind}
     best, found = -1, 0
     for discount in discounts:
         (kind, name), = discount["on"].items()
-        rank = {"family": 0, "sku": 2}.get(kind, 1)
-        if name == (sku if kind == "sku" else names.get(kind)) and rank > best:
+        rank = 2 + said(name) if kind == "sku" else {"family": 0}.get(kind, 1)
+        holds = name in covering(sku) if kind == "sku" else name == names.get(kind)
+        if holds and rank > best:
             best, found = rank, discount["off_ppm"]
     return found
 
 
-def own_entry(public, protected, terms):
+def own_entry(sku, sold, protected, terms):
     """What a thing costs by contract."""
-    for fixed in terms.get("fixed", []):
-        if fixed["sku"] == public["sku"]:
-            return fixed
-    entry = lesser(public, protected) if protected else public
-    left = 10**6 - off_ppm(terms.get("discounts", []), public["sku"])
+    fixed = resolve({entry["sku"]: entry for entry in terms.get("fixed", [])}, sku)
+    if fixed:
+        return {**fixed, "sku": sku}
+    public, kept = resolve(sold, sku), resolve(protected, sku)
+    entry = {**(lesser(public, kept) if kept else public), "sku": sku}
+    left = 10**6 - off_ppm(terms.get("discounts", []), sku)
     return changed(entry, lambda amount: half_even(Fraction(amount * left, 10**6))) if left < 10**6 else entry
 
 
@@ -398,7 +469,7 @@ class Bundle:
         require(source.get("protected") == (protection["list"] if protection else None), f"other protection in {month}")
         protected = by_sku(self.sources[protection["list"]]) if protection else {}
         sold = {sku: entry for sku, entry in by_sku(public).items() if not spared(sku, protected, terms)}
-        made = {sku: own_entry(entry, protected.get(sku), terms) for sku, entry in sold.items()}
+        made = {sku: own_entry(sku, sold, protected, terms) for sku in own_names(sold, protected, terms)}
         found = by_sku(own)
         require(made.keys() == found.keys(), "a price list by contract has other things than the public one")
         for sku, entry in made.items():
@@ -529,7 +600,7 @@ def exit_fee(terms, newest, number):
 def counts(terms, sku):
     """Whether use of something counts towards a commitment."""
     if "quantities" in terms:
-        return sku == terms["quantities"]["sku"]
+        return terms["quantities"]["sku"] in covering(sku)
     families = {"tokens": "model_tokens", "requests": "model_requests", "device": "device_time", "project": "project_fees",
                 "fee": "one_time_fees", "storage": "file_storage", "egress": "file_egress"}
     return families[sku.split("/")[0]] in terms["covers"]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::{DeviceId, LeaseId, NodeId, OrganizationId};
+use sublet_core::id::{DeviceId, LeaseId, NodeId, OrganizationId, SiteId};
 use sublet_core::runner::IsolationLevel;
 
 use crate::list::list_query;
@@ -19,6 +19,9 @@ pub struct Node {
     pub name: String,
     /// What runs workloads there.
     pub runner: String,
+    /// Where it is.
+    #[schemars(with = "IdText<SiteId>")]
+    pub site: SiteId,
     pub devices: u32,
     /// The strictest separation it can give.
     #[schemars(with = "IsolationText")]

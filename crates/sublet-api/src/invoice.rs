@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId, RerateId};
+use sublet_core::id::{ChargeId, InvoiceId, JobId, LeaseId, OrganizationId, ProjectId, RequestId, RerateId, SiteId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use crate::contract::{InvoiceAdvance, InvoiceCommitment};
@@ -12,7 +13,7 @@ use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::{ChargeTag, InvoiceTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, PriceVersionText, TierText};
+use crate::schema::{IdText, IsolationText, NoticeText, PriceVersionText, TierText};
 use crate::tax::{Buyer, InvoiceTax, PaymentTerms, Seller};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
@@ -109,6 +110,14 @@ pub struct InvoiceLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]
@@ -189,6 +198,14 @@ pub struct Charge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]

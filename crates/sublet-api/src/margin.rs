@@ -2,15 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{OrganizationId, SiteId};
 use sublet_core::money::Currency;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use crate::money::Money;
 use crate::object::{MarginReportTag, ShowbackTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{CurrencyText, IdText, NoticeText, TierText};
+use crate::schema::{CurrencyText, IdText, IsolationText, NoticeText, TierText};
 use crate::time::Rfc3339;
 
 /// Which month is reported.
@@ -142,6 +143,14 @@ pub struct SkuMargin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]
     pub service_tier: Option<ServiceTier>,

@@ -3,16 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::PriceListId;
+use sublet_core::id::{PriceListId, SiteId};
 use sublet_core::money::Currency;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use crate::list::list_query;
 use crate::money::{Amount, Money};
 use crate::object::PriceListTag;
 use crate::offering::OfferingNote;
-use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText, TierText};
+use crate::schema::{CurrencyText, IdText, IsolationText, NoticeText, PriceVersionText, TierText};
 use crate::supply_cost::PriceBelowCost;
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
@@ -65,6 +66,14 @@ pub struct Price {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]
@@ -254,6 +263,10 @@ pub struct PublishPriceList {
 pub struct DeviceHourPrice {
     #[schemars(with = "NoticeText")]
     pub notice: NoticeClass,
+    /// Where it is the price, if sites have prices of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
     /// Per device and hour.
     pub price: Money,
     /// To whom it is sold, where that is not simply everybody.

@@ -2,15 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::{OrganizationId, ReplicaId};
+use sublet_core::id::{OrganizationId, ReplicaId, SiteId};
 use sublet_core::money::Currency;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use crate::money::Money;
 use crate::object::PriceSimulationTag;
 use crate::price::{Meter, Price, Subject};
-use crate::schema::{CurrencyText, IdText, NoticeText, TierText};
+use crate::schema::{CurrencyText, IdText, IsolationText, NoticeText, TierText};
 use crate::supply_cost::PriceBelowCost;
 
 /// Body that asks for a simulation. Nothing is published.
@@ -67,6 +68,14 @@ pub struct SimulatedPrice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{LeaseId, ProjectId, QuoteId, SiteId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 
 use crate::list::list_query;
 use crate::money::Money;
 use crate::object::{Metadata, QuoteTag};
-use crate::schema::{IdText, NoticeText, PriceVersionText};
+use crate::schema::{IdText, IsolationText, NoticeText, PriceVersionText};
 use crate::sku::SkuName;
 use crate::time::{Rfc3339, UnixSeconds};
 
@@ -29,6 +30,9 @@ pub struct Quote {
     /// Where it could be placed.
     #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
+    /// What a machine has to achieve at least: the stronger of what was asked for and what the owner demands.
+    #[schemars(with = "IsolationText")]
+    pub isolation: IsolationLevel,
     /// Per device and hour.
     pub price: Money,
     #[schemars(with = "PriceVersionText")]
@@ -90,6 +94,10 @@ pub struct CreateQuote {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IdText<SiteId>>")]
     pub site: Option<SiteId>,
+    /// The weakest separation that is good enough, where the owner demands no stronger one. A hard constraint: never relaxed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// The lease ends by itself after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

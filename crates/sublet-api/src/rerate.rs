@@ -3,14 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{OrganizationId, ProjectId, RerateId};
+use sublet_core::id::{OrganizationId, ProjectId, RerateId, SiteId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use crate::money::Money;
 use crate::object::RerateTag;
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, NoticeText, PriceVersionText, TierText};
+use crate::schema::{IdText, IsolationText, NoticeText, PriceVersionText, TierText};
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// Body that asks what use would have been by another list. Nothing is changed until it is applied.
@@ -125,6 +126,14 @@ pub struct ReratedLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]

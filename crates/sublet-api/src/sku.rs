@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::SkuId;
+use sublet_core::id::{SiteId, SkuId};
 use sublet_core::notice::NoticeClass;
 
 use crate::list::list_query;
@@ -36,6 +36,10 @@ pub struct Availability {
     pub sku: SkuName,
     #[schemars(with = "NoticeText")]
     pub notice: NoticeClass,
+    /// Where the units are, if sites have prices of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
     pub available_units: u32,
     pub total_units: u32,
     /// Per device and hour.

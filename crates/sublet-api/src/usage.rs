@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sublet_core::admission::PriceVersion;
-use sublet_core::id::{ChargeId, KeyId, ProjectId, RequestId};
+use sublet_core::id::{ChargeId, KeyId, ProjectId, RequestId, SiteId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Measured, Outcome};
 
@@ -12,7 +13,7 @@ use crate::list::Cursor;
 use crate::money::Money;
 use crate::object::{BucketTag, CompletionsUsageTag, CostsTag, PageTag, RequestTag, UsageTag};
 use crate::price::{Meter, Subject};
-use crate::schema::{IdText, MeasuredText, NoticeText, OutcomeText, PriceVersionText, ServedByText, TierText};
+use crate::schema::{IdText, IsolationText, MeasuredText, NoticeText, OutcomeText, PriceVersionText, ServedByText, TierText};
 use crate::time::{QueryInstant, Rfc3339, UnixSeconds};
 
 /// Settled usage of a stretch of time, one line for each thing with its own price.
@@ -40,6 +41,14 @@ pub struct UsageLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<NoticeText>")]
     pub notice: Option<NoticeClass>,
+    /// For device time whose site has a price of its own: the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
+    /// For device time whose isolation has a price of its own: the isolation that is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IsolationText>")]
+    pub isolation: Option<IsolationLevel>,
     /// For tokens: the tier; left out for the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TierText>")]

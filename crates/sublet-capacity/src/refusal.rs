@@ -7,6 +7,7 @@ use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 
+use crate::place::Request;
 use crate::reserve::KindFigures;
 
 /// Why a request cannot be placed.
@@ -129,6 +130,19 @@ impl fmt::Display for Alternative {
             Self::ShorterNotice { notice } => write!(f, "ask for notice {notice}"),
             Self::OtherKind { kind } => write!(f, "ask for {kind}"),
             Self::OtherSite { site } => write!(f, "ask at site {site}"),
+        }
+    }
+}
+
+impl Alternative {
+    /// The request that it is.
+    pub fn of(&self, request: &Request) -> Request {
+        let request = request.clone();
+        match self.clone() {
+            Self::FewerUnits { units } => Request { units, ..request },
+            Self::ShorterNotice { notice } => Request { notice, ..request },
+            Self::OtherKind { kind } => Request { kind, ..request },
+            Self::OtherSite { site } => Request { site: Some(site), ..request },
         }
     }
 }

@@ -4,7 +4,10 @@ use sublet_api::money::Money;
 use sublet_api::time::{Rfc3339, UnixSeconds};
 use sublet_api::why::{FACT_DEPTH_MAX, Fact, Why};
 use sublet_core::error::Error;
+use sublet_core::id::SiteId;
 use sublet_core::money::NANOS_PER_UNIT;
+use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{DurationMs, Timestamp};
 
 use crate::context::Style;
@@ -141,6 +144,13 @@ fn render_line(line: &[Cell], widths: &[usize], style: Style) -> String {
     }
     text.push('\n');
     text
+}
+
+/// The notice of device time, with the site and the isolation that a price is for.
+pub fn kind_of_time(notice: Option<NoticeClass>, site: Option<&SiteId>, isolation: Option<IsolationLevel>) -> String {
+    let notice = notice.map_or(NOTHING, |notice| notice.as_str());
+    let parts = [Some(notice), site.map(SiteId::as_str), isolation.map(IsolationLevel::as_str)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `12.50 EUR`: exact, with at least the currency's own decimals.

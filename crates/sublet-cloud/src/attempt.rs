@@ -12,6 +12,7 @@ use sublet_core::{Bytes, DurationMs, Error, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::Interval;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
+use sublet_money::rerate::UsedAt;
 use sublet_money::sku::SkuFamily;
 use sublet_money::stretch::{Stretch, StretchEnd};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
@@ -257,7 +258,9 @@ impl Compute {
             band: stretch.band,
         };
         // Time that was rated anew before it was settled goes where it would be now.
-        let (key, version) = self.cloud.line_now(tx, &meter.billing, (key, (from, lease.max_price)), &meter.tariff.version).await?;
+        let placed = Some(lease.sku.placed(&lease.site, lease.isolation));
+        let used = UsedAt { at: from, max_price: lease.max_price, placed };
+        let (key, version) = self.cloud.line_now(tx, &meter.billing, (key, used), &meter.tariff.version).await?;
         let state = charge::line_state(tx, &key).await?;
         let span = closing.until.since(from);
         let (rated, paid) = meter.rate((&key, &version), state, span)?;

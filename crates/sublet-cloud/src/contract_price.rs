@@ -77,7 +77,9 @@ impl Cloud {
         let public = list.at(self.now()).map_err(|error| error.param("terms.pricing"))?;
         if let Some(quantities) = &version.terms.quantities {
             // Use of what is not sold could never count.
-            public.get(&quantities.sku).map_err(|error| error.param("terms.quantities.sku"))?;
+            if !public.sells(&quantities.sku) {
+                public.get(&quantities.sku).map_err(|error| error.param("terms.quantities.sku"))?;
+            }
         }
         let protected = match &pricing.protection {
             None => None,

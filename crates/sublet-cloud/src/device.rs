@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use sublet_capacity::{KindFigures, Request, ReserveRule, available, figures};
 use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
-use sublet_core::id::{DeviceId, NodeId};
+use sublet_core::id::{DeviceId, NodeId, SiteId};
 use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::Offering;
 use sublet_core::runner::DeviceInfo;
 use sublet_core::supply::Catalogue;
 use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::sku::SkuName;
 use sublet_store::device::{self, Device, DeviceSpan, Node};
@@ -19,8 +20,9 @@ use sublet_store::lease::{self, Lease};
 use sublet_store::{Page, PageRequest, Tx, organization};
 
 use crate::audit::Deed;
-use crate::compute::{Compute, Tariff, reserve_rule, set_reserve_rule};
+use crate::compute::{Compute, reserve_rule, set_reserve_rule};
 use crate::offering::DeviceShelf;
+use crate::placed_price::{Ask, Choice};
 use crate::{Action, Actor};
 
 /// A device sku with what could be leased of it now. What is shown can be placed as shown.
@@ -29,6 +31,8 @@ pub struct SkuAvailability {
     pub sku: SkuName,
     pub kind: DeviceKind,
     pub notice: NoticeClass,
+    /// Where the units are, if sites have prices of their own.
+    pub site: Option<SiteId>,
     /// Per device and hour.
     pub price_per_hour: Nanos,
     pub currency: Currency,
@@ -115,19 +119,26 @@ impl Compute {
 
     async fn register_in(&self, tx: &mut Tx, node: &Node, reported: &[DeviceInfo], now: Timestamp) -> Result<()> {
         let known: Vec<Device> = device::list_all(tx).await?.into_iter().filter(|device| device.node == node.id).collect();
+        let is_taken = |device: &Device| device.lease.is_some() || device.promised_to.is_some();
+        if let Some(leased) = known.iter().find(|device| device.site != node.site && is_taken(device)) {
+            let message = format!("{} was at {}, and a device of it is leased there", node.name, leased.site);
+            return Err(Error::new(ErrorCode::Conflict, message)
+                .alternative(format!("start with --site {}, and move the machine after its leases have ended", leased.site)));
+        }
         let uuids: BTreeSet<&str> = reported.iter().map(|info| info.uuid.as_str()).collect();
         for info in reported {
             match known.iter().find(|device| device.uuid == info.uuid) {
                 Some(found) => {
                     let health = if found.health == DeviceHealth::Lost { DeviceHealth::Healthy } else { found.health };
-                    let changed = Device { name: info.name.clone(), memory: info.memory, health, ..found.clone() };
+                    let (name, site) = (info.name.clone(), node.site.clone());
+                    let changed = Device { name, site, memory: info.memory, health, ..found.clone() };
                     self.change_device(tx, found, &changed, now).await?;
                 }
                 None => self.insert_device(tx, node, info, now).await?,
             }
         }
         for gone in known.iter().filter(|device| !uuids.contains(device.uuid.as_str())) {
-            let changed = Device { health: DeviceHealth::Lost, ..gone.clone() };
+            let changed = Device { health: DeviceHealth::Lost, site: node.site.clone(), ..gone.clone() };
             self.change_device(tx, gone, &changed, now).await?;
         }
         Ok(())
@@ -295,10 +306,7 @@ impl Compute {
         let mut kinds: BTreeSet<DeviceKind> = self.cloud.offerings().device_kinds().cloned().collect();
         kinds.extend(there.iter().cloned());
         kinds.retain(|kind| {
-            let is_on_sale = |notice| {
-                let sku = SkuName::Device { notice, device: kind.clone() };
-                there.contains(kind) && prices.find(&sku).is_some()
-            };
+            let is_on_sale = |notice| there.contains(kind) && prices.sells(&SkuName::device(notice, kind.clone()));
             NoticeClass::ALL.into_iter().any(|notice| shelf.knows_of(&self.cloud, (kind, notice), is_on_sale(notice)))
         });
         Ok(kinds)
@@ -324,32 +332,33 @@ impl Compute {
     async fn availability_in(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<Vec<SkuAvailability>> {
         self.cloud.follow_changes(tx).await?;
         let (holder, version) = self.holder_and_prices(tx, actor, now).await?;
-        let currency = version.currency();
         let shelf = DeviceShelf::read(tx, actor.scope.organization(), now).await?;
         let snapshot = self.snapshot(tx).await?;
+        let calendar = BillingCalendar::new("UTC")?;
+        let ask = Ask { snapshot: &snapshot, version: &version, calendar: &calendar, max_price: None, now };
         let mut rows = Vec::new();
         for kind in snapshot.kinds() {
             for notice in NoticeClass::ALL {
-                let sku = SkuName::Device { notice, device: kind.clone() };
-                let Some(offering) = shelf.find(&self.cloud, kind, notice).filter(|_| version.find(&sku).is_some()) else {
-                    continue;
-                };
-                let tariff = Tariff::since(tx, &self.cloud, (version.clone(), sku.clone()), 1, now).await?;
-                let price_per_hour = tariff.per_hour(now)?;
+                let Some(offering) = shelf.find(&self.cloud, kind, notice) else { continue };
                 let isolation = self.settings.required_isolation(holder);
                 let request = Request { kind: kind.clone(), units: 1, notice, holder, site: None, isolation };
-                let shown = available(&snapshot, &request);
-                rows.push(SkuAvailability {
-                    sku,
-                    kind: kind.clone(),
-                    notice,
-                    price_per_hour,
-                    currency,
-                    available_units: shown.units,
-                    figures: shown.figures,
-                    as_of: now,
-                    offering,
-                });
+                let mut choices = self.choices(tx, ask, &request).await?;
+                choices.sort_by(|one, other| one.site.cmp(&other.site));
+                for Choice { site, tariff, per_hour } in choices {
+                    let shown = available(&snapshot, &Request { site: site.clone(), ..request.clone() });
+                    rows.push(SkuAvailability {
+                        sku: tariff.sku,
+                        kind: kind.clone(),
+                        notice,
+                        site,
+                        price_per_hour: per_hour,
+                        currency: version.currency(),
+                        available_units: shown.units,
+                        figures: shown.figures,
+                        as_of: now,
+                        offering: offering.clone(),
+                    });
+                }
             }
         }
         Ok(rows)

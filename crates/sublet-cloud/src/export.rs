@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use sublet_core::id::{ContractId, CreditNoteId, OrganizationId, SiteId};
 use sublet_core::organization::OrganizationClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope};
 use sublet_money::encoder::Format;
 use sublet_money::focus::{Credited, FocusRow, FocusVersion, ROW_LENGTH, RowPrices, Statement};
@@ -315,7 +316,7 @@ impl Cloud {
                     let of = (&account.statement.account.organization, account.statement.period.key);
                     let hours = export::list_hours(tx, of, &mut cursor, ROWS_AT_ONCE).await?;
                     let (mut names, mut rows) = (BTreeMap::new(), Vec::with_capacity(hours.len()));
-                    let mut sites = BTreeMap::new();
+                    let mut places = BTreeMap::new();
                     for HourOfMonth { period, mut hour } in hours {
                         let name = match names.get(&hour.project) {
                             Some(known) => String::clone(known),
@@ -325,7 +326,8 @@ impl Cloud {
                                 found.name
                             }
                         };
-                        hour.site = site_of(tx, of.0, (&mut sites, hour.resource.as_deref())).await?;
+                        let place = place_of(tx, of.0, (&mut places, hour.resource.as_deref())).await?;
+                        (hour.site, hour.isolation) = place.unzip();
                         let version = cloud.price_version(tx, &hour.price_version).await?;
                         let month = account.calendar.period(period)?;
                         let public = match version.source() {
@@ -478,17 +480,20 @@ impl Account {
     }
 }
 
+/// A site, and how work there had to be kept apart.
+type JobPlace = (SiteId, IsolationLevel);
+
 /// Where a job ran; `known` keeps what was read.
-async fn site_of(
+async fn place_of(
     tx: &mut Tx,
     organization: &OrganizationId,
-    (known, job): (&mut BTreeMap<String, Option<SiteId>>, Option<&str>),
-) -> Result<Option<SiteId>> {
+    (known, job): (&mut BTreeMap<String, Option<JobPlace>>, Option<&str>),
+) -> Result<Option<JobPlace>> {
     let Some(job) = job else { return Ok(None) };
-    if let Some(site) = known.get(job) {
-        return Ok(site.clone());
+    if let Some(place) = known.get(job) {
+        return Ok(place.clone());
     }
-    let site = export::find_site(tx, organization, job).await?;
-    known.insert(job.to_owned(), site.clone());
-    Ok(site)
+    let place = export::find_place(tx, organization, job).await?;
+    known.insert(job.to_owned(), place.clone());
+    Ok(place)
 }

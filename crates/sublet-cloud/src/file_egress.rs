@@ -13,6 +13,7 @@ use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result, Scope, Timestamp}
 use sublet_money::period::PeriodKey;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, RatedLine, rate_line};
+use sublet_money::rerate::UsedAt;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_store::charge::{self, Charge};
 use sublet_store::download::{self, Download as StoredDownload, DownloadEnd};
@@ -315,7 +316,7 @@ impl Cloud {
         let version = self.price_version(tx, &download.price_version).await?;
         let billing = Billing::of(tx, &download.organization).await?;
         let period = billing.calendar.period_at(download.opened_at)?.key;
-        let used = (line_of(download, period, &version)?, (download.opened_at, None));
+        let used = (line_of(download, period, &version)?, UsedAt::instant(download.opened_at));
         let (key, version) = self.line_now(tx, &billing, used, &version).await?;
         let state = charge::line_state(tx, &key).await?;
         let RatedLine { key, quantity, amount, before, after } =

@@ -16,6 +16,7 @@ use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
+use sublet_money::rerate::UsedAt;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_money::spend_limit::Work;
 use sublet_money::storage::{ByteTime, HOUR, KeptBytes, hour_of};
@@ -238,7 +239,7 @@ impl Cloud {
             band: part.band.clone(),
         };
         // Use of a time that was rated anew meanwhile goes where it would be now.
-        let (key, version) = self.line_now(tx, billing, (key, (part.starts_at, None)), version).await?;
+        let (key, version) = self.line_now(tx, billing, (key, UsedAt::instant(part.starts_at)), version).await?;
         let state = match charged.lines.get(&key) {
             Some(state) => *state,
             None => charge::line_state(tx, &key).await?,

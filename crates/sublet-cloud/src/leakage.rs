@@ -257,15 +257,20 @@ impl Cloud {
         let priced: BTreeSet<_> = in_force
             .iter()
             .flat_map(|version| version.entries())
-            .filter_map(|entry| if let SkuName::Device { device, .. } = &entry.sku { Some(device) } else { None })
+            .filter_map(
+                |entry| if let SkuName::Device { device, site, .. } = &entry.sku { Some((device, site.as_ref())) } else { None },
+            )
             .collect();
         let mut kinds = std::collections::BTreeMap::new();
         for found in device::list_all(tx).await? {
+            if [None, Some(&found.site)].into_iter().any(|site| priced.contains(&(&found.kind, site))) {
+                continue;
+            }
             let (count, since) = kinds.entry(found.kind).or_insert((0_usize, found.created_at));
             *count += 1;
             *since = (*since).min(found.created_at);
         }
-        let unpriced = kinds.iter().filter(|(kind, _)| !priced.contains(kind)).map(|(kind, (count, since))| Leak {
+        let unpriced = kinds.iter().map(|(kind, (count, since))| Leak {
             since: Some(*since),
             ..Leak::new(LeakKind::DeviceWithoutPrice, kind.as_str(), format!("{count} devices have no price at any notice"))
         });

@@ -26,7 +26,8 @@ use crate::cover::owner_of;
 use crate::device::switch_lease;
 use crate::idempotency::{Answer, Call, Render};
 use crate::offering::DeviceShelf;
-use crate::quote::{check_metadata, refused};
+use crate::placed_price::Ask;
+use crate::quote::check_metadata;
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
 
@@ -137,9 +138,9 @@ impl Compute {
         let terms = &quote.terms;
         let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
         shelf.check(&self.cloud, (&terms.kind, terms.notice), terms.max_duration)?;
-        self.check_price_again(tx, quote, now).await?;
+        let sku = self.check_price_again(tx, quote, now).await?;
         let plan = self.place_again(tx, quote, now).await?;
-        let lease = self.lease_of(actor, quote, metadata, &plan);
+        let lease = self.lease_of(actor, quote, metadata, (&plan, sku));
         match lease.state {
             LeaseState::Pending => self.promise_devices(tx, actor, &lease, &plan).await?,
             LeaseState::Active | LeaseState::Ending { .. } | LeaseState::Ended { .. } => take_devices(tx, &lease).await?,
@@ -161,17 +162,19 @@ impl Compute {
         Ok(lease)
     }
 
-    /// A price may have been published since that is above the maximum.
-    async fn check_price_again(&self, tx: &mut Tx, quote: &Quote, now: Timestamp) -> Result<()> {
+    /// What the quoted place is priced as. A level may have been published since that is above the maximum.
+    async fn check_price_again(&self, tx: &mut Tx, quote: &Quote, now: Timestamp) -> Result<SkuName> {
         let terms = &quote.terms;
-        if terms.max_price.is_none() {
-            return Ok(());
-        }
-        let organization = organization::get(tx, &Scope::Operator, &quote.organization).await?;
         let version = self.cloud.price_version(tx, &terms.price_version).await?;
-        let sku = SkuName::Device { notice: terms.notice, device: terms.kind.clone() };
-        let tariff = Tariff::since(tx, &self.cloud, (version, sku), terms.units, now).await?.at_most(terms.max_price);
-        self.check_price(&tariff, &BillingCalendar::new(&organization.time_zone)?, terms.notice, now)
+        let placed = SkuName::device(terms.notice, terms.kind.clone()).placed(&terms.site, terms.isolation);
+        let sku = version.get_resolved(&placed)?.sku.clone();
+        if terms.max_price.is_some() {
+            let organization = organization::get(tx, &Scope::Operator, &quote.organization).await?;
+            let priced = (version, sku.clone());
+            let tariff = Tariff::since(tx, &self.cloud, priced, terms.units, now).await?.at_most(terms.max_price);
+            self.check_price(&tariff, &BillingCalendar::new(&organization.time_zone)?, terms.notice, now)?;
+        }
+        Ok(sku)
     }
 
     /// Proves the quote's placement on the fleet as it is now.
@@ -204,10 +207,19 @@ impl Compute {
         let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
         let prices = self.cloud.prices.in_force_for((&quote.organization, terms.currency), now)?;
         let is_sold = |kind: &_, notice| shelf.sells((&self.cloud, &prices), (kind, notice), terms.max_duration);
-        Err(refused(refusal, &request, is_sold))
+        let organization = organization::get(tx, &Scope::Operator, &quote.organization).await?;
+        let calendar = BillingCalendar::new(&organization.time_zone)?;
+        let ask = Ask { snapshot: &snapshot, version: &prices, calendar: &calendar, max_price: terms.max_price, now };
+        Err(self.refused(tx, ask, (&request, refusal), is_sold).await?)
     }
 
-    fn lease_of(&self, actor: &Actor, quote: &Quote, metadata: &BTreeMap<String, String>, plan: &ReclaimPlan) -> Lease {
+    fn lease_of(
+        &self,
+        actor: &Actor,
+        quote: &Quote,
+        metadata: &BTreeMap<String, String>,
+        (plan, sku): (&ReclaimPlan, SkuName),
+    ) -> Lease {
         let (now, terms) = (self.now(), &quote.terms);
         let state = if plan.free_now { LeaseState::Active } else { LeaseState::Pending };
         Lease {
@@ -217,7 +229,7 @@ impl Compute {
             quote: quote.id.clone(),
             key: actor.key.clone(),
             holder: terms.holder,
-            sku: SkuName::Device { notice: terms.notice, device: terms.kind.clone() },
+            sku,
             units: terms.units,
             notice: terms.notice,
             site: plan.site.clone(),
@@ -391,6 +403,7 @@ impl Cloud {
         let money = |amount: Nanos| format!("{amount} {}", lease.currency);
         let mut facts = vec![
             Fact::new("price per device-hour", money(lease.price)),
+            Fact::new("priced as", &lease.sku),
             Fact::new("price version", &lease.price_version.0),
             Fact::new("devices", lease.devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
             Fact::new("isolation required", lease.isolation.as_str()),

@@ -72,6 +72,7 @@ pub mod organization;
 pub mod payment;
 mod payment_step;
 pub mod payout;
+mod placed_price;
 pub mod price;
 pub mod price_index;
 pub mod price_simulation;

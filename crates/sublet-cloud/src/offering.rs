@@ -78,8 +78,8 @@ fn check(new: &NewOffering) -> Result<()> {
     }
 }
 
-/// Everything with a price that a product is.
-fn skus_of(product: &Product) -> Result<BTreeSet<String>> {
+/// Everything with a price that a product is, as far as it was used; device time is the product wherever it is.
+async fn skus_of(tx: &mut Tx, product: &Product) -> Result<BTreeSet<String>> {
     Ok(match product {
         Product::Model(name) => {
             let model: ModelName = name.parse()?;
@@ -88,12 +88,24 @@ fn skus_of(product: &Product) -> Result<BTreeSet<String>> {
             let kinds = ServiceTier::ALL.into_iter().flat_map(|tier| TokenKind::ALL.map(|kind| (tier, kind)));
             kinds.map(tokens).chain(ServiceTier::ALL.into_iter().map(requests)).collect()
         }
-        Product::Device { kind, notice } => {
-            let time = |notice: NoticeClass| SkuName::Device { notice, device: kind.clone() }.to_string();
-            let is_meant = |known: &NoticeClass| notice.is_none_or(|notice| notice == *known);
-            NoticeClass::ALL.into_iter().filter(is_meant).map(time).collect()
+        Product::Device { .. } => {
+            let used = offering::device_skus(tx).await?;
+            used.into_iter().filter(|sku| is_of(product, sku)).map(|sku| sku.to_string()).collect()
         }
     })
+}
+
+/// Whether something with a price is of a product.
+fn is_of(product: &Product, sku: &SkuName) -> bool {
+    match (product, sku) {
+        (Product::Model(name), SkuName::Tokens { model, .. } | SkuName::Requests { model, .. }) => model.as_str() == &**name,
+        (Product::Device { kind, notice }, SkuName::Device { notice: sold, device, .. }) => {
+            kind == device && notice.is_none_or(|notice| notice == *sold)
+        }
+        (Product::Model(_), SkuName::Device { .. })
+        | (Product::Device { .. }, SkuName::Tokens { .. } | SkuName::Requests { .. })
+        | (_, SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress) => false,
+    }
 }
 
 impl Cloud {
@@ -133,7 +145,8 @@ impl Cloud {
         if after.users_of == Some(after.number) {
             let days = new.used_within_days.unwrap_or(USED_WITHIN_DAYS);
             let since = now.minus(DurationMs::from_hours(24 * i64::from(days)));
-            offering::insert_users(tx, (product, after.number), &skus_of(product)?, since).await?;
+            let skus = skus_of(tx, product).await?;
+            offering::insert_users(tx, (product, after.number), &skus, since).await?;
             if after.reach == Reach::Invited {
                 // Whose invitation was withdrawn does not come back by what it used before.
                 offering::remove_uninvited(tx, (product, after.number)).await?;
@@ -306,12 +319,12 @@ impl Commitment {
 
 /// Commitments to units of what an offering of this product counts for, as far as they are not over.
 async fn commitments_to(tx: &mut Tx, scope: &Scope, product: &Product, now: Timestamp) -> Result<Vec<Commitment>> {
-    let mut skus = skus_of(product)?;
+    let mut apart = Vec::new();
     if let Product::Device { kind, notice: None } = product {
         for notice in NoticeClass::ALL {
             let exact = Product::Device { kind: kind.clone(), notice: Some(notice) };
             if offering::find(tx, &exact).await?.is_some() {
-                skus.remove(&SkuName::Device { notice, device: kind.clone() }.to_string());
+                apart.push(exact);
             }
         }
     }
@@ -323,7 +336,7 @@ async fn commitments_to(tx: &mut Tx, scope: &Scope, product: &Product, now: Time
         for contract in page {
             let Some(agreement) = contract.agreement()? else { continue };
             let Some((sku, last_month)) = agreement.committed_thing()? else { continue };
-            if !skus.contains(&sku.to_string()) {
+            if !is_of(product, sku) || apart.iter().any(|exact| is_of(exact, sku)) {
                 continue;
             }
             let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
@@ -346,7 +359,7 @@ pub(crate) async fn check_on_sale(
     let Some((sku, last_month)) = agreement.committed_thing()? else { return Ok(()) };
     let product = match sku {
         SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => Product::Model(model.as_str().into()),
-        SkuName::Device { notice, device } => Product::Device { kind: device.clone(), notice: Some(*notice) },
+        SkuName::Device { notice, device, .. } => Product::Device { kind: device.clone(), notice: Some(*notice) },
         SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress => return Ok(()),
     };
     let Some(row) = offering::find_in_force(tx, &product).await? else { return Ok(()) };
@@ -445,8 +458,7 @@ impl DeviceShelf {
         (kind, notice): (&DeviceKind, NoticeClass),
         window: Option<DurationMs>,
     ) -> bool {
-        let sku = SkuName::Device { notice, device: kind.clone() };
-        prices.find(&sku).is_some() && self.check(cloud, (kind, notice), window).is_ok()
+        prices.sells(&SkuName::device(notice, kind.clone())) && self.check(cloud, (kind, notice), window).is_ok()
     }
 
     /// Refuses a lease that may not begin now, or would outlive what is sold. What this organization cannot know of is
@@ -460,7 +472,7 @@ impl DeviceShelf {
         };
         match (offering.offered_to(&self.entitlements, self.now), offering.announced_end(self.now)) {
             (Offered::Hidden, _) => {
-                let sku = SkuName::Device { notice, device: kind.clone() };
+                let sku = SkuName::device(notice, kind.clone());
                 Err(Error::new(ErrorCode::UnknownPrice, format!("{sku} has no price in the list in force")))
             }
             (Offered::Closed(end), _) => Err(refused("takes no new users, since it retires", end)),

@@ -210,7 +210,7 @@ async fn reprice(
             // How many there were is counted below, for times without a flat price too.
             let charged = (QuantityChange::ZERO, state.charged);
             repricing.add(&line.project, &line.sku, None, charged)?;
-        } else if repricing.depends_on_time(&line.sku) {
+        } else if repricing.depends_on_time(&line.sku) || repricing.depends_on_placement(&line.sku) {
             if !by_time.contains(&line.sku) {
                 by_time.push(line.sku);
             }
@@ -240,7 +240,7 @@ async fn reprice(
                 break;
             }
             for used in uses {
-                repricing.add(&used.project, &sku, Some(used.occurred_at), (used.quantity, used.amount))?;
+                repricing.add(&used.project, &used.used, Some(used.occurred_at), (used.quantity, used.amount))?;
             }
         }
     }

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use sublet_capacity::{Alternative, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, place, place_with_reclaim};
+use sublet_capacity::Request;
 use sublet_core::device::DeviceKind;
-use sublet_core::id::{NodeId, QuoteId, SiteId};
+use sublet_core::id::{QuoteId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
-use sublet_core::quote::{PlacementFigures, QuoteState, QuoteTerms};
+use sublet_core::quote::{QuoteState, QuoteTerms};
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_money::period::{BillingCalendar, Interval};
-use sublet_money::sku::SkuName;
 use sublet_store::organization::{self, Organization};
 use sublet_store::quote::{self, Quote};
 use sublet_store::{Page, PageRequest, Tx, project};
@@ -22,6 +22,7 @@ use crate::audit::Deed;
 use crate::compute::{Compute, Tariff, sum};
 use crate::idempotency::{Answer, Call, Render};
 use crate::offering::DeviceShelf;
+use crate::placed_price::{Ask, Offer};
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
 
@@ -41,6 +42,8 @@ pub struct NewQuote {
     pub notice: NoticeClass,
     /// A hard constraint; `None` is anywhere.
     pub site: Option<SiteId>,
+    /// A hard constraint: the weakest separation that is good enough, where the owner demands no stronger one.
+    pub isolation: Option<IsolationLevel>,
     /// The lease ends by itself after this.
     pub max_duration: Option<DurationMs>,
     /// The lease ends before it costs more.
@@ -48,13 +51,6 @@ pub struct NewQuote {
     /// The lease ends before an hour of a device costs more.
     pub max_price: Option<Nanos>,
     pub metadata: BTreeMap<String, String>,
-}
-
-/// Where a request would go.
-struct Place {
-    site: SiteId,
-    node: NodeId,
-    figures: PlacementFigures,
 }
 
 impl Compute {
@@ -137,30 +133,24 @@ impl Compute {
         self.cloud.follow_changes(tx).await?;
         let shelf = DeviceShelf::read(tx, Some(&organization.id), now).await?;
         shelf.check(&self.cloud, (&new.kind, new.notice), new.max_duration)?;
-        let holder = Holder::from(organization.class);
-        let snapshot = self.snapshot(tx).await?;
-        let isolation = self.settings.required_isolation(holder);
-        let request =
-            Request { kind: new.kind.clone(), units: new.units, notice: new.notice, holder, site: new.site.clone(), isolation };
+        let request = self.request_of(organization, new);
+        let (snapshot, calendar) = (self.snapshot(tx).await?, BillingCalendar::new(&organization.time_zone)?);
         let version = self.cloud.prices.in_force_for((&organization.id, organization.currency), now)?;
         let is_sold = |kind: &DeviceKind, notice| shelf.sells((&self.cloud, &version), (kind, notice), new.max_duration);
-        let place = find_place(&snapshot, &request, now).map_err(|refusal| refused(refusal, &request, is_sold))?;
-        let sku = SkuName::Device { notice: new.notice, device: new.kind.clone() };
-        let tariff = Tariff::since(tx, &self.cloud, (version.clone(), sku), new.units, now).await?.at_most(new.max_price);
-        let calendar = BillingCalendar::new(&organization.time_zone)?;
-        self.check_price(&tariff, &calendar, new.notice, now)?;
-        // A lease may be taken as long as the quote stands, and its work begin a while after.
-        let latest = now.plus(sum([self.settings.quote_life, self.settings.unused_max]));
-        let first_hold = |tariff: &Tariff, notice| {
-            tariff.first_hold(&calendar, (now, latest), self.settings.first_cover(notice, new.max_duration))
+        let ask = Ask { snapshot: &snapshot, version: &version, calendar: &calendar, max_price: new.max_price, now };
+        let Offer { place, tariff, per_hour } = match self.offer(tx, ask, &request).await? {
+            Ok(offer) => offer,
+            Err(refusal) => return Err(self.refused(tx, ask, (&request, refusal), is_sold).await?),
         };
-        let hold = first_hold(&tariff, new.notice)?;
+        let hold = self.first_hold(&tariff, (ask, new), new.notice)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
             let mut shorter = Vec::new();
             for notice in NoticeClass::ALL.into_iter().filter(|notice| *notice < new.notice && is_sold(&new.kind, *notice)) {
-                let sku = SkuName::Device { notice, device: new.kind.clone() };
-                let Ok(tariff) = Tariff::since(tx, &self.cloud, (version.clone(), sku), new.units, now).await else { continue };
-                shorter.push((notice, first_hold(&tariff.at_most(new.max_price), notice)?));
+                let there = Request { notice, site: Some(place.site.clone()), ..request.clone() };
+                let choices = self.choices(tx, ask, &there).await?;
+                for choice in choices {
+                    shorter.push((notice, self.first_hold(&choice.tariff, (ask, new), notice)?));
+                }
             }
             return Err(too_dear(new, tariff.version.currency(), (hold, max_cost), &shorter));
         }
@@ -168,13 +158,13 @@ impl Compute {
             kind: new.kind.clone(),
             units: new.units,
             notice: new.notice,
-            holder,
+            holder: request.holder,
             site: place.site,
             node: place.node,
-            isolation,
+            isolation: request.isolation,
             price_version: tariff.version.version().clone(),
             currency: organization.currency,
-            price_per_hour: tariff.per_hour(now)?,
+            price_per_hour: per_hour,
             window_cost: new.max_duration.map(|span| tariff.most(span)).transpose()?,
             hold,
             max_duration: new.max_duration,
@@ -182,6 +172,26 @@ impl Compute {
             max_price: new.max_price,
             seen: place.figures,
         })
+    }
+
+    /// What is asked for: the isolation is the stronger of what the caller and the owner demand.
+    fn request_of(&self, organization: &Organization, new: &NewQuote) -> Request {
+        let holder = Holder::from(organization.class);
+        let required = self.settings.required_isolation(holder);
+        Request {
+            kind: new.kind.clone(),
+            units: new.units,
+            notice: new.notice,
+            holder,
+            site: new.site.clone(),
+            isolation: new.isolation.map_or(required, |wanted| wanted.max(required)),
+        }
+    }
+
+    /// What a lease needs at first: it may be taken as long as the quote stands, and its work begin a while after.
+    fn first_hold(&self, tariff: &Tariff, (ask, new): (Ask<'_>, &NewQuote), notice: NoticeClass) -> Result<Nanos> {
+        let latest = ask.now.plus(sum([self.settings.quote_life, self.settings.unused_max]));
+        tariff.first_hold(ask.calendar, (ask.now, latest), self.settings.first_cover(notice, new.max_duration))
     }
 }
 
@@ -250,55 +260,6 @@ pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> 
     Ok(())
 }
 
-fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<Place, Refusal> {
-    let (site, node) = match request.holder {
-        Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node)),
-        Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node)),
-    }?;
-    let shown = available(snapshot, request);
-    let sellable = shown.figures.sellable(request.holder, request.notice);
-    Ok(Place { site, node, figures: placement_figures(&shown.figures, sellable, shown.units) })
-}
-
-const fn placement_figures(figures: &KindFigures, sellable: u32, largest: u32) -> PlacementFigures {
-    PlacementFigures { healthy: figures.healthy, idle: figures.idle, kept: figures.kept, sellable, largest }
-}
-
-/// A refusal as the caller sees it: the rule, the numbers, the nearest things that work. What is not sold to the caller is
-/// not named.
-pub(crate) fn refused(mut refusal: Refusal, request: &Request, is_sold: impl Fn(&DeviceKind, NoticeClass) -> bool) -> Error {
-    if let RefusalReason::UnknownKind { known } = &mut refusal.reason {
-        known.retain(|kind| NoticeClass::ALL.into_iter().any(|notice| is_sold(kind, notice)));
-    }
-    refusal.alternatives.retain(|alternative| match alternative {
-        Alternative::ShorterNotice { notice } => is_sold(&request.kind, *notice),
-        Alternative::OtherKind { kind } => is_sold(kind, request.notice),
-        Alternative::FewerUnits { .. } | Alternative::OtherSite { .. } => true,
-    });
-    // The nearest of each sort.
-    refusal.alternatives.dedup_by_key(|alternative| std::mem::discriminant(alternative));
-    let (code, param) = match &refusal.reason {
-        RefusalReason::NoUnits => (ErrorCode::InvalidRequest, "units"),
-        RefusalReason::UnknownKind { .. } => (ErrorCode::InvalidRequest, "sku"),
-        RefusalReason::UnknownSite { .. } => (ErrorCode::PolicyRefused, "site"),
-        RefusalReason::Isolation { .. } => (ErrorCode::PolicyRefused, "isolation"),
-        RefusalReason::AboveHealthy { .. }
-        | RefusalReason::NotIdle { .. }
-        | RefusalReason::Reserved { .. }
-        | RefusalReason::FirmSoldOut { .. }
-        | RefusalReason::Fragmented { .. }
-        | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
-    };
-    let mut error = Error::new(code, refusal.reason.to_string()).param(param);
-    if let RefusalReason::Isolation { .. } = refusal.reason {
-        error = error.alternative("the operator enables namespaces, seccomp and control groups on a machine");
-    }
-    for alternative in &refusal.alternatives {
-        error = error.alternative(alternative.to_string());
-    }
-    error
-}
-
 impl Cloud {
     pub(crate) async fn why_quote(&self, actor: &Actor, id: &QuoteId) -> Result<Explanation> {
         let quote = self.store.read((actor, id), |(actor, id), tx| Box::pin(quote::get(tx, &actor.scope, id))).await?;
@@ -324,48 +285,10 @@ impl Cloud {
             id: id.to_string(),
             summary: format!("{} {} at notice {}; the quote is {}", terms.units, terms.kind, terms.notice, state.as_str()),
             rule: "a request is placed whole on one machine, from the idle units less what the owner keeps for its own teams; \
-                   the price is that of the list in force when the quote was made"
+                   the price is that of its site and isolation in the list in force when the quote was made"
                 .to_owned(),
             facts,
             related: quote.lease.iter().map(ToString::to_string).collect(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sublet_core::runner::IsolationLevel;
-
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_the_nearest_of_each_sort_that_is_sold() {
-        let kind = |name: &str| -> DeviceKind { name.parse().expect("a kind") };
-        let (notice, holder, isolation) = (NoticeClass::Firm, Holder::External, IsolationLevel::Process);
-        let request = Request { kind: kind("cpu"), units: 2, notice, holder, site: None, isolation };
-        let shorter = |notice| Alternative::ShorterNotice { notice };
-        let other = |name: &str| Alternative::OtherKind { kind: kind(name) };
-        let refusal = Refusal {
-            reason: RefusalReason::NotIdle { idle: 1 },
-            alternatives: vec![
-                shorter(NoticeClass::N24h),
-                shorter(NoticeClass::N1h),
-                shorter(NoticeClass::N15m),
-                Alternative::FewerUnits { units: 1 },
-                other("a100"),
-                other("b200"),
-                other("h100"),
-            ],
-            figures: KindFigures::default(),
-        };
-        let told = |is_sold: &dyn Fn(&DeviceKind, NoticeClass) -> bool| {
-            refused(refusal.clone(), &request, is_sold).alternatives().join("; ")
-        };
-        let sold = told(&|kind, notice| match (kind.as_str(), notice) {
-            ("cpu", notice) => notice != NoticeClass::N24h,
-            (name, notice) => name != "a100" && notice == NoticeClass::Firm,
-        });
-        assert_eq!(sold, "ask for notice n1h; ask for 1 units; ask for b200");
-        assert_eq!(told(&|_, _| false), "ask for 1 units");
     }
 }

@@ -96,7 +96,7 @@ impl Cloud {
                 let lines = used_lines(record, period, &version)?;
                 Ok(lines
                     .into_iter()
-                    .map(|(key, quantity)| MeteredUse { key, quantity, used: (record.admitted_at, None) })
+                    .map(|(key, quantity)| MeteredUse { key, quantity, used: UsedAt::instant(record.admitted_at) })
                     .collect())
             }
             Metered::DeviceTime(time) => {
@@ -111,19 +111,24 @@ impl Cloud {
                     sku: time.sku.clone(),
                     band: version.get(&time.sku)?.over_time_in(indexes)?.band_at(at)?,
                 };
+                let used = UsedAt { at, max_price: time.max_price, placed: Some(time.placed.clone()) };
                 let quantity = Quantity::new(time.span().millis().saturating_mul(i64::from(time.units)))?;
-                Ok(vec![MeteredUse { key, quantity, used: (at, time.max_price) }])
+                Ok(vec![MeteredUse { key, quantity, used }])
             }
             Metered::Storage(part) => {
                 let Some(price_version) = part.price_version.clone() else { return Ok(Vec::new()) };
                 let (organization, project, sku) = (organization.clone(), part.project.clone(), SkuName::FileStorage);
                 let key = LineKey { organization, project, period, price_version, sku, band: part.band.clone() };
-                Ok(vec![MeteredUse { key, quantity: part.byte_hours, used: (part.starts_at, None) }])
+                Ok(vec![MeteredUse { key, quantity: part.byte_hours, used: UsedAt::instant(part.starts_at) }])
             }
             Metered::Download(download) => {
                 let version = self.price_version(tx, &download.price_version).await?;
                 let key = file_egress::line_of(download, period, &version)?;
-                Ok(vec![MeteredUse { key, quantity: Quantity::new(download.bytes.get())?, used: (download.opened_at, None) }])
+                Ok(vec![MeteredUse {
+                    key,
+                    quantity: Quantity::new(download.bytes.get())?,
+                    used: UsedAt::instant(download.opened_at),
+                }])
             }
         }
     }
@@ -139,7 +144,7 @@ impl Cloud {
         if billing.rerates().is_empty() {
             return Ok((key, version.clone()));
         }
-        let key = line_after(key, used, &self.rerates_of(tx, billing).await?)?;
+        let key = line_after(key, &used, &self.rerates_of(tx, billing).await?)?;
         let version = self.price_version(tx, &key.price_version).await?;
         Ok((key, version))
     }

@@ -15,6 +15,7 @@ use sublet_core::usage::{SettleReport, UsageRecord, UsageSink};
 use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line, used_lines};
+use sublet_money::rerate::UsedAt;
 use sublet_money::sku::SkuFamily;
 use sublet_store::batch_line::{self, Given, Try};
 use sublet_store::budget::BudgetRef;
@@ -271,7 +272,7 @@ impl Cloud {
         for (key, quantity) in quantities {
             // Use of a time that was rated anew meanwhile goes where it would be now.
             let billing = fold.billing(tx, &record.organization).await?;
-            let (key, version) = self.line_now(tx, billing, (key, (record.admitted_at, None)), &version).await?;
+            let (key, version) = self.line_now(tx, billing, (key, UsedAt::instant(record.admitted_at)), &version).await?;
             if !key.is_asked_for(&version) {
                 continue;
             }

@@ -4,10 +4,11 @@
 //! through an append-only event log that is read by cursor.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result};
 use crate::id::{AttemptId, DeviceId, JobId, LeaseId, OrganizationId};
 use crate::quantity::Bytes;
 use crate::time::{DurationMs, Timestamp};
@@ -44,7 +45,7 @@ pub struct Isolation {
 }
 
 /// How strictly a workload must be separated. Ordered: each level includes the ones before.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IsolationLevel {
     /// Own process group and limits only: for the owner's own teams.
@@ -54,11 +55,24 @@ pub enum IsolationLevel {
 }
 
 impl IsolationLevel {
+    pub const ALL: [Self; 2] = [Self::Process, Self::Sandbox];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
             Self::Sandbox => "sandbox",
         }
+    }
+}
+
+impl FromStr for IsolationLevel {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(20).collect();
+            Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is not a level of isolation"))
+                .alternative("use one of process, sandbox")
+        })
     }
 }
 

@@ -21,6 +21,7 @@ fn node_to_wire(node: &Node, devices: i64) -> Result<wire::Node> {
         id: node.id.clone(),
         name: node.name.clone(),
         runner: node.runner.clone(),
+        site: node.site.clone(),
         devices: u32::try_from(devices).map_err(|_| Error::internal("a node has a negative number of devices"))?,
         isolation: node.isolation.level(),
         created_at: node.created_at.into(),

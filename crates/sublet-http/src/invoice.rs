@@ -74,7 +74,7 @@ async fn to_wire(app: &App, bill: &Bill) -> Result<wire::Invoice> {
 }
 
 fn line_to_wire(version: &PriceListVersion, line: &InvoiceLine, currency: Currency) -> Result<wire::InvoiceLine> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&line.sku);
     let entry = version.get(&line.sku)?;
     let unit_amount = match *entry.price_in(line.band.as_ref())?.model() {
         PriceModel::PerUnit { price } => Some(Amount(price)),
@@ -86,6 +86,8 @@ fn line_to_wire(version: &PriceListVersion, line: &InvoiceLine, currency: Curren
         meter,
         notice,
         service_tier,
+        site,
+        isolation,
         price_version: line.price_version.clone(),
         band: line.band.as_ref().map(ToString::to_string),
         price: line.price.clone(),
@@ -152,7 +154,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 }
 
 pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&charge.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&charge.sku);
     Ok(wire::Charge {
         object: ChargeTag,
         id: charge.id.clone(),
@@ -165,6 +167,8 @@ pub fn charge_to_wire(charge: &Charge) -> Result<wire::Charge> {
         meter,
         notice,
         service_tier,
+        site,
+        isolation,
         band: charge.band.as_ref().map(ToString::to_string),
         quantity: charge.quantity.get(),
         amount: money(charge.amount, charge.currency),

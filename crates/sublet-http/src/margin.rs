@@ -167,12 +167,14 @@ fn products(report: &MarginReport) -> Result<Vec<wire::ProductMargin>> {
 
 fn skus<'l>(lines: impl Iterator<Item = &'l MarginLine>, currency: Currency) -> Result<Vec<wire::SkuMargin>> {
     let sku = |(sku, figures): (SkuName, Figures)| {
-        let SkuParts { subject, meter, notice, service_tier } = sku_parts(&sku);
+        let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&sku);
         Ok(wire::SkuMargin {
             subject,
             meter,
             notice,
             service_tier,
+            site,
+            isolation,
             quantity: count(figures.quantity.get())?,
             unit: unit(&figures, sku.pricing_unit(), currency)?,
             below_cost: figures.margin()?.is_negative(),

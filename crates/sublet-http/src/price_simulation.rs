@@ -50,12 +50,14 @@ fn customer_to_wire(customer: &CustomerComparison, currency: Currency) -> wire::
 }
 
 fn sku_to_wire(repriced: &RepricedSku, currency: Currency) -> Result<wire::SimulatedPrice> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&repriced.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&repriced.sku);
     Ok(wire::SimulatedPrice {
         subject,
         meter,
         notice,
         service_tier,
+        site,
+        isolation,
         band: repriced.band.as_ref().map(ToString::to_string),
         quantity: count(repriced.quantity.get())?,
         charged: money(repriced.charged, currency),

@@ -19,7 +19,7 @@ struct Terms {
 }
 
 pub fn to_wire(entry: &PriceEntry) -> Result<wire::Price> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&entry.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&entry.sku);
     let Terms { amount, model, minimum } = terms_to_wire(&entry.model)?;
     let time_of_use = entry.time_of_use.as_ref().map(time_of_use_to_wire).transpose()?;
     let per = count(entry.unit.base_units())?;
@@ -28,7 +28,7 @@ pub fn to_wire(entry: &PriceEntry) -> Result<wire::Price> {
         floor: market.floor.to_string(),
         ceiling: market.ceiling.to_string(),
     });
-    Ok(wire::Price { subject, meter, notice, service_tier, amount, model, minimum, per, time_of_use, market })
+    Ok(wire::Price { subject, meter, notice, site, isolation, service_tier, amount, model, minimum, per, time_of_use, market })
 }
 
 fn terms_to_wire(model: &PriceModel) -> Result<Terms> {
@@ -103,6 +103,18 @@ fn market_of(wire: &wire::MarketPrice) -> Result<MarketPrice> {
 }
 
 fn sku_of(price: &wire::Price) -> Result<SkuName> {
+    let sku = sold(price)?;
+    if let SkuName::Device { notice, device, .. } = sku {
+        return Ok(SkuName::Device { notice, device, site: price.site.clone(), isolation: price.isolation });
+    }
+    if price.site.is_none() && price.isolation.is_none() {
+        return Ok(sku);
+    }
+    Err(invalid(format!("the price of {sku} names a site or an isolation, and only device time has them")))
+}
+
+/// Wherever it is.
+fn sold(price: &wire::Price) -> Result<SkuName> {
     let kind = match price.meter {
         wire::Meter::InputTokens => Some(TokenKind::Input),
         wire::Meter::CachedInputTokens => Some(TokenKind::CachedInput),
@@ -129,12 +141,12 @@ fn sku_of(price: &wire::Price) -> Result<SkuName> {
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::BytesSent) && name == FILES => Ok(SkuName::FileEgress),
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::Fees) => Ok(SkuName::Fee { fee: name.parse()? }),
         (wire::Subject::Sku(name), None, (Some(notice), None)) if is(wire::Meter::DeviceMilliseconds) => {
-            Ok(SkuName::Device { notice, device: name.parse::<DeviceKind>()? })
+            Ok(SkuName::device(notice, name.parse::<DeviceKind>()?))
         }
         _ => Err(invalid(
             "a model has prices of tokens and requests, perhaps with a service_tier, and no notice; a device kind has device time \
-             with notice; the sku 'project' has months of projects, the sku 'files' byte hours and bytes sent, \
-             and a fee has its name"
+             with notice, perhaps with a site and an isolation; the sku 'project' has months of projects, the sku 'files' \
+             byte hours and bytes sent, and a fee has its name"
                 .to_owned(),
         )),
     }

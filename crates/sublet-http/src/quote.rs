@@ -31,6 +31,7 @@ fn to_wire(quote: &Quote, now: Timestamp) -> Result<wire::Quote> {
         units: terms.units,
         notice: terms.notice,
         site: terms.site.clone(),
+        isolation: terms.isolation,
         price: money(terms.price_per_hour, terms.currency),
         price_version: terms.price_version.clone(),
         // Only time on devices is charged, so a lease that is ended at once costs nothing.
@@ -73,6 +74,7 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
         units: body.units,
         notice: body.notice,
         site: body.site,
+        isolation: body.isolation,
         max_duration: seconds.map(DurationMs::from_seconds),
         max_cost: body.maximum_cost.map(|most| most.nanos()),
         max_price: body.maximum_price.map(|most| most.nanos()),

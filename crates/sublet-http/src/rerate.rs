@@ -30,7 +30,7 @@ const fn account_status(state: RerateAccountState) -> wire::RerateStatus {
 }
 
 fn line_to_wire(line: &RatedLine, currency: Currency) -> Result<wire::ReratedLine> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.key.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&line.key.sku);
     Ok(wire::ReratedLine {
         project: line.key.project.clone(),
         period: line.key.period.to_string(),
@@ -39,6 +39,8 @@ fn line_to_wire(line: &RatedLine, currency: Currency) -> Result<wire::ReratedLin
         meter,
         notice,
         service_tier,
+        site,
+        isolation,
         band: line.key.band.as_ref().map(ToString::to_string),
         quantity: line.quantity.get(),
         quantity_before: count(line.before.quantity.get())?,

@@ -68,6 +68,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
                 .iter()
                 .map(|offer| DeviceHourPrice {
                     notice: offer.notice,
+                    site: offer.site.clone(),
                     price: money(offer.price_per_hour, offer.currency),
                     offering: offer.offering.as_ref().and_then(|offering| OfferingNote::of(offering, offer.as_of)),
                 })
@@ -94,6 +95,7 @@ pub async fn availability(app: App, context: Context) -> Result<Answer> {
             object: AvailabilityTag,
             sku: wire::SkuName(offer.kind.to_string()),
             notice: offer.notice,
+            site: offer.site.clone(),
             available_units: offer.available_units,
             total_units: offer.figures.total,
             price: money(offer.price_per_hour, offer.currency),

@@ -111,12 +111,14 @@ pub async fn below_cost(app: &App, actor: &Actor, version: &PriceListVersion) ->
 }
 
 pub fn below_cost_to_wire(below: &BelowCost, currency: Currency) -> Result<wire::PriceBelowCost> {
-    let SkuParts { subject, meter, notice, service_tier } = sku_parts(&below.sku);
+    let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&below.sku);
     Ok(wire::PriceBelowCost {
         subject,
         meter,
         notice,
         service_tier,
+        site,
+        isolation,
         band: below.band.as_ref().map(ToString::to_string),
         per: count(below.unit.base_units())?,
         price: money(below.price, currency),

@@ -23,13 +23,15 @@ pub async fn summary(app: App, context: Context) -> Result<Answer> {
     let organization = app.cloud.get_organization(&context.actor, context.actor.organization()?).await?;
     let mut lines = Vec::with_capacity(report.lines.len());
     for line in &report.lines {
-        let SkuParts { subject, meter, notice, service_tier } = sku_parts(&line.sku);
+        let SkuParts { subject, meter, notice, service_tier, site, isolation } = sku_parts(&line.sku);
         lines.push(UsageLine {
             project: line.project.clone(),
             subject,
             meter,
             notice,
             service_tier,
+            site,
+            isolation,
             quantity: count(line.quantity)?,
             charges: count(line.charges)?,
             cost: money(line.amount, line.currency),

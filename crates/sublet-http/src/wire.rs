@@ -3,7 +3,9 @@
 use sublet_api::Money;
 use sublet_api::price::{Meter, Subject};
 use sublet_cloud::data::{SkuName, TokenKind};
+use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result};
 
@@ -14,6 +16,15 @@ pub struct SkuParts {
     pub notice: Option<NoticeClass>,
     /// `None` is the default tier.
     pub service_tier: Option<ServiceTier>,
+    /// `None` is any, of device time.
+    pub site: Option<SiteId>,
+    pub isolation: Option<IsolationLevel>,
+}
+
+impl SkuParts {
+    const fn of(subject: Subject, meter: Meter) -> Self {
+        Self { subject, meter, notice: None, service_tier: None, site: None, isolation: None }
+    }
 }
 
 /// What has a price by the month.
@@ -30,31 +41,21 @@ pub fn sku_parts(sku: &SkuName) -> SkuParts {
                 TokenKind::Output => Meter::OutputTokens,
             };
             let service_tier = Some(*tier).filter(|tier| !tier.is_default());
-            SkuParts { subject: Subject::Model(model.to_string()), meter, notice: None, service_tier }
+            SkuParts { service_tier, ..SkuParts::of(Subject::Model(model.to_string()), meter) }
         }
         SkuName::Requests { tier, model } => SkuParts {
-            subject: Subject::Model(model.to_string()),
-            meter: Meter::Requests,
-            notice: None,
             service_tier: Some(*tier).filter(|tier| !tier.is_default()),
+            ..SkuParts::of(Subject::Model(model.to_string()), Meter::Requests)
         },
-        SkuName::Fee { fee } => {
-            SkuParts { subject: Subject::Sku(fee.to_string()), meter: Meter::Fees, notice: None, service_tier: None }
-        }
-        SkuName::ProjectMonth => {
-            SkuParts { subject: Subject::Sku(PROJECT.to_owned()), meter: Meter::ProjectMonths, notice: None, service_tier: None }
-        }
-        SkuName::FileStorage => {
-            SkuParts { subject: Subject::Sku(FILES.to_owned()), meter: Meter::ByteHours, notice: None, service_tier: None }
-        }
-        SkuName::FileEgress => {
-            SkuParts { subject: Subject::Sku(FILES.to_owned()), meter: Meter::BytesSent, notice: None, service_tier: None }
-        }
-        SkuName::Device { notice, device } => SkuParts {
-            subject: Subject::Sku(device.to_string()),
-            meter: Meter::DeviceMilliseconds,
+        SkuName::Fee { fee } => SkuParts::of(Subject::Sku(fee.to_string()), Meter::Fees),
+        SkuName::ProjectMonth => SkuParts::of(Subject::Sku(PROJECT.to_owned()), Meter::ProjectMonths),
+        SkuName::FileStorage => SkuParts::of(Subject::Sku(FILES.to_owned()), Meter::ByteHours),
+        SkuName::FileEgress => SkuParts::of(Subject::Sku(FILES.to_owned()), Meter::BytesSent),
+        SkuName::Device { notice, device, site, isolation } => SkuParts {
             notice: Some(*notice),
-            service_tier: None,
+            site: site.clone(),
+            isolation: *isolation,
+            ..SkuParts::of(Subject::Sku(device.to_string()), Meter::DeviceMilliseconds)
         },
     }
 }

@@ -115,7 +115,7 @@ fn left_over(settled: &[SettledPeriod], number: u32, of: impl Fn(&SettledPeriod)
 /// Whether use of something counts towards a commitment.
 pub fn counts(terms: &ContractTerms, sku: &SkuName) -> bool {
     match &terms.quantities {
-        Some(quantities) => quantities.sku == *sku,
+        Some(quantities) => quantities.sku.covers(sku),
         None => terms.covers.contains(&sku.family()),
     }
 }

@@ -6,6 +6,8 @@
 //! contract's price and the difference is settled with the period. Units roll over as units: one that is used up later
 //! gives back what it was charged at then.
 //!
+//! Device time at every site and isolation is of the thing, unless its name says one.
+//!
 //! Every amount here is an exact product, rounded half to even once.
 //!
 //! Deliberately absent: commitments to several things at once, and to whatever a family has.
@@ -112,7 +114,12 @@ impl QuantityTerms {
 
     /// With the contract's price, which is one of the fixed ones.
     pub(crate) fn priced<'a>(&'a self, terms: &ContractTerms) -> Result<CommittedQuantity<'a>> {
-        let fixed = terms.pricing.iter().flat_map(|pricing| &pricing.fixed).find(|entry| entry.sku == self.sku);
+        let fixed = || terms.pricing.iter().flat_map(|pricing| &pricing.fixed);
+        if let Some(other) = fixed().find(|entry| entry.sku != self.sku && self.sku.covers(&entry.sku)) {
+            let message = format!("{} counts towards the quantity of {}, and missing units have one price", other.sku, self.sku);
+            return Err(invalid("pricing.fixed", message).alternative(format!("leave the fixed price of {} out", other.sku)));
+        }
+        let fixed = fixed().find(|entry| entry.sku == self.sku);
         match fixed.map(|entry| (&entry.model, entry.depends_on_time(), entry.unit)) {
             Some((PriceModel::PerUnit { price }, false, unit)) => {
                 Ok(CommittedQuantity { terms: self, price: Rate::new(*price, unit.base_units())? })
@@ -173,7 +180,7 @@ pub struct QuantityBefore {
 /// What of an invoice's lines is the thing.
 pub fn counted_quantity(terms: &QuantityTerms, lines: &[InvoiceLine]) -> Result<Quantity> {
     // What leaves one line is on another of the same invoice, so only the sum is a quantity.
-    let mut lines = lines.iter().filter(|line| line.sku == terms.sku);
+    let mut lines = lines.iter().filter(|line| terms.sku.covers(&line.sku));
     let sum = lines.try_fold(QuantityChange::ZERO, |sum, line| sum.checked_add(line.quantity))?;
     Quantity::ZERO.changed_by(sum)
 }

@@ -203,6 +203,24 @@ fn terms_that_contradict_themselves_are_refused_with_the_member_that_is_wrong() 
 }
 
 #[test]
+fn use_at_every_place_counts_towards_a_kind_and_one_place_towards_itself() {
+    let lines = [line("device/n0/h100", 1), line("device/site_a/n0/h100", 10), line("device/site_a/sandbox/n0/h100", 100)];
+    let counted = |sku: &str| {
+        let terms = QuantityTerms { overage: None, sku: sku.parse().unwrap(), steps: Vec::new() };
+        counted_quantity(&terms, &lines).unwrap().get()
+    };
+    assert_eq!(counted("device/n0/h100"), 111);
+    assert_eq!((counted("device/site_a/n0/h100"), counted("device/sandbox/n0/h100")), (110, 100));
+    assert_eq!((counted("device/site_b/n0/h100"), counted("device/n0/h200")), (0, 0));
+    let mut terms = terms(&[10, 20], 0, None);
+    let fixed = &mut terms.pricing.as_mut().unwrap().fixed;
+    fixed.push(PriceEntry { sku: "device/site_a/n2m/h200".parse().unwrap(), ..fixed[0].clone() });
+    let error = TermsVersion::new(terms.starts, terms).unwrap_err();
+    assert_eq!(error.param_name(), Some("pricing.fixed"));
+    assert_eq!(error.alternatives(), ["leave the fixed price of device/site_a/n2m/h200 out"]);
+}
+
+#[test]
 fn an_amendment_may_change_the_price_and_not_the_thing() {
     let first = TermsVersion::new(month("2027-01"), terms(&[10 * HOUR, 10 * HOUR], 0, None)).unwrap();
     let agreed = Agreement::new(vec![first], None).unwrap();

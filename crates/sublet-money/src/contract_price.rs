@@ -5,16 +5,17 @@
 //! The version says what it was made from, so who has those can make it again ([`PriceListVersion::source`]).
 //!
 //! The rules, for each sku that the public list sells; what it does not sell is not sold by contract either:
-//! - a fixed price is the price, whatever else the terms say;
+//! - a fixed price is the price, whatever else the terms say; one of device time is the price at all places that it covers
+//!   ([`crate::placement`]), whatever the public list says of them;
 //! - else the price is the public one, or with protection the lesser of that and the protected one
 //!   ([`crate::price_comparison::lesser`]); a flat price that the protected list does not have is left out;
-//! - of it the discount is taken that names the sku most exactly. Every amount in it is reduced, of bands, tiers, packages
+//! - of it the discount is taken that names the sku most exactly; one on device time is on it at all places. Every amount in it is reduced, of bands, tiers, packages
 //!   and minimums too, each rounded half to even to a nano-unit: a public list is published whatever discounts there are,
 //!   and what is rounded is less than the smallest unit of money for a million tokens.
 //!
 //! Deliberately absent: discounts on invoices, and any that depend on what else is bought.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use sublet_core::{Nanos, Timestamp};
 
 use crate::contract::{Agreement, TermsVersion};
 use crate::period::{BillingCalendar, PeriodKey};
+use crate::placement::{ambiguous, check_unambiguous, closed};
 use crate::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion, PriceSource};
 use crate::price_comparison::lesser;
 use crate::sku::{ModelName, SkuFamily, SkuName};
@@ -57,7 +59,7 @@ impl Discounted {
     fn holds(&self, sku: &SkuName) -> bool {
         match (self, sku) {
             (Self::Family(family), _) => sku.family() == *family,
-            (Self::Sku(named), _) => named == sku,
+            (Self::Sku(named), _) => named.covers(sku),
             (Self::Model(named), SkuName::Tokens { model, .. } | SkuName::Requests { model, .. }) => named == model,
             (Self::Device(named), SkuName::Device { device, .. }) => named == device,
             (Self::Notice(named), SkuName::Device { notice, .. }) => named == notice,
@@ -75,7 +77,7 @@ impl Discounted {
         match self {
             Self::Family(_) => 0,
             Self::Device(_) | Self::Model(_) | Self::Notice(_) => 1,
-            Self::Sku(_) => 2,
+            Self::Sku(sku) => 2 + sku.exactness(),
         }
     }
 }
@@ -163,7 +165,7 @@ impl PriceTerms {
                 return Err(invalid(param, format!("{} has two fixed prices", entry.sku)));
             }
         }
-        Ok(())
+        check_unambiguous(named).map_err(|error| error.param("pricing.fixed"))
     }
 
     fn check_discounts(&self) -> Result<()> {
@@ -177,10 +179,15 @@ impl PriceTerms {
                 return Err(invalid(param(), format!("there are two discounts on {}", discount.on)));
             }
             let Discounted::Sku(sku) = &discount.on else { continue };
-            if self.fixed.iter().any(|entry| entry.sku == *sku) {
-                return Err(invalid(param(), format!("{sku} has a fixed price: there is no discount on it"))
+            if let Some(fixed) = self.fixed_for(sku) {
+                return Err(invalid(param(), format!("{} has a fixed price: there is no discount on {sku}", fixed.sku))
                     .alternative("give the fixed price that is meant, or the discount alone"));
             }
+        }
+        let names = named.iter().filter_map(|on| if let Discounted::Sku(sku) = on { Some(sku) } else { None });
+        let tie = ambiguous(&names.collect()).into_iter().find(|(sku, _)| self.fixed_for(sku).is_none());
+        if let Some((sku, [one, other])) = tie {
+            return Err(two_discounts("pricing.discounts".to_owned(), &sku, [one, other]));
         }
         self.check_ties(&named)
     }
@@ -191,12 +198,10 @@ impl PriceTerms {
             let Discounted::Device(device) = &discount.on else { continue };
             for other in &self.discounts {
                 let Discounted::Notice(notice) = other.on else { continue };
-                let sku = SkuName::Device { notice, device: device.clone() };
+                let sku = SkuName::device(notice, device.clone());
                 let is_fixed = self.fixed.iter().any(|entry| entry.sku == sku);
                 if !is_fixed && !named.contains(&Discounted::Sku(sku.clone())) {
-                    let message = format!("{sku} has two discounts that are as exact: on {} and on {}", discount.on, other.on);
-                    return Err(invalid(format!("pricing.discounts[{index}]"), message)
-                        .alternative(format!("add a discount on {sku} itself")));
+                    return Err(two_discounts(format!("pricing.discounts[{index}]"), &sku, [&discount.on, &other.on]));
                 }
             }
         }
@@ -220,17 +225,66 @@ impl PriceTerms {
         was_free && protected.find(&public.sku).is_none() && !self.fixed.iter().any(|entry| entry.sku == public.sku)
     }
 
-    /// The price of what the public list sells.
-    fn price_of(&self, public: &PriceEntry, protected: Option<&PriceEntry>) -> Result<PriceEntry> {
-        if let Some(fixed) = self.fixed.iter().find(|entry| entry.sku == public.sku) {
-            return Ok(fixed.clone());
+    /// The fixed price of what a name is of.
+    fn fixed_for(&self, sku: &SkuName) -> Option<&PriceEntry> {
+        sku.covering().iter().find_map(|name| self.fixed.iter().find(|entry| entry.sku == *name))
+    }
+
+    /// What has a price of its own by contract: what has one in the public list, and of that what the other list, a fixed
+    /// price or a discount names more exactly.
+    fn names(&self, from: Sources<'_>) -> BTreeSet<SkuName> {
+        let public = from.public.entries().filter(|entry| !self.is_spared(entry, from.protected));
+        let mut names: BTreeSet<SkuName> = public.map(|entry| entry.sku.clone()).collect();
+        let mut sold: BTreeMap<SkuName, Vec<&SkuName>> = BTreeMap::new();
+        for entry in from.public.entries() {
+            sold.entry(entry.sku.general()).or_default().push(&entry.sku);
         }
-        let price = protected.map_or_else(|| public.clone(), |protected| lesser(public, protected));
-        match self.off_ppm(&public.sku) {
+        let discounted = self.discounts.iter().filter_map(|discount| match &discount.on {
+            Discounted::Sku(sku) => Some(sku),
+            Discounted::Family(_) | Discounted::Device(_) | Discounted::Model(_) | Discounted::Notice(_) => None,
+        });
+        let protected = from.protected.into_iter().flat_map(PriceListVersion::entries).map(|entry| &entry.sku);
+        for named in self.fixed.iter().map(|entry| &entry.sku).chain(discounted).chain(protected) {
+            if named.family() == SkuFamily::DeviceTime {
+                let sold = sold.get(&named.general()).into_iter().flatten();
+                names.extend(sold.filter_map(|sold| sold.common(named)));
+            }
+        }
+        closed(&names)
+    }
+
+    /// Whether a name needs a price of its own beside a fixed one that covers it: use of all places is on the line of the
+    /// fixed price, except where another price would cover the place as well.
+    fn is_apart(&self, name: &SkuName, names: &BTreeSet<SkuName>) -> bool {
+        let Some(fixed) = self.fixed_for(name).filter(|fixed| fixed.sku != *name && names.contains(&fixed.sku)) else {
+            return true;
+        };
+        let covering = name.covering();
+        covering.iter().any(|other| {
+            let says_else = other != name && !other.covers(&fixed.sku) && !fixed.sku.covers(other);
+            says_else && names.contains(other) && self.is_apart(other, names)
+        })
+    }
+
+    /// The price of what the public list sells.
+    fn price_of(&self, name: &SkuName, from: Sources<'_>) -> Result<PriceEntry> {
+        let named = |entry: &PriceEntry| PriceEntry { sku: name.clone(), ..entry.clone() };
+        if let Some(fixed) = self.fixed_for(name) {
+            return Ok(named(fixed));
+        }
+        let public = named(from.public.get_resolved(name)?);
+        let protected = from.protected.and_then(|list| list.resolve(name)).map(named);
+        let price = protected.map_or_else(|| public.clone(), |protected| lesser(&public, &protected));
+        match self.off_ppm(name) {
             0 => Ok(price),
             off_ppm => price.with_amounts(&|amount| reduced(amount, off_ppm)),
         }
     }
+}
+
+fn two_discounts(param: String, sku: &SkuName, [one, other]: [&dyn fmt::Display; 2]) -> Error {
+    invalid(param, format!("{sku} has two discounts that are as exact: on {one} and on {other}"))
+        .alternative(format!("add a discount on {sku} itself"))
 }
 
 /// Rounded half to even: never more than the amount.
@@ -266,9 +320,9 @@ pub fn contract_prices(list: PriceListId, effective_at: Timestamp, from: Sources
     if currencies.into_iter().any(|other| other != currency) {
         return Err(Error::new(ErrorCode::CurrencyMismatch, format!("prices in {currency} are not of a contract in another")));
     }
-    let protected = |entry: &PriceEntry| from.protected.and_then(|list| list.find(&entry.sku));
-    let entries = from.public.entries().filter(|entry| !pricing.is_spared(entry, from.protected));
-    let entries = entries.map(|entry| pricing.price_of(entry, protected(entry))).collect::<Result<_>>()?;
+    let names = pricing.names(from);
+    let own = names.iter().filter(|name| pricing.is_apart(name, &names));
+    let entries = own.map(|name| pricing.price_of(name, from)).collect::<Result<_>>()?;
     let source = PriceSource {
         list: from.public.version().clone(),
         protected: from.protected.map(|list| list.version().clone()),
@@ -349,6 +403,9 @@ fn source_of(terms: &TermsVersion, public: &PriceListVersion, month: PeriodKey) 
     })
 }
 
+#[cfg(test)]
+#[path = "contract_place_tests.rs"]
+mod place_tests;
 #[cfg(test)]
 #[path = "contract_price_tests.rs"]
 mod tests;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ProjectId, SiteId};
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{DurationMs, Nanos, Timestamp};
 
 use crate::canonical::canonical_json;
@@ -82,13 +83,24 @@ pub struct ChargedHour {
     pub band: Option<BandName>,
     /// The job or lease that used device time.
     pub resource: Option<String>,
-    /// Where that was.
+    /// Where that was, and how it had to be kept apart.
     pub site: Option<SiteId>,
+    pub isolation: Option<IsolationLevel>,
     /// Begins a whole hour in UTC.
     pub starts_at: Timestamp,
     pub quantity: QuantityChange,
     pub amount: Nanos,
     pub charges: i64,
+}
+
+impl ChargedHour {
+    /// What was used, by its full name where that is known.
+    fn placed(&self) -> SkuName {
+        match (&self.site, self.isolation) {
+            (Some(site), Some(isolation)) => self.sku.placed(site, isolation),
+            (None, _) | (_, None) => self.sku.clone(),
+        }
+    }
 }
 
 /// What was taken back of an invoice.
@@ -183,7 +195,7 @@ impl<'a> RowPrices<'a> {
 
     /// The public price: in the band of the charges where both have such bands, else at the beginning of the hour.
     fn public_price(&self, hour: &ChargedHour) -> Result<Option<BandPrice<'a>>> {
-        let Some(entry) = self.public.and_then(|list| list.find(&hour.sku)) else { return Ok(None) };
+        let Some(entry) = self.public.and_then(|list| list.resolve(&hour.placed())) else { return Ok(None) };
         let has_bands = self.charged.get(&hour.sku)?.depends_on_time();
         match entry.price_in(hour.band.as_ref()) {
             Ok(price) if has_bands == entry.depends_on_time() => Ok(Some(price)),
@@ -412,10 +424,14 @@ fn details(entry: &PriceEntry, price: BandPrice<'_>) -> Result<String> {
         }),
         SkuName::ProjectMonth | SkuName::FileStorage | SkuName::FileEgress => json!({ "x_PriceModel": model }),
         SkuName::Fee { fee } => json!({ "x_Fee": fee.as_str(), "x_PriceModel": model }),
-        SkuName::Device { notice, device } => json!({
+        SkuName::Device { notice, device, .. } => json!({
             "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,
         }),
     };
+    if let SkuName::Device { site, isolation, .. } = &entry.sku {
+        site.iter().for_each(|site| pairs["x_Site"] = json!(site.as_str()));
+        isolation.iter().for_each(|level| pairs["x_Isolation"] = json!(level.as_str()));
+    }
     if let Some(market) = &entry.market {
         pairs["x_PriceIndex"] = json!(market.index);
     }

@@ -207,5 +207,7 @@ pub(crate) const fn meters(family: SkuFamily) -> &'static [&'static str] {
         SkuFamily::DeviceTime => &["Device Time"],
         SkuFamily::ProjectFees => &["Project Months"],
         SkuFamily::OneTimeFees => &["Fees"],
+        SkuFamily::FileStorage => &["Kept Bytes"],
+        SkuFamily::FileEgress => &["Sent Bytes"],
     }
 }

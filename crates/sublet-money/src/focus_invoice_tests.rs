@@ -163,6 +163,7 @@ fn use_names_the_line_that_it_is_in() {
         band: None,
         resource: None,
         site: None,
+        isolation: None,
         starts_at: period().interval.starts_at,
         quantity: QuantityChange::new(1),
         amount: nanos(1),

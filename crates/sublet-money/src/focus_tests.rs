@@ -66,6 +66,7 @@ fn hour(version: &PriceListVersion, sku: &str, (count, amount): (i64, i64), star
         band: None,
         resource: sku.starts_with("device").then(|| "job_1".to_owned()),
         site: sku.starts_with("device").then(|| "site_local".parse().unwrap()),
+        isolation: sku.starts_with("device").then_some(sublet_core::runner::IsolationLevel::Sandbox),
         starts_at,
         quantity: quantity(count).into(),
         amount: nanos(amount),
@@ -271,4 +272,28 @@ proptest! {
             prop_assert!((product - row.list.unscaled()).abs() <= 1_000_000, "{}", row.list);
         }
     }
+}
+
+#[test]
+fn the_list_s_price_is_that_of_the_place_though_the_contract_has_one_price_for_all() {
+    let list = |prices: &[(&str, i64)]| {
+        let entries = prices.iter().map(|(sku, price)| PriceEntry::per_unit(sku.parse().unwrap(), nanos(*price))).collect();
+        let (list, currency) = ("plist_1".parse().unwrap(), Currency::EUR);
+        PriceListVersion::new(PriceListDraft { list, currency, effective_at: Timestamp::EPOCH, entries }).unwrap()
+    };
+    let (general, there) = ("device/n2m/cpu", "device/site_local/sandbox/n2m/cpu");
+    let public = list(&[(general, 1_000_000_000), (there, 3_000_000_000)]);
+    let own = list(&[(general, 500_000_000)]);
+    let statement = statement("UTC");
+    let row = |charged: &PriceListVersion, sku: &str, amount: i64| {
+        let used = hour(charged, sku, (3_600_000, amount), statement.period.interval.starts_at);
+        let prices = RowPrices { charged, public: Some(&public), indexes: &PriceIndexes::new() };
+        statement.usage(used, &statement.period, ("work", prices)).unwrap()
+    };
+    let by_contract = row(&own, general, 500_000_000);
+    assert_eq!((by_contract.list.to_string(), by_contract.contracted.to_string()), ("3.0".to_owned(), "0.5".to_owned()));
+    let as_listed = row(&public, there, 3_000_000_000).priced.unwrap();
+    assert!(as_listed.price_id.ends_with("/device/site_local/sandbox/n2m/cpu"), "{}", as_listed.price_id);
+    assert!(as_listed.price_details.contains(r#""x_Isolation":"sandbox""#), "{}", as_listed.price_details);
+    assert!(as_listed.price_details.contains(r#""x_Site":"site_local""#), "{}", as_listed.price_details);
 }

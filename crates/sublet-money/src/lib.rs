@@ -47,6 +47,7 @@ pub mod parquet;
 pub mod party;
 pub mod period;
 pub mod place;
+pub mod placement;
 pub mod posting;
 pub mod price_book;
 pub mod price_comparison;

@@ -1,7 +1,7 @@
 //! A month as its owner sees it: what each thing earned from each account, and what supplying it cost.
 //!
 //! Revenue is that of the lines that accounts are charged on, so it is their ledger's to the last unit. A cost of device
-//! time is that of the time itself. What tokens cost is known for a model and kind as a whole (what was bought, and what
+//! time is that of the time itself, for all places of a kind together. What tokens cost is known for a model and kind as a whole (what was bought, and what
 //! those that were not bought cost here); it is spread over the accounts that used them by their quantities, each share
 //! rounded as the difference of two sums, so that shares add up to the whole. A flat price of requests is all margin where
 //! the cost of the model's tokens is known.
@@ -14,7 +14,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::Nanos;
-use sublet_core::device::DeviceKind;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::OrganizationId;
 use sublet_core::money::divide_half_even;
@@ -109,6 +108,7 @@ pub fn group_by<'l, K: Ord>(
 pub struct MarginBook<'a> {
     costs: Option<&'a SupplyCost>,
     lines: BTreeMap<(OrganizationId, SkuName), (bool, LineState)>,
+    /// By the name without its place: use that is rated anew may be on the line of another place than it was leased as.
     times: BTreeMap<(OrganizationId, SkuName), Vec<BandTime>>,
     bought: BTreeMap<(ModelName, TokenKind), LineState>,
 }
@@ -134,10 +134,9 @@ impl<'a> MarginBook<'a> {
 
     /// What workloads of an account ran on devices.
     pub fn ran(&mut self, organization: &OrganizationId, internal: bool, sku: &SkuName, time: BandTime) {
-        let key = (organization.clone(), sku.clone());
         // What ran and was not charged cost something, too.
-        self.lines.entry(key.clone()).or_insert((internal, LineState::default()));
-        let times = self.times.entry(key).or_default();
+        self.lines.entry((organization.clone(), sku.clone())).or_insert((internal, LineState::default()));
+        let times = self.times.entry((organization.clone(), sku.general())).or_default();
         match times.iter_mut().find(|known| known.band == time.band && known.load == time.load) {
             Some(known) => known.micros = known.micros.saturating_add(time.micros),
             None => times.push(time),
@@ -152,6 +151,7 @@ impl<'a> MarginBook<'a> {
     pub fn finish(self) -> Result<MarginLines> {
         let mut made = MarginLines::default();
         let mut tokens: BTreeMap<(ModelName, TokenKind), Vec<usize>> = BTreeMap::new();
+        let mut devices: BTreeMap<(&OrganizationId, SkuName), Vec<usize>> = BTreeMap::new();
         for ((organization, sku), (internal, used)) in &self.lines {
             let costs = match sku {
                 SkuName::Tokens { kind, model, .. } => {
@@ -161,10 +161,16 @@ impl<'a> MarginBook<'a> {
                 SkuName::Requests { .. } | SkuName::FileStorage | SkuName::FileEgress => None,
                 // Nothing is supplied for it.
                 SkuName::ProjectMonth | SkuName::Fee { .. } => Some(Costs::default()),
-                SkuName::Device { device, .. } => self.device_costs((organization, sku), device)?,
+                SkuName::Device { .. } => {
+                    devices.entry((organization, sku.general())).or_default().push(made.lines.len());
+                    None
+                }
             };
             let (organization, sku) = (organization.clone(), sku.clone());
             made.lines.push(MarginLine { organization, internal: *internal, sku, used: *used, costs });
+        }
+        for (key, places) in &devices {
+            self.spread_time(key, (places, &mut made.lines))?;
         }
         for ((model, kind), places) in &tokens {
             let bought = self.bought.get(&(model.clone(), *kind)).copied().unwrap_or_default();
@@ -179,11 +185,27 @@ impl<'a> MarginBook<'a> {
         Ok(made)
     }
 
-    fn device_costs(&self, key: (&OrganizationId, &SkuName), kind: &DeviceKind) -> Result<Option<Costs>> {
-        let Some(costs) = self.costs else { return Ok(None) };
-        let times = self.times.get(&(key.0.clone(), key.1.clone()));
-        let device = costs.device_time(kind, times.map_or(&[], Vec::as_slice))?;
-        Ok(device.map(|device| Costs { device, ..Costs::default() }))
+    /// What device time cost, over the lines of the places where it was used: a kind costs the same at all of them.
+    fn spread_time(
+        &self,
+        (organization, name): &(&OrganizationId, SkuName),
+        (places, lines): (&[usize], &mut [MarginLine]),
+    ) -> Result<()> {
+        let (Some(costs), SkuName::Device { device, .. }) = (self.costs, name) else { return Ok(()) };
+        let times = self.times.get(&((*organization).clone(), name.clone()));
+        let Some(cost) = costs.device_time(device, times.map_or(&[], Vec::as_slice))? else { return Ok(()) };
+        let weights: Vec<Quantity> = places.iter().filter_map(|place| lines.get(*place)).map(|line| line.used.quantity).collect();
+        let power = apportion(cost.power, &weights)?;
+        let depreciation = apportion(cost.depreciation, &weights)?;
+        let device_time = apportion(cost.device_time, &weights)?;
+        for (index, place) in places.iter().enumerate() {
+            if let Some(line) = lines.get_mut(*place) {
+                let device =
+                    DeviceTimeCost { power: power[index], depreciation: depreciation[index], device_time: device_time[index] };
+                line.costs = Some(Costs { device, ..Costs::default() });
+            }
+        }
+        Ok(())
     }
 
     /// What tokens of a kind of a model cost, over the lines that used them.

@@ -70,6 +70,25 @@ fn each_line_has_the_cost_of_what_it_used() {
 }
 
 #[test]
+fn what_time_cost_is_spread_over_the_places_of_a_kind_though_use_was_moved_between_them() {
+    let costs = costs();
+    let mut book = MarginBook::new(Some(&costs));
+    let a = organization("a");
+    let ran = BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 };
+    // Leased at the price of the kind, and rated anew at that of the site since.
+    book.ran(&a, false, &sku("device/n0/cpu"), ran.clone());
+    book.used(&a, false, &sku("device/n0/cpu"), used(1_200_000, 1)).unwrap();
+    book.used(&a, false, &sku("device/site_a/n0/cpu"), used(2_400_000, 2)).unwrap();
+    let made = book.finish().unwrap();
+    let mut alone = MarginBook::new(Some(&costs));
+    alone.ran(&a, false, &sku("device/n0/cpu"), ran);
+    let whole = alone.finish().unwrap().lines[0].costs.unwrap().total().unwrap().get();
+    let shares: Vec<i64> = made.lines.iter().map(|line| line.costs.unwrap().total().unwrap().get()).collect();
+    assert!(whole > 0 && shares.iter().sum::<i64>() == whole);
+    assert!((shares[0] * 3 - whole).abs() <= 9, "{shares:?} of {whole}");
+}
+
+#[test]
 fn nothing_is_free_where_no_costs_are_declared() {
     let mut book = MarginBook::new(None);
     book.used(&organization("a"), false, &sku("device/n0/cpu"), used(1, 5)).unwrap();

@@ -15,6 +15,7 @@ use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Rate, Timestamp};
 
 use crate::canonical::{canonical_json, sha256_hex};
+use crate::placement::check_unambiguous;
 pub use crate::price_entry::{BandPrice, PriceEntry, PriceOverTime, PriceStretch};
 use crate::price_index::IndexName;
 use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
@@ -108,6 +109,7 @@ impl PriceListVersion {
             }
         }
         check_models_are_whole(&entries)?;
+        check_unambiguous(entries.keys())?;
         // By the sku's text, so that every language sorts alike.
         let mut sorted: Vec<PriceEntry> = entries.values().cloned().collect();
         sorted.sort_by_cached_key(|entry| entry.sku.to_string());
@@ -167,6 +169,27 @@ impl PriceListVersion {
     }
     pub fn find(&self, sku: &SkuName) -> Option<&PriceEntry> {
         self.entries.get(sku)
+    }
+    /// The price of what is used: of device time, the one that says most of its place ([`crate::placement`]).
+    pub fn resolve(&self, used: &SkuName) -> Option<&PriceEntry> {
+        used.covering().iter().find_map(|name| self.find(name))
+    }
+    /// As [`Self::resolve`]. A missing price is an error, never zero.
+    pub fn get_resolved(&self, used: &SkuName) -> Result<&PriceEntry> {
+        self.resolve(used).map_or_else(|| self.get(used), Ok)
+    }
+    /// Whether any of it has a price.
+    pub fn sells(&self, name: &SkuName) -> bool {
+        self.resolve(name).is_some() || self.covered_by(name).next().is_some()
+    }
+    /// Whether it matters where something was used, and how it was kept apart.
+    pub fn depends_on_placement(&self, name: &SkuName) -> bool {
+        let says_more = |other: &PriceEntry| name.common(&other.sku).is_some_and(|common| common != *name);
+        matches!(name, SkuName::Device { .. }) && self.entries().any(says_more)
+    }
+    /// The prices of a part of it.
+    fn covered_by(&self, name: &SkuName) -> impl Iterator<Item = &PriceEntry> {
+        self.entries().filter(|entry| name.covers(&entry.sku))
     }
     /// The indexes that prices of it follow.
     pub fn indexes(&self) -> BTreeSet<&IndexName> {

@@ -2,7 +2,7 @@
 //!
 //! Everything is rated as though that version had held throughout, each line from zero: so a version that replaced
 //! another in the middle of the period does not begin its tiers anew. What the version does not sell has no cost in it;
-//! it would have been refused. A flat price that it does not have is not asked for.
+//! it would have been refused. Device time is rated by the price of its place. A flat price that it does not have is not asked for.
 //!
 //! Deliberately absent: what customers would have done at other prices.
 
@@ -51,12 +51,20 @@ impl<'a> Repricing<'a> {
 
     /// Whether it matters when something was used.
     pub fn depends_on_time(&self, sku: &SkuName) -> bool {
-        self.version.find(sku).is_some_and(PriceEntry::depends_on_time)
+        self.version.resolve(sku).is_some_and(PriceEntry::depends_on_time)
     }
 
-    /// Takes in what a project used and was charged. What begins in a band counts as of it; `None` is a sum over all times.
+    /// Whether it matters where something was used.
+    pub fn depends_on_placement(&self, sku: &SkuName) -> bool {
+        self.version.depends_on_placement(sku)
+    }
+
+    /// Takes in what a project used and was charged: of device time by its full name, where places have prices. What begins
+    /// in a band counts as of it; `None` is a sum over all times.
     pub fn add(&mut self, project: &ProjectId, sku: &SkuName, at: Option<Timestamp>, used: (QuantityChange, Nanos)) -> Result<()> {
-        let band = match (self.version.find(sku), at) {
+        let entry = self.version.resolve(sku);
+        let sku = entry.map_or(sku, |entry| &entry.sku);
+        let band = match (entry, at) {
             (Some(entry), Some(at)) => entry.over_time_in(self.indexes)?.band_at(at)?,
             (None, _) | (_, None) => None,
         };
@@ -148,6 +156,30 @@ mod tests {
         let mut found = repricing.finish().unwrap();
         found.sort_by_key(|repriced| repriced.would_be.is_none());
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn device_time_is_priced_by_its_place() {
+        let entry = |name: &str, price| PriceEntry::per_unit(sku(name), Nanos::new(price));
+        let version =
+            version(vec![entry("device/site_a/n0/cpu", 3_600_000_000), entry("device/site_b/process/n0/cpu", 7_200_000_000)]);
+        let indexes = PriceIndexes::new();
+        let mut repricing = Repricing::new(&version, &indexes);
+        let depends = |name: &str| repricing.depends_on_placement(&sku(name));
+        assert!(depends("device/n0/cpu") && depends("device/site_b/n0/cpu") && depends("device/process/n0/cpu"));
+        assert!(!depends("device/site_a/process/n0/cpu") && !depends("device/n2m/cpu") && !depends("tokens/input/m"));
+        for place in ["device/site_a/sandbox/n0/cpu", "device/site_b/sandbox/n0/cpu", "device/site_b/process/n0/cpu"] {
+            repricing.add(&"proj_1".parse().unwrap(), &sku(place), None, (quantity(5).into(), Nanos::new(9))).unwrap();
+        }
+        let mut found: Vec<_> =
+            repricing.finish().unwrap().into_iter().map(|repriced| (repriced.sku.to_string(), repriced.would_be)).collect();
+        found.sort();
+        let expected = [
+            ("device/site_a/n0/cpu", Some(Nanos::new(5_000))),
+            ("device/site_b/process/n0/cpu", Some(Nanos::new(10_000))),
+            ("device/site_b/sandbox/n0/cpu", None),
+        ];
+        assert_eq!(found, expected.map(|(name, would_be)| (name.to_owned(), would_be)));
     }
 
     #[test]

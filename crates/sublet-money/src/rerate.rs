@@ -55,34 +55,49 @@ impl Rerate {
     }
 
     /// The line of its list that a use comes to; `None` if it stays where it is.
-    fn line_of(&self, key: &LineKey, (at, max_price): UsedAt) -> Result<Option<LineKey>> {
-        if key.price_version != self.of || !self.interval.contains(at) {
+    fn line_of(&self, key: &LineKey, used: &UsedAt) -> Result<Option<LineKey>> {
+        if key.price_version != self.of || !self.interval.contains(used.at) {
             return Ok(None);
         }
-        let moved = |band| LineKey { price_version: self.to.version().clone(), band, ..key.clone() };
+        let moved =
+            |sku: &SkuName, band| LineKey { price_version: self.to.version().clone(), sku: sku.clone(), band, ..key.clone() };
         if let SkuName::Requests { tier, model } = &key.sku {
             // A request goes where its tokens go, whether it has a price of its own there or not.
             let tokens = TokenKind::ALL.map(|kind| SkuName::Tokens { tier: *tier, kind, model: model.clone() });
-            return Ok(tokens.iter().any(|sku| self.to.find(sku).is_some()).then(|| moved(None)));
+            return Ok(tokens.iter().any(|sku| self.to.find(sku).is_some()).then(|| moved(&key.sku, None)));
         }
-        let Some(entry) = self.to.find(&key.sku) else { return Ok(None) };
-        let band = entry.over_time_in(&self.indexes)?.band_at(at)?;
-        if let Some(max_price) = max_price {
+        let Some(entry) = self.to.resolve(used.placed.as_ref().unwrap_or(&key.sku)) else { return Ok(None) };
+        let band = entry.over_time_in(&self.indexes)?.band_at(used.at)?;
+        if let Some(max_price) = used.max_price {
             // A price that has none for an hour is above every maximum.
             let price = entry.price_in(band.as_ref())?.model().dearest_from(Quantity::ZERO);
             if price.map_or(true, |price| price > max_price) {
                 return Ok(None);
             }
         }
-        Ok(Some(moved(band)))
+        Ok(Some(moved(&entry.sku, band)))
     }
 }
 
-/// The instant that chose a use's line, and the most that an hour of it may cost, if anybody said so.
-pub type UsedAt = (Timestamp, Option<Nanos>);
+/// What chooses a use's line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsedAt {
+    pub at: Timestamp,
+    /// The most that an hour of it may cost, if anybody said so.
+    pub max_price: Option<Nanos>,
+    /// The full name of device time ([`crate::placement`]).
+    pub placed: Option<SkuName>,
+}
+
+impl UsedAt {
+    /// Of what has no place.
+    pub const fn instant(at: Timestamp) -> Self {
+        Self { at, max_price: None, placed: None }
+    }
+}
 
 /// The line that a use is on after all that was rated anew, the earliest first.
-pub fn line_after<'r>(mut key: LineKey, used: UsedAt, rerates: impl IntoIterator<Item = &'r Rerate>) -> Result<LineKey> {
+pub fn line_after<'r>(mut key: LineKey, used: &UsedAt, rerates: impl IntoIterator<Item = &'r Rerate>) -> Result<LineKey> {
     for rerate in rerates {
         if let Some(moved) = rerate.line_of(&key, used)? {
             key = moved;
@@ -115,9 +130,9 @@ impl Moves {
     /// Takes in one use: `applied` is what was rated anew before, `new` what is now.
     pub fn add(&mut self, used: MeteredUse, applied: &[Rerate], new: &Rerate) -> Result<()> {
         let MeteredUse { key, quantity, used } = used;
-        let now = line_after(key, used, applied)?;
-        let then = line_after(now.clone(), used, [new])?;
-        let (at, _) = used;
+        let now = line_after(key, &used, applied)?;
+        let then = line_after(now.clone(), &used, [new])?;
+        let at = used.at;
         if now == then || quantity.is_zero() {
             return Ok(());
         }

@@ -69,7 +69,7 @@ fn used(of: &PriceListVersion, (sku, at, count): (usize, i64, i64)) -> MeteredUs
     let band = of.get(&sku).unwrap().band_at(at).unwrap().cloned();
     let (organization, project) = ("org_1".parse().unwrap(), "proj_1".parse().unwrap());
     let key = LineKey { organization, project, period, price_version: of.version().clone(), sku, band };
-    MeteredUse { key, quantity: quantity(count), used: (at, None) }
+    MeteredUse { key, quantity: quantity(count), used: UsedAt::instant(at) }
 }
 
 fn rerate(of: &PriceListVersion, to: &Arc<PriceListVersion>, from: i64, until: i64) -> Rerate {
@@ -108,6 +108,31 @@ fn charged(lists: &[Arc<PriceListVersion>], uses: &[MeteredUse]) -> Books {
         charge(&mut books, lists, one.key.clone(), one.quantity);
     }
     books
+}
+
+#[test]
+fn device_time_goes_to_the_price_of_its_place_and_back() {
+    let prices = |entries: &[(&str, i64)]| {
+        list(entries.iter().map(|(sku, price)| PriceEntry::per_unit(sku.parse().unwrap(), Nanos::new(*price))).collect())
+    };
+    let general = prices(&[("device/n0/cpu", MILLION)]);
+    let by_site = prices(&[("device/n0/cpu", MILLION), ("device/site_a/n0/cpu", 2 * MILLION)]);
+    let elsewhere = prices(&[("device/site_b/n0/cpu", MILLION)]);
+    let key = used(&general, (0, 1, 100)).key;
+    let at = |site: &str| UsedAt {
+        placed: Some(key.sku.placed(&site.parse().unwrap(), sublet_core::runner::IsolationLevel::Sandbox)),
+        ..UsedAt::instant(hour(1))
+    };
+    let there = [rerate(&general, &by_site, 0, 2)];
+    let moved = |site: &str| line_after(key.clone(), &at(site), &there).unwrap();
+    assert_eq!(moved("site_a").sku.to_string(), "device/site_a/n0/cpu");
+    assert_eq!((moved("site_b").sku, moved("site_b").price_version), (key.sku.clone(), by_site.version().clone()));
+    for site in ["site_a", "site_b"] {
+        let back = [rerate(&general, &by_site, 0, 2), rerate(&by_site, &general, 0, 2)];
+        assert_eq!(line_after(key.clone(), &at(site), &back).unwrap(), key, "{site}");
+    }
+    let stays = line_after(key.clone(), &at("site_a"), &[rerate(&general, &elsewhere, 0, 2)]).unwrap();
+    assert_eq!(stays, key, "the other list does not sell it there");
 }
 
 proptest! {
@@ -162,13 +187,13 @@ proptest! {
         for new in chain() {
             apply(&mut books, &lists, &seen, &mut applied, new);
             for one in late.next().unwrap_or_default() {
-                let key = line_after(one.key.clone(), one.used, &applied).unwrap();
+                let key = line_after(one.key.clone(), &one.used, &applied).unwrap();
                 charge(&mut books, &lists, key, one.quantity);
                 seen.push(one.clone());
             }
         }
         for one in late.flatten() {
-            charge(&mut books, &lists, line_after(one.key.clone(), one.used, &applied).unwrap(), one.quantity);
+            charge(&mut books, &lists, line_after(one.key.clone(), &one.used, &applied).unwrap(), one.quantity);
         }
         prop_assert_eq!(filled(&books), filled(&at_once));
         for (key, state) in &books {
@@ -256,18 +281,20 @@ fn a_request_follows_its_tokens_and_time_stays_below_its_maximum() {
         ..used(&lists()[0], (0, 1, 1)).key
     };
     let of_request = key("requests/default/m", &flat);
-    let moved = |to: &Arc<PriceListVersion>| line_after(of_request.clone(), (hour(1), None), [&rerate(&flat, to, 0, 2)]).unwrap();
+    let moved =
+        |to: &Arc<PriceListVersion>| line_after(of_request.clone(), &UsedAt::instant(hour(1)), [&rerate(&flat, to, 0, 2)]).unwrap();
     let on_plain = moved(&plain);
     assert_eq!(on_plain.price_version, *plain.version());
     assert!(of_request.is_asked_for(&flat) && !on_plain.is_asked_for(&plain));
     assert_eq!(moved(&other), of_request, "its tokens stay, too");
     let there_and_back = [rerate(&flat, &plain, 0, 2), rerate(&plain, &flat, 0, 2)];
-    assert_eq!(line_after(of_request.clone(), (hour(1), None), &there_and_back).unwrap(), of_request);
+    assert_eq!(line_after(of_request.clone(), &UsedAt::instant(hour(1)), &there_and_back).unwrap(), of_request);
 
     let [_, dear, _, cheap] = lists();
     let time = LineKey { band: None, ..key(SKUS[1], &cheap) };
     let to_dear = |max_price: i64| {
-        let moved = line_after(time.clone(), (hour(12), Some(Nanos::new(max_price))), [&rerate(&cheap, &dear, 0, 24)]).unwrap();
+        let used = UsedAt { max_price: Some(Nanos::new(max_price)), ..UsedAt::instant(hour(12)) };
+        let moved = line_after(time.clone(), &used, [&rerate(&cheap, &dear, 0, 24)]).unwrap();
         moved.price_version == *dear.version()
     };
     assert!(to_dear(1_700_000_001) && !to_dear(1_700_000_000));

@@ -1,8 +1,8 @@
 //! What has a price: kinds of sku, their base units, and the units in which operators price them.
 //!
 //! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `requests/default/<model>`,
-//! `device/n2m/<device kind>`, `project/month`, `fee/<name>`, `storage/files`, `egress/files`. The free part comes last, so that a model's name may contain slashes. Site and isolation
-//! become further parts of the device name when they are sold apart.
+//! `device/n2m/<device kind>`, `device/<site>/sandbox/n2m/<device kind>`, `project/month`, `fee/<name>`, `storage/files`,
+//! `egress/files`. The free part comes last, so that the name of a model or of a kind may contain slashes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 pub use sublet_core::device::DeviceKind;
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, DeviceMillis, Nanos, Rate, TokenCount};
 
@@ -172,8 +174,9 @@ pub enum SkuName {
     Tokens { tier: ServiceTier, kind: TokenKind, model: ModelName },
     /// Requests of one model at one tier that are charged at all, besides their tokens; the base unit is one request.
     Requests { tier: ServiceTier, model: ModelName },
-    /// Time on devices of one kind at one notice; the base unit is one device-millisecond.
-    Device { notice: NoticeClass, device: DeviceKind },
+    /// Time on devices of one kind at one notice; the base unit is one device-millisecond. A site or a level of isolation
+    /// that is not named is any ([`crate::placement`]).
+    Device { notice: NoticeClass, device: DeviceKind, site: Option<SiteId>, isolation: Option<IsolationLevel> },
     /// Projects that were used in a month of their account; the base unit is one project and month.
     ProjectMonth,
     /// A fee that is charged once, by name; the base unit is one of it.
@@ -216,7 +219,11 @@ impl SkuName {
             Self::Tokens { tier, kind, model } => format!("{model}, {} tokens, {tier}", kind.as_str().replace('_', " ")),
             Self::Requests { tier: ServiceTier::Default, model } => format!("{model}, requests"),
             Self::Requests { tier, model } => format!("{model}, requests, {tier}"),
-            Self::Device { notice, device } => format!("{device}, notice {notice}"),
+            Self::Device { notice, device, site, isolation } => {
+                let site = site.as_ref().map_or_else(String::new, |site| format!(", at {site}"));
+                let isolation = isolation.map_or_else(String::new, |level| format!(", isolation {}", level.as_str()));
+                format!("{device}, notice {notice}{site}{isolation}")
+            }
             Self::ProjectMonth => "project, by the month".to_owned(),
             Self::Fee { fee } => format!("fee: {fee}"),
             Self::FileStorage => "files, kept".to_owned(),
@@ -231,7 +238,16 @@ impl fmt::Display for SkuName {
             Self::Tokens { tier: ServiceTier::Default, kind, model } => write!(f, "tokens/{kind}/{model}"),
             Self::Tokens { tier, kind, model } => write!(f, "tokens/{tier}/{kind}/{model}"),
             Self::Requests { tier, model } => write!(f, "requests/{tier}/{model}"),
-            Self::Device { notice, device } => write!(f, "device/{notice}/{device}"),
+            Self::Device { notice, device, site, isolation } => {
+                f.write_str("device/")?;
+                if let Some(site) = site {
+                    write!(f, "{site}/")?;
+                }
+                if let Some(level) = isolation {
+                    write!(f, "{}/", level.as_str())?;
+                }
+                write!(f, "{notice}/{device}")
+            }
             Self::ProjectMonth => f.write_str("project/month"),
             Self::Fee { fee } => write!(f, "fee/{fee}"),
             Self::FileStorage => f.write_str("storage/files"),
@@ -252,10 +268,7 @@ impl FromStr for SkuName {
         match text.split_once('/') {
             Some(("tokens", rest)) => parse_tokens(rest).ok_or_else(|| unknown_sku(text))?,
             Some(("requests", rest)) => parse_requests(rest).ok_or_else(|| unknown_sku(text))?,
-            Some(("device", rest)) => {
-                let (notice, device) = rest.split_once('/').ok_or_else(|| unknown_sku(text))?;
-                Ok(Self::Device { notice: notice.parse()?, device: device.parse()? })
-            }
+            Some(("device", rest)) => parse_device(rest).ok_or_else(|| unknown_sku(text))?,
             Some(("project", "month")) => Ok(Self::ProjectMonth),
             Some(("fee", name)) => Ok(Self::Fee { fee: name.parse()? }),
             Some(("storage", "files")) => Ok(Self::FileStorage),
@@ -274,6 +287,26 @@ fn parse_tokens(text: &str) -> Option<Result<SkuName>> {
     Some(model.parse().map(|model| SkuName::Tokens { tier: named.unwrap_or_default(), kind, model }))
 }
 
+/// `NOTICE/KIND`, after `SITE/`, `ISOLATION/` or both in this order. What comes before the notice is no notice, and so no
+/// part of a kind's name. `None` names no kind.
+fn parse_device(text: &str) -> Option<Result<SkuName>> {
+    let (mut first, mut rest) = text.split_once('/')?;
+    let mut site = None;
+    if first.starts_with("site_") {
+        site = match first.parse::<SiteId>() {
+            Ok(named) => Some(named),
+            Err(error) => return Some(Err(error)),
+        };
+        (first, rest) = rest.split_once('/')?;
+    }
+    let isolation = IsolationLevel::ALL.into_iter().find(|level| level.as_str() == first);
+    if isolation.is_some() {
+        (first, rest) = rest.split_once('/')?;
+    }
+    let device = |notice| Ok(SkuName::Device { notice, device: rest.parse()?, site, isolation });
+    Some(first.parse().and_then(device))
+}
+
 /// `TIER/MODEL`: the tier is always named, since a model may be called like one. `None` names no tier.
 fn parse_requests(text: &str) -> Option<Result<SkuName>> {
     let (tier, model) = text.split_once('/')?;
@@ -285,6 +318,7 @@ fn unknown_sku(text: &str) -> Error {
     let shown: String = text.chars().take(60).collect();
     Error::new(ErrorCode::InvalidPrice, format!("'{shown}' names nothing that can be priced"))
         .alternative("write tokens/input/MODEL, tokens/cached_input/MODEL, tokens/output/MODEL or device/NOTICE/KIND")
+        .alternative("put SITE/, ISOLATION/ or both after device/ for a price of its own, as in device/site_local/sandbox/n2m/KIND")
         .alternative("put flex/ or priority/ after tokens/ for another tier, as in tokens/flex/output/MODEL")
         .alternative("write requests/TIER/MODEL for a flat price of each request, as in requests/default/MODEL")
         .alternative(
@@ -549,6 +583,11 @@ mod tests {
             "requests/priority/flex/m",
             "device/n2m/cpu",
             "device/firm/h100-sxm",
+            "device/n2m/site_berlin/h100",
+            "device/n2m/sandbox/h100",
+            "device/site_berlin/n2m/h100",
+            "device/sandbox/n2m/h100",
+            "device/site_berlin/process/n2m/n0/h100?site=x",
             "project/month",
             "fee/set-up",
             "fee/support/hour",
@@ -580,6 +619,13 @@ mod tests {
             "fee/set up",
             "device/n3/cpu",
             "storage",
+            "device/vm/n0/cpu",
+            "device/site_a/cpu",
+            "device/site_A/n0/cpu",
+            "device/sandbox/site_a/n0/cpu",
+            "device/site_a/site_b/n0/cpu",
+            "device/sandbox/process/n0/cpu",
+            "device/site_a/sandbox/n0",
             "storage/gb/x",
             "storage/files/x",
             "egress/",

@@ -75,7 +75,7 @@ pub fn starter_price_list(
     }
     for device in devices {
         for notice in NoticeClass::ALL {
-            let sku = SkuName::Device { notice, device: device.kind.clone() };
+            let sku = SkuName::device(notice, device.kind.clone());
             entries.push(PriceEntry::per_unit(sku, share(device.list_price_per_hour, share_of_list_price_percent(notice))?));
         }
     }

@@ -327,6 +327,8 @@ pub async fn first_period(tx: &mut Tx, organization: &OrganizationId) -> Result<
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Use {
     pub project: ProjectId,
+    /// What was used; of device time by its full name, where a job used it.
+    pub used: SkuName,
     /// Nothing where use was only rated anew: it was used at other times.
     pub quantity: QuantityChange,
     pub amount: Nanos,
@@ -348,8 +350,11 @@ pub async fn list_uses(
 ) -> Result<Vec<Use>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, source, project_id, quantity, amount, occurred_at FROM charges
-             WHERE organization_id = $1 AND period = $2 AND sku = $3 AND id > $4 ORDER BY id LIMIT $5",
+            "SELECT charge.id, charge.source, charge.project_id, charge.quantity, charge.amount, charge.occurred_at,
+                 lease.site, lease.isolation
+             FROM charges charge LEFT JOIN jobs job ON job.id = charge.source LEFT JOIN leases lease ON lease.id = job.lease_id
+             WHERE charge.organization_id = $1 AND charge.period = $2 AND charge.sku = $3 AND charge.id > $4
+             ORDER BY charge.id LIMIT $5",
             params![organization.as_str(), period.to_string(), sku.to_string(), cursor.0.as_str(), USES_MAX],
         )
         .await?;
@@ -360,7 +365,12 @@ pub async fn list_uses(
         let is_use = row.text()?.parse::<RerateId>().is_err();
         let (project, quantity) = (row.parse()?, QuantityChange::new(row.int()?));
         let quantity = if is_use { quantity } else { QuantityChange::ZERO };
-        uses.push(Use { project, quantity, amount: row.nanos()?, occurred_at: row.time()? });
+        let (amount, occurred_at) = (row.nanos()?, row.time()?);
+        let used = match (row.optional_parse()?, row.optional_parse()?) {
+            (Some(site), Some(isolation)) => sku.placed(&site, isolation),
+            (None, _) | (_, None) => sku.clone(),
+        };
+        uses.push(Use { project, used, quantity, amount, occurred_at });
     }
     Ok(uses)
 }

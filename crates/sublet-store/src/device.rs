@@ -79,12 +79,14 @@ fn from_row(row: &Row) -> Result<Device> {
     })
 }
 
-/// Takes note of a machine and returns it as known: the first id given to a name stays, and so does its runner.
+/// Takes note of a machine and returns it as known: the first id given to a name stays, and so does its runner, which says
+/// its site and isolation.
 pub async fn register_node(tx: &mut Tx, node: &Node) -> Result<Node> {
     let row = tx
         .fetch_one(
             "INSERT INTO nodes (id, name, runner, site, isolation, created_at) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (name) DO UPDATE SET isolation = CASE WHEN nodes.runner = excluded.runner THEN excluded.isolation ELSE nodes.isolation END
+             ON CONFLICT (name) DO UPDATE SET isolation = CASE WHEN nodes.runner = excluded.runner THEN excluded.isolation ELSE nodes.isolation END,
+                 site = CASE WHEN nodes.runner = excluded.runner THEN excluded.site ELSE nodes.site END
              RETURNING id, name, runner, site, isolation, created_at",
             params![
                 node.id.as_str(),
@@ -170,8 +172,8 @@ pub async fn insert(tx: &mut Tx, device: &Device) -> Result<()> {
 /// What may change of a known device: its name, its memory, its health.
 pub async fn update(tx: &mut Tx, device: &Device) -> Result<()> {
     tx.execute(
-        "UPDATE devices SET name = $2, memory = $3, health = $4, generation = generation + 1 WHERE id = $1",
-        params![device.id.as_str(), device.name.as_str(), device.memory.get(), device.health.as_str()],
+        "UPDATE devices SET name = $2, memory = $3, health = $4, site = $5, generation = generation + 1 WHERE id = $1",
+        params![device.id.as_str(), device.name.as_str(), device.memory.get(), device.health.as_str(), device.site.as_str()],
     )
     .await?;
     Ok(())

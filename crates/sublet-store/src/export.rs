@@ -2,6 +2,7 @@
 
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{CreditNoteId, OrganizationId, SiteId};
+use sublet_core::runner::IsolationLevel;
 use sublet_core::{Result, Timestamp};
 use sublet_money::focus::{ChargedHour, Credited, ROW_LENGTH};
 use sublet_money::period::{Interval, PeriodKey};
@@ -76,16 +77,18 @@ pub async fn list_hours(
     Ok(hours)
 }
 
-/// Where a job of an organization ran.
-pub async fn find_site(tx: &mut Tx, organization: &OrganizationId, job: &str) -> Result<Option<SiteId>> {
+/// Where a job of an organization ran, and how it had to be kept apart.
+pub async fn find_place(tx: &mut Tx, organization: &OrganizationId, job: &str) -> Result<Option<(SiteId, IsolationLevel)>> {
     let row = tx
         .fetch_optional(
-            "SELECT lease.site FROM jobs job JOIN leases lease ON lease.id = job.lease_id
+            "SELECT lease.site, lease.isolation FROM jobs job JOIN leases lease ON lease.id = job.lease_id
              WHERE job.organization_id = $1 AND job.id = $2",
             params![organization.as_str(), job],
         )
         .await?;
-    row.map(|row| row.reader().parse()).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let mut row = row.reader();
+    Ok(Some((row.parse()?, row.parse()?)))
 }
 
 /// When the first charge was used that was not read.
@@ -148,7 +151,19 @@ fn group(row: &Row, starts_at: Timestamp) -> Result<(String, HourOfMonth)> {
         place,
         HourOfMonth {
             period,
-            hour: ChargedHour { project, sku, price_version, band, resource, site: None, starts_at, quantity, amount, charges },
+            hour: ChargedHour {
+                project,
+                sku,
+                price_version,
+                band,
+                resource,
+                site: None,
+                isolation: None,
+                starts_at,
+                quantity,
+                amount,
+                charges,
+            },
         },
     ))
 }

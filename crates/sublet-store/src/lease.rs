@@ -112,7 +112,7 @@ fn from_row(row: &Row) -> Result<Lease> {
         notice: row.parse()?,
         site: row.parse()?,
         node: row.parse()?,
-        isolation: isolation(row.text()?)?,
+        isolation: row.parse()?,
         devices: row.json()?,
         price_version: PriceVersion(row.text()?.into()),
         price: row.nanos()?,
@@ -131,13 +131,6 @@ fn from_row(row: &Row) -> Result<Lease> {
         metadata: row.json()?,
         max_price: row.optional_int()?.map(Nanos::new),
     })
-}
-
-fn isolation(text: &str) -> Result<IsolationLevel> {
-    [IsolationLevel::Process, IsolationLevel::Sandbox]
-        .into_iter()
-        .find(|level| level.as_str() == text)
-        .ok_or_else(|| Error::internal(format!("'{text}' is not a level of isolation")))
 }
 
 fn state(row: &mut RowReader<'_>) -> Result<LeaseState> {

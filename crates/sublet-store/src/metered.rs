@@ -36,7 +36,10 @@ pub enum Metered {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceTime {
     pub project: ProjectId,
+    /// That of its price.
     pub sku: SkuName,
+    /// The full name.
+    pub placed: SkuName,
     pub price_version: PriceVersion,
     pub units: u32,
     /// The most that an hour of one device may cost.
@@ -118,7 +121,7 @@ async fn list_device_time(
     let names: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
     let names: Vec<Value<'_>> = names.into_iter().map(Into::into).collect();
     let prefix = "SELECT attempts.job_id, attempts.id, leases.organization_id, leases.project_id, leases.sku, leases.price_version,
-             leases.units, leases.max_price, attempt_intervals.started_at, attempt_intervals.ended_at
+             leases.site, leases.isolation, leases.units, leases.max_price, attempt_intervals.started_at, attempt_intervals.ended_at
          FROM attempts JOIN attempt_intervals ON attempt_intervals.attempt_id = attempts.id
          JOIN leases ON leases.id = attempts.lease_id
          WHERE attempt_intervals.close_reason <> 'unpaid' AND attempts.job_id IN ";
@@ -128,13 +131,14 @@ async fn list_device_time(
     for row in &rows {
         let mut row = row.reader();
         let (job, attempt, owner): (String, AttemptId, OrganizationId) = (row.string()?, row.parse()?, row.parse()?);
-        let (project, sku, price_version) = (row.parse()?, row.parse()?, PriceVersion(row.text()?.into()));
+        let (project, sku, price_version) = (row.parse()?, row.parse::<SkuName>()?, PriceVersion(row.text()?.into()));
+        let placed = sku.placed(&row.parse()?, row.parse()?);
         let units = u32::try_from(row.int()?).unwrap_or(1).max(1);
         let max_price = row.optional_int()?.map(Nanos::new);
         let interval = Interval { starts_at: row.time()?, ends_at: row.time()? };
         let is_wanted = owner == *organization && wanted.contains(&(job, interval.starts_at));
         if is_wanted && seen.insert((attempt, interval.starts_at)) {
-            found.push(Metered::DeviceTime(DeviceTime { project, sku, price_version, units, max_price, interval }));
+            found.push(Metered::DeviceTime(DeviceTime { project, sku, placed, price_version, units, max_price, interval }));
         }
     }
     Ok(found)

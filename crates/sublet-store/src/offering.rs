@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use sublet_core::id::OrganizationId;
 use sublet_core::offering::{End, Entitlements, Offering, Product};
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
+use sublet_money::sku::SkuName;
 
 use crate::database::Tx;
 use crate::params;
@@ -17,8 +18,10 @@ pub const OFFERINGS_MAX: i64 = 1_000;
 pub const INVITED_MAX: i64 = 1_000;
 /// Most products that one organization is invited to: they are in the memory of gateways that serve it.
 pub const INVITATIONS_MAX: i64 = 1_000;
-/// Things with a price that one product can be: tokens of each kind and requests at each tier, or device time at each notice.
-pub const SKUS_MAX: usize = 12;
+/// Things with a price that are looked for at once.
+const SKUS_AT_ONCE: usize = 12;
+/// Most names of device time in all of a cloud's use.
+const DEVICE_SKUS_MAX: usize = 20_000;
 
 /// An offering as it was changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,14 +117,18 @@ pub async fn insert_users(
     skus: &BTreeSet<String>,
     since: Timestamp,
 ) -> Result<()> {
-    let mut names = skus.iter().map(String::as_str);
-    let first = names.next().ok_or_else(|| Error::internal(format!("{product} has no sku")))?;
-    if skus.len() > SKUS_MAX {
-        return Err(Error::internal(format!("{product} has {} skus", skus.len())));
+    let (product, names) = (product.to_string(), skus.iter().map(String::as_str).collect::<Vec<_>>());
+    for some in names.chunks(SKUS_AT_ONCE) {
+        insert_users_of(tx, (&product, number), some, since).await?;
     }
+    Ok(())
+}
+
+async fn insert_users_of(tx: &mut Tx, (product, number): (&str, i64), skus: &[&str], since: Timestamp) -> Result<()> {
+    let Some(first) = skus.first().copied() else { return Ok(()) };
     // Places that are left over repeat the first.
+    let mut names = skus.iter().copied();
     let mut next = || names.next().unwrap_or(first);
-    let product = product.to_string();
     tx.execute(
         "INSERT INTO offering_users (product, number, organization_id)
          SELECT $1, CAST($2 AS BIGINT), used.organization_id FROM (
@@ -133,12 +140,12 @@ pub async fn insert_users(
              UNION
              SELECT lease.organization_id FROM leases lease
              WHERE lease.state <> 'ended' AND lease.sku IN ($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-         ) used",
+         ) used WHERE TRUE ON CONFLICT (product, number, organization_id) DO NOTHING",
         params![
             product,
             number,
             since,
-            first,
+            next(),
             next(),
             next(),
             next(),
@@ -154,6 +161,19 @@ pub async fn insert_users(
     )
     .await?;
     Ok(())
+}
+
+/// All names of device time that was ever charged, or is leased.
+pub async fn device_skus(tx: &mut Tx) -> Result<BTreeSet<SkuName>> {
+    let limit = i64::try_from(DEVICE_SKUS_MAX).unwrap_or(i64::MAX).saturating_add(1);
+    let sql = "SELECT sku FROM charge_lines WHERE sku LIKE 'device/%'
+         UNION SELECT sku FROM leases WHERE state <> 'ended' ORDER BY sku LIMIT $1";
+    let names = tx.fetch_all(sql, params![limit]).await?.iter().map(|row| row.reader().parse()).collect::<Result<BTreeSet<_>>>()?;
+    if names.len() > DEVICE_SKUS_MAX {
+        return Err(Error::new(ErrorCode::Conflict, format!("more than {DEVICE_SKUS_MAX} kinds of device time were used"))
+            .alternative("an offering for each notice of the kind, after names of places that are gone were given up"));
+    }
+    Ok(names)
 }
 
 /// Takes those from the users of a change who are invited neither to the product nor to what it is a part of.

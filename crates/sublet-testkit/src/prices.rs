@@ -16,10 +16,17 @@ use crate::tenant::created;
 
 /// Publishes a version, a second from now, in which each price of the version that this process knows is changed.
 pub async fn republish(cloud: &Cloud, clock: &ManualClock, change: impl Fn(&PriceEntry) -> PriceEntry) -> PriceVersion {
-    clock.advance(DurationMs::from_seconds(1));
     let lists = cloud.prices().snapshot();
     let list = lists.values().next().expect("a list");
     let entries = list.versions().last().expect("a version").entries().map(change).collect();
+    publish(cloud, clock, entries).await
+}
+
+/// Publishes a version, a second from now, with these prices.
+pub async fn publish(cloud: &Cloud, clock: &ManualClock, entries: Vec<PriceEntry>) -> PriceVersion {
+    clock.advance(DurationMs::from_seconds(1));
+    let lists = cloud.prices().snapshot();
+    let list = lists.values().next().expect("a list");
     let now = cloud.clock().now();
     let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: now, entries };
     let answer = cloud.publish_prices(&Call::once(Actor::system()), &list.name, draft, now).await;

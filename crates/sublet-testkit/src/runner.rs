@@ -51,6 +51,7 @@ pub enum Manners {
 }
 
 pub struct FakeRunner {
+    name: String,
     clock: Arc<ManualClock>,
     devices: Mutex<Vec<DeviceInfo>>,
     isolation: Isolation,
@@ -90,7 +91,17 @@ pub fn cpu_slots(count: usize) -> Vec<DeviceInfo> {
 
 impl FakeRunner {
     pub fn new(clock: Arc<ManualClock>, devices: Vec<DeviceInfo>, isolation: Isolation, manners: Manners) -> Arc<Self> {
-        Arc::new(Self { clock, devices: Mutex::new(devices), isolation, manners, state: Mutex::default() })
+        Self::named("fake", clock, devices, (isolation, manners))
+    }
+    /// One of several.
+    pub fn named(
+        name: &str,
+        clock: Arc<ManualClock>,
+        devices: Vec<DeviceInfo>,
+        (isolation, manners): (Isolation, Manners),
+    ) -> Arc<Self> {
+        let (name, devices) = (name.to_owned(), Mutex::new(devices));
+        Arc::new(Self { name, clock, devices, isolation, manners, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -212,7 +223,7 @@ impl FakeRunner {
 
 impl Runner for FakeRunner {
     fn name(&self) -> &str {
-        "fake"
+        &self.name
     }
     fn devices(&self) -> Vec<DeviceInfo> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone()

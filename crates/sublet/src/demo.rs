@@ -150,6 +150,7 @@ impl<'a> Story<'a> {
             units: 1,
             notice: NoticeClass::N2m,
             site: None,
+            isolation: None,
             maximum_seconds: None,
             maximum_cost: None,
             maximum_price: None,

@@ -30,6 +30,7 @@ use sublet_cloud::billing::CLOSE_AFTER;
 use sublet_cloud::data::DEFAULT_SELLER;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::response::KEPT_DAYS;
+use sublet_core::id::SiteId;
 use sublet_core::mail::MailAddress;
 use sublet_core::supply::{BaseUrl, SecretName};
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Result};
@@ -77,6 +78,9 @@ struct UpArguments {
     /// What this machine is called among the nodes, instead of its host name
     #[arg(long, value_name = "NAME", env = "SUBLET_NODE_NAME")]
     node_name: Option<String>,
+    /// Where this machine is, as prices and quotes name it
+    #[arg(long, value_name = "SITE", default_value = "site_local", env = "SUBLET_SITE")]
+    site: SiteId,
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
@@ -286,6 +290,7 @@ fn main() -> ExitCode {
                 currency: up.currency,
                 time_zone: up.time_zone,
                 node_name: up.node_name,
+                site: Some(up.site),
                 files: up.files,
                 file_limits: up.file_limits.limits(),
                 responses_kept_for: days(up.keep_responses_days),
@@ -308,6 +313,7 @@ fn main() -> ExitCode {
                 currency: Currency::EUR,
                 time_zone: "UTC".to_owned(),
                 node_name: None,
+                site: None,
                 files: None,
                 file_limits: FileLimits::default(),
                 responses_kept_for: days(KEPT_DAYS),

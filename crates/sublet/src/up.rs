@@ -20,7 +20,7 @@ use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Cloud, CloudSettings, TestClock};
 use sublet_core::delivery::DeliveryPort;
 use sublet_core::engine::ModelEngine;
-use sublet_core::id::GatewayId;
+use sublet_core::id::{GatewayId, SiteId};
 use sublet_core::mail::{MailAddress, MailPort};
 use sublet_core::runner::Runner;
 use sublet_core::supply::{SecretName, SecretSource};
@@ -70,6 +70,8 @@ pub struct UpOptions {
     pub time_zone: String,
     /// What this machine is called among the nodes; `None` is its host name.
     pub node_name: Option<String>,
+    /// Where this machine is; `None` is the site of a cloud on one machine.
+    pub site: Option<SiteId>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
     /// What files may fill.
@@ -388,7 +390,9 @@ async fn open_compute(
     let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
     let name = options.node_name.clone().unwrap_or_else(host_name);
     let shared: Arc<dyn Runner> = Arc::<LocalRunner>::clone(&runner);
-    let compute = Compute::new(cloud.clone(), shared, ComputeSettings::new(name.trim())?);
+    let mut settings = ComputeSettings::new(name.trim())?;
+    settings.site = options.site.clone().unwrap_or(settings.site);
+    let compute = Compute::new(cloud.clone(), shared, settings);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());
     Ok((runner, compute))

@@ -32,7 +32,7 @@ fn table(rows: &[Availability]) -> Table {
     let rows = rows.iter().map(|row| {
         [
             Cell::text(row.sku.as_str()),
-            Cell::text(row.notice.as_str()),
+            Cell::text(render::kind_of_time(Some(row.notice), row.site.as_ref(), None)),
             Cell::number(row.available_units),
             Cell::number(row.total_units),
             Cell::number(render::money(&row.price)),

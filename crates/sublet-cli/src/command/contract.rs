@@ -274,7 +274,8 @@ fn price_rules(pricing: &PricingTerms, currency: Currency) -> Vec<String> {
             NOTHING => format!("{} {}", price.subject.name(), price.meter.as_str()),
             when => format!("{} {} ({when})", price.subject.name(), price.meter.as_str()),
         };
-        let notice = price.notice.map_or_else(String::new, |notice| format!(" at notice {}", notice.as_str()));
+        let time = render::kind_of_time(price.notice, price.site.as_ref(), price.isolation);
+        let notice = price.notice.map_or_else(String::new, |_| format!(" at notice {time}"));
         let tier = price.service_tier.map_or_else(String::new, |tier| format!(" at the tier {}", tier.as_str()));
         let rows = price_rows(price, currency).into_iter();
         rows.map(move |(when, text)| format!("fixed: {}{notice}{tier} at {text}", what(&when))).collect::<Vec<_>>()

@@ -129,7 +129,7 @@ fn rows(price: &Price, currency: Currency) -> Vec<[Cell; 6]> {
             Cell::text(price.subject.name()),
             Cell::text(price.meter.as_str()),
             Cell::text(price.service_tier.map_or(NOTHING, |tier| tier.as_str())),
-            Cell::text(price.notice.map_or(NOTHING, |notice| notice.as_str())),
+            Cell::text(render::kind_of_time(price.notice, price.site.as_ref(), price.isolation)),
             Cell::text(when),
             Cell::number(terms),
         ]

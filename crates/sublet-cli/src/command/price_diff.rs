@@ -8,17 +8,19 @@ use sublet_api::client::Client;
 use sublet_api::list::ListQuery;
 use sublet_api::price::{Price, Subject};
 use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::id::SiteId;
 use sublet_core::money::Currency;
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
 
 use super::price::{price_rows, read};
 use super::price_simulation;
 use crate::context::Style;
-use crate::render::{Cell, NOTHING, Table};
+use crate::render::{self, Cell, NOTHING, Table};
 
 /// What has one price in a list.
-type Sold = (Subject, &'static str, Option<ServiceTier>, Option<NoticeClass>);
+type Sold = (Subject, &'static str, Option<ServiceTier>, Option<NoticeClass>, Option<SiteId>, Option<IsolationLevel>);
 
 /// Two lists, and what is not the same in them.
 #[derive(Debug, Serialize)]
@@ -69,7 +71,8 @@ pub fn compare(client: &Client, old: Option<&str>, new: &str) -> Result<Differen
 }
 
 fn key(price: &Price) -> Sold {
-    (price.subject.clone(), price.meter.as_str(), price.service_tier, price.notice)
+    let (subject, site) = (price.subject.clone(), price.site.clone());
+    (subject, price.meter.as_str(), price.service_tier, price.notice, site, price.isolation)
 }
 
 fn find(client: &Client, name: &str) -> Result<Prices> {
@@ -107,7 +110,9 @@ pub fn text(difference: &Difference, style: Style) -> String {
             Cell::text(name),
             Cell::text(either.map_or(NOTHING, |price| price.meter.as_str())),
             Cell::text(either.and_then(|price| price.service_tier).map_or(NOTHING, ServiceTier::as_str)),
-            Cell::text(either.and_then(|price| price.notice).map_or(NOTHING, NoticeClass::as_str)),
+            Cell::text(
+                either.map_or_else(String::new, |price| render::kind_of_time(price.notice, price.site.as_ref(), price.isolation)),
+            ),
             Cell::number(side(change.before.as_ref(), difference.currency, "not sold")),
             Cell::number(side(change.after.as_ref(), difference.currency, "no longer sold")),
             Cell::number(growth(change).unwrap_or_else(|| NOTHING.to_owned())),

@@ -33,7 +33,7 @@ pub fn text(simulation: &PriceSimulation, style: Style) -> String {
             Cell::text(price.subject.name()),
             Cell::text(price.meter.as_str()),
             Cell::text(price.service_tier.map_or(NOTHING, |tier| tier.as_str())),
-            Cell::text(price.notice.map_or(NOTHING, |notice| notice.as_str())),
+            Cell::text(render::kind_of_time(price.notice, price.site.as_ref(), price.isolation)),
             Cell::text(price.band.as_deref().unwrap_or(NOTHING)),
             Cell::number(quantity(price.meter, price.quantity)),
             Cell::number(render::money(&price.charged)),

@@ -7,6 +7,7 @@ use sublet_api::sku::SkuName;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{QuoteId, SiteId};
 use sublet_core::notice::NoticeClass;
+use sublet_core::runner::IsolationLevel;
 
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -45,6 +46,9 @@ pub struct AskArgs {
     /// Only at this site
     #[arg(long)]
     pub site: Option<SiteId>,
+    /// Kept apart from other work at least so: process or sandbox
+    #[arg(long, value_name = "LEVEL", value_parser = word::<IsolationLevel>)]
+    pub isolation: Option<IsolationLevel>,
     /// End before it costs more, such as 5 or "5 EUR"
     #[arg(long, value_name = "MONEY")]
     pub max_cost: Option<MoneyArgument>,
@@ -95,6 +99,7 @@ impl AskArgs {
             units: self.units,
             notice: self.notice,
             site: self.site,
+            isolation: self.isolation,
             maximum_seconds: self.max_seconds,
             maximum_cost,
             maximum_price,
@@ -125,6 +130,7 @@ fn fields(quote: &Quote) -> Vec<(&'static str, Cell)> {
         ("status", Cell::state(quote.status.as_str())),
         ("capacity", Cell::text(format!("{} × {} at {}", quote.units, quote.sku.as_str(), quote.notice))),
         ("site", Cell::text(quote.site.as_str())),
+        ("isolation", Cell::text(quote.isolation.as_str())),
         ("device-hour", Cell::text(render::money(&quote.price))),
         ("at least", Cell::text(render::money(&quote.minimum_cost))),
         ("at most", Cell::text(maximum)),

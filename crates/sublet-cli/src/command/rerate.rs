@@ -118,7 +118,7 @@ fn line(line: &ReratedLine) -> [Cell; 10] {
         Cell::text(line.subject.name()),
         Cell::text(line.meter.as_str()),
         Cell::text(line.service_tier.map_or(NOTHING, |tier| tier.as_str())),
-        Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
+        Cell::text(render::kind_of_time(line.notice, line.site.as_ref(), line.isolation)),
         Cell::text(line.band.as_deref().unwrap_or(NOTHING)),
         Cell::number(quantity(line.meter, line.quantity)),
         Cell::number(render::money(&line.amount)),

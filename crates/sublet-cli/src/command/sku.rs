@@ -20,7 +20,7 @@ fn table(skus: &[Sku]) -> Table {
                 Cell::text(&sku.name),
                 Cell::text(&sku.device_kind),
                 Cell::number(render::bytes(sku.device_memory_bytes)),
-                Cell::text(price.notice.as_str()),
+                Cell::text(render::kind_of_time(Some(price.notice), price.site.as_ref(), None)),
                 Cell::number(render::money(&price.price)),
                 Cell::text(
                     price

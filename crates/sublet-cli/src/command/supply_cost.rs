@@ -125,7 +125,7 @@ pub(super) fn below_cost(found: &[PriceBelowCost]) -> Table {
             Cell::text(below.subject.name()),
             Cell::text(below.meter.as_str()),
             Cell::text(below.service_tier.map_or(NOTHING, |tier| tier.as_str())),
-            Cell::text(below.notice.map_or(NOTHING, |notice| notice.as_str())),
+            Cell::text(render::kind_of_time(below.notice, below.site.as_ref(), below.isolation)),
             Cell::text(below.band.as_deref().unwrap_or(NOTHING)),
             Cell::number(rate(&below.price, below.meter, below.per)),
             Cell::number(render::money(&below.cost)),

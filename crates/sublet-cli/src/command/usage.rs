@@ -8,7 +8,7 @@ use sublet_core::error::Result;
 
 use crate::Context;
 use crate::context::Style;
-use crate::render::{self, Cell, NOTHING, Table};
+use crate::render::{self, Cell, Table};
 
 /// Whose usage, and when.
 #[derive(Args, Debug)]
@@ -40,7 +40,7 @@ fn text(usage: &UsageSummary, style: Style) -> String {
             Cell::text(line.project.as_str()),
             Cell::text(line.subject.name()),
             Cell::text(line.meter.as_str()),
-            Cell::text(line.notice.map_or(NOTHING, |notice| notice.as_str())),
+            Cell::text(render::kind_of_time(line.notice, line.site.as_ref(), line.isolation)),
             Cell::number(quantity(line.meter, line.quantity)),
             Cell::number(line.charges),
             Cell::number(render::money(&line.cost)),

@@ -31,8 +31,8 @@ pub fn rate_limit() -> Value {
 
 pub fn quote() -> Value {
     json!({"object": "quote", "id": "quote_1", "project": "proj_1", "status": "open", "sku": "cpu", "units": 2,
-        "notice": "n0", "site": "site_1", "price": eur("0.02"), "price_version": "abc", "minimum_seconds": 0, "maximum_seconds": null,
-        "minimum_cost": eur("0"), "maximum_cost": eur("5"), "hold": eur("0.001"), "lease": null,
+        "notice": "n0", "site": "site_1", "isolation": "sandbox", "price": eur("0.02"), "price_version": "abc",
+        "minimum_seconds": 0, "maximum_seconds": null, "minimum_cost": eur("0"), "maximum_cost": eur("5"), "hold": eur("0.001"), "lease": null,
         "created_at": 1_772_323_200, "expires_at": "2026-03-01T00:01:00Z", "metadata": {}})
 }
 

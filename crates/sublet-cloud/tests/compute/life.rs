@@ -367,7 +367,7 @@ on_both_databases! {
         assert!(world.compute.list_availability(&world.team).await.expect("availability").iter().all(|row| row.available_units == 4));
         let error = world.quote(&wanted(3, NoticeClass::N0)).await.expect_err("reserved");
         assert!(error.message().contains("keeps 2"), "{error}");
-        assert_eq!(error.alternatives(), ["ask for 2 units"]);
+        assert_eq!(error.alternatives(), ["ask for 2 units: 0.015 EUR per device-hour"]);
         world.run(wanted(2, NoticeClass::N0), command("x")).await.expect("as shown");
     }
 

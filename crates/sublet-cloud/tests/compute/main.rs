@@ -6,6 +6,7 @@ mod life;
 mod market;
 mod offerings;
 mod owner;
+mod places;
 mod prices;
 mod recovery;
 mod simulation;

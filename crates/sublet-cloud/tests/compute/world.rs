@@ -174,6 +174,7 @@ pub fn wanted(units: u32, notice: NoticeClass) -> NewQuote {
         units,
         notice,
         site: None,
+        isolation: None,
         max_duration: None,
         max_cost: None,
         max_price: None,

@@ -464,6 +464,7 @@ async fn run_job(compute: &Compute, actor: &Actor, command: &[&str]) -> JobId {
         units: 1,
         notice: NoticeClass::N0,
         site: None,
+        isolation: None,
         max_duration: None,
         max_cost: None,
         max_price: None,

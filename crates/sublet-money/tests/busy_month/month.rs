@@ -217,7 +217,7 @@ impl Month {
 
     fn run_job(&mut self, customer: &mut Customer) {
         let notice = NoticeClass::ALL[usize::try_from(self.dice.roll(6)).unwrap()];
-        let sku = SkuName::Device { notice, device: cpu() };
+        let sku = SkuName::device(notice, cpu());
         let (most, used) = (self.dice.amount(36_000_000), self.dice.amount(36_000_000));
         let (most, used) = (Quantity::new(most.get()).unwrap(), Quantity::new(used.get().min(most.get())).unwrap());
         let hold = customer.version.get(&sku).unwrap().price_in(None).unwrap().hold(Quantity::ZERO, most).unwrap();

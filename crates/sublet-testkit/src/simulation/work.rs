@@ -46,6 +46,7 @@ impl Simulation {
             units: u32::try_from(self.number(1, 4)).expect("a small count"),
             notice,
             site: None,
+            isolation: None,
             max_duration: self.chance(3).then(|| DurationMs::from_seconds(self.number(3_600, 20_000))),
             max_cost: self.chance(3).then(|| Nanos::new(self.number(100_000, 200_000_000))),
             max_price: None,
