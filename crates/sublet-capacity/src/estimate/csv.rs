@@ -1,7 +1,8 @@
 //! Reads demand from comma-separated text: `t_s,[pool,]capacity_gpus,in_use_gpus,queued_gpus,valid`.
 //!
 //! Strict: what is not certain is an error that names the line and says what would work. `queued_gpus`
-//! and `valid` may be left out of the heading; then nothing waits and everything is known.
+//! and `valid` may be left out of the heading; then nothing waits and everything is known. More in use
+//! than there is means that nothing is idle: pools are lent beyond their size.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +73,6 @@ pub fn parse(text: &str) -> Result<Demand> {
             );
             return Err(wrong(line, &message, "keep one row for each instant and pool"));
         }
-        // A row that says what the one before said adds nothing but its place in time.
         steps.push(step);
     }
     if pools.is_empty() {
@@ -130,14 +130,6 @@ fn row<'a>(line: usize, text: &'a str, columns: &Columns) -> Result<(&'a str, St
     };
     let (capacity, in_use) = (units("capacity_gpus", columns.capacity)?, units("in_use_gpus", columns.in_use)?);
     let queued = columns.queued.map_or(Ok(0), |place| units("queued_gpus", place))?;
-    if valid && in_use > capacity {
-        let message = format!("{in_use} units are in use and there are {capacity}");
-        return Err(wrong(
-            line,
-            &message,
-            "mark the row with valid 0 if it is not known what was in use, or give the capacity of then",
-        ));
-    }
     Ok((columns.pool.map_or("", |place| fields[place]), Step { at_s, capacity, in_use, queued, valid }))
 }
 

@@ -270,7 +270,6 @@ fn errors_name_the_line_and_what_would_work() {
         (format!("{head}0,8,1,0,1\n0,8,2,0,1\n"), 3, "twice"),
         (format!("{head}60,8,1,0,1\n0,8,2,0,1\n"), 3, "goes back"),
         (format!("{head}0,8,-1,0,1\n"), 2, "below zero"),
-        (format!("{head}0,8,9,0,1\n"), 2, "9 units are in use and there are 8"),
         (format!("{head}0,8,1,0,2\n"), 2, "valid is '2'"),
         (format!("{head}0.5,8,1,0,1\n"), 2, "t_s is '0.5'"),
         (format!("{head}0,8,1,0\n"), 2, "4 fields"),
