@@ -98,7 +98,7 @@ impl EstimateArgs {
         let text = table(&scores).render(context.style);
         context.print(&text)?;
         if let Some((_, score)) = scores.first() {
-            let hours = |hours: Millionths| shortened(hours, 0);
+            let hours = |hours: Millionths| shortened(hours, 1);
             context.note(&format!(
                 "{} unit-hours were idle; who knew the future would have earned {} hours at list price",
                 hours(score.idle_hours),
@@ -263,8 +263,8 @@ fn table(scores: &[(&'static str, Score)]) -> Table {
             Cell::number(shortened(score.collision_ppm, 1)),
             Cell::number(shortened(score.evictions_per_day, 1)),
             Cell::number(score.sold_hours_per_eviction.map_or_else(|| NOTHING.to_owned(), |hours| shortened(hours, 1))),
-            Cell::number(shortened(score.revenue, 0)),
-            Cell::number(shortened(score.compensation, 0)),
+            Cell::number(shortened(score.revenue, 1)),
+            Cell::number(shortened(score.compensation, 1)),
             Cell::text(if broken.is_empty() { NOTHING.to_owned() } else { broken.join(", ") }),
         ]
     });

@@ -104,7 +104,7 @@ fn every_policy_asked_for_has_one_object_with_these_members() {
     }
     let table = Terminal::default().run(&["estimate", "--demand", text(&demand), "--policy", "all", "--reclaim-seconds", "30"]);
     insta::assert_snapshot!(table.out);
-    assert!(table.err.contains("1 unit-hours were idle"), "{}", table.err);
+    assert!(table.err.contains("1.3 unit-hours were idle"), "{}", table.err);
 }
 
 #[test]
