@@ -1,7 +1,7 @@
 //! The default policy: idle units in layers, each promised as long as its level has been seen to last.
 //!
 //! For each notice class there is a set of *rules*, all of one form: promise the least that was idle
-//! within a window behind now, less a margin. Every rule is followed in the shadow from the first
+//! within a window behind now, less a margin: a part of capacity, or of that least. Every rule is followed in the shadow from the first
 //! row on ([`super::shadow`]). Of the rules whose record keeps the class's limits, the one that would
 //! have earned most is used; if there is none, the class is not sold. So the policy learns the pool's
 //! rhythm, withdraws a class that cannot be kept, and no constant belongs to a series.
@@ -38,9 +38,21 @@ const WINDOWS_S: [i64; 12] = [
     2 * DAY_S,
     4 * DAY_S,
 ];
-/// Margins, in parts per million of capacity.
-const MARGINS_PPM: [u64; 16] =
+/// Margins in parts per million of capacity, and behind them in parts per million of what was least.
+const OF_CAPACITY_PPM: [u64; 16] =
     [0, 8_000, 12_000, 16_000, 20_000, 24_000, 32_000, 40_000, 50_000, 63_000, 80_000, 100_000, 125_000, 160_000, 200_000, 250_000];
+const OF_LEAST_PPM: [u64; 8] = [125_000, 250_000, 375_000, 500_000, 625_000, 700_000, 775_000, 850_000];
+const MARGINS: usize = OF_CAPACITY_PPM.len() + OF_LEAST_PPM.len();
+
+/// What is left of the least by a margin.
+fn less(least: u32, capacity: u32, margin: usize) -> u32 {
+    let part = match margin.checked_sub(OF_CAPACITY_PPM.len()) {
+        None => share(capacity, OF_CAPACITY_PPM[margin]),
+        Some(place) => share(least, OF_LEAST_PPM[place]),
+    };
+    least.saturating_sub(part)
+}
+
 /// A class is sold after so many of its terms were seen, but at least and at most so long.
 const EVIDENCE_TERMS: i64 = 48;
 const EVIDENCE_MIN_S: i64 = 6 * HOUR_S;
@@ -126,7 +138,7 @@ struct Layer {
     /// Per window, the most that it promised within the class's term.
     reaches: Vec<Greatest>,
     /// By window, then margin.
-    records: Vec<[Record; MARGINS_PPM.len()]>,
+    records: Vec<[Record; MARGINS]>,
     chosen: Option<(usize, usize)>,
 }
 
@@ -135,7 +147,7 @@ impl Layer {
         Self {
             class,
             reaches: WINDOWS_S.iter().map(|_| Greatest::new(term_s(class))).collect(),
-            records: vec![[Record::default(); MARGINS_PPM.len()]; WINDOWS_S.len()],
+            records: vec![[Record::default(); MARGINS]; WINDOWS_S.len()],
             chosen: None,
         }
     }
@@ -148,12 +160,12 @@ impl Layer {
         self.records.iter_mut().flatten()
     }
 
-    fn follow(&mut self, step: &Step, least: &[u32], margins: &[u32], seconds: u128) {
+    fn follow(&mut self, step: &Step, least: &[u32], seconds: u128) {
         let has_term = self.has_term();
         for ((least, reach), records) in least.iter().zip(&mut self.reaches).zip(&mut self.records) {
             let reach = reach.push(step.at_s, *least);
-            for (record, margin) in records.iter_mut().zip(margins) {
-                record.follow(reach.saturating_sub(*margin), step.idle(), seconds, has_term);
+            for (margin, record) in records.iter_mut().enumerate() {
+                record.follow(less(reach, step.capacity, margin), step.idle(), seconds, has_term);
             }
         }
     }
@@ -198,9 +210,8 @@ impl Layered {
         for (least, window) in self.least.iter_mut().zip(&mut self.windows) {
             *least = window.push(step.at_s, step.idle());
         }
-        let margins = MARGINS_PPM.map(|ppm| share(step.capacity, ppm));
         for layer in &mut self.layers {
-            layer.follow(step, &self.least, &margins, weight);
+            layer.follow(step, &self.least, weight);
         }
     }
 
@@ -250,7 +261,8 @@ impl Layered {
         let spare = self.spare(place);
         let mut best = (0, None);
         for (window, records) in layer.records.iter().enumerate() {
-            for margin in spare..MARGINS_PPM.len() {
+            // The first margin of the second kind has no narrower one beside it.
+            for margin in (spare..MARGINS).filter(|margin| *margin != OF_CAPACITY_PPM.len() || spare == 0) {
                 let worth = self.worth(&records[margin], place);
                 if worth > best.0 && self.has_shown(&records[margin - spare], place) {
                     best = (worth, Some((window, margin)));
@@ -291,7 +303,7 @@ impl Layered {
         let mut below = step.idle();
         for layer in &self.layers {
             let Some((window, margin)) = layer.chosen else { break };
-            below = below.min(self.least[window].saturating_sub(share(step.capacity, MARGINS_PPM[margin])));
+            below = below.min(less(self.least[window], step.capacity, margin));
             levels.0[index(layer.class)] = below;
         }
         levels
