@@ -8,10 +8,13 @@
 //! [`place`] places; a victim is named only after it is proven that the newcomer then fits, and
 //! only if it does not fit without it; `firm` is never a victim.
 //!
-//! Deliberately absent: forecasts (the reserve rule is static), prices, and gangs over several
+//! [`estimate`] replays an owner's history under a policy that learns from it.
+//!
+//! Deliberately absent: forecasts in the plan (its reserve rule is static), prices, and gangs over several
 //! machines: a request is placed on one machine, so that a sum of fragments is never promised.
 #![deny(clippy::float_arithmetic)]
 
+pub mod estimate;
 mod place;
 mod plan;
 mod reclaim;

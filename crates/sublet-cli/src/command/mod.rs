@@ -12,6 +12,8 @@ pub mod contract;
 pub mod credit_note;
 pub mod device;
 pub mod dunning;
+pub mod estimate;
+mod estimate_chart;
 pub mod explain;
 pub mod export;
 pub mod export_schedule;
@@ -192,6 +194,8 @@ pub enum Command {
     /// What time it is in the cloud; a test clock can be put forward (operator)
     #[command(subcommand)]
     Clock(clock::ClockCommand),
+    /// What past idle time could have been sold for; needs no cloud
+    Estimate(estimate::EstimateArgs),
     /// What an error code means and what to do
     Explain(explain::ExplainArgs),
 }
@@ -246,6 +250,7 @@ impl Command {
             Self::Costs(command) => command.run(context),
             Self::Ledger(command) => command.run(context),
             Self::Clock(command) => command.run(context),
+            Self::Estimate(args) => args.run(context),
             Self::Explain(args) => args.run(context),
         }?;
         Ok(ExitStatus::OK)

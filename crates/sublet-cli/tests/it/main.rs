@@ -9,6 +9,8 @@ mod commands;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod estimate;
+#[cfg(test)]
 mod money;
 mod object;
 mod owner;

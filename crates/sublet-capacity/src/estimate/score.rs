@@ -1,0 +1,141 @@
+//! The figures of a replay, to be read together: shares, collisions, evictions, promises, value.
+
+use sublet_core::error::{Error, ErrorCode, Result};
+use sublet_core::notice::NoticeClass;
+
+use super::baseline::Baseline;
+use super::bound::{Bound, bound};
+use super::demand::Demand;
+use super::layered::{Layered, Part};
+use super::replay::{SellingPolicy, Tally, Watch, replay};
+use super::terms::{PPM, Terms, index};
+
+const HOUR_S: u128 = 3_600;
+const DAY_S: u128 = 86_400;
+
+/// A policy by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Named {
+    Default,
+    Baseline(Baseline),
+    Without(Part),
+}
+
+impl Named {
+    /// Ours first, then the rules of thumb, then ours without one part each.
+    pub fn all() -> Vec<(&'static str, Self)> {
+        let baselines = Baseline::ALL.into_iter().map(|(name, baseline)| (name, Self::Baseline(baseline)));
+        let parts = Part::ALL.into_iter().map(|(name, part)| (name, Self::Without(part)));
+        std::iter::once(("default", Self::Default)).chain(baselines).chain(parts).collect()
+    }
+
+    /// The policies that a word means: a name, `all` for ours and the rules of thumb, or `parts` for
+    /// ours and what it is without each part.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Usage`] with the words that mean something.
+    pub fn chosen(word: &str) -> Result<Vec<(&'static str, Self)>> {
+        let chosen: Vec<_> = Self::all()
+            .into_iter()
+            .filter(|(name, policy)| match word {
+                "all" => !matches!(policy, Self::Without(_)),
+                "parts" => !matches!(policy, Self::Baseline(_)),
+                word => *name == word,
+            })
+            .collect();
+        if chosen.is_empty() {
+            let names: Vec<&str> = Self::all().into_iter().map(|(name, _)| name).collect();
+            let shown: String = word.chars().filter(|c| !c.is_control()).take(40).collect();
+            return Err(Error::new(ErrorCode::Usage, format!("there is no policy '{shown}'"))
+                .alternative(format!("use all, parts, or one of {}", names.join(", "))));
+        }
+        Ok(chosen)
+    }
+
+    /// The policy with an empty memory.
+    pub fn start(self, terms: &Terms) -> Box<dyn SellingPolicy> {
+        match self {
+            Self::Default => Box::new(Layered::new(terms)),
+            Self::Baseline(baseline) => baseline.start(),
+            Self::Without(part) => Box::new(Layered::without(terms, part)),
+        }
+    }
+}
+
+/// The bound of all pools.
+pub fn bound_of(demand: &Demand, terms: &Terms) -> Bound {
+    let mut total = Bound::default();
+    for pool in &demand.pools {
+        total.add(&bound(pool, demand.end_s, terms));
+    }
+    total
+}
+
+/// Replays every pool with a memory of its own. `watch` hears the pool's place before each moment.
+pub fn run(demand: &Demand, terms: &Terms, policy: Named, watch: &mut dyn FnMut(usize, &super::replay::Moment<'_>)) -> Tally {
+    let mut total = Tally::default();
+    for (place, pool) in demand.pools.iter().enumerate() {
+        let mut selling = policy.start(terms);
+        let mut hear = |moment: &super::replay::Moment<'_>| watch(place, moment);
+        let hear: &mut Watch<'_> = &mut hear;
+        total.add(&replay(pool, demand.end_s, terms, selling.as_mut(), hear));
+    }
+    total
+}
+
+/// A number of millionths.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Millionths(pub u128);
+
+impl Millionths {
+    /// A fraction, rounded half up; nothing of nothing is nothing.
+    fn of(part: u128, whole: u128) -> Self {
+        if whole == 0 { Self(0) } else { Self((2 * part * u128::from(PPM) + whole) / (2 * whole)) }
+    }
+}
+
+impl std::fmt::Display for Millionths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let million = u128::from(PPM);
+        write!(f, "{}.{:06}", self.0 / million, self.0 % million)
+    }
+}
+
+/// What a policy reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Score {
+    pub sold_share: Millionths,
+    pub value_share_of_bound: Millionths,
+    /// Of internal unit-time.
+    pub collision_ppm: Millionths,
+    pub collision_episodes_per_day: Millionths,
+    pub evictions_per_day: Millionths,
+    /// None without evictions.
+    pub sold_hours_per_eviction: Option<Millionths>,
+    pub broken_promises: [u64; super::terms::CLASSES],
+    /// Hours of a unit at list price.
+    pub compensation: Millionths,
+    pub revenue: Millionths,
+    pub idle_hours: Millionths,
+    pub bound_hours: Millionths,
+}
+
+/// The figures of a tally.
+pub fn score(tally: &Tally, bound: &Bound) -> Score {
+    let price_hour = HOUR_S * u128::from(PPM);
+    let evictions = u128::from(tally.evictions());
+    let daily = |count: u128| Millionths::of(count * DAY_S, tally.valid_s);
+    Score {
+        sold_share: Millionths::of(tally.sold_s, tally.idle_s),
+        value_share_of_bound: Millionths::of(tally.value(), bound.value),
+        collision_ppm: Millionths::of(tally.collision_s * u128::from(PPM), tally.internal_s),
+        collision_episodes_per_day: daily(u128::from(tally.episodes)),
+        evictions_per_day: daily(evictions),
+        sold_hours_per_eviction: (evictions > 0).then(|| Millionths::of(tally.sold_s, evictions * HOUR_S)),
+        broken_promises: NoticeClass::ALL.map(|class| tally.counts[index(class)].broken),
+        compensation: Millionths::of(tally.compensation, price_hour),
+        revenue: Millionths::of(tally.revenue, price_hour),
+        idle_hours: Millionths::of(tally.idle_s, HOUR_S),
+        bound_hours: Millionths::of(bound.value, price_hour),
+    }
+}

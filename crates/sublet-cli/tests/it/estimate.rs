@@ -1,0 +1,152 @@
+//! `sublet estimate`: figures that an outside scorer finds again, files, and what is said of bad ones.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use sublet_cli::ExitStatus;
+
+use crate::terminal::{Printed, Terminal};
+
+const SCORER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/estimate.py");
+const EXAMPLE: &str = include_str!("../../../sublet-capacity/src/estimate/example.csv");
+
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("estimate-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A day and a half of two pools: a wave, bursts, an outage, and a capacity that shrinks.
+fn two_pools() -> String {
+    let mut rows = String::from("t_s,pool,capacity_gpus,in_use_gpus,queued_gpus,valid\n");
+    for minute in 0..2_160_u32 {
+        let wave = (minute % 720).abs_diff(360) / 24;
+        let burst = if minute % 97 < 3 { 6 } else { 0 };
+        let valid = u32::from(!(1_000..1_010).contains(&minute));
+        let capacity = if minute > 1_500 { 36 } else { 40 };
+        rows +=
+            &format!("{},a,{capacity},{},0,{valid}\n", minute * 60, (10 + wave + burst + 30 * u32::from(minute == 1_700)) * valid);
+        if minute % 7 == 0 {
+            rows += &format!("{},b,16,{},1,1\n", minute * 60, 3 + minute % 5);
+        }
+    }
+    rows
+}
+
+fn estimate(demand: &Path, more: &[&str]) -> Printed {
+    let mut words = vec!["--json", "estimate", "--demand", text(demand)];
+    words.extend(more);
+    Terminal::default().run(&words)
+}
+
+/// Runs the scorer on what was printed.
+fn scored(demand: &Path, schedule: &Path, printed: &Printed) -> (bool, String) {
+    assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+    let figures = schedule.with_extension("figures");
+    std::fs::write(&figures, &printed.out).unwrap();
+    let output = Command::new("python3").arg(SCORER).args([demand, schedule, &figures]).output().unwrap();
+    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn an_outside_scorer_finds_every_figure_again() {
+    let folder = folder("scored");
+    let demand = folder.join("two-pools.csv");
+    std::fs::write(&demand, two_pools()).unwrap();
+    for policy in ["default", "static-5", "peak-1h", "default-without-evidence", "default-without-keeping-on"] {
+        for times in [["--reclaim-seconds", "0"], ["--reclaim-seconds", "95"]] {
+            let schedule = folder.join(format!("{policy}.jsonl"));
+            let printed = estimate(&demand, &[&["--policy", policy, "--schedule", text(&schedule)][..], &times[..]].concat());
+            let (ok, said) = scored(&demand, &schedule, &printed);
+            assert!(ok, "{policy} {times:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_scorer_finds_what_is_wrong() {
+    let folder = folder("wrong");
+    let demand = folder.join("example.csv");
+    std::fs::write(&demand, EXAMPLE).unwrap();
+    let schedule = folder.join("schedule.jsonl");
+    let mut printed = estimate(&demand, &["--policy", "static-10", "--reclaim-seconds", "30", "--schedule", text(&schedule)]);
+    let (ok, said) = scored(&demand, &schedule, &printed);
+    assert!(ok, "{said}");
+    insta::assert_snapshot!(printed.out);
+    let mut figures: Value = serde_json::from_str(&printed.out).unwrap();
+    figures[0]["collision_ppm"] = Value::from(0);
+    printed.out = figures.to_string();
+    let (ok, said) = scored(&demand, &schedule, &printed);
+    assert!(!ok && said.contains("collision_ppm is 0"), "{said}");
+}
+
+#[test]
+fn every_policy_asked_for_has_one_object_with_these_members() {
+    let demand = folder("members").join("example.csv");
+    std::fs::write(&demand, EXAMPLE).unwrap();
+    let members = "policy sold_share value_share_of_bound collision_ppm collision_episodes_per_day evictions_per_day \
+        sold_hours_per_eviction broken_promises compensation revenue idle_hours bound_hours";
+    let printed = estimate(&demand, &["--policy", "all"]);
+    let objects: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&printed.out).unwrap();
+    let names: Vec<&str> = objects.iter().map(|object| object["policy"].as_str().unwrap()).collect();
+    assert_eq!(names[..3], ["default", "static-5", "static-10"]);
+    for object in &objects {
+        let mut found: Vec<&str> = object.keys().map(String::as_str).collect();
+        let mut expected: Vec<&str> = members.split_whitespace().collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+    let table = Terminal::default().run(&["estimate", "--demand", text(&demand), "--policy", "all", "--reclaim-seconds", "30"]);
+    insta::assert_snapshot!(table.out);
+    assert!(table.err.contains("1.3 unit-hours were idle"), "{}", table.err);
+}
+
+#[test]
+fn packed_files_are_read_and_a_chart_is_drawn() {
+    let folder = folder("packed");
+    let plain = folder.join("two.csv");
+    std::fs::write(&plain, two_pools()).unwrap();
+    let packed = folder.join("two.csv.gz");
+    let file = std::fs::File::create(&packed).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, two_pools().as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    let chart = folder.join("week.svg");
+    let from_packed = estimate(&packed, &["--merge-pools", "--chart", text(&chart)]);
+    assert_eq!(from_packed.out, estimate(&plain, &["--merge-pools"]).out);
+    let svg = std::fs::read_to_string(&chart).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.matches("<path").count() >= 8, "{svg}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_would_work() {
+    let folder = folder("bad");
+    let head = "t_s,capacity_gpus,in_use_gpus,queued_gpus,valid\n";
+    let mut said = String::new();
+    for (name, content) in [
+        ("empty", String::new()),
+        ("heading", "time,gpus\n".to_owned()),
+        ("twice", format!("{head}0,8,1,0,1\n0,8,2,0,1\n")),
+        ("back", format!("{head}60,8,1,0,1\n0,8,2,0,1\n")),
+        ("negative", format!("{head}0,8,-1,0,1\n")),
+    ] {
+        let path = folder.join(format!("{name}.csv"));
+        std::fs::write(&path, content).unwrap();
+        let printed = Terminal::default().run(&["estimate", "--demand", text(&path)]);
+        assert!(printed.out.is_empty() && printed.status != ExitStatus::OK, "{name}");
+        said += &format!("{name}\n{}\n", printed.err);
+    }
+    let example = folder.join("example.csv");
+    std::fs::write(&example, EXAMPLE).unwrap();
+    for more in [["--policy", "magic"], ["--policy", "all"]] {
+        let words = [&["estimate", "--demand", text(&example), "--chart", "chart.svg"][..], &more[..]].concat();
+        said += &format!("{}\n{}\n", more.join(" "), Terminal::default().run(&words).err);
+    }
+    insta::assert_snapshot!(said);
+}
