@@ -221,7 +221,10 @@ fn a_row_was_updated_when_anything_of_it_changed() {
     assert_eq!(updated(instant("2026-11")), ends(["2026-11"; 4]));
     assert_eq!(updated(instant("2027-01")), ends(["2026-11"; 4]));
     let before = rows(&self::agreement(terms(), None), &[], march);
-    assert_eq!(before.iter().map(|row| row.updated_at).collect::<Vec<_>>(), ends(["2026-03", "2026-02", "2026-02", "2026-02"])[..3]);
+    assert_eq!(
+        before.iter().map(|row| row.updated_at).collect::<Vec<_>>(),
+        ends(["2026-03", "2026-02", "2026-02", "2026-02"])[..3]
+    );
     // Notice had fixed the end before.
     let notice = Notice { last_month: month("2027-02"), fee: Nanos::ZERO };
     let left = rows(&self::agreement(ContractTerms { renewal, ..terms() }, Some(notice)), &[], instant("2026-10"));
