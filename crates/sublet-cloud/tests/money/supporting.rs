@@ -255,9 +255,11 @@ on_both_databases! {
         assert!(updated[1..].iter().all(|at| at[..19] == agreed_at[..19]), "{updated:?}: {agreed_at}");
         assert!(updated[0] > updated[1], "what runs counts until now: {updated:?}");
         // An invoice that names other terms than its contract has: as for its bundle, nothing is made of it.
-        change_terms(cloud, &organization).await;
+        let right = change_terms(cloud, &organization, "0".repeat(64)).await;
         let broken = file(&cloud.cloud, &Actor::system(), &asked(&organization, Dataset::Focus, "2026-03")).await.expect_err("it breaks off");
         assert_eq!(broken.code(), ErrorCode::Internal, "{broken:?}");
+        change_terms(cloud, &organization, right).await;
+        assert!(!focus(&cloud.cloud, &organization, "2026-03").await.is_empty());
     }
 
     async fn a_month_before_the_account_is_there_if_something_was_used_in_it(cloud: &TestCloud) {
@@ -368,10 +370,13 @@ async fn change_line(cloud: &TestCloud, organization: &OrganizationId, amount: N
     change(cloud, organization, move |content| std::mem::replace(&mut content.lines[0].charges.amount, amount)).await
 }
 
-/// Lets March's invoice name other terms.
-async fn change_terms(cloud: &TestCloud, organization: &OrganizationId) {
-    let other = |content: &mut InvoiceContent| content.commitment.as_mut().expect("a part").terms = "0".repeat(64);
-    change(cloud, organization, other).await;
+/// Lets March's invoice name other terms; what it named.
+async fn change_terms(cloud: &TestCloud, organization: &OrganizationId, other: String) -> String {
+    let name = move |content: &mut InvoiceContent| {
+        let part = content.commitment.as_mut().expect("a part");
+        std::mem::replace(&mut part.terms, other.clone())
+    };
+    change(cloud, organization, name).await
 }
 
 async fn change<T: Send>(
