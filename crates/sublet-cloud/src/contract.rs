@@ -513,9 +513,7 @@ pub(crate) async fn terms_texts(tx: &mut Tx, content: &InvoiceContent) -> Result
     let mut texts = Vec::with_capacity(wanted.len());
     for (id, hash) in wanted {
         let contract = contract::get(tx, &Scope::Operator, id).await?;
-        let named = contract.offers.iter().find(|offer| offer.version.hash == hash);
-        let named = named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))?;
-        texts.push(named.version.canonical()?);
+        texts.push(contract.terms_named(hash)?.canonical()?);
     }
     Ok(texts)
 }

@@ -18,6 +18,7 @@ use sublet_money::focus::{Credited, FocusRow, FocusVersion, ROW_LENGTH, RowPrice
 use sublet_money::focus_contract::ContractCommitment;
 use sublet_money::focus_dataset::SupportingDataset;
 use sublet_money::focus_invoice::{Beyond, InvoiceDetail, InvoiceDetails, LinePlaces, beyond_lines, credit_details};
+use sublet_money::focus_period::BillingPeriod;
 use sublet_money::invoice::{Invoice, InvoiceAccount, InvoiceState};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_store::charge::Charge;
@@ -125,6 +126,8 @@ struct Account {
     beyond: Vec<Beyond>,
     /// Its lines, where they are wanted.
     details: Option<InvoiceDetails>,
+    /// The month as it was when its invoice was looked for, where that is wanted.
+    month: Option<BillingPeriod>,
     organization: Organization,
 }
 
@@ -241,11 +244,7 @@ impl Cloud {
             Stage::Charges(cursor) => Page::Charges(self.charges(account, cursor.clone()).await?),
             Stage::Period => {
                 account.stage = Stage::End;
-                let of = (self, &*account);
-                let read = self.store.read(of, |(cloud, account), tx| {
-                    Box::pin(cloud.billing_period(tx, (&account.organization, &account.statement)))
-                });
-                Page::Periods(read.await?.into_iter().collect())
+                Page::Periods(account.month.take().into_iter().collect())
             }
             Stage::Details(after) => Page::Details(account.details(*after)?),
             Stage::CreditDetails(after) => {
@@ -301,9 +300,37 @@ impl Cloud {
             counts: None,
         };
         let (sum, has_rows, beyond, organization) = (Nanos::ZERO, false, Vec::new(), of.clone());
-        let stage = first_stage(dataset);
-        let account = Account { statement, calendar, stage, sum, has_rows, rounding, beyond, details: None, organization };
-        with_invoice(tx, account, (issued, dataset)).await
+        let (stage, details, month) = (first_stage(dataset), None, None);
+        let account = Account { statement, calendar, stage, sum, has_rows, rounding, beyond, details, month, organization };
+        self.with_invoice(tx, account, (issued, dataset)).await
+    }
+
+    /// What a dataset takes of the month and its invoice: of one moment, since both change at once.
+    async fn with_invoice(
+        &self,
+        tx: &mut Tx,
+        mut account: Account,
+        (issued, dataset): (Option<Invoice>, Dataset),
+    ) -> Result<Account> {
+        match (dataset, issued) {
+            (Dataset::Focus, issued) => {
+                let of = (&account.organization.id, account.statement.period);
+                let content = issued.map(|invoice| invoice.content);
+                account.statement.counts = applied_use(tx, of, content.as_ref()).await?;
+                if let Some(content) = content {
+                    account.statement.places = LinePlaces::of(&content)?;
+                    account.beyond = beyond_lines(&content)?;
+                }
+            }
+            (Dataset::Supporting(SupportingDataset::InvoiceDetail), Some(invoice)) => {
+                account.details = Some(InvoiceDetails::new(&account.statement, invoice)?);
+            }
+            (Dataset::Supporting(SupportingDataset::BillingPeriod), _) => {
+                account.month = self.billing_period(tx, (&account.organization, &account.statement)).await?;
+            }
+            (Dataset::Charges | Dataset::Supporting(_), _) => {}
+        }
+        Ok(account)
     }
 
     /// The next hours of the month, which moves the account on.
@@ -424,26 +451,6 @@ fn first_stage(dataset: Dataset) -> Stage {
         Dataset::Supporting(SupportingDataset::InvoiceDetail) => Stage::Details(0),
         Dataset::Supporting(SupportingDataset::ContractCommitment) => Stage::Commitments(None),
     }
-}
-
-/// What a dataset takes of the month's invoice.
-async fn with_invoice(tx: &mut Tx, mut account: Account, (issued, dataset): (Option<Invoice>, Dataset)) -> Result<Account> {
-    match (dataset, issued) {
-        (Dataset::Focus, issued) => {
-            let of = (&account.organization.id, account.statement.period);
-            let content = issued.map(|invoice| invoice.content);
-            account.statement.counts = applied_use(tx, of, content.as_ref()).await?;
-            if let Some(content) = content {
-                account.statement.places = LinePlaces::of(&content)?;
-                account.beyond = beyond_lines(&content)?;
-            }
-        }
-        (Dataset::Supporting(SupportingDataset::InvoiceDetail), Some(invoice)) => {
-            account.details = Some(InvoiceDetails::new(&account.statement, invoice)?);
-        }
-        (Dataset::Charges | Dataset::Supporting(_), _) => {}
-    }
-    Ok(account)
 }
 
 fn no_organization(id: &OrganizationId) -> Error {

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::organization::OrganizationClass;
-use sublet_core::{Result, Scope};
+use sublet_core::{Result, Scope, Timestamp};
 use sublet_money::document::DocumentNumber;
 use sublet_money::focus::Statement;
 use sublet_money::focus_contract::{
@@ -15,10 +15,10 @@ use sublet_money::focus_contract::{
 use sublet_money::focus_period::{BillingPeriod, BillingState};
 use sublet_money::invoice::InvoiceContent;
 use sublet_money::period::Period;
-use sublet_store::contract::{self, Contract};
+use sublet_store::contract::{self, Contract, OfferState};
 use sublet_store::organization::Organization;
 use sublet_store::page::Order;
-use sublet_store::{PageRequest, Tx, billing};
+use sublet_store::{PageRequest, Tx, billing, charge};
 
 use crate::Cloud;
 use crate::contract_use::{Counted, PeriodUse, periods};
@@ -27,24 +27,30 @@ use crate::contract_use::{Counted, PeriodUse, periods};
 const CONTRACTS_AT_ONCE: i64 = 1;
 
 impl Cloud {
-    /// A month of an account; `None` before the account was there.
+    /// A month of an account; `None` before the account was there, unless something was used in it: a clock may have been
+    /// set back. It has to be read with the invoice that the statement names.
     pub(crate) async fn billing_period(
         &self,
         tx: &mut Tx,
         (account, statement): (&Organization, &Statement),
     ) -> Result<Option<BillingPeriod>> {
         let period = statement.period;
-        if period.interval.ends_at <= account.created_at {
+        if !is_there(tx, account, period).await? {
             return Ok(None);
         }
+        // No month is closed sooner.
+        let since = period.interval.ends_at.plus(self.settings.close_after);
         let state = match account.class {
             OrganizationClass::External | OrganizationClass::Partner => {
-                state_of_billed(tx, (&account.id, period), statement.invoice).await?
+                state_of_billed(tx, (&account.id, period, since), statement.invoice).await?
             }
             // Nobody invoices them: their months are over by the clock alone.
             OrganizationClass::Internal | OrganizationClass::Supplier => {
-                let since = period.interval.ends_at.plus(self.settings.close_after);
-                if since <= self.now() { BillingState::WithoutInvoice { since } } else { BillingState::Open }
+                if since <= self.now() {
+                    BillingState::WithoutInvoice { since }
+                } else {
+                    BillingState::Open
+                }
             }
         };
         Ok(Some(BillingPeriod {
@@ -79,7 +85,7 @@ impl Cloud {
         contract.offers.retain(|offer| offer.answered_at.is_some_and(|at| at < interval.ends_at));
         contract.notice = contract.notice.filter(|given| given.at < interval.ends_at);
         let Some(agreement) = contract.agreement()? else { return Ok(Vec::new()) };
-        let agreed = contract.offers.iter().filter(|offer| agreement.versions().contains(&offer.version));
+        let agreed = contract.offers.iter().filter(|offer| offer.state == OfferState::Accepted);
         let agreed_at: Vec<_> = agreed.filter_map(|offer| offer.answered_at).collect();
         let used = periods(tx, &contract, &agreement, (month, Counted::Used)).await?;
         let uses: Vec<_> = used.iter().map(|used| commitment_use(used, used.is_settled && used.last <= month)).collect();
@@ -97,23 +103,30 @@ impl Cloud {
     }
 }
 
-/// Of an account that gets invoices; `number` is that of the month's.
+/// Whether an account has a month: from that of its creation on, or of its first use.
+async fn is_there(tx: &mut Tx, account: &Organization, period: Period) -> Result<bool> {
+    if period.interval.ends_at > account.created_at || billing::find_closed(tx, &account.id, period.key).await?.is_some() {
+        return Ok(true);
+    }
+    Ok(charge::first_period(tx, &account.id).await?.is_some_and(|first| first <= period.key))
+}
+
+/// Of an account that gets invoices; `number` is that of the month's, which is closed at some time from `closes_at` on.
 async fn state_of_billed(
     tx: &mut Tx,
-    (organization, period): (&OrganizationId, Period),
+    (organization, period, closes_at): (&OrganizationId, Period, Timestamp),
     number: Option<DocumentNumber>,
 ) -> Result<BillingState> {
-    let ended_at = period.interval.ends_at;
     let Some(closed) = billing::find_closed(tx, organization, period.key).await? else {
         let open = billing::find_open(tx, organization).await?.map(|(open, _)| open.period);
         return Ok(match open.map(|open| period.key.cmp(&open)) {
             // It was over before anybody looked.
-            Some(Ordering::Less) => BillingState::WithoutInvoice { since: ended_at },
+            Some(Ordering::Less) => BillingState::WithoutInvoice { since: period.interval.ends_at },
             Some(Ordering::Equal | Ordering::Greater) | None => BillingState::Open,
         });
     };
     Ok(match (closed.billed_at, number) {
-        (None, _) => BillingState::Closed { since: ended_at },
+        (None, _) => BillingState::Closed { since: closes_at },
         (Some(since), Some(number)) => BillingState::Invoiced { number, since },
         (Some(since), None) => BillingState::WithoutInvoice { since },
     })
@@ -144,9 +157,9 @@ pub(crate) async fn applied_use(
     if let Some(content) = issued {
         let Some(line) = &content.commitment else { return Ok(None) };
         let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
-        let agreed = contract.offers.into_iter().find(|offer| offer.version.hash == line.terms);
+        let terms = contract.terms_named(&line.terms)?.terms.clone();
         let commitment = CommitmentId { contract: contract.id, number: line.number };
-        return Ok(agreed.map(|offer| AppliedUse { commitment, terms: offer.version.terms }));
+        return Ok(Some(AppliedUse { commitment, terms }));
     }
     for contract in contract::list_of(tx, organization).await? {
         let Some(agreement) = contract.agreement()? else { continue };

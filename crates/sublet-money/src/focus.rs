@@ -221,8 +221,8 @@ pub struct Statement {
 impl Statement {
     /// Whose and of when, without what single rows are found by.
     pub(crate) fn head(&self) -> Self {
-        let Self { account, seller, period, invoice, .. } = self.clone();
-        Self { account, seller, period, invoice, places: LinePlaces::default(), counts: None }
+        let (account, seller) = (self.account.clone(), self.seller.clone());
+        Self { account, seller, period: self.period, invoice: self.invoice, places: LinePlaces::default(), counts: None }
     }
 
     /// A row of use. `used` is the month of the use: an earlier one for what came late.
@@ -242,7 +242,7 @@ impl Statement {
         Ok(FocusRow {
             is_correction: is_late,
             description,
-            place: self.places.find(&hour, (&self.account.organization, used.key)),
+            place: self.places.find(&hour, used.key),
             applied,
             charged: within(hour.starts_at, used.interval),
             billed: hour.amount,

@@ -2,7 +2,7 @@
 //!
 //! A commitment period is what customers fulfil or miss, so each is a commitment of the specification, named by its
 //! contract and its number: `contract_x/3`. Periods that have not begun are there up to the end of the running term, with
-//! their ramp; those that a notice cut off are canceled. What is said of a month that is over does not change: what was
+//! their ramp; those that a notice or a shorter term cut off are canceled, and stay. What is said of a month that is over does not change: what was
 //! agreed or given notice of later is not in it.
 //!
 //! Quantities are in the units in which use is metered, of which all are finite decimals: what rows of Cost and Usage say
@@ -139,7 +139,7 @@ pub enum CommitmentStatus {
     Exhausted,
     /// It is over.
     Expired,
-    /// Notice was given before it began.
+    /// Notice was given before it began, or an amendment left it out.
     Canceled,
 }
 
@@ -189,37 +189,38 @@ pub struct ContractCommitment {
     /// What can be used up in it of what was missing before; nothing is known of periods that have not begun.
     pub roll_over: Option<Nanos>,
     pub used: CommitmentUse,
-    /// Billed in advance.
+    /// Billed in advance; of nothing that is canceled.
     pub fee: Option<Nanos>,
     pub roll_over_periods: u32,
     pub terms: String,
 }
 
-/// Every commitment period of a contract up to the end of the running term.
+/// Every commitment period of a contract up to the end of the running term, and those that were announced before.
 pub fn contract_commitments(of: &ContractAsOf<'_>) -> Result<Vec<ContractCommitment>> {
     let calendar = BillingCalendar::new(&of.account.zone)?;
-    let newest = of.agreement.newest()?;
-    let month = calendar.period_at(of.as_of)?.key;
-    let last_month = of.agreement.last_month()?;
-    let reached = newest.terms.period_at(last_month.map_or(month, |last| last.min(month)))?;
-    let end = newest.terms.term_end(reached.map_or(1, |period| period.number)).unwrap_or(newest.terms.periods());
+    let announced = of.announced(&calendar)?;
+    let newest = announced.last().ok_or_else(|| Error::internal("a contract has no terms"))?;
+    let terms = &newest.version.terms;
     let interval = |first: PeriodKey, last: PeriodKey| -> Result<Interval> {
         let (first, last) = (calendar.period(first)?.interval, calendar.period(last)?.interval);
         Ok(Interval { starts_at: first.starts_at, ends_at: last.ends_at })
     };
-    let term_last = newest.terms.starts.plus(end * newest.terms.period_months - 1)?;
-    let contract = interval(newest.terms.starts, last_month.map_or(term_last, |last| last.min(term_last)))?;
+    let term_last = terms.starts.plus(newest.end * terms.period_months - 1)?;
+    let last_month = of.agreement.last_month()?.map_or(term_last, |last| last.min(term_last));
+    let contract = interval(terms.starts, last_month)?;
+    let renewed_at = of.renewed_at(&calendar, terms)?;
     let (mut rows, mut settled) = (Vec::new(), Vec::new());
-    for number in 1..=end.min(PERIODS_MAX) {
-        let first = newest.terms.starts.plus((number - 1) * newest.terms.period_months)?;
+    for number in 1..=announced.iter().map(|known| known.end).fold(0, u32::max).min(PERIODS_MAX) {
+        let first = terms.starts.plus((number - 1) * terms.period_months)?;
         let (version, period, is_canceled) = match of.agreement.at(first)? {
             Some((version, period)) => (version, period, false),
-            None => match newest.terms.period_at(first)? {
-                Some(period) => (newest, period, true),
+            None => match last_announced(&announced, (number, first))? {
+                Some((version, period)) => (version, period, true),
                 None => continue,
             },
         };
-        let planned = Planned { version, period, is_canceled, contract, interval: interval(period.first, period.last)? };
+        let planned =
+            Planned { version, period, is_canceled, contract, renewed_at, interval: interval(period.first, period.last)? };
         let row = of.commitment(&planned, &settled)?;
         settled.push(SettledPeriod {
             number,
@@ -234,16 +235,67 @@ pub fn contract_commitments(of: &ContractAsOf<'_>) -> Result<Vec<ContractCommitm
     Ok(rows)
 }
 
+/// A version of the terms, with the last period that files named while it was the newest.
+struct Announced<'a> {
+    version: &'a TermsVersion,
+    end: u32,
+}
+
+/// A period as the last terms had it that had it.
+fn last_announced<'a>(
+    announced: &[Announced<'a>],
+    (number, first): (u32, PeriodKey),
+) -> Result<Option<(&'a TermsVersion, CommitmentPeriod)>> {
+    let Some(found) = announced.iter().rev().find(|known| known.end >= number) else { return Ok(None) };
+    Ok(found.version.terms.period_at(first)?.map(|period| (found.version, period)))
+}
+
 /// A commitment period as agreed.
 struct Planned<'a> {
     version: &'a TermsVersion,
     period: CommitmentPeriod,
     is_canceled: bool,
     contract: Interval,
+    /// When the term began that runs, if it is not the first one.
+    renewed_at: Option<Timestamp>,
     interval: Interval,
 }
 
-impl ContractAsOf<'_> {
+impl<'a> ContractAsOf<'a> {
+    /// What files said of the contract's length: until an amendment was agreed, by the terms before it.
+    fn announced(&self, calendar: &BillingCalendar) -> Result<Vec<Announced<'a>>> {
+        let mut replaced_at = self.agreed_at.iter().copied().skip(1);
+        let announced = self.agreement.versions().iter().map(|version| {
+            let reached = match (replaced_at.next(), self.agreement.notice()) {
+                // It may be for a later term than the one that runs.
+                (None, Some(notice)) => notice.last_month,
+                (at, _) => calendar.period_at(at.unwrap_or(self.as_of))?.key,
+            };
+            let number = version.terms.period_at(reached)?.map_or(1, |period| period.number);
+            Ok(Announced { version, end: version.terms.term_end(number).unwrap_or(version.terms.periods()) })
+        });
+        announced.collect()
+    }
+
+    /// When the end of the contract moved by renewal; `None` in the first term, and if notice had fixed it before.
+    fn renewed_at(&self, calendar: &BillingCalendar, newest: &ContractTerms) -> Result<Option<Timestamp>> {
+        let running = newest.period_at(calendar.period_at(self.as_of)?.key)?;
+        let Some(number) = running.map(|period| period.number).filter(|number| *number > newest.periods()) else {
+            return Ok(None);
+        };
+        let (Some(end), Some(renewal)) = (newest.term_end(number), newest.renewal) else { return Ok(None) };
+        let before = end * newest.period_months - renewal.months;
+        let began_at = calendar.period(newest.starts.plus(before)?)?.interval.starts_at;
+        Ok(Some(began_at).filter(|began| self.notice_at.is_none_or(|notice| notice > *began)))
+    }
+
+    /// When something of a row was last said anew. What is used is counted until the period ends.
+    fn updated_at(&self, planned: &Planned<'_>, has_begun: bool) -> Option<Timestamp> {
+        let counted_until = has_begun.then(|| planned.interval.ends_at.min(self.as_of));
+        let said = self.agreed_at.iter().copied();
+        said.chain(self.notice_at).chain(planned.renewed_at).chain(counted_until).max()
+    }
+
     fn commitment(&self, planned: &Planned<'_>, settled: &[SettledPeriod]) -> Result<ContractCommitment> {
         let Planned { version, period, interval, .. } = planned;
         let terms = &version.terms;
@@ -267,10 +319,7 @@ impl ContractAsOf<'_> {
             (true, Some(thing)) => Some(thing.value(rolled)?),
             (true, None) => Some(roll_over(settled, period.number)?),
         };
-        let agreed = self.agreement.versions().iter().position(|known| known.hash == version.hash);
-        let agreed_at = agreed.and_then(|index| self.agreed_at.get(index)).copied();
         let created_at = self.agreed_at.first().copied().ok_or_else(|| Error::internal("nobody agreed to a contract"))?;
-        let last_word = self.notice_at.filter(|_| planned.is_canceled);
         let length =
             if period.first == period.last { period.first.to_string() } else { format!("{} to {}", period.first, period.last) };
         Ok(ContractCommitment {
@@ -284,13 +333,13 @@ impl ContractAsOf<'_> {
             applicability: applicability(self.account, terms)?,
             discount_ppm: discount(terms),
             created_at,
-            updated_at: [agreed_at, last_word].into_iter().flatten().fold(created_at, Timestamp::max),
+            updated_at: self.updated_at(planned, has_begun).unwrap_or(created_at),
             status,
             committed: period.committed,
             units,
             roll_over,
             used,
-            fee: terms.fee.map(|fee| fee.amount),
+            fee: terms.fee.filter(|_| !planned.is_canceled).map(|fee| fee.amount),
             roll_over_periods: terms.roll_over_periods,
             terms: version.hash.clone(),
         })

@@ -69,13 +69,22 @@ fn agreement(terms: ContractTerms, notice: Option<Notice>) -> Agreement {
 }
 
 fn rows(agreement: &Agreement, uses: &[CommitmentUse], as_of: Timestamp) -> Vec<ContractCommitment> {
+    rows_agreed((agreement, &[instant("2026-02")]), uses, as_of)
+}
+
+/// Of versions that were agreed at these times.
+fn rows_agreed(
+    (agreement, agreed_at): (&Agreement, &[Timestamp]),
+    uses: &[CommitmentUse],
+    as_of: Timestamp,
+) -> Vec<ContractCommitment> {
     contract_commitments(&ContractAsOf {
         account: &account(),
         seller: "Idle Works",
         id: &"ctr_1".parse().unwrap(),
         name: "2026",
         agreement,
-        agreed_at: &[instant("2026-02")],
+        agreed_at,
         notice_at: agreement.notice().map(|_| instant("2026-03")),
         uses,
         as_of,
@@ -144,8 +153,82 @@ fn what_a_notice_cuts_off_is_canceled() {
     let found = rows(&agreement(terms(), Some(notice)), &[], instant("2026-04"));
     assert_eq!(statuses(&found), ["Active", "Canceled", "Canceled"]);
     assert!(found.iter().all(|row| row.contract.ends_at == instant("2026-05")));
-    assert_eq!((found[0].updated_at, found[1].updated_at), (instant("2026-02"), instant("2026-03")));
+    assert_eq!((found[0].updated_at, found[1].updated_at), (instant("2026-04"), instant("2026-03")));
     assert_eq!(found[2].committed, euros(20), "what it would have been");
+    let fees: Vec<_> = found.iter().map(|row| row.fee).collect();
+    assert_eq!(fees, [Some(euros(3)), None, None], "nothing is billed of what is canceled");
+}
+
+#[test]
+fn a_notice_for_a_later_term_says_how_long_the_contract_is() {
+    let renewed = ContractTerms { renewal: Some(RenewalTerms { months: 6, notice_months: 1 }), ..terms() };
+    for (last_month, ends_at, expected) in [
+        ("2026-08", "2026-09", vec!["Expired", "Active", "Pending"]),
+        ("2026-12", "2027-01", vec!["Expired", "Active", "Pending", "Pending", "Pending", "Canceled"]),
+        ("2027-02", "2027-03", vec!["Expired", "Active", "Pending", "Pending", "Pending", "Pending"]),
+    ] {
+        let notice = Notice { last_month: month(last_month), fee: Nanos::ZERO };
+        let agreement = agreement(renewed.clone(), Some(notice));
+        let found = rows(&agreement, &[], instant("2026-05"));
+        assert_eq!(statuses(&found), expected, "{last_month}");
+        assert!(found.iter().all(|row| row.contract.ends_at == instant(ends_at)), "{last_month}");
+        assert_eq!(rows(&agreement, &[], instant("2027-05")).len(), expected.len(), "{last_month}: afterwards, too");
+    }
+}
+
+fn amended(first: ContractTerms, (from, then): (&str, ContractTerms)) -> Agreement {
+    let versions = vec![TermsVersion::new(first.starts, first).unwrap(), TermsVersion::new(month(from), then).unwrap()];
+    Agreement::new(versions, None).unwrap()
+}
+
+#[test]
+fn what_a_shorter_term_cuts_off_is_canceled_and_stays() {
+    let shorter = amended(ContractTerms { months: 12, ..terms() }, ("2026-05", terms()));
+    let agreed_at = [instant("2026-02"), instant("2026-04")];
+    let found = rows_agreed((&shorter, &agreed_at), &[], instant("2026-04"));
+    assert_eq!(statuses(&found), ["Active", "Pending", "Pending", "Canceled", "Canceled", "Canceled"]);
+    let terms_of: Vec<bool> = found.iter().map(|row| row.terms == shorter.versions()[0].hash).collect();
+    assert_eq!(terms_of, [true, false, false, true, true, true], "the last terms that had it");
+    assert!(found.iter().all(|row| row.contract.ends_at == instant("2026-09")));
+    assert!(found[3..].iter().all(|row| row.updated_at == agreed_at[1] && row.fee.is_none() && row.committed == euros(20)));
+    let later = rows_agreed((&shorter, &agreed_at), &[], instant("2027-05"));
+    assert_eq!(statuses(&later)[2..], ["Expired", "Canceled", "Canceled", "Canceled"]);
+    // A term that was renewed, and then is to end within.
+    let first = ContractTerms { renewal: Some(RenewalTerms { months: 6, notice_months: 1 }), ..terms() };
+    let ending = amended(first, ("2026-11", ContractTerms { months: 10, ..terms() }));
+    for (agreed, expected) in [("2026-08", 5), ("2026-10", 6)] {
+        let found = rows_agreed((&ending, &[instant("2026-02"), instant(agreed)]), &[], instant("2027-05"));
+        assert_eq!(found.len(), expected, "{agreed}: only what was announced");
+        assert_eq!(found.iter().filter(|row| row.status == CommitmentStatus::Canceled).count(), expected - 5, "{agreed}");
+    }
+}
+
+#[test]
+fn a_row_was_updated_when_anything_of_it_changed() {
+    let renewal = Some(RenewalTerms { months: 6, notice_months: 1 });
+    let agreement = amended(ContractTerms { renewal, ..terms() }, ("2026-07", ContractTerms { renewal, months: 8, ..terms() }));
+    let agreed_at = [instant("2026-02"), instant("2026-05").plus(sublet_core::DurationMs::from_hours(5))];
+    let updated = |as_of: Timestamp| -> Vec<Timestamp> {
+        rows_agreed((&agreement, &agreed_at), &[], as_of).iter().map(|row| row.updated_at).take(4).collect()
+    };
+    let [march, may] = [instant("2026-03"), agreed_at[1]];
+    let june = instant("2026-06");
+    // Use counts until then, and an amendment may change every row.
+    assert_eq!(updated(june), [may, june, may, may]);
+    let ends = |of: [&str; 4]| of.map(instant).to_vec();
+    assert_eq!(updated(instant("2026-08")), [may, instant("2026-07"), instant("2026-08"), may]);
+    // The next term begins, so the contract ends later.
+    assert_eq!(updated(instant("2026-11")), ends(["2026-11"; 4]));
+    assert_eq!(updated(instant("2027-01")), ends(["2026-11"; 4]));
+    let before = rows(&self::agreement(terms(), None), &[], march);
+    assert_eq!(
+        before.iter().map(|row| row.updated_at).collect::<Vec<_>>(),
+        ends(["2026-03", "2026-02", "2026-02", "2026-02"])[..3]
+    );
+    // Notice had fixed the end before.
+    let notice = Notice { last_month: month("2027-02"), fee: Nanos::ZERO };
+    let left = rows(&self::agreement(ContractTerms { renewal, ..terms() }, Some(notice)), &[], instant("2026-10"));
+    assert_eq!(left.last().unwrap().updated_at, march);
 }
 
 #[test]

@@ -9,12 +9,13 @@
 //!
 //! Deliberately absent: drafts, which have no numbers; whether something was paid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use sublet_core::admission::PriceVersion;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::ProjectId;
 use sublet_core::{Nanos, Timestamp};
 
 use crate::advance::AdvanceLine;
@@ -27,9 +28,9 @@ use crate::focus_columns::meter;
 use crate::focus_contract::CommitmentId;
 use crate::invoice::{Invoice, InvoiceContent, InvoiceLine};
 use crate::period::{BillingCalendar, PeriodKey};
-use crate::rating::LineKey;
-use crate::sku::{PricingUnit, QuantityChange};
+use crate::sku::{PricingUnit, QuantityChange, SkuName};
 use crate::tax::TaxLine;
+use crate::time_of_use::BandName;
 
 /// What invoices are due by where no terms are on them: they were paid with credit when they were used.
 const NO_TERMS: &str = "Drawn from credit";
@@ -39,42 +40,44 @@ pub fn detail_id(number: DocumentNumber, place: u32) -> String {
     format!("{number}/{place}")
 }
 
-/// Where the lines of an invoice are. There are at most [`crate::invoice::LINES_MAX`].
+/// What sets lines of one project apart: the month of the use, the price list, the thing, and the band of its price.
+type PlaceKey = (PeriodKey, PriceVersion, SkuName, Option<BandName>);
+
+/// Where the lines of an invoice are, by their projects. There are at most [`crate::invoice::LINES_MAX`], and they are kept
+/// while a month is exported: what many of them name is there once.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct LinePlaces(BTreeMap<LineKey, u32>);
+pub struct LinePlaces(BTreeMap<ProjectId, BTreeMap<PlaceKey, u32>>);
 
 impl LinePlaces {
     pub fn of(content: &InvoiceContent) -> Result<Self> {
-        let mut places = BTreeMap::new();
+        let (mut versions, mut skus, mut bands) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut places: BTreeMap<ProjectId, BTreeMap<PlaceKey, u32>> = BTreeMap::new();
         for (index, line) in content.lines.iter().enumerate() {
-            let key = LineKey {
-                organization: content.account.organization.clone(),
-                project: line.project.clone(),
-                period: line.late.map_or(content.period.key, |late| late.period),
-                price_version: line.price_version.clone(),
-                sku: line.sku.clone(),
-                band: line.band.clone(),
-            };
-            places.insert(key, place(index)?);
+            let key = (
+                line.late.map_or(content.period.key, |late| late.period),
+                shared(&mut versions, &line.price_version),
+                shared(&mut skus, &line.sku),
+                line.band.as_ref().map(|band| shared(&mut bands, band)),
+            );
+            places.entry(line.project.clone()).or_default().insert(key, place(index)?);
         }
         Ok(Self(places))
     }
 
     /// Of the line that an hour belongs to; the month is that of the use.
-    pub(crate) fn find(&self, hour: &ChargedHour, (organization, period): (&OrganizationId, PeriodKey)) -> Option<u32> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let key = LineKey {
-            organization: organization.clone(),
-            project: hour.project.clone(),
-            period,
-            price_version: hour.price_version.clone(),
-            sku: hour.sku.clone(),
-            band: hour.band.clone(),
-        };
-        self.0.get(&key).copied()
+    pub(crate) fn find(&self, hour: &ChargedHour, period: PeriodKey) -> Option<u32> {
+        let of_project = self.0.get(&hour.project)?;
+        of_project.get(&(period, hour.price_version.clone(), hour.sku.clone(), hour.band.clone())).copied()
     }
+}
+
+/// The first of values that are equal: clones of it have one text.
+fn shared<T: Ord + Clone>(known: &mut BTreeSet<T>, value: &T) -> T {
+    if let Some(first) = known.get(value) {
+        return first.clone();
+    }
+    known.insert(value.clone());
+    value.clone()
 }
 
 /// Counted from 1.

@@ -169,9 +169,10 @@ fn use_names_the_line_that_it_is_in() {
         amount: nanos(1),
         charges: 1,
     };
-    let organization = account().organization;
-    let found = |project: &str, used: &str| places.find(&hour(project), (&organization, month(used)));
+    let found = |project: &str, used: &str| places.find(&hour(project), month(used));
     assert_eq!([found("proj_1", "2026-03"), found("proj_2", "2026-02"), found("proj_2", "2026-03")], [Some(1), Some(2), None]);
+    let versions: Vec<_> = places.0.values().flat_map(BTreeMap::keys).map(|(_, version, _, _)| &version.0).collect();
+    assert!(versions.len() == 2 && std::sync::Arc::ptr_eq(versions[0], versions[1]), "one text for all lines");
 }
 
 proptest! {

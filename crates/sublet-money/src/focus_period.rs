@@ -3,7 +3,8 @@
 //! The specification knows issuers and no accounts: here each account has months of its own zone, so a row names its
 //! account beside. Closed is a month of which every document is issued that will be.
 //!
-//! Deliberately absent: months before the account was there.
+//! Deliberately absent: months before the account was there. Those in which something was used are there even so, since a
+//! clock may have been set back.
 
 use sublet_core::Timestamp;
 
@@ -67,9 +68,10 @@ pub struct BillingPeriod {
 }
 
 impl BillingPeriod {
-    /// It begins with the month, or with the account.
+    /// It begins with the month, or within it with the account.
     fn created_at(&self) -> Timestamp {
-        self.period.interval.starts_at.max(self.account_since)
+        let month = self.period.interval;
+        if self.account_since < month.ends_at { month.starts_at.max(self.account_since) } else { month.starts_at }
     }
     fn updated_at(&self) -> Timestamp {
         self.state.since().map_or(self.created_at(), |since| since.max(self.created_at()))
@@ -147,6 +149,9 @@ mod tests {
         // An account that began with the month's middle, and one that is younger than what was said of the month.
         let middle = period.interval.starts_at.plus(sublet_core::DurationMs::from_hours(400));
         write_csv(&mut text, &columns, &BillingPeriod { account_since: middle, ..row(BillingState::Open) });
+        // One that is said to have begun after the month: its clock was set back.
+        let later = since.plus(sublet_core::DurationMs::from_hours(400));
+        write_csv(&mut text, &columns, &BillingPeriod { account_since: later, ..row(BillingState::Closed { since }) });
         insta::assert_snapshot!(text);
     }
 }

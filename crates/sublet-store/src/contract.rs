@@ -76,6 +76,12 @@ impl Contract {
         }
         Agreement::new(versions, self.notice.as_ref().map(|given| given.notice)).map(Some)
     }
+
+    /// The terms that an invoice names.
+    pub fn terms_named(&self, hash: &str) -> Result<&TermsVersion> {
+        let named = self.offers.iter().map(|offer| &offer.version).find(|version| version.hash == hash);
+        named.ok_or_else(|| Error::internal("an invoice names terms that its contract does not have"))
+    }
 }
 
 /// What one invoice counted and settled.

@@ -12,6 +12,9 @@ use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::focus::FocusVersion;
 use sublet_money::focus_dataset::SupportingDataset;
+use sublet_money::invoice::InvoiceContent;
+use sublet_money::period::BillingCalendar;
+use sublet_store::billing::{self, OpenMonth};
 use sublet_store::invoice;
 use sublet_testkit::{TestCloud, on_both_databases};
 
@@ -228,6 +231,55 @@ on_both_databases! {
         assert_eq!(applied(&costs, &format!("{id}/2")), Nanos::ZERO);
     }
 
+    async fn a_shorter_term_cancels_what_was_announced_and_an_invoice_names_terms_that_are_there(cloud: &TestCloud) {
+        let session = customer(cloud, "acme", ZONE, 0).await;
+        let organization = session.access.organization.clone();
+        granted(&cloud.cloud, &organization, CreditKind::Paid, 1_000 * UNIT).await;
+        let long = ContractTerms { period_months: 2, fee: None, months: 12, ..with_fee("2026-03", 3 * UNIT) };
+        let id = agreed(&cloud.cloud, &session, long.clone()).await;
+        used(&session, MILLION).await;
+        to_end_of(cloud, "2026-04").await;
+        let short = ContractTerms { months: 6, ..long };
+        let view = amended(&cloud.cloud, &id, "2026-05", short).await.expect("an amendment");
+        let view = cloud.cloud.accept_contract(&admin_of(&session), &id, &hash(&view)).await.expect("accepted");
+        let agreed_at = view.contract.offers.last().and_then(|offer| offer.answered_at).expect("it is agreed").to_string();
+        cloud.clock.advance(HOUR);
+        let of = |period| (SupportingDataset::ContractCommitment, period);
+        let column = |rows: &Found, name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
+        let march = found(&cloud.cloud, &organization, of("2026-03")).await;
+        assert_eq!(column(&march, "ContractCommitmentLifecycleStatus"), ["Active", "Pending", "Pending", "Pending", "Pending", "Pending"]);
+        let april = found(&cloud.cloud, &organization, of("2026-04")).await;
+        assert_eq!(column(&april, "ContractCommitmentId"), column(&march, "ContractCommitmentId"));
+        assert_eq!(column(&april, "ContractCommitmentLifecycleStatus"), ["Active", "Pending", "Pending", "Canceled", "Canceled", "Canceled"]);
+        let updated = column(&april, "ContractCommitmentLastUpdated");
+        assert!(updated[1..].iter().all(|at| at[..19] == agreed_at[..19]), "{updated:?}: {agreed_at}");
+        assert!(updated[0] > updated[1], "what runs counts until now: {updated:?}");
+        // An invoice that names other terms than its contract has: as for its bundle, nothing is made of it.
+        let right = change_terms(cloud, &organization, "0".repeat(64)).await;
+        let broken = file(&cloud.cloud, &Actor::system(), &asked(&organization, Dataset::Focus, "2026-03")).await.expect_err("it breaks off");
+        assert_eq!(broken.code(), ErrorCode::Internal, "{broken:?}");
+        change_terms(cloud, &organization, right).await;
+        assert!(!focus(&cloud.cloud, &organization, "2026-03").await.is_empty());
+    }
+
+    async fn a_month_before_the_account_is_there_if_something_was_used_in_it(cloud: &TestCloud) {
+        cloud.clock.set(month(ZONE, "2026-04").plus(HOUR));
+        let session = customer(cloud, "acme", ZONE, 100 * UNIT).await;
+        let organization = session.access.organization.clone();
+        let of = (SupportingDataset::BillingPeriod, "2026-03");
+        cloud.clock.set(month(ZONE, "2026-04").minus(HOUR));
+        assert_eq!(found(&cloud.cloud, &organization, of).await, Found::new(), "it was not there");
+        used(&session, MILLION).await;
+        assert_eq!(states(&found(&cloud.cloud, &organization, of).await), ["2026-03 open Open "]);
+        cloud.clock.set(month(ZONE, "2026-04").plus(HOUR));
+        close(&cloud.cloud).await;
+        let closed = found(&cloud.cloud, &organization, of).await;
+        assert_eq!(states(&closed), ["2026-03 invoiced Closed INV-2026-000001"]);
+        assert!(closed[0]["BillingPeriodCreated"] < closed[0]["BillingPeriodEnd"], "{closed:?}");
+        let costs = focus(&cloud.cloud, &organization, "2026-03").await;
+        assert!(costs.iter().any(|row| row["InvoiceId"] == closed[0]["x_InvoiceId"]));
+    }
+
     async fn quantities_are_in_the_units_that_are_metered(cloud: &TestCloud) {
         let session = customer(cloud, "acme", ZONE, 100 * UNIT).await;
         let organization = session.access.organization.clone();
@@ -266,6 +318,10 @@ on_both_databases! {
         cloud.clock.set(month(zone, "2026-04"));
         assert_eq!(states(&found(&cloud.cloud, &organization, of("2026-03")).await), ["2026-03 open Open "], "over, and not closed");
         cloud.clock.advance(HOUR);
+        close_only(cloud, &organization, ("2026-03", "2026-04")).await;
+        let waiting = found(&cloud.cloud, &organization, of("2026-03")).await;
+        assert_eq!(states(&waiting), ["2026-03 closed Open "]);
+        assert_eq!(waiting[0]["BillingPeriodLastUpdated"], "2026-03-31T19:30:00Z", "no month is closed sooner than an hour after it");
         close(&cloud.cloud).await;
         let closed = bytes_of(&cloud.cloud, &organization, of("2026-03")).await;
         assert_eq!(states(&rows(closed.clone())), ["2026-03 invoiced Closed INV-2026-000001"]);
@@ -293,14 +349,46 @@ fn first_sku(row: &BTreeMap<String, String>) -> String {
     values.split('"').next().expect("a name").to_owned()
 }
 
+/// Closes an account's first month, whose invoice is to come.
+async fn close_only(cloud: &TestCloud, organization: &OrganizationId, (first, next): (&str, &str)) {
+    let open = |name: &str| {
+        let calendar = BillingCalendar::new("Asia/Kolkata").expect("a zone");
+        let period = calendar.period(name.parse().expect("a month")).expect("a period");
+        OpenMonth { period: period.key, ends_at: period.interval.ends_at }
+    };
+    let closed = cloud.cloud.store().write((organization, open(first), open(next)), |(organization, first, next), tx| {
+        Box::pin(async move {
+            billing::open(tx, organization, first).await?;
+            billing::close(tx, organization, first.period, next).await
+        })
+    });
+    assert!(closed.await.expect("it is written"));
+}
+
 /// Changes what the first line of March's invoice comes to, as nobody could; what it was.
 async fn change_line(cloud: &TestCloud, organization: &OrganizationId, amount: Nanos) -> Nanos {
-    let changed = cloud.cloud.store().write(organization, move |organization, tx| {
+    change(cloud, organization, move |content| std::mem::replace(&mut content.lines[0].charges.amount, amount)).await
+}
+
+/// Lets March's invoice name other terms; what it named.
+async fn change_terms(cloud: &TestCloud, organization: &OrganizationId, other: String) -> String {
+    let name = move |content: &mut InvoiceContent| {
+        let part = content.commitment.as_mut().expect("a part");
+        std::mem::replace(&mut part.terms, other.clone())
+    };
+    change(cloud, organization, name).await
+}
+
+async fn change<T: Send>(
+    cloud: &TestCloud,
+    organization: &OrganizationId,
+    how: impl Fn(&mut InvoiceContent) -> T + Send + Sync + 'static,
+) -> T {
+    let changed = cloud.cloud.store().write((organization, how), |(organization, how), tx| {
         Box::pin(async move {
             let found = invoice::find_of_period(tx, organization, "2026-03".parse()?).await?;
             let mut stored = found.expect("March has an invoice");
-            let line = &mut stored.invoice.content.lines[0];
-            let before = std::mem::replace(&mut line.charges.amount, amount);
+            let before = how(&mut stored.invoice.content);
             invoice::move_on(tx, &stored).await.map(|()| before)
         })
     });
