@@ -13,11 +13,13 @@ use sublet_cloud::job::Run;
 use sublet_cloud::offering::NewOffering;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::rerate::NewRerate;
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{RerateId, SiteId};
 use sublet_core::job::JobState;
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::{OfferingChange, OfferingState};
 use sublet_core::runner::{DeviceInfo, Exit, IsolationLevel};
-use sublet_core::{Currency, DurationMs, ErrorCode, Nanos};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Timestamp};
 use sublet_money::committed_quantity::{QuantityStep, QuantityTerms};
 use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
@@ -54,7 +56,7 @@ impl<'a> Fleet<'a> {
         let slots = cpu_slots(2).into_iter().map(slot).collect();
         let runner = FakeRunner::named("berlin", cloud.clock.clone(), slots, (sandbox(), Manners::Prompt));
         let settings = ComputeSettings {
-            site: "site_berlin".parse().expect("a site"),
+            site: Some("site_berlin".parse().expect("a site")),
             ..ComputeSettings::new("machine-2").expect("settings")
         };
         let compute = Compute::new(cloud.cloud.clone(), runner.clone(), settings);
@@ -154,6 +156,28 @@ async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<Quanti
     let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
     let hash = &offer.contract.offers[0].version.hash;
     cloud.cloud.accept_contract(&admin, &offer.contract.id, hash).await.expect("accepted");
+}
+
+/// Rates what was used since an instant by another version.
+async fn rate_anew(fleet: &Fleet<'_>, starts_at: Timestamp, (of, to): (PriceVersion, PriceVersion)) -> RerateId {
+    let cloud = &fleet.world.cloud.cloud;
+    let interval = Interval { starts_at, ends_at: fleet.world.cloud.now() };
+    let new = NewRerate { of, to, interval, organization: None, reason: "another price".to_owned() };
+    let simulated = created(cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+    cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied").rerate.id
+}
+
+/// What was charged for the month's device time in all, and what each name of it would be at other prices.
+async fn simulate(fleet: &Fleet<'_>, prices: &[(&str, i64)]) -> (i64, Vec<(String, Option<i64>)>) {
+    let cloud = fleet.world.cloud;
+    let lists = cloud.cloud.prices().snapshot();
+    let list = lists.values().next().expect("a list");
+    let entries = fleet.list(prices);
+    let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: cloud.now(), entries };
+    let month = Some("2026-03".parse().expect("a month"));
+    let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, month).await.expect("a simulation");
+    let would_be = simulated.skus.iter().map(|sku| (sku.sku.to_string(), sku.would_be.map(Nanos::get))).collect();
+    (simulated.total.charged.get() + simulated.not_sold.get(), would_be)
 }
 
 /// The customer's bill of the month, and its bundle, which both programs find right.
@@ -315,22 +339,11 @@ on_both_databases! {
         let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 200).await;
         let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
         let prices = [(GENERAL, HOURLY), (BERLIN, HOURLY / 4)];
-        let draft = PriceListDraft {
-            list: of.list().clone(),
-            currency: of.currency(),
-            effective_at: cloud.now(),
-            entries: fleet.list(&prices),
-        };
-        let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, Some("2026-03".parse().expect("a month"))).await;
-        let simulated = simulated.expect("a simulation");
-        let would_be: Vec<_> = simulated.skus.iter().map(|sku| (sku.sku.to_string(), sku.would_be.map(Nanos::get))).collect();
+        let (_, would_be) = simulate(&fleet, &prices).await;
         assert_eq!(would_be, [(GENERAL.to_owned(), Some(here * 1_000)), (BERLIN.to_owned(), Some(there * 250))]);
         let to = publish(&cloud.cloud, &cloud.clock, fleet.list(&prices)).await;
-        let interval = Interval { starts_at, ends_at: cloud.now() };
-        let new = NewRerate { of: of.version().clone(), to, interval, organization: None, reason: "Berlin is cheap".to_owned() };
-        let simulated = created(cloud.cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
-        let applied = cloud.cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied");
-        let moved = fleet.charges(applied.rerate.id.as_str()).await;
+        let applied = rate_anew(&fleet, starts_at, (of.version().clone(), to)).await;
+        let moved = fleet.charges(applied.as_str()).await;
         let mut moved: Vec<_> = moved.iter().map(|charge| (charge.sku.to_string(), charge.quantity.get(), charge.amount.get())).collect();
         moved.sort();
         assert_eq!(moved, [
@@ -340,6 +353,30 @@ on_both_databases! {
         ]);
         let (lines, _) = bill(&fleet).await;
         assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), here * 1_000 + there * 250);
+    }
+
+    async fn a_simulation_counts_all_use_once_after_it_was_rated_anew_under_another_name(cloud: &TestCloud) {
+        let (general, apart) = ([(GENERAL, HOURLY)], [(GENERAL, HOURLY), (BERLIN, HOURLY / 4)]);
+        let fleet = Fleet::start(cloud, &general).await;
+        let starts_at = cloud.now();
+        let in_force = || cloud.cloud.prices().snapshot().values().next().and_then(|list| list.versions().last().cloned());
+        let of = in_force().expect("a list").version().clone();
+        let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 200).await;
+        let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let by_site = vec![(GENERAL.to_owned(), Some(here * 1_000)), (BERLIN.to_owned(), Some(there * 250))];
+        let to = publish(&cloud.cloud, &cloud.clock, fleet.list(&apart)).await;
+        rate_anew(&fleet, starts_at, (of, to.clone())).await;
+        let charged = here * 1_000 + there * 250;
+        assert_eq!(simulate(&fleet, &apart).await, (charged, by_site.clone()), "from the general name to the site's");
+        let all = vec![(GENERAL.to_owned(), Some((here + there) * 1_000))];
+        assert_eq!(simulate(&fleet, &general).await, (charged, all));
+        // What was leased by the name of the site, and is on the general line since.
+        let starts_at = cloud.now();
+        let (later, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let back = publish(&cloud.cloud, &cloud.clock, fleet.list(&[(GENERAL, HOURLY / 8)])).await;
+        rate_anew(&fleet, starts_at, (to, back)).await;
+        let by_site = vec![by_site[0].clone(), (BERLIN.to_owned(), Some((there + later) * 250))];
+        assert_eq!(simulate(&fleet, &apart).await, (charged + later * 125, by_site), "and back");
     }
 
     async fn a_team_that_may_displace_customers_goes_where_it_need_not(cloud: &TestCloud) {
@@ -355,19 +392,31 @@ on_both_databases! {
 
     async fn a_machine_moves_once_nothing_of_it_is_leased(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
-        let moved = |site: &str| {
-            let site = site.parse().expect("a site");
+        let restarted = |site: Option<&str>| {
+            let site: Option<SiteId> = site.map(|site| site.parse().expect("a site"));
             let settings = ComputeSettings { site, ..ComputeSettings::new("machine-2").expect("settings") };
             Compute::new(cloud.cloud.clone(), fleet.berlin.0.clone(), settings)
         };
+        let moved = |site| restarted(Some(site));
         let run = fleet.world.run(at("site_berlin"), command("x")).await.expect("a run");
         let refused = moved("site_paris").register_devices().await.expect_err("leased in Berlin");
         assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::Conflict, 1), "{refused}");
+        // Who names no site means the one where it is, leased or not.
+        restarted(None).register_devices().await.expect("it is where it was");
         fleet.pass().await;
         fleet.live(40).await;
         fleet.end(&run).await;
         fleet.pass().await;
+        restarted(None).register_devices().await.expect("it is where it was");
+        let moves = async || {
+            let entries = cloud.cloud.list_audit(&Actor::system(), &PageRequest { limit: Some(100), ..PageRequest::default() }).await;
+            let entries = entries.expect("the log").items.into_iter().filter(|entry| entry.action == "node.move");
+            entries.map(|entry| entry.detail).collect::<Vec<_>>()
+        };
+        assert_eq!(moves().await, Vec::<String>::new());
         moved("site_paris").register_devices().await.expect("it moved");
+        assert_eq!(moves().await, ["machine-2 from site_berlin to site_paris"]);
+        restarted(None).register_devices().await.expect("it is in Paris");
         let quote = fleet.world.quote(&at("site_paris")).await.expect("a quote");
         assert_eq!(quote.terms.price_per_hour.get(), HOURLY);
         let refused = fleet.world.quote(&at("site_berlin")).await.expect_err("nothing is left there");
