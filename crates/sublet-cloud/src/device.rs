@@ -38,6 +38,8 @@ pub struct SkuAvailability {
     pub currency: Currency,
     /// The largest request that would be placed now.
     pub available_units: u32,
+    /// Devices of the kind, where they are at the site.
+    pub total_units: u32,
     pub figures: KindFigures,
     pub as_of: Timestamp,
     /// What is said of its sale, where it is not simply public.
@@ -365,6 +367,7 @@ impl Compute {
                         price_per_hour: per_hour,
                         currency: version.currency(),
                         available_units: shown.units,
+                        total_units: shown.total,
                         figures: shown.figures,
                         as_of: now,
                         offering: offering.clone(),

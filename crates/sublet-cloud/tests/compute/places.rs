@@ -230,13 +230,13 @@ on_both_databases! {
         let rows = fleet.world.compute.list_availability(&fleet.world.customer).await.expect("rows");
         let shown: Vec<_> = rows
             .iter()
-            .map(|row| (row.sku.to_string(), row.site.as_ref().map(|site| site.to_string()), row.available_units))
+            .map(|row| (row.sku.to_string(), row.site.as_ref().map(|site| site.to_string()), [row.available_units, row.total_units]))
             .collect();
         let site = |name: &str| Some(name.to_owned());
         assert_eq!(shown, [
-            ("device/n0/cpu".to_owned(), None, 2),
-            (BERLIN.to_owned(), site("site_berlin"), 2),
-            (GENERAL.to_owned(), site("site_local"), 1),
+            ("device/n0/cpu".to_owned(), None, [2, 3]),
+            (BERLIN.to_owned(), site("site_berlin"), [2, 2]),
+            (GENERAL.to_owned(), site("site_local"), [1, 1]),
         ]);
         let refused = fleet.world.quote(&NewQuote { units: 2, ..at("site_local") }).await.expect_err("too many");
         assert_eq!(refused.alternatives(), [
@@ -255,6 +255,29 @@ on_both_databases! {
         assert_eq!((refused.code(), refused.param_name()), (ErrorCode::UnknownPrice, Some("site")));
         assert_eq!(refused.alternatives(), ["ask at another site: 7.2 EUR per device-hour at site_berlin"]);
         let quote = fleet.world.quote(&wanted(1, NoticeClass::N2m)).await.expect("anywhere is there");
+        assert_eq!(quote.terms.site.as_str(), "site_berlin");
+    }
+
+    async fn what_is_named_instead_of_a_site_without_a_price_is_free_and_affordable(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(BERLIN, 2 * HOURLY)]).await;
+        let cheap = NewQuote { max_price: Some(Nanos::new(HOURLY)), ..at("site_local") };
+        for (quote, named) in [(at("site_local"), 1), (cheap, 0)] {
+            let refused = fleet.world.quote(&quote).await.expect_err("not sold here");
+            assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::UnknownPrice, named), "{refused:?}");
+        }
+        for _ in 0..2 {
+            fleet.world.run(at("site_berlin"), command("x")).await.expect("a run");
+        }
+        let refused = fleet.world.quote(&at("site_local")).await.expect_err("not sold here");
+        assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::UnknownPrice, 0), "Berlin is full: {refused:?}");
+    }
+
+    async fn of_sites_that_cost_the_same_the_fullest_machine_is_taken(cloud: &TestCloud) {
+        // The names differ, and Berlin comes first by name; the machine here has one device and Berlin two.
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, HOURLY)]).await;
+        let quote = fleet.world.quote(&wanted(1, NoticeClass::N2m)).await.expect("a quote");
+        assert_eq!(quote.terms.site.as_str(), "site_local");
+        let quote = fleet.world.quote(&wanted(2, NoticeClass::N2m)).await.expect("a quote");
         assert_eq!(quote.terms.site.as_str(), "site_berlin");
     }
 
