@@ -200,7 +200,9 @@ impl Cloud {
 
 /// Says whose prices a list would not give: the contract is the operator's to amend.
 fn of_contract(error: Error, id: &ContractId) -> Error {
-    error.context(format!("prices by contract {id}")).alternative(format!("amend the contract {id}, whose prices are made from the list"))
+    error
+        .context(format!("prices by contract {id}"))
+        .alternative(format!("amend the contract {id}, whose prices are made from the list"))
 }
 
 fn missing(what: &str) -> Error {

@@ -10,7 +10,8 @@ use std::mem::Discriminant;
 use std::sync::Arc;
 
 use sublet_capacity::{
-    Alternative, DeviceView, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, refuse, try_place, try_place_with_reclaim,
+    Alternative, DeviceView, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, refuse, try_place,
+    try_place_with_reclaim,
 };
 use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{NodeId, SiteId};

@@ -98,7 +98,8 @@ impl PriceListVersion {
 
     fn build(draft: PriceListDraft, source: Option<PriceSource>) -> Result<Self> {
         let mut entries = BTreeMap::new();
-        let (what, most) = if source.is_some() { ("price list by contract", CONTRACT_ENTRIES_MAX) } else { ("price list", ENTRIES_MAX) };
+        let (what, most) =
+            if source.is_some() { ("price list by contract", CONTRACT_ENTRIES_MAX) } else { ("price list", ENTRIES_MAX) };
         if draft.entries.is_empty() || draft.entries.len() > most {
             return Err(invalid(format!("a {what} has 1 to {most} prices, not {}", draft.entries.len())));
         }

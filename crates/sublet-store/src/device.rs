@@ -103,9 +103,8 @@ pub async fn register_node(tx: &mut Tx, node: &Node) -> Result<Node> {
 
 /// The machine of a name, if one is known.
 pub async fn node_named(tx: &mut Tx, name: &str) -> Result<Option<Node>> {
-    let row = tx
-        .fetch_optional("SELECT id, name, runner, site, isolation, created_at FROM nodes WHERE name = $1", params![name])
-        .await?;
+    let row =
+        tx.fetch_optional("SELECT id, name, runner, site, isolation, created_at FROM nodes WHERE name = $1", params![name]).await?;
     row.as_ref().map(node_from_row).transpose()
 }
 

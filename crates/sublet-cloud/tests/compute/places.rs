@@ -22,9 +22,10 @@ use sublet_core::runner::{DeviceInfo, Exit, IsolationLevel};
 use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Timestamp};
 use sublet_money::committed_quantity::{QuantityStep, QuantityTerms};
 use sublet_money::contract::{Commitment, ContractTerms};
-use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
+use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
 use sublet_money::period::Interval;
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_store::PageRequest;
 use sublet_store::charge;
@@ -340,6 +341,41 @@ on_both_databases! {
         let (_, content) = bill(&fleet).await;
         let quantity = content.commitment.and_then(|part| part.quantity).expect("a quantity");
         assert_eq!((quantity.counted.get(), quantity.missing.get()), (used, 3_600_000 - used));
+    }
+
+    async fn a_protected_price_by_quantity_is_not_split_by_a_new_price_of_a_site(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[]).await;
+        let tiered = |name: &str, price: i64| {
+            let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|up_to| Quantity::new(up_to).expect("so many")), price };
+            let tiers = vec![tier(Some(100_000), Nanos::new(price)), tier(None, Nanos::new(price / 2))];
+            PriceEntry::new(sku(name), PriceModel::Graduated { tiers })
+        };
+        let with = |entries: Vec<PriceEntry>| fleet.list(&[]).into_iter().chain(entries).collect::<Vec<_>>();
+        let old = publish(&cloud.cloud, &cloud.clock, with(vec![tiered(GENERAL, HOURLY)])).await;
+        let protection = Some(PriceProtection { list: old, until: None });
+        agree(&fleet, PriceTerms { protection, ..PriceTerms::default() }, None).await;
+        publish(&cloud.cloud, &cloud.clock, with(vec![tiered(GENERAL, HOURLY), tiered(BERLIN, HOURLY)])).await;
+        let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 100).await;
+        let (lines, _) = bill(&fleet).await;
+        assert_eq!(lines, [(GENERAL.to_owned(), 100_000 * 1_000 + (here + there - 100_000) * 500)]);
+    }
+
+    async fn a_list_that_would_split_a_fixed_price_by_quantity_is_refused_with_the_contract(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, HOURLY)]).await;
+        let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|up_to| Quantity::new(up_to).expect("so many")), price };
+        let tiers = vec![tier(Some(100_000), Nanos::new(HOURLY)), tier(None, Nanos::new(HOURLY / 2))];
+        let fixed = vec![PriceEntry::new(sku(GENERAL), PriceModel::Graduated { tiers })];
+        agree(&fleet, PriceTerms { fixed, ..PriceTerms::default() }, None).await;
+        let lists = cloud.cloud.prices().snapshot();
+        let list = lists.values().next().expect("a list");
+        let entries = fleet.list(&[(BERLIN, HOURLY), ("device/site_local/n2m/cpu", HOURLY)]);
+        let effective_at = cloud.now().plus(DurationMs::from_seconds(1));
+        let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at, entries };
+        let refused = cloud.cloud.publish_prices(&Call::once(Actor::system()), &list.name, draft, cloud.now()).await;
+        let refused = refused.expect_err("two lines would begin anew");
+        let named = refused.alternatives().iter().any(|said| said.starts_with("amend the contract ctr_"));
+        assert!(named, "{refused:?} {:?}", refused.alternatives());
     }
 
     async fn time_is_discounted_at_the_site_that_has_a_price(cloud: &TestCloud) {
