@@ -290,16 +290,36 @@ def own_names(sold, protected, terms):
     apart = [parts for parts in devices.values() if parts[1] and not parts[0]]
     names |= {device_name(one[0], *other[1:]) for one in at_sites for other in apart if one[2:] == other[2:]}
     fixed = {entry["sku"]: entry for entry in terms.get("fixed", [])}
-    return {name for name in names if is_apart(name, names, fixed)}
+    own = {name for name in names if is_apart(name, names, (fixed, protected, terms.get("discounts", [])))}
+    for sku, entry in fixed.items():
+        lines = [name for name in own if sku.startswith("device/") and resolve(fixed, name) == entry]
+        require(is_proportional(entry) or len(lines) < 2, f"the fixed price of {sku} begins anew on each of {sorted(lines)}")
+    return own
 
 
-def is_apart(name, names, fixed):
-    """Whether a name has a line beside that of the fixed price which covers it."""
+def is_proportional(entry):
+    """Whether twice as much always costs twice as much, on however many lines."""
+    return all(model["type"] == "per_unit" for model in models_of(entry))
+
+
+def line_of(name, fixed, protected, discounts):
+    """The name on whose line the use of a name belongs, by a fixed price or a protected one by quantity."""
     found = resolve(fixed, name)
-    if found is None or found["sku"] == name or found["sku"] not in names:
+    if found is not None:
+        return found["sku"]
+    kept = resolve(protected, name)
+    if kept is None or is_proportional(kept) or off_ppm(discounts, kept["sku"]) != off_ppm(discounts, name):
+        return None
+    return kept["sku"]
+
+
+def is_apart(name, names, agreed):
+    """Whether a name has a line beside that of a price which covers it."""
+    line = line_of(name, *agreed)
+    if line in (None, name) or line not in names:
         return True
-    others = [other for other in covering(name) if other != name and other in names and common(other, found["sku"]) not in (other, found["sku"])]
-    return any(is_apart(other, names, fixed) for other in others)
+    others = [other for other in covering(name) if other != name and other in names and common(other, line) not in (other, line)]
+    return any(is_apart(other, names, agreed) for other in others)
 
 
 def off_ppm(discounts, sku):

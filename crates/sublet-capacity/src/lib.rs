@@ -22,9 +22,9 @@ mod refusal;
 mod reserve;
 mod snapshot;
 
-pub use place::{Availability, Placement, Request, available, place};
+pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
-pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim};
+pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, try_place_with_reclaim};
 pub use refusal::{Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
 pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Snapshot, Terms};

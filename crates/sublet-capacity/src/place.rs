@@ -44,6 +44,8 @@ pub struct Placement {
 /// How much could be placed now, and what that was made from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Availability {
+    /// Devices of the kind, at the site if one is named.
+    pub total: u32,
     /// The largest request that [`place`] would place.
     pub units: u32,
     pub figures: KindFigures,
@@ -53,19 +55,26 @@ pub struct Availability {
 pub fn available(snapshot: &Snapshot, request: &Request) -> Availability {
     let figures = figures(snapshot, &request.kind);
     let largest = largest_idle(snapshot, request);
-    Availability { units: largest.min(figures.sellable(request.holder, request.notice)), figures }
+    let total = match &request.site {
+        None => figures.total,
+        Some(site) => count(snapshot.devices_of(&request.kind).filter(|device| device.site == *site).count()),
+    };
+    Availability { total, units: largest.min(figures.sellable(request.holder, request.notice)), figures }
 }
 
 /// Places a request, or says why not and what would work. Nothing is relaxed.
 pub fn place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Refusal> {
-    let figures = figures(snapshot, &request.kind);
-    match try_place(snapshot, request, &figures) {
-        Ok(placement) => Ok(placement),
-        Err(reason) => Err(Refusal { reason, alternatives: alternatives(snapshot, request), figures }),
-    }
+    try_place(snapshot, request).map_err(|reason| refuse(snapshot, request, reason))
 }
 
-fn try_place(snapshot: &Snapshot, request: &Request, figures: &KindFigures) -> Result<Placement, RefusalReason> {
+/// The refusal of a request, with what would work: every alternative is tried.
+pub fn refuse(snapshot: &Snapshot, request: &Request, reason: RefusalReason) -> Refusal {
+    Refusal { reason, alternatives: alternatives(snapshot, request), figures: figures(snapshot, &request.kind) }
+}
+
+/// As [`place`], and only why not.
+pub fn try_place(snapshot: &Snapshot, request: &Request) -> Result<Placement, RefusalReason> {
+    let figures = &figures(snapshot, &request.kind);
     check_possible(snapshot, request, figures)?;
     let sellable = figures.sellable(request.holder, request.notice);
     if request.units > figures.idle {

@@ -12,7 +12,7 @@ use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
-use crate::place::{Request, check_possible, place};
+use crate::place::{Request, check_possible, refuse, try_place};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::reserve::figures;
 use crate::snapshot::{DeviceView, LeaseStage, LeaseView, Snapshot, count};
@@ -47,16 +47,21 @@ pub struct ReclaimPlan {
 /// # Errors
 /// A refusal: the request is not internal and does not fit, or nothing that may be taken back is enough.
 pub fn place_with_reclaim(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<ReclaimPlan, Refusal> {
-    let refusal = match place(snapshot, request) {
+    try_place_with_reclaim(snapshot, request, now).map_err(|reason| refuse(snapshot, request, reason))
+}
+
+/// As [`place_with_reclaim`], and only why not.
+pub fn try_place_with_reclaim(snapshot: &Snapshot, request: &Request, now: Timestamp) -> Result<ReclaimPlan, RefusalReason> {
+    let reason = match try_place(snapshot, request) {
         Ok(placement) => {
             let (site, node, devices) = (placement.site, placement.node, placement.devices);
             return Ok(ReclaimPlan { site, node, devices, victims: Vec::new(), free_now: true, ready_at: now });
         }
-        Err(refusal) => refusal,
+        Err(reason) => reason,
     };
     let all_figures = figures(snapshot, &request.kind);
     if request.holder == Holder::External || check_possible(snapshot, request, &all_figures).is_err() {
-        return Err(refusal);
+        return Err(reason);
     }
     let machines = machines(snapshot, request, now);
     let largest_after = machines.values().map(Machine::reachable).max().unwrap_or(0);
@@ -67,7 +72,7 @@ pub fn place_with_reclaim(snapshot: &Snapshot, request: &Request, now: Timestamp
         };
         cost(a).cmp(&cost(b))
     });
-    best.ok_or(Refusal { reason: RefusalReason::NotReclaimable { largest_after }, ..refusal })
+    best.ok_or(RefusalReason::NotReclaimable { largest_after })
 }
 
 /// One machine's devices of the wanted kind, by how they could be had.

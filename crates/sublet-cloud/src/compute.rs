@@ -32,7 +32,7 @@ use crate::compute_reconciler::Told;
 pub struct ComputeSettings {
     /// What this machine is called in records; it is found again by it.
     pub node_name: String,
-    pub site: SiteId,
+    pub site: Option<SiteId>,
     /// While one interval runs, the next is held.
     pub hold_interval: DurationMs,
     /// From SIGTERM until everything of a workload is killed.
@@ -72,7 +72,7 @@ impl ComputeSettings {
     pub fn new(node_name: &str) -> Result<Self> {
         Ok(Self {
             node_name: node_name.to_owned(),
-            site: "site_local".parse()?,
+            site: None,
             hold_interval: DurationMs::from_seconds(60),
             grace: DurationMs::from_seconds(10),
             slack: DurationMs::from_seconds(5),

@@ -117,7 +117,8 @@ impl Cloud {
             let contract = contract::get(tx, &Scope::Operator, &id).await?;
             let account = organization::get(tx, &Scope::Operator, &contract.organization).await?;
             if account.currency == list.currency {
-                self.plan(tx, &contract, (list, &account.time_zone), now).await?;
+                let planned = self.plan(tx, &contract, (list, &account.time_zone), now).await;
+                planned.map_err(|error| of_contract(error, &id))?;
             }
         }
         Ok(())
@@ -190,10 +191,18 @@ impl Cloud {
             let protection = protection.filter(|protection| protection.until.is_none_or(|until| month <= until));
             let protected = protection.map(|protection| self.prices.get(&protection.list)).transpose()?;
             let from = Sources { public, protected: protected.as_deref(), terms };
-            return contract_prices(list_of(&contract.id)?, public.effective_at(), from).map(Some);
+            let own = contract_prices(list_of(&contract.id)?, public.effective_at(), from);
+            return own.map(Some).map_err(|error| of_contract(error, &contract.id));
         }
         Ok(None)
     }
+}
+
+/// Says whose prices a list would not give: the contract is the operator's to amend.
+fn of_contract(error: Error, id: &ContractId) -> Error {
+    error
+        .context(format!("prices by contract {id}"))
+        .alternative(format!("amend the contract {id}, whose prices are made from the list"))
 }
 
 fn missing(what: &str) -> Error {

@@ -38,6 +38,8 @@ pub struct SkuAvailability {
     pub currency: Currency,
     /// The largest request that would be placed now.
     pub available_units: u32,
+    /// Devices of the kind, where they are at the site.
+    pub total_units: u32,
     pub figures: KindFigures,
     pub as_of: Timestamp,
     /// What is said of its sale, where it is not simply public.
@@ -70,11 +72,12 @@ impl Compute {
     pub async fn register_devices(&self) -> Result<Registration> {
         let now = self.now();
         let reported = self.runner.devices();
+        let first_site: SiteId = "site_local".parse()?;
         let node = Node {
             id: self.cloud.ids.mint(),
             name: self.settings.node_name.clone(),
             runner: self.runner.name().to_owned(),
-            site: self.settings.site.clone(),
+            site: self.settings.site.clone().unwrap_or(first_site),
             isolation: self.runner.isolation(),
             created_at: now,
         };
@@ -84,9 +87,19 @@ impl Compute {
                 Box::pin(async move {
                     let asked = &node.runner;
                     device::rename_node_of(tx, asked, &node.name).await?;
-                    let node = device::register_node(tx, node).await?;
+                    let known = device::node_named(tx, &node.name).await?;
+                    let mut node = (*node).clone();
+                    if let (None, Some(known)) = (&compute.settings.site, &known) {
+                        node.site = known.site.clone();
+                    }
+                    let node = device::register_node(tx, &node).await?;
                     if node.runner != *asked {
                         return Ok(Registration::Taken(node));
+                    }
+                    if let Some(known) = known.filter(|known| known.site != node.site) {
+                        let detail = format!("{} from {} to {}", node.name, known.site, node.site);
+                        let deed = Deed { organization: None, action: "node.move", target: node.id.as_str(), detail };
+                        compute.cloud.record(tx, &Actor::system(), deed, now).await?;
                     }
                     compute.register_in(tx, &node, reported, now).await?;
                     Ok(Registration::Offered(node))
@@ -354,6 +367,7 @@ impl Compute {
                         price_per_hour: per_hour,
                         currency: version.currency(),
                         available_units: shown.units,
+                        total_units: shown.total,
                         figures: shown.figures,
                         as_of: now,
                         offering: offering.clone(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sublet_capacity::{ReclaimPlan, Request, place, place_with_reclaim};
+use sublet_capacity::{ReclaimPlan, Request, try_place, try_place_with_reclaim};
 use sublet_core::device::DeviceClass;
 use sublet_core::id::{LeaseId, QuoteId};
 use sublet_core::lease::{EndReason, Holder, LeaseState};
@@ -190,8 +190,8 @@ impl Compute {
             isolation: terms.isolation,
         };
         let placed = match terms.holder {
-            Holder::Internal => place_with_reclaim(&snapshot, &request, now),
-            Holder::External => place(&snapshot, &request).map(|placement| ReclaimPlan {
+            Holder::Internal => try_place_with_reclaim(&snapshot, &request, now),
+            Holder::External => try_place(&snapshot, &request).map(|placement| ReclaimPlan {
                 site: placement.site,
                 node: placement.node,
                 devices: placement.devices,
@@ -200,9 +200,9 @@ impl Compute {
                 ready_at: now,
             }),
         };
-        let refusal = match placed {
+        let reason = match placed {
             Ok(plan) => return Ok(plan),
-            Err(refusal) => refusal,
+            Err(reason) => reason,
         };
         let shelf = DeviceShelf::read(tx, Some(&quote.organization), now).await?;
         let prices = self.cloud.prices.in_force_for((&quote.organization, terms.currency), now)?;
@@ -210,7 +210,7 @@ impl Compute {
         let organization = organization::get(tx, &Scope::Operator, &quote.organization).await?;
         let calendar = BillingCalendar::new(&organization.time_zone)?;
         let ask = Ask { snapshot: &snapshot, version: &prices, calendar: &calendar, max_price: terms.max_price, now };
-        Err(self.refused(tx, ask, (&request, refusal), is_sold).await?)
+        Err(self.refused(tx, ask, (&request, (request.clone(), reason)), is_sold).await?)
     }
 
     fn lease_of(

@@ -2,14 +2,18 @@
 //!
 //! Time is priced by its place: by the site, and by the isolation that is demanded, whatever a machine achieves above it.
 //! Where the caller names no site, it is the one with the least price for an hour now that has room without displacing
-//! anybody; where all have one price, the plan decides as if there were none. What is refused says other requests with the price of what they would get.
+//! anybody, and of those that cost the same the one whose machine is left the fullest, as a plan without prices has it. What
+//! is refused says other requests with the price of what they would get.
 
 use std::collections::BTreeSet;
 use std::mem::Discriminant;
 use std::sync::Arc;
 
-use sublet_capacity::{Alternative, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, place, place_with_reclaim};
-use sublet_core::device::DeviceKind;
+use sublet_capacity::{
+    Alternative, DeviceView, KindFigures, Refusal, RefusalReason, Request, Snapshot, available, refuse, try_place,
+    try_place_with_reclaim,
+};
+use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
@@ -22,6 +26,11 @@ use sublet_money::sku::SkuName;
 use sublet_store::Tx;
 
 use crate::compute::{Compute, Tariff};
+
+/// Most other requests that are tried for one refusal.
+const ALTERNATIVES_TRIED_MAX: usize = 16;
+/// Most other sites that one refusal names: the cheapest.
+const SITES_NAMED_MAX: usize = 3;
 
 /// What requests are placed on and priced by.
 #[derive(Clone, Copy)]
@@ -57,7 +66,12 @@ pub(crate) struct Place {
     pub figures: PlacementFigures,
     /// Whether nobody has to give way.
     pub is_free: bool,
+    /// Devices of the kind that are free on the machine.
+    idle: usize,
 }
+
+/// Why a request has no place: what was asked for last, and the rule.
+pub(crate) type Refused = (Request, RefusalReason);
 
 /// A place and its price.
 pub(crate) struct Offer {
@@ -95,42 +109,60 @@ impl Compute {
     }
 
     /// The cheapest place for a request whose price may be kept, or why there is none.
-    pub(crate) async fn offer(&self, tx: &mut Tx, ask: Ask<'_>, request: &Request) -> Result<std::result::Result<Offer, Refusal>> {
+    pub(crate) async fn offer(&self, tx: &mut Tx, ask: Ask<'_>, request: &Request) -> Result<std::result::Result<Offer, Refused>> {
         let choices = self.choices(tx, ask, request).await?;
         let is_chosen = choices.iter().any(|choice| choice.site != request.site);
-        let (mut refused, mut too_dear, mut taken) = (None, None, None);
+        let (mut refused, mut too_dear) = (None, Vec::new());
+        let (mut free, mut taken): (Option<Offer>, Option<Offer>) = (None, None);
         for Choice { site, tariff, per_hour } in choices {
+            if free.as_ref().is_some_and(|free| free.per_hour < per_hour) {
+                break;
+            }
             let there = Request { site, ..request.clone() };
-            let place = match find_place(ask.snapshot, &there, ask.now) {
-                Ok(place) => place,
-                Err(refusal) => {
-                    refused = refused.or(Some(refusal));
-                    continue;
+            if let Err(error) = self.check_price(&tariff, ask.calendar, request.notice, ask.now) {
+                too_dear.push((there, error));
+                continue;
+            }
+            match find_place(ask.snapshot, &there, ask.now) {
+                Ok(place) if place.is_free => {
+                    if free.as_ref().is_none_or(|free| place.idle < free.place.idle) {
+                        free = Some(Offer { place, tariff, per_hour });
+                    }
                 }
-            };
-            match self.check_price(&tariff, ask.calendar, request.notice, ask.now) {
-                Ok(()) if place.is_free => return Ok(Ok(Offer { place, tariff, per_hour })),
                 // Where it displaces nobody is better than where it costs less.
-                Ok(()) => taken = taken.or(Some(Offer { place, tariff, per_hour })),
-                Err(error) => too_dear = too_dear.or(Some(error)),
+                Ok(place) => taken = taken.or(Some(Offer { place, tariff, per_hour })),
+                Err(reason) => refused = refused.or(Some((there, reason))),
             }
         }
-        if let Some(offer) = taken {
+        if let Some(offer) = free.or(taken) {
             return Ok(Ok(offer));
         }
-        match (too_dear, refused) {
-            (Some(error), _) => Err(error),
+        for (there, error) in too_dear {
+            match find_place(ask.snapshot, &there, ask.now) {
+                Ok(_) => return Err(error),
+                Err(reason) => refused = refused.or(Some((there, reason))),
+            }
+        }
+        let of_all = || find_place(ask.snapshot, request, ask.now).err().map(|reason| (request.clone(), reason));
+        match refused {
             // Of all sites together it says more.
-            (None, Some(refusal)) if is_chosen => Ok(Err(find_place(ask.snapshot, request, ask.now).err().unwrap_or(refusal))),
-            (None, Some(refusal)) => Ok(Err(refusal)),
-            (None, None) => match find_place(ask.snapshot, request, ask.now) {
-                Err(refusal) => Ok(Err(refusal)),
-                Ok(_) => Err(self.not_sold(tx, ask, request).await?),
+            Some(refused) if is_chosen => Ok(Err(of_all().unwrap_or(refused))),
+            Some(refused) => Ok(Err(refused)),
+            None => match of_all() {
+                Some(refused) => Ok(Err(refused)),
+                None => Err(self.not_sold(tx, ask, request).await?),
             },
         }
     }
 
-    /// That what was asked for has no price, and what has.
+    /// Whether a request has room where it may go at a price that may be kept.
+    fn is_offered(&self, ask: Ask<'_>, request: &Request, choice: &Choice) -> bool {
+        let there = Request { site: choice.site.clone(), ..request.clone() };
+        self.check_price(&choice.tariff, ask.calendar, request.notice, ask.now).is_ok()
+            && find_place(ask.snapshot, &there, ask.now).is_ok()
+    }
+
+    /// That what was asked for has no price, and what has and is free.
     async fn not_sold(&self, tx: &mut Tx, ask: Ask<'_>, request: &Request) -> Result<Error> {
         let general = SkuName::device(request.notice, request.kind.clone());
         let no_price = |name: &SkuName| Error::new(ErrorCode::UnknownPrice, format!("{name} has no price in the list in force"));
@@ -141,13 +173,15 @@ impl Compute {
         let choices = self.choices(tx, ask, &elsewhere).await?;
         if let (Some(site), false) = (&request.site, choices.is_empty()) {
             let error = no_price(&general.placed(site, request.isolation)).param("site");
-            return Ok(choices.iter().fold(error, |error, choice| error.alternative(choice.told("ask at another site"))));
+            let offered = choices.iter().filter(|choice| self.is_offered(ask, &elsewhere, choice)).take(SITES_NAMED_MAX);
+            return Ok(offered.fold(error, |error, choice| error.alternative(choice.told("ask at another site"))));
         }
         let mut error = no_price(&general).param("isolation").context(format!("isolation {}", request.isolation.as_str()));
         for isolation in IsolationLevel::ALL.into_iter().filter(|level| *level > request.isolation) {
-            for choice in self.choices(tx, ask, &Request { isolation, ..request.clone() }).await? {
-                let what = format!("ask for isolation {}", isolation.as_str());
-                error = error.alternative(choice.told(&what));
+            let stronger = Request { isolation, ..request.clone() };
+            let choices = self.choices(tx, ask, &stronger).await?;
+            for choice in choices.iter().filter(|choice| self.is_offered(ask, &stronger, choice)).take(SITES_NAMED_MAX) {
+                error = error.alternative(choice.told(&format!("ask for isolation {}", isolation.as_str())));
             }
         }
         Ok(error)
@@ -159,18 +193,24 @@ impl Compute {
         &self,
         tx: &mut Tx,
         ask: Ask<'_>,
-        (request, refusal): (&Request, Refusal),
+        (request, (there, reason)): (&Request, Refused),
         is_sold: impl Fn(&DeviceKind, NoticeClass) -> bool + Send + Sync,
     ) -> Result<Error> {
+        let refusal = refuse(ask.snapshot, &there, reason);
         let Refusal { reason, alternatives, .. } = only_sold(refusal, request, is_sold);
         let mut error = refusal_of(reason);
         // The nearest of each sort.
         let mut told: Vec<Discriminant<Alternative>> = Vec::new();
+        let mut tried = 0;
         for alternative in alternatives {
             let sort = std::mem::discriminant(&alternative);
             if told.contains(&sort) {
                 continue;
             }
+            if tried == ALTERNATIVES_TRIED_MAX {
+                break;
+            }
+            tried += 1;
             let other = alternative.of(request);
             let Offer { place, tariff, per_hour } = match self.offer(tx, ask, &other).await {
                 Ok(Ok(offer)) => offer,
@@ -187,14 +227,19 @@ impl Compute {
     }
 }
 
-pub(crate) fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> std::result::Result<Place, Refusal> {
+fn find_place(snapshot: &Snapshot, request: &Request, now: Timestamp) -> std::result::Result<Place, RefusalReason> {
     let (site, node, is_free) = match request.holder {
-        Holder::External => place(snapshot, request).map(|placement| (placement.site, placement.node, true)),
-        Holder::Internal => place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node, plan.free_now)),
+        Holder::External => try_place(snapshot, request).map(|placement| (placement.site, placement.node, true)),
+        Holder::Internal => try_place_with_reclaim(snapshot, request, now).map(|plan| (plan.site, plan.node, plan.free_now)),
     }?;
     let shown = available(snapshot, request);
     let sellable = shown.figures.sellable(request.holder, request.notice);
-    Ok(Place { site, node, is_free, figures: placement_figures(&shown.figures, sellable, shown.units) })
+    let is_idle = |device: &&DeviceView| {
+        let is_there = device.node == node && device.kind == request.kind && device.health == DeviceHealth::Healthy;
+        is_there && device.used_by.is_none() && device.promised_to.is_none()
+    };
+    let idle = snapshot.devices.iter().filter(is_idle).count();
+    Ok(Place { site, node, is_free, idle, figures: placement_figures(&shown.figures, sellable, shown.units) })
 }
 
 const fn placement_figures(figures: &KindFigures, sellable: u32, largest: u32) -> PlacementFigures {

@@ -210,7 +210,8 @@ async fn reprice(
             // How many there were is counted below, for times without a flat price too.
             let charged = (QuantityChange::ZERO, state.charged);
             repricing.add(&line.project, &line.sku, None, charged)?;
-        } else if repricing.depends_on_time(&line.sku) || repricing.depends_on_placement(&line.sku) {
+        } else if repricing.depends_on_time(&line.sku) || repricing.depends_on_placement(&line.sku.general()) {
+            // Of a kind at a notice all lines or none: use that was rated anew is on another line than its event names.
             if !by_time.contains(&line.sku) {
                 by_time.push(line.sku);
             }

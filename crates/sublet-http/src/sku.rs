@@ -97,7 +97,7 @@ pub async fn availability(app: App, context: Context) -> Result<Answer> {
             notice: offer.notice,
             site: offer.site.clone(),
             available_units: offer.available_units,
-            total_units: offer.figures.total,
+            total_units: offer.total_units,
             price: money(offer.price_per_hour, offer.currency),
             as_of: offer.as_of.into(),
         })

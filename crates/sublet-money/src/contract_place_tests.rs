@@ -118,6 +118,77 @@ fn a_new_price_of_a_place_is_not_above_the_protected_one_that_was_its_price() {
     assert_eq!(shown(&made(&new, Some(&old), protection(&old))), pairs(&[(GENERAL, 1_000), (AT_A, 600)]));
 }
 
+fn per_package(name: &str, price: i64) -> PriceEntry {
+    let size = crate::sku::Quantity::new(3_600_000).unwrap();
+    PriceEntry::new(sku(name), PriceModel::Package { size, price: Nanos::new(price) })
+}
+fn listed(entries: Vec<PriceEntry>, from: i64) -> PriceListVersion {
+    let (list, currency) = ("plist_public".parse().unwrap(), Currency::EUR);
+    PriceListVersion::new(PriceListDraft { list, currency, effective_at: Timestamp::from_seconds(from), entries }).unwrap()
+}
+
+#[test]
+fn a_fixed_price_by_quantity_is_on_one_line_or_refused() {
+    let packages = |name: &str| PriceTerms { fixed: vec![per_package(name, 700)], ..PriceTerms::default() };
+    let places = list(&by_name(&[(AT_A, 1), ("device/site_b/n2m/h100", 2)]), 0);
+    let made_of = |public: &PriceListVersion, pricing| {
+        let terms = terms(pricing).unwrap();
+        let from = Sources { public, protected: None, terms: &terms };
+        contract_prices("plist_own".parse().unwrap(), Timestamp::from_seconds(2_000_000_000), from)
+    };
+    let error = made_of(&places, packages(GENERAL)).unwrap_err();
+    assert_eq!((error.code(), error.param_name()), (ErrorCode::InvalidRequest, Some("pricing.fixed")), "{error}");
+    assert_eq!(error.alternatives()[1], format!("price {GENERAL} in the list too"));
+    let with_general = list(&by_name(&[(GENERAL, 3), (AT_A, 1)]), 0);
+    assert_eq!(shown(&made_of(&with_general, packages(GENERAL)).unwrap()), pairs(&[(GENERAL, 700)]));
+    let only_a = list(&by_name(&[(AT_A, 1)]), 0);
+    assert_eq!(shown(&made_of(&only_a, packages(GENERAL)).unwrap()), pairs(&[(AT_A, 700)]));
+    // Where a price of a site meets that of an isolation they would be two lines.
+    let error = made_of(&with_general, packages(APART)).unwrap_err();
+    assert_eq!(error.alternatives(), ["agree on a price per unit, or on a fixed price for each of them"]);
+    let each = PriceTerms { fixed: vec![per_package(APART, 700), per_package(BOTH, 800)], ..PriceTerms::default() };
+    let own = made_of(&with_general, each).unwrap();
+    assert_eq!(shown(&own), pairs(&[(GENERAL, 3), (APART, 700), (AT_A, 1), (BOTH, 800)]));
+}
+
+#[test]
+fn a_new_price_of_a_place_splits_no_protected_price_by_quantity() {
+    let old = listed(vec![per_package(GENERAL, 1_000)], 0);
+    let new = listed([(GENERAL, 1_000), (AT_A, 900)].map(|(name, price)| per_package(name, price)).into(), 1);
+    let protection = Some(PriceProtection { list: old.version().clone(), until: None });
+    let protected = |off: Option<(&str, u32)>| {
+        let discounts = off.into_iter().map(|(name, off_ppm)| Discount { off_ppm, on: Discounted::Sku(sku(name)) });
+        PriceTerms { protection: protection.clone(), discounts: discounts.collect(), ..PriceTerms::default() }
+    };
+    // An hour in all is a package, wherever its halves were used.
+    assert_eq!(shown(&made(&new, Some(&old), protected(None))), pairs(&[(GENERAL, 1_000)]));
+    assert_eq!(shown(&made(&new, Some(&old), protected(Some((GENERAL, 100_000))))), pairs(&[(GENERAL, 900)]));
+    // What is agreed of the place alone is a line of its own.
+    let apart = made(&new, Some(&old), protected(Some((AT_A, 100_000))));
+    assert_eq!(shown(&apart), pairs(&[(GENERAL, 1_000), (AT_A, 810)]));
+    // Where prices of a site and of an isolation meet there is a line for both.
+    let old = listed([(GENERAL, 5), (AT_A, 1_000)].map(|(name, price)| per_package(name, price)).into(), 0);
+    let fixed = PriceTerms {
+        fixed: vec![PriceEntry::per_unit(sku(APART), Nanos::new(1))],
+        protection: Some(PriceProtection { list: old.version().clone(), until: None }),
+        ..PriceTerms::default()
+    };
+    assert_eq!(shown(&made(&old, Some(&old), fixed)), pairs(&[(GENERAL, 5), (APART, 1), (AT_A, 1_000), (BOTH, 1)]));
+}
+
+#[test]
+fn a_list_by_contract_may_name_more_places_than_a_public_one_has_prices() {
+    use crate::price_book::{CONTRACT_ENTRIES_MAX, ENTRIES_MAX};
+    let sites = (0..ENTRIES_MAX - 1).map(|site| (sku(&format!("device/site_{site}/n2m/h100")), 2));
+    let public = list(&sites.chain([(sku(GENERAL), 1)]).collect(), 0);
+    let own = made(&public, None, pricing(&by_name(&[(APART, 700)]), &BTreeMap::new()));
+    // Each site has a price for what is kept apart, too.
+    assert_eq!(own.entries().count(), 2 * ENTRIES_MAX);
+    assert!(own.entries().count() <= CONTRACT_ENTRIES_MAX);
+    let again = PriceListVersion::from_canonical(own.canonical(), own.version()).unwrap();
+    assert_eq!(again, own);
+}
+
 #[test]
 fn terms_that_leave_open_which_price_holds_are_refused() {
     let none = BTreeMap::new();

@@ -32,6 +32,7 @@ use crate::period::{BillingCalendar, PeriodKey};
 use crate::placement::{ambiguous, check_unambiguous, closed};
 use crate::price_book::{PriceEntry, PriceList, PriceListDraft, PriceListVersion, PriceSource};
 use crate::price_comparison::lesser;
+use crate::price_model::PriceModel;
 use crate::sku::{ModelName, SkuFamily, SkuName};
 
 /// Most discounts of one contract.
@@ -253,17 +254,48 @@ impl PriceTerms {
         closed(&names)
     }
 
-    /// Whether a name needs a price of its own beside a fixed one that covers it: use of all places is on the line of the
-    /// fixed price, except where another price would cover the place as well.
-    fn is_apart(&self, name: &SkuName, names: &BTreeSet<SkuName>) -> bool {
-        let Some(fixed) = self.fixed_for(name).filter(|fixed| fixed.sku != *name && names.contains(&fixed.sku)) else {
+    /// Another name on whose line the use of a name belongs: that of the fixed price, or of the protected one where that
+    /// price depends on how much is used, since less on each of two lines may cost more.
+    fn line_of<'a>(&'a self, name: &SkuName, from: Sources<'a>) -> Option<&'a SkuName> {
+        if let Some(fixed) = self.fixed_for(name) {
+            return Some(&fixed.sku);
+        }
+        let kept = from.protected.and_then(|list| list.resolve(name)).filter(|kept| !is_proportional(kept))?;
+        (self.off_ppm(&kept.sku) == self.off_ppm(name)).then_some(&kept.sku)
+    }
+
+    /// Whether a name needs a price of its own beside one that covers it: use of all places is on the line of that one,
+    /// except where another price would cover the place as well.
+    fn is_apart(&self, name: &SkuName, names: &BTreeSet<SkuName>, from: Sources<'_>) -> bool {
+        let Some(line) = self.line_of(name, from).filter(|line| *line != name && names.contains(line)) else {
             return true;
         };
         let covering = name.covering();
         covering.iter().any(|other| {
-            let says_else = other != name && !other.covers(&fixed.sku) && !fixed.sku.covers(other);
-            says_else && names.contains(other) && self.is_apart(other, names)
+            let says_else = other != name && !other.covers(line) && !line.covers(other);
+            says_else && names.contains(other) && self.is_apart(other, names, from)
         })
+    }
+
+    /// Refuses a fixed price that depends on how much is used where its use would be on several lines: each would begin anew.
+    fn check_lines(&self, own: &BTreeSet<&SkuName>) -> Result<()> {
+        let of_places = self.fixed.iter().filter(|fixed| fixed.sku.family() == SkuFamily::DeviceTime && !is_proportional(fixed));
+        for fixed in of_places {
+            let of_it = |name: &SkuName| self.fixed_for(name).is_some_and(|found| found.sku == fixed.sku);
+            let mut lines = own.iter().filter(|name| of_it(name));
+            if let (Some(one), Some(other)) = (lines.next(), lines.next()) {
+                let message = format!(
+                    "the fixed price of {} depends on how much is used, and with this list {one} and {other} would be lines of \
+                     their own",
+                    fixed.sku
+                );
+                let error = invalid("pricing.fixed".to_owned(), message)
+                    .alternative("agree on a price per unit, or on a fixed price for each of them");
+                let is_listed = own.contains(&fixed.sku);
+                return Err(if is_listed { error } else { error.alternative(format!("price {} in the list too", fixed.sku)) });
+            }
+        }
+        Ok(())
     }
 
     /// The price of what the public list sells.
@@ -280,6 +312,11 @@ impl PriceTerms {
             off_ppm => price.with_amounts(&|amount| reduced(amount, off_ppm)),
         }
     }
+}
+
+/// Whether twice as much always costs twice as much, on however many lines.
+fn is_proportional(entry: &PriceEntry) -> bool {
+    entry.prices().all(|price| matches!(*price.model(), PriceModel::PerUnit { .. }))
 }
 
 fn two_discounts(param: String, sku: &SkuName, [one, other]: [&dyn fmt::Display; 2]) -> Error {
@@ -321,8 +358,9 @@ pub fn contract_prices(list: PriceListId, effective_at: Timestamp, from: Sources
         return Err(Error::new(ErrorCode::CurrencyMismatch, format!("prices in {currency} are not of a contract in another")));
     }
     let names = pricing.names(from);
-    let own = names.iter().filter(|name| pricing.is_apart(name, &names));
-    let entries = own.map(|name| pricing.price_of(name, from)).collect::<Result<_>>()?;
+    let own: BTreeSet<&SkuName> = names.iter().filter(|name| pricing.is_apart(name, &names, from)).collect();
+    pricing.check_lines(&own)?;
+    let entries = own.into_iter().map(|name| pricing.price_of(name, from)).collect::<Result<_>>()?;
     let source = PriceSource {
         list: from.public.version().clone(),
         protected: from.protected.map(|list| list.version().clone()),

@@ -23,6 +23,8 @@ use crate::time_of_use::TimeOfUse;
 
 /// Most prices in one version.
 pub const ENTRIES_MAX: usize = 20_000;
+/// Most prices in one version of a contract's list: it may name places of what a public list prices.
+pub const CONTRACT_ENTRIES_MAX: usize = 4 * ENTRIES_MAX;
 /// Most versions of one list that are held in memory at once.
 pub const VERSIONS_MAX: usize = 10_000;
 /// Longest canonical text of a version, in bytes.
@@ -77,6 +79,8 @@ pub struct PriceListVersion {
     currency: Currency,
     effective_at: Timestamp,
     entries: BTreeMap<SkuName, PriceEntry>,
+    /// The names that say a place, by the name without it.
+    placed: BTreeMap<SkuName, Vec<SkuName>>,
     source: Option<PriceSource>,
     canonical: Arc<str>,
 }
@@ -94,8 +98,10 @@ impl PriceListVersion {
 
     fn build(draft: PriceListDraft, source: Option<PriceSource>) -> Result<Self> {
         let mut entries = BTreeMap::new();
-        if draft.entries.is_empty() || draft.entries.len() > ENTRIES_MAX {
-            return Err(invalid(format!("a price list has 1 to {ENTRIES_MAX} prices, not {}", draft.entries.len())));
+        let (what, most) =
+            if source.is_some() { ("price list by contract", CONTRACT_ENTRIES_MAX) } else { ("price list", ENTRIES_MAX) };
+        if draft.entries.is_empty() || draft.entries.len() > most {
+            return Err(invalid(format!("a {what} has 1 to {most} prices, not {}", draft.entries.len())));
         }
         if !(-EFFECTIVE_AT_MAX_MICROS..=EFFECTIVE_AT_MAX_MICROS).contains(&draft.effective_at.micros()) {
             return Err(invalid(format!("{} is outside the years that prices are kept for", draft.effective_at)));
@@ -110,6 +116,10 @@ impl PriceListVersion {
         }
         check_models_are_whole(&entries)?;
         check_unambiguous(entries.keys())?;
+        let mut placed: BTreeMap<SkuName, Vec<SkuName>> = BTreeMap::new();
+        for name in entries.keys().filter(|name| name.exactness() > 0) {
+            placed.entry(name.general()).or_default().push(name.clone());
+        }
         // By the sku's text, so that every language sorts alike.
         let mut sorted: Vec<PriceEntry> = entries.values().cloned().collect();
         sorted.sort_by_cached_key(|entry| entry.sku.to_string());
@@ -127,6 +137,7 @@ impl PriceListVersion {
             currency: draft.currency,
             effective_at: draft.effective_at,
             entries,
+            placed,
             source,
             canonical: canonical.into(),
         })
@@ -180,16 +191,16 @@ impl PriceListVersion {
     }
     /// Whether any of it has a price.
     pub fn sells(&self, name: &SkuName) -> bool {
-        self.resolve(name).is_some() || self.covered_by(name).next().is_some()
+        self.resolve(name).is_some() || self.placed_of(name).any(|placed| name.covers(placed))
     }
     /// Whether it matters where something was used, and how it was kept apart.
     pub fn depends_on_placement(&self, name: &SkuName) -> bool {
-        let says_more = |other: &PriceEntry| name.common(&other.sku).is_some_and(|common| common != *name);
-        matches!(name, SkuName::Device { .. }) && self.entries().any(says_more)
+        self.placed_of(name).any(|placed| name.common(placed).is_some_and(|common| common != *name))
     }
-    /// The prices of a part of it.
-    fn covered_by(&self, name: &SkuName) -> impl Iterator<Item = &PriceEntry> {
-        self.entries().filter(|entry| name.covers(&entry.sku))
+    /// The names of the same device time that say a place.
+    fn placed_of(&self, name: &SkuName) -> impl Iterator<Item = &SkuName> {
+        let general = (!self.placed.is_empty() && matches!(name, SkuName::Device { .. })).then(|| name.general());
+        general.and_then(|general| self.placed.get(&general)).into_iter().flatten()
     }
     /// The indexes that prices of it follow.
     pub fn indexes(&self) -> BTreeSet<&IndexName> {

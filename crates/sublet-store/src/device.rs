@@ -101,6 +101,13 @@ pub async fn register_node(tx: &mut Tx, node: &Node) -> Result<Node> {
     node_from_row(&row)
 }
 
+/// The machine of a name, if one is known.
+pub async fn node_named(tx: &mut Tx, name: &str) -> Result<Option<Node>> {
+    let row =
+        tx.fetch_optional("SELECT id, name, runner, site, isolation, created_at FROM nodes WHERE name = $1", params![name]).await?;
+    row.as_ref().map(node_from_row).transpose()
+}
+
 /// The machine of a runner, under whatever name it was known.
 pub async fn rename_node_of(tx: &mut Tx, runner: &str, name: &str) -> Result<()> {
     tx.execute(

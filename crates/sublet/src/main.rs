@@ -78,9 +78,9 @@ struct UpArguments {
     /// What this machine is called among the nodes, instead of its host name
     #[arg(long, value_name = "NAME", env = "SUBLET_NODE_NAME")]
     node_name: Option<String>,
-    /// Where this machine is, as prices and quotes name it
-    #[arg(long, value_name = "SITE", default_value = "site_local", env = "SUBLET_SITE")]
-    site: SiteId,
+    /// Where this machine is, as prices and quotes name it: where it was if not said, and site_local at first
+    #[arg(long, value_name = "SITE", env = "SUBLET_SITE")]
+    site: Option<SiteId>,
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
@@ -290,7 +290,7 @@ fn main() -> ExitCode {
                 currency: up.currency,
                 time_zone: up.time_zone,
                 node_name: up.node_name,
-                site: Some(up.site),
+                site: up.site,
                 files: up.files,
                 file_limits: up.file_limits.limits(),
                 responses_kept_for: days(up.keep_responses_days),

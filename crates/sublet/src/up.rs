@@ -391,7 +391,7 @@ async fn open_compute(
     let name = options.node_name.clone().unwrap_or_else(host_name);
     let shared: Arc<dyn Runner> = Arc::<LocalRunner>::clone(&runner);
     let mut settings = ComputeSettings::new(name.trim())?;
-    settings.site = options.site.clone().unwrap_or(settings.site);
+    settings.site = options.site.clone();
     let compute = Compute::new(cloud.clone(), shared, settings);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());

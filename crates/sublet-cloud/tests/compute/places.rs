@@ -13,16 +13,19 @@ use sublet_cloud::job::Run;
 use sublet_cloud::offering::NewOffering;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::rerate::NewRerate;
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{RerateId, SiteId};
 use sublet_core::job::JobState;
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::{OfferingChange, OfferingState};
 use sublet_core::runner::{DeviceInfo, Exit, IsolationLevel};
-use sublet_core::{Currency, DurationMs, ErrorCode, Nanos};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Timestamp};
 use sublet_money::committed_quantity::{QuantityStep, QuantityTerms};
 use sublet_money::contract::{Commitment, ContractTerms};
-use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
+use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
 use sublet_money::period::Interval;
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_store::PageRequest;
 use sublet_store::charge;
@@ -54,7 +57,7 @@ impl<'a> Fleet<'a> {
         let slots = cpu_slots(2).into_iter().map(slot).collect();
         let runner = FakeRunner::named("berlin", cloud.clock.clone(), slots, (sandbox(), Manners::Prompt));
         let settings = ComputeSettings {
-            site: "site_berlin".parse().expect("a site"),
+            site: Some("site_berlin".parse().expect("a site")),
             ..ComputeSettings::new("machine-2").expect("settings")
         };
         let compute = Compute::new(cloud.cloud.clone(), runner.clone(), settings);
@@ -156,6 +159,28 @@ async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<Quanti
     cloud.cloud.accept_contract(&admin, &offer.contract.id, hash).await.expect("accepted");
 }
 
+/// Rates what was used since an instant by another version.
+async fn rate_anew(fleet: &Fleet<'_>, starts_at: Timestamp, (of, to): (PriceVersion, PriceVersion)) -> RerateId {
+    let cloud = &fleet.world.cloud.cloud;
+    let interval = Interval { starts_at, ends_at: fleet.world.cloud.now() };
+    let new = NewRerate { of, to, interval, organization: None, reason: "another price".to_owned() };
+    let simulated = created(cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+    cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied").rerate.id
+}
+
+/// What was charged for the month's device time in all, and what each name of it would be at other prices.
+async fn simulate(fleet: &Fleet<'_>, prices: &[(&str, i64)]) -> (i64, Vec<(String, Option<i64>)>) {
+    let cloud = fleet.world.cloud;
+    let lists = cloud.cloud.prices().snapshot();
+    let list = lists.values().next().expect("a list");
+    let entries = fleet.list(prices);
+    let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: cloud.now(), entries };
+    let month = Some("2026-03".parse().expect("a month"));
+    let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, month).await.expect("a simulation");
+    let would_be = simulated.skus.iter().map(|sku| (sku.sku.to_string(), sku.would_be.map(Nanos::get))).collect();
+    (simulated.total.charged.get() + simulated.not_sold.get(), would_be)
+}
+
 /// The customer's bill of the month, and its bundle, which both programs find right.
 async fn bill(fleet: &Fleet<'_>) -> (Vec<(String, i64)>, sublet_money::invoice::InvoiceContent) {
     let cloud = fleet.world.cloud;
@@ -206,13 +231,13 @@ on_both_databases! {
         let rows = fleet.world.compute.list_availability(&fleet.world.customer).await.expect("rows");
         let shown: Vec<_> = rows
             .iter()
-            .map(|row| (row.sku.to_string(), row.site.as_ref().map(|site| site.to_string()), row.available_units))
+            .map(|row| (row.sku.to_string(), row.site.as_ref().map(|site| site.to_string()), [row.available_units, row.total_units]))
             .collect();
         let site = |name: &str| Some(name.to_owned());
         assert_eq!(shown, [
-            ("device/n0/cpu".to_owned(), None, 2),
-            (BERLIN.to_owned(), site("site_berlin"), 2),
-            (GENERAL.to_owned(), site("site_local"), 1),
+            ("device/n0/cpu".to_owned(), None, [2, 3]),
+            (BERLIN.to_owned(), site("site_berlin"), [2, 2]),
+            (GENERAL.to_owned(), site("site_local"), [1, 1]),
         ]);
         let refused = fleet.world.quote(&NewQuote { units: 2, ..at("site_local") }).await.expect_err("too many");
         assert_eq!(refused.alternatives(), [
@@ -231,6 +256,29 @@ on_both_databases! {
         assert_eq!((refused.code(), refused.param_name()), (ErrorCode::UnknownPrice, Some("site")));
         assert_eq!(refused.alternatives(), ["ask at another site: 7.2 EUR per device-hour at site_berlin"]);
         let quote = fleet.world.quote(&wanted(1, NoticeClass::N2m)).await.expect("anywhere is there");
+        assert_eq!(quote.terms.site.as_str(), "site_berlin");
+    }
+
+    async fn what_is_named_instead_of_a_site_without_a_price_is_free_and_affordable(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(BERLIN, 2 * HOURLY)]).await;
+        let cheap = NewQuote { max_price: Some(Nanos::new(HOURLY)), ..at("site_local") };
+        for (quote, named) in [(at("site_local"), 1), (cheap, 0)] {
+            let refused = fleet.world.quote(&quote).await.expect_err("not sold here");
+            assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::UnknownPrice, named), "{refused:?}");
+        }
+        for _ in 0..2 {
+            fleet.world.run(at("site_berlin"), command("x")).await.expect("a run");
+        }
+        let refused = fleet.world.quote(&at("site_local")).await.expect_err("not sold here");
+        assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::UnknownPrice, 0), "Berlin is full: {refused:?}");
+    }
+
+    async fn of_sites_that_cost_the_same_the_fullest_machine_is_taken(cloud: &TestCloud) {
+        // The names differ, and Berlin comes first by name; the machine here has one device and Berlin two.
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, HOURLY)]).await;
+        let quote = fleet.world.quote(&wanted(1, NoticeClass::N2m)).await.expect("a quote");
+        assert_eq!(quote.terms.site.as_str(), "site_local");
+        let quote = fleet.world.quote(&wanted(2, NoticeClass::N2m)).await.expect("a quote");
         assert_eq!(quote.terms.site.as_str(), "site_berlin");
     }
 
@@ -295,6 +343,41 @@ on_both_databases! {
         assert_eq!((quantity.counted.get(), quantity.missing.get()), (used, 3_600_000 - used));
     }
 
+    async fn a_protected_price_by_quantity_is_not_split_by_a_new_price_of_a_site(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[]).await;
+        let tiered = |name: &str, price: i64| {
+            let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|up_to| Quantity::new(up_to).expect("so many")), price };
+            let tiers = vec![tier(Some(100_000), Nanos::new(price)), tier(None, Nanos::new(price / 2))];
+            PriceEntry::new(sku(name), PriceModel::Graduated { tiers })
+        };
+        let with = |entries: Vec<PriceEntry>| fleet.list(&[]).into_iter().chain(entries).collect::<Vec<_>>();
+        let old = publish(&cloud.cloud, &cloud.clock, with(vec![tiered(GENERAL, HOURLY)])).await;
+        let protection = Some(PriceProtection { list: old, until: None });
+        agree(&fleet, PriceTerms { protection, ..PriceTerms::default() }, None).await;
+        publish(&cloud.cloud, &cloud.clock, with(vec![tiered(GENERAL, HOURLY), tiered(BERLIN, HOURLY)])).await;
+        let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 100).await;
+        let (lines, _) = bill(&fleet).await;
+        assert_eq!(lines, [(GENERAL.to_owned(), 100_000 * 1_000 + (here + there - 100_000) * 500)]);
+    }
+
+    async fn a_list_that_would_split_a_fixed_price_by_quantity_is_refused_with_the_contract(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, HOURLY)]).await;
+        let tier = |up_to: Option<i64>, price| Tier { up_to: up_to.map(|up_to| Quantity::new(up_to).expect("so many")), price };
+        let tiers = vec![tier(Some(100_000), Nanos::new(HOURLY)), tier(None, Nanos::new(HOURLY / 2))];
+        let fixed = vec![PriceEntry::new(sku(GENERAL), PriceModel::Graduated { tiers })];
+        agree(&fleet, PriceTerms { fixed, ..PriceTerms::default() }, None).await;
+        let lists = cloud.cloud.prices().snapshot();
+        let list = lists.values().next().expect("a list");
+        let entries = fleet.list(&[(BERLIN, HOURLY), ("device/site_local/n2m/cpu", HOURLY)]);
+        let effective_at = cloud.now().plus(DurationMs::from_seconds(1));
+        let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at, entries };
+        let refused = cloud.cloud.publish_prices(&Call::once(Actor::system()), &list.name, draft, cloud.now()).await;
+        let refused = refused.expect_err("two lines would begin anew");
+        let named = refused.alternatives().iter().any(|said| said.starts_with("amend the contract ctr_"));
+        assert!(named, "{refused:?} {:?}", refused.alternatives());
+    }
+
     async fn time_is_discounted_at_the_site_that_has_a_price(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
         let on = |name: &str, off_ppm| Discount { off_ppm, on: Discounted::Sku(sku(name)) };
@@ -315,22 +398,11 @@ on_both_databases! {
         let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 200).await;
         let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
         let prices = [(GENERAL, HOURLY), (BERLIN, HOURLY / 4)];
-        let draft = PriceListDraft {
-            list: of.list().clone(),
-            currency: of.currency(),
-            effective_at: cloud.now(),
-            entries: fleet.list(&prices),
-        };
-        let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, Some("2026-03".parse().expect("a month"))).await;
-        let simulated = simulated.expect("a simulation");
-        let would_be: Vec<_> = simulated.skus.iter().map(|sku| (sku.sku.to_string(), sku.would_be.map(Nanos::get))).collect();
+        let (_, would_be) = simulate(&fleet, &prices).await;
         assert_eq!(would_be, [(GENERAL.to_owned(), Some(here * 1_000)), (BERLIN.to_owned(), Some(there * 250))]);
         let to = publish(&cloud.cloud, &cloud.clock, fleet.list(&prices)).await;
-        let interval = Interval { starts_at, ends_at: cloud.now() };
-        let new = NewRerate { of: of.version().clone(), to, interval, organization: None, reason: "Berlin is cheap".to_owned() };
-        let simulated = created(cloud.cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
-        let applied = cloud.cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied");
-        let moved = fleet.charges(applied.rerate.id.as_str()).await;
+        let applied = rate_anew(&fleet, starts_at, (of.version().clone(), to)).await;
+        let moved = fleet.charges(applied.as_str()).await;
         let mut moved: Vec<_> = moved.iter().map(|charge| (charge.sku.to_string(), charge.quantity.get(), charge.amount.get())).collect();
         moved.sort();
         assert_eq!(moved, [
@@ -340,6 +412,30 @@ on_both_databases! {
         ]);
         let (lines, _) = bill(&fleet).await;
         assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), here * 1_000 + there * 250);
+    }
+
+    async fn a_simulation_counts_all_use_once_after_it_was_rated_anew_under_another_name(cloud: &TestCloud) {
+        let (general, apart) = ([(GENERAL, HOURLY)], [(GENERAL, HOURLY), (BERLIN, HOURLY / 4)]);
+        let fleet = Fleet::start(cloud, &general).await;
+        let starts_at = cloud.now();
+        let in_force = || cloud.cloud.prices().snapshot().values().next().and_then(|list| list.versions().last().cloned());
+        let of = in_force().expect("a list").version().clone();
+        let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 200).await;
+        let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let by_site = vec![(GENERAL.to_owned(), Some(here * 1_000)), (BERLIN.to_owned(), Some(there * 250))];
+        let to = publish(&cloud.cloud, &cloud.clock, fleet.list(&apart)).await;
+        rate_anew(&fleet, starts_at, (of, to.clone())).await;
+        let charged = here * 1_000 + there * 250;
+        assert_eq!(simulate(&fleet, &apart).await, (charged, by_site.clone()), "from the general name to the site's");
+        let all = vec![(GENERAL.to_owned(), Some((here + there) * 1_000))];
+        assert_eq!(simulate(&fleet, &general).await, (charged, all));
+        // What was leased by the name of the site, and is on the general line since.
+        let starts_at = cloud.now();
+        let (later, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
+        let back = publish(&cloud.cloud, &cloud.clock, fleet.list(&[(GENERAL, HOURLY / 8)])).await;
+        rate_anew(&fleet, starts_at, (to, back)).await;
+        let by_site = vec![by_site[0].clone(), (BERLIN.to_owned(), Some((there + later) * 250))];
+        assert_eq!(simulate(&fleet, &apart).await, (charged + later * 125, by_site), "and back");
     }
 
     async fn a_team_that_may_displace_customers_goes_where_it_need_not(cloud: &TestCloud) {
@@ -355,19 +451,31 @@ on_both_databases! {
 
     async fn a_machine_moves_once_nothing_of_it_is_leased(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
-        let moved = |site: &str| {
-            let site = site.parse().expect("a site");
+        let restarted = |site: Option<&str>| {
+            let site: Option<SiteId> = site.map(|site| site.parse().expect("a site"));
             let settings = ComputeSettings { site, ..ComputeSettings::new("machine-2").expect("settings") };
             Compute::new(cloud.cloud.clone(), fleet.berlin.0.clone(), settings)
         };
+        let moved = |site| restarted(Some(site));
         let run = fleet.world.run(at("site_berlin"), command("x")).await.expect("a run");
         let refused = moved("site_paris").register_devices().await.expect_err("leased in Berlin");
         assert_eq!((refused.code(), refused.alternatives().len()), (ErrorCode::Conflict, 1), "{refused}");
+        // Who names no site means the one where it is, leased or not.
+        restarted(None).register_devices().await.expect("it is where it was");
         fleet.pass().await;
         fleet.live(40).await;
         fleet.end(&run).await;
         fleet.pass().await;
+        restarted(None).register_devices().await.expect("it is where it was");
+        let moves = async || {
+            let entries = cloud.cloud.list_audit(&Actor::system(), &PageRequest { limit: Some(100), ..PageRequest::default() }).await;
+            let entries = entries.expect("the log").items.into_iter().filter(|entry| entry.action == "node.move");
+            entries.map(|entry| entry.detail).collect::<Vec<_>>()
+        };
+        assert_eq!(moves().await, Vec::<String>::new());
         moved("site_paris").register_devices().await.expect("it moved");
+        assert_eq!(moves().await, ["machine-2 from site_berlin to site_paris"]);
+        restarted(None).register_devices().await.expect("it is in Paris");
         let quote = fleet.world.quote(&at("site_paris")).await.expect("a quote");
         assert_eq!(quote.terms.price_per_hour.get(), HOURLY);
         let refused = fleet.world.quote(&at("site_berlin")).await.expect_err("nothing is left there");
