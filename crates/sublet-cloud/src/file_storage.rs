@@ -278,9 +278,12 @@ impl Cloud {
         let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods_at(&account.time_zone, now)?).await?;
         for limit in &budgets {
             let counted = amount.min(limit.room(Work::Admitted));
-            let reference = std::slice::from_ref(&limit.reference);
-            budget::reserve(tx, reference, counted, Work::Admitted).await?;
-            budget::settle(tx, reference, counted).await?;
+            // Of a limit that is lower than what is spent, not even nothing can be reserved.
+            if !counted.is_zero() {
+                let reference = std::slice::from_ref(&limit.reference);
+                budget::reserve(tx, reference, counted, Work::Admitted).await?;
+                budget::settle(tx, reference, counted).await?;
+            }
             if counted < amount {
                 budget::mark_reached(tx, &limit.reference, now).await?;
             }

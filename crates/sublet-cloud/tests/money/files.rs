@@ -271,6 +271,26 @@ on_both_databases! {
         assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
     }
 
+    async fn a_limit_below_what_is_spent_does_not_stop_the_meter(cloud: &TestCloud) {
+        publish(cloud, &[stored_at(STORED)]).await;
+        cloud.clock.set(month("Europe/Berlin", "2026-04"));
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        let project = LimitSubject::Project(session.access.project.clone());
+        set_limit(cloud, &project, BudgetWindow::Month, 5_000).await;
+        world.put(1_000).await;
+        for hours in [2, 3] {
+            cloud.clock.advance(DurationMs::from_hours(hours));
+            cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+            close(&cloud.cloud).await;
+            set_limit(cloud, &project, BudgetWindow::Month, 500).await;
+        }
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
+        cloud.clock.set(month("Europe/Berlin", "2026-05").plus(HOUR));
+        close(&cloud.cloud).await;
+        assert_eq!(issued(cloud, &organization).await[0].invoice.content.subtotal, Nanos::new(720_000));
+    }
+
     async fn a_list_without_a_price_charges_nothing_and_a_simulation_says_what_one_would_bring(cloud: &TestCloud) {
         let april = month("UTC", "2026-04");
         cloud.clock.set(april);
