@@ -127,18 +127,45 @@ on_both_databases! {
         let file = world.put(1_000).await;
         let mut download = world.files.open(&world.actor, &file).await.expect("it is covered");
         download.next().await.expect("a piece");
-        cloud.clock.advance(DurationMs::from_hours(2));
-        assert_eq!(download.next().await.expect_err("it takes too long").code(), ErrorCode::Unreachable);
-        cloud.clock.advance(DurationMs::from_hours(1));
-        world.files.sweep().await.expect("swept");
+        let after = self::world(cloud, &session);
+        cloud.clock.advance(DurationMs::from_hours(3));
+        after.files.sweep().await.expect("swept");
         assert!(held(cloud, &session).await > 0, "it may be settled yet");
         cloud.clock.advance(DurationMs::from_seconds(1));
-        world.files.sweep().await.expect("swept");
+        after.files.sweep().await.expect("swept");
         assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((0, 0), 0));
         // It lived after all, and comes too late.
         drop(download);
         world.files.settle_downloads().await.expect("nothing to do");
         assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((0, 0), 0));
+    }
+
+    async fn who_stops_reading_pays_for_what_was_handed_on(cloud: &TestCloud) {
+        let (session, world) = start(cloud, UNIT).await;
+        let file = world.put(usize::try_from(3 * PIECE).expect("small")).await;
+        let mut download = world.files.open(&world.actor, &file).await.expect("it is covered");
+        download.next().await.expect("a piece");
+        cloud.clock.advance(DurationMs::from_hours(2));
+        assert_eq!(download.next().await.expect_err("it takes too long").code(), ErrorCode::Unreachable);
+        assert_eq!(world.files.settle_downloads().await.expect("ended"), 1);
+        assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((PIECE, PIECE), 0));
+        drop(download);
+        assert_eq!(world.files.settle_downloads().await.expect("nothing to do"), 0);
+        assert_eq!(sent(cloud, &session).await, (PIECE, PIECE));
+    }
+
+    async fn what_could_not_be_settled_for_hours_is_not_lost_to_the_process_that_knows_it(cloud: &TestCloud) {
+        let (session, world) = start(cloud, UNIT).await;
+        let file = world.put(1_000).await;
+        let mut ended = world.files.open(&world.actor, &file).await.expect("it is covered");
+        ended.next().await.expect("a piece");
+        drop(ended);
+        let mut stalled = world.files.open(&world.actor, &file).await.expect("it is covered");
+        stalled.next().await.expect("a piece");
+        cloud.clock.advance(DurationMs::from_hours(4));
+        world.files.sweep().await.expect("swept");
+        assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((2_000, 2_000), 0));
+        drop(stalled);
     }
 
     async fn a_list_without_a_price_sends_for_nothing(cloud: &TestCloud) {
