@@ -271,6 +271,23 @@ on_both_databases! {
         assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
     }
 
+    async fn a_project_that_keeps_files_is_not_archived(cloud: &TestCloud) {
+        cloud.clock.set(month("UTC", "2026-04"));
+        let session = customer(cloud, "c1", "UTC", UNIT).await;
+        let (world, admin, project) = (self::world(cloud, &session), admin_of(&session), &session.access.project);
+        let file = world.put(1_000).await;
+        world.try_put(1_000, Some(HOUR)).await.expect("a file that expires");
+        let refused = cloud.cloud.archive_project(&admin, project).await.expect_err("nobody could delete it any more");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+        assert!(refused.alternatives()[0].contains("DELETE /v1/files/{id}"), "{refused}");
+        world.delete(&file).await;
+        cloud.cloud.archive_project(&admin, project).await.expect_err("one is left");
+        cloud.clock.advance(HOUR);
+        assert!(cloud.cloud.archive_project(&admin, project).await.expect("it keeps nothing").archived);
+        let refused = world.try_put(1_000, None).await.expect_err("whoever began it before");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+    }
+
     async fn a_limit_below_what_is_spent_does_not_stop_the_meter(cloud: &TestCloud) {
         publish(cloud, &[stored_at(STORED)]).await;
         cloud.clock.set(month("Europe/Berlin", "2026-04"));
