@@ -74,7 +74,10 @@ struct Charged {
 impl Cloud {
     /// Meters every hour that is over and not metered, of every project that keeps files.
     pub(crate) async fn meter_storage(&self, is_stopped: &(impl Fn() -> bool + Sync)) -> Result<MeterReport> {
-        if self.store.read((), |(), tx| Box::pin(setting::find(tx, METERED_SINCE))).await?.is_none() {
+        let is_begun = self.store.read((), |(), tx| {
+            Box::pin(async move { Ok(setting::find(tx, METERED_SINCE).await?.is_some() && !storage::is_any_unmetered(tx).await?) })
+        });
+        if !is_begun.await? {
             self.store.write(self, |cloud, tx| Box::pin(cloud.begin_to_meter(tx))).await?;
         }
         let mut report = MeterReport::default();
@@ -104,13 +107,18 @@ impl Cloud {
         hour_of(self.now().minus(METER_AFTER))
     }
 
-    /// Files from before anything was metered are metered from now on.
+    /// Files from before anything was metered are metered from now on; others whose project has no mark, from the first.
     async fn begin_to_meter(&self, tx: &mut Tx) -> Result<()> {
-        if setting::find(tx, METERED_SINCE).await?.is_some() {
-            return Ok(());
-        }
-        storage::begin_all(tx, self.now()).await?;
-        setting::set(tx, METERED_SINCE, &self.now().micros().to_string()).await
+        let since = match setting::find(tx, METERED_SINCE).await? {
+            Some(since) => {
+                Timestamp::from_micros(since.parse().map_err(|_| Error::internal(format!("'{METERED_SINCE}' is '{since}'")))?)
+            }
+            None => {
+                setting::set(tx, METERED_SINCE, &self.now().micros().to_string()).await?;
+                self.now()
+            }
+        };
+        storage::begin_all(tx, since).await
     }
 
     async fn meter_project(&self, project: &ProjectId) -> Result<()> {

@@ -271,6 +271,22 @@ on_both_databases! {
         assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
     }
 
+    async fn files_without_a_mark_are_metered_from_their_beginning(cloud: &TestCloud) {
+        publish(cloud, &[stored_at(STORED)]).await;
+        close(&cloud.cloud).await;
+        cloud.clock.set(month("UTC", "2026-04").plus(MINUTE));
+        let session = customer(cloud, "c1", "UTC", UNIT).await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        world.put(6_000).await;
+        let forgotten = cloud.cloud.store().write((), |(), tx| Box::pin(async move { tx.execute("DELETE FROM storage_meters", &[]).await }));
+        assert_eq!(forgotten.await.expect("forgotten"), 1);
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+        close(&cloud.cloud).await;
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (5_900 + 6_000, 5_900 + 6_000));
+    }
+
     async fn a_project_that_keeps_files_is_not_archived(cloud: &TestCloud) {
         cloud.clock.set(month("UTC", "2026-04"));
         let session = customer(cloud, "c1", "UTC", UNIT).await;
