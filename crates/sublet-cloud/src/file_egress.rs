@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sublet_core::id::{DownloadId, FileId, ProjectId};
-use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::PeriodKey;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, RatedLine, rate_line};
@@ -186,6 +186,16 @@ impl Download {
     }
 }
 
+fn owner_of(download: &StoredDownload) -> HoldOwner {
+    HoldOwner {
+        organization: download.organization.clone(),
+        project: download.project.clone(),
+        key: download.key.clone(),
+        subject: download.id.to_string(),
+        family: FAMILY,
+    }
+}
+
 /// The line that a download is on.
 pub(crate) fn line_of(download: &StoredDownload, period: PeriodKey, version: &PriceListVersion) -> Result<LineKey> {
     Ok(LineKey {
@@ -331,14 +341,7 @@ impl Cloud {
         };
         let price = version.get(&SKU)?.price_at(now)?;
         let amount = price.hold(Quantity::ZERO, Quantity::new(file.bytes.get())?)?;
-        let owner = HoldOwner {
-            organization: file.organization.clone(),
-            project: file.project.clone(),
-            key: actor.key.clone(),
-            subject: id.to_string(),
-            family: FAMILY,
-        };
-        self.place_hold(tx, &owner, amount, now).await?;
+        self.place_hold(tx, &owner_of(&opened), amount, now).await?;
         download::insert(tx, &opened).await?;
         Ok(true)
     }
@@ -355,10 +358,21 @@ impl Cloud {
             let charge = self.charge_download(tx, &ended, now).await?;
             let held = hold::find_open(tx, id.as_str()).await?;
             let held = held.ok_or_else(|| Error::internal(format!("nothing is held for the download {id}")))?;
-            self.capture_hold(tx, &held, (FAMILY, charge.amount), now).await?;
+            let covered = charge.amount.min(held.uncaptured()?.total()?);
+            self.capture_hold(tx, &held, (FAMILY, covered), now).await?;
+            self.pay_rest(tx, &ended, charge.amount.checked_sub(covered)?).await?;
             charge::insert(tx, &[charge]).await?;
         }
         self.release_hold(tx, id.as_str(), now).await
+    }
+
+    /// What a download costs beyond its hold: its list was put right meanwhile, by one that is dearer.
+    async fn pay_rest(&self, tx: &mut Tx, download: &StoredDownload, rest: Nanos) -> Result<()> {
+        if rest.is_zero() {
+            return Ok(());
+        }
+        let account = organization::get(tx, &Scope::Operator, &download.organization).await?;
+        self.pay_or_owe(tx, &account, &owner_of(download), rest).await
     }
 
     async fn charge_download(&self, tx: &mut Tx, download: &StoredDownload, now: Timestamp) -> Result<Charge> {

@@ -31,6 +31,7 @@ use sublet_store::{Tx, budget, ledger, setting, top_up_rule};
 use crate::billing::Billing;
 use crate::budget::periods_at;
 use crate::credit_lot::StoredCredit;
+use crate::hold::HoldOwner;
 use crate::{Actor, Cloud};
 
 /// How long after its end an hour is metered: by then it is known what was deleted in it, and what lived too short to count.
@@ -163,7 +164,14 @@ impl Cloud {
         charge::set_line_states(tx, &lines).await?;
         charge::insert(tx, &charged.charges).await?;
         let amount = Nanos::checked_sum(charged.charges.iter().map(|charge| charge.amount))?;
-        self.pay_for_storage(tx, &account, &meter.project, amount).await
+        let owner = HoldOwner {
+            organization: account.id.clone(),
+            project: meter.project.clone(),
+            key: None,
+            subject: format!("files of {}", meter.project),
+            family: FAMILY,
+        };
+        self.pay_or_owe(tx, &account, &owner, amount).await
     }
 
     /// The parts of hours: each is of one month, one price list and one band.
@@ -277,12 +285,12 @@ impl Cloud {
     }
 
     /// From credit as far as there is any; the rest is owed. It counts in the limits as far as they have room.
-    async fn pay_for_storage(&self, tx: &mut Tx, account: &Organization, project: &ProjectId, amount: Nanos) -> Result<()> {
+    pub(crate) async fn pay_or_owe(&self, tx: &mut Tx, account: &Organization, owner: &HoldOwner, amount: Nanos) -> Result<()> {
         if amount.is_zero() {
             return Ok(());
         }
         let now = self.now();
-        let subjects = ["", project.as_str(), account.id.as_str()];
+        let subjects = [owner.key.as_ref().map_or("", KeyId::as_str), owner.project.as_str(), account.id.as_str()];
         let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods_at(&account.time_zone, now)?).await?;
         for limit in &budgets {
             let counted = amount.min(limit.room(Work::Admitted));
@@ -297,11 +305,12 @@ impl Cloud {
             }
         }
         let stored = StoredCredit::of(tx, account).await?;
-        let covered = stored.credit.spendable(FAMILY, now)?.min(amount);
+        let family = owner.family;
+        let covered = stored.credit.spendable(family, now)?.min(amount);
         let owed = amount.checked_sub(covered)?;
-        let from = stored.burn(tx, covered, (FAMILY, now)).await?.split()?;
-        let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: format!("files of {project}") };
-        ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family: FAMILY, from, owed })?).await?;
+        let from = stored.burn(tx, covered, (family, now)).await?.split()?;
+        let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: owner.subject.clone() };
+        ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family, from, owed })?).await?;
         if owed > Nanos::ZERO {
             top_up_rule::wake(tx, &account.id, now).await?;
         }
