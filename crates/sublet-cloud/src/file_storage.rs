@@ -19,7 +19,7 @@ use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
 use sublet_money::rerate::UsedAt;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_money::spend_limit::Work;
-use sublet_money::storage::{ByteTime, HOUR, KeptBytes, hour_of};
+use sublet_money::storage::{ByteTime, HOUR, hour_of};
 use sublet_money::stretch::Stretches;
 use sublet_money::time_of_use::BandName;
 use sublet_store::charge::{self, Charge};
@@ -38,6 +38,8 @@ use crate::{Actor, Cloud};
 const METER_AFTER: DurationMs = DurationMs::from_seconds(5 * 60);
 /// Hours of a project that are metered in one transaction: 31 days.
 const HOURS_AT_ONCE: i64 = 31 * 24;
+/// By how much fewer it is tried with when the database is too busy for so many.
+const FEWER_HOURS: i64 = 8;
 /// Transactions for one project in one look: more hours than a test clock goes forward at once.
 const STEPS_PER_LOOK: usize = 13;
 /// Projects that are looked at together.
@@ -123,38 +125,41 @@ impl Cloud {
     }
 
     async fn meter_project(&self, project: &ProjectId) -> Result<()> {
+        let mut hours = HOURS_AT_ONCE;
         for _ in 0..STEPS_PER_LOOK {
             let of = (self, project);
-            if !self.store.write(of, |(cloud, project), tx| Box::pin(cloud.meter_step(tx, project))).await? {
-                break;
+            let step = self.store.write(of, move |(cloud, project), tx| Box::pin(cloud.meter_step(tx, project, hours))).await;
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What is short collides with less.
+                Err(error) if error.code() == ErrorCode::StoreUnavailable && hours > 1 => hours = (hours / FEWER_HOURS).max(1),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
     /// Meters the next hours of a project. False if there are none.
-    async fn meter_step(&self, tx: &mut Tx, project: &ProjectId) -> Result<bool> {
+    async fn meter_step(&self, tx: &mut Tx, project: &ProjectId, hours: i64) -> Result<bool> {
         let Some(meter) = storage::find_meter(tx, project).await? else { return Ok(false) };
         let from = meter.metered_until;
-        let until = self.metered_until().min(from.plus(DurationMs::from_hours(HOURS_AT_ONCE)));
+        let until = self.metered_until().min(from.plus(DurationMs::from_hours(hours)));
         if until <= from || !storage::move_on(tx, &meter, until).await? {
             return Ok(false);
         }
         let within = Interval { starts_at: from, ends_at: until };
-        let kept = kept_in(tx, project, within).await?;
-        if !kept.is_empty() {
-            self.meter_hours(tx, &meter, (within, kept)).await?;
-        }
+        self.meter_hours(tx, &meter, within).await?;
         storage::forget(tx, project, until).await?;
         Ok(true)
     }
 
-    async fn meter_hours(&self, tx: &mut Tx, meter: &StorageMeter, (within, kept): (Interval, Vec<KeptBytes>)) -> Result<()> {
+    async fn meter_hours(&self, tx: &mut Tx, meter: &StorageMeter, within: Interval) -> Result<()> {
         let account = organization::get(tx, &Scope::Operator, &meter.organization).await?;
         let billing = Billing::of_account(tx, &account).await?;
         let parts = self.parts_of(tx, (&account, &billing.calendar), within).await?;
         let mut time = ByteTime::new(parts.iter().map(|part| part.interval).collect())?;
-        kept.into_iter().try_for_each(|kept| time.add(kept))?;
+        add_kept(tx, &meter.project, within, &mut time).await?;
         let mut charged = Charged::default();
         let metered: Vec<(Part, Quantity)> = parts.into_iter().zip(time.quantities()?).collect();
         for hour in metered.chunk_by(|one, other| one.0.hour == other.0.hour) {
@@ -354,16 +359,15 @@ impl Cloud {
     }
 }
 
-/// What a project kept within an interval; nothing if it kept nothing.
-async fn kept_in(tx: &mut Tx, project: &ProjectId, within: Interval) -> Result<Vec<KeptBytes>> {
-    let throughout = storage::kept_throughout(tx, project, within).await?;
-    let mut kept: Vec<KeptBytes> = std::iter::once(throughout).filter(|kept| kept.bytes.get() > 0).collect();
+/// Adds up what a project kept within an interval.
+async fn add_kept(tx: &mut Tx, project: &ProjectId, within: Interval, time: &mut ByteTime) -> Result<()> {
+    time.add(storage::kept_throughout(tx, project, within).await?)?;
     let mut cursor = KeptCursor::default();
     loop {
         let page = storage::kept_partly(tx, project, within, &mut cursor).await?;
         if page.is_empty() {
-            return Ok(kept);
+            return Ok(());
         }
-        kept.extend(page);
+        page.into_iter().try_for_each(|kept| time.add(kept))?;
     }
 }
