@@ -339,8 +339,21 @@ impl Cloud {
         self.check_suspension(tx, organization, Work::New).await?;
         let byte_hours = Quantity::new(i64::try_from(kept.bytes).unwrap_or(i64::MAX))?;
         let mut needed = Nanos::ZERO;
-        for price in entry.prices() {
-            needed = needed.max(price.hold(Quantity::ZERO, byte_hours)?);
+        let calendar = BillingCalendar::new(&account.time_zone)?;
+        let hour = Interval { starts_at: now, ends_at: now.plus(HOUR) };
+        for stretch in Stretches::new(&calendar, entry.over_time(None)?, hour) {
+            let stretch = stretch?;
+            let key = LineKey {
+                organization: organization.clone(),
+                project: project.clone(),
+                period: stretch.period,
+                price_version: version.version().clone(),
+                sku: SKU,
+                band: stretch.band,
+            };
+            // A minimum that the month has reached is not asked for again.
+            let line = charge::line_state(tx, &key).await?;
+            needed = needed.max(entry.price_in(key.band.as_ref())?.hold(line.quantity, byte_hours)?);
         }
         let subjects = [actor.key.as_ref().map_or("", KeyId::as_str), project.as_str(), organization.as_str()];
         let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods_at(&account.time_zone, now)?).await?;

@@ -16,6 +16,7 @@ use sublet_core::key::KeyPlane;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::{Interval, PeriodKey};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::PriceModel;
 use sublet_money::sku::{GIBIBYTE, STORAGE_MONTH_HOURS, SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
 use sublet_store::file::File;
@@ -285,6 +286,21 @@ on_both_databases! {
         cloud.clock.advance(DurationMs::from_seconds(5 * 60));
         close(&cloud.cloud).await;
         assert_eq!(kept(cloud, &organization, "2026-04").await, (5_900 + 6_000, 5_900 + 6_000));
+    }
+
+    async fn a_minimum_is_asked_for_once_a_month(cloud: &TestCloud) {
+        let least = PriceModel::Minimum { least: Nanos::new(10_000), of: Box::new(per_unit(STORED)) };
+        publish(cloud, &[PriceEntry::new(SkuName::FileStorage, least)]).await;
+        cloud.clock.set(month("UTC", "2026-04"));
+        let session = customer(cloud, "c1", "UTC", 12_000).await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        world.put(100).await;
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+        close(&cloud.cloud).await;
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (100, 10_000));
+        world.put(100).await;
+        assert_eq!(world.try_put(2_000, None).await.expect_err("2,000 are left").code(), ErrorCode::InsufficientQuota);
     }
 
     async fn a_project_that_keeps_files_is_not_archived(cloud: &TestCloud) {
