@@ -279,7 +279,8 @@ on_both_databases! {
         let session = customer(cloud, "c1", "UTC", UNIT).await;
         let (world, organization) = (world(cloud, &session), session.access.organization.clone());
         world.put(6_000).await;
-        let forgotten = cloud.cloud.store().write((), |(), tx| Box::pin(async move { tx.execute("DELETE FROM storage_meters", &[]).await }));
+        let statement = include_str!("../../../sublet-store/tests/marks_lost.sql");
+        let forgotten = cloud.cloud.store().write((), move |(), tx| Box::pin(async move { tx.execute(statement, &[]).await }));
         assert_eq!(forgotten.await.expect("forgotten"), 1);
         cloud.clock.advance(HOUR);
         cloud.clock.advance(HOUR);
