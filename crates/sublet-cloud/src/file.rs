@@ -14,7 +14,7 @@ use sublet_core::file::FilePurpose;
 use sublet_core::id::{FileId, OrganizationId, ProjectId};
 use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result};
 use sublet_store::file::{self, File, Kept};
-use sublet_store::{Page, PageRequest, Tx, batch, idempotency};
+use sublet_store::{Page, PageRequest, Tx, batch, idempotency, project};
 
 use crate::audit::Deed;
 use crate::file_egress::Desk;
@@ -216,6 +216,10 @@ impl Files {
         self.cloud
             .once(call, render, (self, call, file), |(files, call, file), tx| {
                 Box::pin(async move {
+                    if project::get(tx, &call.actor.scope, &file.project).await?.archived {
+                        return Err(Error::new(ErrorCode::Conflict, format!("'{}' is archived", file.project))
+                            .alternative("upload it to another project, with a key of that"));
+                    }
                     let bytes = u64::try_from(file.bytes.get()).unwrap_or(u64::MAX);
                     let kept = file::kept(tx, &file.project).await?;
                     let more = Kept { files: 1, bytes };

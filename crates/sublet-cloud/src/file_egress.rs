@@ -2,14 +2,15 @@
 //!
 //! Where sending has a price, the money for all of a file is held before its first byte. What was handed to the connection is
 //! captured when the download ends, whoever ends it, and the rest goes back. A download is dropped wherever its connection is,
-//! so it only notes what it sent; a task settles that.
+//! so it only notes what it sent; a task settles that, and ends those whose time is up, also where nobody reads any more.
 //!
 //! Deliberately absent: what a process that died had sent. Nobody knows it: it costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sublet_core::id::{DownloadId, FileId};
-use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
+use sublet_core::id::{DownloadId, FileId, ProjectId};
+use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::PeriodKey;
 use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, RatedLine, rate_line};
@@ -28,12 +29,14 @@ use crate::{Action, Actor, Cloud};
 
 /// How long a download takes at most.
 const DOWNLOAD_MAX: DurationMs = DurationMs::from_hours(2);
-/// A download that is open for longer is of a process that died.
+/// A download of another process that is open for longer is of one that died.
 const LOST_AFTER: DurationMs = DurationMs::from_hours(3);
 /// Lost downloads that one pass closes at most.
 const LOST_PER_PASS: i64 = 100;
 /// Downloads that are paid for, of one process: under way, and ended but not settled.
 const DOWNLOADS_MAX: usize = 4_096;
+/// Those of one project, of these.
+const DOWNLOADS_OF_PROJECT_MAX: usize = DOWNLOADS_MAX / 4;
 /// How often it is tried again to settle what could not be settled.
 const SETTLE_PERIOD: DurationMs = DurationMs::from_seconds(10);
 /// How long a process that stops waits for downloads under way.
@@ -62,12 +65,12 @@ struct Paid {
     opened_at: Timestamp,
     /// Whether it has, or may have, a row.
     is_open: bool,
-    sent: u64,
 }
 
-/// A download that ended.
-struct Ended {
-    id: DownloadId,
+/// A download under way.
+struct UnderWay {
+    project: ProjectId,
+    opened_at: Timestamp,
     sent: u64,
 }
 
@@ -80,8 +83,17 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct Downloads {
-    under_way: usize,
-    ended: Vec<Ended>,
+    under_way: BTreeMap<DownloadId, UnderWay>,
+    /// What was sent by those that ended, until they are settled.
+    ended: BTreeMap<DownloadId, u64>,
+}
+
+impl Downloads {
+    fn end(&mut self, id: DownloadId) {
+        if let Some(download) = self.under_way.remove(&id) {
+            self.ended.insert(id, download.sent);
+        }
+    }
 }
 
 impl Desk {
@@ -89,31 +101,65 @@ impl Desk {
         self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, id: DownloadId, opened_at: Timestamp) -> Result<Paid> {
+    fn enter(&self, id: DownloadId, project: &ProjectId, opened_at: Timestamp) -> Result<Paid> {
         let mut downloads = self.downloads();
-        if downloads.under_way + downloads.ended.len() >= DOWNLOADS_MAX {
-            return Err(Error::new(ErrorCode::QueueFull, format!("{DOWNLOADS_MAX} files are being fetched already"))
-                .retry_after(DurationMs::from_seconds(1)));
+        let full = |most: usize, of: &str| {
+            Error::new(ErrorCode::QueueFull, format!("{most} files{of} are being fetched already"))
+                .alternative("fetch it again when one of them is done")
+                .retry_after(DurationMs::from_seconds(1))
+        };
+        if downloads.under_way.len() + downloads.ended.len() >= DOWNLOADS_MAX {
+            return Err(full(DOWNLOADS_MAX, ""));
         }
-        downloads.under_way += 1;
-        Ok(Paid { desk: self.clone(), id, opened_at, is_open: true, sent: 0 })
+        let of_project = downloads.under_way.values().filter(|download| download.project == *project).count();
+        if of_project >= DOWNLOADS_OF_PROJECT_MAX {
+            return Err(full(DOWNLOADS_OF_PROJECT_MAX, " of the project"));
+        }
+        downloads.under_way.insert(id.clone(), UnderWay { project: project.clone(), opened_at, sent: 0 });
+        Ok(Paid { desk: self.clone(), id, opened_at, is_open: true })
     }
 
-    fn is_idle(&self) -> bool {
+    /// Notes what a download has sent. False if it was ended meanwhile.
+    fn note(&self, id: &DownloadId, sent: u64) -> bool {
+        self.downloads().under_way.get_mut(id).map(|download| download.sent = sent).is_some()
+    }
+
+    /// Ends the downloads whose time is up.
+    fn end_overdue(&self, now: Timestamp) {
+        let mut downloads = self.downloads();
+        let is_overdue = |(_, download): &(&DownloadId, &UnderWay)| now.since(download.opened_at) >= DOWNLOAD_MAX;
+        let overdue: Vec<DownloadId> = downloads.under_way.iter().filter(is_overdue).map(|(id, _)| id.clone()).collect();
+        overdue.into_iter().for_each(|id| downloads.end(id));
+    }
+
+    fn has(&self, id: &DownloadId) -> bool {
         let downloads = self.downloads();
-        downloads.under_way == 0 && downloads.ended.is_empty()
+        downloads.under_way.contains_key(id) || downloads.ended.contains_key(id)
+    }
+
+    /// Downloads that are under way or not settled.
+    fn len(&self) -> usize {
+        let downloads = self.downloads();
+        downloads.under_way.len() + downloads.ended.len()
     }
 }
 
 impl Drop for Paid {
     fn drop(&mut self) {
         let mut downloads = self.desk.downloads();
-        downloads.under_way = downloads.under_way.saturating_sub(1);
         if self.is_open {
-            downloads.ended.push(Ended { id: self.id.clone(), sent: self.sent });
+            downloads.end(self.id.clone());
             self.desk.wake.notify_one();
+        } else {
+            downloads.under_way.remove(&self.id);
         }
     }
+}
+
+fn too_long() -> Error {
+    let hours = DOWNLOAD_MAX.seconds_ceil() / 3_600;
+    Error::new(ErrorCode::Unreachable, format!("a download takes at most {hours} hours"))
+        .alternative("cut what is written into several files")
 }
 
 impl Download {
@@ -125,19 +171,28 @@ impl Download {
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let now = self.files.cloud.now();
         if self.paid.as_ref().is_some_and(|paid| now.since(paid.opened_at) >= DOWNLOAD_MAX) {
-            let hours = DOWNLOAD_MAX.seconds_ceil() / 3_600;
-            return Err(Error::new(ErrorCode::Unreachable, format!("a download takes at most {hours} hours"))
-                .alternative("cut what is written into several files"));
+            return Err(too_long());
         }
         let piece = self.files.read(&self.file, self.sent, PIECE_BYTES).await?;
         if piece.is_empty() {
             return Ok(None);
         }
-        self.sent += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if let Some(paid) = &mut self.paid {
-            paid.sent = self.sent;
+        let sent = self.sent.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if self.paid.as_ref().is_some_and(|paid| !paid.desk.note(&paid.id, sent)) {
+            return Err(too_long());
         }
+        self.sent = sent;
         Ok(Some(piece))
+    }
+}
+
+fn owner_of(download: &StoredDownload) -> HoldOwner {
+    HoldOwner {
+        organization: download.organization.clone(),
+        project: download.project.clone(),
+        key: download.key.clone(),
+        subject: download.id.to_string(),
+        family: FAMILY,
     }
 }
 
@@ -176,7 +231,7 @@ impl Files {
             return Ok(Download { files: self.clone(), file, sent: 0, paid: None });
         }
         // From here on it is settled, even if whoever asks is gone before there is an answer.
-        let mut paid = self.desk.enter(self.cloud.ids.mint(), now)?;
+        let mut paid = self.desk.enter(self.cloud.ids.mint(), &file.project, now)?;
         let of = (&self.cloud, actor, &file, &paid.id);
         let held = self
             .cloud
@@ -191,30 +246,34 @@ impl Files {
         Ok(Download { files: self.clone(), file, sent: 0, paid })
     }
 
-    /// Settles downloads that have ended. What fails is tried again with the next call.
+    /// Settles downloads that have ended or whose time is up. What fails is tried again with the next call.
     pub async fn settle_downloads(&self) -> Result<u64> {
-        let ended = std::mem::take(&mut self.desk.downloads().ended);
+        self.desk.end_overdue(self.cloud.now());
+        // They stay in the list until they are settled: nobody else may take them for lost.
+        let ended: Vec<(DownloadId, u64)> = self.desk.downloads().ended.iter().map(|(id, sent)| (id.clone(), *sent)).collect();
         let (mut settled, mut failed) = (0, None);
-        for ended in ended {
-            let end = DownloadEnd::Sent(Bytes::new(i64::try_from(ended.sent).unwrap_or(i64::MAX)));
-            match self.cloud.end_download(&ended.id, end).await {
-                Ok(()) => settled += 1,
-                Err(error) => {
-                    self.desk.downloads().ended.push(ended);
-                    failed = Some(error);
+        for (id, sent) in ended {
+            let end = DownloadEnd::Sent(Bytes::new(i64::try_from(sent).unwrap_or(i64::MAX)));
+            match self.cloud.end_download(&id, end).await {
+                Ok(()) => {
+                    self.desk.downloads().ended.remove(&id);
+                    settled += 1;
                 }
+                Err(error) => failed = Some(error),
             }
         }
         failed.map_or(Ok(settled), Err)
     }
 
-    /// Gives back what is held for downloads whose process died.
+    /// Gives back what is held for downloads whose process died. This one knows what its own have sent.
     pub(crate) async fn close_lost_downloads(&self) -> Result<()> {
+        self.settle_or_log().await;
         let before = self.cloud.now().minus(LOST_AFTER);
-        let read = self.cloud.store.read((), move |(), tx| Box::pin(download::open_since(tx, before, LOST_PER_PASS)));
-        for id in read.await? {
+        let limit = LOST_PER_PASS.saturating_add(i64::try_from(self.desk.len()).unwrap_or(i64::MAX));
+        let open = self.cloud.store.read((), move |(), tx| Box::pin(download::open_since(tx, before, limit))).await?;
+        for id in open.iter().filter(|id| !self.desk.has(id)) {
             tracing::warn!(%id, "nobody knows what a download has sent: it costs nothing");
-            self.cloud.end_download(&id, DownloadEnd::Lost).await?;
+            self.cloud.end_download(id, DownloadEnd::Lost).await?;
         }
         Ok(())
     }
@@ -236,7 +295,7 @@ impl Files {
         let drained = async {
             loop {
                 self.settle_or_log().await;
-                if self.desk.is_idle() {
+                if self.desk.len() == 0 {
                     return;
                 }
                 tokio::select! {
@@ -282,14 +341,7 @@ impl Cloud {
         };
         let price = version.get(&SKU)?.price_at(now)?;
         let amount = price.hold(Quantity::ZERO, Quantity::new(file.bytes.get())?)?;
-        let owner = HoldOwner {
-            organization: file.organization.clone(),
-            project: file.project.clone(),
-            key: actor.key.clone(),
-            subject: id.to_string(),
-            family: FAMILY,
-        };
-        self.place_hold(tx, &owner, amount, now).await?;
+        self.place_hold(tx, &owner_of(&opened), amount, now).await?;
         download::insert(tx, &opened).await?;
         Ok(true)
     }
@@ -306,10 +358,21 @@ impl Cloud {
             let charge = self.charge_download(tx, &ended, now).await?;
             let held = hold::find_open(tx, id.as_str()).await?;
             let held = held.ok_or_else(|| Error::internal(format!("nothing is held for the download {id}")))?;
-            self.capture_hold(tx, &held, (FAMILY, charge.amount), now).await?;
+            let covered = charge.amount.min(held.uncaptured()?.total()?);
+            self.capture_hold(tx, &held, (FAMILY, covered), now).await?;
+            self.pay_rest(tx, &ended, charge.amount.checked_sub(covered)?).await?;
             charge::insert(tx, &[charge]).await?;
         }
         self.release_hold(tx, id.as_str(), now).await
+    }
+
+    /// What a download costs beyond its hold: its list was put right meanwhile, by one that is dearer.
+    async fn pay_rest(&self, tx: &mut Tx, download: &StoredDownload, rest: Nanos) -> Result<()> {
+        if rest.is_zero() {
+            return Ok(());
+        }
+        let account = organization::get(tx, &Scope::Operator, &download.organization).await?;
+        self.pay_or_owe(tx, &account, &owner_of(download), rest).await
     }
 
     async fn charge_download(&self, tx: &mut Tx, download: &StoredDownload, now: Timestamp) -> Result<Charge> {
@@ -340,5 +403,38 @@ impl Cloud {
             occurred_at: download.opened_at,
             posted_at: now,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_core::id::Identifier;
+
+    fn id(number: u16) -> DownloadId {
+        let mut random = [0; 10];
+        random[..2].copy_from_slice(&number.to_be_bytes());
+        DownloadId::encode(Timestamp::EPOCH, random)
+    }
+
+    #[test]
+    fn a_project_has_a_part_of_the_places_only_and_gets_them_back_in_time() {
+        let desk = Desk::default();
+        let [stalled, other]: [ProjectId; 2] = ["proj_1", "proj_2"].map(|id| id.parse().unwrap());
+        let most = u16::try_from(DOWNLOADS_OF_PROJECT_MAX).unwrap();
+        let paid: Vec<Paid> = (0..most).map(|number| desk.enter(id(number), &stalled, Timestamp::EPOCH).unwrap()).collect();
+        let refused = desk.enter(id(most), &stalled, Timestamp::EPOCH).err().unwrap();
+        assert_eq!(refused.code(), ErrorCode::QueueFull);
+        assert!(desk.note(&id(0), 7));
+        let late = Timestamp::EPOCH.plus(DOWNLOAD_MAX);
+        let _other = desk.enter(id(most), &other, late).unwrap();
+        desk.end_overdue(late);
+        assert!(!desk.note(&id(0), 8), "it was ended with what it had sent");
+        assert_eq!(desk.downloads().ended[&id(0)], 7);
+        let _again = desk.enter(id(most + 1), &stalled, late).unwrap();
+        drop(paid);
+        let downloads = desk.downloads();
+        assert_eq!((downloads.under_way.len(), downloads.ended.len()), (2, usize::from(most)));
+        assert_eq!(downloads.ended[&id(0)], 7);
     }
 }

@@ -19,7 +19,7 @@ use sublet_money::rating::{LineKey, LineState, RatedLine, rate_line};
 use sublet_money::rerate::UsedAt;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_money::spend_limit::Work;
-use sublet_money::storage::{ByteTime, HOUR, KeptBytes, hour_of};
+use sublet_money::storage::{ByteTime, HOUR, hour_of};
 use sublet_money::stretch::Stretches;
 use sublet_money::time_of_use::BandName;
 use sublet_store::charge::{self, Charge};
@@ -31,12 +31,15 @@ use sublet_store::{Tx, budget, ledger, setting, top_up_rule};
 use crate::billing::Billing;
 use crate::budget::periods_at;
 use crate::credit_lot::StoredCredit;
+use crate::hold::HoldOwner;
 use crate::{Actor, Cloud};
 
 /// How long after its end an hour is metered: by then it is known what was deleted in it, and what lived too short to count.
 const METER_AFTER: DurationMs = DurationMs::from_seconds(5 * 60);
 /// Hours of a project that are metered in one transaction: 31 days.
 const HOURS_AT_ONCE: i64 = 31 * 24;
+/// By how much fewer it is tried with when the database is too busy for so many.
+const FEWER_HOURS: i64 = 8;
 /// Transactions for one project in one look: more hours than a test clock goes forward at once.
 const STEPS_PER_LOOK: usize = 13;
 /// Projects that are looked at together.
@@ -74,7 +77,10 @@ struct Charged {
 impl Cloud {
     /// Meters every hour that is over and not metered, of every project that keeps files.
     pub(crate) async fn meter_storage(&self, is_stopped: &(impl Fn() -> bool + Sync)) -> Result<MeterReport> {
-        if self.store.read((), |(), tx| Box::pin(setting::find(tx, METERED_SINCE))).await?.is_none() {
+        let is_begun = self.store.read((), |(), tx| {
+            Box::pin(async move { Ok(setting::find(tx, METERED_SINCE).await?.is_some() && !storage::is_any_unmetered(tx).await?) })
+        });
+        if !is_begun.await? {
             self.store.write(self, |cloud, tx| Box::pin(cloud.begin_to_meter(tx))).await?;
         }
         let mut report = MeterReport::default();
@@ -104,48 +110,56 @@ impl Cloud {
         hour_of(self.now().minus(METER_AFTER))
     }
 
-    /// Files from before anything was metered are metered from now on.
+    /// Files from before anything was metered are metered from now on; others whose project has no mark, from the first.
     async fn begin_to_meter(&self, tx: &mut Tx) -> Result<()> {
-        if setting::find(tx, METERED_SINCE).await?.is_some() {
-            return Ok(());
-        }
-        storage::begin_all(tx, self.now()).await?;
-        setting::set(tx, METERED_SINCE, &self.now().micros().to_string()).await
+        let since = match setting::find(tx, METERED_SINCE).await? {
+            Some(since) => {
+                Timestamp::from_micros(since.parse().map_err(|_| Error::internal(format!("'{METERED_SINCE}' is '{since}'")))?)
+            }
+            None => {
+                setting::set(tx, METERED_SINCE, &self.now().micros().to_string()).await?;
+                self.now()
+            }
+        };
+        storage::begin_all(tx, since).await
     }
 
     async fn meter_project(&self, project: &ProjectId) -> Result<()> {
+        let mut hours = HOURS_AT_ONCE;
         for _ in 0..STEPS_PER_LOOK {
             let of = (self, project);
-            if !self.store.write(of, |(cloud, project), tx| Box::pin(cloud.meter_step(tx, project))).await? {
-                break;
+            let step = self.store.write(of, move |(cloud, project), tx| Box::pin(cloud.meter_step(tx, project, hours))).await;
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What is short collides with less.
+                Err(error) if error.code() == ErrorCode::StoreUnavailable && hours > 1 => hours = (hours / FEWER_HOURS).max(1),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
     /// Meters the next hours of a project. False if there are none.
-    async fn meter_step(&self, tx: &mut Tx, project: &ProjectId) -> Result<bool> {
+    async fn meter_step(&self, tx: &mut Tx, project: &ProjectId, hours: i64) -> Result<bool> {
         let Some(meter) = storage::find_meter(tx, project).await? else { return Ok(false) };
         let from = meter.metered_until;
-        let until = self.metered_until().min(from.plus(DurationMs::from_hours(HOURS_AT_ONCE)));
+        let until = self.metered_until().min(from.plus(DurationMs::from_hours(hours)));
         if until <= from || !storage::move_on(tx, &meter, until).await? {
             return Ok(false);
         }
         let within = Interval { starts_at: from, ends_at: until };
-        let kept = kept_in(tx, project, within).await?;
-        if !kept.is_empty() {
-            self.meter_hours(tx, &meter, (within, kept)).await?;
-        }
+        self.meter_hours(tx, &meter, within).await?;
         storage::forget(tx, project, until).await?;
         Ok(true)
     }
 
-    async fn meter_hours(&self, tx: &mut Tx, meter: &StorageMeter, (within, kept): (Interval, Vec<KeptBytes>)) -> Result<()> {
+    async fn meter_hours(&self, tx: &mut Tx, meter: &StorageMeter, within: Interval) -> Result<()> {
         let account = organization::get(tx, &Scope::Operator, &meter.organization).await?;
         let billing = Billing::of_account(tx, &account).await?;
         let parts = self.parts_of(tx, (&account, &billing.calendar), within).await?;
         let mut time = ByteTime::new(parts.iter().map(|part| part.interval).collect())?;
-        kept.into_iter().try_for_each(|kept| time.add(kept))?;
+        add_kept(tx, &meter.project, within, &mut time).await?;
         let mut charged = Charged::default();
         let metered: Vec<(Part, Quantity)> = parts.into_iter().zip(time.quantities()?).collect();
         for hour in metered.chunk_by(|one, other| one.0.hour == other.0.hour) {
@@ -155,7 +169,14 @@ impl Cloud {
         charge::set_line_states(tx, &lines).await?;
         charge::insert(tx, &charged.charges).await?;
         let amount = Nanos::checked_sum(charged.charges.iter().map(|charge| charge.amount))?;
-        self.pay_for_storage(tx, &account, &meter.project, amount).await
+        let owner = HoldOwner {
+            organization: account.id.clone(),
+            project: meter.project.clone(),
+            key: None,
+            subject: format!("files of {}", meter.project),
+            family: FAMILY,
+        };
+        self.pay_or_owe(tx, &account, &owner, amount).await
     }
 
     /// The parts of hours: each is of one month, one price list and one band.
@@ -269,28 +290,32 @@ impl Cloud {
     }
 
     /// From credit as far as there is any; the rest is owed. It counts in the limits as far as they have room.
-    async fn pay_for_storage(&self, tx: &mut Tx, account: &Organization, project: &ProjectId, amount: Nanos) -> Result<()> {
+    pub(crate) async fn pay_or_owe(&self, tx: &mut Tx, account: &Organization, owner: &HoldOwner, amount: Nanos) -> Result<()> {
         if amount.is_zero() {
             return Ok(());
         }
         let now = self.now();
-        let subjects = ["", project.as_str(), account.id.as_str()];
+        let subjects = [owner.key.as_ref().map_or("", KeyId::as_str), owner.project.as_str(), account.id.as_str()];
         let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods_at(&account.time_zone, now)?).await?;
         for limit in &budgets {
             let counted = amount.min(limit.room(Work::Admitted));
-            let reference = std::slice::from_ref(&limit.reference);
-            budget::reserve(tx, reference, counted, Work::Admitted).await?;
-            budget::settle(tx, reference, counted).await?;
+            // Of a limit that is lower than what is spent, not even nothing can be reserved.
+            if !counted.is_zero() {
+                let reference = std::slice::from_ref(&limit.reference);
+                budget::reserve(tx, reference, counted, Work::Admitted).await?;
+                budget::settle(tx, reference, counted).await?;
+            }
             if counted < amount {
                 budget::mark_reached(tx, &limit.reference, now).await?;
             }
         }
         let stored = StoredCredit::of(tx, account).await?;
-        let covered = stored.credit.spendable(FAMILY, now)?.min(amount);
+        let family = owner.family;
+        let covered = stored.credit.spendable(family, now)?.min(amount);
         let owed = amount.checked_sub(covered)?;
-        let from = stored.burn(tx, covered, (FAMILY, now)).await?.split()?;
-        let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: format!("files of {project}") };
-        ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family: FAMILY, from, owed })?).await?;
+        let from = stored.burn(tx, covered, (family, now)).await?.split()?;
+        let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: owner.subject.clone() };
+        ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family, from, owed })?).await?;
         if owed > Nanos::ZERO {
             top_up_rule::wake(tx, &account.id, now).await?;
         }
@@ -314,8 +339,21 @@ impl Cloud {
         self.check_suspension(tx, organization, Work::New).await?;
         let byte_hours = Quantity::new(i64::try_from(kept.bytes).unwrap_or(i64::MAX))?;
         let mut needed = Nanos::ZERO;
-        for price in entry.prices() {
-            needed = needed.max(price.hold(Quantity::ZERO, byte_hours)?);
+        let calendar = BillingCalendar::new(&account.time_zone)?;
+        let hour = Interval { starts_at: now, ends_at: now.plus(HOUR) };
+        for stretch in Stretches::new(&calendar, entry.over_time(None)?, hour) {
+            let stretch = stretch?;
+            let key = LineKey {
+                organization: organization.clone(),
+                project: project.clone(),
+                period: stretch.period,
+                price_version: version.version().clone(),
+                sku: SKU,
+                band: stretch.band,
+            };
+            // A minimum that the month has reached is not asked for again.
+            let line = charge::line_state(tx, &key).await?;
+            needed = needed.max(entry.price_in(key.band.as_ref())?.hold(line.quantity, byte_hours)?);
         }
         let subjects = [actor.key.as_ref().map_or("", KeyId::as_str), project.as_str(), organization.as_str()];
         let budgets = budget::chain(tx, &subjects, &SpendClass::default(), &periods_at(&account.time_zone, now)?).await?;
@@ -334,16 +372,15 @@ impl Cloud {
     }
 }
 
-/// What a project kept within an interval; nothing if it kept nothing.
-async fn kept_in(tx: &mut Tx, project: &ProjectId, within: Interval) -> Result<Vec<KeptBytes>> {
-    let throughout = storage::kept_throughout(tx, project, within).await?;
-    let mut kept: Vec<KeptBytes> = std::iter::once(throughout).filter(|kept| kept.bytes.get() > 0).collect();
+/// Adds up what a project kept within an interval.
+async fn add_kept(tx: &mut Tx, project: &ProjectId, within: Interval, time: &mut ByteTime) -> Result<()> {
+    time.add(storage::kept_throughout(tx, project, within).await?)?;
     let mut cursor = KeptCursor::default();
     loop {
         let page = storage::kept_partly(tx, project, within, &mut cursor).await?;
         if page.is_empty() {
-            return Ok(kept);
+            return Ok(());
         }
-        kept.extend(page);
+        page.into_iter().try_for_each(|kept| time.add(kept))?;
     }
 }

@@ -1,10 +1,10 @@
 //! Projects: where work and keys belong.
 
-use sublet_core::Result;
 use sublet_core::id::ProjectId;
+use sublet_core::{Error, ErrorCode, Result, Timestamp};
 use sublet_store::change::{self, Subject};
 use sublet_store::project::{self, Project};
-use sublet_store::{Page, PageRequest};
+use sublet_store::{Page, PageRequest, Tx, batch, file};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call, Render};
@@ -50,7 +50,8 @@ impl Cloud {
             .await
     }
 
-    /// Archives a project: nothing can be started in it any more, its keys stop working at once.
+    /// Archives a project: nothing can be started in it any more, its keys stop working at once. Refused while it keeps files,
+    /// which nobody could delete any more, or has batches, which will write some.
     pub async fn archive_project(&self, actor: &Actor, id: &ProjectId) -> Result<Project> {
         actor.require(Action::ManageProjects)?;
         let now = self.now();
@@ -58,6 +59,7 @@ impl Cloud {
             .store
             .write((self, actor, id), move |(cloud, actor, id), tx| {
                 Box::pin(async move {
+                    check_left(tx, actor, id, now).await?;
                     let project = project::archive(tx, &actor.scope, id, now).await?;
                     change::announce(tx, Subject::Access).await?;
                     let deed = Deed {
@@ -74,4 +76,17 @@ impl Cloud {
         self.access_changed();
         Ok(archived)
     }
+}
+
+async fn check_left(tx: &mut Tx, actor: &Actor, id: &ProjectId, now: Timestamp) -> Result<()> {
+    project::get(tx, &actor.scope, id).await?;
+    if batch::count_open(tx, id).await? > 0 {
+        return Err(Error::new(ErrorCode::Conflict, format!("batches of '{id}' have not ended"))
+            .alternative("cancel them with a key of the project, or wait for their end: POST /v1/batches/{id}/cancel"));
+    }
+    if file::keeps_any(tx, id, now).await? {
+        return Err(Error::new(ErrorCode::Conflict, format!("'{id}' keeps files, which go on to cost what keeping them costs"))
+            .alternative("delete them with a key of the project: GET /v1/files, DELETE /v1/files/{id}"));
+    }
+    Ok(())
 }

@@ -153,6 +153,12 @@ pub async fn kept(tx: &mut Tx, project: &ProjectId) -> Result<Kept> {
     Ok(Kept { files: count(row.int()?)?, bytes: count(row.int()?)? })
 }
 
+/// Whether a project keeps a file that has not expired.
+pub async fn keeps_any(tx: &mut Tx, project: &ProjectId, now: Timestamp) -> Result<bool> {
+    let sql = "SELECT 1 FROM files WHERE project_id = $1 AND (expires_at IS NULL OR expires_at > $2) LIMIT 1";
+    Ok(tx.fetch_optional(sql, params![project.as_str(), now]).await?.is_some())
+}
+
 /// Files of one home that expired and that no batch still reads, oldest first, over all tenants.
 pub async fn take_expired(tx: &mut Tx, home: &str, now: Timestamp, files_max: i64) -> Result<Vec<FileId>> {
     let rows = tx

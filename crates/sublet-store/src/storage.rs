@@ -17,6 +17,7 @@ use crate::row::{Row, Value};
 
 /// Most files or hours that are read at once.
 const ROWS_MAX: i64 = 1_000;
+const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Up to where it is metered what a project keeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,8 +55,12 @@ pub struct StoragePart {
     pub band: Option<BandName>,
 }
 
-/// Begins to meter what a project keeps, if nobody did.
+/// Begins to meter what a project keeps, if nobody did. It reads the mark first: an insert that finds one is no read of it, and
+/// a transaction that forgets it at the same time would go unnoticed.
 pub async fn begin(tx: &mut Tx, (organization, project): (&OrganizationId, &ProjectId), from: Timestamp) -> Result<()> {
+    if find_meter(tx, project).await?.is_some() {
+        return Ok(());
+    }
     tx.execute(
         "INSERT INTO storage_meters (project_id, organization_id, metered_until) VALUES ($1, $2, $3)
          ON CONFLICT (project_id) DO NOTHING",
@@ -65,14 +70,21 @@ pub async fn begin(tx: &mut Tx, (organization, project): (&OrganizationId, &Proj
     Ok(())
 }
 
-/// Begins to meter every project that keeps files, from an instant on, if nobody did.
+/// Whether a project keeps files that nobody meters.
+pub async fn is_any_unmetered(tx: &mut Tx) -> Result<bool> {
+    let sql = "SELECT 1 FROM files WHERE NOT EXISTS (SELECT 1 FROM storage_meters WHERE storage_meters.project_id = files.project_id) LIMIT 1";
+    Ok(tx.fetch_optional(sql, params![]).await?.is_some())
+}
+
+/// Begins to meter every project that keeps files, if nobody did: from the oldest of them on, but not from before an instant.
 pub async fn begin_all(tx: &mut Tx, from: Timestamp) -> Result<()> {
     tx.execute(
         "INSERT INTO storage_meters (project_id, organization_id, metered_until)
-         SELECT DISTINCT project_id, organization_id, $1 FROM files
-         WHERE NOT EXISTS (SELECT 1 FROM storage_meters WHERE storage_meters.project_id = files.project_id)
+         SELECT project_id, organization_id, CASE WHEN MIN(created_at) < $1 THEN $1 ELSE MIN(created_at) - MIN(created_at) % $2 END
+         FROM files WHERE NOT EXISTS (SELECT 1 FROM storage_meters WHERE storage_meters.project_id = files.project_id)
+         GROUP BY project_id, organization_id
          ON CONFLICT (project_id) DO NOTHING",
-        params![hour_of(from)],
+        params![hour_of(from), HOUR_MICROS],
     )
     .await?;
     Ok(())

@@ -1,14 +1,17 @@
 //! Contents of files that are fetched: held before the first byte, charged for what was handed on.
 
 use sublet_cloud::Actor;
+use sublet_cloud::idempotency::Call;
 use sublet_cloud::limit::LimitSubject;
+use sublet_cloud::rerate::NewRerate;
 use sublet_core::{DurationMs, ErrorCode, Nanos};
+use sublet_money::period::Interval;
 use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{GIBIBYTE, Quantity, SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::session::Session;
-use sublet_testkit::tenant::pay_in;
+use sublet_testkit::tenant::{created, pay_in};
 use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::files::{World, charged, publish, world};
@@ -127,18 +130,76 @@ on_both_databases! {
         let file = world.put(1_000).await;
         let mut download = world.files.open(&world.actor, &file).await.expect("it is covered");
         download.next().await.expect("a piece");
-        cloud.clock.advance(DurationMs::from_hours(2));
-        assert_eq!(download.next().await.expect_err("it takes too long").code(), ErrorCode::Unreachable);
-        cloud.clock.advance(DurationMs::from_hours(1));
-        world.files.sweep().await.expect("swept");
+        let after = self::world(cloud, &session);
+        cloud.clock.advance(DurationMs::from_hours(3));
+        after.files.sweep().await.expect("swept");
         assert!(held(cloud, &session).await > 0, "it may be settled yet");
         cloud.clock.advance(DurationMs::from_seconds(1));
-        world.files.sweep().await.expect("swept");
+        after.files.sweep().await.expect("swept");
         assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((0, 0), 0));
         // It lived after all, and comes too late.
         drop(download);
         world.files.settle_downloads().await.expect("nothing to do");
         assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((0, 0), 0));
+    }
+
+    async fn who_stops_reading_pays_for_what_was_handed_on(cloud: &TestCloud) {
+        let (session, world) = start(cloud, UNIT).await;
+        let file = world.put(usize::try_from(3 * PIECE).expect("small")).await;
+        let mut download = world.files.open(&world.actor, &file).await.expect("it is covered");
+        download.next().await.expect("a piece");
+        cloud.clock.advance(DurationMs::from_hours(2));
+        assert_eq!(download.next().await.expect_err("it takes too long").code(), ErrorCode::Unreachable);
+        assert_eq!(world.files.settle_downloads().await.expect("ended"), 1);
+        assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((PIECE, PIECE), 0));
+        drop(download);
+        assert_eq!(world.files.settle_downloads().await.expect("nothing to do"), 0);
+        assert_eq!(sent(cloud, &session).await, (PIECE, PIECE));
+    }
+
+    async fn what_could_not_be_settled_for_hours_is_not_lost_to_the_process_that_knows_it(cloud: &TestCloud) {
+        let (session, world) = start(cloud, UNIT).await;
+        let file = world.put(1_000).await;
+        let mut ended = world.files.open(&world.actor, &file).await.expect("it is covered");
+        ended.next().await.expect("a piece");
+        drop(ended);
+        let mut stalled = world.files.open(&world.actor, &file).await.expect("it is covered");
+        stalled.next().await.expect("a piece");
+        cloud.clock.advance(DurationMs::from_hours(4));
+        world.files.sweep().await.expect("swept");
+        assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((2_000, 2_000), 0));
+        drop(stalled);
+    }
+
+    async fn what_became_dearer_while_it_was_sent_is_paid_beyond_its_hold(cloud: &TestCloud) {
+        let wrong = publish(cloud, &[sent_at(GIBIBYTE)]).await;
+        let (april, may) = (month("UTC", MONTH), month("UTC", "2026-05"));
+        cloud.clock.set(april);
+        let session = customer(cloud, "c1", "UTC", UNIT).await;
+        let world = world(cloud, &session);
+        let file = world.put(1_000).await;
+        cloud.clock.set(may.minus(DurationMs::from_seconds(60)));
+        let mut downloads = Vec::new();
+        for _ in 0..2 {
+            let mut download = world.files.open(&world.actor, &file).await.expect("it is covered");
+            download.next().await.expect("a piece");
+            downloads.push(download);
+        }
+        downloads.pop();
+        world.files.settle_downloads().await.expect("settled");
+        cloud.clock.set(may.plus(DurationMs::from_seconds(60)));
+        let right = publish(cloud, &[sent_at(3 * GIBIBYTE)]).await;
+        let interval = Interval { starts_at: april, ends_at: may };
+        let new = NewRerate { of: wrong, to: right, interval, organization: None, reason: "three times that was meant".to_owned() };
+        let by = |key: &str| Actor { key: Some(key.parse().expect("an id")), ..Actor::system() };
+        let call = Call::once(by("key_simulates"));
+        let simulated = created(cloud.cloud.simulate_rerate(&call, &new, &|_| Ok(String::new())).await);
+        cloud.cloud.apply_rerate(&by("key_applies"), &simulated.rerate.id).await.expect("applied");
+        let before = sent(cloud, &session).await;
+        drop(downloads);
+        assert_eq!(world.files.settle_downloads().await.expect("settled"), 1);
+        let after = sent(cloud, &session).await;
+        assert_eq!((after.0 - before.0, after.1 - before.1, held(cloud, &session).await), (1_000, 3_000, 0));
     }
 
     async fn a_list_without_a_price_sends_for_nothing(cloud: &TestCloud) {

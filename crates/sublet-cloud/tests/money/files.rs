@@ -16,6 +16,7 @@ use sublet_core::key::KeyPlane;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::{Interval, PeriodKey};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
+use sublet_money::price_model::PriceModel;
 use sublet_money::sku::{GIBIBYTE, STORAGE_MONTH_HOURS, SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
 use sublet_store::file::File;
@@ -269,6 +270,75 @@ on_both_databases! {
         cloud.clock.advance(DurationMs::from_hours(3));
         close(&cloud.cloud).await;
         assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
+    }
+
+    async fn files_without_a_mark_are_metered_from_their_beginning(cloud: &TestCloud) {
+        publish(cloud, &[stored_at(STORED)]).await;
+        close(&cloud.cloud).await;
+        cloud.clock.set(month("UTC", "2026-04").plus(MINUTE));
+        let session = customer(cloud, "c1", "UTC", UNIT).await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        world.put(6_000).await;
+        let statement = include_str!("../../../sublet-store/tests/marks_lost.sql");
+        let forgotten = cloud.cloud.store().write((), move |(), tx| Box::pin(async move { tx.execute(statement, &[]).await }));
+        assert_eq!(forgotten.await.expect("forgotten"), 1);
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+        close(&cloud.cloud).await;
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (5_900 + 6_000, 5_900 + 6_000));
+    }
+
+    async fn a_minimum_is_asked_for_once_a_month(cloud: &TestCloud) {
+        let least = PriceModel::Minimum { least: Nanos::new(10_000), of: Box::new(per_unit(STORED)) };
+        publish(cloud, &[PriceEntry::new(SkuName::FileStorage, least)]).await;
+        cloud.clock.set(month("UTC", "2026-04"));
+        let session = customer(cloud, "c1", "UTC", 12_000).await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        world.put(100).await;
+        cloud.clock.advance(HOUR);
+        cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+        close(&cloud.cloud).await;
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (100, 10_000));
+        world.put(100).await;
+        assert_eq!(world.try_put(2_000, None).await.expect_err("2,000 are left").code(), ErrorCode::InsufficientQuota);
+    }
+
+    async fn a_project_that_keeps_files_is_not_archived(cloud: &TestCloud) {
+        cloud.clock.set(month("UTC", "2026-04"));
+        let session = customer(cloud, "c1", "UTC", UNIT).await;
+        let (world, admin, project) = (self::world(cloud, &session), admin_of(&session), &session.access.project);
+        let file = world.put(1_000).await;
+        world.try_put(1_000, Some(HOUR)).await.expect("a file that expires");
+        let refused = cloud.cloud.archive_project(&admin, project).await.expect_err("nobody could delete it any more");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+        assert!(refused.alternatives()[0].contains("DELETE /v1/files/{id}"), "{refused}");
+        world.delete(&file).await;
+        cloud.cloud.archive_project(&admin, project).await.expect_err("one is left");
+        cloud.clock.advance(HOUR);
+        assert!(cloud.cloud.archive_project(&admin, project).await.expect("it keeps nothing").archived);
+        let refused = world.try_put(1_000, None).await.expect_err("whoever began it before");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+    }
+
+    async fn a_limit_below_what_is_spent_does_not_stop_the_meter(cloud: &TestCloud) {
+        publish(cloud, &[stored_at(STORED)]).await;
+        cloud.clock.set(month("Europe/Berlin", "2026-04"));
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let (world, organization) = (world(cloud, &session), session.access.organization.clone());
+        let project = LimitSubject::Project(session.access.project.clone());
+        set_limit(cloud, &project, BudgetWindow::Month, 5_000).await;
+        world.put(1_000).await;
+        for hours in [2, 3] {
+            cloud.clock.advance(DurationMs::from_hours(hours));
+            cloud.clock.advance(DurationMs::from_seconds(5 * 60));
+            close(&cloud.cloud).await;
+            set_limit(cloud, &project, BudgetWindow::Month, 500).await;
+        }
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (5_000, 5_000));
+        cloud.clock.set(month("Europe/Berlin", "2026-05").plus(HOUR));
+        close(&cloud.cloud).await;
+        assert_eq!(issued(cloud, &organization).await[0].invoice.content.subtotal, Nanos::new(720_000));
     }
 
     async fn a_list_without_a_price_charges_nothing_and_a_simulation_says_what_one_would_bring(cloud: &TestCloud) {
