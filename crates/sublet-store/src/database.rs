@@ -295,27 +295,30 @@ impl Tx {
 
     /// Inserts many rows with few round trips: `prefix` ends in `VALUES `, `suffix` may hold a conflict clause.
     pub async fn insert_many(&mut self, prefix: &'static str, suffix: &'static str, rows: &[Vec<Value<'_>>]) -> Result<u64> {
-        let Some(first) = rows.first() else { return Ok(0) };
+        let text = |rows: &[Vec<Value<'_>>]| {
+            let (mut sql, mut before) = (String::from(prefix), 0);
+            for row in rows {
+                sql.push_str(if before == 0 { "" } else { ", " });
+                push_placeholders(&mut sql, before, row.len());
+                before += row.len();
+            }
+            sql.push(' ');
+            sql.push_str(suffix);
+            sql
+        };
         let mut changed = 0;
         match &mut self.0 {
             Engine::Sqlite(tx) => {
                 // There are no round trips, and its time for a statement grows with the square of its parameters.
-                let mut sql = String::from(prefix);
-                push_placeholders(&mut sql, first.len());
-                sql.push(' ');
-                sql.push_str(suffix);
-                changed += tx.execute_each(&sql, rows)?;
+                if let Some(first) = rows.first() {
+                    changed += tx.execute_each(&text(std::slice::from_ref(first)), rows)?;
+                }
             }
             Engine::Postgres(tx) => {
-                // Columns as lists: one short statement however many rows there are, that is planned once.
-                let sql = insert_of_lists(prefix, suffix, first)?;
-                for chunk in rows.chunks(ROWS_MAX) {
-                    let mut arguments = PgArguments::default();
-                    for place in 0..first.len() {
-                        add_list(&mut arguments, chunk.iter().map(|row| row.get(place)))?;
-                    }
+                for chunk in pieces(rows) {
+                    let arguments = postgres_arguments(chunk.iter().flatten())?;
                     // Only fixed text and parameter numbers were joined.
-                    let query = sqlx::query_with(AssertSqlSafe(sql.as_str()), arguments);
+                    let query = sqlx::query_with(AssertSqlSafe(text(chunk)), arguments);
                     changed += query.execute(&mut **tx).await.map_err(failure)?.rows_affected();
                 }
             }
@@ -341,20 +344,17 @@ impl Tx {
         values: &[Value<'_>],
         mut take: impl FnMut(RowReader<'_>) -> Result<()>,
     ) -> Result<()> {
+        let text = |count| {
+            let mut sql = String::from(prefix);
+            push_placeholders(&mut sql, 0, count);
+            sql
+        };
         match &mut self.0 {
-            Engine::Sqlite(tx) => {
-                let mut sql = String::from(prefix);
-                push_placeholders(&mut sql, 1);
-                tx.each_row_of(&sql, values.chunks(1), |columns| take(RowReader::of(&columns)))
-            }
+            Engine::Sqlite(tx) => tx.each_row_of(&text(1), values.chunks(1), |columns| take(RowReader::of(&columns))),
             Engine::Postgres(tx) => {
-                let sql = query_of_list(prefix)?;
-                for chunk in values.chunks(LISTED_MAX) {
-                    let mut arguments = PgArguments::default();
-                    add_list(&mut arguments, chunk.iter().map(Some))?;
-                    // Only fixed text was joined. It is planned each time: a plan that was made while the table was small
-                    // reads all of it.
-                    let query = sqlx::query_with(AssertSqlSafe(sql.as_str()), arguments).persistent(false);
+                for chunk in pieces(values) {
+                    // Only fixed text and parameter numbers were joined.
+                    let query = sqlx::query_with(AssertSqlSafe(text(chunk.len())), postgres_arguments(chunk)?);
                     let rows = query.fetch_all(&mut **tx).await.map_err(failure)?;
                     rows.iter().try_for_each(|row| take(RowReader::of(&postgres_columns(row)?)))?;
                 }
@@ -402,74 +402,27 @@ impl Tx {
     }
 }
 
-/// Most rows of one statement, which bounds what is copied for it.
-pub const ROWS_MAX: usize = 1_024;
-/// Most values that one query looks for. For many more PostgreSQL reads the whole table, and such a transaction is in the
-/// way of everybody who writes to it.
-const LISTED_MAX: usize = 256;
+/// Most rows of one statement; with at most 30 columns this stays far below PostgreSQL's 65,535 parameters.
+pub const INSERT_ROWS_MAX: usize = 256;
 
-/// `($1, $2)` for two parameters.
-fn push_placeholders(sql: &mut String, count: usize) {
-    for number in 1..=count {
-        sql.push_str(if number == 1 { "($" } else { ", $" });
+/// `($5, $6)` for two parameters after four.
+fn push_placeholders(sql: &mut String, before: usize, count: usize) {
+    for number in before + 1..=before + count {
+        sql.push_str(if number == before + 1 { "($" } else { ", $" });
         sql.push_str(&number.to_string());
     }
     sql.push(')');
 }
 
-/// PostgreSQL's insertion of rows that come as one list for each column, from a text that ends in `VALUES `.
-fn insert_of_lists(prefix: &str, suffix: &str, row: &[Value<'_>]) -> Result<String> {
-    let into = prefix.strip_suffix("VALUES ").ok_or_else(|| Error::internal("rows are inserted without VALUES"))?;
-    let mut sql = format!("{into}SELECT * FROM unnest(");
-    for (number, value) in (1..).zip(row) {
-        let comma = if number == 1 { "" } else { ", " };
-        sql.push_str(&format!("{comma}${number}::{}[]", type_of(value)));
-    }
-    sql.push_str(") ");
-    sql.push_str(suffix);
-    Ok(sql)
-}
-
-/// PostgreSQL's query over a list, from a text that ends in `IN `.
-fn query_of_list(prefix: &str) -> Result<String> {
-    let of = prefix.strip_suffix("IN ").ok_or_else(|| Error::internal("a list is asked for without IN"))?;
-    Ok(format!("{of}= ANY($1)"))
-}
-
-const fn type_of(value: &Value<'_>) -> &'static str {
-    match value {
-        Value::Int(_) => "bigint",
-        Value::Text(_) => "text",
-        Value::Bytes(_) => "bytea",
-    }
-}
-
-/// Adds values of one type as one list.
-fn add_list<'v>(arguments: &mut PgArguments, values: impl Iterator<Item = Option<&'v Value<'v>>> + Clone) -> Result<()> {
-    use sqlx::Arguments;
-    fn list<'v, T>(
-        values: impl Iterator<Item = Option<&'v Value<'v>>>,
-        of: impl Fn(&'v Value<'v>) -> Option<Option<T>>,
-    ) -> Result<Vec<Option<T>>> {
-        let value =
-            |value: Option<&'v Value<'v>>| value.and_then(&of).ok_or_else(|| Error::internal("a list has values of two types"));
-        values.map(value).collect()
-    }
-    let added = match values.clone().next().flatten() {
-        Some(Value::Text(_)) => arguments.add(list(values, |value| match value {
-            Value::Text(text) => Some(text.as_deref()),
-            _ => None,
-        })?),
-        Some(Value::Bytes(_)) => arguments.add(list(values, |value| match value {
-            Value::Bytes(bytes) => Some(bytes.as_deref()),
-            _ => None,
-        })?),
-        _ => arguments.add(list(values, |value| match value {
-            Value::Int(number) => Some(*number),
-            _ => None,
-        })?),
-    };
-    added.map_err(|error| Error::internal(format!("parameter: {error}")))
+/// Cuts a list into the pieces of single statements. A round trip to PostgreSQL takes many; they come in
+/// few lengths, so that few different statements have to be prepared.
+fn pieces<T>(mut list: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = [INSERT_ROWS_MAX, 64, 16, 4, 1].into_iter().find(|length| *length <= list.len())?;
+        let (piece, rest) = list.split_at(length);
+        list = rest;
+        Some(piece)
+    })
 }
 
 fn postgres_arguments<'v>(params: impl IntoIterator<Item = &'v Value<'v>>) -> Result<PgArguments> {

@@ -9,7 +9,7 @@ use sublet_core::{Bytes, DurationMs, ErrorCode, Result, Timestamp};
 use sublet_money::period::Interval;
 use sublet_money::storage::KeptBytes;
 use sublet_store::change::{self, Subject};
-use sublet_store::database::ROWS_MAX;
+use sublet_store::database::INSERT_ROWS_MAX;
 use sublet_store::file::{self, File};
 use sublet_store::idempotency::{self, IdempotentCall, StoredAnswer};
 use sublet_store::outbox::{self, Effect, OutboxJob};
@@ -156,7 +156,7 @@ on_both_databases! {
     }
 
     async fn many_rows_are_inserted_in_pieces(cloud: &TestCloud) {
-        let count = ROWS_MAX * 2 + 3;
+        let count = INSERT_ROWS_MAX * 2 + 3;
         let inserted = cloud
             .cloud
             .store()
