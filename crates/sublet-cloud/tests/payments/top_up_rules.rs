@@ -6,7 +6,7 @@ use sublet_cloud::idempotency::Call;
 use sublet_cloud::top_up_rule::AccountTopUpRule;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::payment::{PaymentMethod, TopUpCause};
-use sublet_core::{Currency, DurationMs, ErrorCode, Nanos};
+use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Timestamp};
 use sublet_store::PageRequest;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::session::Session;
@@ -77,6 +77,17 @@ async fn subjects(world: &World<'_>) -> Vec<String> {
     let mut subjects: Vec<_> = mail.into_iter().filter(|mail| mail.kind == "automatic_top_up").map(|mail| mail.subject).collect();
     subjects.sort();
     subjects
+}
+
+/// A saved card, a rule for Mondays, and the first of them, for which the bank wants to hear the customer.
+async fn day_that_waits_for_the_customer(world: &World<'_>) -> Timestamp {
+    save(world, "4242").await;
+    let day = set(world, &on("mon", 20, 100)).await.rule.expect("it is set").day_at.expect("a day");
+    world.stripe.decline_next("authentication_required");
+    world.test.clock.set(day);
+    reconcile(&world.cloud).await;
+    reconcile(&world.cloud).await;
+    day
 }
 
 on_both_databases! {
@@ -206,12 +217,7 @@ on_both_databases! {
     /// Known failure: the customer pays on the page, the day is due all the same, and the card is charged for it again.
     async fn a_day_that_the_customer_confirmed_is_charged_for_once(cloud: &TestCloud) {
         let world = World::start(cloud).await;
-        save(&world, "4242").await;
-        let day = set(&world, &on("mon", 20, 100)).await.rule.expect("it is set").day_at.expect("a day");
-        world.stripe.decline_next("authentication_required");
-        world.test.clock.set(day);
-        reconcile(&world.cloud).await;
-        reconcile(&world.cloud).await;
+        let day = day_that_waits_for_the_customer(&world).await;
         confirm(&world).await;
         for _ in 0..2 {
             after(&world, HOUR).await;
@@ -228,12 +234,7 @@ on_both_databases! {
 
     async fn a_day_that_was_confirmed_while_the_rule_was_paused_is_not_charged_for_with_another_card(cloud: &TestCloud) {
         let world = World::start(cloud).await;
-        save(&world, "4242").await;
-        let day = set(&world, &on("mon", 20, 100)).await.rule.expect("it is set").day_at.expect("a day");
-        world.stripe.decline_next("authentication_required");
-        world.test.clock.set(day);
-        reconcile(&world.cloud).await;
-        reconcile(&world.cloud).await;
+        day_that_waits_for_the_customer(&world).await;
         world.cloud.remove_card(&world.admin).await.expect("removed");
         confirm(&world).await;
         assert_eq!(state(&world).await, (TopUpRuleState::Paused, 0));
