@@ -89,6 +89,35 @@ impl Tally {
         self.counts.iter().map(|counts| counts.evicted).sum()
     }
 
+    /// Counts so many seconds in which so much ran and so much was occupied, being cleaned included. Takes
+    /// whether internal demand collided just before, and answers whether it does now.
+    pub(super) fn count(
+        &mut self,
+        step: &Step,
+        seconds: i64,
+        running: &[u32; CLASSES],
+        (occupied, collided): (u32, bool),
+        terms: &Terms,
+    ) -> bool {
+        if !step.valid {
+            return false;
+        }
+        let seconds = u128::try_from(seconds).unwrap_or(0);
+        let total: u32 = running.iter().sum();
+        let collisions = occupied.saturating_sub(step.idle()).min(step.in_use);
+        self.valid_s += seconds;
+        self.idle_s += seconds * u128::from(step.idle());
+        self.internal_s += seconds * u128::from(step.in_use);
+        self.sold_s += seconds * u128::from(total.min(step.idle()));
+        self.collision_s += seconds * u128::from(collisions);
+        self.episodes += u64::from(collisions > 0 && !collided);
+        for (place, units) in running.iter().enumerate() {
+            self.class_s[place] += seconds * u128::from(*units);
+            self.revenue += seconds * u128::from(*units) * u128::from(terms.prices_ppm[place]);
+        }
+        collisions > 0
+    }
+
     /// What is kept after what was owed; nothing where more was owed.
     pub fn value(&self) -> u128 {
         self.revenue.saturating_sub(self.compensation)
@@ -190,38 +219,15 @@ impl Run {
         let mut now_s = from_s;
         while now_s < to_s {
             let next = self.leases.next_event_s().filter(|event| *event > now_s).map_or(to_s, |event| event.min(to_s));
-            self.count(step, now_s, next);
+            let running = self.leases.running();
+            let occupied = running.iter().sum::<u32>() + self.leases.returning_total();
+            self.collides = self.tally.count(step, next - now_s, &running, (occupied, self.collides), &self.terms);
             watch(&Moment { at_s: now_s, running: self.leases.running(), ends: &self.leases.ends });
             self.leases.ends.clear();
             if next < to_s {
                 self.leases.advance(next, &self.terms);
             }
             now_s = next;
-        }
-    }
-
-    fn count(&mut self, step: &Step, from_s: i64, to_s: i64) {
-        if !step.valid {
-            self.collides = false;
-            return;
-        }
-        let seconds = u128::try_from(to_s - from_s).unwrap_or(0);
-        let running = self.leases.running();
-        let total: u32 = running.iter().sum();
-        let occupied = total + self.leases.returning_total();
-        let collisions = occupied.saturating_sub(step.idle());
-        let collisions = collisions.min(step.in_use);
-        let tally = &mut self.tally;
-        tally.valid_s += seconds;
-        tally.idle_s += seconds * u128::from(step.idle());
-        tally.internal_s += seconds * u128::from(step.in_use);
-        tally.sold_s += seconds * u128::from(total.min(step.idle()));
-        tally.collision_s += seconds * u128::from(collisions);
-        tally.episodes += u64::from(collisions > 0 && !self.collides);
-        self.collides = collisions > 0;
-        for (place, units) in running.iter().enumerate() {
-            tally.class_s[place] += seconds * u128::from(*units);
-            tally.revenue += seconds * u128::from(*units) * u128::from(self.terms.prices_ppm[place]);
         }
     }
 }
