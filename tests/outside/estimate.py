@@ -4,6 +4,7 @@
     sublet --json estimate --demand FILE --policy NAME --schedule SCHEDULE > FIGURES
     python3 tests/outside/estimate.py FILE SCHEDULE FIGURES
 
+FILE is rows of demand or what `sacct -D -X -P` printed; the accounting is read again, too (`slurm.py`).
 Nothing of Sublet is used: idle time, collisions, evictions, promises, compensation and revenue follow
 from what ran when, and the bound from its definition, by a slow and different way. Exits with 1 and
 names the first figure that differs by more than the sixth decimal.
@@ -14,6 +15,8 @@ import gzip
 import json
 import sys
 from fractions import Fraction
+
+import slurm
 
 CLASSES = ["n0", "n2m", "n15m", "n1h", "n24h", "firm"]
 TERMS = [0, 120, 900, 3600, 86400, 7 * 86400]
@@ -138,10 +141,14 @@ class Pool:
 
 
 def main(demand_path, schedule_path, figures_path):
-    demand = read_demand(demand_path)
     with open(schedule_path) as lines:
         head = json.loads(next(lines))
         rows = [json.loads(line) for line in lines]
+    if "accounting" in head:
+        demand, end = slurm.demand(demand_path, head["accounting"])
+        assert end == head["end_s"], f"the accounting ends at {end}, the schedule at {head['end_s']}"
+    else:
+        demand = read_demand(demand_path)
     if head["merged"]:
         raise SystemExit("this scorer reads schedules of separate pools; leave --merge-pools out")
     pools = {name: Pool(steps, head) for name, steps in demand.items()}

@@ -5,6 +5,9 @@
 //!
 //! Deliberately absent: where the numbers come from ([`super::csv`] reads text).
 
+/// Longest history, in seconds: ten years.
+pub const SPAN_MAX_S: i64 = 315_576_000;
+
 /// What the owner's own work does in a pool from an instant until the next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {

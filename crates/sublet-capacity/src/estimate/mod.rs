@@ -23,6 +23,8 @@ mod shadow;
 pub mod terms;
 
 #[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
 mod finite_tests;
 #[cfg(test)]
 mod sacct_tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use super::super::csv::wrong;
-use super::super::demand::{Demand, Pool, Step};
+use super::super::demand::{Demand, Pool, SPAN_MAX_S, Step};
 use super::nodes::expand;
 use super::table::{Remarks, Row};
 use super::{Reading, Unit};
@@ -63,12 +63,17 @@ struct Span {
 impl Span {
     /// See the module above: jobs that had ended before `-S` or became eligible after `-E` are not there.
     fn of(rows: &[Row<'_>], reading: &Reading) -> Result<Self> {
-        let first_end = rows.iter().filter_map(|row| row.end_s).min();
-        let first = first_end.or_else(|| rows.iter().filter_map(|row| row.start_s).min());
-        let last = rows.iter().filter_map(|row| row.eligible_s.or(row.submit_s)).max();
-        let span = reading.from_s.or(first).zip(reading.until_s.or(last));
-        match span.map(|(from_s, until_s)| Self { from_s, until_s }) {
-            Some(span) if span.from_s < span.until_s => Ok(span),
+        let ends = rows.iter().filter_map(|row| Some((row.end_s?, row.line)));
+        let starts = rows.iter().filter_map(|row| Some((row.start_s?, row.line)));
+        let first = reading.from_s.map(|from_s| (from_s, 1)).or_else(|| ends.min()).or_else(|| starts.min());
+        let last = reading.until_s.or_else(|| rows.iter().filter_map(|row| row.eligible_s).max());
+        match first.zip(last) {
+            Some(((from_s, line), until_s)) if until_s.saturating_sub(from_s) > SPAN_MAX_S => Err(wrong(
+                line,
+                "this end is more than ten years before the last job became eligible",
+                "leave the line out if its clock was wrong, or say where to begin: --from 2026-01-01",
+            )),
+            Some(((from_s, _), until_s)) if from_s < until_s => Ok(Self { from_s, until_s }),
             _ => Err(Error::new(
                 ErrorCode::InvalidRequest,
                 "the file covers no time: it has every job only from the first End to the last Eligible, and the one is not before the other",
@@ -79,7 +84,7 @@ impl Span {
     }
 }
 
-/// The demand of every pool that ever used a unit.
+/// The demand of every pool that used a unit.
 pub(super) fn demand(rows: &[Row<'_>], reading: &Reading, remarks: &mut Remarks) -> Result<Demand> {
     let span = Span::of(rows, reading)?;
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
@@ -101,7 +106,7 @@ pub(super) fn demand(rows: &[Row<'_>], reading: &Reading, remarks: &mut Remarks)
 }
 
 fn nothing_used(unit: Unit) -> Error {
-    let error = Error::new(ErrorCode::InvalidRequest, format!("no job ever had a {}", unit.as_str()));
+    let error = Error::new(ErrorCode::InvalidRequest, format!("no job had a {} in the time that the file covers", unit.as_str()));
     match unit {
         Unit::Gpu => error
             .alternative("count something else: --unit node or --unit cpu")
