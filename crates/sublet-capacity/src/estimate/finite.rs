@@ -16,7 +16,7 @@ use sublet_core::notice::NoticeClass;
 use super::demand::{Pool, Step};
 use super::jobs::Job;
 use super::leases::{End, EndKind};
-use super::replay::{DECISION_S, Levels, Manner, Moment, SellingPolicy, Tally, Watch};
+use super::replay::{DECISION_S, Levels, Manner, Moment, Passing, SellingPolicy, Tally, Watch};
 use super::running::{Held, Running};
 use super::terms::{Terms, index, term_s};
 
@@ -312,9 +312,9 @@ impl Run<'_> {
         let mut now_s = from_s;
         while now_s < to_s {
             let next = self.running.next_event_s().filter(|event| *event > now_s).map_or(to_s, |event| event.min(to_s));
-            let running = self.running.by_class();
-            let occupied = self.running.total() + self.running.returning_total();
-            self.collides = self.tally.count(step, next - now_s, &running, (occupied, self.collides), &self.terms);
+            let (running, returning) = (self.running.by_class(), self.running.returning_total());
+            let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
+            self.collides = self.tally.count(step, &passing, &self.terms);
             watch(&Moment { at_s: now_s, running, ends: &self.ends });
             self.ends.clear();
             if next < to_s {

@@ -89,29 +89,21 @@ impl Tally {
         self.counts.iter().map(|counts| counts.evicted).sum()
     }
 
-    /// Counts so many seconds in which so much ran and so much was occupied, being cleaned included. Takes
-    /// whether internal demand collided just before, and answers whether it does now.
-    pub(super) fn count(
-        &mut self,
-        step: &Step,
-        seconds: i64,
-        running: &[u32; CLASSES],
-        (occupied, collided): (u32, bool),
-        terms: &Terms,
-    ) -> bool {
+    /// Counts what is so for a while, and answers whether internal demand collides in it.
+    pub(super) fn count(&mut self, step: &Step, passing: &Passing, terms: &Terms) -> bool {
         if !step.valid {
             return false;
         }
-        let seconds = u128::try_from(seconds).unwrap_or(0);
-        let total: u32 = running.iter().sum();
-        let collisions = occupied.saturating_sub(step.idle()).min(step.in_use);
+        let seconds = u128::try_from(passing.seconds).unwrap_or(0);
+        let total: u32 = passing.running.iter().sum();
+        let collisions = (total + passing.returning).saturating_sub(step.idle()).min(step.in_use);
         self.valid_s += seconds;
         self.idle_s += seconds * u128::from(step.idle());
         self.internal_s += seconds * u128::from(step.in_use);
         self.sold_s += seconds * u128::from(total.min(step.idle()));
         self.collision_s += seconds * u128::from(collisions);
-        self.episodes += u64::from(collisions > 0 && !collided);
-        for (place, units) in running.iter().enumerate() {
+        self.episodes += u64::from(collisions > 0 && !passing.collided);
+        for (place, units) in passing.running.iter().enumerate() {
             self.class_s[place] += seconds * u128::from(*units);
             self.revenue += seconds * u128::from(*units) * u128::from(terms.prices_ppm[place]);
         }
@@ -122,6 +114,18 @@ impl Tally {
     pub fn value(&self) -> u128 {
         self.revenue.saturating_sub(self.compensation)
     }
+}
+
+/// What is so for some seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passing {
+    pub(super) seconds: i64,
+    /// Units that earn, by class.
+    pub(super) running: [u32; CLASSES],
+    /// Units that are being killed or cleaned.
+    pub(super) returning: u32,
+    /// Whether internal demand collided just before.
+    pub(super) collided: bool,
 }
 
 /// What is so from an instant until the next one that is told.
@@ -219,10 +223,10 @@ impl Run {
         let mut now_s = from_s;
         while now_s < to_s {
             let next = self.leases.next_event_s().filter(|event| *event > now_s).map_or(to_s, |event| event.min(to_s));
-            let running = self.leases.running();
-            let occupied = running.iter().sum::<u32>() + self.leases.returning_total();
-            self.collides = self.tally.count(step, next - now_s, &running, (occupied, self.collides), &self.terms);
-            watch(&Moment { at_s: now_s, running: self.leases.running(), ends: &self.leases.ends });
+            let (running, returning) = (self.leases.running(), self.leases.returning_total());
+            let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
+            self.collides = self.tally.count(step, &passing, &self.terms);
+            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends });
             self.leases.ends.clear();
             if next < to_s {
                 self.leases.advance(next, &self.terms);
