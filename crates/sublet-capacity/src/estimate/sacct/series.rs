@@ -70,7 +70,7 @@ impl Span {
         match first.zip(last) {
             Some(((from_s, line), until_s)) if until_s.saturating_sub(from_s) > SPAN_MAX_S => Err(wrong(
                 line,
-                "this end is more than ten years before the last job became eligible",
+                "the history would begin here, more than ten years before the last job became eligible",
                 "leave the line out if its clock was wrong, or say where to begin: --from 2026-01-01",
             )),
             Some(((from_s, _), until_s)) if from_s < until_s => Ok(Self { from_s, until_s }),

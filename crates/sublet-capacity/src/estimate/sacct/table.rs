@@ -60,17 +60,14 @@ pub(super) struct Remarks {
 impl Remarks {
     pub(super) fn said(self) -> Vec<String> {
         let counted = [
-            (self.steps, "rows of job steps were left out; sacct -X leaves them out itself"),
+            (self.steps, "rows of job steps were left out, as sacct -X does"),
             (self.revoked, "rows of jobs that another cluster of the federation took were left out"),
-            (
-                self.guessed,
-                "rows are in an hour that clocks showed twice and do not say which; the first was taken: TZ=UTC sacct avoids it",
-            ),
-            (self.repeated, "rows repeat an attempt that another row tells, and were left out"),
-            (self.succeeded, "attempts have no end but a successor, and end where that was submitted"),
+            (self.repeated, "rows that repeat an attempt which another row tells were left out"),
+            (self.succeeded, "attempts that have no end but a successor end where that was submitted"),
+            (self.guessed, "instants in an hour that clocks showed twice were taken as the first; TZ=UTC sacct avoids it"),
             (self.unasked, "jobs that never began do not say what they waited for; add ReqTRES"),
         ];
-        let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}"));
         counted.chain(self.other).collect()
     }
 }
