@@ -33,6 +33,13 @@ def read_demand(path):
     return pools
 
 
+def with_outage(steps, start, until, end):
+    """The steps with nothing known between two instants."""
+    marks = sorted({step[0] for step in steps} | {at for at in (start, until) if steps[0][0] < at < end})
+    places = [max(place for place, step in enumerate(steps) if step[0] <= at) for at in marks]
+    return [(at, *steps[place][1:3], steps[place][3] and not start <= at < until) for at, place in zip(marks, places)]
+
+
 def idle_of(step):
     return max(0, step[1] - step[2]) if step[3] else 0
 
@@ -149,6 +156,8 @@ def main(demand_path, schedule_path, figures_path):
         assert end == head["end_s"], f"the accounting ends at {end}, the schedule at {head['end_s']}"
     else:
         demand = read_demand(demand_path)
+    for start, until in head["outages"]:
+        demand = {name: with_outage(steps, start, until, head["end_s"]) for name, steps in demand.items()}
     if head["merged"]:
         raise SystemExit("this scorer reads schedules of separate pools; leave --merge-pools out")
     pools = {name: Pool(steps, head) for name, steps in demand.items()}

@@ -88,6 +88,8 @@ def main():
             bought = ["--jobs", jobs, "--checkpoint-seconds", "600", "--prices", "n0=.1,n2m=.3", "--kill-seconds", "7"]
             check(f"jobs of customers, {policy}", folder, [*berlin, *bought, "--policy", policy])
         check("what sacct was asked for", folder, [*berlin, "--from", "2025-10-24", "--until", "2025-10-28T00:00:00"])
+        down = ["--outage", "2025-10-25T03:20:10/2025-10-25T09:00:00", "--outage", "2025-10-26T02:30:00/2025-10-26T02:45:00"]
+        check("outages that the owner names", folder, [*berlin, *down, "--policy", "static-5", "--reclaim-seconds", "600"])
 
 
 if __name__ == "__main__":

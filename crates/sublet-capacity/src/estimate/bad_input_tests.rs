@@ -69,6 +69,20 @@ fn a_row_holds_through_a_gap_and_a_gap_that_is_marked_is_skipped() {
 }
 
 #[test]
+fn an_outage_that_the_owner_names_is_skipped_to_the_second() {
+    let demand = parse(&format!("{HEAD}0,8,2\n60,8,3\n120,8,4\n180,8,4\n")).unwrap();
+    let told = |from_s: i64, until_s: i64| -> Vec<(i64, u32, bool)> {
+        let steps = demand.clone().with_outage(from_s, until_s).pools.remove(0).steps;
+        steps.iter().map(|step| (step.at_s, step.in_use, step.valid)).collect()
+    };
+    assert_eq!(told(30, 130), [(0, 2, true), (30, 2, false), (60, 3, false), (120, 4, false), (130, 4, true), (180, 4, true)]);
+    assert_eq!(told(60, 120), [(0, 2, true), (60, 3, false), (120, 4, true), (180, 4, true)]);
+    assert_eq!(told(-50, 10), [(0, 2, false), (10, 2, true), (60, 3, true), (120, 4, true), (180, 4, true)]);
+    assert_eq!(told(200, 900), [(0, 2, true), (60, 3, true), (120, 4, true), (180, 4, true), (200, 4, false)]);
+    assert_eq!(told(900, 999), [(0, 2, true), (60, 3, true), (120, 4, true), (180, 4, true)], "behind the history");
+}
+
+#[test]
 fn a_clock_that_steps_is_refused_where_it_steps() {
     for (rows, said) in [
         ("0,8,1\n60,8,1\n30,8,1\n", "line 4: the clock goes back from 60 to 30"),

@@ -18,7 +18,7 @@ use sublet_core::notice::NoticeClass;
 
 use super::estimate_chart::Week;
 use super::estimate_figures::{Reached, figures, job_table, shortened, table};
-use super::estimate_input::{AccountingArgs, JobArgs};
+use super::estimate_input::{AccountingArgs, Found, JobArgs};
 use super::estimate_progress::Progress;
 use crate::Context;
 
@@ -61,8 +61,8 @@ pub struct EstimateArgs {
 /// What is replayed.
 struct History {
     demand: Demand,
-    /// How the accounting was read, if it was one.
-    accounting: Option<Value>,
+    /// How it was read.
+    head: Value,
     jobs: Option<Vec<Job>>,
     terms: Terms,
 }
@@ -107,12 +107,12 @@ impl EstimateArgs {
     }
 
     fn history(&self, context: &mut Context<'_>) -> Result<History> {
-        let (demand, accounting) = self.accounting.read(&self.demand, context)?;
+        let Found { demand, head } = self.accounting.read(&self.demand, context)?;
         let demand = if self.merge_pools { demand.merged() } else { demand };
         let jobs = self.jobs.read(&demand, context)?;
         let terms = Terms { kill_s: self.kill_seconds, reclaim_s: self.reclaim_seconds, ..Terms::default() };
         let terms = self.prices.as_ref().map_or(Ok(terms), |list| terms.with_prices(list))?;
-        Ok(History { demand, accounting, jobs, terms })
+        Ok(History { demand, head, jobs, terms })
     }
 
     fn replay(
@@ -155,7 +155,8 @@ impl EstimateArgs {
 
     fn head(&self, name: &str, history: &History) -> Value {
         let terms = &history.terms;
-        let mut head = json!({
+        let mut head = history.head.clone();
+        let replayed = json!({
             "schedule": 1,
             "policy": name,
             "end_s": history.demand.end_s,
@@ -165,8 +166,8 @@ impl EstimateArgs {
             "classes": NoticeClass::ALL.map(NoticeClass::as_str),
             "merged": self.merge_pools,
         });
-        if let Some(accounting) = &history.accounting {
-            head["accounting"] = accounting.clone();
+        for (member, value) in replayed.as_object().into_iter().flatten() {
+            head[member] = value.clone();
         }
         head
     }

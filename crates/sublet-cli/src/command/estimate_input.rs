@@ -56,6 +56,15 @@ pub(super) struct AccountingArgs {
     /// What sacct had as -E, likewise
     #[arg(long, value_name = "TIME", help_heading = "Reading sacct")]
     until: Option<String>,
+    /// When nothing was known or everything was down, in all pools: seconds of the file, or times
+    #[arg(long, value_name = "FROM/UNTIL")]
+    outage: Vec<String>,
+}
+
+/// What is to be replayed, and what an outside scorer has to know of how it was read.
+pub(super) struct Found {
+    pub(super) demand: Demand,
+    pub(super) head: Value,
 }
 
 /// The jobs of customers.
@@ -70,19 +79,32 @@ pub(super) struct JobArgs {
 }
 
 impl AccountingArgs {
-    /// The demand of a file, and how it was read if it was an accounting.
-    pub(super) fn read(&self, path: &Path, context: &mut Context<'_>) -> Result<(Demand, Option<Value>)> {
+    /// The demand of a file.
+    pub(super) fn read(&self, path: &Path, context: &mut Context<'_>) -> Result<Found> {
+        let Found { mut demand, mut head } = self.read_whole(path, context)?;
+        let clock = Clock::new(self.time_zone.as_deref().unwrap_or("UTC"))?;
+        let mut outages = Vec::new();
+        for text in &self.outage {
+            let (from_s, until_s) = span(text, &clock)?;
+            demand = demand.with_outage(from_s, until_s);
+            outages.push([from_s, until_s]);
+        }
+        head["outages"] = json!(outages);
+        Ok(Found { demand, head })
+    }
+
+    fn read_whole(&self, path: &Path, context: &mut Context<'_>) -> Result<Found> {
         let text = text_of(path, "give rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid, or what sacct -D -X -P prints")?;
         if !sacct::is_sacct(&text) {
             self.refuse_for_rows()?;
-            return Ok((csv::parse(&text)?, None));
+            return Ok(Found { demand: csv::parse(&text)?, head: json!({}) });
         }
         let reading = self.reading()?;
         let accounting = sacct::parse(&text, &reading)?;
         for remark in &accounting.remarks {
             context.note(&format!("note: {remark}"))?;
         }
-        let head = json!({
+        let how = json!({
             "unit": reading.unit.as_str(),
             "pool_by": reading.pool_by.as_str(),
             "time_zone": reading.clock.name(),
@@ -91,7 +113,7 @@ impl AccountingArgs {
             "capacity": reading.capacity,
             "capacities": reading.capacities,
         });
-        Ok((accounting.demand, Some(head)))
+        Ok(Found { demand: accounting.demand, head: json!({ "accounting": how }) })
     }
 
     fn refuse_for_rows(&self) -> Result<()> {
@@ -180,6 +202,15 @@ impl JobArgs {
         }
         Ok(Some(jobs))
     }
+}
+
+/// The two instants of `FROM/UNTIL`.
+fn span(text: &str, clock: &Clock) -> Result<(i64, i64)> {
+    let remedy = "give --outage 2026-01-03T04:00:00/2026-01-03T09:30:00, or two numbers on the clock of the file";
+    let wrong = |message: String| Error::new(ErrorCode::Usage, message).alternative(remedy);
+    let (from, until) = text.split_once('/').ok_or_else(|| wrong(format!("--outage {text} is no span of time")))?;
+    let (from_s, until_s) = (clock.seconds(from)?, clock.seconds(until)?);
+    if from_s < until_s { Ok((from_s, until_s)) } else { Err(wrong(format!("--outage {text} ends before it begins"))) }
 }
 
 fn text_of(path: &Path, remedy: &str) -> Result<String> {

@@ -222,6 +222,8 @@ fn what_an_estimate_is_asked_wrongly_is_said_with_what_would_work() {
         &["--demand", text(&accounting), "--capacity", "16"],
         &["--demand", text(&accounting), "--from", "yesterday"],
         &["--demand", text(&accounting), "--from", "2026-03-03"],
+        &["--demand", text(&accounting), "--outage", "2026-03-02"],
+        &["--demand", text(&rows), "--outage", "900/600"],
         &["--demand", text(&table)],
         &["--demand", text(&binary)],
     ] {
