@@ -119,6 +119,8 @@ class Pool:
             change[at] = change.get(at, 0) + units
             change[free] = change.get(free, 0) - units
         instants = sorted({s[0] for s in self.steps} | {at for at, _ in self.rows} | set(change) | {end})
+        # What is cleaned when the history ends is cleaned behind it.
+        instants = [at for at in instants if at <= end]
         sums = dict(valid=0, idle=0, internal=0, sold=0, collision=0, episodes=0, revenue=0)
         step = row = -1
         returning, collides = 0, False
