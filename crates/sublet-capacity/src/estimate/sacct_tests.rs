@@ -165,6 +165,17 @@ fn seconds_are_instants_and_other_formats_are_not() {
 }
 
 #[test]
+fn a_bar_at_the_end_of_each_line_is_no_column() {
+    let day = "2026-01-05";
+    let text =
+        format!("{HEAD}\n{}{}", job("1", day, ["00:00", "00:00", "01:00"], "3600"), job("2", day, ["00:30", "02:00", ""], "0"));
+    let known = || Reading { until_s: Some(1_767_585_600), ..reading() };
+    let parsable = text.replace('\n', "|\n");
+    assert_eq!(told(&read(&text, &known()).demand), "p/2: 0=0+2 60=2+0\nuntil 180");
+    assert_eq!(told(&read(&parsable, &known()).demand), told(&read(&text, &known()).demand));
+}
+
+#[test]
 fn a_wrong_accounting_is_refused_by_its_line_with_what_would_work() {
     let good = job("1", "2026-01-05", ["00:00", "00:00", "01:00"], "3600");
     let row = |fields: &str| format!("{HEAD}\n{good}{fields}\n");
@@ -173,6 +184,9 @@ fn a_wrong_accounting_is_refused_by_its_line_with_what_would_work() {
             "       JobID    JobName  Partition\n------------ ---------- ----------\n".to_owned(),
             "line 1: sacct was asked for a table",
         ),
+        ("JobID,Submit,Start\n".to_owned(), "line 1: sacct was given another delimiter"),
+        ("{\n  \"jobs\": []\n}\n".to_owned(), "line 1: sacct was asked for JSON"),
+        (good.clone(), "line 1: this is no heading of sacct"),
         ("JobID|JobName|Partition|Account|AllocCPUS|State|ExitCode\n".to_owned(), "line 1: the column AllocTRES is missing"),
         ("JobID|AllocTRES|Partition|Submit|Start\n".to_owned(), "line 1: the column End is missing"),
         ("JobID|AllocTRES|Partition|Start|End\n".to_owned(), "line 1: the columns Eligible and Submit"),

@@ -23,6 +23,8 @@ const FREE_TEXT: [&str; 11] = [
     "stdout",
     "stderr",
 ];
+/// What stands between columns that are not printed with `-P`, or with `--delimiter`.
+const OTHER_DELIMITERS: [char; 4] = [' ', ',', ';', '\t'];
 /// Most tasks of a job array.
 const TASKS_MAX: u32 = 10_000_000;
 
@@ -103,21 +105,37 @@ fn names(heading: &str) -> Vec<String> {
     heading.split('|').map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
+/// Whether a first line is of an accounting, even if it is not one that can be read: rows of demand have no bars,
+/// and no jobs.
 pub(super) fn is_heading(line: &str) -> bool {
-    let names = names(line);
-    let has_id = names.iter().any(|name| name == "jobid" || name == "jobidraw");
-    // Without -P the columns are as wide as they need to be, and cut off.
-    has_id || line.split_whitespace().next().is_some_and(|first| first.eq_ignore_ascii_case("jobid")) && !line.contains(',')
+    let is_id = |name: &str| name.eq_ignore_ascii_case("jobid") || name.eq_ignore_ascii_case("jobidraw");
+    line.contains('|') || line.starts_with('{') || line.split(OTHER_DELIMITERS).map(str::trim).any(is_id)
+}
+
+/// What is wrong with a heading without bars.
+fn without_bars(heading: &str) -> Error {
+    let what = if heading.starts_with('{') {
+        "sacct was asked for JSON"
+    } else if heading.contains([',', ';', '\t']) {
+        "sacct was given another delimiter than its own, the bar"
+    } else {
+        "sacct was asked for a table, whose columns are cut off"
+    };
+    wrong(1, what, COMMAND)
 }
 
 fn columns(heading: &str, reading: &Reading) -> Result<Columns> {
     let names = names(heading);
     if names.len() == 1 {
-        return Err(wrong(1, "sacct was asked for a table, whose columns are cut off", COMMAND));
+        return Err(without_bars(heading));
     }
     let find = |wanted: &[&str]| wanted.iter().find_map(|wanted| names.iter().position(|name| name == wanted));
     let need =
         |wanted: &str, shown: &str| find(&[wanted]).ok_or_else(|| wrong(1, &format!("the column {shown} is missing"), COMMAND));
+    let Some(id) = find(&["jobidraw", "jobid"]) else {
+        let message = "this is no heading of sacct: the columns JobID and JobIDRaw are missing";
+        return Err(wrong(1, message, &format!("leave -n out, which leaves out the heading; {COMMAND}")));
+    };
     let (used, asked) = match reading.unit {
         Unit::Gpu => (None, None),
         Unit::Cpu => (find(&["alloccpus", "ncpus"]), find(&["reqcpus"])),
@@ -139,7 +157,7 @@ fn columns(heading: &str, reading: &Reading) -> Result<Columns> {
     let mut free = (0..names.len()).filter(|place| FREE_TEXT.contains(&names[*place].as_str()));
     Ok(Columns {
         number: names.len(),
-        id: find(&["jobidraw", "jobid"]).ok_or_else(|| wrong(1, "the column JobIDRaw is missing", COMMAND))?,
+        id,
         array: find(&["jobid"]),
         cluster: find(&["cluster"]),
         submit,
