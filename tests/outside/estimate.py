@@ -4,6 +4,7 @@
     sublet --json estimate --demand FILE --policy NAME --schedule SCHEDULE > FIGURES
     python3 tests/outside/estimate.py FILE SCHEDULE FIGURES
 
+FILE is rows of demand or what `sacct -D -X -P` printed; the accounting is read again, too (`slurm.py`).
 Nothing of Sublet is used: idle time, collisions, evictions, promises, compensation and revenue follow
 from what ran when, and the bound from its definition, by a slow and different way. Exits with 1 and
 names the first figure that differs by more than the sixth decimal.
@@ -14,6 +15,8 @@ import gzip
 import json
 import sys
 from fractions import Fraction
+
+import slurm
 
 CLASSES = ["n0", "n2m", "n15m", "n1h", "n24h", "firm"]
 TERMS = [0, 120, 900, 3600, 86400, 7 * 86400]
@@ -28,6 +31,13 @@ def read_demand(path):
             step = (int(row["t_s"]), int(row["capacity_gpus"]), int(row["in_use_gpus"]), row.get("valid", "1") in ("1", "true"))
             pools.setdefault(row.get("pool", ""), []).append(step)
     return pools
+
+
+def with_outage(steps, start, until, end):
+    """The steps with nothing known between two instants."""
+    marks = sorted({step[0] for step in steps} | {at for at in (start, until) if steps[0][0] < at < end})
+    places = [max(place for place, step in enumerate(steps) if step[0] <= at) for at in marks]
+    return [(at, *steps[place][1:3], steps[place][3] and not start <= at < until) for at, place in zip(marks, places)]
 
 
 def idle_of(step):
@@ -109,6 +119,8 @@ class Pool:
             change[at] = change.get(at, 0) + units
             change[free] = change.get(free, 0) - units
         instants = sorted({s[0] for s in self.steps} | {at for at, _ in self.rows} | set(change) | {end})
+        # What is cleaned when the history ends is cleaned behind it.
+        instants = [at for at in instants if at <= end]
         sums = dict(valid=0, idle=0, internal=0, sold=0, collision=0, episodes=0, revenue=0)
         step = row = -1
         returning, collides = 0, False
@@ -138,10 +150,16 @@ class Pool:
 
 
 def main(demand_path, schedule_path, figures_path):
-    demand = read_demand(demand_path)
     with open(schedule_path) as lines:
         head = json.loads(next(lines))
         rows = [json.loads(line) for line in lines]
+    if "accounting" in head:
+        demand, end = slurm.demand(demand_path, head["accounting"])
+        assert end == head["end_s"], f"the accounting ends at {end}, the schedule at {head['end_s']}"
+    else:
+        demand = read_demand(demand_path)
+    for start, until in head["outages"]:
+        demand = {name: with_outage(steps, start, until, head["end_s"]) for name, steps in demand.items()}
     if head["merged"]:
         raise SystemExit("this scorer reads schedules of separate pools; leave --merge-pools out")
     pools = {name: Pool(steps, head) for name, steps in demand.items()}

@@ -194,6 +194,7 @@ pub fn run_all(root: &Path, binary: &Path, route_examples: u32) -> Result<String
     results.extend(after.iter().map(|suite| run_suite(root, suite, &settings)));
     cloud.stop()?;
     results.extend(judges(root, binary));
+    results.push(estimates(root, binary));
     results.push(every_route(root, binary, route_examples));
     let suites = results.len();
     let failures: Vec<String> =
@@ -232,6 +233,13 @@ fn judges(root: &Path, binary: &Path) -> Vec<Result<usize>> {
     let documents = suite("judges of documents", &finance, "tests/outside/documents.py");
     results.push(samples(root).and_then(|samples| months(root, binary, &documents, &[("SUBLET_SAMPLES", samples)])));
     results
+}
+
+/// Histories that are replayed and scored again; no cloud is needed.
+fn estimates(root: &Path, binary: &Path) -> Result<usize> {
+    let program = environment::PYTHON.bin(root).join("python");
+    let suite = Suite { name: "scorer of estimates", program, script: "tests/outside/estimates.py", limit: SUITE_MAX };
+    run_suite(root, &suite, &[("SUBLET_BINARY", binary.display().to_string())])
 }
 
 /// The folder of invoices of every kind, written by a test.

@@ -15,6 +15,8 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod estimate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod place;
 mod plan;
 mod reclaim;

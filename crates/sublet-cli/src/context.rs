@@ -24,6 +24,8 @@ pub struct Style {
     pub color: bool,
     /// Somebody types: chats may be held line by line.
     pub interactive: bool,
+    /// Standard error is a terminal: a line there may be written over.
+    pub live: bool,
 }
 
 /// Everything a command needs from outside.

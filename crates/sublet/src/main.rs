@@ -361,7 +361,7 @@ fn client(global: &Global, data_dir: PathBuf, command: Command) -> ExitCode {
             keys,
             data_dir,
             json: global.json,
-            style: Style { color: coloured, interactive: std::io::stdin().is_terminal() },
+            style: Style { color: coloured, interactive: std::io::stdin().is_terminal(), live: std::io::stderr().is_terminal() },
             input: &mut std::io::stdin().lock(),
             out: &mut stdout.lock(),
             err: &mut std::io::stderr(),

@@ -68,7 +68,7 @@ const HEAVY: &[(&str, &[&str])] = &[
 const PURE: &[(&str, &[&str])] = &[
     ("sublet-core", &["futures-core", "serde", "serde_json", "thiserror"]),
     ("sublet-money", &["sublet-core", "serde", "serde_json", "thiserror", "jiff", "sha2"]),
-    ("sublet-capacity", &["sublet-core", "serde", "serde_json", "thiserror"]),
+    ("sublet-capacity", &["sublet-core", "serde", "serde_json", "thiserror", "jiff"]),
     ("sublet-document", &["sublet-core", "sublet-money", "krilla", "rustybuzz", "notosans", "quick-xml"]),
     // ring is used with keys that are given: Ed25519 and HMAC need no randomness.
     ("sublet-proof", &["sublet-core", "sublet-money", "serde", "serde_json", "sha2", "ring", "base64", "coset"]),

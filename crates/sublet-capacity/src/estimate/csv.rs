@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use sublet_core::error::{Error, ErrorCode, Result};
 
-use super::demand::{Demand, Pool, Step};
+use super::demand::{Demand, Pool, SPAN_MAX_S, Step};
 
 /// Most units of a pool.
 pub const UNITS_MAX: u32 = 10_000_000;
@@ -50,6 +50,7 @@ pub fn parse(text: &str) -> Result<Demand> {
     let columns = columns(heading)?;
     let mut pools: BTreeMap<String, Vec<Step>> = BTreeMap::new();
     let mut newest = i64::MIN;
+    let mut first = None;
     for (place, text) in lines {
         let line = place + 1;
         if text.trim().is_empty() {
@@ -61,6 +62,10 @@ pub fn parse(text: &str) -> Result<Demand> {
             return Err(wrong(line, &message, "sort the rows by t_s: sort -t, -k1,1n"));
         }
         newest = step.at_s;
+        if newest - *first.get_or_insert(newest) > SPAN_MAX_S {
+            let message = format!("t_s is {newest}, more than ten years behind the first row");
+            return Err(wrong(line, &message, "correct t_s, or begin later; a clock that was set makes a new file"));
+        }
         if !pools.contains_key(name) && pools.len() == POOLS_MAX {
             return Err(wrong(line, &format!("there are more than {POOLS_MAX} pools"), "give each file at most that many pools"));
         }

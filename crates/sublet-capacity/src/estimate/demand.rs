@@ -5,6 +5,9 @@
 //!
 //! Deliberately absent: where the numbers come from ([`super::csv`] reads text).
 
+/// Longest history, in seconds: ten years.
+pub const SPAN_MAX_S: i64 = 315_576_000;
+
 /// What the owner's own work does in a pool from an instant until the next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
@@ -65,6 +68,23 @@ impl Demand {
         let mut next = vec![0_usize; self.pools.len()];
         let steps = instants.into_iter().map(|at_s| self.sum_at(at_s, &mut next)).collect();
         Self { pools: vec![Pool { name: String::new(), steps }], end_s: self.end_s }
+    }
+
+    /// The same history with nothing known from an instant until another, in all pools.
+    #[must_use]
+    pub fn with_outage(mut self, from_s: i64, until_s: i64) -> Self {
+        for pool in &mut self.pools {
+            let ends = pool.steps.iter().skip(1).map(|next| next.at_s).chain([self.end_s]);
+            let cut = pool.steps.iter().zip(ends).flat_map(|(step, end_s)| {
+                let inside = [from_s, until_s].into_iter().filter(move |at_s| (step.at_s + 1..end_s).contains(at_s));
+                std::iter::once(step.at_s).chain(inside).map(|at_s| {
+                    let is_down = (from_s..until_s).contains(&at_s);
+                    Step { at_s, valid: step.valid && !is_down, ..*step }
+                })
+            });
+            pool.steps = cut.collect();
+        }
+        self
     }
 
     fn sum_at(&self, at_s: i64, next: &mut [usize]) -> Step {

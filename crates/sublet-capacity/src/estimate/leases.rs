@@ -59,7 +59,7 @@ pub enum EndKind {
     Evicted,
     /// By the owner, before what was promised.
     Broken,
-    /// Its window was over.
+    /// Its window was over, or its job was done.
     Over,
 }
 
@@ -80,6 +80,8 @@ pub struct End {
 pub struct Leases {
     /// By class, oldest first.
     open: [Vec<Cohort>; CLASSES],
+    /// The sum of each of them: there may be thousands of cohorts, and they are asked for at every step.
+    open_units: [u32; CLASSES],
     noticed: Vec<Noticed>,
     returning: Vec<Returning>,
     pub counts: [Counts; CLASSES],
@@ -89,17 +91,10 @@ pub struct Leases {
     pub ends: Vec<End>,
 }
 
-fn units(cohorts: &[Cohort]) -> u32 {
-    cohorts.iter().map(|cohort| cohort.units).sum()
-}
-
 impl Leases {
     /// Units that earn, by class; those under notice among them.
     pub fn running(&self) -> [u32; CLASSES] {
-        let mut running = [0; CLASSES];
-        for (sum, cohorts) in running.iter_mut().zip(&self.open) {
-            *sum = units(cohorts);
-        }
+        let mut running = self.open_units;
         for noticed in &self.noticed {
             running[index(noticed.class)] += noticed.units;
         }
@@ -122,7 +117,7 @@ impl Leases {
 
     /// Open leases of a class.
     pub fn open(&self, class: NoticeClass) -> u32 {
-        units(&self.open[index(class)])
+        self.open_units[index(class)]
     }
 
     /// Units that somebody may keep for at least the term of this class from now on. `firm` counts all
@@ -156,9 +151,11 @@ impl Leases {
             self.returning.push(Returning { free_s: noticed.ends_s + clean, units: noticed.units });
         }
         let firm = &mut self.open[index(NoticeClass::Firm)];
+        let firm_units = &mut self.open_units[index(NoticeClass::Firm)];
         for cohort in firm.iter().filter(|cohort| firm_end(cohort) <= now_s) {
             let window =
                 Noticed { class: NoticeClass::Firm, began_s: cohort.began_s, ends_s: firm_end(cohort), units: cohort.units };
+            *firm_units -= cohort.units;
             self.ends.push(window.end(EndKind::Over, window.ends_s));
             self.returning.push(Returning { free_s: firm_end(cohort) + clean, units: cohort.units });
         }
@@ -169,6 +166,7 @@ impl Leases {
     /// An outage: all is lost, and nothing is owed for it.
     pub fn lose_all(&mut self) {
         self.open = Default::default();
+        self.open_units = Default::default();
         self.noticed.clear();
         self.returning.clear();
     }
@@ -176,8 +174,13 @@ impl Leases {
     pub fn sell(&mut self, class: NoticeClass, wanted: u32, now_s: i64) {
         if wanted > 0 {
             self.counts[index(class)].sold += u64::from(wanted);
-            self.open[index(class)].push(Cohort { began_s: now_s, units: wanted });
+            self.add(class, Cohort { began_s: now_s, units: wanted });
         }
+    }
+
+    fn add(&mut self, class: NoticeClass, cohort: Cohort) {
+        self.open_units[index(class)] += cohort.units;
+        self.open[index(class)].push(cohort);
     }
 
     /// Takes up to so many open leases of a class, youngest first.
@@ -189,6 +192,7 @@ impl Leases {
             taken.push(Cohort { began_s: last.began_s, units: part });
             wanted -= part;
             last.units -= part;
+            self.open_units[index(class)] -= part;
             if last.units == 0 {
                 cohorts.pop();
             }
@@ -242,7 +246,7 @@ impl Leases {
             wanted -= part;
             noticed.units -= part;
             let cohort = Cohort { began_s: noticed.began_s, units: part };
-            self.open[index(class)].push(cohort);
+            self.add(class, cohort);
         }
         self.noticed.retain(|noticed| noticed.units > 0);
         before - wanted

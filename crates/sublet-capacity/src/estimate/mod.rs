@@ -3,18 +3,30 @@
 //! [`replay`] lets a [`SellingPolicy`] sell through the history of a pool and counts; [`bound`] is what
 //! a seller would earn who knows the future. Integers only: seconds, units, parts per million.
 //!
+//! Demand is the owner's ([`csv`], [`sacct`]); who buys takes all there is, or is known too ([`finite`]).
+//!
 //! Deliberately absent: files, and text for people.
 
 pub mod baseline;
 pub mod bound;
 pub mod csv;
 pub mod demand;
+pub mod finite;
+pub mod jobs;
 pub mod layered;
 pub mod leases;
 pub mod replay;
+mod running;
+pub mod sacct;
 pub mod score;
 mod shadow;
 pub mod terms;
 
+#[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
+mod finite_tests;
+#[cfg(test)]
+mod sacct_tests;
 #[cfg(test)]
 mod tests;

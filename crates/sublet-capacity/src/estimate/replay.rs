@@ -89,10 +89,43 @@ impl Tally {
         self.counts.iter().map(|counts| counts.evicted).sum()
     }
 
+    /// Counts what is so for a while, and answers whether internal demand collides in it.
+    pub(super) fn count(&mut self, step: &Step, passing: &Passing, terms: &Terms) -> bool {
+        if !step.valid {
+            return false;
+        }
+        let seconds = u128::try_from(passing.seconds).unwrap_or(0);
+        let total: u32 = passing.running.iter().sum();
+        let collisions = (total + passing.returning).saturating_sub(step.idle()).min(step.in_use);
+        self.valid_s += seconds;
+        self.idle_s += seconds * u128::from(step.idle());
+        self.internal_s += seconds * u128::from(step.in_use);
+        self.sold_s += seconds * u128::from(total.min(step.idle()));
+        self.collision_s += seconds * u128::from(collisions);
+        self.episodes += u64::from(collisions > 0 && !passing.collided);
+        for (place, units) in passing.running.iter().enumerate() {
+            self.class_s[place] += seconds * u128::from(*units);
+            self.revenue += seconds * u128::from(*units) * u128::from(terms.prices_ppm[place]);
+        }
+        collisions > 0
+    }
+
     /// What is kept after what was owed; nothing where more was owed.
     pub fn value(&self) -> u128 {
         self.revenue.saturating_sub(self.compensation)
     }
+}
+
+/// What is so for some seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passing {
+    pub(super) seconds: i64,
+    /// Units that earn, by class.
+    pub(super) running: [u32; CLASSES],
+    /// Units that are being killed or cleaned.
+    pub(super) returning: u32,
+    /// Whether internal demand collided just before.
+    pub(super) collided: bool,
 }
 
 /// What is so from an instant until the next one that is told.
@@ -190,38 +223,15 @@ impl Run {
         let mut now_s = from_s;
         while now_s < to_s {
             let next = self.leases.next_event_s().filter(|event| *event > now_s).map_or(to_s, |event| event.min(to_s));
-            self.count(step, now_s, next);
-            watch(&Moment { at_s: now_s, running: self.leases.running(), ends: &self.leases.ends });
+            let (running, returning) = (self.leases.running(), self.leases.returning_total());
+            let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
+            self.collides = self.tally.count(step, &passing, &self.terms);
+            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends });
             self.leases.ends.clear();
             if next < to_s {
                 self.leases.advance(next, &self.terms);
             }
             now_s = next;
-        }
-    }
-
-    fn count(&mut self, step: &Step, from_s: i64, to_s: i64) {
-        if !step.valid {
-            self.collides = false;
-            return;
-        }
-        let seconds = u128::try_from(to_s - from_s).unwrap_or(0);
-        let running = self.leases.running();
-        let total: u32 = running.iter().sum();
-        let occupied = total + self.leases.returning_total();
-        let collisions = occupied.saturating_sub(step.idle());
-        let collisions = collisions.min(step.in_use);
-        let tally = &mut self.tally;
-        tally.valid_s += seconds;
-        tally.idle_s += seconds * u128::from(step.idle());
-        tally.internal_s += seconds * u128::from(step.in_use);
-        tally.sold_s += seconds * u128::from(total.min(step.idle()));
-        tally.collision_s += seconds * u128::from(collisions);
-        tally.episodes += u64::from(collisions > 0 && !self.collides);
-        self.collides = collisions > 0;
-        for (place, units) in running.iter().enumerate() {
-            tally.class_s[place] += seconds * u128::from(*units);
-            tally.revenue += seconds * u128::from(*units) * u128::from(self.terms.prices_ppm[place]);
         }
     }
 }

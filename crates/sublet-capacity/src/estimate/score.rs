@@ -6,6 +6,7 @@ use sublet_core::notice::NoticeClass;
 use super::baseline::Baseline;
 use super::bound::{Bound, bound};
 use super::demand::Demand;
+use super::finite::{JobTally, Outside, replay_jobs};
 use super::layered::{Layered, Part};
 use super::replay::{SellingPolicy, Tally, Watch, replay};
 use super::terms::{PPM, Terms, index};
@@ -81,6 +82,59 @@ pub fn run(demand: &Demand, terms: &Terms, policy: Named, watch: &mut dyn FnMut(
         total.add(&replay(pool, demand.end_s, terms, selling.as_mut(), hear));
     }
     total
+}
+
+/// Replays a demand of one pool for the jobs of customers.
+///
+/// # Errors
+/// [`ErrorCode::Usage`] if there are several pools.
+pub fn run_jobs(
+    demand: &Demand,
+    terms: &Terms,
+    (policy, outside): (Named, Outside<'_>),
+    watch: &mut Watch<'_>,
+) -> Result<(Tally, JobTally)> {
+    let [pool] = demand.pools.as_slice() else {
+        let message = format!("there are {} pools, and nothing says which job goes to which", demand.pools.len());
+        return Err(Error::new(ErrorCode::Usage, message).alternative("take all pools as one: --merge-pools"));
+    };
+    let mut selling = policy.start(terms);
+    Ok(replay_jobs(pool, demand.end_s, (terms, outside), selling.as_mut(), watch))
+}
+
+/// What became of jobs, in figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JobScore {
+    /// Of the work that was done and is not going on, what was not for nothing.
+    pub goodput: Millionths,
+    /// Hours of a unit.
+    pub asked_hours: Millionths,
+    pub useful_hours: Millionths,
+    pub lost_hours: Millionths,
+    /// Seconds until they first ran, of those that did.
+    pub mean_wait_s: Millionths,
+    pub median_wait_s: i64,
+    /// All but a twentieth waited at most so long.
+    pub long_wait_s: i64,
+}
+
+/// The figures of jobs.
+pub fn score_jobs(counts: &JobTally) -> JobScore {
+    let waited: u128 = counts.waits_s.iter().map(|wait| u128::try_from(*wait).unwrap_or(0)).sum();
+    let number = counts.waits_s.len();
+    let rank = |numerator: usize, denominator: usize| {
+        let place = (number * numerator).div_ceil(denominator).saturating_sub(1);
+        counts.waits_s.get(place).copied().unwrap_or(0)
+    };
+    JobScore {
+        goodput: Millionths::of(counts.useful_s, counts.useful_s + counts.lost_s),
+        asked_hours: Millionths::of(counts.asked_s, HOUR_S),
+        useful_hours: Millionths::of(counts.useful_s, HOUR_S),
+        lost_hours: Millionths::of(counts.lost_s, HOUR_S),
+        mean_wait_s: Millionths::of(waited, u128::try_from(number).unwrap_or(0)),
+        median_wait_s: rank(1, 2),
+        long_wait_s: rank(19, 20),
+    }
 }
 
 /// A number of millionths.

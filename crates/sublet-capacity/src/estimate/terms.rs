@@ -1,5 +1,6 @@
 //! What a replay is asked under: prices, notices, reclaim times, and what a broken promise costs.
 
+use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
 
 /// Parts of a whole.
@@ -44,7 +45,44 @@ pub fn term_s(class: NoticeClass) -> i64 {
     class.minimum_term().millis() / 1_000
 }
 
+/// Highest price in parts of the list price.
+const PRICE_MAX: u64 = 1_000;
+/// Decimals of a price.
+const DECIMALS: usize = 6;
+
+/// A price such as `.25`, `0.7` or `1`, in parts per million.
+fn price(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() + part.len() == 0 || part.len() > DECIMALS || !is_number(whole) || !is_number(part) {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok().filter(|whole| *whole < PRICE_MAX)? };
+    Some(whole * PPM + format!("{part:0<DECIMALS$}").parse::<u64>().ok()?)
+}
+
 impl Terms {
+    /// These terms with other prices: `n0=.2,firm=1.1`; classes that are not named keep theirs.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Usage`] if it is no list of prices, or a longer notice would be cheaper.
+    pub fn with_prices(mut self, list: &str) -> Result<Self> {
+        let remedy = "give parts of the list price by class, such as n0=.25,n2m=.4,n15m=.55,n1h=.7,n24h=.85,firm=1";
+        let wrong = |message: String| Error::new(ErrorCode::Usage, message).alternative(remedy);
+        for part in list.split(',') {
+            let found = part.split_once('=').and_then(|(class, text)| class.trim().parse().ok().zip(price(text.trim())));
+            let Some((class, price)) = found else {
+                let shown: String = part.chars().filter(|c| !c.is_control()).take(40).collect();
+                return Err(wrong(format!("'{shown}' is no price of a notice class")));
+            };
+            self.prices_ppm[index(class)] = price;
+        }
+        if !self.prices_ppm.is_sorted() {
+            return Err(wrong("a longer notice would be cheaper than a shorter one".to_owned()));
+        }
+        Ok(self)
+    }
+
     pub fn price_ppm(&self, class: NoticeClass) -> u64 {
         self.prices_ppm[index(class)]
     }

@@ -1,42 +1,44 @@
 //! `sublet estimate`: what an owner's history could have earned. Needs no cloud.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flate2::read::MultiGzDecoder;
-use serde::Serialize;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Value, json};
 use sublet_capacity::estimate::demand::Demand;
+use sublet_capacity::estimate::finite::Outside;
+use sublet_capacity::estimate::jobs::Job;
 use sublet_capacity::estimate::leases::{End, EndKind};
 use sublet_capacity::estimate::replay::Moment;
-use sublet_capacity::estimate::score::{Millionths, Named, Score, bound_of, run, score};
+use sublet_capacity::estimate::score::{Millionths, Named, bound_of, run, run_jobs, score};
 use sublet_capacity::estimate::terms::Terms;
-use sublet_capacity::estimate::{csv, demand};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
 
 use super::estimate_chart::Week;
+use super::estimate_figures::{Reached, figures, job_table, shortened, table};
+use super::estimate_input::{AccountingArgs, Found, JobArgs};
+use super::estimate_progress::Progress;
 use crate::Context;
-use crate::render::{Cell, NOTHING, Table};
 
-/// Largest demand file, in bytes, unpacked.
-const DEMAND_MAX_BYTES: u64 = 1 << 30;
-/// Rows from which on it is said how far a replay is.
-const ROWS_PER_NOTE: usize = 200_000;
 /// Longest time to kill or clean, in seconds: a day.
 const SECONDS_MAX: i64 = 86_400;
 
 /// Which history, sold by which rule.
 #[derive(Args, Debug)]
 pub struct EstimateArgs {
-    /// Rows of `t_s,[pool,]capacity_gpus,in_use_gpus,queued_gpus,valid`; may be packed with gzip
+    /// Rows of `t_s,[pool,]capacity_gpus,in_use_gpus,queued_gpus,valid`, or what `sacct -D -X -P` prints; may be packed with gzip
     #[arg(long, value_name = "FILE")]
     demand: PathBuf,
+    #[command(flatten)]
+    jobs: JobArgs,
     /// default, all (with rules of thumb to compare with), parts (default without each part), or one name
     #[arg(long, value_name = "POLICY", default_value = "default")]
     policy: String,
+    /// Parts of the list price by class, such as n0=.25,n2m=.4; classes left out keep their default
+    #[arg(long, value_name = "LIST")]
+    prices: Option<String>,
     /// Seconds to clean a unit behind each lease
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=SECONDS_MAX))]
     reclaim_seconds: u32,
@@ -52,23 +54,17 @@ pub struct EstimateArgs {
     /// Draw the last week, by notice class, as SVG
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
+    #[command(flatten)]
+    accounting: AccountingArgs,
 }
 
-/// The figures of one policy.
-#[derive(Serialize)]
-struct Figures {
-    policy: &'static str,
-    sold_share: Number,
-    value_share_of_bound: Number,
-    collision_ppm: Number,
-    collision_episodes_per_day: Number,
-    evictions_per_day: Number,
-    sold_hours_per_eviction: Option<Number>,
-    broken_promises: Map<String, Value>,
-    compensation: Number,
-    revenue: Number,
-    idle_hours: Number,
-    bound_hours: Number,
+/// What is replayed.
+struct History {
+    demand: Demand,
+    /// How it was read.
+    head: Value,
+    jobs: Option<Vec<Job>>,
+    terms: Terms,
 }
 
 impl EstimateArgs {
@@ -78,26 +74,28 @@ impl EstimateArgs {
             return Err(Error::new(ErrorCode::Usage, "a schedule or chart is of one policy".to_owned())
                 .alternative("name the policy, such as --policy default"));
         }
-        let demand = read(&self.demand)?;
-        let demand = if self.merge_pools { demand.merged() } else { demand };
-        let terms = Terms { kill_s: self.kill_seconds, reclaim_s: self.reclaim_seconds, ..Terms::default() };
-        let rows: usize = demand.pools.iter().map(|pool| pool.steps.len()).sum();
-        let bound = bound_of(&demand, &terms);
-        let mut scores = Vec::new();
-        for (place, (name, policy)) in policies.iter().enumerate() {
-            if rows >= ROWS_PER_NOTE {
-                context.note(&format!("{} of {}: {name}, {rows} rows", place + 1, policies.len()))?;
-            }
-            let tally = self.replay(&demand, &terms, (name, *policy))?;
-            scores.push((*name, score(&tally, &bound)));
+        let history = self.history(context)?;
+        let bound = bound_of(&history.demand, &history.terms);
+        let mut progress = Progress::new(&history.demand, policies.len(), context.style.live);
+        let mut all = Vec::new();
+        for (place, named) in policies.iter().enumerate() {
+            progress.begin(place, named.0, context);
+            let reached = self.replay(&history, *named, &mut |pool, at_s| progress.at(pool, at_s, &mut *context.err));
+            let (tally, jobs) = reached.inspect_err(|_| progress.end(&mut *context.err))?;
+            all.push(Reached { policy: named.0, score: score(&tally, &bound), jobs });
         }
+        progress.end(&mut *context.err);
         if context.json {
-            let figures = scores.iter().map(|(name, score)| figures(name, score)).collect::<Result<Vec<_>>>()?;
+            let figures = all.iter().map(figures).collect::<Result<Vec<_>>>()?;
             return context.print_json(&figures);
         }
-        let text = table(&scores).render(context.style);
+        let text = table(&all).render(context.style);
         context.print(&text)?;
-        if let Some((_, score)) = scores.first() {
+        if history.jobs.is_some() {
+            let text = job_table(&all).render(context.style);
+            context.print(&format!("\n{text}"))?;
+        }
+        if let Some(Reached { score, .. }) = all.first() {
             let hours = |hours: Millionths| shortened(hours, 1);
             context.note(&format!(
                 "{} unit-hours were idle; who knew the future would have earned {} hours at list price",
@@ -108,45 +106,70 @@ impl EstimateArgs {
         Ok(())
     }
 
+    fn history(&self, context: &mut Context<'_>) -> Result<History> {
+        let Found { demand, head } = self.accounting.read(&self.demand, context)?;
+        let demand = if self.merge_pools { demand.merged() } else { demand };
+        let jobs = self.jobs.read(&demand, context)?;
+        let terms = Terms { kill_s: self.kill_seconds, reclaim_s: self.reclaim_seconds, ..Terms::default() };
+        let terms = self.prices.as_ref().map_or(Ok(terms), |list| terms.with_prices(list))?;
+        Ok(History { demand, head, jobs, terms })
+    }
+
     fn replay(
         &self,
-        demand: &Demand,
-        terms: &Terms,
+        history: &History,
         (name, policy): (&'static str, Named),
-    ) -> Result<sublet_capacity::estimate::replay::Tally> {
+        at: &mut dyn FnMut(usize, i64),
+    ) -> Result<(sublet_capacity::estimate::replay::Tally, Option<sublet_capacity::estimate::finite::JobTally>)> {
+        let History { demand, terms, .. } = history;
         let mut schedule = match &self.schedule {
-            Some(path) => Some(Schedule::create(path, &self.head(name, demand, terms))?),
+            Some(path) => Some(Schedule::create(path, &self.head(name, history))?),
             None => None,
         };
         let mut week = self.chart.as_ref().map(|_| Week::new(demand));
-        let tally = run(demand, terms, policy, &mut |pool, moment| {
+        let mut watch = |pool: usize, moment: &Moment<'_>| {
+            at(pool, moment.at_s);
             if let Some(schedule) = &mut schedule {
                 schedule.write(&demand.pools[pool].name, moment);
             }
             if let Some(week) = &mut week {
                 week.add(moment);
             }
-        });
+        };
+        let reached = match &history.jobs {
+            None => (run(demand, terms, policy, &mut watch), None),
+            Some(jobs) => {
+                let outside = Outside { jobs, checkpoint_s: self.jobs.checkpoint_s() };
+                let (tally, counts) = run_jobs(demand, terms, (policy, outside), &mut |moment| watch(0, moment))?;
+                (tally, Some(counts))
+            }
+        };
         if let Some(schedule) = schedule {
             schedule.finish()?;
         }
         if let (Some(path), Some(week)) = (&self.chart, week) {
             std::fs::write(path, week.draw(name)).map_err(|error| unwritable(path, &error))?;
         }
-        Ok(tally)
+        Ok(reached)
     }
 
-    fn head(&self, name: &str, demand: &Demand, terms: &Terms) -> Value {
-        json!({
+    fn head(&self, name: &str, history: &History) -> Value {
+        let terms = &history.terms;
+        let mut head = history.head.clone();
+        let replayed = json!({
             "schedule": 1,
             "policy": name,
-            "end_s": demand.end_s,
+            "end_s": history.demand.end_s,
             "kill_seconds": terms.kill_s,
             "reclaim_seconds": terms.reclaim_s,
             "prices_ppm": terms.prices_ppm,
             "classes": NoticeClass::ALL.map(NoticeClass::as_str),
             "merged": self.merge_pools,
-        })
+        });
+        for (member, value) in replayed.as_object().into_iter().flatten() {
+            head[member] = value.clone();
+        }
+        head
     }
 }
 
@@ -197,77 +220,4 @@ fn ended(end: &End) -> Value {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorCode::StorageFull, format!("{} cannot be written: {error}", path.display()))
-}
-
-fn read(path: &Path) -> Result<demand::Demand> {
-    let unreadable = |message: String| {
-        Error::new(ErrorCode::Usage, format!("{}: {message}", path.display()))
-            .alternative("give a file of rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid, as text or packed with gzip")
-    };
-    let file = File::open(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    let mut text = String::new();
-    let is_packed = path.extension().is_some_and(|extension| extension == "gz");
-    let mut reader: Box<dyn Read> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    reader
-        .by_ref()
-        .take(DEMAND_MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| unreadable(format!("cannot be read as text: {error}")))?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > DEMAND_MAX_BYTES {
-        return Err(unreadable(format!("is larger than {DEMAND_MAX_BYTES} bytes")));
-    }
-    csv::parse(&text)
-}
-
-fn number(value: Millionths) -> Result<Number> {
-    value.to_string().parse().map_err(|error: serde_json::Error| Error::internal(error.to_string()))
-}
-
-fn figures(name: &'static str, score: &Score) -> Result<Figures> {
-    let broken = NoticeClass::ALL.into_iter().zip(score.broken_promises);
-    Ok(Figures {
-        policy: name,
-        sold_share: number(score.sold_share)?,
-        value_share_of_bound: number(score.value_share_of_bound)?,
-        collision_ppm: number(score.collision_ppm)?,
-        collision_episodes_per_day: number(score.collision_episodes_per_day)?,
-        evictions_per_day: number(score.evictions_per_day)?,
-        sold_hours_per_eviction: score.sold_hours_per_eviction.map(number).transpose()?,
-        broken_promises: broken.map(|(class, units)| (class.as_str().to_owned(), Value::from(units))).collect(),
-        compensation: number(score.compensation)?,
-        revenue: number(score.revenue)?,
-        idle_hours: number(score.idle_hours)?,
-        bound_hours: number(score.bound_hours)?,
-    })
-}
-
-/// So many decimals, cut off.
-fn shortened(value: Millionths, decimals: usize) -> String {
-    let text = value.to_string();
-    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
-    if decimals == 0 { whole.to_owned() } else { format!("{whole}.{}", &part[..decimals.min(part.len())]) }
-}
-
-fn table(scores: &[(&'static str, Score)]) -> Table {
-    let rows = scores.iter().map(|(name, score)| {
-        let broken: Vec<String> = NoticeClass::ALL
-            .into_iter()
-            .zip(score.broken_promises)
-            .filter(|(_, units)| *units > 0)
-            .map(|(class, units)| format!("{class} {units}"))
-            .collect();
-        [
-            Cell::text(name),
-            Cell::number(shortened(score.sold_share, 3)),
-            Cell::number(shortened(score.value_share_of_bound, 3)),
-            Cell::number(shortened(score.collision_ppm, 1)),
-            Cell::number(shortened(score.evictions_per_day, 1)),
-            Cell::number(score.sold_hours_per_eviction.map_or_else(|| NOTHING.to_owned(), |hours| shortened(hours, 1))),
-            Cell::number(shortened(score.revenue, 1)),
-            Cell::number(shortened(score.compensation, 1)),
-            Cell::text(if broken.is_empty() { NOTHING.to_owned() } else { broken.join(", ") }),
-        ]
-    });
-    Table::new(["policy", "sold", "of bound", "collisions ppm", "evictions/day", "h/eviction", "revenue h", "owed h", "broken"], "")
-        .rows(rows)
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use sublet_capacity::estimate::demand::Demand;
 use sublet_capacity::estimate::replay::Moment;
+use sublet_core::Timestamp;
 use sublet_core::notice::NoticeClass;
 
 const WEEK_S: i64 = 7 * 86_400;
@@ -12,6 +13,13 @@ const WIDTH: i64 = 1_008;
 const HEIGHT: i64 = 320;
 const LEFT: i64 = 60;
 const TOP: i64 = 40;
+const RIGHT: i64 = 20;
+/// What the name of a day takes at most.
+const LABEL_WIDTH: i64 = 75;
+const DAY_S: i64 = 86_400;
+/// A clock between these counts from 1970: the years 2001 to 2100.
+const SINCE_1970_MIN_S: i64 = 978_307_200;
+const SINCE_1970_MAX_S: i64 = 4_102_444_800;
 /// Internal use, then the classes from `firm` to `n0`.
 const COLORS: [&str; 7] = ["#9aa0a6", "#08306b", "#08519c", "#2171b5", "#4292c6", "#9ecae1", "#deebf7"];
 const BANDS: usize = COLORS.len();
@@ -89,7 +97,7 @@ impl Week {
             |units: u64| TOP + HEIGHT - i64::try_from(units.min(most)).unwrap_or(0) * HEIGHT / i64::try_from(most).unwrap_or(1);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-            LEFT + WIDTH + 20,
+            LEFT + WIDTH + RIGHT,
             TOP + HEIGHT + 50
         );
         for band in (0..BANDS).rev() {
@@ -130,17 +138,26 @@ impl Week {
             LEFT - 6,
             TOP + HEIGHT
         );
-        let days = i64::try_from(self.columns.len()).unwrap_or(0) * COLUMN_S / 86_400;
-        for day in 0..=days {
-            let x = LEFT + day * 86_400 / COLUMN_S * WIDTH / i64::try_from(self.columns.len()).unwrap_or(1);
-            let first = self.from_s.div_euclid(86_400);
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{x} {TOP}V{}\" stroke=\"#0003\"/><text x=\"{x}\" y=\"{}\">day {}</text>",
-                TOP + HEIGHT,
-                TOP + HEIGHT + 18,
-                first + day
-            );
+        self.label_days(svg);
+    }
+
+    /// A line where each day of the clock begins, and its name where that fits.
+    fn label_days(&self, svg: &mut String) {
+        let span_s = i64::try_from(self.columns.len()).unwrap_or(1) * COLUMN_S;
+        let first = self.from_s.div_euclid(DAY_S) + i64::from(self.from_s.rem_euclid(DAY_S) > 0);
+        for day in first..=(self.from_s + span_s).div_euclid(DAY_S) {
+            let x = LEFT + (day * DAY_S - self.from_s) * WIDTH / span_s;
+            let _ = writeln!(svg, "<path d=\"M{x} {TOP}V{}\" stroke=\"#0003\"/>", TOP + HEIGHT + 6);
+            if x + LABEL_WIDTH <= LEFT + WIDTH + RIGHT {
+                let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">{}</text>", x + 3, TOP + HEIGHT + 18, name_of(day));
+            }
         }
     }
+}
+
+/// The date, if the clock counts from 1970; else the number of the day.
+fn name_of(day: i64) -> String {
+    let is_date = (SINCE_1970_MIN_S..SINCE_1970_MAX_S).contains(&(day * DAY_S));
+    let date = Timestamp::from_seconds(day * DAY_S).to_string();
+    if is_date { date.chars().take(10).collect() } else { format!("day {day}") }
 }

@@ -197,7 +197,7 @@ fn a_chat_streams_its_answer_and_says_what_it_cost() {
 #[test]
 fn a_conversation_carries_what_was_said_before() {
     let cloud = talking();
-    let style = Style { color: false, interactive: true };
+    let style = Style { interactive: true, ..Style::default() };
     let terminal = Terminal { input: "Hi\nAnd you?\n\n", style, ..Terminal::at(cloud.url()) };
     let printed = terminal.run(&["chat", "tiny", "--system", "be brief"]);
     assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);

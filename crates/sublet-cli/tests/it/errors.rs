@@ -23,7 +23,7 @@ fn every_error_code_exits_with_its_own_status() {
 fn an_error_prints_its_remedy() {
     let cloud = Cloud::start();
     cloud.answers("GET /v1/jobs", Answer::Json(429, refusal("rate_limit_exceeded", "too many requests")));
-    let terminal = Terminal { style: Style { color: true, interactive: false }, ..Terminal::at(cloud.url()) };
+    let terminal = Terminal { style: Style { color: true, ..Style::default() }, ..Terminal::at(cloud.url()) };
     insta::assert_snapshot!(terminal.run(&["jobs", "list"]).err.replace('\u{1b}', "ESC"));
 }
 

@@ -11,6 +11,8 @@ use crate::terminal::{Printed, Terminal};
 const SCORER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/estimate.py");
 const EXAMPLE: &str = include_str!("../../../sublet-capacity/src/estimate/example.csv");
 
+const ACCOUNTING: &str = include_str!("../../../sublet-capacity/src/estimate/example.sacct");
+
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("estimate-{name}"));
     std::fs::create_dir_all(&folder).unwrap();
@@ -147,6 +149,88 @@ fn what_is_wrong_is_said_with_what_would_work() {
     for more in [["--policy", "magic"], ["--policy", "all"]] {
         let words = [&["estimate", "--demand", text(&example), "--chart", "chart.svg"][..], &more[..]].concat();
         said += &format!("{}\n{}\n", more.join(" "), Terminal::default().run(&words).err);
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn an_accounting_is_read_as_it_is_and_its_figures_are_found_again() {
+    let folder = folder("accounting");
+    let demand = folder.join("example.sacct");
+    std::fs::write(&demand, ACCOUNTING).unwrap();
+    let schedule = folder.join("schedule.jsonl");
+    let more = ["--policy", "static-10", "--capacity", "train=16", "--capacity", "dev=4", "--schedule", text(&schedule)];
+    let printed = estimate(&demand, &more);
+    let (ok, said) = scored(&demand, &schedule, &printed);
+    assert!(ok, "{said}");
+    insta::assert_snapshot!(format!("{}\n{}", printed.out, printed.err));
+}
+
+#[test]
+fn jobs_of_customers_are_told_beside_the_owners_figures() {
+    let folder = folder("jobs");
+    let (demand, jobs) = (folder.join("two.csv"), folder.join("jobs.csv"));
+    std::fs::write(&demand, two_pools()).unwrap();
+    let rows: Vec<String> =
+        (0..300_u32).map(|job| format!("{},{},{},900", job * 400, 1 + job % 5, 60 + job * 37 % 5_000)).collect();
+    std::fs::write(&jobs, format!("arrival_s,gpus,duration_s,patience_s\n{}\n", rows.join("\n"))).unwrap();
+    let more = ["--policy", "static-5", "--merge-pools", "--jobs", text(&jobs)];
+    let plain: Value = serde_json::from_str(&estimate(&demand, &more).out).unwrap();
+    let saved: Value =
+        serde_json::from_str(&estimate(&demand, &[&more[..], &["--checkpoint-seconds", "60"]].concat()).out).unwrap();
+    let table = Terminal::default().run(&[&["estimate", "--demand", text(&demand)][..], &more].concat());
+    insta::assert_snapshot!(format!("{}\n{}\n{}", plain[0]["jobs"], saved[0]["jobs"], table.out));
+    assert_eq!(plain[0]["bound_hours"], saved[0]["bound_hours"]);
+}
+
+#[test]
+fn a_long_replay_is_told_on_a_terminal_only() {
+    let demand = folder("long").join("year.csv");
+    std::fs::write(&demand, "t_s,capacity_gpus,in_use_gpus\n0,8,4\n15000000,8,5\n15000060,8,5\n15000120,8,5\n").unwrap();
+    let words = ["estimate", "--demand", text(&demand), "--policy", "static-10"];
+    let style = sublet_cli::Style { live: true, ..sublet_cli::Style::default() };
+    let live = Terminal { style, ..Terminal::default() }.run(&words);
+    assert!(live.err.contains("\r###############---------------  50 % static-10"), "{}", live.err);
+    assert!(live.err.contains("  99 % "), "{}", live.err);
+    let quiet = Terminal::default().run(&words);
+    assert!(quiet.err.starts_with("1 of 1: static-10\n") && !quiet.err.contains('\r'), "{}", quiet.err);
+    assert_eq!(live.out, quiet.out);
+}
+
+#[test]
+fn what_an_estimate_is_asked_wrongly_is_said_with_what_would_work() {
+    let folder = folder("asked");
+    let write = |name: &str, content: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let (rows, accounting) = (write("example.csv", EXAMPLE), write("example.sacct", ACCOUNTING));
+    let late = write("late.csv", "arrival_s,gpus,duration_s\n900000,1,60\n");
+    let binary = folder.join("binary.csv");
+    std::fs::write(&binary, b"t_s,capacity_gpus,in_use_gpus\n0,8,1\n60,8,\xff\n").unwrap();
+    let table = write("table.txt", "       JobID    JobName  Partition\n------------ ---------- ----------\n");
+    let mut said = String::new();
+    for words in [
+        &["--demand", text(&rows), "--unit", "node"][..],
+        &["--demand", text(&rows), "--prices", "n0=.9"],
+        &["--demand", text(&rows), "--prices", "best=1"],
+        &["--demand", text(&rows), "--jobs", text(&late)],
+        &["--demand", text(&accounting), "--jobs", text(&late)],
+        &["--demand", text(&accounting), "--time-zone", "Europe/Atlantis"],
+        &["--demand", text(&accounting), "--capacity", "all"],
+        &["--demand", text(&accounting), "--capacity", "16"],
+        &["--demand", text(&accounting), "--from", "yesterday"],
+        &["--demand", text(&accounting), "--from", "2026-03-03"],
+        &["--demand", text(&accounting), "--outage", "2026-03-02"],
+        &["--demand", text(&rows), "--outage", "900/600"],
+        &["--demand", text(&table)],
+        &["--demand", text(&binary)],
+    ] {
+        let printed = Terminal::default().run(&[&["estimate"], words].concat());
+        assert!(printed.out.is_empty() && printed.status != ExitStatus::OK, "{words:?}");
+        let short = words.iter().map(|word| word.rsplit('/').next().unwrap()).collect::<Vec<_>>().join(" ");
+        said += &format!("{short}\n{}\n", printed.err.replace(text(&folder), "FOLDER"));
     }
     insta::assert_snapshot!(said);
 }
