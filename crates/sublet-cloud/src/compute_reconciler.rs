@@ -28,6 +28,7 @@ use crate::audit::Deed;
 use crate::compute::{Compute, done};
 use crate::idempotency::IDEMPOTENCY_RETENTION;
 use crate::lease::End;
+use crate::machine::Offered;
 
 /// Events that one transaction takes in.
 const EVENTS_PER_BATCH: usize = 500;
@@ -49,6 +50,8 @@ pub struct Told {
     missing: Mutex<BTreeMap<AttemptId, Timestamp>>,
     /// When old answers were last forgotten.
     swept: Mutex<Option<Timestamp>>,
+    /// The runner's machines as they were last registered.
+    offered: Mutex<Option<Offered>>,
 }
 
 impl Told {
@@ -61,6 +64,14 @@ impl Told {
     /// All old answers are forgotten; the next time is [`SWEEP_PERIOD`] later.
     fn note_sweep(&self, now: Timestamp) {
         *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    pub(crate) fn offered(&self) -> Option<Offered> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_offered(&self, machines: Option<Offered>) {
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = machines;
     }
 
     /// Of the attempts that are missing now, those that have been for so long.
@@ -89,6 +100,8 @@ fn keep_live(set: &Mutex<BTreeSet<AttemptId>>, live: &BTreeSet<&AttemptId>) {
 /// What one pass did.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ComputeReport {
+    /// Machines that had changed.
+    pub registered: usize,
     pub events: usize,
     pub started: usize,
     pub planned: usize,
@@ -127,6 +140,7 @@ impl Compute {
     /// One pass.
     pub async fn reconcile(&self) -> ComputeReport {
         let mut report = ComputeReport::default();
+        report.registered = report.note("registering machines", self.follow_machines().await);
         self.observe(&mut report).await;
         self.pay(&mut report).await;
         for _ in 0..ROUNDS_MAX {

@@ -56,146 +56,7 @@ pub struct KindCapacity {
     pub as_of: Timestamp,
 }
 
-/// Who offers this machine's devices.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Registration {
-    /// This process.
-    Offered(Node),
-    /// The runner of another process, which was first.
-    Taken(Node),
-}
-
 impl Compute {
-    /// Takes note of this machine and its devices. Devices are found again by their hardware's own
-    /// identifier; what the runner no longer reports is lost. Call it at every start. A machine that another runner
-    /// offers already stays with that runner, so that no device is sold twice.
-    pub async fn register_devices(&self) -> Result<Registration> {
-        let now = self.now();
-        let reported = self.runner.devices();
-        let first_site: SiteId = "site_local".parse()?;
-        let node = Node {
-            id: self.cloud.ids.mint(),
-            name: self.settings.node_name.clone(),
-            runner: self.runner.name().to_owned(),
-            site: self.settings.site.clone().unwrap_or(first_site),
-            isolation: self.runner.isolation(),
-            created_at: now,
-        };
-        self.cloud
-            .store
-            .write((self, &reported, &node), move |(compute, reported, node), tx| {
-                Box::pin(async move {
-                    let asked = &node.runner;
-                    device::rename_node_of(tx, asked, &node.name).await?;
-                    let known = device::node_named(tx, &node.name).await?;
-                    let mut node = (*node).clone();
-                    if let (None, Some(known)) = (&compute.settings.site, &known) {
-                        node.site = known.site.clone();
-                    }
-                    let node = device::register_node(tx, &node).await?;
-                    if node.runner != *asked {
-                        return Ok(Registration::Taken(node));
-                    }
-                    if let Some(known) = known.filter(|known| known.site != node.site) {
-                        let detail = format!("{} from {} to {}", node.name, known.site, node.site);
-                        let deed = Deed { organization: None, action: "node.move", target: node.id.as_str(), detail };
-                        compute.cloud.record(tx, &Actor::system(), deed, now).await?;
-                    }
-                    compute.register_in(tx, &node, reported, now).await?;
-                    Ok(Registration::Offered(node))
-                })
-            })
-            .await
-    }
-
-    /// Takes this process's devices out of sale because it stops: nobody would run what is sold on them. They are back
-    /// with [`Self::register_devices`].
-    pub async fn retire_devices(&self) -> Result<()> {
-        let now = self.now();
-        self.cloud
-            .store
-            .write(self, move |compute, tx| {
-                Box::pin(async move {
-                    let nodes = device::list_all_nodes(tx).await?;
-                    let own = |id: &NodeId| nodes.iter().any(|node| node.id == *id && node.runner == compute.runner.name());
-                    for found in device::list_all(tx).await? {
-                        if found.health == DeviceHealth::Healthy && own(&found.node) {
-                            let changed = Device { health: DeviceHealth::Lost, ..found.clone() };
-                            compute.change_device(tx, &found, &changed, now).await?;
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .await
-    }
-
-    async fn register_in(&self, tx: &mut Tx, node: &Node, reported: &[DeviceInfo], now: Timestamp) -> Result<()> {
-        let known: Vec<Device> = device::list_all(tx).await?.into_iter().filter(|device| device.node == node.id).collect();
-        let is_taken = |device: &Device| device.lease.is_some() || device.promised_to.is_some();
-        if let Some(leased) = known.iter().find(|device| device.site != node.site && is_taken(device)) {
-            let message = format!("{} was at {}, and a device of it is leased there", node.name, leased.site);
-            return Err(Error::new(ErrorCode::Conflict, message)
-                .alternative(format!("start with --site {}, and move the machine after its leases have ended", leased.site)));
-        }
-        let uuids: BTreeSet<&str> = reported.iter().map(|info| info.uuid.as_str()).collect();
-        for info in reported {
-            match known.iter().find(|device| device.uuid == info.uuid) {
-                Some(found) => {
-                    let health = if found.health == DeviceHealth::Lost { DeviceHealth::Healthy } else { found.health };
-                    let (name, site) = (info.name.clone(), node.site.clone());
-                    let changed = Device { name, site, memory: info.memory, health, ..found.clone() };
-                    self.change_device(tx, found, &changed, now).await?;
-                }
-                None => self.insert_device(tx, node, info, now).await?,
-            }
-        }
-        for gone in known.iter().filter(|device| !uuids.contains(device.uuid.as_str())) {
-            let changed = Device { health: DeviceHealth::Lost, site: node.site.clone(), ..gone.clone() };
-            self.change_device(tx, gone, &changed, now).await?;
-        }
-        Ok(())
-    }
-
-    async fn insert_device(&self, tx: &mut Tx, node: &Node, info: &DeviceInfo, now: Timestamp) -> Result<()> {
-        let device = Device {
-            id: self.cloud.ids.mint(),
-            node: node.id.clone(),
-            site: node.site.clone(),
-            name: info.name.clone(),
-            kind: info.kind.parse()?,
-            uuid: info.uuid.clone(),
-            memory: info.memory,
-            health: DeviceHealth::Healthy,
-            lease: None,
-            promised_to: None,
-            generation: 1,
-            created_at: now,
-        };
-        device::insert(tx, &device).await?;
-        device::switch_class(tx, &device.id, DeviceClass::Idle, None, now).await?;
-        let detail = format!("{} {} of {}", device.kind, device.name, node.name);
-        let deed = Deed { organization: None, action: "device.register", target: device.id.as_str(), detail };
-        self.cloud.record(tx, &Actor::system(), deed, now).await
-    }
-
-    async fn change_device(&self, tx: &mut Tx, found: &Device, changed: &Device, now: Timestamp) -> Result<()> {
-        if found == changed {
-            return Ok(());
-        }
-        device::update(tx, changed).await?;
-        if found.health == changed.health {
-            return Ok(());
-        }
-        if changed.lease.is_none() {
-            let (class, lease) = class_when_free(changed);
-            device::switch_class(tx, &changed.id, class, lease, now).await?;
-        }
-        let detail = format!("{} to {}", found.health, changed.health);
-        let deed = Deed { organization: None, action: "device.health", target: changed.id.as_str(), detail };
-        self.cloud.record(tx, &Actor::system(), deed, now).await
-    }
-
     /// Keeps a device out of sale. What runs there may end in its own time.
     pub async fn cordon_device(&self, actor: &Actor, id: &DeviceId) -> Result<Device> {
         self.set_health(actor, id, DeviceHealth::Cordoned).await
@@ -292,7 +153,7 @@ impl Compute {
 
     /// The memory of one device of a kind, as the runner reports it; zero if there is none.
     pub fn device_memory(&self, kind: &DeviceKind) -> Bytes {
-        let devices = self.runner.devices();
+        let devices: Vec<DeviceInfo> = self.runner.machines().into_iter().flat_map(|machine| machine.devices).collect();
         devices.iter().find(|device| device.kind == kind.as_str()).map_or(Bytes::ZERO, |device| device.memory)
     }
 

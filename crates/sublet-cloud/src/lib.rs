@@ -64,6 +64,7 @@ pub mod lease;
 pub mod ledger;
 pub mod licence;
 pub mod limit;
+pub mod machine;
 pub mod mail;
 pub mod margin;
 pub mod model_card;

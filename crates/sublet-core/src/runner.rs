@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::id::{AttemptId, DeviceId, JobId, LeaseId, OrganizationId};
+use crate::id::{AttemptId, DeviceId, JobId, LeaseId, OrganizationId, SiteId};
 use crate::quantity::Bytes;
 use crate::time::{DurationMs, Timestamp};
 
@@ -23,6 +23,20 @@ pub struct DeviceInfo {
     /// The hardware's own identifier, such as a GPU UUID or `cpu-slot-0`.
     pub uuid: String,
     pub memory: Bytes,
+}
+
+/// A machine with its devices, as its runner offers it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Unique in a cloud. `None` is the machine that this process is on, which the owner's settings name; a runner has
+    /// at most one of those.
+    pub name: Option<String>,
+    /// `None` is where the owner's settings say.
+    pub site: Option<SiteId>,
+    /// What isolation an attempt would get there now.
+    pub isolation: Isolation,
+    /// Those that can be used. A device that is no longer among them is lost.
+    pub devices: Vec<DeviceInfo>,
 }
 
 /// How well a workload is separated from the machine and its neighbours. What was achieved, not what was asked.
@@ -205,9 +219,8 @@ pub struct LogChunk {
 pub trait Runner: Send + Sync {
     /// What this runner is called in records.
     fn name(&self) -> &str;
-    fn devices(&self) -> Vec<DeviceInfo>;
-    /// What isolation an attempt would get now.
-    fn isolation(&self) -> Isolation;
+    /// What it runs workloads on, as it is now: machines and devices come and go. Asked often.
+    fn machines(&self) -> Vec<Machine>;
     /// Starts an attempt. The same id again changes nothing. Refuses isolation below what the spec requires.
     fn place(&self, spec: &AttemptSpec) -> Result<()>;
     /// Tells the workload that it will be stopped: notice file and signal.

@@ -198,6 +198,18 @@ pub async fn list_all(tx: &mut Tx) -> Result<Vec<Device>> {
     rows.iter().map(from_row).collect()
 }
 
+/// The devices of a machine, in order, at most [`DEVICES_MAX`].
+pub async fn list_of_node(tx: &mut Tx, node: &NodeId) -> Result<Vec<Device>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+             FROM devices WHERE node_id = $1 ORDER BY id LIMIT $2",
+            params![node.as_str(), DEVICES_MAX],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
 /// Part of the fleet, possibly of one machine.
 pub async fn list(tx: &mut Tx, node: Option<&NodeId>, page: &PageRequest) -> Result<Page<Device>> {
     let (key, limit) = page.keyset();

@@ -8,6 +8,7 @@ pub mod blob;
 pub mod bundle;
 pub mod clock;
 pub mod database;
+pub mod fleet;
 pub mod postgres;
 pub mod prices;
 pub mod runner;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sublet_core::id::{AttemptId, DeviceId};
 use sublet_core::runner::{
-    AttemptEvent, AttemptSpec, DeviceInfo, Exit, Isolation, LiveAttempt, LogChunk, Notice, Runner, SequencedEvent,
+    AttemptEvent, AttemptSpec, DeviceInfo, Exit, Isolation, LiveAttempt, LogChunk, Machine, Notice, Runner, SequencedEvent,
 };
 use sublet_core::{Bytes, Clock, DurationMs, Error, ErrorCode, Result, Timestamp};
 
@@ -225,11 +225,9 @@ impl Runner for FakeRunner {
     fn name(&self) -> &str {
         &self.name
     }
-    fn devices(&self) -> Vec<DeviceInfo> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-    fn isolation(&self) -> Isolation {
-        self.isolation.clone()
+    fn machines(&self) -> Vec<Machine> {
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        vec![Machine { name: None, site: None, isolation: self.isolation.clone(), devices }]
     }
     fn place(&self, spec: &AttemptSpec) -> Result<()> {
         let (now, mut state) = (self.clock.now(), self.state());

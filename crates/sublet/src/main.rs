@@ -8,6 +8,7 @@ mod blob_folder;
 mod data_directory;
 mod demo;
 mod listen;
+mod machines;
 mod models;
 mod process;
 mod pull;
@@ -81,6 +82,9 @@ struct UpArguments {
     /// Where this machine is, as prices and quotes name it: where it was if not said, and site_local at first
     #[arg(long, value_name = "SITE", env = "SUBLET_SITE")]
     site: Option<SiteId>,
+    /// Create a cloud whose machines are simulated, as this file describes them; for evaluation, never for real customers
+    #[arg(long, value_name = "FILE", env = "SUBLET_FLEET", conflicts_with_all = ["node_name", "site"])]
+    fleet: Option<PathBuf>,
     /// Where contents of files are kept, instead of in the data directory; processes that share it share files and batches
     #[arg(long, value_name = "DIR", env = "SUBLET_FILES")]
     files: Option<PathBuf>,
@@ -291,6 +295,7 @@ fn main() -> ExitCode {
                 time_zone: up.time_zone,
                 node_name: up.node_name,
                 site: up.site,
+                fleet: up.fleet,
                 files: up.files,
                 file_limits: up.file_limits.limits(),
                 responses_kept_for: days(up.keep_responses_days),
@@ -314,6 +319,7 @@ fn main() -> ExitCode {
                 time_zone: "UTC".to_owned(),
                 node_name: None,
                 site: None,
+                fleet: None,
                 files: None,
                 file_limits: FileLimits::default(),
                 responses_kept_for: days(KEPT_DAYS),
@@ -524,7 +530,20 @@ fn greet(running: &RunningCloud, options: &UpOptions) {
             credentials.model
         ));
     }
-    text.push_str(&format!("    sublet chat --data-dir {directory}\n    sublet run --data-dir {directory} -- echo hello\n\n"));
+    text.push_str(&format!("    sublet chat --data-dir {directory}\n"));
+    if running.machines.simulated().is_none() {
+        text.push_str(&format!("    sublet run --data-dir {directory} -- echo hello\n"));
+    }
+    text.push('\n');
+    if let Some(fleet) = running.machines.simulated() {
+        let machines: u32 = fleet.pools.iter().map(|pool| pool.machines).sum();
+        text.push_str(&format!(
+            "  Its {machines} machines ({}) are simulated: what is sold on them runs nothing. Try\n    \
+             sublet run --data-dir {directory} --sku {} -- simulate --seconds 60\n\n",
+            fleet.kinds().join(", "),
+            fleet.kinds().first().map_or("", String::as_str),
+        ));
+    }
     if let Some(node) = &running.without_devices {
         text.push_str(&format!(
             "  No devices are offered from here: those of node '{}' are offered by the process with the runner '{}'.\n  \

@@ -1,6 +1,5 @@
 //! `sublet up`: the whole cloud in one process with one data directory.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +9,6 @@ use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::clock::clock_of;
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::data::Node;
-use sublet_cloud::device::Registration;
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::mail::Mailer;
@@ -22,7 +20,6 @@ use sublet_core::delivery::DeliveryPort;
 use sublet_core::engine::ModelEngine;
 use sublet_core::id::{GatewayId, SiteId};
 use sublet_core::mail::{MailAddress, MailPort};
-use sublet_core::runner::Runner;
 use sublet_core::supply::{SecretName, SecretSource};
 use sublet_core::tokenizer::Tokenizers;
 use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
@@ -31,7 +28,6 @@ use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
 use sublet_mail::{MailFolder, Smtp, SmtpConfig};
-use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_store::{Store, StoreConfig};
 use sublet_stripe::{Stripe, StripeConfig};
 use tokio::sync::watch;
@@ -40,6 +36,7 @@ use tokio::task::JoinHandle;
 use crate::ahead_clock::AheadClock;
 use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
+use crate::machines::{Machines, Opening};
 use crate::process::CloudProcess;
 use crate::real::SystemRng;
 use crate::secret_files::SecretFiles;
@@ -54,8 +51,6 @@ const JOB_NOTICE: DurationMs = DurationMs::from_seconds(5);
 /// How often a drain looks whether jobs have ended, [`DRAIN_PAUSE`] apart: thirty seconds.
 const DRAIN_LOOKS_MAX: u32 = 300;
 const DRAIN_PAUSE: DurationMs = DurationMs::from_millis(100);
-/// How often a proof of life of every attempt is written.
-const HEARTBEAT: DurationMs = DurationMs::from_seconds(1);
 /// From SIGTERM to the end of what is still there when the runner closes.
 const RUNNER_GRACE: DurationMs = DurationMs::from_seconds(2);
 
@@ -72,6 +67,8 @@ pub struct UpOptions {
     pub node_name: Option<String>,
     /// Where this machine is; `None` is the site of a cloud on one machine.
     pub site: Option<SiteId>,
+    /// A description of the machines, if they are simulated and this is the first start or they change.
+    pub fleet: Option<PathBuf>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
     /// What files may fill.
@@ -166,7 +163,7 @@ pub struct RunningCloud {
     pub cloud: Cloud,
     gateway: Arc<Gateway>,
     compute: Compute,
-    runner: Arc<LocalRunner>,
+    pub machines: Machines,
     pub address: SocketAddr,
     /// The secrets, if this start or an earlier one of this data directory made them.
     pub credentials: Option<Credentials>,
@@ -214,8 +211,8 @@ impl RunningCloud {
         let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, real_clock, test_clock)?).await?;
         let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
-        let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
-        let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
+        let (machines, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
+        let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, machines: &machines }).await?;
         let without_devices = register_devices(&compute).await?;
         let kept_for = options.responses_kept_for;
         let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
@@ -248,7 +245,7 @@ impl RunningCloud {
             cloud,
             gateway,
             compute,
-            runner,
+            machines,
             address,
             credentials,
             is_new,
@@ -291,10 +288,7 @@ impl RunningCloud {
                 tracing::error!(name, %error, "a task failed");
             }
         }
-        let runner = self.runner;
-        if let Err(error) = tokio::task::spawn_blocking(move || runner.shutdown(RUNNER_GRACE)).await {
-            tracing::error!(%error, "the runner did not close");
-        }
+        self.machines.shutdown(RUNNER_GRACE).await;
         self.compute.reconcile().await;
         if let Err(error) = self.compute.retire_devices().await {
             tracing::error!(?error, "the devices stay on sale though nobody runs them");
@@ -356,58 +350,35 @@ async fn with_test_clock(
     Ok((Arc::<AheadClock>::clone(&ahead_clock), Some(ahead_clock)))
 }
 
-/// Opens the sandbox of this machine, and compute over it.
+/// Opens what workloads run on, and compute over it.
 async fn open_compute(
     cloud: &Cloud,
     data: &DataDirectory,
     gateway: &GatewayId,
     options: &UpOptions,
     clock: Arc<dyn Clock>,
-) -> Result<(Arc<LocalRunner>, Compute)> {
-    let shim = std::env::current_exe().map_err(|error| Error::internal(format!("this program cannot find itself: {error}")))?;
+) -> Result<(Machines, Compute)> {
     let later: Arc<OnceLock<Compute>> = Arc::default();
-    let woken = Arc::clone(&later);
-    let config = LocalRunnerConfig {
-        // One runner per data directory, like the gateway.
-        name: format!("local:{gateway}"),
-        state_dir: data.directory("runner")?,
-        shim,
-        cpu_slots: None,
-        extra_toolchain: Vec::new(),
-        configured_devices: Vec::new(),
-        heartbeat: HEARTBEAT,
-        clock,
-        on_event: Arc::new(move || {
-            if let Some(compute) = woken.get() {
-                compute.wake();
-            }
-        }),
-    };
-    let runner = tokio::task::spawn_blocking(move || LocalRunner::open(config))
-        .await
-        .map_err(|error| Error::internal(format!("opening the runner failed: {error}")))??;
-    let runner = Arc::new(runner);
+    let opening = Opening { data, gateway, fleet: options.fleet.as_deref(), clock, woken: Arc::clone(&later) };
+    let machines = Machines::open(opening).await?;
     let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
     let name = options.node_name.clone().unwrap_or_else(host_name);
-    let shared: Arc<dyn Runner> = Arc::<LocalRunner>::clone(&runner);
     let mut settings = ComputeSettings::new(name.trim())?;
     settings.site = options.site.clone();
-    let compute = Compute::new(cloud.clone(), shared, settings);
+    let compute = Compute::new(cloud.clone(), machines.runner(), settings);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());
-    Ok((runner, compute))
+    Ok((machines, compute))
 }
 
-/// Offers this machine's devices. If another process on the same database offers them already, says so: this one then
-/// serves everything else.
+/// Offers the devices of this process's machines. If another process on the same database offers a machine already, says
+/// so: this one then serves everything else.
 async fn register_devices(compute: &Compute) -> Result<Option<Node>> {
-    match compute.register_devices().await? {
-        Registration::Offered(_) => Ok(None),
-        Registration::Taken(node) => {
-            tracing::warn!(node = node.name, runner = node.runner, "this process offers no devices: another one offers them");
-            Ok(Some(node))
-        }
+    let taken = compute.register_devices().await?.taken;
+    for node in &taken {
+        tracing::warn!(node = node.name, runner = node.runner, "this process does not offer these devices: another one does");
     }
+    Ok(taken.into_iter().next())
 }
 
 async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Result<Arc<Engine>> {
@@ -424,17 +395,16 @@ async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn R
 struct Offered<'a> {
     address: SocketAddr,
     engine: &'a Engine,
-    runner: &'a LocalRunner,
+    machines: &'a Machines,
 }
 
 /// Creates the cloud's first tenants, keys and prices if that was not done before.
 async fn first_start(cloud: &Cloud, data: &DataDirectory, options: &UpOptions, offered: &Offered<'_>) -> Result<bool> {
-    let kinds: BTreeSet<String> = offered.runner.devices().into_iter().map(|device| device.kind).collect();
     let start = FirstStart {
         currency: options.currency,
         time_zone: options.time_zone.clone(),
         models: offered.engine.models().into_iter().map(|model| model.name).collect(),
-        device_kinds: kinds.into_iter().collect(),
+        device_kinds: offered.machines.kinds(),
     };
     let plan = cloud.plan_first_start(&start).await?;
     let mut is_new = false;

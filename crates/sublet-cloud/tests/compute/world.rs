@@ -200,7 +200,7 @@ pub fn kept(program: &str) -> NewJob {
 }
 
 /// Contiguous spans from the registration to now: each device is in exactly one class at every instant.
-async fn assert_spans(tx: &mut sublet_store::Tx, now: Timestamp) -> Result<()> {
+pub async fn assert_spans(tx: &mut sublet_store::Tx, now: Timestamp) -> Result<()> {
     let devices = device::list_all(tx).await?;
     let mut capacity = 0;
     for device in &devices {
@@ -221,7 +221,7 @@ async fn assert_spans(tx: &mut sublet_store::Tx, now: Timestamp) -> Result<()> {
 }
 
 /// Intervals of a device never overlap, and every job is charged for exactly its billed intervals.
-async fn assert_metering(tx: &mut sublet_store::Tx) -> Result<()> {
+pub async fn assert_metering(tx: &mut sublet_store::Tx) -> Result<()> {
     for device in device::list_all(tx).await? {
         let intervals = attempt::list_intervals_of_device(tx, &device.id).await?;
         for pair in intervals.windows(2) {

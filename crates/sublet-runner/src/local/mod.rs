@@ -5,7 +5,6 @@ mod attempt;
 mod cgroup;
 mod disk;
 mod inventory;
-mod journal;
 mod launch;
 mod runner;
 mod shared;

@@ -15,7 +15,7 @@ use rustix::time::Timespec;
 use sublet_core::Clock;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::AttemptId;
-use sublet_core::runner::{AttemptSpec, DeviceInfo, Isolation, LiveAttempt, LogChunk, Notice, Runner, SequencedEvent};
+use sublet_core::runner::{AttemptSpec, DeviceInfo, Isolation, LiveAttempt, LogChunk, Machine, Notice, Runner, SequencedEvent};
 use sublet_core::time::DurationMs;
 
 use super::artifact::{self, Artifact};
@@ -23,11 +23,12 @@ use super::attempt::{Attempt, Phase, lock};
 use super::cgroup::Hierarchies;
 use super::disk::Disks;
 use super::inventory::{self, ConfiguredDevice};
-use super::journal::Journal;
+use crate::journal::Journal;
 use super::launch::{Host, remove_directory};
 use super::shared::Shared;
 use super::specification;
 use crate::channel::Order;
+use crate::directory::lock_directory;
 
 /// Bytes of a log returned at once.
 const LOG_READ_BYTES_MAX: usize = 1024 * 1024;
@@ -117,6 +118,16 @@ impl LocalRunner {
         Ok(runner)
     }
 
+    /// The devices of this machine.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        self.shared.devices.iter().map(|device| device.info.clone()).collect()
+    }
+
+    /// What isolation an attempt would get now.
+    pub fn isolation(&self) -> Isolation {
+        lock(&self.shared.isolation).clone()
+    }
+
     /// Builds a sandbox, sees what isolation it has, and throws it away.
     pub fn probe_isolation(&self) -> Result<Isolation> {
         let isolation = self.shared.probe()?;
@@ -159,17 +170,6 @@ impl Drop for LocalRunner {
         // Said aloud: a child that is just being started still holds a copy of the descriptor.
         let _ = rustix::fs::flock(&self.shared.directory_lock, rustix::fs::FlockOperation::Unlock);
     }
-}
-
-fn lock_directory(state_dir: &Path) -> Result<File> {
-    let path = state_dir.join("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|error| Error::internal(format!("open the runner's lock: {error}")))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::new(ErrorCode::DataDirectoryBusy, "another process runs jobs from this data directory")
-            .alternative("stop it or choose another data directory")
-    })?;
-    Ok(file)
 }
 
 /// The directories every sandbox sees. The runner's own must not be among them, or tenants would see each other.
@@ -215,12 +215,8 @@ impl Runner for LocalRunner {
         &self.shared.name
     }
 
-    fn devices(&self) -> Vec<DeviceInfo> {
-        self.shared.devices.iter().map(|device| device.info.clone()).collect()
-    }
-
-    fn isolation(&self) -> Isolation {
-        lock(&self.shared.isolation).clone()
+    fn machines(&self) -> Vec<Machine> {
+        vec![Machine { name: None, site: None, isolation: self.isolation(), devices: self.devices() }]
     }
 
     fn place(&self, spec: &AttemptSpec) -> Result<()> {

@@ -15,7 +15,7 @@ use sublet_core::runner::{AttemptEvent, Isolation};
 use sublet_core::time::{DurationMs, Timestamp};
 
 use super::attempt::{Attempt, Ending, Phase, Verdict};
-use super::journal::Durability;
+use crate::journal::Durability;
 use super::shared::Shared;
 use crate::channel::{Channel, Report, retry};
 

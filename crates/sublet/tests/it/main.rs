@@ -11,6 +11,7 @@ mod cards;
 mod chat;
 mod embeddings;
 mod files;
+mod fleet;
 mod http;
 mod jobs;
 mod keys;

@@ -41,6 +41,8 @@ pub struct Home {
     pub keep_responses_days: Option<u32>,
     /// Where Stripe is, if it is elsewhere.
     pub stripe: Option<String>,
+    /// The description of a simulated fleet.
+    pub fleet: Option<PathBuf>,
     /// More options of `sublet up`.
     pub options: &'static [&'static str],
 }
@@ -63,6 +65,7 @@ impl Home {
             clock_skew_ms: 0,
             keep_responses_days: None,
             stripe: None,
+            fleet: None,
             options: &[],
         }
     }
@@ -79,6 +82,7 @@ impl Home {
             clock_skew_ms: 0,
             keep_responses_days: None,
             stripe: None,
+            fleet: None,
             options: &[],
         }
     }
@@ -105,6 +109,9 @@ impl Home {
         }
         if let Some(url) = &self.stripe {
             command.args(["--stripe-api", url]);
+        }
+        if let Some(fleet) = &self.fleet {
+            command.arg("--fleet").arg(fleet);
         }
         command.args(self.options);
         if self.clock_skew_ms != 0 {

@@ -1,0 +1,363 @@
+//! The runner of a simulated fleet.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sublet_core::id::AttemptId;
+use sublet_core::runner::{
+    AttemptEvent, AttemptSpec, Exit, Isolation, LiveAttempt, LogChunk, Machine, Notice, Runner, SequencedEvent,
+};
+use sublet_core::{Bytes, Clock, DurationMs, Error, ErrorCode, Result, Timestamp};
+
+use super::fleet::{Fleet, FleetMachine};
+use super::workload::{Asked, Workload};
+use crate::directory::lock_directory;
+use crate::journal::{Durability, Journal};
+
+/// What the runner of a simulated fleet needs.
+pub struct SimulatedRunnerConfig {
+    /// What attempts know it by: the same over restarts, another for every state directory.
+    pub name: String,
+    /// Made if missing; used by one runner at a time.
+    pub state_dir: PathBuf,
+    pub fleet: Fleet,
+    /// How often a proof of life is given.
+    pub heartbeat: DurationMs,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Runs workloads that do nothing on machines that are not there.
+pub struct SimulatedRunner {
+    name: String,
+    fleet: Fleet,
+    machines: Vec<FleetMachine>,
+    heartbeat: DurationMs,
+    clock: Arc<dyn Clock>,
+    attempts: PathBuf,
+    state: Mutex<State>,
+    _lock: File,
+}
+
+struct State {
+    journal: Journal,
+    live: BTreeMap<AttemptId, Kept>,
+}
+
+/// An attempt as it is on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Kept {
+    asked: Asked,
+    device_names: Vec<String>,
+    ended: Option<(Timestamp, Exit)>,
+    /// Told from the journal.
+    #[serde(skip)]
+    is_started: bool,
+    #[serde(skip)]
+    alive_at: Option<Timestamp>,
+}
+
+/// Nothing of a customer's runs on these machines, so nothing of it can get out.
+fn isolation() -> Isolation {
+    Isolation {
+        user_namespace: true,
+        pid_namespace: true,
+        mount_namespace: true,
+        network_namespace: true,
+        ipc_namespace: true,
+        landlock_abi: 1,
+        seccomp: true,
+        no_new_privileges: true,
+        cgroup_memory: true,
+        cgroup_pids: true,
+        cgroup_kill: true,
+        disk_quota: true,
+    }
+}
+
+impl SimulatedRunner {
+    /// Opens the state directory. What was live goes on.
+    pub fn open(config: SimulatedRunnerConfig) -> Result<Self> {
+        let attempts = config.state_dir.join("attempts");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&attempts).map_err(failed("make the runner's directory"))?;
+        let lock = lock_directory(&config.state_dir)?;
+        let mut journal = Journal::open(&config.state_dir.join("intervals.log")).map_err(failed("read the interval log"))?;
+        let mut live = BTreeMap::new();
+        let mut lost = Vec::new();
+        for unfinished in journal.unfinished() {
+            let last = unfinished.last_proof_of_life;
+            match read(&attempts, &unfinished.attempt)? {
+                Some(kept) => {
+                    let alive_at = unfinished.started.then_some(last);
+                    live.insert(unfinished.attempt, Kept { is_started: unfinished.started, alive_at, ..kept });
+                }
+                None => lost.push((unfinished.attempt, exited(last, Exit::Lost))),
+            }
+        }
+        journal.record(lost, Durability::Synced).map_err(failed("write the interval log"))?;
+        remove_unknown(&attempts, &journal)?;
+        let machines = config.fleet.machines();
+        let (name, fleet, heartbeat, clock) = (config.name, config.fleet, config.heartbeat, config.clock);
+        Ok(Self { name, fleet, machines, heartbeat, clock, attempts, state: Mutex::new(State { journal, live }), _lock: lock })
+    }
+
+    /// As it was described.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down all that has happened by now.
+    fn advance(&self, state: &mut State, now: Timestamp) -> Result<()> {
+        let (mut synced, mut alive) = (Vec::new(), Vec::new());
+        for (id, kept) in &mut state.live {
+            for (at, event) in self.happened(kept, now) {
+                let list = if matches!(event, AttemptEvent::Alive { .. }) { &mut alive } else { &mut synced };
+                list.push((at, id.clone(), event));
+            }
+        }
+        synced.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        for (events, durability) in [(synced, Durability::Synced), (alive, Durability::Written)] {
+            if !events.is_empty() {
+                let events = events.into_iter().map(|(_, id, event)| (id, event)).collect();
+                state.journal.record(events, durability).map_err(failed("write the interval log"))?;
+            }
+        }
+        let ended: Vec<AttemptId> = state.live.iter().filter(|(_, kept)| kept.ended.is_some()).map(|(id, _)| id.clone()).collect();
+        for id in ended {
+            // Only its log hangs on this file: the journal has its end.
+            if let Some(kept) = state.live.remove(&id) {
+                write(&self.attempts, &id, &kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened to an attempt since it was last asked, in order.
+    fn happened(&self, kept: &mut Kept, now: Timestamp) -> Vec<(Timestamp, AttemptEvent)> {
+        let mut events = Vec::new();
+        let (end_at, exit) = kept.asked.end();
+        let machine = self.machine_of(&kept.device_names);
+        let span = (kept.asked.placed_at, now.min(end_at));
+        let fault = match machine {
+            Some(machine) => machine.first_fault(&self.fleet.faults, &kept.device_names, span),
+            // The fleet's description changed: its machine is gone.
+            None => Some(kept.alive_at.unwrap_or(kept.asked.placed_at)),
+        };
+        let end = fault.map(|at| (at, Exit::Lost)).or((end_at <= now).then_some((end_at, exit)));
+        let starts_at = kept.asked.starts_at;
+        if !kept.is_started && starts_at <= end.as_ref().map_or(now, |(at, _)| *at) {
+            kept.is_started = true;
+            kept.alive_at = Some(starts_at);
+            events.push((starts_at, AttemptEvent::Started { at: starts_at, isolation: isolation() }));
+        }
+        if let Some((at, exit)) = end {
+            kept.ended = Some((at, exit.clone()));
+            events.push((at, exited(at, exit)));
+        } else if kept.alive_at.is_some_and(|last| now >= last.plus(self.heartbeat)) {
+            kept.alive_at = Some(now);
+            events.push((now, AttemptEvent::Alive { at: now }));
+        }
+        events
+    }
+
+    /// The machine that has all these devices.
+    fn machine_of(&self, names: &[String]) -> Option<&FleetMachine> {
+        let has = |machine: &&FleetMachine| {
+            names.iter().all(|name| {
+                name.starts_with(machine.name.as_str()) && machine.devices.iter().any(|device| device.info.name == *name)
+            })
+        };
+        self.machines.iter().find(has)
+    }
+
+    fn begin(&self, state: &mut State, spec: &AttemptSpec, now: Timestamp) -> Result<()> {
+        let workload = Workload::parse(&spec.command)?;
+        let gone = || Error::new(ErrorCode::CapacityUnavailable, "the machine of these devices is not up");
+        let machine = self.machine_of(&spec.device_names).filter(|_| !spec.device_names.is_empty()).ok_or_else(gone)?;
+        let usable = machine.usable(&self.fleet.faults, now);
+        if !spec.device_names.iter().all(|name| usable.iter().any(|info| info.name == *name)) {
+            return Err(gone());
+        }
+        if let Some((other, _)) =
+            state.live.iter().find(|(_, kept)| kept.device_names.iter().any(|name| spec.device_names.contains(name)))
+        {
+            return Err(Error::new(ErrorCode::Conflict, format!("a device of it is used by '{other}'")));
+        }
+        let starts_at = now.plus(DurationMs::from_seconds(self.fleet.start_seconds.into()));
+        let asked = Asked { workload, placed_at: now, starts_at, noticed: None, stopped: None };
+        let kept = Kept { asked, device_names: spec.device_names.clone(), ended: None, is_started: false, alive_at: None };
+        write(&self.attempts, &spec.attempt, &kept)?;
+        state.journal.place(&spec.attempt, now).map_err(failed("write the interval log"))?;
+        state.live.insert(spec.attempt.clone(), kept);
+        Ok(())
+    }
+
+    /// Changes what a live attempt was asked, on disk first. False if it is not live.
+    fn ask(&self, attempt: &AttemptId, change: impl FnOnce(&mut Asked, Timestamp)) -> Result<bool> {
+        let (now, mut state) = (self.clock.now(), self.state());
+        self.advance(&mut state, now)?;
+        let Some(kept) = state.live.get_mut(attempt) else { return Ok(false) };
+        let mut changed = kept.clone();
+        change(&mut changed.asked, now);
+        write(&self.attempts, attempt, &changed)?;
+        *kept = changed;
+        Ok(true)
+    }
+}
+
+impl Runner for SimulatedRunner {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn machines(&self) -> Vec<Machine> {
+        let now = self.clock.now();
+        let machine = |machine: &FleetMachine| Machine {
+            name: Some(machine.name.clone()),
+            site: Some(machine.site.clone()),
+            isolation: isolation(),
+            devices: machine.usable(&self.fleet.faults, now),
+        };
+        self.machines.iter().map(machine).collect()
+    }
+
+    fn place(&self, spec: &AttemptSpec) -> Result<()> {
+        let (now, mut state) = (self.clock.now(), self.state());
+        if state.journal.knows(&spec.attempt) {
+            return Ok(());
+        }
+        self.advance(&mut state, now)?;
+        self.begin(&mut state, spec, now)?;
+        self.advance(&mut state, now)
+    }
+
+    fn notify(&self, attempt: &AttemptId, notice: &Notice) -> Result<()> {
+        let told = self.ask(attempt, |asked, now| {
+            // The first notice is what a workload acts on; a later one only tells another deadline.
+            let since = asked.noticed.as_ref().map_or(now, |(at, _)| *at);
+            asked.noticed = Some((since, notice.clone()));
+        })?;
+        if told { Ok(()) } else { Err(Error::new(ErrorCode::NotFound, format!("'{attempt}' is not running"))) }
+    }
+
+    fn stop(&self, attempt: &AttemptId, grace: DurationMs) -> Result<()> {
+        self.ask(attempt, |asked, now| {
+            let kill = now.plus(grace);
+            asked.stopped = Some(asked.stopped.map_or((now, kill), |(told, killed)| (told, killed.min(kill))));
+        })
+        .map(|_| ())
+    }
+
+    fn events_after(&self, sequence: u64, max: usize) -> Result<Vec<SequencedEvent>> {
+        let (now, mut state) = (self.clock.now(), self.state());
+        self.advance(&mut state, now)?;
+        Ok(state.journal.events_after(sequence, max))
+    }
+
+    fn snapshot(&self) -> Vec<LiveAttempt> {
+        let live = |(id, kept): (&AttemptId, &Kept)| LiveAttempt {
+            attempt: id.clone(),
+            started_at: kept.is_started.then_some(kept.asked.starts_at),
+            last_alive_at: kept.alive_at,
+        };
+        let (now, mut state) = (self.clock.now(), self.state());
+        if let Err(error) = self.advance(&mut state, now) {
+            // What has ended counts as live until it can be written down.
+            tracing::warn!(?error, "the simulated fleet did not get on");
+        }
+        state.live.iter().map(live).collect()
+    }
+
+    fn read_log(&self, attempt: &AttemptId, offset: u64, max: usize) -> Result<LogChunk> {
+        let (now, mut state) = (self.clock.now(), self.state());
+        self.advance(&mut state, now)?;
+        let missing = || Error::new(ErrorCode::NotFound, format!("there is no log of '{attempt}'"));
+        let kept = read(&self.attempts, attempt)?.ok_or_else(missing)?;
+        let text = kept.asked.log(now, kept.ended.as_ref()).into_bytes();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let bytes: Vec<u8> = text[start..].iter().take(max).copied().collect();
+        let next = start + bytes.len();
+        Ok(LogChunk {
+            bytes,
+            next_offset: u64::try_from(next).unwrap_or(u64::MAX),
+            complete: kept.ended.is_some() && next == text.len(),
+        })
+    }
+
+    fn clean(&self, _attempt: &AttemptId) -> Result<()> {
+        Ok(())
+    }
+
+    fn forget(&self, attempt: &AttemptId) -> Result<()> {
+        let mut state = self.state();
+        if state.live.contains_key(attempt) {
+            return Err(Error::new(ErrorCode::Conflict, format!("'{attempt}' has not ended")));
+        }
+        state.journal.forget(attempt).map_err(failed("write the interval log"))?;
+        match fs::remove_file(path_of(&self.attempts, attempt)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove an attempt's file")(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn exited(at: Timestamp, exit: Exit) -> AttemptEvent {
+    AttemptEvent::Exited { at, exit, cpu_time: DurationMs::ZERO, peak_memory: Bytes::ZERO }
+}
+
+fn failed(step: &str) -> impl Fn(io::Error) -> Error {
+    let step = step.to_owned();
+    move |error| {
+        let code = if error.kind() == io::ErrorKind::StorageFull { ErrorCode::StorageFull } else { ErrorCode::Internal };
+        Error::new(code, format!("{step}: {error}"))
+    }
+}
+
+fn path_of(attempts: &Path, id: &AttemptId) -> PathBuf {
+    attempts.join(format!("{id}.json"))
+}
+
+fn read(attempts: &Path, id: &AttemptId) -> Result<Option<Kept>> {
+    match fs::read(path_of(attempts, id)) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::internal(format!("the file of '{id}': {error}")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read an attempt's file")(error)),
+    }
+}
+
+/// Whole or not at all.
+fn write(attempts: &Path, id: &AttemptId, kept: &Kept) -> Result<()> {
+    let bytes = serde_json::to_vec(kept).map_err(|error| Error::internal(error.to_string()))?;
+    let path = path_of(attempts, id);
+    let beside = path.with_extension("new");
+    let written = File::create(&beside).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        fs::rename(&beside, &path)
+    });
+    written.map_err(failed("write an attempt's file"))
+}
+
+/// A file without a record in the journal is of an attempt that was never accepted.
+fn remove_unknown(attempts: &Path, journal: &Journal) -> Result<()> {
+    let list = fs::read_dir(attempts).map_err(failed("read the runner's directory"))?;
+    for entry in list {
+        let path = entry.map_err(failed("read the runner's directory"))?.path();
+        let id: Option<AttemptId> = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        let is_whole = path.extension().is_some_and(|extension| extension == "json");
+        if !(is_whole && id.is_some_and(|id| journal.knows(&id))) {
+            fs::remove_file(&path).map_err(failed("remove an attempt's file"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What workloads of this process run on: this machine, or a simulated fleet.
+//!
+//! Which of the two a cloud has is decided at its first start and kept in its data directory: time that nobody worked
+//! must not get into the books of a cloud with customers.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use sublet_cloud::compute::Compute;
+use sublet_core::id::GatewayId;
+use sublet_core::runner::Runner;
+use sublet_core::{Clock, DurationMs, Error, ErrorCode, Result};
+use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
+use sublet_runner::simulated::{Fleet, SimulatedRunner, SimulatedRunnerConfig};
+
+use crate::data_directory::{self, DataDirectory};
+
+/// How often a proof of life of every attempt is written.
+const HEARTBEAT: DurationMs = DurationMs::from_seconds(1);
+/// Where a simulated fleet's state is in the data directory, and its description in that.
+const SIMULATED: &str = "simulated";
+const DESCRIPTION: &str = "fleet.json";
+/// Where this machine's is.
+const LOCAL: &str = "runner";
+
+/// What workloads run on.
+pub enum Machines {
+    Local(Arc<LocalRunner>),
+    Simulated(Arc<SimulatedRunner>),
+}
+
+/// What opening them needs.
+pub struct Opening<'a> {
+    pub data: &'a DataDirectory,
+    pub gateway: &'a GatewayId,
+    /// A simulated fleet's description, if one is given at this start.
+    pub fleet: Option<&'a Path>,
+    pub clock: Arc<dyn Clock>,
+    /// Woken when something has happened, once it is there.
+    pub woken: Arc<OnceLock<Compute>>,
+}
+
+impl Machines {
+    pub async fn open(opening: Opening<'_>) -> Result<Self> {
+        match description(opening.data, opening.fleet)? {
+            Some(fleet) => Ok(Self::Simulated(Arc::new(simulated(&opening, fleet)?))),
+            None => {
+                let config = local(opening)?;
+                let runner = tokio::task::spawn_blocking(move || LocalRunner::open(config))
+                    .await
+                    .map_err(|error| Error::internal(format!("opening the runner failed: {error}")))??;
+                Ok(Self::Local(Arc::new(runner)))
+            }
+        }
+    }
+
+    pub fn runner(&self) -> Arc<dyn Runner> {
+        match self {
+            Self::Local(runner) => Arc::<LocalRunner>::clone(runner),
+            Self::Simulated(runner) => Arc::<SimulatedRunner>::clone(runner),
+        }
+    }
+
+    /// The kinds of devices that may be there, up or not, in order.
+    pub fn kinds(&self) -> Vec<String> {
+        match self {
+            Self::Local(runner) => {
+                let mut kinds: Vec<String> = runner.devices().into_iter().map(|device| device.kind).collect();
+                kinds.sort();
+                kinds.dedup();
+                kinds
+            }
+            Self::Simulated(runner) => runner.fleet().kinds(),
+        }
+    }
+
+    /// The fleet, if it is a simulated one.
+    pub fn simulated(&self) -> Option<&Fleet> {
+        match self {
+            Self::Local(_) => None,
+            Self::Simulated(runner) => Some(runner.fleet()),
+        }
+    }
+
+    /// Stops what runs on this machine.
+    pub async fn shutdown(self, grace: DurationMs) {
+        let Self::Local(runner) = self else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || runner.shutdown(grace)).await {
+            tracing::error!(%error, "the runner did not close");
+        }
+    }
+}
+
+fn local(opening: Opening<'_>) -> Result<LocalRunnerConfig> {
+    let shim = std::env::current_exe().map_err(|error| Error::internal(format!("this program cannot find itself: {error}")))?;
+    let woken = opening.woken;
+    Ok(LocalRunnerConfig {
+        // One runner per data directory, like the gateway.
+        name: format!("local:{}", opening.gateway),
+        state_dir: opening.data.directory(LOCAL)?,
+        shim,
+        cpu_slots: None,
+        extra_toolchain: Vec::new(),
+        configured_devices: Vec::new(),
+        heartbeat: HEARTBEAT,
+        clock: opening.clock,
+        on_event: Arc::new(move || {
+            if let Some(compute) = woken.get() {
+                compute.wake();
+            }
+        }),
+    })
+}
+
+fn simulated(opening: &Opening<'_>, fleet: Fleet) -> Result<SimulatedRunner> {
+    SimulatedRunner::open(SimulatedRunnerConfig {
+        name: format!("simulated:{}", opening.gateway),
+        state_dir: opening.data.directory(SIMULATED)?,
+        fleet,
+        heartbeat: HEARTBEAT,
+        clock: Arc::clone(&opening.clock),
+    })
+}
+
+/// The description of this cloud's simulated fleet; a given one is kept from then on. `None` if its machine is real.
+fn description(data: &DataDirectory, given: Option<&Path>) -> Result<Option<Fleet>> {
+    let kept = data.join(SIMULATED).join(DESCRIPTION);
+    let Some(given) = given else {
+        return match std::fs::read_to_string(&kept) {
+            Ok(text) => Fleet::parse(&text).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(data_directory::failure(&kept, &error)),
+        };
+    };
+    if data.join(LOCAL).exists() {
+        return Err(Error::new(ErrorCode::Usage, "this cloud has offered a real machine: its books are not for a simulated fleet")
+            .alternative("choose another data directory with --data-dir"));
+    }
+    let text = std::fs::read_to_string(given).map_err(|error| {
+        Error::new(ErrorCode::Usage, format!("the fleet's description {} cannot be read: {error}", given.display()))
+    })?;
+    let fleet = Fleet::parse(&text)?;
+    let beside = data.directory(SIMULATED)?.join(format!("{DESCRIPTION}.new"));
+    let written = std::fs::write(&beside, &text).and_then(|()| std::fs::rename(&beside, &kept));
+    written.map_err(|error| data_directory::failure(&kept, &error))?;
+    Ok(Some(fleet))
+}
