@@ -12,9 +12,12 @@ pub mod demand;
 pub mod layered;
 pub mod leases;
 pub mod replay;
+mod rules;
 pub mod score;
 mod shadow;
 pub mod terms;
 
+#[cfg(test)]
+mod layered_tests;
 #[cfg(test)]
 mod tests;
