@@ -28,6 +28,8 @@ const DAY_S: i64 = 86_400;
 
 /// A class is sold after so long at the earliest.
 const EVIDENCE_MIN_S: i64 = 6 * HOUR_S;
+/// A pool in which too few leases begin to show that one in a hundred breaks has shown it after so long without one.
+const CALM_S: i64 = 30 * DAY_S;
 /// After so many terms half of a base is promised at most, and more the more were seen.
 const HALF_TERMS: i64 = 15;
 /// The margin is so many steps wider than the record asks for, from one hour of notice on.
@@ -247,7 +249,8 @@ impl Layered {
         }
         let class = self.layers[place].class;
         let is_hard = class == NoticeClass::N1h || class == NoticeClass::N24h;
-        let next = if is_hard && self.without != Some(Part::Evidence) { LEASE } else { 0 };
+        let is_calm = record.broken == 0 && self.seen_s >= CALM_S;
+        let next = if is_hard && !is_calm && self.without != Some(Part::Evidence) { LEASE } else { 0 };
         let broken = u128::from(record.broken + next) * u128::from(PPM);
         class == NoticeClass::N0 || broken <= u128::from(self.sold(record, class)) * u128::from(self.limits.broken_ppm[place])
     }
