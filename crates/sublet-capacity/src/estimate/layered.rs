@@ -31,7 +31,7 @@ const EVIDENCE_MIN_S: i64 = 6 * HOUR_S;
 /// A pool in which too few leases begin to show that one in a hundred breaks has shown it after so long without one.
 const CALM_S: i64 = 30 * DAY_S;
 /// After so many terms half of a base is promised at most, and more the more were seen.
-const HALF_TERMS: i64 = 15;
+const HALF_TERMS: i64 = 12;
 /// The margin is so many steps wider than the record asks for, from one hour of notice on.
 const SPARE_STEPS: usize = 2;
 /// Where a unit is missed for longer than this, in seconds, few jumps of demand use up what may collide,
@@ -40,7 +40,7 @@ const MISSED_LONG_S: u128 = 10;
 const MISSED_LONG_SPARE_STEPS: usize = 1;
 const MISSED_LONG_LIMIT_PPM: u64 = 570_000;
 /// A day's notice may use up the limit of so many times its own leases.
-const SHARED_PARTS: u64 = 2;
+const SHARED_PARTS: u64 = 4;
 /// Time between two choices of rules, in seconds.
 const REVIEW_S: i64 = HOUR_S;
 

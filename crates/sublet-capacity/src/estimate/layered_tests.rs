@@ -94,7 +94,7 @@ fn long_promises_grow_with_the_terms_seen() {
     assert_eq!(found[0], 0, "a day shows nothing of a day's notice");
     assert!(found.is_sorted() && found[19] > found[4], "{found:?}");
     for (day, units) in (1..).zip(&found) {
-        assert!(*units <= 320 * day / (day + 15), "{found:?}");
+        assert!(*units <= 320 * day / (day + 12), "{found:?}");
     }
 }
 
