@@ -1,10 +1,14 @@
 //! The default policy: idle units in layers, each promised as long as its level has been seen to last.
 //!
-//! For each notice class there is a set of *rules*, all of one form: promise the least that was idle
-//! within a window behind now, less a margin: a part of capacity, or of that least. Every rule is followed in the shadow from the first
-//! row on ([`super::shadow`]). Of the rules whose record keeps the class's limits, the one that would
-//! have earned most is used; if there is none, the class is not sold. So the policy learns the pool's
-//! rhythm, withdraws a class that cannot be kept, and no constant belongs to a series.
+//! For each notice class there is a set of *rules* ([`super::rules`]), all of one form: promise what was
+//! least idle within a window behind now, or a mixture of two such, less a margin. Every rule is followed
+//! in the shadow from the first row on ([`super::shadow`]). Of the rules whose record keeps the class's
+//! limits, the one that would have held most is used, from one hour of notice on with a wider margin than
+//! its record asks for; if there is none, the class is not sold. So the policy learns the pool's rhythm,
+//! withdraws a class that cannot be kept, and no constant belongs to a series.
+//!
+//! A short record proves little: after `n` terms the next is worse than all of them with a probability of
+//! about `1 / (n + 1)` (Laplace's rule of succession), so long promises grow with the terms seen.
 //!
 //! That the highest demand of the recent past foretells the next is Bashir et al. (EuroSys 2021).
 //! Choosing among rules by their records is prediction with expert advice (Cesa-Bianchi and Lugosi, 2006).
@@ -13,54 +17,30 @@
 
 use sublet_core::notice::NoticeClass;
 
-use super::baseline::share;
 use super::demand::Step;
 use super::replay::{Levels, Manner, SellingPolicy};
-use super::shadow::{FADE_PARTS, Greatest, Least, Record};
+use super::rules::{Base, Margin, WINDOWS, bases, margins, windows_s};
+use super::shadow::{FADE_PARTS, Greatest, LEASE, Least, Record};
 use super::terms::{CLASSES, PPM, Terms, index, term_s};
 
-const MINUTE_S: i64 = 60;
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
 
-/// Windows behind now, in seconds.
-const WINDOWS_S: [i64; 12] = [
-    5 * MINUTE_S,
-    10 * MINUTE_S,
-    20 * MINUTE_S,
-    30 * MINUTE_S,
-    HOUR_S,
-    2 * HOUR_S,
-    4 * HOUR_S,
-    8 * HOUR_S,
-    16 * HOUR_S,
-    DAY_S,
-    2 * DAY_S,
-    4 * DAY_S,
-];
-/// Margins in parts per million of capacity, and behind them in parts per million of what was least.
-const OF_CAPACITY_PPM: [u64; 16] =
-    [0, 8_000, 12_000, 16_000, 20_000, 24_000, 32_000, 40_000, 50_000, 63_000, 80_000, 100_000, 125_000, 160_000, 200_000, 250_000];
-const OF_LEAST_PPM: [u64; 8] = [125_000, 250_000, 375_000, 500_000, 625_000, 700_000, 775_000, 850_000];
-const MARGINS: usize = OF_CAPACITY_PPM.len() + OF_LEAST_PPM.len();
-
-/// What is left of the least by a margin.
-fn less(least: u32, capacity: u32, margin: usize) -> u32 {
-    let part = match margin.checked_sub(OF_CAPACITY_PPM.len()) {
-        None => share(capacity, OF_CAPACITY_PPM[margin]),
-        Some(place) => share(least, OF_LEAST_PPM[place]),
-    };
-    least.saturating_sub(part)
-}
-
-/// A class is sold after so many of its terms were seen, but at least and at most so long.
-const EVIDENCE_TERMS: i64 = 48;
+/// A class is sold after so long at the earliest.
 const EVIDENCE_MIN_S: i64 = 6 * HOUR_S;
-const EVIDENCE_MAX_S: i64 = 14 * DAY_S;
-/// A firm lease cannot be ended for internal demand: eight of its terms have to be seen.
-const FIRM_EVIDENCE_TERMS: i64 = 8;
+/// A pool in which too few leases begin to show that one in a hundred breaks has shown it after so long without one.
+const CALM_S: i64 = 30 * DAY_S;
+/// After so many terms half of a base is promised at most, and more the more were seen.
+const HALF_TERMS: i64 = 12;
 /// The margin is so many steps wider than the record asks for, from one hour of notice on.
-const SPARE_STEPS: usize = 1;
+const SPARE_STEPS: usize = 2;
+/// Where a unit is missed for longer than this, in seconds, few jumps of demand use up what may collide,
+/// so that a record shows little: the margin is a step wider, and less may have collided.
+const MISSED_LONG_S: u128 = 10;
+const MISSED_LONG_SPARE_STEPS: usize = 1;
+const MISSED_LONG_LIMIT_PPM: u64 = 570_000;
+/// A day's notice may use up the limit of so many times its own leases.
+const SHARED_PARTS: u64 = 4;
 /// Time between two choices of rules, in seconds.
 const REVIEW_S: i64 = HOUR_S;
 
@@ -92,8 +72,12 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
     Layers,
+    Mixing,
     Evidence,
+    Succession,
     SpareMargin,
+    SharedLimit,
+    Firm,
     EvictionCost,
     Caution,
     Extending,
@@ -102,10 +86,14 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("default-without-layers", Self::Layers),
+        ("default-without-mixing", Self::Mixing),
         ("default-without-evidence", Self::Evidence),
+        ("default-without-succession", Self::Succession),
         ("default-without-spare-margin", Self::SpareMargin),
+        ("default-without-shared-limit", Self::SharedLimit),
+        ("default-without-firm", Self::Firm),
         ("default-without-eviction-cost", Self::EvictionCost),
         ("default-without-caution", Self::Caution),
         ("default-without-extending", Self::Extending),
@@ -115,59 +103,80 @@ impl Part {
 }
 
 /// The policy with what it has learned of one pool.
+#[derive(Clone)]
 pub struct Layered {
     /// Seconds for which a unit that is short is missed.
     return_s: u128,
     limits: Limits,
     without: Option<Part>,
     windows: Vec<Least>,
-    least: [u32; WINDOWS_S.len()],
+    least: [u32; WINDOWS],
     layers: Vec<Layer>,
     before_s: Option<i64>,
     /// The end of the last outage.
     known_since_s: Option<i64>,
     seen_s: i64,
-    internal_s: u128,
+    internal_s: u64,
     review_in_s: i64,
     fade_in_s: i64,
 }
 
 /// The rules of one class.
+#[derive(Clone)]
 struct Layer {
     class: NoticeClass,
-    /// Per window, the most that it promised within the class's term.
+    bases: Vec<Base>,
+    margins: Vec<Margin>,
+    /// Per base, the most that it promised within the class's term.
     reaches: Vec<Greatest>,
-    /// By window, then margin.
-    records: Vec<[Record; MARGINS]>,
-    chosen: Option<(usize, usize)>,
+    /// By base, then margin.
+    records: Vec<Record>,
+    chosen: Option<Chosen>,
+}
+
+/// The rule in use.
+#[derive(Clone, Copy)]
+struct Chosen {
+    base: Base,
+    margin: Margin,
+    /// Leases that its record sold, in parts of [`LEASE`].
+    sold: u64,
 }
 
 impl Layer {
     fn new(class: NoticeClass) -> Self {
+        let (bases, margins) = (bases(class), margins(class));
         Self {
             class,
-            reaches: WINDOWS_S.iter().map(|_| Greatest::new(term_s(class))).collect(),
-            records: vec![[Record::default(); MARGINS]; WINDOWS_S.len()],
+            reaches: bases.iter().map(|_| Greatest::new(term_s(class))).collect(),
+            records: vec![Record::default(); bases.len() * margins.len()],
+            bases,
+            margins,
             chosen: None,
         }
     }
 
-    fn has_term(&self) -> bool {
-        self.class != NoticeClass::N0
-    }
-
-    fn all_records(&mut self) -> impl Iterator<Item = &mut Record> {
-        self.records.iter_mut().flatten()
-    }
-
-    fn follow(&mut self, step: &Step, least: &[u32], seconds: u128) {
-        let has_term = self.has_term();
-        for ((least, reach), records) in least.iter().zip(&mut self.reaches).zip(&mut self.records) {
-            let reach = reach.push(step.at_s, *least);
-            for (margin, record) in records.iter_mut().enumerate() {
-                record.follow(less(reach, step.capacity, margin), step.idle(), seconds, has_term);
+    fn follow(&mut self, step: &Step, least: &[u32; WINDOWS], seconds: u64) {
+        let has_term = self.class != NoticeClass::N0;
+        let records = self.records.chunks_exact_mut(self.margins.len());
+        for ((base, reach), records) in self.bases.iter().zip(&mut self.reaches).zip(records) {
+            let reach = reach.push(step.at_s, base.of(least));
+            for (margin, record) in self.margins.iter().zip(records) {
+                record.follow(margin.less(reach, step.capacity), step.idle(), seconds, has_term);
             }
         }
+    }
+
+    /// Every rule with its record and the record of the margin that is so many steps narrower.
+    fn rules(&self, spare: usize) -> impl Iterator<Item = (Base, Margin, &Record, &Record)> {
+        let by_base = self.bases.iter().zip(self.records.chunks_exact(self.margins.len()));
+        by_base.flat_map(move |(base, records)| {
+            let wide = self.margins.iter().zip(records).skip(spare);
+            let narrow = self.margins.iter().zip(records);
+            // The first margins of the second kind have no narrower ones beside them.
+            let pairs = wide.zip(narrow).filter(|((wide, _), (narrow, _))| wide.is_like(**narrow));
+            pairs.map(|((margin, record), (_, narrower))| (*base, *margin, record, narrower))
+        })
     }
 }
 
@@ -181,8 +190,8 @@ impl Layered {
             return_s: u128::from(terms.kill_s) + u128::from(terms.reclaim_s),
             limits,
             without: None,
-            windows: WINDOWS_S.iter().map(|window| Least::new(*window)).collect(),
-            least: [0; WINDOWS_S.len()],
+            windows: windows_s().into_iter().map(Least::new).collect(),
+            least: [0; WINDOWS],
             layers: NoticeClass::ALL.into_iter().map(Layer::new).collect(),
             before_s: None,
             known_since_s: None,
@@ -199,14 +208,23 @@ impl Layered {
         match part {
             Part::EvictionCost => limits.eviction_s = 0,
             Part::Caution => limits.caution_s = 0,
-            Part::Layers | Part::Evidence | Part::SpareMargin | Part::Extending | Part::KeepingOn | Part::Breaking => {}
+            Part::Layers
+            | Part::Mixing
+            | Part::Evidence
+            | Part::Succession
+            | Part::SpareMargin
+            | Part::SharedLimit
+            | Part::Firm
+            | Part::Extending
+            | Part::KeepingOn
+            | Part::Breaking => {}
         }
         Self { without: Some(part), ..Self::with_limits(terms, limits) }
     }
 
     fn observe(&mut self, step: &Step, seconds: i64) {
-        let weight = u128::try_from(seconds).unwrap_or(0);
-        self.internal_s += weight * u128::from(step.in_use);
+        let weight = seconds.max(0).unsigned_abs();
+        self.internal_s += weight * u64::from(step.in_use);
         for (least, window) in self.least.iter_mut().zip(&mut self.windows) {
             *least = window.push(step.at_s, step.idle());
         }
@@ -222,51 +240,71 @@ impl Layered {
         }
     }
 
-    /// Whether a record keeps the limits of its class, even if so many more units had been short.
-    fn keeps(&self, record: &Record, more: u64, place: usize) -> bool {
-        let broken = u128::from(record.broken + more) * u128::from(PPM);
-        let collides =
-            u128::from(record.broken) * self.return_s * u128::from(PPM) > self.internal_s * u128::from(self.limits.collision_ppm);
-        !collides && (place == 0 || broken <= u128::from(record.sold) * u128::from(self.limits.broken_ppm[place]))
-    }
-
-    /// A rule of which little is known has not shown anything: where promises are hard to keep,
-    /// it has to keep its limit even if the next lease is broken.
-    fn has_shown(&self, record: &Record, place: usize) -> bool {
+    /// Whether a record keeps the limits of its class. A rule of which little is known has not shown
+    /// anything: where promises are hard to keep, it has to keep its limit even if the next lease is broken.
+    fn keeps(&self, record: &Record, place: usize) -> bool {
+        let missed_s = u128::from(record.broken / LEASE) * self.return_s;
+        if missed_s * u128::from(PPM) > u128::from(self.internal_s) * u128::from(self.collision_ppm()) {
+            return false;
+        }
         let class = self.layers[place].class;
         let is_hard = class == NoticeClass::N1h || class == NoticeClass::N24h;
-        self.keeps(record, u64::from(is_hard && self.without != Some(Part::Evidence)), place)
+        let is_calm = record.broken == 0 && self.seen_s >= CALM_S;
+        let next = if is_hard && !is_calm && self.without != Some(Part::Evidence) { LEASE } else { 0 };
+        let broken = u128::from(record.broken + next) * u128::from(PPM);
+        class == NoticeClass::N0 || broken <= u128::from(self.sold(record, class)) * u128::from(self.limits.broken_ppm[place])
+    }
+
+    /// Leases that share a limit: those of a day's notice are broken only after those of an hour's.
+    fn sold(&self, record: &Record, class: NoticeClass) -> u64 {
+        let shares = class == NoticeClass::N24h && self.without != Some(Part::SharedLimit);
+        let shorter = self.layers[index(NoticeClass::N1h)].chosen.filter(|_| shares);
+        record.sold + shorter.map_or(0, |chosen| chosen.sold.min(record.sold * SHARED_PARTS))
+    }
+
+    fn collision_ppm(&self) -> u64 {
+        let part = if self.return_s > MISSED_LONG_S { MISSED_LONG_LIMIT_PPM } else { PPM };
+        self.limits.collision_ppm * part / PPM
     }
 
     fn evidence_s(&self, class: NoticeClass) -> i64 {
         match class {
             _ if self.without == Some(Part::Evidence) => EVIDENCE_MIN_S,
-            NoticeClass::Firm => FIRM_EVIDENCE_TERMS * term_s(class),
-            NoticeClass::N0 | NoticeClass::N2m | NoticeClass::N15m | NoticeClass::N1h | NoticeClass::N24h => {
-                (EVIDENCE_TERMS * term_s(class)).clamp(EVIDENCE_MIN_S, EVIDENCE_MAX_S)
-            }
+            NoticeClass::N0 | NoticeClass::N2m => EVIDENCE_MIN_S,
+            NoticeClass::N15m | NoticeClass::N1h => 12 * HOUR_S,
+            NoticeClass::N24h => 2 * DAY_S,
+            NoticeClass::Firm => 14 * DAY_S,
         }
     }
 
-    fn spare(&self, place: usize) -> usize {
-        let is_long = place >= index(NoticeClass::N1h) && self.without != Some(Part::SpareMargin);
-        if is_long { SPARE_STEPS } else { 0 }
+    fn spare(&self, class: NoticeClass) -> usize {
+        match class {
+            _ if self.without == Some(Part::SpareMargin) => 0,
+            NoticeClass::N0 if self.return_s > MISSED_LONG_S => MISSED_LONG_SPARE_STEPS,
+            NoticeClass::N0 | NoticeClass::N2m | NoticeClass::N15m => 0,
+            NoticeClass::N1h | NoticeClass::N24h | NoticeClass::Firm => SPARE_STEPS,
+        }
     }
 
-    fn best(&self, place: usize) -> Option<(usize, usize)> {
+    fn is_left_out(&self, class: NoticeClass) -> bool {
+        match self.without {
+            Some(Part::Layers) => class != NoticeClass::N0,
+            Some(Part::Firm) => class == NoticeClass::Firm,
+            _ => false,
+        }
+    }
+
+    fn best(&self, place: usize) -> Option<Chosen> {
         let layer = &self.layers[place];
-        if self.seen_s < self.evidence_s(layer.class) || (place > 0 && self.without == Some(Part::Layers)) {
+        if self.seen_s < self.evidence_s(layer.class) || self.is_left_out(layer.class) {
             return None;
         }
-        let spare = self.spare(place);
         let mut best = (0, None);
-        for (window, records) in layer.records.iter().enumerate() {
-            // The first margin of the second kind has no narrower one beside it.
-            for margin in (spare..MARGINS).filter(|margin| *margin != OF_CAPACITY_PPM.len() || spare == 0) {
-                let worth = self.worth(&records[margin], place);
-                if worth > best.0 && self.has_shown(&records[margin - spare], place) {
-                    best = (worth, Some((window, margin)));
-                }
+        for (base, margin, record, narrower) in layer.rules(self.spare(layer.class)) {
+            let worth = self.worth(record, layer.class);
+            let is_left_out = base.is_mixed() && self.without == Some(Part::Mixing);
+            if worth > best.0 && !is_left_out && self.keeps(narrower, place) {
+                best = (worth, Some(Chosen { base, margin, sold: record.sold }));
             }
         }
         best.1
@@ -274,14 +312,14 @@ impl Layered {
 
     /// What a rule's record earned: unit-seconds, less what its evictions cost where a unit is lost
     /// to customers altogether.
-    fn worth(&self, record: &Record, place: usize) -> u128 {
-        let evictions = if place == 0 { u128::from(record.ended) * u128::from(self.limits.eviction_s) } else { 0 };
+    fn worth(&self, record: &Record, class: NoticeClass) -> u64 {
+        let evictions = if class == NoticeClass::N0 { record.ended / LEASE * self.limits.eviction_s } else { 0 };
         record.held_s.saturating_sub(evictions)
     }
 
     fn fade(&mut self) {
-        self.internal_s -= self.internal_s / u128::from(FADE_PARTS);
-        self.layers.iter_mut().flat_map(Layer::all_records).for_each(Record::fade);
+        self.internal_s -= self.internal_s / FADE_PARTS;
+        self.layers.iter_mut().flat_map(|layer| &mut layer.records).for_each(Record::fade);
     }
 
     /// Time passes; `None` in an outage.
@@ -289,7 +327,7 @@ impl Layered {
         let before = self.before_s.replace(step.at_s);
         if !step.valid {
             if self.known_since_s.take().is_some() {
-                self.layers.iter_mut().flat_map(Layer::all_records).for_each(Record::interrupt);
+                self.layers.iter_mut().flat_map(|layer| &mut layer.records).for_each(Record::interrupt);
             }
             return None;
         }
@@ -302,11 +340,21 @@ impl Layered {
         let mut levels = Levels::default();
         let mut below = step.idle();
         for layer in &self.layers {
-            let Some((window, margin)) = layer.chosen else { break };
-            below = below.min(less(self.least[window], step.capacity, margin));
+            let Some(Chosen { base, margin, .. }) = layer.chosen else { break };
+            let base = base.of(&self.least);
+            below = below.min(margin.less(base, step.capacity)).min(self.credible(base, layer.class));
             levels.0[index(layer.class)] = below;
         }
         levels
+    }
+
+    /// What the terms that were seen allow to promise of a base, from one hour of notice on.
+    fn credible(&self, base: u32, class: NoticeClass) -> u32 {
+        if term_s(class) < HOUR_S || self.without == Some(Part::Succession) {
+            return base;
+        }
+        let terms = self.seen_s / term_s(class);
+        u32::try_from(i64::from(base) * terms / (terms + HALF_TERMS)).unwrap_or(base)
     }
 }
 

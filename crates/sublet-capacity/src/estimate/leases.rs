@@ -120,17 +120,13 @@ impl Leases {
         self.open_units[index(class)]
     }
 
-    /// Units that somebody may keep for at least the term of this class from now on. `firm` counts all
-    /// firm leases, so that a window is sold once.
+    /// Units that somebody may keep for at least the term of this class from now on. All firm leases
+    /// count, however little of their window is left: until it is over nothing takes them back, so
+    /// what is sold beside them has to last as well.
     pub fn committed(&self, class: NoticeClass, now_s: i64) -> u32 {
-        if class == NoticeClass::Firm {
-            return self.open(class);
-        }
-        let least = term_s(class);
-        let open: u32 = NoticeClass::ALL[index(class)..index(NoticeClass::Firm)].iter().map(|longer| self.open(*longer)).sum();
-        let firm = self.open[index(NoticeClass::Firm)].iter().filter(|cohort| firm_end(cohort) - now_s >= least);
-        let noticed = self.noticed.iter().filter(|noticed| noticed.ends_s - now_s >= least);
-        open + firm.map(|cohort| cohort.units).sum::<u32>() + noticed.map(|noticed| noticed.units).sum::<u32>()
+        let open: u32 = NoticeClass::ALL[index(class)..].iter().map(|longer| self.open(*longer)).sum();
+        let noticed = self.noticed.iter().filter(|noticed| noticed.ends_s - now_s >= term_s(class));
+        open + noticed.map(|noticed| noticed.units).sum::<u32>()
     }
 
     /// When the next lease ends or unit becomes free by itself.

@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod layered;
 pub mod leases;
 pub mod replay;
+mod rules;
 mod running;
 pub mod sacct;
 pub mod score;
@@ -26,6 +27,8 @@ pub mod terms;
 mod bad_input_tests;
 #[cfg(test)]
 mod finite_tests;
+#[cfg(test)]
+mod layered_tests;
 #[cfg(test)]
 mod sacct_tests;
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 /// A day takes this part of a record's weight: it is halved in three weeks.
 pub(super) const FADE_PARTS: u64 = 32;
+/// Leases are counted in parts, so that few of them fade as slowly as many.
+pub(super) const LEASE: u64 = 1_024;
 
 /// The least value of a sliding window, by a deque that only rises.
 #[derive(Clone, Debug)]
@@ -47,7 +49,9 @@ impl Greatest {
 pub(super) struct Record {
     promised: u32,
     short: u32,
-    pub(super) held_s: u128,
+    /// Unit-seconds.
+    pub(super) held_s: u64,
+    /// Leases, in parts of [`LEASE`], like those below.
     pub(super) sold: u64,
     pub(super) broken: u64,
     pub(super) ended: u64,
@@ -56,22 +60,21 @@ pub(super) struct Record {
 impl Record {
     /// The rule promises so many; so many are idle. Promises without a term are kept if what was
     /// promised at the last instant is idle now.
-    pub(super) fn follow(&mut self, promised: u32, idle: u32, seconds: u128, has_term: bool) {
+    pub(super) fn follow(&mut self, promised: u32, idle: u32, seconds: u64, has_term: bool) {
         let short = if has_term { promised } else { self.promised }.saturating_sub(idle);
         let known = if has_term { self.short } else { 0 };
-        self.broken += u64::from(short.saturating_sub(known));
-        self.sold += u64::from(promised.saturating_sub(self.promised));
-        self.ended += u64::from(self.promised.saturating_sub(promised));
+        self.broken += LEASE * u64::from(short.saturating_sub(known));
+        self.sold += LEASE * u64::from(promised.saturating_sub(self.promised));
+        self.ended += LEASE * u64::from(self.promised.saturating_sub(promised));
         self.short = short;
         self.promised = promised;
-        self.held_s += seconds * u128::from(promised);
+        self.held_s += seconds * u64::from(promised);
     }
 
     pub(super) fn fade(&mut self) {
-        self.held_s -= self.held_s / u128::from(FADE_PARTS);
-        self.sold -= self.sold / FADE_PARTS;
-        self.broken -= self.broken / FADE_PARTS;
-        self.ended -= self.ended / FADE_PARTS;
+        for part in [&mut self.held_s, &mut self.sold, &mut self.broken, &mut self.ended] {
+            *part -= *part / FADE_PARTS;
+        }
     }
 
     /// Forgets what is promised now, as after an outage.
