@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use jiff::civil::Time;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
+use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
 
 /// The bundled database, whatever else the process or another crate's features would prefer.
@@ -32,6 +34,32 @@ impl Zone {
     /// As the database writes it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+    /// The first instant after another at which clocks there show a time such as `18:00`. A time that is left out when
+    /// clocks go forward comes as much later, one that comes twice comes first.
+    pub fn next_time(&self, text: &str, after: Timestamp) -> Result<Timestamp> {
+        let invalid = || {
+            let shown: String = text.chars().take(40).collect();
+            let error = Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is not a time of day"));
+            error.alternative("write it such as 18:00, or as an instant such as 2026-03-01T18:00:00Z")
+        };
+        let parsed = text.split_once(':').and_then(|(hour, minute)| {
+            let is_written = hour.len() == 2 && minute.len() == 2;
+            Time::new(hour.parse().ok().filter(|_| is_written)?, minute.parse().ok()?, 0, 0).ok()
+        });
+        let time = parsed.ok_or_else(invalid)?;
+        let now = jiff::Timestamp::from_microsecond(after.micros()).map_err(|_| invalid())?;
+        let mut day = now.to_zoned(self.clock.clone()).date();
+        // A day that is left out altogether is followed by one that is not.
+        for _ in 0..4 {
+            let at = day.to_datetime(time).to_zoned(self.clock.clone()).map_err(|_| invalid())?;
+            let at = Timestamp::from_micros(at.timestamp().as_microsecond());
+            if at > after {
+                return Ok(at);
+            }
+            day = day.tomorrow().map_err(|_| invalid())?;
+        }
+        Err(invalid())
     }
     pub(crate) const fn clock(&self) -> &TimeZone {
         &self.clock
