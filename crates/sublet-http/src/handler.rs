@@ -8,8 +8,9 @@ use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export,
     export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering,
-    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, reclaim, remote_model,
-    rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user, why,
+    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, reclaim,
+    remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user,
+    why,
 };
 
 /// Extracts, calls one use case, maps.

@@ -5,9 +5,9 @@ use sublet_api::object::LeaseTag;
 use sublet_api::reclaim::DeclareCheckpoint;
 use sublet_api::sku::SkuName;
 use sublet_cloud::lease::LeaseStatement;
+use sublet_core::Result;
 use sublet_core::id::LeaseId;
 use sublet_core::lease::LeaseState;
-use sublet_core::Result;
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};

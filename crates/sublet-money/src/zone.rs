@@ -44,8 +44,9 @@ impl Zone {
             error.alternative("write it such as 18:00, or as an instant such as 2026-03-01T18:00:00Z")
         };
         let parsed = text.split_once(':').and_then(|(hour, minute)| {
-            let is_written = hour.len() == 2 && minute.len() == 2;
-            Time::new(hour.parse().ok().filter(|_| is_written)?, minute.parse().ok()?, 0, 0).ok()
+            let is_written = |digits: &&str| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit());
+            let number = |digits: &str| Some(digits).filter(is_written)?.parse().ok();
+            Time::new(number(hour)?, number(minute)?, 0, 0).ok()
         });
         let time = parsed.ok_or_else(invalid)?;
         let now = jiff::Timestamp::from_microsecond(after.micros()).map_err(|_| invalid())?;
@@ -91,5 +92,30 @@ impl TryFrom<String> for Zone {
 impl From<Zone> for String {
     fn from(zone: Zone) -> Self {
         zone.name.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_time_of_the_day_is_after_now_and_on_a_day_that_clocks_change_too() {
+        let instant = |text: &str| Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
+        for (zone, text, after, expected) in [
+            ("UTC", "18:00", "2026-03-01T17:59:59Z", "2026-03-01T18:00:00Z"),
+            ("UTC", "18:00", "2026-03-01T18:00:00Z", "2026-03-02T18:00:00Z"),
+            ("Europe/Berlin", "18:00", "2026-07-01T15:00:00Z", "2026-07-01T16:00:00Z"),
+            ("Europe/Berlin", "00:30", "2026-03-01T23:00:00Z", "2026-03-01T23:30:00Z"),
+            // Half past two does not come on the day that clocks go forward, and comes twice on the other.
+            ("Europe/Berlin", "02:30", "2026-03-29T00:00:00Z", "2026-03-29T01:30:00Z"),
+            ("Europe/Berlin", "02:30", "2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z"),
+        ] {
+            let found = Zone::new(zone).unwrap().next_time(text, instant(after)).unwrap();
+            assert_eq!(found, instant(expected), "{text} in {zone} after {after}");
+        }
+        for wrong in ["", "6pm", "6:00", "24:00", "18:60", "18:0", "18:00:00", "-1:00", "+1:00"] {
+            assert!(Zone::new("UTC").unwrap().next_time(wrong, Timestamp::EPOCH).is_err(), "{wrong}");
+        }
     }
 }

@@ -27,8 +27,8 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PublishPriceList};
 use crate::price_index::{CreatePriceIndex, PriceIndex, PricePoint, PublishPricePoint};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
-use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::reclaim::{CreateReclaim, Reclaim, ReclaimListQuery, ReclaimPreview};
+use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::rerate::{Rerate, SimulateRerate};
 use crate::revenue::RevenueReport;
 use crate::route::Operation;

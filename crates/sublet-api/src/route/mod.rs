@@ -293,8 +293,10 @@ mod tests {
                             || matches!(last, Some("checkpoint" | "yield"));
                     let names_its_object =
                         matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
-                    let changes_nothing =
-                        matches!(last, Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations" | "reclaim_previews"));
+                    let changes_nothing = matches!(
+                        last,
+                        Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations" | "reclaim_previews")
+                    );
                     assert!(names_a_state || names_its_object || changes_nothing, "{route:?}");
                 }
                 (Method::Post, Idempotency::Stored | Idempotency::OutcomeOnly) => {}

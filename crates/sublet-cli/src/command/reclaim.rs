@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use sublet_api::money::Money;
-use sublet_api::reclaim::{CreateReclaim, NearbyReclaim, Reclaim, ReclaimListQuery, ReclaimPlan, ReclaimPreview, ReclaimStatus, ReclaimVictim};
+use sublet_api::reclaim::{
+    CreateReclaim, NearbyReclaim, Reclaim, ReclaimListQuery, ReclaimPlan, ReclaimPreview, ReclaimStatus, ReclaimVictim,
+};
 use sublet_api::time::Rfc3339;
 use sublet_core::Timestamp;
 use sublet_core::error::{Error, ErrorCode, Result};
@@ -183,8 +185,7 @@ fn victims(plan: &ReclaimPlan) -> Table {
             Cell::text(render::rfc3339(victim.checkpoint_at)),
         ]
     };
-    let titles =
-        ["lease", "organization", "units", "notice", "told", "ends", "promise", "owed", "device time lost", "checkpoint"];
+    let titles = ["lease", "organization", "units", "notice", "told", "ends", "promise", "owed", "device time lost", "checkpoint"];
     Table::new(titles, "nobody is interrupted").rows(plan.victims.iter().map(row))
 }
 
@@ -197,9 +198,9 @@ fn machines(plan: &ReclaimPlan) -> Table {
             None => rows.push((node, site, 1, device.free_at.0)),
         }
     }
-    let rows = rows.iter().map(|(node, site, units, at)| {
-        [Cell::text(node), Cell::text(site), Cell::number(units), Cell::text(render::instant(*at))]
-    });
+    let rows = rows
+        .iter()
+        .map(|(node, site, units, at)| [Cell::text(node), Cell::text(site), Cell::number(units), Cell::text(render::instant(*at))]);
     Table::new(["machine", "site", "units", "there by"], "no devices").rows(rows)
 }
 
