@@ -150,6 +150,13 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("payouts held", "GET /operator/v1/reports/processor_funds", money::processor_funds()),
         ("clock show", "GET /operator/v1/clock", clock()),
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
+        ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim()])),
+        ("reclaim show rcl_1", "GET /operator/v1/reclaims/rcl_1", owner::reclaim()),
+        (
+            "reclaim --need 3xh100 --by 2026-10-01T18:00:00Z --break-promises --dry-run",
+            "POST /operator/v1/reclaim_previews",
+            owner::reclaim_preview(),
+        ),
         ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
         ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),

@@ -85,7 +85,8 @@ impl<'a> Fleet<'a> {
     async fn sold(&self) -> Sold {
         let window = Some(DurationMs::from_hours(8 * 24));
         let firm = self.run_as(&self.world.customer, NewQuote { max_duration: window, ..wanted(4, NoticeClass::Firm) }).await;
-        let noticed = vec![self.run(3, NoticeClass::N2m).await, self.run(2, NoticeClass::N2m).await];
+        let mut noticed = vec![self.run(3, NoticeClass::N2m).await, self.run(2, NoticeClass::N2m).await];
+        noticed.sort();
         let hourly = self.run(1, NoticeClass::N1h).await;
         self.live(200, 20).await;
         Sold { firm, noticed, hourly }
@@ -325,6 +326,7 @@ on_both_databases! {
         fleet.live(2, 1).await;
         assert!(matches!(fleet.state(&old).await, LeaseState::Ending { reason: EndReason::Reclaimed, .. }));
         compute.yield_lease(customer, &old).await.expect("given back");
+        fleet.pass().await;
         fleet.pass().await;
         assert_eq!(fleet.state(&old).await, LeaseState::Ended { reason: EndReason::Released });
         assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled, "two minutes before its time");
