@@ -101,7 +101,7 @@ fn fleet(devices: usize, leases: usize) -> Outcome<Snapshot> {
     for node in views.chunks_mut(PER_NODE) {
         let mut free = PER_NODE - usize::from(numbers.below(5) == 0);
         while free > 0 && sold.len() < leases {
-            let wanted = usize::try_from(numbers.below(3) + numbers.below(2))? + usize::from(numbers.below(20) == 0) * 4;
+            let wanted = 1 + usize::try_from(numbers.below(3))? + usize::from(numbers.below(40) == 0) * 5;
             let units = wanted.clamp(1, free);
             let view = lease(&mut numbers, units)?;
             node[free - units..free].iter_mut().for_each(|device| device.used_by = Some(view.id.clone()));

@@ -17,6 +17,7 @@
 
 pub mod estimate;
 mod index;
+mod market;
 mod order;
 mod place;
 mod plan;

@@ -13,9 +13,10 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::reclaim::{Promises, ReclaimShape};
 use sublet_core::{DurationMs, Timestamp};
 
-use crate::index::{FleetIndex, MachineIndex};
-use crate::snapshot::{DeviceView, LeaseStage, LeaseView, OrderedEnd, Terms, count};
-use crate::victim::{self, Candidate, Choice, Tier, cover};
+use crate::index::{FleetIndex, KindIndex, MachineIndex, Standing};
+use crate::market::{Access, Candidate, Fate, Market, Supply};
+use crate::snapshot::{OrderedEnd, Terms, count};
+use crate::victim::{Choice, Item, Tier, cover, is_dearer};
 
 /// What the owner needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,19 +110,21 @@ pub enum Instead {
 /// Decides an order.
 pub fn decide(index: &FleetIndex<'_>, need: &Need, now: Timestamp) -> Result<Order, Shortfall> {
     check(index, need)?;
-    let supplies = supplies(index, need, now);
+    let Some(kind) = index.of(&need.kind) else { return Err(Shortfall::TooFew { available: 0 }) };
+    let market = market(kind, need, (index.terms, now));
     let units = usize::try_from(need.units).unwrap_or(usize::MAX);
     let chosen = match need.shape {
-        ReclaimShape::Anywhere => anywhere(&supplies, units),
+        ReclaimShape::Anywhere => anywhere(&market, units),
         ReclaimShape::PerNode(of_each) => {
             let of_each = usize::try_from(of_each.get()).unwrap_or(usize::MAX);
-            per_node(&supplies, of_each, units / of_each)
+            let best = market.best_machines(of_each, units / of_each, |_, _| ());
+            best.map(|best| best.into_iter().map(|(supply, choice)| Part { supply, units: of_each, choice }).collect())
         }
-        ReclaimShape::WholeNodes => whole_nodes(&supplies, units),
+        ReclaimShape::WholeNodes => whole_nodes(&market, units),
     };
     match chosen {
-        Some(parts) => Ok(order_of(&supplies, &parts, (index.terms, now))),
-        None => Err(Shortfall::TooFew { available: available(&supplies, need.shape) }),
+        Some(parts) => Ok(order_of(&market, &parts, (index.terms, now))),
+        None => Err(Shortfall::TooFew { available: shaped(&market, need.shape, |supply| supply.reachable) }),
     }
 }
 
@@ -181,208 +184,137 @@ fn check(index: &FleetIndex<'_>, need: &Need) -> Result<(), Shortfall> {
     }
 }
 
-/// One machine's devices, by how they could be had in time.
-struct Supply<'a> {
-    node: &'a NodeId,
-    site: &'a SiteId,
-    /// All its devices of the kind could be had.
-    is_whole: bool,
-    /// Without anybody's interruption, those that are free soonest first.
-    free: Vec<(&'a DeviceView, Timestamp)>,
-    /// Best victim first.
-    candidates: Vec<Candidate<'a>>,
-}
-
-fn supplies<'a>(index: &'a FleetIndex<'_>, need: &Need, now: Timestamp) -> Vec<Supply<'a>> {
-    let at_site = |machine: &&MachineIndex<'_>| need.site.as_ref().is_none_or(|site| machine.site == site);
-    let lead = lead(index.terms);
-    let latest = need.by.minus(lead);
-    let by = (latest, need.promises, now);
-    index.machines(&need.kind).iter().filter(at_site).map(|machine| Supply::new(machine, by, index.terms)).collect()
-}
-
-impl<'a> Supply<'a> {
-    fn new(machine: &'a MachineIndex<'_>, by: (Timestamp, Promises, Timestamp), terms: &Terms) -> Self {
-        let (latest, _, now) = by;
-        let mut free: Vec<(&DeviceView, Timestamp)> = Vec::with_capacity(machine.idle.len());
-        free.extend(machine.idle.iter().filter(|device| !device.held).map(|device| (*device, now)));
-        let mut candidates = Vec::new();
-        for tenant in &machine.tenants {
-            let devices = tenant.devices.iter().copied().filter(|device| !device.held);
-            match end_anyway(tenant.lease) {
-                Some(end) if end <= latest => free.extend(devices.map(|device| (device, end.plus(lead(terms))))),
-                _ => {
-                    let devices: Vec<_> = devices.collect();
-                    candidates.extend(
-                        candidate(tenant.lease, by).filter(|_| !devices.is_empty()).map(|one| Candidate { devices, ..one }),
-                    );
-                }
-            }
-        }
-        free.sort_by(|a, b| (a.1, &a.0.id).cmp(&(b.1, &b.0.id)));
-        victim::sort(&mut candidates);
-        let sold: usize = candidates.iter().map(|one| one.devices.len()).sum();
-        let is_whole = free.len() + sold == machine.total;
-        Self { node: machine.node, site: machine.site, is_whole, free, candidates }
-    }
-
-    /// The least loss that gives so many units here by leases up to a tier; `None` if they are not enough.
-    fn solve(&self, units: usize, tier: Option<Tier>) -> Option<Choice> {
-        let needed = units.saturating_sub(self.free.len());
-        let allowed: Vec<&Candidate<'_>> = self.candidates.iter().take_while(|one| Some(one.tier) <= tier).collect();
-        cover(&allowed, needed)
-    }
+fn market<'i, 'a>(kind: &'i KindIndex<'a>, need: &Need, (terms, now): (&Terms, Timestamp)) -> Market<'i, 'a> {
+    let latest = need.by.minus(lead(terms));
+    let at_site = |machine: &MachineIndex<'a>| need.site.as_ref().is_none_or(|site| machine.site == site);
+    Market::new(kind, Access::NotHeld, at_site, |tenant| match end_anyway(&tenant.standing) {
+        Some(end) if end <= latest => Fate::Leaves(end),
+        Some(_) | None => may_end(&tenant.standing, need.promises, (latest, now)),
+    })
 }
 
 /// When a lease ends without this order: it was told, its window is over, or another order ends it.
-fn end_anyway(lease: &LeaseView) -> Option<Timestamp> {
-    let told = match lease.stage {
-        LeaseStage::Ending { deadline, .. } => Some(deadline),
-        LeaseStage::Pending | LeaseStage::Active => None,
-    };
-    let window = lease.ends_at.filter(|_| lease.stage == LeaseStage::Active);
+fn end_anyway(lease: &Standing) -> Option<Timestamp> {
+    let window = lease.ends_at.filter(|_| lease.is_active);
     let ordered = lease.stake.ordered.map(|ordered| ordered.deadline);
-    [told, window, ordered].into_iter().flatten().min()
+    [lease.told, window, ordered].into_iter().flatten().min()
 }
 
-/// A lease that may be ended by then, without its devices. What is told already cannot be told sooner.
-fn candidate(lease: &LeaseView, (latest, promises, now): (Timestamp, Promises, Timestamp)) -> Option<Candidate<'_>> {
-    if lease.holder == Holder::Internal || lease.stage != LeaseStage::Active || lease.stake.ordered.is_some() {
-        return None;
-    }
-    let earliest = lease.reclaim_deadline(now)?;
+/// Whether a lease may be ended by then. What is told already, or is to be, is not told sooner.
+fn may_end(lease: &Standing, promises: Promises, (latest, now): (Timestamp, Timestamp)) -> Fate {
+    let is_customers = lease.holder == Holder::External && lease.is_active && lease.stake.ordered.is_none();
+    let Some(earliest) = lease.reclaim_deadline(now).filter(|_| is_customers && latest >= now) else { return Fate::Stays };
     let breaks_promise = earliest > latest;
-    if latest < now || (breaks_promise && promises == Promises::Kept) {
-        return None;
+    if breaks_promise && promises == Promises::Kept {
+        return Fate::Stays;
     }
-    let tier = Tier { breaks_promise, notice: lease.notice };
-    let loss = victim::loss(lease, tier, latest);
-    Some(Candidate { lease, deadline: latest, tier, loss, devices: Vec::new() })
+    Fate::MayEnd { deadline: latest, tier: Tier { breaks_promise, notice: lease.notice } }
 }
 
-/// What is taken of one machine: so many units, by these victims.
+/// What is taken of one machine: so many units, by these of its candidates.
 struct Part {
     supply: usize,
     units: usize,
     choice: Choice,
 }
 
-/// The tiers there are, gentlest first; nobody is interrupted in the first.
-fn tiers(supplies: &[Supply<'_>]) -> Vec<Option<Tier>> {
-    let mut tiers: Vec<Tier> = supplies.iter().flat_map(|supply| supply.candidates.iter().map(|one| one.tier)).collect();
-    tiers.sort_unstable();
-    tiers.dedup();
-    std::iter::once(None).chain(tiers.into_iter().map(Some)).collect()
-}
-
-fn anywhere(supplies: &[Supply<'_>], units: usize) -> Option<Vec<Part>> {
-    let free: usize = supplies.iter().map(|supply| supply.free.len()).sum();
+fn anywhere(market: &Market<'_, '_>, units: usize) -> Option<Vec<Part>> {
+    let free: usize = market.supplies.iter().map(|supply| supply.free).sum();
     let needed = units.saturating_sub(free);
-    let places = || supplies.iter().enumerate().flat_map(|(at, supply)| (0..supply.candidates.len()).map(move |place| (at, place)));
-    let candidate = |(at, place): (usize, usize)| &supplies[at].candidates[place];
     let mut sizes: BTreeMap<Tier, usize> = BTreeMap::new();
-    places().map(candidate).for_each(|one| *sizes.entry(one.tier).or_default() += one.devices.len());
+    market.candidates.iter().for_each(|one| *sizes.entry(one.tier).or_default() += one.item.units);
     let mut reachable = 0;
     let enough = sizes.into_iter().find(|(_, size)| {
         reachable += size;
         reachable >= needed
     });
     let tier = if needed == 0 { None } else { Some(enough?.0) };
-    let allowed: Vec<(usize, usize)> = places().filter(|place| Some(candidate(*place).tier) <= tier).collect();
-    let pool: Vec<&Candidate<'_>> = allowed.iter().map(|place| candidate(*place)).collect();
-    let choice = cover(&pool, needed)?;
-    let mut parts: Vec<Part> = Vec::with_capacity(supplies.len());
-    parts.extend((0..supplies.len()).map(|supply| Part {
-        supply,
-        units: 0,
-        choice: Choice { loss: 0, count: 0, chosen: Vec::new() },
-    }));
+    let allowed: Vec<usize> = (0..market.candidates.len()).filter(|place| Some(market.candidates[*place].tier) <= tier).collect();
+    let items: Vec<Item> = allowed.iter().map(|place| market.candidates[*place].item).collect();
+    let choice = cover(&items, needed)?;
     let mut left = units;
-    for (part, supply) in parts.iter_mut().zip(supplies) {
-        part.units = supply.free.len().min(left);
-        left -= part.units;
+    let mut parts: Vec<Part> = Vec::with_capacity(market.supplies.len());
+    for (supply, of_it) in market.supplies.iter().enumerate() {
+        let units = of_it.free.min(left);
+        left -= units;
+        parts.push(Part { supply, units, choice: Choice::default() });
     }
     for place in choice.chosen {
-        let (at, place) = allowed[place];
-        parts[at].choice.chosen.push(place);
-        let of_it = supplies[at].candidates[place].devices.len().min(left);
-        parts[at].units += of_it;
+        let candidate = allowed[place];
+        let supply = market.supply_of(candidate);
+        let of_it = market.candidates[candidate].item.units.min(left);
         left -= of_it;
+        parts[supply].units += of_it;
+        parts[supply].choice.chosen.push(candidate - market.offset_of(supply));
     }
     parts.retain(|part| part.units > 0);
     Some(parts)
 }
 
-fn per_node(supplies: &[Supply<'_>], of_each: usize, machines: usize) -> Option<Vec<Part>> {
-    for tier in tiers(supplies) {
-        let solved = supplies.iter().enumerate().filter_map(|(at, supply)| Some((supply.solve(of_each, tier)?, at)));
-        let mut solved: Vec<(Choice, usize)> = solved.collect();
-        if solved.len() >= machines {
-            solved.sort_by(|(one, at), (other, other_at)| (one.loss, one.count, at).cmp(&(other.loss, other.count, other_at)));
-            solved.truncate(machines);
-            return Some(solved.into_iter().map(|(choice, supply)| Part { supply, units: of_each, choice }).collect());
-        }
-    }
-    None
-}
-
 /// The machines with the least loss per unit, until it is enough; those without which it still is are dropped in reverse.
-fn whole_nodes(supplies: &[Supply<'_>], units: usize) -> Option<Vec<Part>> {
-    let size = |supply: &Supply<'_>| supply.free.len() + supply.candidates.iter().map(|one| one.devices.len()).sum::<usize>();
-    for tier in tiers(supplies) {
-        let whole = supplies.iter().enumerate().filter(|(_, supply)| supply.is_whole);
-        let mut parts: Vec<Part> = whole
-            .filter_map(|(at, supply)| Some(Part { supply: at, units: size(supply), choice: supply.solve(size(supply), tier)? }))
-            .collect();
-        if parts.iter().map(|part| part.units).sum::<usize>() < units {
-            continue;
+/// A machine is taken with all that may be ended on it.
+fn whole_nodes(market: &Market<'_, '_>, units: usize) -> Option<Vec<Part>> {
+    let all = |supply: &Supply<'_, '_>| {
+        let candidates = market.candidates_of(supply);
+        let chosen: Vec<usize> = (0..candidates.len()).collect();
+        let choice = Choice { loss: candidates.iter().map(|one| one.item.loss).sum(), count: chosen.len(), chosen };
+        (candidates.last().map(|one| one.tier), Item { units: supply.reachable, loss: choice.loss }, choice)
+    };
+    let whole = market.supplies.iter().enumerate().filter(|(_, supply)| supply.reachable == supply.machine.total);
+    let mut found: Vec<_> = whole.map(|(at, supply)| (all(supply), at)).collect();
+    found.sort_by_key(|((tier, ..), _)| *tier);
+    let mut reachable = 0;
+    let enough = found.iter().find(|((_, item, _), _)| {
+        reachable += item.units;
+        reachable >= units
+    });
+    let tier = enough?.0.0;
+    found.retain(|((least, ..), _)| *least <= tier);
+    found.sort_by(|((_, one, choice), at), ((_, other, other_choice), other_at)| {
+        is_dearer(*one, *other).then((choice.count, at).cmp(&(other_choice.count, other_at)))
+    });
+    let mut parts: Vec<Part> =
+        found.into_iter().map(|((_, item, choice), supply)| Part { supply, units: item.units, choice }).collect();
+    let mut freed = 0;
+    parts.retain(|part| {
+        let is_needed = freed < units;
+        freed += if is_needed { part.units } else { 0 };
+        is_needed
+    });
+    for index in (0..parts.len()).rev() {
+        if freed - parts[index].units >= units {
+            freed -= parts[index].units;
+            parts.remove(index);
         }
-        let widened = |units: usize| i128::try_from(units).unwrap_or(i128::MAX);
-        parts.sort_by(|one, other| {
-            let of_one = one.choice.loss.saturating_mul(widened(other.units));
-            let of_other = other.choice.loss.saturating_mul(widened(one.units));
-            of_one.cmp(&of_other).then((one.choice.count, one.supply).cmp(&(other.choice.count, other.supply)))
-        });
-        let mut freed = 0;
-        parts.retain(|part| {
-            let is_needed = freed < units;
-            freed += if is_needed { part.units } else { 0 };
-            is_needed
-        });
-        for index in (0..parts.len()).rev() {
-            if freed - parts[index].units >= units {
-                freed -= parts[index].units;
-                parts.remove(index);
-            }
-        }
-        return Some(parts);
     }
-    None
+    Some(parts)
 }
 
-fn order_of(supplies: &[Supply<'_>], parts: &[Part], (terms, now): (&Terms, Timestamp)) -> Order {
+fn order_of(market: &Market<'_, '_>, parts: &[Part], (terms, now): (&Terms, Timestamp)) -> Order {
     let mut order = Order::default();
     for part in parts {
-        let supply = &supplies[part.supply];
-        let chosen = || part.choice.chosen.iter().map(|place| &supply.candidates[*place]);
-        let freed = chosen().flat_map(|one| one.devices.iter().map(|device| (*device, one.deadline.plus(lead(terms)))));
-        let devices = supply.free.iter().copied().chain(freed).take(part.units).map(|(device, free_at)| OrderedDevice {
+        let supply = &market.supplies[part.supply];
+        let candidates = market.candidates_of(supply);
+        let chosen = || part.choice.chosen.iter().map(|place| candidates[*place]);
+        let freed = chosen().flat_map(|one| market.devices(&one.tenant.room).iter().map(move |device| (*device, one.deadline)));
+        let taken = market.free_devices(supply, now).chain(freed).take(part.units);
+        order.devices.extend(taken.map(|(device, at)| OrderedDevice {
             device: device.id.clone(),
-            node: supply.node.clone(),
-            site: supply.site.clone(),
+            node: device.node.clone(),
+            site: device.site.clone(),
             lease: device.used_by.clone(),
-            free_at,
-        });
-        order.devices.extend(devices);
-        order.victims.extend(chosen().map(|one| victim_of(one, terms, now)));
+            free_at: if device.used_by.is_some() { at.plus(lead(terms)) } else { at },
+        }));
+        order.victims.extend(chosen().map(|one| victim_of(&one, terms, now)));
     }
     order.devices.sort_by(|a, b| (&a.node, &a.device).cmp(&(&b.node, &b.device)));
     order.victims.sort_by(|a, b| a.lease.cmp(&b.lease));
     order
 }
 
-fn victim_of(candidate: &Candidate<'_>, terms: &Terms, now: Timestamp) -> OrderedVictim {
-    let Candidate { lease, deadline, tier, .. } = candidate;
+fn victim_of(candidate: &Candidate<'_, '_>, terms: &Terms, now: Timestamp) -> OrderedVictim {
+    let Candidate { tenant, deadline, tier, .. } = candidate;
+    let lease = tenant.lease;
     // It is told a little early, for the time between decision and effect.
     let told = deadline.minus(lease.notice.notice().unwrap_or(DurationMs::ZERO)).minus(terms.slack);
     let work = lease.stake.at_risk_since.map_or(0, |since| deadline.since(since).millis().max(0));
@@ -397,35 +329,21 @@ fn victim_of(candidate: &Candidate<'_>, terms: &Terms, now: Timestamp) -> Ordere
 
 /// Units of a need's shape that come without anybody's interruption.
 fn free_anyway(index: &FleetIndex<'_>, need: &Need, now: Timestamp) -> u32 {
-    let supplies = supplies(index, need, now);
-    shaped(&supplies, need.shape, |supply| supply.free.len(), |supply| supply.is_whole && supply.candidates.is_empty())
+    let Some(kind) = index.of(&need.kind) else { return 0 };
+    shaped(&market(kind, need, (index.terms, now)), need.shape, |supply| supply.free)
 }
 
-/// Units of a shape that could be had with all that may be taken.
-fn available(supplies: &[Supply<'_>], shape: ReclaimShape) -> u32 {
-    let all = |supply: &Supply<'_>| supply.free.len() + supply.candidates.iter().map(|one| one.devices.len()).sum::<usize>();
-    shaped(supplies, shape, all, |supply| supply.is_whole)
-}
-
-fn shaped(
-    supplies: &[Supply<'_>],
-    shape: ReclaimShape,
-    units: impl Fn(&Supply<'_>) -> usize,
-    is_whole: impl Fn(&Supply<'_>) -> bool,
-) -> u32 {
-    let of = |supply: &Supply<'_>| match shape {
+fn shaped(market: &Market<'_, '_>, shape: ReclaimShape, units: impl Fn(&Supply<'_, '_>) -> usize) -> u32 {
+    let of = |supply: &Supply<'_, '_>| match shape {
         ReclaimShape::Anywhere => units(supply),
         ReclaimShape::PerNode(of_each) => {
             let of_each = usize::try_from(of_each.get()).unwrap_or(usize::MAX);
             if units(supply) >= of_each { of_each } else { 0 }
         }
         ReclaimShape::WholeNodes => {
-            if is_whole(supply) {
-                units(supply)
-            } else {
-                0
-            }
+            let is_whole = units(supply) == supply.machine.total;
+            if is_whole { units(supply) } else { 0 }
         }
     };
-    count(supplies.iter().map(of).sum())
+    count(market.supplies.iter().map(of).sum())
 }

@@ -8,12 +8,13 @@ use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
-use crate::index::{FleetIndex, MachineIndex};
+use crate::index::{FleetIndex, MachineIndex, Standing};
+use crate::market::{Access, Candidate, Fate, Market, Supply};
 use crate::place::{Request, check_possible, refuse, try_place};
 use crate::refusal::{Refusal, RefusalReason};
 use crate::reserve::figures;
-use crate::snapshot::{DeviceView, LeaseStage, Snapshot, count};
-use crate::victim::{self, Candidate, Choice, Tier, cover};
+use crate::snapshot::{DeviceView, Snapshot, count};
+use crate::victim::{Choice, Tier};
 
 /// A lease that has to end for the newcomer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,114 +70,54 @@ pub fn try_place_with_reclaim(snapshot: &Snapshot, request: &Request, now: Times
 /// # Errors
 /// Not even everything that may be taken back would be enough on one machine.
 pub fn take_back(index: &FleetIndex<'_>, request: &Request, now: Timestamp) -> Result<ReclaimPlan, RefusalReason> {
-    let wanted = |machine: &&MachineIndex<'_>| {
+    let Some(kind) = index.of(&request.kind) else { return Err(RefusalReason::NotReclaimable { largest_after: 0 }) };
+    let wanted = |machine: &MachineIndex<'_>| {
         machine.isolation >= request.isolation && request.site.as_ref().is_none_or(|site| machine.site == site)
     };
-    let machines: Vec<Machine<'_>> =
-        index.machines(&request.kind).iter().filter(wanted).map(|machine| Machine::new(machine, now)).collect();
-    let largest_after = machines.iter().map(Machine::reachable).max().unwrap_or(0);
+    let market = Market::new(kind, Access::All, wanted, |tenant| fate(&tenant.standing, now));
     let units = usize::try_from(request.units).unwrap_or(usize::MAX);
-    let solved = machines.iter().filter_map(|machine| Some((machine.solve(units)?, machine)));
-    let best = solved.min_by(|((one, choice), machine), ((other, other_choice), other_machine)| {
-        let order = (one, choice.loss, choice.count).cmp(&(other, other_choice.loss, other_choice.count));
-        let ready = |machine: &Machine<'_>, choice: &Choice| machine.ready_at(choice, units, now);
-        order
-            .then_with(|| ready(machine, choice).cmp(&ready(other_machine, other_choice)))
-            .then_with(|| machine.node.cmp(other_machine.node))
+    let ready = |supply: &Supply<'_, '_>, choice: &Choice| devices(&market, (supply, choice), units, now).map(|(_, at)| at).max();
+    let best = market.best_machines(units, 1, ready).and_then(|best| best.into_iter().next());
+    let Some((at, choice)) = best else {
+        let largest = market.supplies.iter().map(|supply| supply.reachable).max().unwrap_or(0);
+        return Err(RefusalReason::NotReclaimable { largest_after: count(largest) });
+    };
+    let supply = &market.supplies[at];
+    let victims = choice.chosen.iter().map(|place| {
+        let Candidate { tenant, deadline, .. } = market.candidates_of(supply)[*place];
+        let lease = tenant.lease;
+        Victim { lease: lease.id.clone(), generation: lease.generation, notice: lease.notice, deadline }
     });
-    let ((_, choice), machine) = best.ok_or(RefusalReason::NotReclaimable { largest_after })?;
-    Ok(machine.plan(&choice, units, now))
+    let taken: Vec<(&DeviceView, Timestamp)> = devices(&market, (supply, &choice), units, now).collect();
+    Ok(ReclaimPlan {
+        site: supply.machine.site.clone(),
+        node: supply.machine.node.clone(),
+        devices: taken.iter().map(|(device, _)| device.id.clone()).collect(),
+        victims: victims.collect(),
+        free_now: supply.machine.idle.len() >= units,
+        ready_at: taken.iter().map(|(_, at)| *at).max().unwrap_or(now).max(now),
+    })
 }
 
-/// One machine's devices of the wanted kind, by how they could be had.
-struct Machine<'a> {
-    site: &'a SiteId,
-    node: &'a NodeId,
-    idle: &'a [&'a DeviceView],
-    /// Given back without any doing of ours, with when.
-    leaving: Vec<(&'a DeviceView, Timestamp)>,
-    /// Leases that may be ended, best victim first.
-    candidates: Vec<Candidate<'a>>,
+/// Firm leases and the owner's own are never victims.
+fn fate(lease: &Standing, now: Timestamp) -> Fate {
+    match (lease.told, lease.holder, lease.reclaim_deadline(now)) {
+        (Some(deadline), ..) => Fate::Leaves(deadline),
+        (None, Holder::External, Some(deadline)) if lease.is_active => {
+            Fate::MayEnd { deadline, tier: Tier { breaks_promise: false, notice: lease.notice } }
+        }
+        (None, Holder::External | Holder::Internal, _) => Fate::Stays,
+    }
 }
 
-impl<'a> Machine<'a> {
-    fn new(machine: &'a MachineIndex<'a>, now: Timestamp) -> Self {
-        let (mut leaving, mut candidates) = (Vec::new(), Vec::new());
-        for tenant in &machine.tenants {
-            let lease = tenant.lease;
-            match (&lease.stage, lease.holder, lease.reclaim_deadline(now)) {
-                (LeaseStage::Ending { deadline, .. }, ..) => {
-                    leaving.extend(tenant.devices.iter().map(|device| (*device, *deadline)));
-                }
-                (LeaseStage::Active, Holder::External, Some(deadline)) => {
-                    let tier = Tier { breaks_promise: false, notice: lease.notice };
-                    let loss = victim::loss(lease, tier, deadline);
-                    candidates.push(Candidate { lease, deadline, tier, loss, devices: tenant.devices.clone() });
-                }
-                // Firm leases and the owner's own are never victims.
-                (LeaseStage::Active | LeaseStage::Pending, Holder::External | Holder::Internal, _) => {}
-            }
-        }
-        leaving.sort_by(|a, b| (a.1, &a.0.id).cmp(&(b.1, &b.0.id)));
-        victim::sort(&mut candidates);
-        Self { site: machine.site, node: machine.node, idle: &machine.idle, leaving, candidates }
-    }
-
-    /// All units that could be had here.
-    fn reachable(&self) -> u32 {
-        let sold: usize = self.candidates.iter().map(|one| one.devices.len()).sum();
-        count(self.idle.len() + self.leaving.len() + sold)
-    }
-
-    /// The victims that make so many units fit here, with the longest notice among them; `None` if they never do.
-    fn solve(&self, units: usize) -> Option<(Option<Tier>, Choice)> {
-        let needed = units.saturating_sub(self.idle.len() + self.leaving.len());
-        if needed == 0 {
-            return Some((None, cover(&[], 0)?));
-        }
-        let mut allowed: Vec<&Candidate<'_>> = Vec::with_capacity(self.candidates.len());
-        let mut freed = 0;
-        // They come by notice: each is added with all of its own, as soon as that is enough.
-        for (place, candidate) in self.candidates.iter().enumerate() {
-            allowed.push(candidate);
-            freed += candidate.devices.len();
-            let is_last = self.candidates.get(place + 1).is_none_or(|next| next.tier > candidate.tier);
-            if is_last && freed >= needed {
-                return Some((Some(candidate.tier), cover(&allowed, needed)?));
-            }
-        }
-        None
-    }
-
-    /// The devices with when they are free, those that are free soonest without anybody's loss first.
-    fn devices<'c>(
-        &'c self,
-        choice: &'c Choice,
-        units: usize,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (&'c DeviceView, Timestamp)> {
-        let chosen = choice.chosen.iter().map(|place| &self.candidates[*place]);
-        let freed = chosen.flat_map(|one| one.devices.iter().map(|device| (*device, one.deadline)));
-        let free = self.idle.iter().map(move |device| (*device, now));
-        free.chain(self.leaving.iter().copied()).chain(freed).take(units)
-    }
-
-    fn ready_at(&self, choice: &Choice, units: usize, now: Timestamp) -> Timestamp {
-        self.devices(choice, units, now).map(|(_, at)| at).max().unwrap_or(now).max(now)
-    }
-
-    fn plan(&self, choice: &Choice, units: usize, now: Timestamp) -> ReclaimPlan {
-        let victims = choice.chosen.iter().map(|place| {
-            let Candidate { lease, deadline, .. } = &self.candidates[*place];
-            Victim { lease: lease.id.clone(), generation: lease.generation, notice: lease.notice, deadline: *deadline }
-        });
-        ReclaimPlan {
-            site: self.site.clone(),
-            node: self.node.clone(),
-            devices: self.devices(choice, units, now).map(|(device, _)| device.id.clone()).collect(),
-            victims: victims.collect(),
-            free_now: self.idle.len() >= units,
-            ready_at: self.ready_at(choice, units, now),
-        }
-    }
+/// The devices with when they are free, those that come without anybody's loss first.
+fn devices<'m, 'a>(
+    market: &'m Market<'_, 'a>,
+    (supply, choice): (&'m Supply<'_, 'a>, &'m Choice),
+    units: usize,
+    now: Timestamp,
+) -> impl Iterator<Item = (&'a DeviceView, Timestamp)> {
+    let chosen = choice.chosen.iter().map(|place| market.candidates_of(supply)[*place]);
+    let freed = chosen.flat_map(|one| market.devices(&one.tenant.room).iter().map(move |device| (*device, one.deadline)));
+    market.free_devices(supply, now).chain(freed).take(units)
 }

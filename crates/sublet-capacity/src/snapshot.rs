@@ -118,10 +118,18 @@ impl LeaseView {
     /// The earliest end that the sold notice allows: the notice from now on, and never before the
     /// class's shortest life. `None` for `firm`, which has none.
     pub fn reclaim_deadline(&self, now: Timestamp) -> Option<Timestamp> {
-        let notice = self.notice.notice()?;
-        let earliest = now.plus(notice).max(self.starts_at.plus(self.notice.minimum_term()));
-        Some(self.ends_at.map_or(earliest, |ends_at| ends_at.min(earliest)))
+        earliest_end(self.notice, (self.starts_at, self.ends_at), now)
     }
+}
+
+/// The earliest end that a notice allows of a lease with these beginning and end.
+pub(crate) fn earliest_end(
+    notice: NoticeClass,
+    (starts_at, ends_at): (Timestamp, Option<Timestamp>),
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let earliest = now.plus(notice.notice()?).max(starts_at.plus(notice.minimum_term()));
+    Some(ends_at.map_or(earliest, |ends_at| ends_at.min(earliest)))
 }
 
 /// The owner's terms: reserve and timings.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::compensation::{
     Compensation, CompensationRule, CompensationRules, Interruption, charged_for_last, compensation, service_credit,
@@ -173,8 +173,9 @@ impl Cloud {
 
     /// What a lease would be owed that keeps running until the owner ends it, told and ended at these instants.
     pub(crate) async fn foresee(&self, tx: &mut Tx, lease: &Lease, (told_at, ended_at): (Timestamp, Timestamp)) -> Result<Nanos> {
-        let is_busy = !job::list_open_of(tx, &lease.id).await?.is_empty();
-        if lease.holder == Holder::Internal || !is_busy {
+        let is_kept = lease.notice.notice().is_some_and(|sold| sold > DurationMs::ZERO && ended_at.since(told_at) >= sold);
+        let is_idle = job::list_open_of(tx, &lease.id).await?.is_empty();
+        if lease.holder == Holder::Internal || is_kept || is_idle {
             return Ok(Nanos::ZERO);
         }
         let (rule, interruption) = interruption_of(tx, self, lease, (told_at, ended_at)).await?;
@@ -375,11 +376,12 @@ async fn interruption_of(
     (told_at, ended_at): (Timestamp, Timestamp),
 ) -> Result<((i64, CompensationRule), Interruption)> {
     let StoredRules { version, rules, .. } = compensation_rule::find_at(tx, lease.created_at).await?;
+    let tariff = Tariff::of(tx, cloud, lease, told_at.min(cloud.now())).await?;
     let interruption = Interruption {
         class: lease.notice,
         units: lease.units,
-        // Not the quote's: the price may have changed with time since.
-        price: Tariff::of(tx, cloud, lease, told_at).await?.per_hour(told_at)?,
+        // Not the quote's: the price may have changed with time since. Of a time to come it may not be known yet.
+        price: tariff.per_hour(told_at).or_else(|_| tariff.per_hour(told_at.min(cloud.now())))?,
         started_at: lease.starts_at,
         window_ends_at: lease.ends_at,
         told_at,

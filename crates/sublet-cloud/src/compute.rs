@@ -366,15 +366,23 @@ impl Tariff {
         Ok(sum)
     }
     /// What a time on all devices costs: each part of it at the price that holds then, from the beginning of a line on.
+    /// What comes after the last price that is known costs that.
     pub fn cost_of(&self, calendar: &BillingCalendar, interval: Interval) -> Result<Nanos> {
-        let (entry, mut sum) = (self.entry()?, Nanos::ZERO);
+        let entry = self.entry()?;
+        let mut parts: Vec<(Option<BandName>, DurationMs)> = Vec::new();
+        let mut until = interval.starts_at;
         for stretch in self.stretches(calendar, interval)? {
-            let stretch = stretch?;
-            let span = stretch.interval.ends_at.since(stretch.interval.starts_at);
-            let price = entry.price_in(stretch.band.as_ref())?;
-            sum = sum.checked_add(price.exact_cost(self.quantity(span)?)?.half_even()?)?;
+            let Ok(stretch) = stretch else { break };
+            parts.push((stretch.band, stretch.interval.ends_at.since(stretch.interval.starts_at)));
+            until = stretch.interval.ends_at;
         }
-        Ok(sum)
+        if let Some((_, span)) = parts.last_mut() {
+            *span = sum([*span, interval.ends_at.since(until)]);
+        }
+        parts.into_iter().try_fold(Nanos::ZERO, |total, (band, span)| {
+            let price = entry.price_in(band.as_ref())?;
+            total.checked_add(price.exact_cost(self.quantity(span)?)?.half_even()?)
+        })
     }
     /// What to hold for a span that begins at some instant from now until `latest`: as much as it can need then.
     pub fn first_hold(&self, calendar: &BillingCalendar, (now, latest): (Timestamp, Timestamp), span: DurationMs) -> Result<Nanos> {

@@ -222,7 +222,7 @@ fn objective(snapshot: &Snapshot, need: &Need, gone: &BTreeSet<&LeaseId>) -> (Op
     let loss = |id: &&LeaseId| {
         let lease = &snapshot.leases[*id];
         let tier = crate::victim::Tier { breaks_promise: tier(&id).0, notice: lease.notice };
-        crate::victim::loss(lease, tier, latest)
+        crate::victim::loss(&crate::index::Standing::of(lease), tier, latest)
     };
     (gone.iter().map(|id| tier(&id)).max(), gone.iter().map(loss).sum(), gone.len())
 }
@@ -295,15 +295,7 @@ proptest! {
 
     #[test]
     fn a_choice_beyond_the_table_covers_and_has_nobody_in_vain(sizes in prop::collection::vec((1_usize..5, 0_i64..50), 1..30), needed in 1_usize..40) {
-        let snapshot = fleet("cpu", &[5]);
-        let devices: Vec<&DeviceView> = snapshot.devices.iter().collect();
-        let mut world = fleet("cpu", &[5]);
-        let id = take_placed(&mut world, &external(1));
-        let lease = &world.leases[&id];
-        let tier = crate::victim::Tier { breaks_promise: false, notice: NoticeClass::N2m };
-        let one = |(size, loss): &(usize, i64)| crate::victim::Candidate { lease, deadline: NOW, tier, loss: i128::from(*loss), devices: devices[..*size].to_vec() };
-        let candidates: Vec<_> = sizes.iter().map(one).collect();
-        let pool: Vec<_> = candidates.iter().collect();
+        let pool: Vec<_> = sizes.iter().map(|(units, loss)| crate::victim::Item { units: *units, loss: i128::from(*loss) }).collect();
         let total: usize = sizes.iter().map(|(size, _)| size).sum();
         for choice in [crate::victim::cover(&pool, needed), crate::victim::cover_greedily(&pool, needed)] {
             prop_assert_eq!(choice.is_some(), total >= needed);
