@@ -136,9 +136,8 @@ impl<'a> FleetIndex<'a> {
     }
     /// Where there are devices of a kind, in order.
     pub(crate) fn sites(&self, kind: &DeviceKind) -> Vec<&'a SiteId> {
-        let machines = self.kinds.get(kind).map_or(&[] as &[_], |kind| kind.machines.as_slice());
         let mut sites: Vec<&SiteId> = Vec::new();
-        for machine in machines {
+        for machine in self.kinds.get(kind).iter().flat_map(|kind| &kind.machines) {
             if !sites.contains(&machine.site) {
                 sites.push(machine.site);
             }

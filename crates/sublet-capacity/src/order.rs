@@ -177,7 +177,7 @@ fn check(index: &FleetIndex<'_>, need: &Need) -> Result<(), Shortfall> {
         return Err(Shortfall::UnknownSite { known: sites.into_iter().cloned().collect() });
     }
     match need.shape {
-        ReclaimShape::PerNode(of_each) if need.units % of_each.get() != 0 => {
+        ReclaimShape::PerNode(of_each) if !need.units.is_multiple_of(of_each.get()) => {
             Err(Shortfall::NoMultiple { units: need.units.div_ceil(of_each.get()).saturating_mul(of_each.get()) })
         }
         ReclaimShape::PerNode(_) | ReclaimShape::Anywhere | ReclaimShape::WholeNodes => Ok(()),
