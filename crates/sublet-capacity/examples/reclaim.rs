@@ -1,7 +1,7 @@
 //! Times decisions about victims over a large fleet: `reclaim [DEVICES [LEASES]]`.
 //!
 //! Machines have eight devices of one kind. Leases have one to eight units and are of all classes; a tenth are firm, a
-//! fifth the owner's own, an eighth is ending already, half have a checkpoint. Each figure is the mean processor time of
+//! fifth the owner's own, one in two hundred is ending already, half have a checkpoint. Each figure is the mean processor time of
 //! 50 runs, in milliseconds.
 
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ fn lease(numbers: &mut Numbers, units: usize) -> Outcome<LeaseView> {
     };
     let ran = i64::try_from(numbers.below(200_000))?;
     let since = DurationMs::from_seconds(if numbers.below(2) == 0 { ran } else { ran % 900 });
-    let is_ending = numbers.below(8) == 0;
+    let is_ending = numbers.below(200) == 0;
     let deadline = NOW.plus(DurationMs::from_seconds(i64::try_from(numbers.below(900))?));
     Ok(LeaseView {
         id: numbers.id(),
@@ -97,11 +97,11 @@ fn fleet(devices: usize, leases: usize) -> Outcome<Snapshot> {
         });
     }
     let mut sold: BTreeMap<LeaseId, LeaseView> = BTreeMap::new();
-    // About one device in forty stays free.
+    // About one device in forty stays free, and the rest of a machine after the last lease.
     for node in views.chunks_mut(PER_NODE) {
         let mut free = PER_NODE - usize::from(numbers.below(5) == 0);
         while free > 0 && sold.len() < leases {
-            let wanted = 1 + usize::try_from(numbers.below(3))? + usize::from(numbers.below(40) == 0) * 5;
+            let wanted = 1 + usize::try_from(numbers.below(3))? + usize::from(numbers.below(12) == 0) * 5;
             let units = wanted.clamp(1, free);
             let view = lease(&mut numbers, units)?;
             node[free - units..free].iter_mut().for_each(|device| device.used_by = Some(view.id.clone()));
