@@ -60,6 +60,7 @@ pub mod project;
 pub mod quote;
 pub mod rate_limit;
 pub mod receipt;
+pub mod reclaim;
 pub mod reference;
 pub mod remote_model;
 pub mod rerate;

@@ -99,6 +99,8 @@ object_tags! {
     QuoteTag = "quote",
     RateLimitTag = "rate_limit",
     ReceiptTag = "receipt",
+    ReclaimPreviewTag = "reclaim_preview",
+    ReclaimTag = "reclaim",
     RefundTag = "refund",
     RemoteModelTag = "remote_model",
     ReplicaCostTag = "replica.cost",

@@ -11,25 +11,32 @@
 //! [`estimate`] replays an owner's history under a policy that learns from it.
 //!
 //! Deliberately absent: forecasts in the plan (its reserve rule is static), prices, and gangs over several
-//! machines: a request is placed on one machine, so that a sum of fragments is never promised.
+//! machines: a request is placed on one machine, so that a sum of fragments is never promised. An order of the owner may
+//! span machines.
 #![deny(clippy::float_arithmetic)]
 
 pub mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod index;
+mod market;
+mod order;
 mod place;
 mod plan;
 mod reclaim;
 mod refusal;
 mod reserve;
 mod snapshot;
+mod victim;
 
+pub use index::FleetIndex;
+pub use order::{Instead, Need, Order, OrderedDevice, OrderedVictim, Shortfall, decide, instead};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
-pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, try_place_with_reclaim};
+pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, take_back, try_place_with_reclaim};
 pub use refusal::{Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
-pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Snapshot, Terms};
+pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, OrderedEnd, Snapshot, Stake, Terms};
 
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,11 @@ pub struct Request {
 impl Request {
     /// Whether the hard constraints allow this device, free or not.
     pub(crate) fn accepts(&self, device: &DeviceView) -> bool {
-        device.kind == self.kind && device.isolation >= self.isolation && self.site.as_ref().is_none_or(|site| device.site == *site)
+        let is_held_back = device.held && self.holder == Holder::External;
+        device.kind == self.kind
+            && device.isolation >= self.isolation
+            && !is_held_back
+            && self.site.as_ref().is_none_or(|site| device.site == *site)
     }
 }
 

@@ -92,10 +92,24 @@ fn end_of_active(snapshot: &Snapshot, lease: &LeaseView, devices: &LeaseDevices,
     if lease.job_over {
         return Some((EndReason::JobEnded, now));
     }
-    [end_of_window(snapshot, lease, now), end_of_cover(snapshot, lease, now), end_of_unused(snapshot, lease, now)]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(_, deadline)| *deadline)
+    let ends = [
+        end_of_window(snapshot, lease, now),
+        end_of_cover(snapshot, lease, now),
+        end_of_unused(snapshot, lease, now),
+        end_by_order(lease, now),
+    ];
+    ends.into_iter().flatten().min_by_key(|(_, deadline)| *deadline)
+}
+
+/// An order takes it back. Whoever is told later than was planned still gets the notice, unless the order breaks it.
+fn end_by_order(lease: &LeaseView, now: Timestamp) -> Option<(EndReason, Timestamp)> {
+    let ordered = lease.stake.ordered.filter(|ordered| now >= ordered.tell_at)?;
+    let deadline = match lease.reclaim_deadline(now) {
+        Some(earliest) if !ordered.breaks_promise => ordered.deadline.max(earliest),
+        Some(_) => ordered.deadline.max(now),
+        None => return None,
+    };
+    Some((EndReason::Reclaimed, deadline))
 }
 
 fn end_of_window(snapshot: &Snapshot, lease: &LeaseView, now: Timestamp) -> Option<(EndReason, Timestamp)> {

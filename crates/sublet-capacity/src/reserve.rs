@@ -41,7 +41,7 @@ pub struct KindFigures {
     /// Of all external units, those in firm leases.
     pub firm: u32,
     pub reserve: u32,
-    /// The part of the reserve that the owner's teams do not use yet.
+    /// The part of the reserve that the owner's teams do not use yet, and what orders hold for them on top of it.
     pub kept: u32,
 }
 
@@ -69,7 +69,7 @@ impl KindFigures {
 /// The figures of one kind of device.
 pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     let mut figures = KindFigures::default();
-    let mut demanded_by_internal = 0_u32;
+    let (mut demanded_by_internal, mut held) = (0_u32, 0_u32);
     for device in snapshot.devices_of(kind) {
         figures.total += 1;
         if device.health != DeviceHealth::Healthy {
@@ -82,7 +82,10 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
             // A device whose lease is not in the snapshot is in use by somebody: never free.
             (Some(_), Some(Holder::External) | None) => figures.external += 1,
             (None, _) if device.promised_to.is_some() => figures.promised += 1,
-            (None, _) => figures.idle += 1,
+            (None, _) => {
+                figures.idle += 1;
+                held += u32::from(device.held);
+            }
         }
         let next = device.promised_to.as_ref().and_then(|id| snapshot.lease(id));
         if next.is_some_and(|lease| lease.holder == Holder::Internal) {
@@ -92,7 +95,7 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     let firm = |lease: &&LeaseView| lease.kind == *kind && lease.holder == Holder::External && lease.notice == NoticeClass::Firm;
     figures.firm = snapshot.leases.values().filter(firm).fold(0, |sum, lease| sum + lease.units);
     figures.reserve = snapshot.terms.reserve.units(figures.healthy);
-    figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal);
+    figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal).saturating_add(held);
     figures
 }
 

@@ -7,7 +7,7 @@ use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
-use sublet_core::{DurationMs, Timestamp};
+use sublet_core::{DurationMs, Nanos, Timestamp};
 
 use crate::place::Request;
 use crate::reserve::ReserveRule;
@@ -26,6 +26,8 @@ pub struct DeviceView {
     pub used_by: Option<LeaseId>,
     /// The pending lease that gets it next; nobody else may.
     pub promised_to: Option<LeaseId>,
+    /// An order holds it for the owner's teams: no customer gets it.
+    pub held: bool,
 }
 
 impl DeviceView {
@@ -88,16 +90,46 @@ pub struct LeaseView {
     pub job_over: bool,
     /// Present while its workload runs.
     pub cover: Option<Cover>,
+    pub stake: Stake,
+}
+
+/// What taking a lease back would lose, and what is decided about it already.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Stake {
+    /// Since when its workload has done what a stop would lose: its start, or its last durable checkpoint. `None` while
+    /// nothing runs.
+    pub at_risk_since: Option<Timestamp>,
+    /// Of a unit and hour.
+    pub price: Nanos,
+    /// An order takes it back.
+    pub ordered: Option<OrderedEnd>,
+}
+
+/// The end of a lease that an order has settled on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OrderedEnd {
+    pub tell_at: Timestamp,
+    pub deadline: Timestamp,
+    /// The deadline stands even if less than the notice is left.
+    pub breaks_promise: bool,
 }
 
 impl LeaseView {
     /// The earliest end that the sold notice allows: the notice from now on, and never before the
     /// class's shortest life. `None` for `firm`, which has none.
     pub fn reclaim_deadline(&self, now: Timestamp) -> Option<Timestamp> {
-        let notice = self.notice.notice()?;
-        let earliest = now.plus(notice).max(self.starts_at.plus(self.notice.minimum_term()));
-        Some(self.ends_at.map_or(earliest, |ends_at| ends_at.min(earliest)))
+        earliest_end(self.notice, (self.starts_at, self.ends_at), now)
     }
+}
+
+/// The earliest end that a notice allows of a lease with these beginning and end.
+pub(crate) fn earliest_end(
+    notice: NoticeClass,
+    (starts_at, ends_at): (Timestamp, Option<Timestamp>),
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let earliest = now.plus(notice.notice()?).max(starts_at.plus(notice.minimum_term()));
+    Some(ends_at.map_or(earliest, |ends_at| ends_at.min(earliest)))
 }
 
 /// The owner's terms: reserve and timings.
@@ -152,8 +184,9 @@ impl Snapshot {
                 nodes.entry(&device.node).or_default().push(device);
             }
         }
+        // What is held is for the owner's teams anyway, so they get it first.
         for devices in nodes.values_mut() {
-            devices.sort_by(|a, b| a.id.cmp(&b.id));
+            devices.sort_by(|a, b| (!a.held, &a.id).cmp(&(!b.held, &b.id)));
         }
         nodes
     }

@@ -12,6 +12,8 @@ use sublet_core::{DurationMs, Timestamp};
 
 use super::*;
 
+mod orders;
+
 const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
 
 fn kind(name: &str) -> DeviceKind {
@@ -44,6 +46,7 @@ fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
                 health: DeviceHealth::Healthy,
                 used_by: None,
                 promised_to: None,
+                held: false,
             });
         }
     }
@@ -83,6 +86,7 @@ fn take(snapshot: &mut Snapshot, wanted: &Request, devices: &[DeviceId]) -> Leas
         unused_since: None,
         job_over: false,
         cover: None,
+        stake: Stake::default(),
     };
     snapshot.leases.insert(id.clone(), lease);
     id

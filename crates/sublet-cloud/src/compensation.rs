@@ -13,22 +13,23 @@ use serde_json::{Map, Value, json};
 use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::CreditKind;
 use sublet_money::compensation::{
     Compensation, CompensationRule, CompensationRules, Interruption, charged_for_last, compensation, service_credit,
 };
 use sublet_money::credit_lot::CreditTerms;
+use sublet_money::period::Interval;
 use sublet_money::sku::{Quantity, SkuFamily};
 use sublet_store::compensation::{self as stored, CompensationKind, LeaseNotice, StoredCompensation};
 use sublet_store::compensation_rule::{self, StoredRules};
 use sublet_store::credit::CreditGrant;
 use sublet_store::invoice::{self, StoredInvoice};
 use sublet_store::lease::Lease;
-use sublet_store::{Page, PageRequest, Tx};
+use sublet_store::{Page, PageRequest, Tx, attempt, job};
 
 use crate::audit::Deed;
-use crate::compute::Tariff;
+use crate::compute::{Tariff, calendar_of};
 use crate::credit::GrantSource;
 use crate::idempotency::{Answer, Call, Render};
 use crate::incoming_payment::check_note;
@@ -168,6 +169,32 @@ impl Cloud {
             note,
         };
         self.make_good(tx, &Actor::system(), made, now).await.map(|_| ())
+    }
+
+    /// What a lease would be owed that keeps running until the owner ends it, told and ended at these instants.
+    pub(crate) async fn foresee(&self, tx: &mut Tx, lease: &Lease, (told_at, ended_at): (Timestamp, Timestamp)) -> Result<Nanos> {
+        let is_kept = lease.notice.notice().is_some_and(|sold| sold > DurationMs::ZERO && ended_at.since(told_at) >= sold);
+        let is_idle = job::list_open_of(tx, &lease.id).await?.is_empty();
+        if lease.holder == Holder::Internal || is_kept || is_idle {
+            return Ok(Nanos::ZERO);
+        }
+        let (rule, interruption) = interruption_of(tx, self, lease, (told_at, ended_at)).await?;
+        if !interruption.is_broken() {
+            return Ok(Nanos::ZERO);
+        }
+        let since = interruption.free_from(rule.1);
+        let free_time = stored::time_used(tx, &lease.id, since).await?;
+        let charged = charged_for_last(free_time, &stored::newest_charges(tx, &lease.id, free_time).await?)?;
+        let metered = attempt::find_live_of(tx, &lease.id).await?.and_then(|attempt| attempt.settled_until.or(attempt.started_at));
+        let starts_at = metered.unwrap_or_else(|| self.now()).max(since);
+        let rest = if starts_at < ended_at {
+            let tariff = Tariff::of(tx, self, lease, starts_at).await?;
+            tariff.cost_of(&calendar_of(tx, lease).await?, Interval { starts_at, ends_at: ended_at })?
+        } else {
+            Nanos::ZERO
+        };
+        let owed = compensation(&interruption, rule.1, charged.checked_add(rest)?)?;
+        Ok(owed.map_or(Nanos::ZERO, |owed| owed.amount))
     }
 
     /// Gives back a share of an issued invoice's charges.
@@ -331,19 +358,7 @@ async fn judge(tx: &mut Tx, cloud: &Cloud, lease: &Lease, end: LeaseNotice) -> R
         }
         _ => end.deadline,
     };
-    let told_at = end.told_at.min(ended_at);
-    let StoredRules { version, rules, .. } = compensation_rule::find_at(tx, lease.created_at).await?;
-    let rule = rules.of(lease.notice);
-    let interruption = Interruption {
-        class: lease.notice,
-        units: lease.units,
-        // Not the quote's: the price may have changed with time since.
-        price: Tariff::of(tx, cloud, lease, told_at).await?.per_hour(told_at)?,
-        started_at: lease.starts_at,
-        window_ends_at: lease.ends_at,
-        told_at,
-        ended_at,
-    };
+    let ((version, rule), interruption) = interruption_of(tx, cloud, lease, (end.told_at.min(ended_at), ended_at)).await?;
     if !interruption.is_broken() {
         return Ok(None);
     }
@@ -351,6 +366,28 @@ async fn judge(tx: &mut Tx, cloud: &Cloud, lease: &Lease, end: LeaseNotice) -> R
     let free = charged_for_last(free_time, &stored::newest_charges(tx, &lease.id, free_time).await?)?;
     let owed = compensation(&interruption, rule, free)?;
     Ok(owed.map(|owed| Judged { interruption, rule: (version, rule), free_time, owed }))
+}
+
+/// The rule that a lease was sold with, and how it is ended.
+async fn interruption_of(
+    tx: &mut Tx,
+    cloud: &Cloud,
+    lease: &Lease,
+    (told_at, ended_at): (Timestamp, Timestamp),
+) -> Result<((i64, CompensationRule), Interruption)> {
+    let StoredRules { version, rules, .. } = compensation_rule::find_at(tx, lease.created_at).await?;
+    let tariff = Tariff::of(tx, cloud, lease, told_at.min(cloud.now())).await?;
+    let interruption = Interruption {
+        class: lease.notice,
+        units: lease.units,
+        // Not the quote's: the price may have changed with time since. Of a time to come it may not be known yet.
+        price: tariff.per_hour(told_at).or_else(|_| tariff.per_hour(told_at.min(cloud.now())))?,
+        started_at: lease.starts_at,
+        window_ends_at: lease.ends_at,
+        told_at,
+        ended_at,
+    };
+    Ok(((version, rules.of(lease.notice)), interruption))
 }
 
 /// What the share is of, and what it comes to: with all that was given back before, never more than was charged.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Terms};
+use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Stake, Terms};
 use sublet_core::admission::ROUNDING_SLACK;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::{LeaseId, NodeId, SiteId};
@@ -21,7 +21,7 @@ use sublet_money::stretch::Stretches;
 use sublet_money::time_of_use::BandName;
 use sublet_store::attempt::{self, Attempt};
 use sublet_store::lease::{self, HoldBound, Lease};
-use sublet_store::{Tx, Updated, device, hold, organization, setting};
+use sublet_store::{Tx, Updated, device, hold, organization, reclaim, setting};
 use tokio::sync::Notify;
 
 use crate::Cloud;
@@ -163,8 +163,10 @@ impl Compute {
         let nodes: BTreeMap<NodeId, IsolationLevel> =
             device::list_all_nodes(tx).await?.into_iter().map(|node| (node.id, node.isolation.level())).collect();
         let isolation = |id: &NodeId| nodes.get(id).copied().unwrap_or(IsolationLevel::Process);
+        let held = reclaim::list_held(tx).await?;
         let devices = device::list_all(tx).await?.into_iter().map(|device| DeviceView {
             isolation: isolation(&device.node),
+            held: held.contains(&device.id),
             id: device.id,
             kind: device.kind,
             site: device.site,
@@ -176,10 +178,14 @@ impl Compute {
         let devices = devices.collect();
         let live: BTreeMap<LeaseId, Attempt> =
             attempt::list_live(tx).await?.into_iter().map(|attempt| (attempt.lease.clone(), attempt)).collect();
+        let (ends, checkpoints) = (reclaim::list_ordered_ends(tx).await?, reclaim::list_checkpoints(tx).await?);
         let mut leases = BTreeMap::new();
         for lease in lease::list_open(tx).await? {
             if let Some(view) = self.view(tx, &lease, live.get(&lease.id)).await? {
-                leases.insert(lease.id, view);
+                let started_at = live.get(&lease.id).and_then(|attempt| attempt.started_at);
+                let at_risk_since = started_at.max(started_at.and(checkpoints.get(&lease.id).copied()));
+                let stake = Stake { at_risk_since, price: lease.price, ordered: ends.get(&lease.id).copied() };
+                leases.insert(lease.id, LeaseView { stake, ..view });
             }
         }
         let reserve = reserve_rule(tx).await?;
@@ -211,6 +217,7 @@ impl Compute {
             unused_since: lease.unused_since,
             job_over: lease.job_over,
             cover,
+            stake: Stake::default(),
         }))
     }
 
@@ -357,6 +364,25 @@ impl Tariff {
             sum = sum.checked_add(price.hold(Quantity::ZERO, self.quantity(span)?)?)?;
         }
         Ok(sum)
+    }
+    /// What a time on all devices costs: each part of it at the price that holds then, from the beginning of a line on.
+    /// What comes after the last price that is known costs that.
+    pub fn cost_of(&self, calendar: &BillingCalendar, interval: Interval) -> Result<Nanos> {
+        let entry = self.entry()?;
+        let mut parts: Vec<(Option<BandName>, DurationMs)> = Vec::new();
+        let mut until = interval.starts_at;
+        for stretch in self.stretches(calendar, interval)? {
+            let Ok(stretch) = stretch else { break };
+            parts.push((stretch.band, stretch.interval.ends_at.since(stretch.interval.starts_at)));
+            until = stretch.interval.ends_at;
+        }
+        if let Some((_, span)) = parts.last_mut() {
+            *span = sum([*span, interval.ends_at.since(until)]);
+        }
+        parts.into_iter().try_fold(Nanos::ZERO, |total, (band, span)| {
+            let price = entry.price_in(band.as_ref())?;
+            total.checked_add(price.exact_cost(self.quantity(span)?)?.half_even()?)
+        })
     }
     /// What to hold for a span that begins at some instant from now until `latest`: as much as it can need then.
     pub fn first_hold(&self, calendar: &BillingCalendar, (now, latest): (Timestamp, Timestamp), span: DurationMs) -> Result<Nanos> {

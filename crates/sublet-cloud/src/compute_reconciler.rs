@@ -144,7 +144,7 @@ impl Compute {
         self.observe(&mut report).await;
         self.pay(&mut report).await;
         for _ in 0..ROUNDS_MAX {
-            let planned = self.follow_plan(&mut report).await;
+            let planned = self.follow_plan(&mut report).await + self.follow_reclaims(&mut report).await;
             let started = self.start_queued(&mut report).await;
             report.planned += planned;
             report.started += started;

@@ -24,6 +24,7 @@ mod batch_validation;
 pub mod billing;
 pub mod bootstrap;
 pub mod budget;
+mod checkpoint;
 pub mod clock;
 pub mod compensation;
 pub mod compute;
@@ -82,6 +83,7 @@ mod project_fee;
 pub mod proof;
 pub mod quote;
 pub mod rate_limit;
+pub mod reclaim;
 pub mod refund;
 pub mod remote_model;
 pub mod rerate;
@@ -107,7 +109,7 @@ pub mod why;
 
 /// Plain data of the layers below that use cases take and give, for callers that know only this crate.
 pub mod data {
-    pub use sublet_capacity::{KindFigures, ReserveRule};
+    pub use sublet_capacity::{Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, ReserveRule};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};
     pub use sublet_money::backlog::BacklogMonth;
@@ -179,6 +181,7 @@ pub mod data {
     pub use sublet_store::project::Project;
     pub use sublet_store::quote::Quote;
     pub use sublet_store::rate_limit::RateLimit;
+    pub use sublet_store::reclaim::{HeldDevice, StoredReclaim, StoredVictim};
     pub use sublet_store::refund::{Refund, RefundState};
     pub use sublet_store::remote_model::RemoteModelRow;
     pub use sublet_store::replica::ReplicaRow;

@@ -136,6 +136,8 @@ identifiers! {
     QuoteId = "quote",
     /// A right to use capacity.
     LeaseId = "lease",
+    /// An order by which the owner takes capacity back.
+    ReclaimId = "rcl",
     /// A command that runs on a lease.
     JobId = "job",
     /// One run of a job.

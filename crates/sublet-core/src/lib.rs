@@ -35,6 +35,7 @@ pub mod payment;
 pub mod quantity;
 pub mod quote;
 pub mod rate;
+pub mod reclaim;
 pub mod response;
 pub mod runner;
 pub mod scope;

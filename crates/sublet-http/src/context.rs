@@ -60,6 +60,13 @@ impl Context {
             .map(|(_, value)| value.as_str())
             .ok_or_else(|| Error::internal(format!("{} has no path parameter {name}", self.operation.name())))
     }
+    /// The generation that the caller insists on, if it does.
+    pub fn generation(&self) -> Result<Option<i64>> {
+        let Some(value) = self.headers.get(http::header::IF_MATCH) else { return Ok(None) };
+        let text = value.to_str().unwrap_or("").trim_matches('"');
+        let invalid = |_| Error::new(ErrorCode::InvalidRequest, "If-Match carries the generation of what is changed");
+        text.parse::<i64>().map(Some).map_err(invalid)
+    }
     /// The call with its Idempotency-Key, if one was given.
     pub fn call(&self) -> Result<Call> {
         let path: Vec<&str> = self.path.iter().map(|(_, value)| value.as_str()).collect();

@@ -8,8 +8,9 @@ use crate::context::Context;
 use crate::{
     App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export,
     export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering,
-    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, remote_model,
-    rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user, why,
+    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, reclaim,
+    remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user,
+    why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -81,6 +82,8 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::ListLeases => to!(lease::list),
         Operation::GetLease => to!(lease::get),
         Operation::CancelLease => to!(lease::cancel),
+        Operation::DeclareCheckpoint => to!(lease::checkpoint),
+        Operation::YieldLease => to!(lease::give_back),
         Operation::CreateJob => to!(job::create),
         Operation::ListJobs => to!(job::list),
         Operation::GetJob => to!(job::get),
@@ -257,6 +260,11 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::CordonDevice => to!(device::cordon),
         Operation::UncordonDevice => to!(device::uncordon),
         Operation::ListCapacity => to!(device::capacity),
+        Operation::PreviewReclaim => to!(reclaim::preview),
+        Operation::CreateReclaim => to!(reclaim::create),
+        Operation::ListReclaims => to!(reclaim::list),
+        Operation::GetReclaim => to!(reclaim::get),
+        Operation::CancelReclaim => to!(reclaim::cancel),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
         Operation::ListModelCards => to!(model_card::list),

@@ -2,11 +2,12 @@
 
 use sublet_api::lease as wire;
 use sublet_api::object::LeaseTag;
+use sublet_api::reclaim::DeclareCheckpoint;
 use sublet_api::sku::SkuName;
 use sublet_cloud::lease::LeaseStatement;
+use sublet_core::Result;
 use sublet_core::id::LeaseId;
 use sublet_core::lease::LeaseState;
-use sublet_core::{Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
@@ -72,12 +73,17 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
 
 pub async fn cancel(app: App, context: Context) -> Result<Answer> {
     let id: LeaseId = context.path("id")?;
-    let generation = match context.headers.get(http::header::IF_MATCH) {
-        None => None,
-        Some(value) => {
-            let text = value.to_str().unwrap_or("").trim_matches('"');
-            Some(text.parse::<i64>().map_err(|_| Error::new(ErrorCode::InvalidRequest, "If-Match carries a lease's generation"))?)
-        }
-    };
+    let generation = context.generation()?;
     json(&to_wire(&app.compute.end_lease(&context.actor, &id, generation).await?)?)
+}
+
+pub async fn checkpoint(app: App, context: Context) -> Result<Answer> {
+    let id: LeaseId = context.path("id")?;
+    let body: DeclareCheckpoint = context.body()?;
+    json(&to_wire(&app.compute.declare_checkpoint(&context.actor, &id, body.at.map(|at| at.0)).await?)?)
+}
+
+pub async fn give_back(app: App, context: Context) -> Result<Answer> {
+    let id: LeaseId = context.path("id")?;
+    json(&to_wire(&app.compute.yield_lease(&context.actor, &id).await?)?)
 }

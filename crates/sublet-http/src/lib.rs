@@ -57,6 +57,7 @@ mod proof;
 mod public;
 mod quote;
 mod rate_limit;
+mod reclaim;
 mod remote_model;
 mod rerate;
 mod response;

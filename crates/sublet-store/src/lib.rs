@@ -62,6 +62,7 @@ pub mod price_index;
 pub mod project;
 pub mod quote;
 pub mod rate_limit;
+pub mod reclaim;
 pub mod refund;
 pub mod remote_model;
 pub mod replica;

@@ -48,6 +48,7 @@ const OPERATOR_TABLES: &[&str] = &[
     "payout.rs",
     "price.rs",
     "price_index.rs",
+    "reclaim.rs",
     "remote_model.rs",
     "replica.rs",
     "rerate.rs",

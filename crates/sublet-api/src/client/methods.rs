@@ -29,6 +29,7 @@ use crate::project::{CreateProject, Project, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{CreateRateLimit, RateLimit, SetRateLimit};
 use crate::receipt::Receipt;
+use crate::reclaim::DeclareCheckpoint;
 use crate::route::{Operation, Plane};
 use crate::sku::{Availability, AvailabilityQuery, Sku};
 use crate::supplier::DataPermission;
@@ -158,6 +159,14 @@ impl Client {
     }
     pub fn lease(&self, id: &LeaseId) -> Result<Lease> {
         self.call(Operation::GetLease, &[id.as_str()]).json()
+    }
+    /// Says that what a lease's workload did so far is saved.
+    pub fn declare_checkpoint(&self, id: &LeaseId, body: &DeclareCheckpoint) -> Result<Lease> {
+        self.call(Operation::DeclareCheckpoint, &[id.as_str()]).body(body).json()
+    }
+    /// Gives a lease back that was told to end.
+    pub fn yield_lease(&self, id: &LeaseId) -> Result<Lease> {
+        self.call(Operation::YieldLease, &[id.as_str()]).json()
     }
     pub fn cancel_lease(&self, id: &LeaseId) -> Result<Lease> {
         self.call(Operation::CancelLease, &[id.as_str()]).json()

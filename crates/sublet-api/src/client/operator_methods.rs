@@ -27,6 +27,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PublishPriceList};
 use crate::price_index::{CreatePriceIndex, PriceIndex, PricePoint, PublishPricePoint};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
+use crate::reclaim::{CreateReclaim, Reclaim, ReclaimListQuery, ReclaimPreview};
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::rerate::{Rerate, SimulateRerate};
 use crate::revenue::RevenueReport;
@@ -38,7 +39,7 @@ use crate::tax_report::{TaxReport, TaxReportQuery};
 use crate::usage::UsageQuery;
 use std::io::Read;
 use sublet_core::error::Result;
-use sublet_core::id::{CompensationId, ContractId, DeviceId, InvoiceId, ModelId, OrganizationId, ReplicaId, RerateId};
+use sublet_core::id::{CompensationId, ContractId, DeviceId, InvoiceId, ModelId, OrganizationId, ReclaimId, ReplicaId, RerateId};
 
 /// The cloud, with operator keys.
 impl Client {
@@ -255,6 +256,21 @@ impl Client {
     }
     pub fn all_leases(&self, query: &LeaseListQuery) -> Result<List<Lease>> {
         self.call(Operation::OperatorListLeases, &[]).query(query).json()
+    }
+    pub fn preview_reclaim(&self, body: &CreateReclaim) -> Result<ReclaimPreview> {
+        self.call(Operation::PreviewReclaim, &[]).body(body).json()
+    }
+    pub fn create_reclaim(&self, body: &CreateReclaim, key: &IdempotencyKey) -> Result<Reclaim> {
+        self.call(Operation::CreateReclaim, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn reclaims(&self, query: &ReclaimListQuery) -> Result<List<Reclaim>> {
+        self.call(Operation::ListReclaims, &[]).query(query).json()
+    }
+    pub fn reclaim(&self, id: &ReclaimId) -> Result<Reclaim> {
+        self.call(Operation::GetReclaim, &[id.as_str()]).json()
+    }
+    pub fn cancel_reclaim(&self, id: &ReclaimId) -> Result<Reclaim> {
+        self.call(Operation::CancelReclaim, &[id.as_str()]).json()
     }
     pub fn verify_ledger(&self) -> Result<LedgerVerification> {
         self.call(Operation::VerifyLedger, &[]).json()

@@ -289,11 +289,14 @@ mod tests {
                     let last = route.path.rsplit('/').next();
                     let names_a_state =
                         matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"))
-                            || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry" | "run" | "apply"));
+                            || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry" | "run" | "apply"))
+                            || matches!(last, Some("checkpoint" | "yield"));
                     let names_its_object =
                         matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
-                    let changes_nothing =
-                        matches!(last, Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations"));
+                    let changes_nothing = matches!(
+                        last,
+                        Some("count_tokens" | "input_tokens" | "moderations" | "price_simulations" | "reclaim_previews")
+                    );
                     assert!(names_a_state || names_its_object || changes_nothing, "{route:?}");
                 }
                 (Method::Post, Idempotency::Stored | Idempotency::OutcomeOnly) => {}

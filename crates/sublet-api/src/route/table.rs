@@ -47,6 +47,7 @@ use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{self, RateLimit};
 use crate::receipt::Receipt;
+use crate::reclaim::{CreateReclaim, DeclareCheckpoint, Reclaim, ReclaimListQuery, ReclaimPreview};
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
@@ -157,6 +158,8 @@ routes! {
     ListLeases       = Get    "/v1/leases"            .open(Project, "The project's leases.").query::<LeaseListQuery>().gives::<List<Lease>>();
     GetLease         = Get    "/v1/leases/{id}"       .open(Project, "One lease.").gives::<Lease>();
     CancelLease      = Post   "/v1/leases/{id}/cancel".open(Project, "Ends a lease; its jobs are stopped.").gives::<Lease>();
+    DeclareCheckpoint = Post  "/v1/leases/{id}/checkpoint" .open(Project, "Says that what a lease's workload did so far is saved.").takes::<DeclareCheckpoint>().gives::<Lease>();
+    YieldLease       = Post   "/v1/leases/{id}/yield" .open(Project, "Gives a lease back that was told to end, before its deadline.").gives::<Lease>();
     CreateJob        = Post   "/v1/jobs"              .open(Project, "Runs a command on a lease.").creates().bills().body_up_to(JOB_BODY_BYTES_MAX).takes::<CreateJob>().gives::<Job>();
     ListJobs         = Get    "/v1/jobs"              .open(Project, "The project's jobs.").query::<JobListQuery>().gives::<List<Job>>();
     GetJob           = Get    "/v1/jobs/{id}"         .open(Project, "One job.").gives::<Job>();
@@ -309,6 +312,11 @@ routes! {
     CordonDevice       = Post "/operator/v1/devices/{id}/cordon"        .open(Operator, "Keeps a device out of sale; a running lease goes on.").gives::<Device>();
     UncordonDevice     = Post "/operator/v1/devices/{id}/uncordon"      .open(Operator, "Offers a device again.").gives::<Device>();
     ListCapacity       = Get  "/operator/v1/capacity"                   .open(Operator, "Devices of each kind: idle, sold, internal.").gives::<List<Capacity>>();
+    PreviewReclaim     = Post "/operator/v1/reclaim_previews"           .open(Operator, "What taking capacity back would do: whom it touches, what they are owed, and what is cheaper.").takes::<CreateReclaim>().gives::<ReclaimPreview>();
+    CreateReclaim      = Post "/operator/v1/reclaims"                   .open(Operator, "Takes capacity back for the owner's teams.").creates().takes::<CreateReclaim>().gives::<Reclaim>();
+    ListReclaims       = Get  "/operator/v1/reclaims"                   .open(Operator, "Orders by which capacity is taken back.").query::<ReclaimListQuery>().gives::<List<Reclaim>>();
+    GetReclaim         = Get  "/operator/v1/reclaims/{id}"              .open(Operator, "One of them, with what is there.").gives::<Reclaim>();
+    CancelReclaim      = Post "/operator/v1/reclaims/{id}/cancel"       .open(Operator, "Gives an order up; who was told ends all the same.").gives::<Reclaim>();
     ListPriceLists     = Get  "/operator/v1/price_lists"                .open(Operator, "Every version of every price list.").query::<ListQuery>().gives::<List<PriceList>>();
     PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 use sublet_api::lease::{Lease, LeaseListQuery, LeaseStatus};
+use sublet_api::reclaim::DeclareCheckpoint;
+use sublet_api::time::Rfc3339;
 use sublet_core::error::Result;
 use sublet_core::id::LeaseId;
 
@@ -28,6 +30,15 @@ pub enum LeaseCommand {
     Show { id: LeaseId },
     /// End a lease; its jobs are stopped
     Cancel { id: LeaseId },
+    /// Say that what its workload did so far is saved
+    Checkpoint {
+        id: LeaseId,
+        /// What ran before is saved; now if left out
+        #[arg(long, value_name = "INSTANT")]
+        at: Option<Rfc3339>,
+    },
+    /// Give a lease back that was told to end, before its deadline
+    Yield { id: LeaseId },
 }
 
 impl LeaseCommand {
@@ -46,6 +57,14 @@ impl LeaseCommand {
             }
             Self::Cancel { id } => {
                 let lease = client.cancel_lease(&id)?;
+                context.show(&lease, |lease| Table::of_fields(fields(lease)))
+            }
+            Self::Checkpoint { id, at } => {
+                let lease = client.declare_checkpoint(&id, &DeclareCheckpoint { at })?;
+                context.show(&lease, |lease| Table::of_fields(fields(lease)))
+            }
+            Self::Yield { id } => {
+                let lease = client.yield_lease(&id)?;
                 context.show(&lease, |lease| Table::of_fields(fields(lease)))
             }
         }

@@ -42,6 +42,7 @@ pub mod project;
 pub mod proof;
 pub mod quote;
 pub mod rate_limit;
+mod reclaim;
 pub mod refund;
 pub mod replica;
 pub mod report;
@@ -88,7 +89,7 @@ pub enum Command {
     #[command(subcommand)]
     Quotes(quote::QuoteCommand),
     /// Rights to use capacity
-    #[command(subcommand)]
+    #[command(subcommand, alias = "lease")]
     Leases(lease::LeaseCommand),
     /// Commands that run on leases
     #[command(subcommand)]
@@ -176,6 +177,8 @@ pub enum Command {
     Orgs(organization::OrganizationCommand),
     /// Devices of each kind: idle, sold, internal (operator)
     Capacity,
+    /// Take capacity back for the owner's teams, with a dry run (operator)
+    Reclaim(reclaim::ReclaimArgs),
     /// Single devices (operator)
     #[command(subcommand)]
     Devices(device::DeviceCommand),
@@ -246,6 +249,7 @@ impl Command {
             Self::Audit(command) => command.run(context),
             Self::Orgs(command) => command.run(context),
             Self::Capacity => capacity::run(context),
+            Self::Reclaim(args) => args.run(context),
             Self::Devices(command) => command.run(context),
             Self::Report(command) => command.run(context),
             Self::Seller(command) => command.run(context),

@@ -57,6 +57,10 @@ fn bad_values_are_usage_errors() {
         vec!["files", "show", "batch_1"],
         vec!["batches", "create", "x", "--endpoint", "/v1/videos"],
         vec!["batches", "results"],
+        vec!["reclaim", "--need", "16"],
+        vec!["reclaim", "--need", "0xh200", "--by", "18:00"],
+        vec!["reclaim", "--need", "16xh200"],
+        vec!["reclaim", "show", "lease_1"],
         vec!["nonsense"],
     ] {
         let error = Line::try_parse_from(std::iter::once("sublet").chain(words.clone())).map(|_| ()).unwrap_err();

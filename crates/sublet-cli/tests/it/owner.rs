@@ -105,3 +105,30 @@ pub fn taxed(mut invoice: Value) -> Value {
         {"category": "S", "jurisdiction": "DE", "name": "VAT", "rate": "19", "base": eur("6"), "amount": eur("1.14")}]});
     invoice
 }
+
+fn reclaim_plan() -> Value {
+    let device = |name: &str, node: &str, lease: Value, at: &str| json!({"device": name, "node": node, "site": "site_berlin", "lease": lease, "free_at": at});
+    let victim = |lease: &str, notice: &str, owed: &str, broken: bool| {
+        json!({"lease": lease, "organization": "org_1", "units": 1, "notice": notice, "told_at": "2026-10-01T17:40:00Z",
+            "ends_at": "2026-10-01T17:59:45Z", "breaks_promise": broken, "owed": eur(owed), "lost_device_seconds": 5_400,
+            "checkpoint_at": if broken { json!("2026-10-01T16:29:45Z") } else { Value::Null }})
+    };
+    json!({"free_anyway": 1, "owed": [eur("1.75")], "lost_device_seconds": 10_800,
+        "devices": [device("dev_1", "node_1", Value::Null, "2026-10-01T12:00:00Z"),
+            device("dev_2", "node_1", json!("lease_1"), "2026-10-01T18:00:00Z"),
+            device("dev_3", "node_2", json!("lease_2"), "2026-10-01T18:00:00Z")],
+        "victims": [victim("lease_1", "n2m", "0", false), victim("lease_2", "n1h", "1.75", true)]})
+}
+
+pub fn reclaim() -> Value {
+    json!({"object": "reclaim", "id": "rcl_1", "status": "placed", "kind": "h100", "units": 3, "by": "2026-10-01T18:00:00Z",
+        "until": null, "site": null, "units_per_node": null, "whole_nodes": false, "break_promises": true, "there": 1,
+        "plan": reclaim_plan(), "generation": 1, "created_by": "key_1", "created_at": 1_790_812_800, "ended_at": null})
+}
+
+pub fn reclaim_preview() -> Value {
+    json!({"object": "reclaim_preview", "kind": "h100", "units": 3, "by": "2026-10-01T18:00:00Z", "plan": reclaim_plan(),
+        "cheaper": [{"text": "ask for them by 2026-10-01T18:41:00Z: 2 leases end, nothing is owed", "kind": "h100", "units": 3,
+            "by": "2026-10-01T18:41:00Z", "site": null, "victims": 2, "owed": [], "lost_device_seconds": 15_000}],
+        "as_of": "2026-10-01T12:00:00Z"})
+}

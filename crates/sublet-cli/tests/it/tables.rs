@@ -15,6 +15,7 @@ fn reads() -> Vec<(&'static str, &'static str, Value)> {
     let mut reads = project_reads();
     reads.extend(organization_reads());
     reads.extend(operator_reads());
+    reads.extend(fleet_reads());
     reads
 }
 
@@ -101,11 +102,6 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
-    let capacity = json!({"object": "capacity", "device_kind": "cpu", "total": 8, "idle": 5, "sold": 2, "internal": 1,
-        "cordoned": 0, "lost": 0, "as_of": "2026-03-01T00:00:00Z"});
-    let device = json!({"object": "device", "id": "dev_1", "node": "node_1", "name": "cpu-0", "kind": "cpu", "uuid": "cpu-slot-0",
-        "memory_bytes": 2_147_483_648_u64, "status": "sold", "lease": "lease_1", "organization": "org_1", "cordoned": true,
-        "created_at": 1_772_323_200});
     let account = json!({"object": "ledger.account", "name": "liabilities:customers:org_1:available:paid",
         "organization": "org_1", "currency": "EUR", "debits_posted": "6", "credits_posted": "50"});
     let card = json!({"object": "model_card", "id": "maker/tiny", "weights": "open", "aliases": ["best"], "generation": 2,
@@ -149,8 +145,6 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("payouts list", "GET /operator/v1/payouts", object::list(vec![money::payout()])),
         ("payouts held", "GET /operator/v1/reports/processor_funds", money::processor_funds()),
         ("clock show", "GET /operator/v1/clock", clock()),
-        ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
-        ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
         ("prices history", "GET /operator/v1/price_lists", object::list(vec![object::price_list()])),
         ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),
         ("rerates list", "GET /operator/v1/rerates", object::list(vec![rerate()])),
@@ -167,6 +161,25 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("report leakage", "GET /operator/v1/reports/leakage", owner::leakage()),
         ("ledger verify", "GET /operator/v1/ledger/verify", object::verification(true)),
         ("ledger accounts", "GET /operator/v1/ledger/accounts", object::list(vec![account])),
+    ]
+}
+
+fn fleet_reads() -> Vec<(&'static str, &'static str, Value)> {
+    let capacity = json!({"object": "capacity", "device_kind": "cpu", "total": 8, "idle": 5, "sold": 2, "internal": 1,
+        "cordoned": 0, "lost": 0, "as_of": "2026-03-01T00:00:00Z"});
+    let device = json!({"object": "device", "id": "dev_1", "node": "node_1", "name": "cpu-0", "kind": "cpu", "uuid": "cpu-slot-0",
+        "memory_bytes": 2_147_483_648_u64, "status": "sold", "lease": "lease_1", "organization": "org_1", "cordoned": true,
+        "created_at": 1_772_323_200});
+    vec![
+        ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
+        ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim()])),
+        ("reclaim show rcl_1", "GET /operator/v1/reclaims/rcl_1", owner::reclaim()),
+        (
+            "reclaim --need 3xh100 --by 2026-10-01T18:00:00Z --break-promises --dry-run",
+            "POST /operator/v1/reclaim_previews",
+            owner::reclaim_preview(),
+        ),
+        ("devices list", "GET /operator/v1/devices", object::list(vec![device])),
     ]
 }
 

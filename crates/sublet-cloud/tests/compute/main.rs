@@ -9,6 +9,7 @@ mod offerings;
 mod owner;
 mod places;
 mod prices;
+mod reclaims;
 mod recovery;
 mod simulation;
 mod world;

@@ -285,6 +285,7 @@ fn assert_found_by_owner_only(server: &Server, route: &Route, owned: &Owned, (id
             Operation::SetRateLimit => json!({ "value": 1 }),
             Operation::AcceptContract => json!({ "terms_hash": "0".repeat(64) }),
             Operation::LeaveContract => json!({ "last_month": "2190-12" }),
+            Operation::DeclareCheckpoint => json!({}),
             _ => json!({ "amount": "1" }),
         };
         if route.request.is_some() { asked.json(&body) } else { asked }.send().unwrap()
