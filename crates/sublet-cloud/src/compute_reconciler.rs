@@ -140,8 +140,9 @@ impl Compute {
     /// One pass.
     pub async fn reconcile(&self) -> ComputeReport {
         let mut report = ComputeReport::default();
-        report.registered = report.note("registering machines", self.follow_machines().await);
         self.observe(&mut report).await;
+        // After what happened is read: a device whose work has just ended with it is not for sale.
+        report.registered = report.note("registering machines", self.follow_machines().await);
         self.pay(&mut report).await;
         for _ in 0..ROUNDS_MAX {
             let planned = self.follow_plan(&mut report).await + self.follow_reclaims(&mut report).await;

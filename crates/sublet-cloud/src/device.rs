@@ -1,6 +1,6 @@
 //! The fleet: machines and devices, what is available now, and the owner's reserve.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sublet_capacity::{KindFigures, Request, ReserveRule, available, figures};
@@ -9,7 +9,6 @@ use sublet_core::id::{DeviceId, NodeId, SiteId};
 use sublet_core::lease::{Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::offering::Offering;
-use sublet_core::runner::DeviceInfo;
 use sublet_core::supply::Catalogue;
 use sublet_core::{Bytes, Currency, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::BillingCalendar;
@@ -76,13 +75,11 @@ impl Compute {
             .write((self, actor, id), move |(compute, actor, id), tx| {
                 Box::pin(async move {
                     let found = device::get(tx, id).await?;
-                    if found.health == DeviceHealth::Lost {
-                        return Err(Error::new(
-                            ErrorCode::Conflict,
-                            format!("device '{id}' is lost; its runner must report it first"),
-                        ));
-                    }
-                    compute.change_device(tx, &found, &Device { health, ..found.clone() }, now).await?;
+                    // One that is lost is kept out of sale when it is back.
+                    let now_health = if found.health == DeviceHealth::Lost { found.health } else { health };
+                    let cordoned = health == DeviceHealth::Cordoned;
+                    let changed = Device { health: now_health, cordoned, ..found.clone() };
+                    compute.change_device(tx, &found, &changed, now).await?;
                     let deed =
                         Deed { organization: None, action: "device.cordon", target: id.as_str(), detail: health.to_string() };
                     compute.cloud.record(tx, actor, deed, now).await?;
@@ -151,10 +148,10 @@ impl Compute {
         self.cloud.store.read((), move |(), tx| Box::pin(device::time_by_class(tx, from, until))).await
     }
 
-    /// The memory of one device of a kind, as the runner reports it; zero if there is none.
-    pub fn device_memory(&self, kind: &DeviceKind) -> Bytes {
-        let devices: Vec<DeviceInfo> = self.runner.machines().into_iter().flat_map(|machine| machine.devices).collect();
-        devices.iter().find(|device| device.kind == kind.as_str()).map_or(Bytes::ZERO, |device| device.memory)
+    /// The memory of a device of each kind that there is or was: that of the smallest.
+    pub async fn device_memories(&self, actor: &Actor) -> Result<BTreeMap<DeviceKind, Bytes>> {
+        actor.require(Action::ReadCatalogue)?;
+        self.cloud.store.read((), |(), tx| Box::pin(device::memory_by_kind(tx))).await
     }
 
     /// Every priced device sku there are devices for, with what the actor could lease of it now.

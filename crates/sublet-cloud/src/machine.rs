@@ -6,8 +6,8 @@ use sublet_core::device::{DeviceClass, DeviceHealth};
 use sublet_core::id::{NodeId, SiteId};
 use sublet_core::runner::{DeviceInfo, Machine};
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
-use sublet_store::Tx;
 use sublet_store::device::{self, Device, Node};
+use sublet_store::{Store, Tx, organization, setting};
 
 use crate::Actor;
 use crate::audit::Deed;
@@ -21,6 +21,34 @@ pub struct Registration {
     pub offered: Vec<Node>,
     /// The runner of another process, which was first.
     pub taken: Vec<Node>,
+}
+
+/// Whether the machines are simulated; not there in a cloud that never opened any.
+const SIMULATED: &str = "machines.simulated";
+
+/// Makes sure that a cloud has the kind of machines that it had from the start: time that nobody worked must not get into
+/// the books of customers.
+pub async fn check_machines(store: &Store, are_simulated: bool) -> Result<()> {
+    store.write(are_simulated, |are_simulated, tx| Box::pin(check_in(tx, *are_simulated))).await
+}
+
+async fn check_in(tx: &mut Tx, are_simulated: bool) -> Result<()> {
+    let known = setting::find(tx, SIMULATED).await?.map(|text| text == "yes");
+    let elsewhere = "start a cloud with simulated machines in a new data directory, and on a database of its own";
+    match (known, are_simulated) {
+        (Some(true), true) | (Some(false), false) => Ok(()),
+        (Some(true), false) => {
+            Err(Error::new(ErrorCode::Conflict, "this cloud's machines are simulated, and its books follow them")
+                .alternative("describe this process's machines with --fleet FILE"))
+        }
+        (Some(false), true) => {
+            Err(Error::new(ErrorCode::Conflict, "this cloud's machines are real, and its books follow them").alternative(elsewhere))
+        }
+        (None, true) if organization::exist(tx).await? => {
+            Err(Error::new(ErrorCode::Conflict, "this cloud has customers already").alternative(elsewhere))
+        }
+        (None, _) => setting::set(tx, SIMULATED, if are_simulated { "yes" } else { "no" }).await,
+    }
 }
 
 /// The machines as they were last registered, by their names.
@@ -138,7 +166,7 @@ impl Compute {
                             continue;
                         }
                         for found in device::list_of_node(tx, &node.id).await? {
-                            if found.health == DeviceHealth::Healthy {
+                            if found.health != DeviceHealth::Lost {
                                 let changed = Device { health: DeviceHealth::Lost, ..found.clone() };
                                 compute.change_device(tx, &found, &changed, now).await?;
                             }
@@ -162,7 +190,8 @@ impl Compute {
         for info in reported {
             match known.iter().find(|device| device.uuid == info.uuid) {
                 Some(found) => {
-                    let health = if found.health == DeviceHealth::Lost { DeviceHealth::Healthy } else { found.health };
+                    let back = if found.cordoned { DeviceHealth::Cordoned } else { DeviceHealth::Healthy };
+                    let health = if found.health == DeviceHealth::Lost { back } else { found.health };
                     let (name, site) = (info.name.clone(), node.site.clone());
                     let changed = Device { name, site, memory: info.memory, health, ..found.clone() };
                     self.change_device(tx, found, &changed, now).await?;
@@ -187,6 +216,7 @@ impl Compute {
             uuid: info.uuid.clone(),
             memory: info.memory,
             health: DeviceHealth::Healthy,
+            cordoned: false,
             lease: None,
             promised_to: None,
             generation: 1,

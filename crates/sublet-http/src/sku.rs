@@ -54,6 +54,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
     for offer in &offers {
         kinds.entry(offer.kind.as_str()).or_default().push(offer);
     }
+    let memories = app.compute.device_memories(&context.actor).await?;
     let mut data = Vec::with_capacity(kinds.len());
     for (name, offers) in kinds {
         let Some(first) = offers.first() else { continue };
@@ -63,7 +64,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
             name: name.to_owned(),
             description: format!("time on devices of the kind {name}"),
             device_kind: name.to_owned(),
-            device_memory_bytes: u64::try_from(app.compute.device_memory(&first.kind).get()).unwrap_or(0),
+            device_memory_bytes: memories.get(&first.kind).and_then(|memory| u64::try_from(memory.get()).ok()).unwrap_or(0),
             prices: offers
                 .iter()
                 .map(|offer| DeviceHourPrice {

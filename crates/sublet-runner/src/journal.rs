@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sublet_core::id::AttemptId;
-use sublet_core::runner::{AttemptEvent, SequencedEvent};
+use sublet_core::runner::{AttemptEvent, Exit, SequencedEvent};
 use sublet_core::time::Timestamp;
 
 /// First bytes of the file: the format and its version.
@@ -119,6 +119,15 @@ impl Journal {
 
     pub fn knows(&self, attempt: &AttemptId) -> bool {
         self.known.contains_key(attempt)
+    }
+
+    /// When an attempt ended and how, if it has.
+    pub fn end_of(&self, attempt: &AttemptId) -> Option<(Timestamp, Exit)> {
+        let events = self.known.get(attempt)?.sequences.iter().filter_map(|sequence| self.events.get(sequence));
+        events.rev().find_map(|event| match &event.event {
+            AttemptEvent::Exited { at, exit, .. } => Some((*at, exit.clone())),
+            AttemptEvent::Started { .. } | AttemptEvent::Alive { .. } | AttemptEvent::Contained { .. } => None,
+        })
     }
 
     /// Attempts kept: placed and not forgotten.
@@ -310,7 +319,7 @@ fn decode(bytes: &[u8], offset: usize) -> Option<(u64, Record, usize)> {
 mod tests {
     use sublet_core::id::Identifier;
     use sublet_core::quantity::Bytes;
-    use sublet_core::runner::{Exit, Isolation};
+    use sublet_core::runner::Isolation;
     use sublet_core::time::DurationMs;
 
     use super::*;

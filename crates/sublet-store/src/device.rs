@@ -3,6 +3,8 @@
 //! A device is leased by one conditional update, so it is never leased twice. Its spans are
 //! contiguous: the end of one is the beginning of the next.
 
+use std::collections::BTreeMap;
+
 use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::runner::Isolation;
@@ -43,6 +45,8 @@ pub struct Device {
     pub uuid: String,
     pub memory: Bytes,
     pub health: DeviceHealth,
+    /// Kept out of sale by the operator, also while it is lost.
+    pub cordoned: bool,
     pub lease: Option<LeaseId>,
     pub promised_to: Option<LeaseId>,
     pub generation: i64,
@@ -72,6 +76,7 @@ fn from_row(row: &Row) -> Result<Device> {
         uuid: row.string()?,
         memory: Bytes::new(row.int()?),
         health: row.parse()?,
+        cordoned: row.int()? != 0,
         lease: row.optional_parse()?,
         promised_to: row.optional_parse()?,
         generation: row.int()?,
@@ -157,8 +162,8 @@ pub async fn count_of_node(tx: &mut Tx, node: &NodeId) -> Result<i64> {
 
 pub async fn insert(tx: &mut Tx, device: &Device) -> Result<()> {
     tx.execute(
-        "INSERT INTO devices (id, node_id, site, name, kind, uuid, memory, health, generation, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO devices (id, node_id, site, name, kind, uuid, memory, health, cordoned, generation, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         params![
             device.id.as_str(),
             device.node.as_str(),
@@ -168,6 +173,7 @@ pub async fn insert(tx: &mut Tx, device: &Device) -> Result<()> {
             device.uuid.as_str(),
             device.memory.get(),
             device.health.as_str(),
+            i64::from(device.cordoned),
             device.generation,
             device.created_at
         ],
@@ -179,8 +185,15 @@ pub async fn insert(tx: &mut Tx, device: &Device) -> Result<()> {
 /// What may change of a known device: its name, its memory, its health.
 pub async fn update(tx: &mut Tx, device: &Device) -> Result<()> {
     tx.execute(
-        "UPDATE devices SET name = $2, memory = $3, health = $4, site = $5, generation = generation + 1 WHERE id = $1",
-        params![device.id.as_str(), device.name.as_str(), device.memory.get(), device.health.as_str(), device.site.as_str()],
+        "UPDATE devices SET name = $2, memory = $3, health = $4, site = $5, cordoned = $6, generation = generation + 1 WHERE id = $1",
+        params![
+            device.id.as_str(),
+            device.name.as_str(),
+            device.memory.get(),
+            device.health.as_str(),
+            device.site.as_str(),
+            i64::from(device.cordoned)
+        ],
     )
     .await?;
     Ok(())
@@ -190,7 +203,7 @@ pub async fn update(tx: &mut Tx, device: &Device) -> Result<()> {
 pub async fn list_all(tx: &mut Tx) -> Result<Vec<Device>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+            "SELECT id, node_id, site, name, kind, uuid, memory, health, cordoned, lease_id, promised_to, generation, created_at
              FROM devices ORDER BY id LIMIT $1",
             params![DEVICES_MAX],
         )
@@ -198,11 +211,23 @@ pub async fn list_all(tx: &mut Tx) -> Result<Vec<Device>> {
     rows.iter().map(from_row).collect()
 }
 
+/// The memory of the smallest device of each kind.
+pub async fn memory_by_kind(tx: &mut Tx) -> Result<BTreeMap<DeviceKind, Bytes>> {
+    let rows =
+        tx.fetch_all("SELECT kind, MIN(memory) FROM devices GROUP BY kind ORDER BY kind LIMIT $1", params![DEVICES_MAX]).await?;
+    rows.iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok((row.parse()?, Bytes::new(row.int()?)))
+        })
+        .collect()
+}
+
 /// The devices of a machine, in order, at most [`DEVICES_MAX`].
 pub async fn list_of_node(tx: &mut Tx, node: &NodeId) -> Result<Vec<Device>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+            "SELECT id, node_id, site, name, kind, uuid, memory, health, cordoned, lease_id, promised_to, generation, created_at
              FROM devices WHERE node_id = $1 ORDER BY id LIMIT $2",
             params![node.as_str(), DEVICES_MAX],
         )
@@ -215,7 +240,7 @@ pub async fn list(tx: &mut Tx, node: Option<&NodeId>, page: &PageRequest) -> Res
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+        "SELECT id, node_id, site, name, kind, uuid, memory, health, cordoned, lease_id, promised_to, generation, created_at
          FROM devices WHERE ($1 = '' OR node_id = $1)",
         "id",
         "2",
@@ -228,7 +253,7 @@ pub async fn list(tx: &mut Tx, node: Option<&NodeId>, page: &PageRequest) -> Res
 pub async fn get(tx: &mut Tx, id: &DeviceId) -> Result<Device> {
     let row = tx
         .fetch_optional(
-            "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+            "SELECT id, node_id, site, name, kind, uuid, memory, health, cordoned, lease_id, promised_to, generation, created_at
              FROM devices WHERE id = $1",
             params![id.as_str()],
         )
@@ -265,7 +290,7 @@ pub async fn promise(tx: &mut Tx, id: &DeviceId, lease: &LeaseId) -> Result<bool
 pub async fn list_of_lease(tx: &mut Tx, lease: &LeaseId) -> Result<Vec<Device>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, node_id, site, name, kind, uuid, memory, health, lease_id, promised_to, generation, created_at
+            "SELECT id, node_id, site, name, kind, uuid, memory, health, cordoned, lease_id, promised_to, generation, created_at
              FROM devices WHERE lease_id = $1 ORDER BY id",
             params![lease.as_str()],
         )

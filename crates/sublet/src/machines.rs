@@ -1,17 +1,19 @@
 //! What workloads of this process run on: this machine, or a simulated fleet.
 //!
-//! Which of the two a cloud has is decided at its first start and kept in its data directory: time that nobody worked
-//! must not get into the books of a cloud with customers.
+//! Which of the two a cloud has is decided at its first start and kept in its books. A fleet's description is kept in the
+//! data directory.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use sublet_cloud::compute::Compute;
+use sublet_cloud::machine::check_machines;
 use sublet_core::id::GatewayId;
 use sublet_core::runner::Runner;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, Result};
 use sublet_runner::local::{LocalRunner, LocalRunnerConfig};
 use sublet_runner::simulated::{Fleet, SimulatedRunner, SimulatedRunnerConfig};
+use sublet_store::Store;
 
 use crate::data_directory::{self, DataDirectory};
 
@@ -32,6 +34,7 @@ pub enum Machines {
 /// What opening them needs.
 pub struct Opening<'a> {
     pub data: &'a DataDirectory,
+    pub store: &'a Store,
     pub gateway: &'a GatewayId,
     /// A simulated fleet's description, if one is given at this start.
     pub fleet: Option<&'a Path>,
@@ -42,8 +45,13 @@ pub struct Opening<'a> {
 
 impl Machines {
     pub async fn open(opening: Opening<'_>) -> Result<Self> {
-        match description(opening.data, opening.fleet)? {
-            Some(fleet) => Ok(Self::Simulated(Arc::new(simulated(&opening, fleet)?))),
+        let described = Description::read(opening.data, opening.fleet)?;
+        check_machines(opening.store, described.is_some()).await?;
+        match described {
+            Some(described) => {
+                described.keep(opening.data)?;
+                Ok(Self::Simulated(Arc::new(simulated(&opening, described.fleet)?)))
+            }
             None => {
                 let config = local(opening)?;
                 let runner = tokio::task::spawn_blocking(move || LocalRunner::open(config))
@@ -122,26 +130,36 @@ fn simulated(opening: &Opening<'_>, fleet: Fleet) -> Result<SimulatedRunner> {
     })
 }
 
-/// The description of this cloud's simulated fleet; a given one is kept from then on. `None` if its machine is real.
-fn description(data: &DataDirectory, given: Option<&Path>) -> Result<Option<Fleet>> {
-    let kept = data.join(SIMULATED).join(DESCRIPTION);
-    let Some(given) = given else {
-        return match std::fs::read_to_string(&kept) {
-            Ok(text) => Fleet::parse(&text).map(Some),
+/// The description of a simulated fleet.
+struct Description {
+    fleet: Fleet,
+    /// Not kept yet.
+    given: Option<String>,
+}
+
+impl Description {
+    /// The one that is given, or else the one that is kept. `None` if this process's machine is real.
+    fn read(data: &DataDirectory, given: Option<&Path>) -> Result<Option<Self>> {
+        if let Some(given) = given {
+            let text = std::fs::read_to_string(given).map_err(|error| {
+                Error::new(ErrorCode::Usage, format!("the fleet's description {} cannot be read: {error}", given.display()))
+            })?;
+            return Ok(Some(Self { fleet: Fleet::parse(&text)?, given: Some(text) }));
+        }
+        let kept = data.join(SIMULATED).join(DESCRIPTION);
+        match std::fs::read_to_string(&kept) {
+            Ok(text) => Ok(Some(Self { fleet: Fleet::parse(&text)?, given: None })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(data_directory::failure(&kept, &error)),
-        };
-    };
-    if data.join(LOCAL).exists() {
-        return Err(Error::new(ErrorCode::Usage, "this cloud has offered a real machine: its books are not for a simulated fleet")
-            .alternative("choose another data directory with --data-dir"));
+        }
     }
-    let text = std::fs::read_to_string(given).map_err(|error| {
-        Error::new(ErrorCode::Usage, format!("the fleet's description {} cannot be read: {error}", given.display()))
-    })?;
-    let fleet = Fleet::parse(&text)?;
-    let beside = data.directory(SIMULATED)?.join(format!("{DESCRIPTION}.new"));
-    let written = std::fs::write(&beside, &text).and_then(|()| std::fs::rename(&beside, &kept));
-    written.map_err(|error| data_directory::failure(&kept, &error))?;
-    Ok(Some(fleet))
+
+    /// A given one is kept from now on.
+    fn keep(&self, data: &DataDirectory) -> Result<()> {
+        let Some(text) = &self.given else { return Ok(()) };
+        let directory = data.directory(SIMULATED)?;
+        let (kept, beside) = (directory.join(DESCRIPTION), directory.join(format!("{DESCRIPTION}.new")));
+        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &kept));
+        written.map_err(|error| data_directory::failure(&kept, &error))
+    }
 }

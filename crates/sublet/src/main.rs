@@ -544,12 +544,19 @@ fn greet(running: &RunningCloud, options: &UpOptions) {
             fleet.kinds().first().map_or("", String::as_str),
         ));
     }
-    if let Some(node) = &running.without_devices {
+    let (offered, taken) = (running.registration.offered.len(), &running.registration.taken);
+    if let Some(node) = taken.first() {
         text.push_str(&format!(
-            "  No devices are offered from here: those of node '{}' are offered by the process with the runner '{}'.\n  \
-             If that is another machine of the same name, start with --node-name NAME.\n\n",
-            node.name, node.runner
+            "  {} of {} machines are not offered from here, as '{}', which the process with the runner '{}' offers.\n",
+            taken.len(),
+            offered + taken.len(),
+            node.name,
+            node.runner
         ));
+        if running.machines.simulated().is_none() {
+            text.push_str("  If that is another machine of the same name, start with --node-name NAME.\n");
+        }
+        text.push('\n');
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -8,9 +8,9 @@ use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::clock::clock_of;
 use sublet_cloud::compute::{Compute, ComputeSettings};
-use sublet_cloud::data::Node;
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
+use sublet_cloud::machine::Registration;
 use sublet_cloud::mail::Mailer;
 use sublet_cloud::payment::Payments;
 use sublet_cloud::response::ResponsePort;
@@ -169,8 +169,8 @@ pub struct RunningCloud {
     pub credentials: Option<Credentials>,
     /// True if this start created the cloud.
     pub is_new: bool,
-    /// The node as another process offers it, if this one therefore offers no devices.
-    pub without_devices: Option<Node>,
+    /// Which of its machines this process offers, and which another does.
+    pub registration: Registration,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
     reconciler: JoinHandle<()>,
@@ -213,7 +213,7 @@ impl RunningCloud {
         let gateway_id = data.gateway_id(&ids)?;
         let (machines, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, machines: &machines }).await?;
-        let without_devices = register_devices(&compute).await?;
+        let registration = register_devices(&compute).await?;
         let kept_for = options.responses_kept_for;
         let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
         let models = (Arc::clone(&engine), Arc::clone(&tokenizers));
@@ -249,7 +249,7 @@ impl RunningCloud {
             address,
             credentials,
             is_new,
-            without_devices,
+            registration,
             stop,
             listener,
             reconciler,
@@ -359,7 +359,8 @@ async fn open_compute(
     clock: Arc<dyn Clock>,
 ) -> Result<(Machines, Compute)> {
     let later: Arc<OnceLock<Compute>> = Arc::default();
-    let opening = Opening { data, gateway, fleet: options.fleet.as_deref(), clock, woken: Arc::clone(&later) };
+    let (store, fleet) = (cloud.store(), options.fleet.as_deref());
+    let opening = Opening { data, store, gateway, fleet, clock, woken: Arc::clone(&later) };
     let machines = Machines::open(opening).await?;
     let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
     let name = options.node_name.clone().unwrap_or_else(host_name);
@@ -373,12 +374,12 @@ async fn open_compute(
 
 /// Offers the devices of this process's machines. If another process on the same database offers a machine already, says
 /// so: this one then serves everything else.
-async fn register_devices(compute: &Compute) -> Result<Option<Node>> {
-    let taken = compute.register_devices().await?.taken;
-    for node in &taken {
+async fn register_devices(compute: &Compute) -> Result<Registration> {
+    let registration = compute.register_devices().await?;
+    for node in &registration.taken {
         tracing::warn!(node = node.name, runner = node.runner, "this process does not offer these devices: another one does");
     }
-    Ok(taken.into_iter().next())
+    Ok(registration)
 }
 
 async fn load_engine(data: &DataDirectory, clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Result<Arc<Engine>> {

@@ -6,6 +6,7 @@ use sublet_cloud::Actor;
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::job::{NewJob, NewRun, Run};
+use sublet_cloud::machine::check_machines;
 use sublet_cloud::quote::NewQuote;
 use sublet_core::device::DeviceHealth;
 use sublet_core::id::JobId;
@@ -15,6 +16,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::{DurationMs, ErrorCode, Nanos, Result, Rng, Scope};
 use sublet_money::price_book::PriceEntry;
 use sublet_money::sku::SkuName;
+use sublet_store::device::Device;
 use sublet_store::{PageRequest, attempt, device, lease};
 use sublet_testkit::fleet::{self, SimulatedRunner};
 use sublet_testkit::prices::publish;
@@ -96,6 +98,11 @@ impl<'a> Site<'a> {
         Ok(created(Ok(answer)))
     }
 
+    async fn devices(&self, kind: &str) -> Vec<Device> {
+        let all = self.cloud.cloud.store().read((), |(), tx| Box::pin(device::list_all(tx))).await.expect("devices");
+        all.into_iter().filter(|device| device.kind.as_str() == kind).collect()
+    }
+
     async fn state(&self, job: &JobId) -> JobState {
         self.compute.get_job(&Actor::system(), job).await.expect("the job").job.state
     }
@@ -148,7 +155,9 @@ on_both_databases! {
 
     async fn a_device_that_fails_is_lost_with_what_ran_on_it_and_comes_back(cloud: &TestCloud) {
         let site = Site::start(cloud, FAULTY).await;
-        let run = site.run(&site.customer, ("l4", 4, NoticeClass::N1h), 30 * 24 * 3_600).await.expect("a run");
+        let kept_out = site.devices("l4").await[0].clone();
+        let run = site.run(&site.customer, ("l4", 4, NoticeClass::N1h), 365 * 24 * 3_600).await.expect("a run");
+        site.compute.cordon_device(&Actor::system(), &kept_out.id).await.expect("it is cordoned");
         site.pass().await;
         let mut steps = 0;
         while !site.state(&run.job.job.id).await.is_final() {
@@ -156,18 +165,49 @@ on_both_databases! {
             steps += 1;
             assert!(steps < 60 * 144, "no device of it has failed in sixty days");
         }
-        let statement = site.compute.get_lease(&Actor::system(), &run.lease.lease.id).await.expect("the lease");
-        let reason = match statement.lease.state {
-            LeaseState::Ended { reason } | LeaseState::Ending { reason, .. } => reason,
-            LeaseState::Pending | LeaseState::Active => panic!("{:?}", statement.lease.state),
-        };
-        assert!(matches!(reason, EndReason::DeviceLost | EndReason::JobEnded), "{reason:?}");
-        site.live(60).await;
-        let devices = cloud.cloud.store().read((), |(), tx| Box::pin(device::list_all(tx))).await.expect("devices");
-        let healthy = devices.iter().filter(|device| device.health == DeviceHealth::Healthy).count();
-        let reported: usize = sublet_core::runner::Runner::machines(&*site.runner).iter().map(|machine| machine.devices.len()).sum();
-        assert_eq!(healthy, reported, "what is mended is for sale again");
+        let down: Vec<_> = site.devices("l4").await.into_iter().filter(|device| device.health == DeviceHealth::Lost).collect();
+        assert!(!down.is_empty(), "what failed is lost in the pass in which its work ended");
+        let done = site.compute.get_job(&Actor::system(), &run.job.job.id).await.expect("the job");
+        let JobState::Interrupted { .. } = done.job.state else { panic!("{:?}", done.job.state) };
+        let until = done.job.ended_at.expect("it has ended");
+        assert!(until > cloud.now().minus(STEP) && until <= cloud.now(), "at the instant of the fault");
+        let ran = until.since(done.job.started_at.expect("it began")).millis();
+        assert_eq!(done.device_time.get(), 4 * ran, "and charged until then");
+        site.live(30).await;
+        let health: Vec<_> = site.devices("l4").await.into_iter().map(|device| (device.id, device.health)).collect();
+        for (id, health) in health {
+            let expected = if id == kept_out.id { DeviceHealth::Cordoned } else { DeviceHealth::Healthy };
+            assert_eq!(health, expected, "mended, and for sale again unless the operator keeps it out of sale");
+        }
         site.assert_invariants().await;
+    }
+
+    async fn machines_that_are_not_described_any_more_have_lost_their_devices(cloud: &TestCloud) {
+        let mut site = Site::start(cloud, QUIET).await;
+        let run = site.run(&site.customer, ("a100", 2, NoticeClass::N2m), 7_200).await.expect("a run");
+        site.live(2).await;
+        let before = cloud.now();
+        site.description = r#"{"pools":[{"site":"site_north","kind":"h200","machines":3,"devices":4,"memory_gib":141}]}"#;
+        let site = site.restarted();
+        site.compute.register_devices().await.expect("the machines are registered");
+        cloud.clock.advance(DurationMs::from_seconds(60));
+        site.pass().await;
+        site.pass().await;
+        let done = site.compute.get_job(&Actor::system(), &run.job.job.id).await.expect("the job");
+        assert!(matches!(done.job.state, JobState::Interrupted { .. }), "{:?}", done.job.state);
+        assert_eq!(done.job.ended_at, Some(before), "its last proof of life");
+        assert!(site.devices("a100").await.iter().all(|device| device.health == DeviceHealth::Lost));
+        assert_eq!(site.devices("h200").await.len(), 12);
+        site.assert_invariants().await;
+    }
+
+    async fn machines_are_simulated_from_the_first_start_on_or_never(cloud: &TestCloud) {
+        let store = cloud.cloud.store();
+        let refused = check_machines(store, true).await.expect_err("it has customers");
+        assert!(refused.alternatives()[0].contains("a database of its own"), "{refused:?}");
+        check_machines(store, false).await.expect("real ones");
+        check_machines(store, false).await.expect("real ones again");
+        assert_eq!(check_machines(store, true).await.expect_err("never").code(), ErrorCode::Conflict);
     }
 
     async fn a_control_plane_that_is_started_anew_finds_what_went_on(cloud: &TestCloud) {

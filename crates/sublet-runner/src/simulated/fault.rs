@@ -1,22 +1,24 @@
 //! When machines and devices fail: a function of the fleet's seed, a name, and time.
 //!
-//! Time is cut into windows as long as the mean time between faults. In each window a part fails at most once, with
-//! the probability that makes the mean right, at an instant of the window; both come from a hash of seed, name and
-//! window (the finalizer of SplitMix64, Steele and others 2014). So nothing has to be kept, and a restart changes nothing.
+//! Time is cut into windows. In each window a part fails at most once, with the probability 1 - 1/e of at least one event
+//! of a Poisson process whose mean is one, at an instant of the window; both come from a hash of seed, name and window
+//! (the finalizer of SplitMix64, Steele and others 2014). A window is so long that faults are as far apart in the mean as
+//! was asked. So nothing has to be kept, and a restart changes nothing.
 
 use serde::{Deserialize, Serialize};
 use sublet_core::{DurationMs, Timestamp};
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
-/// Of so many parts of a window's hash, this many are a fault: one window in e has none, as with independent faults.
-const PARTS: u64 = 1_000_000;
-const FAULTY_PARTS: u64 = 632_121;
+/// Of so many parts of a window's hash, this many are a fault: 1 - 1/e.
+const PARTS: i64 = 1_000_000;
+const FAULTY_PARTS: i64 = 632_121;
 
 /// How often one part fails, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRate {
+    /// The mean time between the beginnings of two faults.
     pub hours_between: u32,
     pub repair_minutes: u32,
 }
@@ -33,7 +35,7 @@ pub struct Faults {
 
 impl FaultRate {
     fn window_ms(self) -> i64 {
-        i64::from(self.hours_between.max(1)) * HOUR_MS
+        (i64::from(self.hours_between.max(1)) * HOUR_MS / PARTS * FAULTY_PARTS).max(1)
     }
 
     fn repair(self) -> DurationMs {
@@ -43,7 +45,7 @@ impl FaultRate {
     /// The fault that begins in a window, if one does.
     fn fault_in(self, seed: u64, window: i64) -> Option<Timestamp> {
         let drawn = mix(seed ^ mix(window.unsigned_abs()));
-        if drawn % PARTS >= FAULTY_PARTS {
+        if drawn % PARTS.unsigned_abs() >= FAULTY_PARTS.unsigned_abs() {
             return None;
         }
         let length = self.window_ms();

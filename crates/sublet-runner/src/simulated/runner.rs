@@ -1,6 +1,6 @@
 //! The runner of a simulated fleet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -36,6 +36,8 @@ pub struct SimulatedRunner {
     name: String,
     fleet: Fleet,
     machines: Vec<FleetMachine>,
+    /// In which of them each device is, by its name.
+    places: BTreeMap<String, usize>,
     heartbeat: DurationMs,
     clock: Arc<dyn Clock>,
     attempts: PathBuf,
@@ -46,6 +48,15 @@ pub struct SimulatedRunner {
 struct State {
     journal: Journal,
     live: BTreeMap<AttemptId, Kept>,
+    /// Which live attempt has which device, by the device's name.
+    used: BTreeMap<String, AttemptId>,
+}
+
+impl State {
+    fn insert(&mut self, id: AttemptId, kept: Kept) {
+        self.used.extend(kept.device_names.iter().map(|name| (name.clone(), id.clone())));
+        self.live.insert(id, kept);
+    }
 }
 
 /// An attempt as it is on disk.
@@ -53,10 +64,7 @@ struct State {
 struct Kept {
     asked: Asked,
     device_names: Vec<String>,
-    ended: Option<(Timestamp, Exit)>,
-    /// Told from the journal.
-    #[serde(skip)]
-    is_started: bool,
+    /// The last proof of life; `None` before its start. Told from the journal, which knows its end too.
     #[serde(skip)]
     alive_at: Option<Timestamp>,
 }
@@ -86,14 +94,13 @@ impl SimulatedRunner {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&attempts).map_err(failed("make the runner's directory"))?;
         let lock = lock_directory(&config.state_dir)?;
         let mut journal = Journal::open(&config.state_dir.join("intervals.log")).map_err(failed("read the interval log"))?;
-        let mut live = BTreeMap::new();
-        let mut lost = Vec::new();
+        let (mut live, mut lost) = (Vec::new(), Vec::new());
         for unfinished in journal.unfinished() {
             let last = unfinished.last_proof_of_life;
             match read(&attempts, &unfinished.attempt)? {
                 Some(kept) => {
                     let alive_at = unfinished.started.then_some(last);
-                    live.insert(unfinished.attempt, Kept { is_started: unfinished.started, alive_at, ..kept });
+                    live.push((unfinished.attempt, Kept { alive_at, ..kept }));
                 }
                 None => lost.push((unfinished.attempt, exited(last, Exit::Lost))),
             }
@@ -101,8 +108,13 @@ impl SimulatedRunner {
         journal.record(lost, Durability::Synced).map_err(failed("write the interval log"))?;
         remove_unknown(&attempts, &journal)?;
         let machines = config.fleet.machines();
+        let devices =
+            machines.iter().enumerate().flat_map(|(place, machine)| machine.devices.iter().map(move |device| (place, device)));
+        let places = devices.map(|(place, device)| (device.info.name.clone(), place)).collect();
+        let mut state = State { journal, live: BTreeMap::new(), used: BTreeMap::new() };
+        live.into_iter().for_each(|(id, kept)| state.insert(id, kept));
         let (name, fleet, heartbeat, clock) = (config.name, config.fleet, config.heartbeat, config.clock);
-        Ok(Self { name, fleet, machines, heartbeat, clock, attempts, state: Mutex::new(State { journal, live }), _lock: lock })
+        Ok(Self { name, fleet, machines, places, heartbeat, clock, attempts, state: Mutex::new(state), _lock: lock })
     }
 
     /// As it was described.
@@ -116,53 +128,74 @@ impl SimulatedRunner {
 
     /// Writes down all that has happened by now.
     fn advance(&self, state: &mut State, now: Timestamp) -> Result<()> {
-        let (mut synced, mut alive) = (Vec::new(), Vec::new());
-        for (id, kept) in &mut state.live {
-            for (at, event) in self.happened(kept, now) {
-                let list = if matches!(event, AttemptEvent::Alive { .. }) { &mut alive } else { &mut synced };
-                list.push((at, id.clone(), event));
-            }
-        }
-        synced.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let changes = state.live.iter().map(|(id, kept)| (id.clone(), self.happened(kept, now))).collect();
+        self.note(state, changes)
+    }
+
+    /// The same of single attempts.
+    fn advance_some(&self, state: &mut State, ids: &BTreeSet<AttemptId>, now: Timestamp) -> Result<()> {
+        let live = ids.iter().filter_map(|id| state.live.get(id).map(|kept| (id.clone(), self.happened(kept, now))));
+        let changes = live.collect();
+        self.note(state, changes)
+    }
+
+    /// Nothing counts as happened before it is written down.
+    fn note(&self, state: &mut State, changes: Vec<(AttemptId, Vec<(Timestamp, AttemptEvent)>)>) -> Result<()> {
+        let all = || changes.iter().flat_map(|(id, events)| events.iter().map(move |(at, event)| (*at, id, event)));
+        let is_alive = |event: &AttemptEvent| matches!(event, AttemptEvent::Alive { .. });
+        let mut synced: Vec<_> = all().filter(|(_, _, event)| !is_alive(event)).collect();
+        synced.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let alive: Vec<_> = all().filter(|(_, _, event)| is_alive(event)).collect();
         for (events, durability) in [(synced, Durability::Synced), (alive, Durability::Written)] {
             if !events.is_empty() {
-                let events = events.into_iter().map(|(_, id, event)| (id, event)).collect();
+                let events = events.into_iter().map(|(_, id, event)| (id.clone(), event.clone())).collect();
                 state.journal.record(events, durability).map_err(failed("write the interval log"))?;
             }
         }
-        let ended: Vec<AttemptId> = state.live.iter().filter(|(_, kept)| kept.ended.is_some()).map(|(id, _)| id.clone()).collect();
-        for id in ended {
-            // Only its log hangs on this file: the journal has its end.
-            if let Some(kept) = state.live.remove(&id) {
-                write(&self.attempts, &id, &kept)?;
+        for (id, events) in changes {
+            for (at, event) in events {
+                self.apply(state, &id, at, &event);
             }
         }
         Ok(())
     }
 
+    fn apply(&self, state: &mut State, id: &AttemptId, at: Timestamp, event: &AttemptEvent) {
+        let Some(kept) = state.live.get_mut(id) else { return };
+        match event {
+            AttemptEvent::Started { .. } | AttemptEvent::Alive { .. } => kept.alive_at = Some(at),
+            AttemptEvent::Contained { .. } => {}
+            AttemptEvent::Exited { .. } => {
+                if let Some(kept) = state.live.remove(id) {
+                    for name in &kept.device_names {
+                        state.used.remove(name);
+                    }
+                }
+            }
+        }
+    }
+
     /// What happened to an attempt since it was last asked, in order.
-    fn happened(&self, kept: &mut Kept, now: Timestamp) -> Vec<(Timestamp, AttemptEvent)> {
+    fn happened(&self, kept: &Kept, now: Timestamp) -> Vec<(Timestamp, AttemptEvent)> {
         let mut events = Vec::new();
         let (end_at, exit) = kept.asked.end();
-        let machine = self.machine_of(&kept.device_names);
-        let span = (kept.asked.placed_at, now.min(end_at));
-        let fault = match machine {
-            Some(machine) => machine.first_fault(&self.fleet.faults, &kept.device_names, span),
+        // What was proven alive did not fail before, whatever a later description says.
+        let proven = kept.alive_at.unwrap_or(kept.asked.placed_at);
+        let fault = match self.machine_of(&kept.device_names) {
+            Some(machine) => machine.first_fault(&self.fleet.faults, &kept.device_names, (proven, now.min(end_at))),
             // The fleet's description changed: its machine is gone.
-            None => Some(kept.alive_at.unwrap_or(kept.asked.placed_at)),
+            None => Some(proven),
         };
         let end = fault.map(|at| (at, Exit::Lost)).or((end_at <= now).then_some((end_at, exit)));
         let starts_at = kept.asked.starts_at;
-        if !kept.is_started && starts_at <= end.as_ref().map_or(now, |(at, _)| *at) {
-            kept.is_started = true;
-            kept.alive_at = Some(starts_at);
+        let starts = kept.alive_at.is_none() && starts_at <= end.as_ref().map_or(now, |(at, _)| *at);
+        if starts {
             events.push((starts_at, AttemptEvent::Started { at: starts_at, isolation: isolation() }));
         }
+        let alive_at = kept.alive_at.or(starts.then_some(starts_at));
         if let Some((at, exit)) = end {
-            kept.ended = Some((at, exit.clone()));
             events.push((at, exited(at, exit)));
-        } else if kept.alive_at.is_some_and(|last| now >= last.plus(self.heartbeat)) {
-            kept.alive_at = Some(now);
+        } else if alive_at.is_some_and(|last| now >= last.plus(self.heartbeat)) {
             events.push((now, AttemptEvent::Alive { at: now }));
         }
         events
@@ -170,18 +203,15 @@ impl SimulatedRunner {
 
     /// The machine that has all these devices.
     fn machine_of(&self, names: &[String]) -> Option<&FleetMachine> {
-        let has = |machine: &&FleetMachine| {
-            names.iter().all(|name| {
-                name.starts_with(machine.name.as_str()) && machine.devices.iter().any(|device| device.info.name == *name)
-            })
-        };
-        self.machines.iter().find(has)
+        let place = |name: &String| self.places.get(name).copied();
+        let first = place(names.first()?)?;
+        names.iter().all(|name| place(name) == Some(first)).then(|| self.machines.get(first)).flatten()
     }
 
     fn begin(&self, state: &mut State, spec: &AttemptSpec, now: Timestamp) -> Result<()> {
         let workload = Workload::parse(&spec.command)?;
         let gone = || Error::new(ErrorCode::CapacityUnavailable, "the machine of these devices is not up");
-        let machine = self.machine_of(&spec.device_names).filter(|_| !spec.device_names.is_empty()).ok_or_else(gone)?;
+        let machine = self.machine_of(&spec.device_names).ok_or_else(gone)?;
         let usable = machine.usable(&self.fleet.faults, now);
         if !spec.device_names.iter().all(|name| usable.iter().any(|info| info.name == *name)) {
             return Err(gone());
@@ -193,17 +223,17 @@ impl SimulatedRunner {
         }
         let starts_at = now.plus(DurationMs::from_seconds(self.fleet.start_seconds.into()));
         let asked = Asked { workload, placed_at: now, starts_at, noticed: None, stopped: None };
-        let kept = Kept { asked, device_names: spec.device_names.clone(), ended: None, is_started: false, alive_at: None };
+        let kept = Kept { asked, device_names: spec.device_names.clone(), alive_at: None };
         write(&self.attempts, &spec.attempt, &kept)?;
         state.journal.place(&spec.attempt, now).map_err(failed("write the interval log"))?;
-        state.live.insert(spec.attempt.clone(), kept);
+        state.insert(spec.attempt.clone(), kept);
         Ok(())
     }
 
     /// Changes what a live attempt was asked, on disk first. False if it is not live.
     fn ask(&self, attempt: &AttemptId, change: impl FnOnce(&mut Asked, Timestamp)) -> Result<bool> {
         let (now, mut state) = (self.clock.now(), self.state());
-        self.advance(&mut state, now)?;
+        self.advance_some(&mut state, &BTreeSet::from([attempt.clone()]), now)?;
         let Some(kept) = state.live.get_mut(attempt) else { return Ok(false) };
         let mut changed = kept.clone();
         change(&mut changed.asked, now);
@@ -234,9 +264,10 @@ impl Runner for SimulatedRunner {
         if state.journal.knows(&spec.attempt) {
             return Ok(());
         }
-        self.advance(&mut state, now)?;
-        self.begin(&mut state, spec, now)?;
-        self.advance(&mut state, now)
+        // What is over on these devices makes room.
+        let before = spec.device_names.iter().filter_map(|name| state.used.get(name)).cloned().collect();
+        self.advance_some(&mut state, &before, now)?;
+        self.begin(&mut state, spec, now)
     }
 
     fn notify(&self, attempt: &AttemptId, notice: &Notice) -> Result<()> {
@@ -265,7 +296,7 @@ impl Runner for SimulatedRunner {
     fn snapshot(&self) -> Vec<LiveAttempt> {
         let live = |(id, kept): (&AttemptId, &Kept)| LiveAttempt {
             attempt: id.clone(),
-            started_at: kept.is_started.then_some(kept.asked.starts_at),
+            started_at: kept.alive_at.map(|_| kept.asked.starts_at),
             last_alive_at: kept.alive_at,
         };
         let (now, mut state) = (self.clock.now(), self.state());
@@ -278,17 +309,18 @@ impl Runner for SimulatedRunner {
 
     fn read_log(&self, attempt: &AttemptId, offset: u64, max: usize) -> Result<LogChunk> {
         let (now, mut state) = (self.clock.now(), self.state());
-        self.advance(&mut state, now)?;
+        self.advance_some(&mut state, &BTreeSet::from([attempt.clone()]), now)?;
         let missing = || Error::new(ErrorCode::NotFound, format!("there is no log of '{attempt}'"));
         let kept = read(&self.attempts, attempt)?.ok_or_else(missing)?;
-        let text = kept.asked.log(now, kept.ended.as_ref()).into_bytes();
+        let ended = state.journal.end_of(attempt);
+        let text = kept.asked.log(now, ended.as_ref()).into_bytes();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let bytes: Vec<u8> = text[start..].iter().take(max).copied().collect();
         let next = start + bytes.len();
         Ok(LogChunk {
             bytes,
             next_offset: u64::try_from(next).unwrap_or(u64::MAX),
-            complete: kept.ended.is_some() && next == text.len(),
+            complete: ended.is_some() && next == text.len(),
         })
     }
 

@@ -217,9 +217,9 @@ fn faults_come_as_often_as_said_and_the_same_every_time() {
         }
         down += (0..10_000).filter(|hour| rate.is_down(seed, hours(*hour))).count();
     }
-    // 50 parts for 10,000 hours at one fault in 158 hours (63 % of the windows of 100 hours have one), 1.5 hours each.
-    assert!((2_900..3_500).contains(&count), "{count} faults");
-    assert!((3_900..5_600).contains(&down), "down in {down} of 500,000 hours");
+    // 50 parts for 10,000 hours at one fault in 100 hours, 1.5 hours each.
+    assert!((4_800..5_200).contains(&count), "{count} faults");
+    assert!((6_900..8_000).contains(&down), "down in {down} of 500,000 hours");
 }
 
 #[test]
