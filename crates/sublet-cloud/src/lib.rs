@@ -58,6 +58,7 @@ pub mod incoming_payment;
 pub mod invoice;
 mod invoice_mail;
 pub mod job;
+mod job_start;
 pub mod key;
 pub mod leakage;
 pub mod lease;

@@ -10,4 +10,5 @@ mod places;
 mod prices;
 mod recovery;
 mod simulation;
+mod starts;
 mod world;
