@@ -60,6 +60,7 @@ object_tags! {
     CreditBalanceTag = "credit_balance",
     CreditGrantTag = "credit_grant",
     CreditNoteTag = "credit_note",
+    ArchivedFileTag = "archived_file",
     DeviceTag = "device",
     DunningPolicyTag = "dunning_policy",
     DunningTag = "dunning",

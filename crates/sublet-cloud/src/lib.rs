@@ -8,8 +8,9 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod actor;
+pub mod archived_file;
 pub mod attempt;
-pub mod audit;
+mod audit;
 pub mod batch;
 mod batch_aside;
 pub mod batch_figures;

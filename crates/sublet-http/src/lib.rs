@@ -12,6 +12,7 @@
 
 mod account;
 pub mod answer;
+mod archived_file;
 mod audit;
 mod batch;
 mod clock;
