@@ -61,6 +61,8 @@ object_tags! {
     CreditGrantTag = "credit_grant",
     CreditNoteTag = "credit_note",
     ArchivedFileTag = "archived_file",
+    WebhookDeliveryTag = "webhook_delivery",
+    WebhookEndpointTag = "webhook_endpoint",
     DeviceTag = "device",
     DunningPolicyTag = "dunning_policy",
     DunningTag = "dunning",

@@ -10,7 +10,7 @@ use crate::{
     export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
     offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
     remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user,
-    why,
+    webhook, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -137,6 +137,12 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::GetDunning => to!(dunning::get_own),
         Operation::SetOnSuspension => to!(dunning::set_on_suspension),
         Operation::ListFees => to!(fee::list),
+        Operation::ListWebhookEndpoints => to!(webhook::list),
+        Operation::CreateWebhookEndpoint => to!(webhook::create),
+        Operation::DeleteWebhookEndpoint => to!(webhook::delete),
+        Operation::TestWebhookEndpoint => to!(webhook::test),
+        Operation::ListWebhookDeliveries => to!(webhook::list_deliveries),
+        Operation::RetryWebhookDelivery => to!(webhook::retry_delivery),
         Operation::ListArchivedFiles => to!(archived_file::list),
         Operation::DeleteArchivedFile => to!(archived_file::delete),
         Operation::ListCompensations => to!(compensation::list),

@@ -72,6 +72,7 @@ mod tax_report;
 mod top_up_rule;
 mod usage;
 mod user;
+mod webhook;
 mod why;
 mod wire;
 

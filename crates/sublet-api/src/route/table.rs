@@ -62,6 +62,7 @@ use crate::tax_report::{TaxReport, TaxReportQuery};
 use crate::top_up_rule::{TopUpRule, TopUpTerms};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
+use crate::webhook::{CreateWebhookEndpoint, CreatedWebhookEndpoint, WebhookDelivery, WebhookDeliveryListQuery, WebhookEndpoint};
 use crate::why::Why;
 
 /// Writes the closed enum and the table from one list.
@@ -243,6 +244,12 @@ routes! {
     ListFees             = Get  "/v1/organization/fees"                  .open(Admin, "Fees that were charged once.").query::<ListQuery>().gives::<List<Fee>>();
     ListCompensations    = Get  "/v1/organization/compensations"         .open(Admin, "Credit for promises that were not kept, with its evidence.").query::<ListQuery>().gives::<List<Compensation>>();
     GetCompensation      = Get  "/v1/organization/compensations/{id}"    .open(Admin, "One compensation.").gives::<Compensation>();
+    ListWebhookEndpoints = Get  "/v1/organization/webhook_endpoints"     .open(Admin, "Where events are posted.").gives::<List<WebhookEndpoint>>();
+    CreateWebhookEndpoint = Post "/v1/organization/webhook_endpoints"    .open(Admin, "Has events posted to an address; the secret that signs them is in this one answer only.").creates().takes::<CreateWebhookEndpoint>().gives::<CreatedWebhookEndpoint>();
+    DeleteWebhookEndpoint = Delete "/v1/organization/webhook_endpoints/{id}" .open(Admin, "Has nothing posted there any more.").gives::<Deleted>();
+    TestWebhookEndpoint  = Post "/v1/organization/webhook_endpoints/{id}/test" .open(Admin, "Posts an event that says nothing.").gives::<WebhookDelivery>();
+    ListWebhookDeliveries = Get "/v1/organization/webhook_deliveries"    .open(Admin, "Events, and what became of them.").query::<WebhookDeliveryListQuery>().gives::<List<WebhookDelivery>>();
+    RetryWebhookDelivery = Post "/v1/organization/webhook_deliveries/{id}/retry" .open(Admin, "Posts an event again that was not taken, at once.").gives::<WebhookDelivery>();
     ListArchivedFiles    = Get  "/v1/organization/archived_files"        .open(Admin, "What archived projects still keep.").query::<ArchivedFileListQuery>().gives::<List<ArchivedFile>>();
     DeleteArchivedFile   = Delete "/v1/organization/archived_files/{id}" .open(Admin, "Deletes a file of an archived project.").gives::<Deleted>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
