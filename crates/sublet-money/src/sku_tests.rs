@@ -1,4 +1,5 @@
 use super::*;
+use sublet_core::{Nanos, Rate};
 
 #[test]
 fn sku_names_parse_back() {

@@ -223,10 +223,9 @@ impl RunningCloud {
         let (runner, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, runner: &runner }).await?;
         let without_devices = register_devices(&compute).await?;
-        let kept_for = options.responses_kept_for;
         let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
         let models = (Arc::clone(&engine), Arc::clone(&tokenizers));
-        let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, models).await?;
+        let gateway = open_gateway(&cloud, (gateway_id.clone(), options.responses_kept_for), &data, models).await?;
         let files = open_files(&cloud, &files_folder(&data, options)?, options)?;
         let lines = Arc::new(Lines::new(&gateway));
         let batches = Batches::new(BatchPorts { files, lines, engine: Arc::<Engine>::clone(&engine), owner: gateway_id });
