@@ -89,9 +89,8 @@ impl FromStr for WebhookUrl {
         let rest = authority(text).strip_prefix(&format!("[{}]", url.host())).or_else(|| authority(text).strip_prefix(url.host()));
         let port = rest.and_then(|rest| rest.strip_prefix(':'));
         let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-        let is_name = |host: &str| {
-            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
-        };
+        let is_name =
+            |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
         // Brackets are for addresses with colons, and for nothing else.
         let is_host = match (url.address(), authority(text).starts_with('[')) {
             (Some(address), is_bracketed) => address.is_ipv6() == is_bracketed,
