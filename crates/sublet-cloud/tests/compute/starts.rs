@@ -133,7 +133,7 @@ on_both_databases! {
         let run = world.run(wanted(1, NoticeClass::N2m), command("x")).await.expect("a run");
         let held = quote.terms.hold.get() + START;
         assert_eq!((run.lease.held.get(), balance(&world).await.held.get()), (held, held));
-        assert_eq!(started(&world, &run.job.job.id).await, [] as [i64; 0], "it did not run yet");
+        assert_eq!(started(&world, &run.job.job.id).await, Vec::<i64>::new(), "it did not run yet");
         world.pass().await;
         world.pass().await;
         assert_eq!(started(&world, &run.job.job.id).await, [START]);
@@ -178,7 +178,7 @@ on_both_databases! {
         assert_eq!(world.job(&refused.job.job.id).await.job.state, JobState::Refused);
         world.runner.refuse(None);
         for job in [&waiting.job.id, &refused.job.job.id] {
-            assert_eq!(started(&world, job).await, [] as [i64; 0]);
+            assert_eq!(started(&world, job).await, Vec::<i64>::new());
         }
         world.compute.end_lease(&world.customer, &run.lease.lease.id, None).await.expect("ended");
         world.live(60, 5).await;
@@ -236,7 +236,7 @@ on_both_databases! {
         let starts_at = cloud.now();
         let without = publish_start(&world, None).await;
         let unpriced = run_for(&world, 60).await;
-        assert_eq!(started(&world, &unpriced.job.job.id).await, [] as [i64; 0]);
+        assert_eq!(started(&world, &unpriced.job.job.id).await, Vec::<i64>::new());
         let with = publish_start(&world, Some(START)).await;
         let priced = run_for(&world, 60).await;
         let rate_anew = async |of: PriceVersion, to: PriceVersion| {
