@@ -12,7 +12,7 @@ import zoneinfo
 from fractions import Fraction
 
 NANO = 10**9
-UNITS = {"1M tokens": 10**6, "request": 1, "device-hour": 3_600_000, "project-month": 1, "fee": 1,
+UNITS = {"1M tokens": 10**6, "request": 1, "device-hour": 3_600_000, "start": 1, "project-month": 1, "fee": 1,
          "GiB-month": 2**30 * 730, "GiB": 2**30}
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 UTC = datetime.timezone.utc
@@ -331,6 +331,8 @@ def off_ppm(discounts, sku):
         names = {"family": "model_tokens", "model": "/".join(rest[1:])}
     elif first == "requests":
         names = {"family": "model_requests", "model": "/".join(rest[1:])}
+    elif first == "starts":
+        names = {"family": "job_starts", "device": "/".join(rest)}
     elif first == "project":
         names = {"family": "project_fees"}
     elif first == "fee":
@@ -371,7 +373,13 @@ def spared(sku, protected, terms):
     """Whether a flat price came later than the prices that are protected."""
     if not protected or sku in protected or any(fixed["sku"] == sku for fixed in terms.get("fixed", [])):
         return False
-    return sku in ("project/month", "storage/files", "egress/files") or (sku.startswith("requests/") and output_of(sku) in protected)
+    return sku in ("project/month", "storage/files", "egress/files") or (sku.startswith("requests/") and output_of(sku) in protected) or (
+        sku.startswith("starts/") and sells_time_on(sku.removeprefix("starts/"), protected))
+
+
+def sells_time_on(kind, prices):
+    """Whether a list has a price for time on devices of a kind."""
+    return any(sku.startswith("device/") and parts_of(sku)[3] == kind for sku in prices)
 
 
 def request_of(sku):
@@ -451,7 +459,21 @@ class Bundle:
         fees = [leaf["source"] for leaf in self.leaves if leaf["sku"].startswith("fee/")]
         require(len(fees) == len(set(fees)), "a fee is charged twice")
         require(set(projects) <= named, "a project is charged for a month in which it was not used")
+        self.check_starts(moved)
         self.check_files(moved)
+
+    def check_starts(self, moved):
+        """A job is started once, before any of its time, on devices of the kind that its time is of."""
+        leaves = [leaf for leaf in self.leaves if leaf["source"] not in moved]
+        starts = {}
+        for leaf in (leaf for leaf in leaves if leaf["sku"].startswith("starts/")):
+            require(leaf["quantity"] == 1, f"{leaf['charge']} is for {leaf['quantity']} starts")
+            require(leaf["source"] not in starts, f"the start of {leaf['source']} is charged twice")
+            starts[leaf["source"]] = leaf
+        for leaf in (leaf for leaf in leaves if leaf["sku"].startswith("device/") and leaf["source"] in starts):
+            start, kind = starts[leaf["source"]], parts_of(leaf["sku"])[3]
+            require(start["sku"] == f"starts/{kind}", f"{start['charge']} is of another kind than the time of its job")
+            require(start["occurred_at_micros"] <= leaf["occurred_at_micros"], f"{leaf['charge']} is of before its job started")
 
     def check_files(self, moved):
         """An hour of a project is charged once: its parts follow each other in it. A download is charged once."""
@@ -594,7 +616,7 @@ def unit_price(terms):
 def overage_price(terms, price):
     """What a base unit beyond the commitment costs."""
     overage = terms["quantities"].get("overage")
-    units = {"device": "device-hour", "fee": "fee", "project": "project-month", "requests": "request", "tokens": "1M tokens",
+    units = {"device": "device-hour", "starts": "start", "fee": "fee", "project": "project-month", "requests": "request", "tokens": "1M tokens",
              "storage": "GiB-month", "egress": "GiB"}
     unit = UNITS[units[terms["quantities"]["sku"].split("/")[0]]]
     return Fraction(nanos(overage["price"]), unit) if overage else price
@@ -621,7 +643,7 @@ def counts(terms, sku):
     """Whether use of something counts towards a commitment."""
     if "quantities" in terms:
         return terms["quantities"]["sku"] in covering(sku)
-    families = {"tokens": "model_tokens", "requests": "model_requests", "device": "device_time", "project": "project_fees",
+    families = {"tokens": "model_tokens", "requests": "model_requests", "device": "device_time", "starts": "job_starts", "project": "project_fees",
                 "fee": "one_time_fees", "storage": "file_storage", "egress": "file_egress"}
     return families[sku.split("/")[0]] in terms["covers"]
 

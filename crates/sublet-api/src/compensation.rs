@@ -30,6 +30,7 @@ pub enum ChargedFamily {
     ModelTokens,
     ModelRequests,
     DeviceTime,
+    JobStarts,
     ProjectFees,
     OneTimeFees,
     FileStorage,
@@ -45,7 +46,7 @@ pub struct Compensation {
     #[schemars(with = "IdText<OrganizationId>")]
     pub organization: OrganizationId,
     pub kind: CompensationKind,
-    /// A lease, or an invoice.
+    /// A lease, a job whose start is given back, or an invoice.
     pub subject: String,
     /// Of an invoice: which of its charges; all if null.
     pub family: Option<ChargedFamily>,

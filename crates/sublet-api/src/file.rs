@@ -2,10 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::FileId;
+use sublet_core::id::{FileId, OrganizationId, ProjectId};
 
 use crate::list::list_query;
-use crate::object::FileTag;
+use crate::object::{ArchivedFileTag, FileTag};
 use crate::schema::{IdText, PurposeText};
 use crate::time::UnixSeconds;
 
@@ -58,4 +58,33 @@ list_query! {
         /// Only files for this.
         purpose: String,
     }
+}
+
+list_query! {
+    /// The query of a list of files of archived projects.
+    ArchivedFileListQuery {
+        /// Only files of this.
+        #[schemars(with = "Option<IdText<ProjectId>>")]
+        project: ProjectId,
+    }
+}
+
+/// A file of a project that was archived with it. Its content is nobody's to fetch; it costs what keeping it costs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ArchivedFile {
+    pub object: ArchivedFileTag,
+    #[schemars(with = "IdText<FileId>")]
+    pub id: FileId,
+    #[schemars(with = "IdText<OrganizationId>")]
+    pub organization: OrganizationId,
+    #[schemars(with = "IdText<ProjectId>")]
+    pub project: ProjectId,
+    pub bytes: u64,
+    #[schemars(with = "PurposeText")]
+    pub purpose: String,
+    /// For administrators of its organization.
+    pub filename: Option<String>,
+    pub created_at: UnixSeconds,
+    /// It is deleted then; null if it stays.
+    pub expires_at: Option<UnixSeconds>,
 }

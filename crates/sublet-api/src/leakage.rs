@@ -26,7 +26,8 @@ pub struct Leakage {
 pub struct Leak {
     /// Such as `quarantined_usage`.
     pub kind: String,
-    /// A request, a job, a lease, a slice, an account of the ledger, an organization's month, a model or a kind of device.
+    /// A request, a job, a lease, a slice, an account of the ledger, an organization's month, a model, a kind of device, a download,
+    /// a project or a file.
     pub id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IdText<OrganizationId>>")]

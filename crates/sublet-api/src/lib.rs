@@ -78,6 +78,7 @@ pub mod time;
 pub mod top_up_rule;
 pub mod usage;
 pub mod user;
+pub mod webhook;
 pub mod why;
 
 pub use body::{parse_body, parse_query};

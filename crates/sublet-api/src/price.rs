@@ -207,6 +207,8 @@ pub enum Meter {
     Requests,
     /// Devices multiplied by milliseconds.
     DeviceMilliseconds,
+    /// Jobs that began to run, besides their device time.
+    Starts,
     /// Projects that were used in a month, each once.
     ProjectMonths,
     /// Fees that are charged once, by name.
@@ -218,12 +220,13 @@ pub enum Meter {
 }
 
 impl Meter {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InputTokens,
         Self::CachedInputTokens,
         Self::OutputTokens,
         Self::Requests,
         Self::DeviceMilliseconds,
+        Self::Starts,
         Self::ProjectMonths,
         Self::Fees,
         Self::ByteHours,
@@ -237,6 +240,7 @@ impl Meter {
             Self::OutputTokens => "output_tokens",
             Self::Requests => "requests",
             Self::DeviceMilliseconds => "device_milliseconds",
+            Self::Starts => "starts",
             Self::ProjectMonths => "project_months",
             Self::Fees => "fees",
             Self::ByteHours => "byte_hours",

@@ -43,13 +43,17 @@ pub struct Quote {
     pub maximum_seconds: Option<u64>,
     /// The cost of the shortest life.
     pub minimum_cost: Money,
-    /// The most the lease can cost; null if nothing but the limits bounds it.
+    /// The most the lease can cost with one job; null if nothing but the limits bounds it.
     pub maximum_cost: Option<Money>,
     /// The lease ends before an hour of a device costs more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_price: Option<Money>,
-    /// What is set aside when the lease begins: one interval ahead, with notice and grace.
+    /// What has to be set aside: one interval ahead, with notice and grace, when the lease begins, and the start of a job
+    /// when that is asked for.
     pub hold: Money,
+    /// The most that a job costs once for being started, besides its time; null if it costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_price: Option<Money>,
     #[schemars(with = "Option<IdText<LeaseId>>")]
     pub lease: Option<LeaseId>,
     pub created_at: UnixSeconds,

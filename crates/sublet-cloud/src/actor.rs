@@ -79,10 +79,12 @@ pub enum Action {
     RequestRefunds,
     ManagePayments,
     ManageExports,
+    /// Files of projects that have no keys any more.
+    ManageArchivedFiles,
 }
 
 impl Action {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ReadCatalogue,
         Self::UseModels,
         Self::UseCompute,
@@ -106,6 +108,7 @@ impl Action {
         Self::RequestRefunds,
         Self::ManagePayments,
         Self::ManageExports,
+        Self::ManageArchivedFiles,
     ];
 
     /// The planes that may do it; the scope confines what they reach.
@@ -124,7 +127,9 @@ impl Action {
             | Self::ManageLimits
             | Self::AgreeToContracts
             | Self::PayIn => ADMIN,
-            Self::ReadBilling | Self::ReadAudit | Self::RequestRefunds | Self::ManagePeerKeys => OVERSEERS,
+            Self::ReadBilling | Self::ReadAudit | Self::RequestRefunds | Self::ManagePeerKeys | Self::ManageArchivedFiles => {
+                OVERSEERS
+            }
             Self::ManageOrganizations
             | Self::GrantCredit
             | Self::ManagePrices

@@ -127,6 +127,7 @@ impl Compute {
         let running = Job { state: job.state.run()?, started_at: Some(at), ..job };
         done(job::save(tx, &running).await?, running.id.as_str())?;
         let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
+        self.charge_start(tx, &lease, &running, at).await?;
         switch_lease(tx, &lease, true, at).await
     }
 
@@ -157,6 +158,7 @@ impl Compute {
         let message = message_of(&ending.exit);
         let over = Job { state: job.state.exit(&ending.exit)?, exit: Some(ending.exit), message, ended_at: Some(at), ..job };
         done(job::save(tx, &over).await?, over.id.as_str())?;
+        self.give_start_back(tx, &over, at).await?;
         self.job_ended(tx, &over, at).await
     }
 

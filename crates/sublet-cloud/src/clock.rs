@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use sublet_core::delivery::DeliveryPort;
+use sublet_core::webhook::WebhookPort;
 use sublet_core::{Clock, DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_money::focus::DEFAULT_SELLER;
 use sublet_store::{Store, Tx, lease, organization, setting};
@@ -49,6 +50,8 @@ pub struct CloudSettings {
     pub mail: Option<Mailer>,
     /// Where scheduled exports go; `None` where they wait.
     pub exports: Option<Arc<dyn DeliveryPort>>,
+    /// How events are posted to webhooks; `None` where they wait.
+    pub webhooks: Option<Arc<dyn WebhookPort>>,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
 }
@@ -62,6 +65,7 @@ impl Default for CloudSettings {
             payments: Payments::default(),
             mail: None,
             exports: None,
+            webhooks: None,
             test_clock: None,
         }
     }

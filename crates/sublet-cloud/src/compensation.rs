@@ -4,6 +4,8 @@
 //! in the transaction that releases it, once. For a level of service that was missed an operator gives back a share of
 //! an issued invoice's charges, never more than they were in all.
 //!
+//! What a job's start cost that was interrupted is given back when the job ends ([`crate::job_start`]).
+//!
 //! Nothing was interrupted where nothing ran, so it is owed nothing, but for `firm` leases, whose window was promised.
 //!
 //! Deliberately absent: what a level of service was. The operator says what was measured; the invoice says what it cost.
@@ -25,6 +27,7 @@ use sublet_store::compensation::{self as stored, CompensationKind, LeaseNotice, 
 use sublet_store::compensation_rule::{self, StoredRules};
 use sublet_store::credit::CreditGrant;
 use sublet_store::invoice::{self, StoredInvoice};
+use sublet_store::job::Job;
 use sublet_store::lease::Lease;
 use sublet_store::{Page, PageRequest, Tx, attempt, job};
 
@@ -238,7 +241,7 @@ impl Cloud {
         Nanos::checked_sum(given.iter().map(|one| one.amount))
     }
 
-    async fn make_good(&self, tx: &mut Tx, actor: &Actor, made: Made<'_>, now: Timestamp) -> Result<StoredCompensation> {
+    pub(crate) async fn make_good(&self, tx: &mut Tx, actor: &Actor, made: Made<'_>, now: Timestamp) -> Result<StoredCompensation> {
         let id: CompensationId = self.ids.mint();
         let (amount, currency) = made.amount;
         let grant = CreditGrant {
@@ -333,7 +336,7 @@ impl Cloud {
 }
 
 /// What a credit is for and how much it is.
-struct Made<'o> {
+pub(crate) struct Made<'o> {
     organization: &'o OrganizationId,
     kind: CompensationKind,
     subject: String,
@@ -341,6 +344,21 @@ struct Made<'o> {
     amount: (Nanos, Currency),
     evidence: Map<String, Value>,
     note: String,
+}
+
+impl<'o> Made<'o> {
+    /// The price of a start that has to be made again.
+    pub(crate) fn of_start((job, lease): (&'o Job, &Lease), amount: Nanos, evidence: &impl Serialize) -> Result<Self> {
+        Ok(Self {
+            organization: &job.organization,
+            kind: CompensationKind::Reclaim,
+            subject: job.id.to_string(),
+            share: (None, 0),
+            amount: (amount, lease.currency),
+            evidence: object(evidence)?,
+            note: format!("{} was interrupted: its start is not charged", job.id),
+        })
+    }
 }
 
 fn object(evidence: &impl Serialize) -> Result<Map<String, Value>> {

@@ -251,6 +251,7 @@ pub(crate) fn device_of(sku: &SkuName) -> Result<&DeviceKind> {
         SkuName::Device { device, .. } => Ok(device),
         SkuName::Tokens { .. }
         | SkuName::Requests { .. }
+        | SkuName::Starts { .. }
         | SkuName::ProjectMonth
         | SkuName::Fee { .. }
         | SkuName::FileStorage

@@ -20,6 +20,7 @@ use crate::budget::periods_at;
 use crate::compute::{Compute, Tariff, calendar_of, done, sum};
 use crate::compute_reconciler::ComputeReport;
 use crate::hold::HoldOwner;
+use crate::job_start::held_for;
 use crate::lease::End;
 
 impl Compute {
@@ -135,8 +136,8 @@ impl Compute {
     /// Adds to a lease's hold, within its maximum cost.
     async fn grow_hold(&self, tx: &mut Tx, lease: &Lease, wanted: Nanos, now: Timestamp) -> Result<()> {
         let Some(hold) = hold::find_open(tx, lease.id.as_str()).await? else { return Ok(()) };
-        let held = hold.uncaptured()?.total()?;
         let lease = lease::get(tx, &Scope::Operator, &lease.id).await?;
+        let held = held_for(tx, &lease).await?;
         let room = match lease.max_cost {
             Some(max_cost) => max_cost.checked_sub(lease.cost)?.checked_sub(held)?.max(Nanos::ZERO),
             None => Nanos::MAX,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::file::FilePurpose;
 use sublet_core::id::{FileId, OrganizationId, ProjectId};
-use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result};
+use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::file::{self, File, Kept};
 use sublet_store::{Page, PageRequest, Tx, batch, idempotency, project};
 
@@ -288,20 +288,31 @@ impl Files {
             .write((self, actor, id), move |(files, actor, id), tx| {
                 Box::pin(async move {
                     let file = file::get(tx, &actor.scope, id, now).await?;
-                    if batch::reads_file(tx, id).await? {
-                        return Err(Error::new(ErrorCode::Conflict, format!("a batch that has not ended reads '{id}'"))
-                            .alternative("cancel the batch, or wait for its end"));
-                    }
-                    file::delete(tx, &file, now).await?;
-                    files.note(tx, actor, "file.delete", &file).await?;
+                    files.delete_in(tx, actor, &file, now).await?;
                     Ok(file)
                 })
             })
             .await?;
-        if file.home == self.blobs.home() {
-            self.forget(id).await;
-        }
+        self.forget_own(&file).await;
         Ok(())
+    }
+
+    /// Deletes a row: its content goes after it, and its meter ends now.
+    pub(crate) async fn delete_in(&self, tx: &mut Tx, actor: &Actor, file: &File, now: Timestamp) -> Result<()> {
+        let id = &file.id;
+        if batch::reads_file(tx, id).await? {
+            return Err(Error::new(ErrorCode::Conflict, format!("a batch that has not ended reads '{id}'"))
+                .alternative("cancel the batch, or wait for its end"));
+        }
+        file::delete(tx, file, now).await?;
+        self.note(tx, actor, "file.delete", file).await
+    }
+
+    /// Removes the content of a deleted file, if it is here; elsewhere it is swept.
+    pub(crate) async fn forget_own(&self, file: &File) {
+        if file.home == self.blobs.home() {
+            self.forget(&file.id).await;
+        }
     }
 
     /// A piece of a file that the caller was given by [`Files::get`]; empty at its end.
@@ -389,7 +400,6 @@ pub(crate) fn check_expiry(after: Option<DurationMs>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sublet_core::Timestamp;
     use sublet_core::id::Identifier;
 
     /// A disk that takes everything.

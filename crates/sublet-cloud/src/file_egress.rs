@@ -1,7 +1,8 @@
 //! Downloads: contents of files that are sent to whoever fetches them, and what is paid for that.
 //!
 //! Where sending has a price, the money for all of a file is held before its first byte. What was handed to the connection is
-//! captured when the download ends, whoever ends it, and the rest goes back. A download is dropped wherever its connection is,
+//! captured when the download ends, whoever ends it, and the rest goes back. A suspended account is not locked out of its own
+//! data: nothing is held for what it fetches, within a bound, and what was sent is owed. A download is dropped wherever its connection is,
 //! so it only notes what it sent; a task settles that, and ends those whose time is up, also where nobody reads any more.
 //!
 //! Deliberately absent: what a process that died had sent. Nobody knows it: it costs nothing.
@@ -16,10 +17,11 @@ use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, RatedLine, rate_line};
 use sublet_money::rerate::UsedAt;
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
+use sublet_money::spend_limit::Work;
 use sublet_store::charge::{self, Charge};
 use sublet_store::download::{self, Download as StoredDownload, DownloadEnd};
 use sublet_store::file::{self, File};
-use sublet_store::{Tx, hold, organization};
+use sublet_store::{Tx, dunning, hold, organization};
 use tokio::sync::{Notify, watch};
 
 use crate::billing::Billing;
@@ -45,6 +47,9 @@ const DRAIN_MAX: DurationMs = DurationMs::from_seconds(5);
 const DRAIN_PAUSE: DurationMs = DurationMs::from_millis(200);
 /// Bytes of a content that are read at once.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// How often a suspended account may fetch each of its files, by their bytes.
+const FETCHES_WHILE_SUSPENDED: i64 = 2;
 
 const SKU: SkuName = SkuName::FileEgress;
 const FAMILY: SkuFamily = SkuFamily::FileEgress;
@@ -339,11 +344,32 @@ impl Cloud {
             opened_at: now,
             bytes: Bytes::ZERO,
         };
-        let price = version.get(&SKU)?.price_at(now)?;
-        let amount = price.hold(Quantity::ZERO, Quantity::new(file.bytes.get())?)?;
-        self.place_hold(tx, &owner_of(&opened), amount, now).await?;
+        match dunning::find_account(tx, &file.organization).await?.suspended_at {
+            Some(since) => self.check_way_out(tx, file, since).await?,
+            None => {
+                let price = version.get(&SKU)?.price_at(now)?;
+                let amount = price.hold(Quantity::ZERO, Quantity::new(file.bytes.get())?)?;
+                self.place_hold(tx, &owner_of(&opened), amount, now).await?;
+            }
+        }
         download::insert(tx, &opened).await?;
         Ok(true)
+    }
+
+    /// A suspended account gets its files out: nothing is held, and what is sent is owed. Each file so often at most.
+    async fn check_way_out(&self, tx: &mut Tx, file: &File, since: Timestamp) -> Result<()> {
+        let fetched = download::bytes_since(tx, file, since).await?;
+        let most = file.bytes.get().saturating_mul(FETCHES_WHILE_SUSPENDED);
+        if fetched.get().saturating_add(file.bytes.get()) <= most {
+            return Ok(());
+        }
+        let refused = self.check_suspension(tx, &file.organization, Work::New).await;
+        refused.map_err(|error| {
+            error.alternative(format!(
+                "fetch another file: meanwhile each is sent {FETCHES_WHILE_SUSPENDED} times, as '{}' was",
+                file.id
+            ))
+        })
     }
 
     async fn end_download(&self, id: &DownloadId, end: DownloadEnd) -> Result<()> {
@@ -356,17 +382,22 @@ impl Cloud {
         let Some(ended) = download::end(tx, id, end, now).await? else { return Ok(()) };
         if ended.bytes > Bytes::ZERO {
             let charge = self.charge_download(tx, &ended, now).await?;
-            let held = hold::find_open(tx, id.as_str()).await?;
-            let held = held.ok_or_else(|| Error::internal(format!("nothing is held for the download {id}")))?;
-            let covered = charge.amount.min(held.uncaptured()?.total()?);
-            self.capture_hold(tx, &held, (FAMILY, covered), now).await?;
+            // Of a suspended account nothing is held.
+            let covered = match hold::find_open(tx, id.as_str()).await? {
+                Some(held) => {
+                    let covered = charge.amount.min(held.uncaptured()?.total()?);
+                    self.capture_hold(tx, &held, (FAMILY, covered), now).await?;
+                    covered
+                }
+                None => Nanos::ZERO,
+            };
             self.pay_rest(tx, &ended, charge.amount.checked_sub(covered)?).await?;
             charge::insert(tx, &[charge]).await?;
         }
         self.release_hold(tx, id.as_str(), now).await
     }
 
-    /// What a download costs beyond its hold: its list was put right meanwhile, by one that is dearer.
+    /// What a download costs beyond its hold: its list was put right meanwhile, by one that is dearer, or nothing is held.
     async fn pay_rest(&self, tx: &mut Tx, download: &StoredDownload, rest: Nanos) -> Result<()> {
         if rest.is_zero() {
             return Ok(());

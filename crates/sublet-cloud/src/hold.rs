@@ -1,4 +1,4 @@
-//! Holds of long-running work and of downloads: placed, extended, captured, released, each inside the caller's transaction.
+//! Holds of long-running work, of starts and of downloads: placed, extended, captured, released, each inside the caller's transaction.
 
 use sublet_core::admission::SpendClass;
 use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
@@ -20,7 +20,7 @@ pub struct HoldOwner {
     pub organization: OrganizationId,
     pub project: ProjectId,
     pub key: Option<KeyId>,
-    /// What it pays for: a lease or a download.
+    /// What it pays for: a lease, the start of a job, or a download.
     pub subject: String,
     pub family: SkuFamily,
 }

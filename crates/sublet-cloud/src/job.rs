@@ -21,6 +21,7 @@ use crate::lease::{LeaseStatement, hold_facts, state_in};
 use crate::quote::{NewQuote, check_metadata};
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
+use sublet_money::sku::SkuFamily;
 use sublet_money::spend_limit::Work;
 
 /// Most charges that one statement lists.
@@ -141,6 +142,7 @@ impl Compute {
             metadata: new.metadata.clone(),
         };
         job::insert(tx, &job).await?;
+        self.hold_start(tx, lease, &job).await?;
         let used = Lease { unused_since: None, job_over: false, ..lease.clone() };
         done(lease::save(tx, &used).await?, lease.id.as_str())?;
         let program: String = spec.command.first().map(|word| word.chars().take(80).collect()).unwrap_or_default();
@@ -268,6 +270,8 @@ impl Compute {
     /// What the end of a job means for its lease.
     pub(crate) async fn job_ended(&self, tx: &mut Tx, job: &Job, now: Timestamp) -> Result<()> {
         job::delete_files(tx, &job.id).await?;
+        // What never ran is not charged.
+        self.cloud.release_hold(tx, job.id.as_str(), now).await?;
         let lease = lease::get(tx, &sublet_core::Scope::Operator, &job.lease).await?;
         let idle = job::list_open_of(tx, &job.lease).await?.is_empty();
         if lease.state.is_final() || !idle {
@@ -287,8 +291,10 @@ pub(crate) async fn statement_in(tx: &mut Tx, job: Job) -> Result<JobStatement> 
     let attempts = attempt::list_of(tx, &job.id).await?;
     let charges = charge::list_of(tx, job.id.as_str(), CHARGES_MAX).await?;
     let cost = charge::total_of(tx, job.id.as_str()).await?;
-    let device_time =
-        charges.iter().fold(DeviceMillis::ZERO, |sum, charge| sum.saturating_add(DeviceMillis::new(charge.quantity.get())));
+    let device_time = charges
+        .iter()
+        .filter(|charge| charge.sku.family() == SkuFamily::DeviceTime)
+        .fold(DeviceMillis::ZERO, |sum, charge| sum.saturating_add(DeviceMillis::new(charge.quantity.get())));
     Ok(JobStatement { job, lease, attempts, charges, cost, device_time })
 }
 
@@ -307,7 +313,7 @@ impl Cloud {
 
     pub(crate) async fn why_job(&self, actor: &Actor, id: &JobId) -> Result<Explanation> {
         let statement = self.get_job(actor, id).await?;
-        let (intervals, holds) = self
+        let (intervals, holds, starts) = self
             .store
             .read(&statement, |statement, tx| {
                 Box::pin(async move {
@@ -315,7 +321,8 @@ impl Cloud {
                     for attempt in &statement.attempts {
                         intervals.extend(attempt::list_intervals(tx, &attempt.id).await?);
                     }
-                    Ok((intervals, hold_facts(tx, statement.lease.id.as_str()).await?))
+                    let holds = hold_facts(tx, statement.lease.id.as_str()).await?;
+                    Ok((intervals, holds, hold_facts(tx, statement.job.id.as_str()).await?))
                 })
             })
             .await?;
@@ -330,6 +337,9 @@ impl Cloud {
             facts.push(attempt_fact(attempt, &own));
         }
         facts.push(Fact::new("holds", "").made_of(holds));
+        if !starts.is_empty() {
+            facts.push(Fact::new("held for its start", "").made_of(starts));
+        }
         for charge in &statement.charges {
             facts.push(self.charge_fact(charge).await?);
         }
@@ -342,7 +352,8 @@ impl Cloud {
                 job.state, statement.cost, statement.lease.currency, statement.device_time
             ),
             rule: "device time is metered from the moment the program can use its devices to its end, in whole milliseconds \
-                   for each device, and charged against a hold taken before"
+                   for each device, and charged against a hold taken before; a start with a price is charged once, when the program \
+                   begins to run"
                 .to_owned(),
             facts,
             related,

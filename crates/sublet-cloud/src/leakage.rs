@@ -9,8 +9,9 @@ use sublet_core::id::OrganizationId;
 use sublet_core::supply::Catalogue;
 use sublet_core::{Currency, DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::BillingCalendar;
-use sublet_money::sku::{ModelName, Quantity, SkuName};
-use sublet_store::leakage::{self, FINDINGS_MAX, LostMoney, UnchargedRecord, UnchargedTime};
+use sublet_money::sku::{ModelName, Quantity, SkuFamily, SkuName};
+use sublet_money::storage::hour_of;
+use sublet_store::leakage::{self, FINDINGS_MAX, LostMoney, UnchargedRecord, UnchargedTime, Unmetered};
 use sublet_store::{Tx, charge, device, invoice, organization};
 
 use crate::{Action, Actor, Cloud};
@@ -39,10 +40,14 @@ pub enum LeakKind {
     ChargesNotInvoiced,
     ModelWithoutPrice,
     DeviceWithoutPrice,
+    LostDownload,
+    StorageBehind,
+    FileNotMetered,
+    StartNotCharged,
 }
 
 impl LeakKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::QuarantinedUsage,
         Self::SupersededLine,
         Self::TimeBeyondHold,
@@ -57,6 +62,10 @@ impl LeakKind {
         Self::ChargesNotInvoiced,
         Self::ModelWithoutPrice,
         Self::DeviceWithoutPrice,
+        Self::LostDownload,
+        Self::StorageBehind,
+        Self::FileNotMetered,
+        Self::StartNotCharged,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -75,6 +84,10 @@ impl LeakKind {
             Self::ChargesNotInvoiced => "charges_not_invoiced",
             Self::ModelWithoutPrice => "model_without_price",
             Self::DeviceWithoutPrice => "device_without_price",
+            Self::LostDownload => "lost_download",
+            Self::StorageBehind => "storage_behind",
+            Self::FileNotMetered => "file_not_metered",
+            Self::StartNotCharged => "start_not_charged",
         }
     }
 
@@ -97,6 +110,10 @@ impl LeakKind {
             Self::ChargesNotInvoiced => "verify the ledger: charges came into a month after its invoice",
             Self::ModelWithoutPrice => "publish a price, or withdraw the model: it cannot be sold",
             Self::DeviceWithoutPrice => "publish a price for the device kind: it cannot be sold",
+            Self::LostDownload => "nothing to charge: nobody knows what was sent; if there are many, look why processes end early",
+            Self::StorageBehind => "look in the log why what the project keeps is not metered; it is tried again every minute",
+            Self::FileNotMetered => "look whether months are closed here: metering begins with that, from the oldest file on",
+            Self::StartNotCharged => "verify the ledger, and charge or write off the job's start",
         }
     }
 }
@@ -105,7 +122,7 @@ impl LeakKind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leak {
     pub kind: LeakKind,
-    /// What it is about: a request, a job, a lease, an account, an invoice's month, a model.
+    /// What it is about: a request, a job, a lease, an account, an invoice's month, a model, a download, a project, a file.
     pub id: String,
     pub organization: Option<OrganizationId>,
     pub since: Option<Timestamp>,
@@ -172,6 +189,8 @@ impl Cloud {
         report.take(LeakKind::MonthNotBilled, self.months_behind(tx, now).await?);
         report.take(LeakKind::ChargesNotInvoiced, not_invoiced(tx, since).await?);
         self.unpriced(tx, served, &mut report).await?;
+        self.files(tx, since, &mut report).await?;
+        report.take(LeakKind::StartNotCharged, self.starts_not_charged(tx, since).await?);
         Ok(report)
     }
 
@@ -241,6 +260,60 @@ impl Cloud {
         Ok(leaks)
     }
 
+    /// What of files brings nothing: what is kept and not metered, and what was sent and is not known.
+    async fn files(&self, tx: &mut Tx, since: Timestamp, report: &mut LeakageReport) -> Result<()> {
+        let mut lost = Vec::new();
+        for found in leakage::lost_downloads(tx, since).await? {
+            let version = self.price_version(tx, &found.price_version).await.ok();
+            let price = version.as_ref().and_then(|version| version.find(&SkuName::FileEgress)?.price_at(found.opened_at).ok());
+            let cost = |bytes| price.and_then(|price| price.exact_cost(Quantity::new(bytes).ok()?).ok()?.half_even().ok());
+            let detail = match found.bytes {
+                Some(bytes) => format!("nobody knows how much of {bytes} bytes was sent"),
+                None => "nobody knows how much was sent of a file that is gone".to_owned(),
+            };
+            lost.push(Leak {
+                organization: Some(found.organization),
+                since: Some(found.opened_at),
+                at_stake: found.bytes.and_then(cost).map(|amount| (amount, found.currency)),
+                ..Leak::new(LeakKind::LostDownload, found.id.to_string(), detail)
+            });
+        }
+        report.take(LeakKind::LostDownload, lost);
+        let before = report.as_of.minus(PATIENCE);
+        let behind = leakage::storage_behind(tx, hour_of(before).minus(PATIENCE)).await?;
+        let leak = |kind, detail: &'static str| move |found| unmetered_leak(found, kind, detail);
+        report.take(
+            LeakKind::StorageBehind,
+            behind.into_iter().map(leak(LeakKind::StorageBehind, "its files are metered until then")),
+        );
+        let files = leakage::files_without_meter(tx, before).await?;
+        report.take(LeakKind::FileNotMetered, files.into_iter().map(leak(LeakKind::FileNotMetered, "its project has no meter")));
+        Ok(())
+    }
+
+    async fn starts_not_charged(&self, tx: &mut Tx, since: Timestamp) -> Result<Vec<Leak>> {
+        let limit = usize::try_from(FINDINGS_MAX).unwrap_or(usize::MAX);
+        let mut leaks = Vec::new();
+        for id in leakage::versions_of_starts(tx, since).await? {
+            let version = self.price_version(tx, &id).await?;
+            for entry in version.entries().filter(|entry| entry.sku.family() == SkuFamily::JobStarts) {
+                let price = entry.model.dearest_from(Quantity::ZERO)?;
+                for found in leakage::starts_not_charged(tx, (&id, &entry.sku), since).await? {
+                    let at_stake = Some((price, version.currency()));
+                    leaks.push(Leak {
+                        at_stake,
+                        ..unmetered_leak(found, LeakKind::StartNotCharged, "its start has a price and no charge")
+                    });
+                }
+            }
+            if leaks.len() >= limit {
+                break;
+            }
+        }
+        leaks.truncate(limit);
+        Ok(leaks)
+    }
+
     async fn unpriced(&self, tx: &mut Tx, served: &[String], report: &mut LeakageReport) -> Result<()> {
         let remote = self.remote_models();
         let names: BTreeSet<&str> =
@@ -289,6 +362,10 @@ async fn times(tx: &mut Tx, since: Timestamp, now: Timestamp) -> Result<Vec<(Lea
         (LeakKind::RunningUnheld, leakage::running_unheld(tx).await?),
         (LeakKind::LeasePastEnd, leakage::past_end(tx, now.minus(PATIENCE)).await?),
     ])
+}
+
+fn unmetered_leak(found: Unmetered, kind: LeakKind, detail: &str) -> Leak {
+    Leak { organization: Some(found.organization), since: Some(found.since), ..Leak::new(kind, found.id, detail) }
 }
 
 fn money_leak(found: LostMoney) -> Leak {

@@ -25,6 +25,7 @@ use crate::compute::{Compute, Tariff, done};
 use crate::cover::owner_of;
 use crate::device::switch_lease;
 use crate::idempotency::{Answer, Call, Render};
+use crate::job_start::held_for;
 use crate::offering::DeviceShelf;
 use crate::placed_price::Ask;
 use crate::quote::check_metadata;
@@ -38,7 +39,7 @@ pub(crate) struct End {
     pub deadline: Timestamp,
 }
 
-/// A lease with what is set aside for it now.
+/// A lease with what is set aside for it and for jobs on it now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaseStatement {
     pub lease: Lease,
@@ -386,10 +387,7 @@ async fn take_devices(tx: &mut Tx, lease: &Lease) -> Result<()> {
 }
 
 pub(crate) async fn state_in(tx: &mut Tx, lease: Lease) -> Result<LeaseStatement> {
-    let held = match hold::find_open(tx, lease.id.as_str()).await? {
-        Some(hold) => hold.uncaptured()?.total()?,
-        None => Nanos::ZERO,
-    };
+    let held = held_for(tx, &lease).await?;
     Ok(LeaseStatement { lease, held })
 }
 

@@ -8,8 +8,9 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod actor;
+pub mod archived_file;
 pub mod attempt;
-pub mod audit;
+mod audit;
 pub mod batch;
 mod batch_aside;
 pub mod batch_figures;
@@ -59,6 +60,7 @@ pub mod incoming_payment;
 pub mod invoice;
 mod invoice_mail;
 pub mod job;
+mod job_start;
 pub mod key;
 pub mod leakage;
 pub mod lease;
@@ -105,6 +107,7 @@ pub mod top_up;
 pub mod top_up_rule;
 pub mod usage;
 pub mod user;
+pub mod webhook;
 pub mod why;
 
 /// Plain data of the layers below that use cases take and give, for callers that know only this crate.
@@ -151,7 +154,7 @@ pub mod data {
     pub use sublet_store::attempt::Attempt;
     pub use sublet_store::audit::AuditEntry;
     pub use sublet_store::batch::{Batch, BatchQuote, LineCounts, Problem};
-    pub use sublet_store::budget::{Budget, BudgetWindow};
+    pub use sublet_store::budget::{Budget, BudgetRef, BudgetWindow};
     pub use sublet_store::charge::{Charge, ChargeSummary};
     pub use sublet_store::compensation::{CompensationKind, StoredCompensation};
     pub use sublet_store::compensation_rule::StoredRules as StoredCompensationRules;
@@ -194,6 +197,7 @@ pub mod data {
     pub use sublet_store::top_up_rule::{StoredTopUpRule, TopUpRuleState};
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
+    pub use sublet_store::webhook::{WebhookEndpoint, WebhookState};
     pub use sublet_store::{Page, PageRequest};
 }
 

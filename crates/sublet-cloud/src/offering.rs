@@ -102,7 +102,9 @@ fn is_of(product: &Product, sku: &SkuName) -> bool {
         (Product::Device { kind, notice }, SkuName::Device { notice: sold, device, .. }) => {
             kind == device && notice.is_none_or(|notice| notice == *sold)
         }
-        (Product::Model(_), SkuName::Device { .. })
+        // A start is of its kind at every notice.
+        (Product::Device { kind, notice }, SkuName::Starts { device }) => kind == device && notice.is_none(),
+        (Product::Model(_), SkuName::Device { .. } | SkuName::Starts { .. })
         | (Product::Device { .. }, SkuName::Tokens { .. } | SkuName::Requests { .. })
         | (_, SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress) => false,
     }
@@ -360,6 +362,7 @@ pub(crate) async fn check_on_sale(
     let product = match sku {
         SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => Product::Model(model.as_str().into()),
         SkuName::Device { notice, device, .. } => Product::Device { kind: device.clone(), notice: Some(*notice) },
+        SkuName::Starts { device } => Product::Device { kind: device.clone(), notice: None },
         SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress => return Ok(()),
     };
     let Some(row) = offering::find_in_force(tx, &product).await? else { return Ok(()) };

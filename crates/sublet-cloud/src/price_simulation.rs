@@ -157,9 +157,9 @@ impl Cloud {
                 let used = match &own {
                     Some(own) => {
                         let indexes = self.indexes_within(tx, [own], month).await?;
-                        reprice(tx, (own, &indexes), (&customer.id, period)).await?
+                        reprice(tx, (own, &indexes), (customer, period)).await?
                     }
-                    None => reprice(tx, (version, &public), (&customer.id, period)).await?,
+                    None => reprice(tx, (version, &public), (customer, period)).await?,
                 };
                 if !used.is_empty() {
                     simulation.take(customer, used, &mut skus)?;
@@ -201,12 +201,14 @@ impl Cloud {
 async fn reprice(
     tx: &mut Tx,
     (version, indexes): (&PriceListVersion, &PriceIndexes),
-    (customer, period): (&OrganizationId, PeriodKey),
+    (account, period): (&Organization, PeriodKey),
 ) -> Result<Vec<RepricedSku>> {
+    let customer = &account.id;
+    let month = BillingCalendar::new(&account.time_zone)?.period(period)?.interval;
     let mut repricing = Repricing::new(version, indexes);
     let mut by_time = Vec::new();
     for (line, state) in charge::list_lines(tx, customer, period).await? {
-        if let SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::FileStorage = line.sku {
+        if let SkuName::Requests { .. } | SkuName::Starts { .. } | SkuName::ProjectMonth | SkuName::FileStorage = line.sku {
             // How many there were is counted below, for times without a flat price too.
             let charged = (QuantityChange::ZERO, state.charged);
             repricing.add(&line.project, &line.sku, None, charged)?;
@@ -222,6 +224,12 @@ async fn reprice(
     if version.find(&SkuName::ProjectMonth).is_some() {
         for project in charge::used_projects(tx, customer, period).await? {
             repricing.add(&project, &SkuName::ProjectMonth, None, (Quantity::new(1)?.into(), Nanos::ZERO))?;
+        }
+    }
+    for started in charge::count_starts(tx, customer, month).await? {
+        let sku = SkuName::Starts { device: started.device };
+        if version.find(&sku).is_some() {
+            repricing.add(&started.project, &sku, None, (started.count.into(), Nanos::ZERO))?;
         }
     }
     for entry in version.entries() {

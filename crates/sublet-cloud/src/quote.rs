@@ -143,16 +143,19 @@ impl Compute {
             Err(refusal) => return Err(self.refused(tx, ask, (&request, refusal), is_sold).await?),
         };
         let hold = self.first_hold(&tariff, (ask, new), new.notice)?;
-        if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < hold) {
+        let start = tariff.version.start_price(&new.kind)?;
+        let with_start = |amount: Nanos| amount.checked_add(start.unwrap_or(Nanos::ZERO));
+        let needed = with_start(hold)?;
+        if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < needed) {
             let mut shorter = Vec::new();
             for notice in NoticeClass::ALL.into_iter().filter(|notice| *notice < new.notice && is_sold(&new.kind, *notice)) {
                 let there = Request { notice, site: Some(place.site.clone()), ..request.clone() };
                 let choices = self.choices(tx, ask, &there).await?;
                 for choice in choices {
-                    shorter.push((notice, self.first_hold(&choice.tariff, (ask, new), notice)?));
+                    shorter.push((notice, with_start(self.first_hold(&choice.tariff, (ask, new), notice)?)?));
                 }
             }
-            return Err(too_dear(new, tariff.version.currency(), (hold, max_cost), &shorter));
+            return Err(too_dear(new, tariff.version.currency(), (needed, max_cost), &shorter));
         }
         Ok(QuoteTerms {
             kind: new.kind.clone(),
@@ -165,8 +168,9 @@ impl Compute {
             price_version: tariff.version.version().clone(),
             currency: organization.currency,
             price_per_hour: per_hour,
-            window_cost: new.max_duration.map(|span| tariff.most(span)).transpose()?,
+            window_cost: new.max_duration.map(|span| with_start(tariff.most(span)?)).transpose()?,
             hold,
+            start,
             max_duration: new.max_duration,
             max_cost: new.max_cost,
             max_price: new.max_price,
@@ -279,6 +283,7 @@ impl Cloud {
             Fact::new("isolation required", terms.isolation.as_str()),
             Fact::new("expires at", quote.expires_at),
         ];
+        facts.extend(terms.start.map(|start| Fact::new("start of a job", money(start))));
         facts.extend(terms.max_cost.map(|cost| Fact::new("maximum cost", money(cost))));
         facts.extend(terms.max_price.map(|price| Fact::new("maximum price per device-hour", money(price))));
         Ok(Explanation {

@@ -372,8 +372,8 @@ impl Cloud {
                 let to = give_back(amount.checked_neg()?, paid_for_use(tx, &account.id).await?)?;
                 Fact::ChargeLowered { family, to }
             } else {
-                // Credit for tokens pays for requests, as it did when they were made.
-                let pays = if family == SkuFamily::ModelRequests { SkuFamily::ModelTokens } else { family };
+                // As it did when they were made.
+                let pays = family.paid_as();
                 let burned = StoredCredit::of(tx, account).await?.burn(tx, amount, (pays, now)).await?;
                 Fact::ChargeRaised { family, from: burned.split()? }
             };

@@ -18,7 +18,7 @@ use sublet_store::rerate::StoredRerate;
 use sublet_store::{Tx, charge};
 
 use crate::billing::Billing;
-use crate::{Cloud, file_egress};
+use crate::{Cloud, file_egress, job_start};
 
 /// A line that changes, and when the first use was that changes it.
 pub(crate) type Changed = (RatedLine, Timestamp);
@@ -114,6 +114,10 @@ impl Cloud {
                 let used = UsedAt { at, max_price: time.max_price, placed: Some(time.placed.clone()) };
                 let quantity = Quantity::new(time.span().millis().saturating_mul(i64::from(time.units)))?;
                 Ok(vec![MeteredUse { key, quantity, used }])
+            }
+            Metered::Start(start) => {
+                let key = job_start::line_of(start, period);
+                Ok(vec![MeteredUse { key, quantity: Quantity::new(1)?, used: UsedAt::instant(start.at) }])
             }
             Metered::Storage(part) => {
                 let Some(price_version) = part.price_version.clone() else { return Ok(Vec::new()) };

@@ -2,7 +2,7 @@
 //!
 //! A look reads the row that reserving and settling keep anyway, so those do nothing for it. It notes what was settled by
 //! this hour, and tells what was crossed in the transaction that saw it; the row of an alert is its own guard against
-//! being told twice, by this process or another. The mail that says it is queued there too. The last look of a window comes
+//! being told twice, by this process or another. The mail and the webhooks that say it are queued there too. The last look of a window comes
 //! after its end, when nothing of it is reserved any more, or a day later.
 //!
 //! Deliberately absent: anything that stops work. Limits do that themselves.
@@ -161,6 +161,7 @@ impl Cloud {
             if spend_alert::insert(tx, &alert).await? {
                 told += 1;
                 self.queue_mail(tx, &mail(&alert, account)).await?;
+                self.queue_alert(tx, &alert, account.currency).await?;
             }
         }
         Ok(told)

@@ -160,6 +160,8 @@ identifiers! {
     PriceListId = "plist",
     /// A limit on speed.
     RateLimitId = "rlim",
+    /// Where events of an organization are posted.
+    WebhookEndpointId = "whe",
     /// A threshold of a spend limit that was crossed.
     SpendAlertId = "alert",
     /// One invoice.

@@ -45,6 +45,7 @@ pub mod tier;
 pub mod time;
 pub mod tokenizer;
 pub mod usage;
+pub mod webhook;
 
 pub use clock::{Clock, IdMint, Rng};
 pub use error::{Error, ErrorCode, Result};

@@ -27,11 +27,14 @@ pub struct QuoteTerms {
     pub currency: Currency,
     /// Per device and hour.
     pub price_per_hour: Nanos,
-    /// What the whole window costs at most, whenever it begins; nothing if it has no end.
+    /// What the whole window costs at most, whenever it begins, with the start of one job; nothing if it has no end.
     #[serde(default)]
     pub window_cost: Option<Nanos>,
     /// Set aside when the lease begins: one interval ahead, with the notice and the grace.
     pub hold: Nanos,
+    /// The most that a job on it costs for being started, set aside when it is asked for; nothing if nothing is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Nanos>,
     /// The lease ends by itself after this.
     pub max_duration: Option<DurationMs>,
     /// The lease ends before it costs more.

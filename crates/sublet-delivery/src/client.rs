@@ -25,6 +25,24 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A client for calls over HTTPS, or without TLS where an address says so.
+pub fn https<R>(mut connector: HttpConnector<R>) -> Result<legacy::Client<HttpsConnector<HttpConnector<R>>, Full<Bytes>>>
+where
+    HttpConnector<R>: tower::Service<http::Uri>,
+    HttpsConnector<HttpConnector<R>>: legacy::connect::Connect + Clone,
+{
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_MAX));
+    let https = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+        .map_err(|error| Error::internal(format!("TLS to where things are delivered cannot be set up: {error}")))?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_MAX).build(https))
+}
+
 pub struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     secrets: Arc<dyn SecretSource>,
@@ -48,19 +66,7 @@ pub struct Answer {
 
 impl Client {
     pub fn new(secrets: Arc<dyn SecretSource>, clock: Arc<dyn Clock>) -> Result<Self> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| Error::internal(format!("TLS to stores of objects cannot be set up: {error}")))?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let http =
-            legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_MAX).build(https);
-        Ok(Self { http, secrets, clock })
+        Ok(Self { http: https(HttpConnector::new())?, secrets, clock })
     }
 
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, DeliveryFailure> {
@@ -140,7 +146,7 @@ impl<'a> Endpoint<'a> {
 }
 
 /// An error with its causes: the outermost says only that something failed.
-fn described(error: &dyn std::error::Error) -> String {
+pub fn described(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,4 +1,4 @@
-//! Delivering files: into a directory, or into a bucket of S3 and what speaks its protocol.
+//! Delivering files: into a directory, or into a bucket of S3 and what speaks its protocol; and events to webhooks.
 //!
 //! Invariants: memory is a part of a file (8 MiB), whatever its length; secrets are read from their files when they are
 //! needed, and are in no message.
@@ -11,6 +11,7 @@ mod client;
 mod directory;
 mod s3;
 mod signature;
+mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use sublet_core::supply::SecretSource;
 use sublet_core::{BoxFuture, Clock, Result};
 
 use client::Client;
+pub use webhook::Webhooks;
 
 /// Delivers to every kind of target.
 pub struct Deliveries {

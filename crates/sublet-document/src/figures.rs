@@ -189,6 +189,7 @@ const fn unit_name(unit: PricingUnit) -> &'static str {
     match unit {
         PricingUnit::MillionTokens => "tokens",
         PricingUnit::Request => "requests",
+        PricingUnit::Start => "starts",
         PricingUnit::ProjectMonth => "months of projects",
         PricingUnit::Fee => "fees",
         PricingUnit::GibibyteMonth => "byte-hours",

@@ -62,6 +62,7 @@ pub fn quantity(measure: Measure) -> String {
         Measure::Once => "1".to_owned(),
         Measure::Counted { quantity, unit: PricingUnit::MillionTokens, .. } => format!("{} tokens", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::Request, .. } => format!("{} requests", grouped(&quantity.to_string())),
+        Measure::Counted { quantity, unit: PricingUnit::Start, .. } => format!("{} starts", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::ProjectMonth, .. } => format!("{} months", grouped(&quantity.to_string())),
         Measure::Counted { quantity, unit: PricingUnit::GibibyteMonth, .. } => {
             format!("{} byte-hours", grouped(&quantity.to_string()))

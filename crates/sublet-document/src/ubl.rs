@@ -369,6 +369,7 @@ impl Priced {
         let code = match unit {
             PricingUnit::MillionTokens
             | PricingUnit::Request
+            | PricingUnit::Start
             | PricingUnit::ProjectMonth
             | PricingUnit::Fee
             | PricingUnit::GibibyteMonth => ONE,

@@ -57,7 +57,7 @@ const fn scope_to_wire(scope: CreditScope) -> wire::CreditScope {
             wire::CreditScope::All
         }
         CreditScope::Family(SkuFamily::ModelTokens | SkuFamily::ModelRequests) => wire::CreditScope::ModelTokens,
-        CreditScope::Family(SkuFamily::DeviceTime) => wire::CreditScope::DeviceTime,
+        CreditScope::Family(SkuFamily::DeviceTime | SkuFamily::JobStarts) => wire::CreditScope::DeviceTime,
     }
 }
 

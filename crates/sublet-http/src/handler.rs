@@ -6,11 +6,11 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export,
-    export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering,
-    organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, reclaim,
-    remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user,
-    why,
+    App, account, archived_file, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning,
+    export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
+    offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
+    reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage,
+    user, webhook, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -139,6 +139,14 @@ fn organizations(operation: Operation) -> Option<Handler> {
         Operation::GetDunning => to!(dunning::get_own),
         Operation::SetOnSuspension => to!(dunning::set_on_suspension),
         Operation::ListFees => to!(fee::list),
+        Operation::ListWebhookEndpoints => to!(webhook::list),
+        Operation::CreateWebhookEndpoint => to!(webhook::create),
+        Operation::DeleteWebhookEndpoint => to!(webhook::delete),
+        Operation::TestWebhookEndpoint => to!(webhook::test),
+        Operation::ListWebhookDeliveries => to!(webhook::list_deliveries),
+        Operation::RetryWebhookDelivery => to!(webhook::retry_delivery),
+        Operation::ListArchivedFiles => to!(archived_file::list),
+        Operation::DeleteArchivedFile => to!(archived_file::delete),
         Operation::ListCompensations => to!(compensation::list),
         Operation::GetCompensation => to!(compensation::get),
         Operation::ListRateLimits => to!(rate_limit::list),
@@ -190,6 +198,8 @@ fn operators_money(operation: Operation) -> Option<Handler> {
         Operation::GrantCredit => to!(credit::grant),
         Operation::OperatorListFees => to!(fee::list),
         Operation::CreateFee => to!(fee::create),
+        Operation::OperatorListArchivedFiles => to!(archived_file::list),
+        Operation::OperatorDeleteArchivedFile => to!(archived_file::delete),
         Operation::OperatorListCompensations => to!(compensation::list),
         Operation::CreateCompensation => to!(compensation::create),
         Operation::OperatorGetCompensation => to!(compensation::get),

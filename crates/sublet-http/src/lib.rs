@@ -12,6 +12,7 @@
 
 mod account;
 pub mod answer;
+mod archived_file;
 mod audit;
 mod batch;
 mod clock;
@@ -72,6 +73,7 @@ mod tax_report;
 mod top_up_rule;
 mod usage;
 mod user;
+mod webhook;
 mod why;
 mod wire;
 

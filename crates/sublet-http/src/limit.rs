@@ -247,3 +247,39 @@ pub async fn list_alerts(app: App, context: Context) -> Result<Answer> {
     let items = page.items.iter().map(|alert| alert_to_wire(alert, currency)).collect::<Result<_>>()?;
     page_answer(&asked, Page { items, has_more: page.has_more }, |wire| wire, |wire: &wire::SpendAlert| wire.id.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sublet_cloud::data::BudgetRef;
+    use sublet_cloud::webhook::alert_data;
+    use sublet_core::{Nanos, Timestamp};
+
+    #[test]
+    fn an_alert_is_posted_as_it_is_listed() {
+        let narrowed = Narrowing { model: Some("m".into()), end_users: EndUsers::One("u".into()) };
+        let at = |micros: i64| Timestamp::from_micros(1_773_600_000_000_000 + micros);
+        for (subject, window, ends_at) in [
+            ("proj_1".to_owned(), BudgetWindow::Month, Some(at(86_400_000_000))),
+            ("org_1".to_owned(), BudgetWindow::Total, None),
+            (narrowed.name("key_1"), BudgetWindow::Day, Some(at(1))),
+        ] {
+            for (basis, forecast) in [(AlertBasis::Actual, None), (AlertBasis::Forecast, Some(Nanos::new(1_500_000_001)))] {
+                let alert = SpendAlert {
+                    id: "alert_1".parse().expect("an id"),
+                    organization: "org_1".parse().expect("an id"),
+                    budget: BudgetRef { subject: subject.clone(), window, starts_at: at(0) },
+                    ends_at,
+                    rule: AlertRule { basis, percent: 80 },
+                    amount: Nanos::new(2_000_000_000),
+                    settled: Nanos::new(7),
+                    reserved: Nanos::ZERO,
+                    forecast,
+                    created_at: at(1_500_000),
+                };
+                let listed = serde_json::to_value(alert_to_wire(&alert, Currency::EUR).expect("an alert")).expect("JSON");
+                assert_eq!(alert_data(&alert, Currency::EUR).expect("an alert"), listed);
+            }
+        }
+    }
+}

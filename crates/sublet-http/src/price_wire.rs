@@ -121,6 +121,7 @@ fn sold(price: &wire::Price) -> Result<SkuName> {
         wire::Meter::OutputTokens => Some(TokenKind::Output),
         wire::Meter::Requests
         | wire::Meter::DeviceMilliseconds
+        | wire::Meter::Starts
         | wire::Meter::ProjectMonths
         | wire::Meter::Fees
         | wire::Meter::ByteHours
@@ -139,13 +140,14 @@ fn sold(price: &wire::Price) -> Result<SkuName> {
         }
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::ByteHours) && name == FILES => Ok(SkuName::FileStorage),
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::BytesSent) && name == FILES => Ok(SkuName::FileEgress),
+        (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::Starts) => Ok(SkuName::Starts { device: name.parse()? }),
         (wire::Subject::Sku(name), None, (None, None)) if is(wire::Meter::Fees) => Ok(SkuName::Fee { fee: name.parse()? }),
         (wire::Subject::Sku(name), None, (Some(notice), None)) if is(wire::Meter::DeviceMilliseconds) => {
             Ok(SkuName::device(notice, name.parse::<DeviceKind>()?))
         }
         _ => Err(invalid(
             "a model has prices of tokens and requests, perhaps with a service_tier, and no notice; a device kind has device time \
-             with notice, perhaps with a site and an isolation; the sku 'project' has months of projects, the sku 'files' \
+             with notice, perhaps with a site and an isolation, and starts without; the sku 'project' has months of projects, the sku 'files' \
              byte hours and bytes sent, and a fee has its name"
                 .to_owned(),
         )),

@@ -27,7 +27,7 @@ fn id_of(kind: &DeviceKind) -> Result<SkuId> {
 /// How the API names what a lease is of.
 pub fn name_of(sku: &SkuName) -> String {
     match sku {
-        SkuName::Device { device, .. } => device.to_string(),
+        SkuName::Device { device, .. } | SkuName::Starts { device } => device.to_string(),
         SkuName::Tokens { model, .. } | SkuName::Requests { model, .. } => model.to_string(),
         SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress => sku.words(),
     }

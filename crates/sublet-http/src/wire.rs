@@ -47,6 +47,7 @@ pub fn sku_parts(sku: &SkuName) -> SkuParts {
             service_tier: Some(*tier).filter(|tier| !tier.is_default()),
             ..SkuParts::of(Subject::Model(model.to_string()), Meter::Requests)
         },
+        SkuName::Starts { device } => SkuParts::of(Subject::Sku(device.to_string()), Meter::Starts),
         SkuName::Fee { fee } => SkuParts::of(Subject::Sku(fee.to_string()), Meter::Fees),
         SkuName::ProjectMonth => SkuParts::of(Subject::Sku(PROJECT.to_owned()), Meter::ProjectMonths),
         SkuName::FileStorage => SkuParts::of(Subject::Sku(FILES.to_owned()), Meter::ByteHours),

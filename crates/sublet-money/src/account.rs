@@ -162,7 +162,7 @@ const TO_BANK_PREFIX: &str = "assets:payouts:bank:";
 impl AccountKind {
     /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
     /// contract, and [`Self::Payouts`], of which there is one for each currency.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -180,6 +180,7 @@ impl AccountKind {
         Self::Usage(SkuFamily::ModelTokens),
         Self::Usage(SkuFamily::ModelRequests),
         Self::Usage(SkuFamily::DeviceTime),
+        Self::Usage(SkuFamily::JobStarts),
         Self::Usage(SkuFamily::ProjectFees),
         Self::Usage(SkuFamily::OneTimeFees),
         Self::Usage(SkuFamily::FileStorage),
@@ -219,6 +220,7 @@ impl AccountKind {
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::ModelRequests) => "income:usage:model-requests:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
+            Self::Usage(SkuFamily::JobStarts) => "income:usage:job-starts:{}",
             Self::Usage(SkuFamily::ProjectFees) => "income:usage:project-fees:{}",
             Self::Usage(SkuFamily::OneTimeFees) => "income:usage:one-time-fees:{}",
             Self::Usage(SkuFamily::FileStorage) => "income:usage:file-storage:{}",

@@ -47,7 +47,7 @@ const WHOLE_PPM: u32 = 1_000_000;
 #[serde(rename_all = "snake_case")]
 pub enum Discounted {
     Family(SkuFamily),
-    /// Time on devices of one kind, at every notice.
+    /// Time on devices of one kind, at every notice, and starts on them.
     Device(DeviceKind),
     /// All tokens and requests of one model, at every tier.
     Model(ModelName),
@@ -62,13 +62,14 @@ impl Discounted {
             (Self::Family(family), _) => sku.family() == *family,
             (Self::Sku(named), _) => named.covers(sku),
             (Self::Model(named), SkuName::Tokens { model, .. } | SkuName::Requests { model, .. }) => named == model,
-            (Self::Device(named), SkuName::Device { device, .. }) => named == device,
+            (Self::Device(named), SkuName::Device { device, .. } | SkuName::Starts { device }) => named == device,
             (Self::Notice(named), SkuName::Device { notice, .. }) => named == notice,
             (
                 Self::Model(_) | Self::Device(_) | Self::Notice(_),
                 SkuName::ProjectMonth | SkuName::Fee { .. } | SkuName::FileStorage | SkuName::FileEgress,
             )
-            | (Self::Model(_), SkuName::Device { .. })
+            | (Self::Model(_), SkuName::Device { .. } | SkuName::Starts { .. })
+            | (Self::Notice(_), SkuName::Starts { .. })
             | (Self::Device(_) | Self::Notice(_), SkuName::Tokens { .. } | SkuName::Requests { .. }) => false,
         }
     }
@@ -220,6 +221,7 @@ impl PriceTerms {
         let Some(protected) = protected else { return false };
         let was_free = match &public.sku {
             SkuName::Requests { tier, model } => protected.tiers(model).any(|sold| sold == *tier),
+            SkuName::Starts { device } => protected.sells_time_on(device),
             SkuName::ProjectMonth | SkuName::FileStorage | SkuName::FileEgress => true,
             SkuName::Tokens { .. } | SkuName::Device { .. } | SkuName::Fee { .. } => false,
         };

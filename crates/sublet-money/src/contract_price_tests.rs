@@ -387,3 +387,30 @@ fn files_are_asked_for_by_contract_unless_their_prices_came_later_than_protected
         assert_eq!(asked(protected(&with(60)), Some(&with(60))), Some(per_unit(60)));
     }
 }
+
+#[test]
+fn a_start_is_asked_for_as_its_time_is_unless_it_came_later_than_protected_prices() {
+    let device = |name| PriceEntry::new(sku(name), per_unit(10));
+    let start = |price| PriceEntry::new(sku("starts/cpu"), per_unit(price));
+    let with = |price| list(vec![device("device/n0/cpu"), start(price)], 0);
+    let (without, other) = (list(vec![device("device/n0/cpu")], 0), list(vec![device("device/n0/a100")], 0));
+    let asked = |terms, protected: Option<&PriceListVersion>| {
+        let own = made(&with(100), protected, &agreed(terms));
+        own.find(&sku("starts/cpu")).map(|entry| entry.model.clone())
+    };
+    let on = |on| discounts(vec![off(on, 500_000)]);
+    let device = |name: &str| Discounted::Device(name.parse().unwrap());
+    assert_eq!(asked(on(Discounted::Family(SkuFamily::JobStarts)), None), Some(per_unit(50)));
+    assert_eq!(asked(on(device("cpu")), None), Some(per_unit(50)));
+    assert_eq!(asked(on(Discounted::Sku(sku("starts/cpu"))), None), Some(per_unit(50)));
+    for others in [device("a100"), Discounted::Notice(NoticeClass::N0), Discounted::Family(SkuFamily::DeviceTime)] {
+        assert_eq!(asked(on(others), None), Some(per_unit(100)));
+    }
+    let protected = |list: &PriceListVersion| PriceTerms {
+        protection: Some(PriceProtection { list: list.version().clone(), until: None }),
+        ..PriceTerms::default()
+    };
+    assert_eq!(asked(protected(&without), Some(&without)), None);
+    assert_eq!(asked(protected(&with(60)), Some(&with(60))), Some(per_unit(60)));
+    assert_eq!(asked(protected(&other), Some(&other)), Some(per_unit(100)), "its time was not sold then");
+}

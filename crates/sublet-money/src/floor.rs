@@ -77,8 +77,8 @@ fn cost_at(costs: &SupplyCost, sku: &SkuName, at: Timestamp) -> Result<Option<(N
         SkuName::Tokens { kind, model, .. } => Ok(costs.model(model).map(|cost| (cost.of(*kind), None))),
         // The cost of supply of files is not declared.
         SkuName::FileStorage | SkuName::FileEgress => Ok(None),
-        // What a request costs is the cost of its tokens: a flat price is never below it, and never makes up for theirs.
-        SkuName::Requests { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => Ok(None),
+        // What a request costs is the cost of its tokens, and what a start costs that of its time: a flat price is never below it, and never makes up for theirs.
+        SkuName::Requests { .. } | SkuName::Starts { .. } | SkuName::ProjectMonth | SkuName::Fee { .. } => Ok(None),
     }
 }
 

@@ -368,7 +368,7 @@ fn one_price(model: &PriceModel, unit: PricingUnit) -> (Nanos, i64) {
 /// Base units in one [`consumed_unit`].
 pub(crate) const fn consumed_base(unit: PricingUnit) -> i64 {
     match unit {
-        PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::ProjectMonth | PricingUnit::Fee => 1,
+        PricingUnit::MillionTokens | PricingUnit::Request | PricingUnit::Start | PricingUnit::ProjectMonth | PricingUnit::Fee => 1,
         PricingUnit::DeviceHour => 1_000,
         PricingUnit::GibibyteMonth | PricingUnit::Gibibyte => GIBIBYTE,
     }
@@ -380,6 +380,7 @@ pub const fn consumed_unit(unit: PricingUnit) -> &'static str {
         PricingUnit::MillionTokens => "Tokens",
         PricingUnit::Request => "Requests",
         PricingUnit::DeviceHour => "Device-Seconds",
+        PricingUnit::Start => "Starts",
         PricingUnit::ProjectMonth => "Project-Months",
         PricingUnit::Fee => "Fees",
         PricingUnit::GibibyteMonth => "GiB-Hours",
@@ -393,6 +394,7 @@ pub const fn pricing_unit(unit: PricingUnit) -> &'static str {
         PricingUnit::MillionTokens => "1000000 Tokens",
         PricingUnit::Request => "Requests",
         PricingUnit::DeviceHour => "Device-Hours",
+        PricingUnit::Start => "Starts",
         PricingUnit::ProjectMonth => "Project-Months",
         PricingUnit::Fee => "Fees",
         PricingUnit::GibibyteMonth => "GiB-Months",
@@ -423,6 +425,7 @@ fn details(entry: &PriceEntry, price: BandPrice<'_>) -> Result<String> {
             "x_Model": name.as_str(), "x_PriceModel": model, "x_ServiceTier": tier.as_str(),
         }),
         SkuName::ProjectMonth | SkuName::FileStorage | SkuName::FileEgress => json!({ "x_PriceModel": model }),
+        SkuName::Starts { device } => json!({ "InstanceType": device.to_string(), "x_PriceModel": model }),
         SkuName::Fee { fee } => json!({ "x_Fee": fee.as_str(), "x_PriceModel": model }),
         SkuName::Device { notice, device, .. } => json!({
             "InstanceType": device.to_string(), "x_Notice": notice.to_string(), "x_PriceModel": model,

@@ -178,7 +178,7 @@ fn service(row: &FocusRow) -> (&'static str, &'static str, &'static str) {
         Some(SkuName::ProjectMonth | SkuName::Fee { .. }) => ("Other", "Other (Other)", "Platform Fee"),
         Some(SkuName::FileStorage) => ("Storage", "Object Storage", "File Storage"),
         Some(SkuName::FileEgress) => ("Networking", "Other (Networking)", "File Egress"),
-        Some(SkuName::Device { .. }) => ("AI and Machine Learning", "AI Platforms", "Accelerator Compute"),
+        Some(SkuName::Device { .. } | SkuName::Starts { .. }) => ("AI and Machine Learning", "AI Platforms", "Accelerator Compute"),
         None => ("Other", "Other (Other)", "Invoicing"),
     }
 }
@@ -192,6 +192,7 @@ pub(crate) const fn meter(sku: &SkuName) -> &'static str {
         },
         SkuName::Requests { .. } => "Requests",
         SkuName::Device { .. } => "Device Time",
+        SkuName::Starts { .. } => "Starts",
         SkuName::ProjectMonth => "Project Months",
         SkuName::Fee { .. } => "Fees",
         SkuName::FileStorage => "Kept Bytes",
@@ -205,6 +206,7 @@ pub(crate) const fn meters(family: SkuFamily) -> &'static [&'static str] {
         SkuFamily::ModelTokens => &["Input Tokens", "Cached Input Tokens", "Output Tokens"],
         SkuFamily::ModelRequests => &["Requests"],
         SkuFamily::DeviceTime => &["Device Time"],
+        SkuFamily::JobStarts => &["Starts"],
         SkuFamily::ProjectFees => &["Project Months"],
         SkuFamily::OneTimeFees => &["Fees"],
         SkuFamily::FileStorage => &["Kept Bytes"],

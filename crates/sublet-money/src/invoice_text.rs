@@ -231,6 +231,7 @@ fn quantity_text(quantity: impl Into<QuantityChange>, unit: PricingUnit) -> Stri
     match unit {
         PricingUnit::MillionTokens => format!("{sign}{} tokens", grouped(count)),
         PricingUnit::Request => format!("{sign}{} requests", grouped(count)),
+        PricingUnit::Start => format!("{sign}{} starts", grouped(count)),
         PricingUnit::Fee => format!("{sign}{}", grouped(count)),
         PricingUnit::ProjectMonth => format!("{sign}{} project-months", grouped(count)),
         PricingUnit::GibibyteMonth => format!("{sign}{} byte-hours", grouped(count)),

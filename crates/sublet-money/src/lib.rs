@@ -54,6 +54,7 @@ pub mod price_comparison;
 pub mod price_entry;
 pub mod price_index;
 pub mod price_model;
+pub mod pricing_unit;
 pub mod rating;
 pub mod receivable;
 pub mod recognition;

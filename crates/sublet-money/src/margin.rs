@@ -19,7 +19,7 @@ use sublet_core::id::OrganizationId;
 use sublet_core::money::divide_half_even;
 
 use crate::rating::LineState;
-use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+use crate::sku::{DeviceKind, ModelName, Quantity, SkuName, TokenKind};
 use crate::supply_cost::{BandTime, DeviceTimeCost, SupplyCost};
 
 /// Costs of supply by kind.
@@ -158,7 +158,7 @@ impl<'a> MarginBook<'a> {
                     tokens.entry((model.clone(), *kind)).or_default().push(made.lines.len());
                     None
                 }
-                SkuName::Requests { .. } | SkuName::FileStorage | SkuName::FileEgress => None,
+                SkuName::Requests { .. } | SkuName::Starts { .. } | SkuName::FileStorage | SkuName::FileEgress => None,
                 // Nothing is supplied for it.
                 SkuName::ProjectMonth | SkuName::Fee { .. } => Some(Costs::default()),
                 SkuName::Device { .. } => {
@@ -182,6 +182,7 @@ impl<'a> MarginBook<'a> {
             }
         }
         settle_requests(&mut made.lines);
+        settle_starts(&mut made.lines);
         Ok(made)
     }
 
@@ -248,6 +249,20 @@ fn settle_requests(lines: &mut [MarginLine]) {
     for line in lines {
         if let SkuName::Requests { model, .. } = &line.sku {
             line.costs = (!unknown.contains(model)).then(Costs::default);
+        }
+    }
+}
+
+/// What starts cost is the cost of their time, in the same way.
+fn settle_starts(lines: &mut [MarginLine]) {
+    let unknown: BTreeSet<DeviceKind> = lines
+        .iter()
+        .filter(|line| line.costs.is_none())
+        .filter_map(|line| if let SkuName::Device { device, .. } = &line.sku { Some(device.clone()) } else { None })
+        .collect();
+    for line in lines {
+        if let SkuName::Starts { device } = &line.sku {
+            line.costs = (!unknown.contains(device)).then(Costs::default);
         }
     }
 }

@@ -130,3 +130,19 @@ fn requests_cost_nothing_more_than_tokens_whose_cost_is_known() {
     let sums = Figures::of(&made.lines).unwrap();
     assert_eq!((sums.without_cost.get(), sums.margin().unwrap().get()), (5_000_000_600, 5_000_000_600 - 3_000_000_000));
 }
+
+#[test]
+fn starts_cost_nothing_more_than_time_whose_cost_is_known() {
+    let costs = costs();
+    let mut book = MarginBook::new(Some(&costs));
+    for kind in ["cpu", "unknown"] {
+        book.used(&organization("a"), false, &sku(&format!("device/n0/{kind}")), used(3_600_000, 5_000_000_000)).unwrap();
+        book.used(&organization("a"), false, &sku(&format!("starts/{kind}")), used(3, 600)).unwrap();
+        let time = BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 };
+        book.ran(&organization("a"), false, &sku(&format!("device/n0/{kind}")), time);
+    }
+    let made = book.finish().unwrap();
+    let of = |name: &str| made.lines.iter().find(|line| line.sku == sku(name)).unwrap();
+    assert_eq!(of("starts/unknown").costs, None);
+    assert_eq!(of("starts/cpu").costs, Some(Costs::default()));
+}

@@ -31,6 +31,7 @@ impl SkuName {
             Self::Device { notice, device, .. } => Self::device(*notice, device.clone()),
             Self::Tokens { .. }
             | Self::Requests { .. }
+            | Self::Starts { .. }
             | Self::ProjectMonth
             | Self::Fee { .. }
             | Self::FileStorage
@@ -46,6 +47,7 @@ impl SkuName {
             }
             Self::Tokens { .. }
             | Self::Requests { .. }
+            | Self::Starts { .. }
             | Self::ProjectMonth
             | Self::Fee { .. }
             | Self::FileStorage
@@ -96,6 +98,7 @@ impl SkuName {
             Self::Device { .. }
             | Self::Tokens { .. }
             | Self::Requests { .. }
+            | Self::Starts { .. }
             | Self::ProjectMonth
             | Self::Fee { .. }
             | Self::FileStorage

@@ -18,7 +18,7 @@ use crate::canonical::{canonical_json, sha256_hex};
 use crate::placement::check_unambiguous;
 pub use crate::price_entry::{BandPrice, PriceEntry, PriceOverTime, PriceStretch};
 use crate::price_index::IndexName;
-use crate::sku::{ModelName, Quantity, SkuName, TokenKind};
+use crate::sku::{DeviceKind, ModelName, Quantity, SkuName, TokenKind};
 use crate::time_of_use::TimeOfUse;
 
 /// Most prices in one version.
@@ -273,6 +273,15 @@ impl PriceListVersion {
         let rate = |amount| Rate::new(amount, price.unit.base_units());
         Ok((rate(price.model().dearest_from(Quantity::ZERO)?)?, rate(least)?))
     }
+    /// Whether time on devices of a kind has a price, at some notice and place.
+    pub fn sells_time_on(&self, kind: &DeviceKind) -> bool {
+        self.entries.keys().any(|sku| matches!(sku, SkuName::Device { device, .. } if device == kind))
+    }
+    /// The most that a job on devices of a kind costs for being started; `None` if nothing is asked for that.
+    pub fn start_price(&self, kind: &DeviceKind) -> Result<Option<Nanos>> {
+        let entry = self.find(&SkuName::Starts { device: kind.clone() });
+        entry.map(|entry| entry.model.dearest_from(Quantity::ZERO)).transpose()
+    }
     /// The models that can be sold: those with a price for every kind of token.
     pub fn models(&self) -> BTreeSet<&ModelName> {
         self.entries.keys().filter_map(|sku| if let SkuName::Tokens { model, .. } = sku { Some(model) } else { None }).collect()
@@ -301,9 +310,17 @@ fn read_canonical(text: &str) -> Result<(PriceListDraft, Option<PriceSource>)> {
     Ok((draft, read.source))
 }
 
-/// A model whose output is priced but not its input would be metered without a rate.
+/// A model whose output is priced but not its input would be metered without a rate, as would the time of a job whose start
+/// is priced.
 fn check_models_are_whole(entries: &BTreeMap<SkuName, PriceEntry>) -> Result<()> {
     for sku in entries.keys() {
+        if let SkuName::Starts { device } = sku {
+            if !entries.keys().any(|sold| matches!(sold, SkuName::Device { device: kind, .. } if kind == device)) {
+                return Err(invalid(format!("{sku} has a price but no time on devices of the kind has one"))
+                    .alternative(format!("price device/NOTICE/{device} too; a price may be 0")));
+            }
+            continue;
+        }
         let (SkuName::Tokens { tier, model, .. } | SkuName::Requests { tier, model }) = sku else { continue };
         for tier in [ServiceTier::Default, *tier] {
             for kind in TokenKind::ALL {

@@ -95,6 +95,8 @@ fn bad_price_lists_are_refused_with_the_reason() {
         (with(entry("device/n0/cpu", -1)), "negative"),
         (with(PriceEntry { unit: PricingUnit::MillionTokens, ..entry("device/n0/cpu", 1) }), "priced per device-hour"),
         (with(entry("tokens/input/other", 1)), "has none"),
+        (with(entry("starts/a100", 1)), "no time on devices of the kind"),
+        (with(PriceEntry { model: package.clone(), ..entry("starts/cpu", 1) }), "no price in packages"),
         (with(entry("tokens/flex/input/m", 1)), "tokens/flex/cached_input/m has none"),
         (tiered(&[], false), "at least one tier"),
         (tiered(&[(Some(10), 1)], false), "no upper bound"),

@@ -191,6 +191,15 @@ impl PriceEntry {
                 Err(invalid(format!("{} is flat: the same all week", self.sku))
                     .alternative("let the prices of the model's tokens follow the time of use"))
             }
+            SkuName::Starts { .. } if self.depends_on_time() => {
+                Err(invalid(format!("{} is flat: the same all week, and it follows no index", self.sku))
+                    .alternative("let the price of the device time follow them"))
+            }
+            SkuName::Starts { .. } if !self.prices().all(|price| price.model().is_proportional()) => Err(invalid(format!(
+                "{} has no price in packages and no minimum: a job holds what its start costs on its own",
+                self.sku
+            ))
+            .alternative("use a price per unit, graduated or volume")),
             SkuName::ProjectMonth | SkuName::Fee { .. }
                 if self.time_of_use.is_some() || self.market.is_some() || !matches!(self.model, PriceModel::PerUnit { .. }) =>
             {

@@ -35,10 +35,10 @@ pub struct LineKey {
 }
 
 impl LineKey {
-    /// Whether its list asks anything for it. What has no price is not sold, but for requests: without a flat price only
-    /// their tokens cost something.
+    /// Whether its list asks anything for it. What has no price is not sold, but for requests and starts: without a
+    /// flat price only their tokens and their time cost something.
     pub fn is_asked_for(&self, version: &PriceListVersion) -> bool {
-        !matches!(self.sku, SkuName::Requests { .. }) || version.find(&self.sku).is_some()
+        !matches!(self.sku, SkuName::Requests { .. } | SkuName::Starts { .. }) || version.find(&self.sku).is_some()
     }
 }
 

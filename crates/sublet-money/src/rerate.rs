@@ -66,6 +66,10 @@ impl Rerate {
             let tokens = TokenKind::ALL.map(|kind| SkuName::Tokens { tier: *tier, kind, model: model.clone() });
             return Ok(tokens.iter().any(|sku| self.to.find(sku).is_some()).then(|| moved(&key.sku, None)));
         }
+        if let SkuName::Starts { device } = &key.sku {
+            // So does a start with its device time.
+            return Ok(self.to.sells_time_on(device).then(|| moved(&key.sku, None)));
+        }
         let Some(entry) = self.to.resolve(used.placed.as_ref().unwrap_or(&key.sku)) else { return Ok(None) };
         let band = entry.over_time_in(&self.indexes)?.band_at(used.at)?;
         if let Some(max_price) = used.max_price {

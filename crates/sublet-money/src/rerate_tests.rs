@@ -299,3 +299,22 @@ fn a_request_follows_its_tokens_and_time_stays_below_its_maximum() {
     };
     assert!(to_dear(1_700_000_001) && !to_dear(1_700_000_000));
 }
+
+#[test]
+fn a_start_follows_its_time() {
+    let time = |kind: &str| PriceEntry::per_unit(format!("device/n0/{kind}").parse().unwrap(), Nanos::new(MILLION));
+    let start = PriceEntry::per_unit("starts/cpu".parse().unwrap(), Nanos::new(5));
+    let [flat, plain, other] = [list(vec![time("cpu"), start]), list(vec![time("cpu")]), list(vec![time("a100")])];
+    let of_start = LineKey {
+        sku: "starts/cpu".parse().unwrap(),
+        price_version: flat.version().clone(),
+        band: None,
+        ..used(&lists()[0], (0, 1, 1)).key
+    };
+    let moved = |rerates: &[Rerate]| line_after(of_start.clone(), &UsedAt::instant(hour(1)), rerates).unwrap();
+    let on_plain = moved(&[rerate(&flat, &plain, 0, 2)]);
+    assert_eq!(on_plain.price_version, *plain.version());
+    assert!(of_start.is_asked_for(&flat) && !on_plain.is_asked_for(&plain));
+    assert_eq!(moved(&[rerate(&flat, &other, 0, 2)]), of_start, "its time stays, too");
+    assert_eq!(moved(&[rerate(&flat, &plain, 0, 2), rerate(&plain, &flat, 0, 2)]), of_start);
+}

@@ -1,8 +1,8 @@
 //! What has a price: kinds of sku, their base units, and the units in which operators price them.
 //!
 //! A sku's name says what it is: `tokens/output/<model>`, `tokens/flex/output/<model>`, `requests/default/<model>`,
-//! `device/n2m/<device kind>`, `device/<site>/sandbox/n2m/<device kind>`, `project/month`, `fee/<name>`, `storage/files`,
-//! `egress/files`. The free part comes last, so that the name of a model or of a kind may contain slashes.
+//! `device/n2m/<device kind>`, `device/<site>/sandbox/n2m/<device kind>`, `starts/<device kind>`, `project/month`, `fee/<name>`,
+//! `storage/files`, `egress/files`. The free part comes last, so that the name of a model or of a kind may contain slashes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,9 +15,9 @@ use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 use sublet_core::tier::ServiceTier;
-use sublet_core::{Currency, DeviceMillis, Nanos, Rate, TokenCount};
+use sublet_core::{DeviceMillis, TokenCount};
 
-use crate::canonical::decimal;
+pub use crate::pricing_unit::{PricingUnit, UnitPrice};
 
 /// Longest name of a model, in bytes.
 pub const NAME_MAX_BYTES: usize = 128;
@@ -114,6 +114,8 @@ pub enum SkuFamily {
     /// Flat fees for requests of models.
     ModelRequests,
     DeviceTime,
+    /// Flat fees for jobs that began to run.
+    JobStarts,
     /// Flat fees by the month.
     ProjectFees,
     /// What is charged once: for a set-up, say.
@@ -125,10 +127,11 @@ pub enum SkuFamily {
 }
 
 impl SkuFamily {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ModelTokens,
         Self::ModelRequests,
         Self::DeviceTime,
+        Self::JobStarts,
         Self::ProjectFees,
         Self::OneTimeFees,
         Self::FileStorage,
@@ -140,10 +143,20 @@ impl SkuFamily {
             Self::ModelTokens => "model-tokens",
             Self::ModelRequests => "model-requests",
             Self::DeviceTime => "device-time",
+            Self::JobStarts => "job-starts",
             Self::ProjectFees => "project-fees",
             Self::OneTimeFees => "one-time-fees",
             Self::FileStorage => "file-storage",
             Self::FileEgress => "file-egress",
+        }
+    }
+    /// The family whose credit pays for it: what is for tokens pays for their requests, and what is for device time for
+    /// starts.
+    pub const fn paid_as(self) -> Self {
+        match self {
+            Self::ModelTokens | Self::ModelRequests => Self::ModelTokens,
+            Self::DeviceTime | Self::JobStarts => Self::DeviceTime,
+            Self::ProjectFees | Self::OneTimeFees | Self::FileStorage | Self::FileEgress => self,
         }
     }
     /// The unit in which operators price all of it.
@@ -152,6 +165,7 @@ impl SkuFamily {
             Self::ModelTokens => PricingUnit::MillionTokens,
             Self::ModelRequests => PricingUnit::Request,
             Self::DeviceTime => PricingUnit::DeviceHour,
+            Self::JobStarts => PricingUnit::Start,
             Self::ProjectFees => PricingUnit::ProjectMonth,
             Self::OneTimeFees => PricingUnit::Fee,
             Self::FileStorage => PricingUnit::GibibyteMonth,
@@ -177,6 +191,8 @@ pub enum SkuName {
     /// Time on devices of one kind at one notice; the base unit is one device-millisecond. A site or a level of isolation
     /// that is not named is any ([`crate::placement`]).
     Device { notice: NoticeClass, device: DeviceKind, site: Option<SiteId>, isolation: Option<IsolationLevel> },
+    /// Jobs that began to run on devices of one kind, besides their time; the base unit is one job.
+    Starts { device: DeviceKind },
     /// Projects that were used in a month of their account; the base unit is one project and month.
     ProjectMonth,
     /// A fee that is charged once, by name; the base unit is one of it.
@@ -193,6 +209,7 @@ impl SkuName {
             Self::Tokens { .. } => SkuFamily::ModelTokens,
             Self::Requests { .. } => SkuFamily::ModelRequests,
             Self::Device { .. } => SkuFamily::DeviceTime,
+            Self::Starts { .. } => SkuFamily::JobStarts,
             Self::ProjectMonth => SkuFamily::ProjectFees,
             Self::Fee { .. } => SkuFamily::OneTimeFees,
             Self::FileStorage => SkuFamily::FileStorage,
@@ -206,7 +223,7 @@ impl SkuName {
     /// Whether a list that has no price for it charges nothing for it, instead of not selling it.
     pub const fn is_free_without_price(&self) -> bool {
         match self {
-            Self::Requests { .. } | Self::ProjectMonth | Self::FileStorage | Self::FileEgress => true,
+            Self::Requests { .. } | Self::Starts { .. } | Self::ProjectMonth | Self::FileStorage | Self::FileEgress => true,
             Self::Tokens { .. } | Self::Device { .. } | Self::Fee { .. } => false,
         }
     }
@@ -224,6 +241,7 @@ impl SkuName {
                 let isolation = isolation.map_or_else(String::new, |level| format!(", isolation {}", level.as_str()));
                 format!("{device}, notice {notice}{site}{isolation}")
             }
+            Self::Starts { device } => format!("{device}, jobs started"),
             Self::ProjectMonth => "project, by the month".to_owned(),
             Self::Fee { fee } => format!("fee: {fee}"),
             Self::FileStorage => "files, kept".to_owned(),
@@ -248,6 +266,7 @@ impl fmt::Display for SkuName {
                 }
                 write!(f, "{notice}/{device}")
             }
+            Self::Starts { device } => write!(f, "starts/{device}"),
             Self::ProjectMonth => f.write_str("project/month"),
             Self::Fee { fee } => write!(f, "fee/{fee}"),
             Self::FileStorage => f.write_str("storage/files"),
@@ -269,6 +288,7 @@ impl FromStr for SkuName {
             Some(("tokens", rest)) => parse_tokens(rest).ok_or_else(|| unknown_sku(text))?,
             Some(("requests", rest)) => parse_requests(rest).ok_or_else(|| unknown_sku(text))?,
             Some(("device", rest)) => parse_device(rest).ok_or_else(|| unknown_sku(text))?,
+            Some(("starts", kind)) => Ok(Self::Starts { device: kind.parse()? }),
             Some(("project", "month")) => Ok(Self::ProjectMonth),
             Some(("fee", name)) => Ok(Self::Fee { fee: name.parse()? }),
             Some(("storage", "files")) => Ok(Self::FileStorage),
@@ -321,6 +341,7 @@ fn unknown_sku(text: &str) -> Error {
         .alternative("put SITE/, ISOLATION/ or both after device/ for a price of its own, as in device/site_local/sandbox/n2m/KIND")
         .alternative("put flex/ or priority/ after tokens/ for another tier, as in tokens/flex/output/MODEL")
         .alternative("write requests/TIER/MODEL for a flat price of each request, as in requests/default/MODEL")
+        .alternative("write starts/KIND for a flat price of each job that begins to run on devices of a kind")
         .alternative(
             "write project/month for a flat price of each project that was used in a month, fee/NAME for what is charged once",
         )
@@ -339,8 +360,8 @@ impl From<SkuName> for String {
     }
 }
 
-/// An amount of a sku in its base unit: tokens, requests, device-milliseconds, months of projects, fees, byte-hours, or bytes.
-/// Never negative.
+/// An amount of a sku in its base unit: tokens, requests, device-milliseconds, starts, months of projects, fees, byte-hours, or
+/// bytes. Never negative.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Quantity(i64);
@@ -446,123 +467,6 @@ impl TryFrom<DeviceMillis> for Quantity {
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
-    }
-}
-
-/// The units in which operators write prices.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum PricingUnit {
-    #[serde(rename = "1M tokens")]
-    MillionTokens,
-    #[serde(rename = "request")]
-    Request,
-    #[serde(rename = "device-hour")]
-    DeviceHour,
-    #[serde(rename = "project-month")]
-    ProjectMonth,
-    #[serde(rename = "fee")]
-    Fee,
-    /// 730 hours, whatever the month: a twelfth of a year of 365 days.
-    #[serde(rename = "GiB-month")]
-    GibibyteMonth,
-    #[serde(rename = "GiB")]
-    Gibibyte,
-}
-
-impl PricingUnit {
-    pub const ALL: [Self; 7] =
-        [Self::MillionTokens, Self::Request, Self::DeviceHour, Self::ProjectMonth, Self::Fee, Self::GibibyteMonth, Self::Gibibyte];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MillionTokens => "1M tokens",
-            Self::Request => "request",
-            Self::DeviceHour => "device-hour",
-            Self::ProjectMonth => "project-month",
-            Self::Fee => "fee",
-            Self::GibibyteMonth => "GiB-month",
-            Self::Gibibyte => "GiB",
-        }
-    }
-    /// Base units in one pricing unit: tokens, requests, device-milliseconds, months of projects, fees, byte-hours, or
-    /// bytes.
-    pub const fn base_units(self) -> i64 {
-        match self {
-            Self::MillionTokens => 1_000_000,
-            Self::Request | Self::ProjectMonth | Self::Fee => 1,
-            Self::DeviceHour => 3_600_000,
-            Self::GibibyteMonth => GIBIBYTE * STORAGE_MONTH_HOURS,
-            Self::Gibibyte => GIBIBYTE,
-        }
-    }
-    /// What a quantity counts, as a person reads it.
-    pub const fn base_unit_name(self) -> &'static str {
-        match self {
-            Self::MillionTokens => "tokens",
-            Self::Request => "requests",
-            Self::DeviceHour => "device-ms",
-            Self::ProjectMonth => "project-months",
-            Self::Fee => "fees",
-            Self::GibibyteMonth => "byte-hours",
-            Self::Gibibyte => "bytes",
-        }
-    }
-}
-
-impl fmt::Display for PricingUnit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for PricingUnit {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|unit| unit.as_str() == text).ok_or_else(|| {
-            let shown: String = text.chars().take(40).collect();
-            Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a unit that prices are written in"))
-                .alternative("write '1M tokens', 'request', 'device-hour', 'project-month', 'fee', 'GiB-month' or 'GiB'")
-        })
-    }
-}
-
-/// A price as operators write it: `0.15 EUR per 1M tokens`, `1.20 EUR per device-hour`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct UnitPrice {
-    #[serde(with = "decimal")]
-    pub amount: Nanos,
-    pub currency: Currency,
-    pub unit: PricingUnit,
-}
-
-impl UnitPrice {
-    /// The exact fraction: nano-units for so many base units.
-    pub fn rate(&self) -> Result<Rate> {
-        Rate::new(self.amount, self.unit.base_units())
-    }
-}
-
-impl fmt::Display for UnitPrice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} per {}", self.amount, self.currency, self.unit)
-    }
-}
-
-impl FromStr for UnitPrice {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        let shape = || {
-            let shown: String = text.chars().take(60).collect();
-            Error::new(ErrorCode::InvalidPrice, format!("'{shown}' is not a price"))
-                .alternative("write it like '0.15 EUR per 1M tokens' or '1.20 EUR per device-hour'")
-        };
-        let (money, unit) = text.split_once(" per ").ok_or_else(shape)?;
-        let (amount, currency) = money.split_once(' ').ok_or_else(shape)?;
-        let price = Self { amount: amount.parse()?, currency: currency.parse()?, unit: unit.parse()? };
-        if price.amount.is_negative() {
-            return Err(Error::new(ErrorCode::InvalidPrice, format!("a price cannot be negative, and {amount} is")));
-        }
-        Ok(price)
     }
 }
 

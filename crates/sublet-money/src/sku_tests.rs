@@ -1,4 +1,5 @@
 use super::*;
+use sublet_core::{Nanos, Rate};
 
 #[test]
 fn sku_names_parse_back() {
@@ -9,6 +10,8 @@ fn sku_names_parse_back() {
         "tokens/input/flex/output/m",
         "tokens/cached_input/meta/Llama:8b",
         "requests/default/m",
+        "starts/cpu",
+        "starts/n2m/cpu",
         "requests/flex/org/m",
         "requests/priority/flex/m",
         "device/n2m/cpu",
@@ -39,6 +42,9 @@ fn sku_names_parse_back() {
         "requests",
         "requests/default",
         "requests/default/",
+        "starts",
+        "starts/",
+        "starts/a b",
         "requests/m",
         "requests/gold/m",
         "project",
@@ -71,6 +77,7 @@ fn operators_prices_are_exact_fractions() {
         ("0.15 EUR per 1M tokens", 150_000_000, 1_000_000),
         ("1.2 EUR per device-hour", 1_200_000_000, 3_600_000),
         ("0.002 EUR per request", 2_000_000, 1),
+        ("0.25 EUR per start", 250_000_000, 1),
         ("5 EUR per project-month", 5_000_000_000, 1),
         ("0.02 EUR per GiB-month", 20_000_000, 783_831_531_520),
         ("0.09 EUR per GiB", 90_000_000, 1_073_741_824),

@@ -5,9 +5,9 @@ use sublet_core::id::{ChargeId, KeyId, OrganizationId, ProjectId, RerateId};
 use sublet_core::tier::ServiceTier;
 use sublet_core::{Currency, Nanos, Result, Scope, Timestamp};
 use sublet_money::invoice;
-use sublet_money::period::PeriodKey;
+use sublet_money::period::{Interval, PeriodKey};
 use sublet_money::rating::{LineKey, LineState};
-use sublet_money::sku::{ModelName, Quantity, QuantityChange, SkuName, TokenKind};
+use sublet_money::sku::{DeviceKind, ModelName, Quantity, QuantityChange, SkuName, TokenKind};
 use sublet_money::time_of_use::BandName;
 
 use crate::database::Tx;
@@ -411,6 +411,35 @@ pub async fn count_requests(
             Ok((row.parse()?, Quantity::new(row.int()?)?))
         })
         .collect()
+}
+
+/// Jobs on devices of one kind that began to run, of one project.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartCount {
+    pub project: ProjectId,
+    pub device: DeviceKind,
+    pub count: Quantity,
+}
+
+/// How many jobs of an organization began to run within an interval, whether their starts had a price or not.
+pub async fn count_starts(tx: &mut Tx, organization: &OrganizationId, within: Interval) -> Result<Vec<StartCount>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT jobs.project_id, leases.sku, COUNT(*) FROM jobs JOIN leases ON leases.id = jobs.lease_id
+             WHERE jobs.organization_id = $1 AND jobs.started_at >= $2 AND jobs.started_at < $3
+             GROUP BY jobs.project_id, leases.sku ORDER BY jobs.project_id, leases.sku LIMIT $4",
+            params![organization.as_str(), within.starts_at, within.ends_at, lines_max()],
+        )
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut row = row.reader();
+        let (project, sku, count) = (row.parse()?, row.parse::<SkuName>()?, Quantity::new(row.int()?)?);
+        if let SkuName::Device { device, .. } = sku {
+            found.push(StartCount { project, device, count });
+        }
+    }
+    Ok(found)
 }
 
 /// The sum of the charges that are invoiced in a period, straight from the charges: a second way to the invoice's total.

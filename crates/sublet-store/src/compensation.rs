@@ -32,7 +32,7 @@ pub struct StoredCompensation {
     pub id: CompensationId,
     pub organization: OrganizationId,
     pub kind: CompensationKind,
-    /// A lease, or an invoice.
+    /// A lease, a job, or an invoice.
     pub subject: String,
     /// Of an invoice, which of its charges; all if `None`.
     pub family: Option<SkuFamily>,
@@ -215,7 +215,8 @@ pub async fn newest_charges(tx: &mut Tx, lease: &LeaseId, time: Quantity) -> Res
             .fetch_all(
                 "SELECT charges.quantity, charges.amount, charges.occurred_at, charges.id
                  FROM charges JOIN jobs ON jobs.id = charges.source
-                 WHERE jobs.lease_id = $1 AND (charges.occurred_at < $2 OR (charges.occurred_at = $2 AND charges.id < $3))
+                 WHERE jobs.lease_id = $1 AND charges.sku LIKE 'device/%'
+                     AND (charges.occurred_at < $2 OR (charges.occurred_at = $2 AND charges.id < $3))
                  ORDER BY charges.occurred_at DESC, charges.id DESC LIMIT $4",
                 params![lease.as_str(), before, id.as_str(), CHARGES_AT_ONCE],
             )

@@ -1,12 +1,13 @@
 //! Downloads that are paid for: contents of files on their way to whoever fetches them, and what of them was sent.
 //!
-//! Invariants: a download has an open hold of its own while it is open; it ends once.
+//! Invariants: a download has an open hold of its own while it is open, but for those of suspended accounts; it ends once.
 
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{DownloadId, FileId, KeyId, OrganizationId, ProjectId};
 use sublet_core::{Bytes, Result, Timestamp};
 
 use crate::database::Tx;
+use crate::file::File;
 use crate::params;
 use crate::row::{Row, Value};
 
@@ -96,6 +97,18 @@ pub async fn end(tx: &mut Tx, id: &DownloadId, end: DownloadEnd, now: Timestamp)
     }
     let row = tx.fetch_one(select!("WHERE id = $1"), params![id.as_str()]).await?;
     from_row(&row).map(Some)
+}
+
+/// The bytes of a file that were sent since an instant, with all of it for each download that is open.
+pub async fn bytes_since(tx: &mut Tx, file: &File, since: Timestamp) -> Result<Bytes> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(CASE WHEN state = 'open' THEN CAST($3 AS BIGINT) ELSE bytes END), 0) AS BIGINT) FROM downloads
+             WHERE file_id = $1 AND opened_at >= $2",
+            params![file.id.as_str(), since, file.bytes.get()],
+        )
+        .await?;
+    Ok(Bytes::new(row.reader().int()?))
 }
 
 /// Downloads that are open since before an instant, over all tenants.

@@ -108,7 +108,7 @@ async fn find_next_use(
     row.map(|row| row.reader().time()).transpose()
 }
 
-/// Groups of one hour behind the one that was read last. Device time is kept apart by job.
+/// Groups of one hour behind the one that was read last. Device time and starts are kept apart by job.
 async fn list_groups(
     tx: &mut Tx,
     (organization, period): (&OrganizationId, PeriodKey),
@@ -119,7 +119,7 @@ async fn list_groups(
     let sql = if at.is_late {
         "SELECT period || ' ' || project_id || ' ' || price_version || ' ' || band || ' ' || resource || ' ' || sku AS place,
              period, project_id, price_version, band, resource, sku, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
-         FROM (SELECT period, project_id, price_version, band, CASE WHEN sku LIKE 'device/%' THEN source ELSE '' END AS resource,
+         FROM (SELECT period, project_id, price_version, band, CASE WHEN sku LIKE 'device/%' OR sku LIKE 'starts/%' THEN source ELSE '' END AS resource,
                  sku, quantity, amount
              FROM charges WHERE organization_id = $1 AND billed_in = $2 AND billed_in <> '' AND occurred_at >= $3 AND occurred_at < $4) AS hour
          WHERE period || ' ' || project_id || ' ' || price_version || ' ' || band || ' ' || resource || ' ' || sku > $5
@@ -127,7 +127,7 @@ async fn list_groups(
     } else {
         "SELECT period || ' ' || project_id || ' ' || price_version || ' ' || band || ' ' || resource || ' ' || sku AS place,
              period, project_id, price_version, band, resource, sku, COUNT(*), CAST(SUM(quantity) AS BIGINT), CAST(SUM(amount) AS BIGINT)
-         FROM (SELECT period, project_id, price_version, band, CASE WHEN sku LIKE 'device/%' THEN source ELSE '' END AS resource,
+         FROM (SELECT period, project_id, price_version, band, CASE WHEN sku LIKE 'device/%' OR sku LIKE 'starts/%' THEN source ELSE '' END AS resource,
                  sku, quantity, amount
              FROM charges WHERE organization_id = $1 AND period = $2 AND billed_in = '' AND occurred_at >= $3 AND occurred_at < $4) AS hour
          WHERE period || ' ' || project_id || ' ' || price_version || ' ' || band || ' ' || resource || ' ' || sku > $5

@@ -115,6 +115,33 @@ pub async fn list(
     page.page(&rows, from_row)
 }
 
+/// Files of archived projects that have not expired, of one project or of all.
+pub async fn list_archived(
+    tx: &mut Tx,
+    scope: &Scope,
+    project: Option<&ProjectId>,
+    now: Timestamp,
+    page: &PageRequest,
+) -> Result<Page<File>> {
+    let (key, limit) = page.keyset();
+    let sql = page.pick(
+        select!(
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)
+             AND project_id IN (SELECT projects.id FROM projects WHERE projects.state = 'archived')
+             AND (expires_at IS NULL OR expires_at > $3) AND id > $4 ORDER BY id ASC LIMIT $5"
+        ),
+        select!(
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2)
+             AND project_id IN (SELECT projects.id FROM projects WHERE projects.state = 'archived')
+             AND (expires_at IS NULL OR expires_at > $3) AND id < $4 ORDER BY id DESC LIMIT $5"
+        ),
+    );
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let project = scope.project().or(project).map_or("", ProjectId::as_str);
+    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), now.into(), key, limit]).await?;
+    page.page(&rows, from_row)
+}
+
 /// Deletes a row. False if there was none.
 pub async fn delete(tx: &mut Tx, file: &File, now: Timestamp) -> Result<bool> {
     if tx.execute("DELETE FROM files WHERE id = $1", params![file.id.as_str()]).await? == 0 {

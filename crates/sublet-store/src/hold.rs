@@ -1,6 +1,6 @@
 //! Holds of long-running work: money set aside in the ledger before the cost arises.
 
-use sublet_core::id::{HoldId, KeyId, OrganizationId, ProjectId};
+use sublet_core::id::{HoldId, KeyId, LeaseId, OrganizationId, ProjectId};
 use sublet_core::{Currency, Nanos, Result, Timestamp};
 use sublet_money::credit_lot::Burned;
 use sublet_money::posting::CreditSplit;
@@ -16,7 +16,7 @@ pub struct Hold {
     pub organization: OrganizationId,
     pub project: ProjectId,
     pub key: Option<KeyId>,
-    /// What it pays for: a lease or a download.
+    /// What it pays for: a lease, the start of a job, or a download.
     pub subject: String,
     pub currency: Currency,
     /// Everything ever held, by the credit it came from.
@@ -154,6 +154,18 @@ pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Na
         .fetch_one(
             "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
             params![organization.as_str()],
+        )
+        .await?;
+    row.reader().nanos()
+}
+
+/// What open holds hold for the starts of jobs on a lease. The caller has checked the lease's scope.
+pub async fn open_total_of_jobs(tx: &mut Tx, lease: &LeaseId) -> Result<Nanos> {
+    let row = tx
+        .fetch_one(
+            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds
+             WHERE state = 'open' AND subject IN (SELECT id FROM jobs WHERE lease_id = $1)",
+            params![lease.as_str()],
         )
         .await?;
     row.reader().nanos()

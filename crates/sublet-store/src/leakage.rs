@@ -2,7 +2,8 @@
 //!
 //! Each query looks for one thing that should not be there, and what it finds is bounded; what is found is as it stands in the books.
 
-use sublet_core::id::{DeviceId, OrganizationId, ProjectId};
+use sublet_core::admission::PriceVersion;
+use sublet_core::id::{DeviceId, DownloadId, OrganizationId, ProjectId};
 use sublet_core::usage::UsageRecord;
 use sublet_core::{Currency, Nanos, Result, Timestamp};
 use sublet_money::period::PeriodKey;
@@ -14,6 +15,8 @@ use crate::row::{Row, RowReader};
 
 /// Most findings of one kind.
 pub const FINDINGS_MAX: i64 = 100;
+/// Most price lists by which starts are looked for.
+const VERSIONS_MAX: i64 = 1_000;
 
 /// A usage record that nobody was charged for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,7 +115,8 @@ pub async fn metered_not_charged(tx: &mut Tx, since: Timestamp) -> Result<Vec<Un
              FROM (SELECT attempts.job_id, leases.organization_id, leases.project_id, leases.sku, leases.price_version, leases.currency,
                      MIN(attempt_intervals.started_at) AS started_at,
                      SUM((attempt_intervals.ended_at - attempt_intervals.started_at) / 1000) AS metered,
-                     (SELECT COALESCE(SUM(charges.quantity), 0) FROM charges WHERE charges.source = attempts.job_id) AS charged
+                     (SELECT COALESCE(SUM(charges.quantity), 0) FROM charges
+                         WHERE charges.source = attempts.job_id AND charges.sku LIKE 'device/%') AS charged
                  FROM attempts JOIN attempt_intervals ON attempt_intervals.attempt_id = attempts.id
                      JOIN leases ON leases.id = attempts.lease_id
                  WHERE attempts.state = 'ended' AND attempts.ended_at >= $1 AND attempt_intervals.close_reason <> 'unpaid'
@@ -287,4 +291,118 @@ pub async fn billed_months(
             Ok((row.parse()?, row.parse()?, row.time()?))
         })
         .collect()
+}
+
+/// A download of which nobody knows what it had sent: nobody was charged for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LostDownload {
+    pub id: DownloadId,
+    pub organization: OrganizationId,
+    pub currency: Currency,
+    pub price_version: PriceVersion,
+    pub opened_at: Timestamp,
+    /// Of the file, if it is still there.
+    pub bytes: Option<i64>,
+}
+
+/// Downloads whose process died, closed since an instant.
+pub async fn lost_downloads(tx: &mut Tx, since: Timestamp) -> Result<Vec<LostDownload>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT downloads.id, downloads.organization_id, organizations.currency, downloads.price_version, downloads.opened_at, files.bytes
+             FROM downloads JOIN organizations ON organizations.id = downloads.organization_id
+                 LEFT JOIN files ON files.id = downloads.file_id
+             WHERE downloads.state = 'lost' AND downloads.ended_at >= $1 ORDER BY downloads.id LIMIT $2",
+            params![since, FINDINGS_MAX],
+        )
+        .await?;
+    let read = |row: &Row| {
+        let mut row = row.reader();
+        Ok(LostDownload {
+            id: row.parse()?,
+            organization: row.parse()?,
+            currency: row.parse()?,
+            price_version: PriceVersion(row.text()?.into()),
+            opened_at: row.time()?,
+            bytes: row.optional_int()?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// What is kept and not metered: a project, or one of its files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unmetered {
+    pub id: String,
+    pub organization: OrganizationId,
+    pub since: Timestamp,
+}
+
+fn unmetered(row: &Row) -> Result<Unmetered> {
+    let mut row = row.reader();
+    Ok(Unmetered { id: row.string()?, organization: row.parse()?, since: row.time()? })
+}
+
+/// Projects whose files are metered up to before an instant.
+pub async fn storage_behind(tx: &mut Tx, before: Timestamp) -> Result<Vec<Unmetered>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT project_id, organization_id, metered_until FROM storage_meters WHERE metered_until < $1 ORDER BY project_id LIMIT $2",
+            params![before, FINDINGS_MAX],
+        )
+        .await?;
+    rows.iter().map(unmetered).collect()
+}
+
+/// Files from before an instant whose project has no meter.
+pub async fn files_without_meter(tx: &mut Tx, before: Timestamp) -> Result<Vec<Unmetered>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id, organization_id, created_at FROM files
+             WHERE created_at < $1 AND NOT EXISTS (SELECT 1 FROM storage_meters WHERE storage_meters.project_id = files.project_id)
+             ORDER BY id LIMIT $2",
+            params![before, FINDINGS_MAX],
+        )
+        .await?;
+    rows.iter().map(unmetered).collect()
+}
+
+/// The price lists of leases on which jobs began to run since an instant.
+pub async fn versions_of_starts(tx: &mut Tx, since: Timestamp) -> Result<Vec<PriceVersion>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT DISTINCT leases.price_version FROM jobs JOIN leases ON leases.id = jobs.lease_id
+             WHERE jobs.started_at >= $1 ORDER BY leases.price_version LIMIT $2",
+            params![since, VERSIONS_MAX],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(PriceVersion(row.reader().text()?.into()))).collect()
+}
+
+/// Jobs on devices of a kind that began to run since an instant by a price list, and have no charge for their start.
+pub async fn starts_not_charged(
+    tx: &mut Tx,
+    (version, sku): (&PriceVersion, &SkuName),
+    since: Timestamp,
+) -> Result<Vec<Unmetered>> {
+    let SkuName::Starts { device } = sku else { return Ok(Vec::new()) };
+    let rows = tx
+        .fetch_all(
+            "SELECT jobs.id, jobs.organization_id, jobs.started_at, leases.sku FROM jobs JOIN leases ON leases.id = jobs.lease_id
+             WHERE leases.price_version = $1 AND leases.sku LIKE 'device/%/' || $2 AND jobs.started_at >= $3
+                 AND NOT EXISTS (SELECT 1 FROM charges WHERE charges.source = jobs.id AND charges.sku = $4)
+             ORDER BY jobs.id LIMIT $5",
+            params![version.0.to_string(), device.as_str(), since, sku.to_string(), FINDINGS_MAX],
+        )
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut reader = row.reader();
+        let job = Unmetered { id: reader.string()?, organization: reader.parse()?, since: reader.time()? };
+        // A kind may end like another one.
+        if matches!(reader.parse()?, SkuName::Device { device: used, .. } if used == *device) {
+            found.push(job);
+        }
+    }
+    Ok(found)
 }

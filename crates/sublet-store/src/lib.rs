@@ -84,6 +84,7 @@ pub mod top_up;
 pub mod top_up_rule;
 pub mod usage;
 pub mod user;
+pub mod webhook;
 
 pub use database::{Store, StoreConfig, Tx};
 pub use page::{Page, PageRequest};

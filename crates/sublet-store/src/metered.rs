@@ -1,14 +1,14 @@
-//! What was metered, as it was metered: the records of requests, the intervals of device time, the hours of storage and the
+//! What was metered, as it was metered: the records of requests, the intervals of device time, the starts of jobs, the hours of storage and the
 //! downloads that charges were made from. What was charged for them is not read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::admission::PriceVersion;
 use sublet_core::id::{AttemptId, OrganizationId, ProjectId};
 use sublet_core::usage::UsageRecord;
 use sublet_core::{DurationMs, Nanos, Result, Timestamp};
 use sublet_money::period::{Interval, PeriodKey};
-use sublet_money::sku::SkuName;
+use sublet_money::sku::{DeviceKind, SkuName};
 
 use crate::database::Tx;
 use crate::download::{self, Download};
@@ -28,6 +28,7 @@ pub struct MeteredCursor(Option<(Timestamp, String)>);
 pub enum Metered {
     Request(Box<UsageRecord>),
     DeviceTime(DeviceTime),
+    Start(JobStart),
     Storage(StoragePart),
     Download(Download),
 }
@@ -51,6 +52,16 @@ impl DeviceTime {
     pub fn span(&self) -> DurationMs {
         self.interval.ends_at.since(self.interval.starts_at)
     }
+}
+
+/// A job that began to run, however often it was tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JobStart {
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub price_version: PriceVersion,
+    pub device: DeviceKind,
+    pub at: Timestamp,
 }
 
 /// The next that was metered of a month's use within an interval; none after the last.
@@ -88,6 +99,7 @@ pub async fn list(
         }
         let mut found = list_requests(tx, organization, &requests).await?;
         found.extend(list_device_time(tx, organization, &jobs).await?);
+        found.extend(list_starts(tx, organization, &jobs).await?);
         found.extend(list_storage(tx, organization, &hours).await?);
         found.extend(list_downloads(tx, organization, &downloads).await?);
         // A page may be all of what was only rated anew.
@@ -142,6 +154,33 @@ async fn list_device_time(
         }
     }
     Ok(found)
+}
+
+/// By job and its first start.
+async fn list_starts(tx: &mut Tx, organization: &OrganizationId, wanted: &BTreeSet<(String, Timestamp)>) -> Result<Vec<Metered>> {
+    let names: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<Value<'_>> = names.into_iter().map(Into::into).collect();
+    let prefix =
+        "SELECT attempts.job_id, attempts.started_at, leases.organization_id, leases.project_id, leases.sku, leases.price_version
+         FROM attempts JOIN leases ON leases.id = attempts.lease_id
+         WHERE attempts.started_at IS NOT NULL AND attempts.job_id IN ";
+    let rows = tx.fetch_listed(prefix, &names).await?;
+    let mut first: BTreeMap<String, JobStart> = BTreeMap::new();
+    for row in &rows {
+        let mut row = row.reader();
+        let (job, at, owner) = (row.string()?, row.time()?, row.parse()?);
+        let (project, sku, price_version) = (row.parse()?, row.parse::<SkuName>()?, PriceVersion(row.text()?.into()));
+        let SkuName::Device { device, .. } = sku else { continue };
+        let start = JobStart { organization: owner, project, price_version, device, at };
+        match first.get_mut(&job) {
+            Some(known) if known.at <= at => {}
+            Some(known) => *known = start,
+            None => drop(first.insert(job, start)),
+        }
+    }
+    let is_wanted =
+        |(job, start): &(String, JobStart)| start.organization == *organization && wanted.contains(&(job.clone(), start.at));
+    Ok(first.into_iter().filter(is_wanted).map(|(_, start)| Metered::Start(start)).collect())
 }
 
 /// By hour and beginning of the part.

@@ -153,6 +153,18 @@ pub async fn get(tx: &mut Tx, scope: &Scope, (kind, id): (&str, &OutboxId)) -> R
     from_row(&row)
 }
 
+/// The effect of an organization that was queued under a kind and key.
+pub async fn find(tx: &mut Tx, organization: &OrganizationId, (kind, key): (&str, &str)) -> Result<Option<OutboxJob>> {
+    let row = tx
+        .fetch_optional(
+            "SELECT id, kind, dedup_key, organization_id, payload, created_at, state, attempts, run_at, last_error, outcome
+             FROM outbox WHERE kind = $1 AND dedup_key = $2 AND organization_id = $3",
+            params![kind, key, organization.as_str()],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
 /// Effects of a kind that the scope may see, in a state or in any.
 pub async fn list(
     tx: &mut Tx,

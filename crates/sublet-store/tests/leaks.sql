@@ -49,3 +49,21 @@ DELETE FROM closed_months;
 -- device_without_price
 UPDATE devices SET kind = 'gpu';
 UPDATE devices SET kind = 'cpu';
+
+-- lost_download
+INSERT INTO downloads (id, organization_id, project_id, file_id, price_version, state, bytes, opened_at, ended_at)
+             SELECT 'dl_x', organization_id, id, 'file_x', 'x', 'lost', 0, 1773600000000000, 1773600000000000 FROM projects LIMIT 1;
+DELETE FROM downloads;
+
+-- storage_behind
+INSERT INTO storage_meters (project_id, organization_id, metered_until) SELECT id, organization_id, 1 FROM projects LIMIT 1;
+DELETE FROM storage_meters;
+
+-- file_not_metered
+INSERT INTO files (id, organization_id, project_id, home, purpose, filename, bytes, content_hash, created_at)
+             SELECT 'file_x', organization_id, id, 'home', 'user_data', 'x', 1000, '', 1 FROM projects LIMIT 1;
+DELETE FROM files;
+
+-- start_not_charged
+UPDATE charges SET source = 'x' || source WHERE sku LIKE 'starts/%';
+UPDATE charges SET source = SUBSTR(source, 2) WHERE sku LIKE 'starts/%';

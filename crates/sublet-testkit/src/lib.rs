@@ -19,6 +19,7 @@ pub mod simulation;
 pub mod smtp;
 pub mod stripe;
 pub mod tenant;
+pub mod webhook;
 
 pub use blob::MemoryBlobs;
 pub use clock::{ManualClock, SeededRng, mint};

@@ -124,6 +124,9 @@ struct UpArguments {
     /// What scheduled exports go below, instead of a folder of the data directory
     #[arg(long, value_name = "DIR", env = "SUBLET_EXPORTS")]
     exports: Option<PathBuf>,
+    /// Let webhooks be at any address, also inside this network and without TLS
+    #[arg(long, env = "SUBLET_WEBHOOKS_ANYWHERE")]
+    webhooks_anywhere: bool,
     /// Diagnosis: sets this machine's clock wrong by so many milliseconds, as seen from this process
     #[arg(
         long,
@@ -307,6 +310,7 @@ fn main() -> ExitCode {
                 stripe: up.stripe.config(),
                 mail: up.mail.options(),
                 exports: up.exports,
+                webhooks_anywhere: up.webhooks_anywhere,
             };
             finish(serve(&options, &After::Serve))
         }
@@ -331,6 +335,7 @@ fn main() -> ExitCode {
                 stripe: None,
                 mail: MailArguments::none(),
                 exports: None,
+                webhooks_anywhere: false,
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }

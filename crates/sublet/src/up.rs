@@ -22,8 +22,9 @@ use sublet_core::id::{GatewayId, SiteId};
 use sublet_core::mail::{MailAddress, MailPort};
 use sublet_core::supply::{SecretName, SecretSource};
 use sublet_core::tokenizer::Tokenizers;
+use sublet_core::webhook::WebhookPort;
 use sublet_core::{Clock, Currency, DurationMs, Error, ErrorCode, IdMint, Result, Rng};
-use sublet_delivery::Deliveries;
+use sublet_delivery::{Deliveries, Webhooks};
 use sublet_engine::{Engine, EngineConfig};
 use sublet_gateway::{FileDirectory, Gateway, GatewayConfig, GatewayPorts, Lines};
 use sublet_http::{App, router};
@@ -90,6 +91,8 @@ pub struct UpOptions {
     pub mail: MailOptions,
     /// What scheduled exports go below; `None` is in the data directory.
     pub exports: Option<PathBuf>,
+    /// Events are posted to any address, not only to the public internet over TLS.
+    pub webhooks_anywhere: bool,
 }
 
 /// How mail goes out.
@@ -152,9 +155,10 @@ impl UpOptions {
         }
         let mail = Some(self.mail.mailer(data)?);
         let root = self.exports.clone().unwrap_or_else(|| data.join("exports"));
+        let webhooks: Option<Arc<dyn WebhookPort>> = Some(Arc::new(Webhooks::new(Arc::clone(&clock), self.webhooks_anywhere)?));
         let deliveries = Deliveries::new(root, Arc::new(SecretFiles::new(data.directory("secrets")?)), clock)?;
         let exports: Option<Arc<dyn DeliveryPort>> = Some(Arc::new(deliveries));
-        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, exports, test_clock })
+        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, exports, webhooks, test_clock })
     }
 }
 
@@ -190,6 +194,8 @@ pub struct RunningCloud {
     alerts: JoinHandle<()>,
     /// Delivers scheduled exports.
     exports: JoinHandle<()>,
+    /// Posts events.
+    webhooks: JoinHandle<()>,
     _data: DataDirectory,
 }
 
@@ -214,10 +220,9 @@ impl RunningCloud {
         let (machines, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, machines: &machines }).await?;
         let registration = register_devices(&compute).await?;
-        let kept_for = options.responses_kept_for;
         let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
         let models = (Arc::clone(&engine), Arc::clone(&tokenizers));
-        let gateway = open_gateway(&cloud, (gateway_id.clone(), kept_for), &data, models).await?;
+        let gateway = open_gateway(&cloud, (gateway_id.clone(), options.responses_kept_for), &data, models).await?;
         let files = open_files(&cloud, &files_folder(&data, options)?, options)?;
         let lines = Arc::new(Lines::new(&gateway));
         let batches = Batches::new(BatchPorts { files, lines, engine: Arc::<Engine>::clone(&engine), owner: gateway_id });
@@ -238,7 +243,7 @@ impl RunningCloud {
         let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
         let (store, stopped) = (cloud.store().clone(), stop.subscribe());
         let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
-        let [follower, billing, payments, mail, alerts, exports] = follow_and_bill(&cloud, &stop);
+        let [follower, billing, payments, mail, alerts, exports, webhooks] = follow_and_bill(&cloud, &stop);
         let [batch_reconciler, downloads] = work_on_files(batches, &stop);
         let credentials = data.credentials();
         Ok(Self {
@@ -262,6 +267,7 @@ impl RunningCloud {
             mail,
             alerts,
             exports,
+            webhooks,
             _data: data,
         })
     }
@@ -282,6 +288,7 @@ impl RunningCloud {
             ("mail", self.mail),
             ("alerts", self.alerts),
             ("exports", self.exports),
+            ("webhooks", self.webhooks),
         ];
         for (name, task) in tasks.into_iter().chain(self.timekeeper.map(|task| ("clock", task))) {
             if let Err(error) = task.await {
@@ -313,9 +320,10 @@ impl RunningCloud {
 }
 
 /// What the cloud does by itself: it follows what other processes change, closes months, asks about payments, sends
-/// mail, tells what limits have to say, and delivers exports.
-fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 6] {
-    let [following, billing, paying, mailing, telling, delivering] = std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
+/// mail, tells what limits have to say, delivers exports, and posts events.
+fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 7] {
+    let [following, billing, paying, mailing, telling, delivering, posting] =
+        std::array::from_fn(|_| (cloud.clone(), stop.subscribe()));
     [
         tokio::spawn(async move { following.0.run_follower(following.1).await }),
         tokio::spawn(async move { billing.0.run_billing(billing.1).await }),
@@ -323,6 +331,7 @@ fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>
         tokio::spawn(async move { mailing.0.run_mail(mailing.1).await }),
         tokio::spawn(async move { telling.0.run_spend_alerts(telling.1).await }),
         tokio::spawn(async move { delivering.0.run_exports(delivering.1).await }),
+        tokio::spawn(async move { posting.0.run_webhooks(posting.1).await }),
     ]
 }
 

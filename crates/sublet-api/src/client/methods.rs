@@ -12,7 +12,7 @@ use crate::credit_note::{CreditNote, CreditNoteListQuery};
 use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
 use crate::fee::Fee;
-use crate::file::{File, FileListQuery};
+use crate::file::{ArchivedFile, ArchivedFileListQuery, File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
@@ -95,6 +95,12 @@ impl Client {
     }
     pub fn delete_file(&self, id: &FileId) -> Result<Deleted> {
         self.call(Operation::DeleteFile, &[id.as_str()]).json()
+    }
+    pub fn archived_files(&self, query: &ArchivedFileListQuery) -> Result<List<ArchivedFile>> {
+        self.call(Operation::ListArchivedFiles, &[]).query(query).json()
+    }
+    pub fn delete_archived_file(&self, id: &FileId) -> Result<Deleted> {
+        self.call(Operation::DeleteArchivedFile, &[id.as_str()]).json()
     }
     /// What proves the charges of a request or job.
     pub fn receipts(&self, source: &str, query: &ListQuery) -> Result<List<Receipt>> {

@@ -12,6 +12,7 @@ mod mail;
 mod methods;
 mod operator_methods;
 mod payments;
+mod webhook;
 
 use std::io::Read;
 use std::time::Duration;

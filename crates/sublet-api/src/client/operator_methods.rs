@@ -13,6 +13,7 @@ use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
 use crate::fee::{CreateFee, Fee, FeeListQuery};
+use crate::file::{ArchivedFile, ArchivedFileListQuery};
 use crate::invoice::{Invoice, InvoiceListQuery};
 use crate::job::{Job, JobListQuery};
 use crate::leakage::Leakage;
@@ -39,7 +40,9 @@ use crate::tax_report::{TaxReport, TaxReportQuery};
 use crate::usage::UsageQuery;
 use std::io::Read;
 use sublet_core::error::Result;
-use sublet_core::id::{CompensationId, ContractId, DeviceId, InvoiceId, ModelId, OrganizationId, ReclaimId, ReplicaId, RerateId};
+use sublet_core::id::{
+    CompensationId, ContractId, DeviceId, FileId, InvoiceId, ModelId, OrganizationId, ReclaimId, ReplicaId, RerateId,
+};
 
 /// The cloud, with operator keys.
 impl Client {
@@ -70,6 +73,12 @@ impl Client {
     }
     pub fn charge_fee(&self, body: &CreateFee, key: &IdempotencyKey) -> Result<Fee> {
         self.call(Operation::CreateFee, &[]).body(body).idempotency_key(key).json()
+    }
+    pub fn all_archived_files(&self, query: &ArchivedFileListQuery) -> Result<List<ArchivedFile>> {
+        self.call(Operation::OperatorListArchivedFiles, &[]).query(query).json()
+    }
+    pub fn delete_any_archived_file(&self, id: &FileId) -> Result<Deleted> {
+        self.call(Operation::OperatorDeleteArchivedFile, &[id.as_str()]).json()
     }
     pub fn all_compensations(&self, query: &CompensationListQuery) -> Result<List<Compensation>> {
         self.call(Operation::OperatorListCompensations, &[]).query(query).json()

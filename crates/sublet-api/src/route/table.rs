@@ -18,7 +18,7 @@ use crate::dunning::{self, Dunning, DunningDays, DunningPolicy};
 use crate::export::ExportQuery;
 use crate::export_schedule::{CreateExportSchedule, ExportSchedule};
 use crate::fee::{CreateFee, Fee, FeeListQuery};
-use crate::file::{CreateFile, File, FileListQuery};
+use crate::file::{ArchivedFile, ArchivedFileListQuery, CreateFile, File, FileListQuery};
 use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
@@ -63,6 +63,7 @@ use crate::tax_report::{TaxReport, TaxReportQuery};
 use crate::top_up_rule::{TopUpRule, TopUpTerms};
 use crate::usage::{BucketPage, BucketQuery, CompletionsUsage, Costs, Request, UsageQuery, UsageSummary};
 use crate::user::{CreateUser, User};
+use crate::webhook::{CreateWebhookEndpoint, CreatedWebhookEndpoint, WebhookDelivery, WebhookDeliveryListQuery, WebhookEndpoint};
 use crate::why::Why;
 
 /// Writes the closed enum and the table from one list.
@@ -246,6 +247,14 @@ routes! {
     ListFees             = Get  "/v1/organization/fees"                  .open(Admin, "Fees that were charged once.").query::<ListQuery>().gives::<List<Fee>>();
     ListCompensations    = Get  "/v1/organization/compensations"         .open(Admin, "Credit for promises that were not kept, with its evidence.").query::<ListQuery>().gives::<List<Compensation>>();
     GetCompensation      = Get  "/v1/organization/compensations/{id}"    .open(Admin, "One compensation.").gives::<Compensation>();
+    ListWebhookEndpoints = Get  "/v1/organization/webhook_endpoints"     .open(Admin, "Where events are posted.").gives::<List<WebhookEndpoint>>();
+    CreateWebhookEndpoint = Post "/v1/organization/webhook_endpoints"    .open(Admin, "Has events posted to an address; the secret that signs them is in this one answer only.").creates().takes::<CreateWebhookEndpoint>().gives::<CreatedWebhookEndpoint>();
+    DeleteWebhookEndpoint = Delete "/v1/organization/webhook_endpoints/{id}" .open(Admin, "Has nothing posted there any more.").gives::<Deleted>();
+    TestWebhookEndpoint  = Post "/v1/organization/webhook_endpoints/{id}/test" .open(Admin, "Posts an event that says nothing.").gives::<WebhookDelivery>();
+    ListWebhookDeliveries = Get "/v1/organization/webhook_deliveries"    .open(Admin, "Events, and what became of them.").query::<WebhookDeliveryListQuery>().gives::<List<WebhookDelivery>>();
+    RetryWebhookDelivery = Post "/v1/organization/webhook_deliveries/{id}/retry" .open(Admin, "Posts an event again that was not taken, at once.").gives::<WebhookDelivery>();
+    ListArchivedFiles    = Get  "/v1/organization/archived_files"        .open(Admin, "What archived projects still keep.").query::<ArchivedFileListQuery>().gives::<List<ArchivedFile>>();
+    DeleteArchivedFile   = Delete "/v1/organization/archived_files/{id}" .open(Admin, "Deletes a file of an archived project.").gives::<Deleted>();
     GetOrganizationWhy   = Get  "/v1/organization/why/{id}"              .open(Admin, "The rule and the numbers behind an object of the organization.").gives::<Why>();
 
     // ---- The cloud: operator keys ---------------------------------------------------------
@@ -301,6 +310,8 @@ routes! {
     PayRefund          = Post "/operator/v1/refunds/{id}/pay"           .open(Operator, "Notes the transfer by which a refund was paid.").takes::<payment::PayRefund>().gives::<Refund>();
     OperatorListFees = Get "/operator/v1/fees"                          .open(Operator, "Every fee that was charged once.").query::<FeeListQuery>().gives::<List<Fee>>();
     CreateFee = Post "/operator/v1/fees"                                .open(Operator, "Charges an account a fee of its price list, once.").creates().takes::<CreateFee>().gives::<Fee>();
+    OperatorListArchivedFiles = Get "/operator/v1/archived_files"       .open(Operator, "What archived projects still keep, of every organization.").query::<ArchivedFileListQuery>().gives::<List<ArchivedFile>>();
+    OperatorDeleteArchivedFile = Delete "/operator/v1/archived_files/{id}" .open(Operator, "Deletes a file of an archived project.").gives::<Deleted>();
     OperatorListCompensations = Get "/operator/v1/compensations"        .open(Operator, "Every compensation.").query::<CompensationListQuery>().gives::<List<Compensation>>();
     CreateCompensation = Post "/operator/v1/compensations"              .open(Operator, "Gives back a share of an issued invoice's charges, for a level of service that was missed.").creates().takes::<CreateCompensation>().gives::<Compensation>();
     OperatorGetCompensation = Get "/operator/v1/compensations/{id}"     .open(Operator, "One compensation.").gives::<Compensation>();

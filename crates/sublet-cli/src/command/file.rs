@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use sublet_api::client::{Client, FileUpload};
-use sublet_api::file::{File, FileListQuery};
+use sublet_api::file::{ArchivedFile, ArchivedFileListQuery, File, FileListQuery};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::file::FilePurpose;
-use sublet_core::id::FileId;
+use sublet_core::id::{FileId, ProjectId};
 
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -43,6 +43,64 @@ pub enum FileCommand {
     },
     /// Delete a file that no running batch reads
     Delete { id: FileId },
+    /// What archived projects still keep, with an admin key or an operator's
+    #[command(subcommand)]
+    Archived(ArchivedFileCommand),
+}
+
+/// Files of archived projects.
+#[derive(Subcommand, Debug)]
+pub enum ArchivedFileCommand {
+    /// List them
+    List {
+        /// Only those of this project
+        #[arg(long)]
+        project: Option<ProjectId>,
+        /// Of every organization; with an operator key
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Delete one: it costs nothing from then on
+    Delete {
+        id: FileId,
+        /// Of any organization; with an operator key
+        #[arg(long)]
+        any: bool,
+    },
+}
+
+impl ArchivedFileCommand {
+    fn run(self, context: &mut Context<'_>) -> Result<()> {
+        let client = context.client()?;
+        match self {
+            Self::List { project, all, page } => {
+                let order = page.order();
+                let query = ArchivedFileListQuery { project, limit: page.limit, after: page.after, before: None, order };
+                let list = if all { client.all_archived_files(&query)? } else { client.archived_files(&query)? };
+                show_page(context, &list, archived_table)
+            }
+            Self::Delete { id, any } => {
+                let deleted = if any { client.delete_any_archived_file(&id)? } else { client.delete_archived_file(&id)? };
+                context.show(&deleted, |deleted| Table::of_fields(vec![("deleted", Cell::text(&deleted.id))]))
+            }
+        }
+    }
+}
+
+fn archived_table(files: &[ArchivedFile]) -> Table {
+    let rows = files.iter().map(|file| {
+        [
+            Cell::text(file.id.as_str()),
+            Cell::text(file.project.as_str()),
+            Cell::text(&file.purpose),
+            Cell::number(render::bytes(file.bytes)),
+            Cell::text(render::unix(file.created_at)),
+            Cell::optional(file.filename.as_deref().map(render::plain)),
+        ]
+    });
+    Table::new(["file", "project", "purpose", "size", "created", "name"], "no archived project keeps a file").rows(rows)
 }
 
 /// What to send, and for how long.
@@ -82,6 +140,7 @@ impl FileCommand {
                     Some(path) => save(context, download, &path),
                 }
             }
+            Self::Archived(command) => command.run(context),
             Self::Delete { id } => {
                 let deleted = context.client()?.delete_file(&id)?;
                 context.show(&deleted, |deleted| Table::of_fields(vec![("deleted", Cell::text(&deleted.id))]))

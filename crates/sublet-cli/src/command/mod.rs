@@ -58,6 +58,7 @@ pub mod tax_report;
 pub mod top_up;
 pub mod top_up_rule;
 pub mod usage;
+pub mod webhook;
 pub mod why;
 
 use clap::{Args, Subcommand};
@@ -151,6 +152,9 @@ pub enum Command {
     /// Mail that the cloud sends (operator)
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Where events are posted (admin)
+    #[command(subcommand)]
+    Webhooks(webhook::WebhookCommand),
     /// Limits on speed (admin); all that apply do apply
     #[command(subcommand)]
     RateLimits(rate_limit::RateLimitCommand),
@@ -244,6 +248,7 @@ impl Command {
             Self::Dunning(command) => command.run(context),
             Self::Exports(command) => command.run(context),
             Self::Mail(command) => command.run(context),
+            Self::Webhooks(command) => command.run(context),
             Self::Keys(command) => command.run(context),
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),

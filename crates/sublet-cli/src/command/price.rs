@@ -211,6 +211,8 @@ fn units(meter: Meter, count: u64) -> String {
         (Meter::DeviceMilliseconds, count) => format!("{count} device-milliseconds"),
         (Meter::Fees, 1) => "fee".to_owned(),
         (Meter::Fees, count) => format!("{count} fees"),
+        (Meter::Starts, 1) => "start".to_owned(),
+        (Meter::Starts, count) => format!("{count} starts"),
         (Meter::ProjectMonths, 1) => "project-month".to_owned(),
         (Meter::ProjectMonths, count) => format!("{count} project-months"),
         (Meter::ByteHours, GIB_MONTH) => "GiB-month".to_owned(),

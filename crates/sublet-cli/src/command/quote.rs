@@ -125,7 +125,7 @@ fn only_sku(client: &Client) -> Result<SkuName> {
 
 fn fields(quote: &Quote) -> Vec<(&'static str, Cell)> {
     let maximum = quote.maximum_cost.as_ref().map_or_else(|| NOTHING.to_owned(), render::money);
-    vec![
+    let mut fields = vec![
         ("quote", Cell::text(quote.id.as_str())),
         ("status", Cell::state(quote.status.as_str())),
         ("capacity", Cell::text(format!("{} × {} at {}", quote.units, quote.sku.as_str(), quote.notice))),
@@ -138,7 +138,10 @@ fn fields(quote: &Quote) -> Vec<(&'static str, Cell)> {
         ("expires", Cell::text(render::instant(quote.expires_at.0))),
         ("lease", Cell::optional(quote.lease.as_ref())),
         ("price list", Cell::text(quote.price_version.0.as_ref())),
-    ]
+    ];
+    // Only where starts have a price.
+    fields.extend(quote.start_price.map(|start| ("start of a job", Cell::text(render::money(&start)))));
+    fields
 }
 
 fn table(quotes: &[Quote]) -> Table {

@@ -100,6 +100,7 @@ fn sku_name(sku: &SkuMargin) -> String {
         (Meter::InputTokens, _) => format!("{}{tier} input", sku.subject.name()),
         (Meter::CachedInputTokens, _) => format!("{}{tier} cached", sku.subject.name()),
         (Meter::OutputTokens, _) => format!("{}{tier} output", sku.subject.name()),
+        (Meter::Starts, _) => format!("{} starts", sku.subject.name()),
         (Meter::Fees, _) => format!("fee {}", sku.subject.name()),
         (Meter::ByteHours, _) => format!("{} kept", sku.subject.name()),
         (Meter::BytesSent, _) => format!("{} sent", sku.subject.name()),

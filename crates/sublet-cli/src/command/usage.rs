@@ -65,6 +65,7 @@ pub(super) fn quantity(meter: Meter, quantity: impl Into<i128>) -> String {
         | Meter::CachedInputTokens
         | Meter::OutputTokens
         | Meter::Requests
+        | Meter::Starts
         | Meter::ProjectMonths
         | Meter::Fees
         | Meter::ByteHours

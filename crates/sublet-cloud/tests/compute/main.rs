@@ -12,4 +12,5 @@ mod prices;
 mod reclaims;
 mod recovery;
 mod simulation;
+mod starts;
 mod world;

@@ -211,6 +211,7 @@ on_both_databases! {
 
     async fn each_kind_of_leak_is_found_and_nothing_when_all_is_well(cloud: &TestCloud) {
         let world = World::start(cloud, 2, Manners::Prompt).await;
+        crate::starts::publish_start(&world, Some(UNIT / 4)).await;
         let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
         settle(cloud, &session, 100).await;
         run_for(&world, &world.customer, 60).await;

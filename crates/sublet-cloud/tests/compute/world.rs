@@ -16,6 +16,7 @@ use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Isolation;
 use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
+use sublet_money::sku::SkuFamily;
 use sublet_store::quote::Quote;
 use sublet_store::{attempt, charge, device, job, lease};
 use sublet_testkit::TestCloud;
@@ -242,7 +243,10 @@ pub async fn assert_metering(tx: &mut sublet_store::Tx) -> Result<()> {
             }
         }
         let charges = charge::list_of(tx, job.id.as_str(), 10_000).await?;
-        let charged: i64 = charges.iter().map(|charge| charge.quantity.get()).sum();
+        let of = |family| charges.iter().filter(move |charge| charge.sku.family() == family);
+        let charged: i64 = of(SkuFamily::DeviceTime).map(|charge| charge.quantity.get()).sum();
+        let starts: i64 = of(SkuFamily::JobStarts).map(|charge| charge.quantity.get()).sum();
+        assert!(starts <= i64::from(job.started_at.is_some()), "{} is charged a start that there was not", job.id);
         assert_eq!(charged, billed, "{} is charged for what it used", job.id);
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
         assert!(lease.max_cost.is_none_or(|max_cost| lease.cost <= max_cost), "{} costs more than its maximum", lease.id);

@@ -4,16 +4,19 @@ use sublet_cloud::Actor;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::rerate::NewRerate;
+use sublet_core::id::FileId;
 use sublet_core::{DurationMs, ErrorCode, Nanos};
 use sublet_money::period::Interval;
 use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{GIBIBYTE, Quantity, SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
+use sublet_store::dunning::{self, AccountDunning};
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::{created, pay_in};
 use sublet_testkit::{TestCloud, on_both_databases};
 
+use crate::contracts::owed;
 use crate::files::{World, charged, publish, world};
 use crate::months::{close, customer, issued, month};
 use crate::year::{rerated, write_bundles};
@@ -107,6 +110,46 @@ on_both_databases! {
         world.files.settle_downloads().await.expect("settled");
         assert_eq!((sent(cloud, &session).await, held(cloud, &session).await), ((0, 0), 0), "nothing was sent");
         world.files.open(&world.actor, &file).await.expect("it is there again");
+    }
+
+    async fn a_suspended_account_gets_each_file_out_and_owes_what_was_sent(cloud: &TestCloud) {
+        let (session, world) = start(cloud, 0).await;
+        let organization = session.access.organization.clone();
+        let files = [world.put(1_000).await, world.put(500).await];
+        world.files.open(&world.actor, &files[0]).await.err().expect("without credit nothing is held");
+        let suspended = AccountDunning { suspended_at: Some(cloud.now()), ..AccountDunning::default() };
+        let of = (&organization, suspended);
+        cloud.cloud.store().write(of, |(id, account), tx| Box::pin(dunning::put_account(tx, id, account))).await.expect("written");
+        let fetch = async |file: &FileId, pieces: usize| {
+            let mut download = world.files.open(&world.actor, file).await?;
+            assert_eq!(held(cloud, &session).await, 0);
+            for _ in 0..pieces {
+                download.next().await.expect("a piece, or the end");
+            }
+            drop(download);
+            world.files.settle_downloads().await
+        };
+        fetch(&files[0], 0).await.expect("it broke off");
+        fetch(&files[0], 2).await.expect("once");
+        let open = world.files.open(&world.actor, &files[0]).await.expect("twice");
+        let refused = world.files.open(&world.actor, &files[0]).await.err().expect("what is open counts");
+        assert_eq!(refused.code(), ErrorCode::InsufficientQuota);
+        assert!(refused.message().starts_with("the account is suspended"), "{refused}");
+        drop(open);
+        world.files.settle_downloads().await.expect("settled");
+        fetch(&files[0], 2).await.expect("twice");
+        fetch(&files[0], 2).await.expect_err("it was sent twice");
+        fetch(&files[1], 2).await.expect("another one");
+        assert_eq!(sent(cloud, &session).await, (2_500, 2_500));
+        assert_eq!(owed(&cloud.cloud, &organization).await, (2_500, 0));
+        cloud.assert_books_balance().await;
+        pay_in(&cloud.cloud, &organization, Nanos::new(2_500)).await;
+        assert_eq!(owed(&cloud.cloud, &organization).await, (0, 0));
+        cloud.clock.set(month("UTC", "2026-05").plus(HOUR));
+        close(&cloud.cloud).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (is_right, said) = rerated(&write_bundles(cloud, folder.path()).await);
+        assert!(is_right, "{said}");
     }
 
     async fn every_limit_covers_a_download(cloud: &TestCloud) {

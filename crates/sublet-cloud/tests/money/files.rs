@@ -20,7 +20,7 @@ use sublet_money::price_model::PriceModel;
 use sublet_money::sku::{GIBIBYTE, STORAGE_MONTH_HOURS, SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
 use sublet_store::file::File;
-use sublet_store::{charge, storage};
+use sublet_store::{PageRequest, charge, project, storage};
 use sublet_testkit::prices::{band, by_time, per_unit};
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::{created, pay_in};
@@ -319,6 +319,47 @@ on_both_databases! {
         assert!(cloud.cloud.archive_project(&admin, project).await.expect("it keeps nothing").archived);
         let refused = world.try_put(1_000, None).await.expect_err("whoever began it before");
         assert_eq!(refused.code(), ErrorCode::Conflict);
+    }
+
+    async fn what_archived_projects_keep_is_deleted_by_their_administrators_and_by_operators(cloud: &TestCloud) {
+        publish(cloud, &[stored_at(STORED)]).await;
+        cloud.clock.set(month("UTC", "2026-04"));
+        let session = customer(cloud, "c1", "UTC", 1_000_000).await;
+        let (world, admin, organization) = (self::world(cloud, &session), admin_of(&session), session.access.organization.clone());
+        let project = session.access.project.clone();
+        let files = [world.put(1_000).await, world.put(2_000).await];
+        let page = PageRequest::default();
+        let listed = async |actor: &Actor| world.files.list_archived(actor, Some(&project), &page).await.map(|page| page.items.len());
+        assert_eq!(listed(&admin).await.expect("a list"), 0, "the project has keys");
+        let refused = world.files.delete_archived(&admin, &files[0]).await.expect_err("its keys delete it");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+        // As it was before projects that keep files were refused.
+        let archived = (Scope::Organization(organization.clone()), &project, cloud.now());
+        let store = cloud.cloud.store();
+        store
+            .write(archived, |(scope, project, now), tx| Box::pin(project::archive(tx, scope, project, *now)))
+            .await
+            .expect("archived");
+        cloud.clock.advance(HOUR);
+        let stranger = Actor { scope: Scope::Organization("org_stranger".parse().expect("an id")), ..admin.clone() };
+        assert_eq!(listed(&stranger).await.expect("nothing of others"), 0);
+        let refused = world.files.delete_archived(&stranger, &files[0]).await.expect_err("another's");
+        assert_eq!(refused.code(), ErrorCode::NotFound);
+        assert_eq!(listed(&world.actor).await.expect_err("a project's key").code(), ErrorCode::WrongKeyPlane);
+        assert_eq!(listed(&Actor::system()).await.expect("a list"), 2);
+        world.files.delete_archived(&Actor::system(), &files[0]).await.expect("deleted");
+        cloud.clock.advance(DurationMs::from_seconds(30 * 60));
+        world.files.delete_archived(&admin, &files[1]).await.expect("deleted");
+        world.files.delete_archived(&admin, &files[1]).await.expect_err("it is gone");
+        assert_eq!(listed(&admin).await.expect("a list"), 0);
+        cloud.clock.advance(DurationMs::from_hours(48));
+        close(&cloud.cloud).await;
+        // An hour of both, half an hour of the second, and nothing since.
+        assert_eq!(kept(cloud, &organization, "2026-04").await, (4_000, 4_000));
+        assert_eq!(metered(cloud, &organization, "2026-04").await.len(), 2);
+        let entries = cloud.cloud.list_audit(&Actor::system(), &PageRequest { limit: Some(100), ..PageRequest::default() }).await.expect("entries");
+        let deleted = entries.items.iter().filter(|entry| entry.action == "file.delete").count();
+        assert_eq!(deleted, 2);
     }
 
     async fn a_limit_below_what_is_spent_does_not_stop_the_meter(cloud: &TestCloud) {

@@ -24,6 +24,7 @@ mod schedules;
 mod supporting;
 mod tax_reports;
 mod taxes;
+mod webhooks;
 mod year;
 
 use sublet_cloud::hold::HoldOwner;

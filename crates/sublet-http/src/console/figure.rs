@@ -160,6 +160,7 @@ pub fn quantity_text(sku: &SkuName, quantity: i64) -> String {
     match sku {
         SkuName::Tokens { .. } => format!("{} tokens", Count(quantity)),
         SkuName::Requests { .. } => format!("{} requests", Count(quantity)),
+        SkuName::Starts { .. } => format!("{} starts", Count(quantity)),
         SkuName::Fee { .. } => Count(quantity).to_string(),
         SkuName::ProjectMonth => format!("{} project-months", Count(quantity)),
         SkuName::FileStorage => format!("{} byte-hours", Count(quantity)),

@@ -13,6 +13,7 @@
 mod asset;
 mod audit;
 mod chart;
+mod contract;
 mod customer;
 mod device;
 mod figure;
@@ -22,6 +23,7 @@ mod key;
 mod ledger;
 mod limit;
 mod login;
+mod margin;
 mod model;
 mod operator;
 mod organization;

@@ -7,8 +7,8 @@ use sublet_core::key::KeyPlane;
 use sublet_core::{BoxFuture, Result};
 
 use super::visit::{Guest, Visit};
-use super::{Console, asset, audit, customer, device, invoice, job, key, ledger, login, model, operator, organization, playground};
-use super::{request, revenue, why};
+use super::{Console, asset, audit, contract, customer, device, invoice, job, key, ledger, login, margin, model, operator};
+use super::{organization, playground, request, revenue, why};
 
 /// Renders a page for everybody.
 pub type OpenHandler = fn(Console, Guest) -> BoxFuture<'static, Result<Response<Body>>>;
@@ -81,6 +81,8 @@ pub const PAGES: &[Page] = &[
     page!(Get "/console/fleet" OPERATOR device::list),
     page!(Get "/console/earnings" OPERATOR operator::earnings),
     page!(Get "/console/revenue" OPERATOR revenue::show),
+    page!(Get "/console/margin" OPERATOR margin::show),
+    page!(Get "/console/contracts" OPERATOR contract::list),
     page!(Get "/console/organizations" OPERATOR organization::list),
     page!(Get "/console/organizations/{id}" OPERATOR organization::show),
     page!(Get "/console/ledger" OPERATOR ledger::show),

@@ -76,6 +76,7 @@ fn figures(report: &RevenueReport) -> Result<Vec<Figure>> {
         figure("Model tokens", family(SkuFamily::ModelTokens)),
         figure("Model requests", family(SkuFamily::ModelRequests)),
         figure("Device time", family(SkuFamily::DeviceTime)),
+        figure("Job starts", family(SkuFamily::JobStarts)),
         figure("Project fees", family(SkuFamily::ProjectFees)),
         figure("One-time fees", family(SkuFamily::OneTimeFees)),
         figure("File storage", family(SkuFamily::FileStorage)),

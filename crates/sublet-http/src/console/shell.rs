@@ -70,6 +70,8 @@ const OPERATOR_LINKS: &[(&str, &str)] = &[
     ("/console/jobs", "Jobs"),
     ("/console/earnings", "Earnings"),
     ("/console/revenue", "Revenue"),
+    ("/console/margin", "Margin"),
+    ("/console/contracts", "Contracts"),
     ("/console/organizations", "Organizations"),
     ("/console/ledger", "Ledger"),
     ("/console/audit", "Audit log"),

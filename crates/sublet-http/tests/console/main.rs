@@ -347,6 +347,26 @@ fn the_operator_sees_the_fleet_what_it_earned_and_that_the_books_balance() {
 }
 
 #[test]
+fn the_operator_sees_what_the_month_left_and_what_was_agreed() {
+    run(|world| {
+        Box::pin(async move {
+            let session = world.sign_in(KeyPlane::Operator).await;
+            let margin = world.get("/console/margin", &session).await;
+            assert!(margin.text.contains("No costs of supply are declared"), "{}", margin.text);
+            assert!(margin.between("class=\"tiles\"", "</section>").contains("Net revenue"), "{}", margin.text);
+            let customers = margin.between("<h2>By customer</h2>", "</section>");
+            assert!(customers.contains("value=\"0.75\"") && customers.contains("not known"), "{customers}");
+            let none = world.get("/console/contracts", &session).await.text;
+            assert!(none.contains("There are no contracts."), "{none}");
+            world.offer_contract("Ten & more").await;
+            let offered = world.get("/console/contracts", &session).await.text;
+            assert!(offered.contains("Ten &#38; more") || offered.contains("Ten &amp; more"), "{offered}");
+            assert!(offered.contains("<td>offered</td><td>2027-03</td>"), "{offered}");
+        })
+    });
+}
+
+#[test]
 fn a_job_can_be_read_followed_and_cancelled() {
     run(|world| {
         Box::pin(async move {

@@ -16,6 +16,8 @@ use sublet_api::remote_model::ReplicaSeen;
 use sublet_api::{ErrorBody, Operation};
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
+use sublet_cloud::contract::NewContract;
+use sublet_cloud::data::{Commitment, ContractTerms, SkuFamily};
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
@@ -360,6 +362,26 @@ impl<'a> World<'a> {
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
         let cookie = answer.header("set-cookie");
         cookie.trim_start_matches("sublet_session=").split(';').next().expect("a session").to_owned()
+    }
+    /// Offers the customer a contract of ten euros a month.
+    pub async fn offer_contract(&self, name: &str) {
+        let terms = ContractTerms {
+            commitments: vec![Commitment { from_period: 1, amount: Nanos::new(10 * UNIT) }],
+            covers: [SkuFamily::ModelTokens].into(),
+            currency: Currency::EUR,
+            exit: None,
+            fee: None,
+            months: 12,
+            period_months: 1,
+            pricing: None,
+            quantities: None,
+            renewal: None,
+            roll_over_periods: 0,
+            starts: "2026-04".parse().expect("a month"),
+        };
+        let new = NewContract { organization: self.organization.clone(), name: name.to_owned(), terms, expires_at: None };
+        let call = Call::once(Actor::system());
+        created(self.cloud.cloud.offer_contract(&call, &new, &|_| Ok(String::new())).await);
     }
     pub async fn sign_in(&self, plane: KeyPlane) -> String {
         self.sign_in_with(&self.secret(plane)).await

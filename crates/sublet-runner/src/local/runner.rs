@@ -23,12 +23,12 @@ use super::attempt::{Attempt, Phase, lock};
 use super::cgroup::Hierarchies;
 use super::disk::Disks;
 use super::inventory::{self, ConfiguredDevice};
-use crate::journal::Journal;
 use super::launch::{Host, remove_directory};
 use super::shared::Shared;
 use super::specification;
 use crate::channel::Order;
 use crate::directory::lock_directory;
+use crate::journal::Journal;
 
 /// Bytes of a log returned at once.
 const LOG_READ_BYTES_MAX: usize = 1024 * 1024;

@@ -18,10 +18,10 @@ use sublet_core::time::DurationMs;
 use super::attempt::{Attempt, Phase, lock};
 use super::disk;
 use super::inventory::Device;
-use crate::journal::{Durability, Journal};
 use super::launch::{HOST_USERS, Host, remove_directory};
 use super::watch::{DISK_LIMIT, Log, MEMORY_LIMIT, PROCESS_LIMIT, Watch};
 use crate::channel::Order;
+use crate::journal::{Durability, Journal};
 
 /// Attempts that live at the same time.
 const LIVE_ATTEMPTS_MAX: usize = 256;

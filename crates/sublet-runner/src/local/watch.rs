@@ -15,9 +15,9 @@ use sublet_core::runner::{AttemptEvent, Isolation};
 use sublet_core::time::{DurationMs, Timestamp};
 
 use super::attempt::{Attempt, Ending, Phase, Verdict};
-use crate::journal::Durability;
 use super::shared::Shared;
 use crate::channel::{Channel, Report, retry};
+use crate::journal::Durability;
 
 /// Output moved at a time, in bytes.
 const PUMP_BYTES: usize = 64 * 1024;

@@ -123,6 +123,8 @@ struct Owned {
     refund: String,
     admin_key: String,
     compensation: String,
+    webhook: String,
+    delivery: String,
 }
 
 impl Owned {
@@ -144,6 +146,8 @@ impl Owned {
         let organization = text(&server.see("/v1/organization/billing/credits", &keys.admin)["organization"]);
         let paid = json!({ "amount": euro, "kind": "paid" });
         server.make(&format!("/operator/v1/organizations/{organization}/credits"), &keys.operator, &paid);
+        let hooks = json!({ "url": "https://hooks.invalid/sublet" });
+        let webhook = text(&server.make("/v1/organization/webhook_endpoints", &keys.admin, &hooks)["id"]);
         let rate_limit = json!({ "subject": key.id, "metric": "requests_per_minute", "value": 1_000 });
         Self {
             project: key.project,
@@ -163,6 +167,10 @@ impl Owned {
             admin_key: text(&server.make("/v1/organization/admin_api_keys", &keys.admin, &json!({ "name": "second" }))["id"]),
             contract: text(&server.make("/operator/v1/contracts", &keys.operator, &contract(server))["id"]),
             compensation: interrupted(server),
+            delivery: text(
+                &server.make(&format!("/v1/organization/webhook_endpoints/{webhook}/test"), &keys.admin, &json!({}))["id"],
+            ),
+            webhook,
         }
     }
 
@@ -188,6 +196,9 @@ impl Owned {
             ("/refunds/", vec![&self.refund]),
             ("/admin_api_keys/", vec![&self.admin_key]),
             ("/compensations/", vec![&self.compensation]),
+            ("/webhook_endpoints/", vec![&self.webhook]),
+            ("/webhook_deliveries/", vec![&self.delivery]),
+            ("/archived_files/", vec![&self.file]),
         ];
         let found = nouns.iter().find(|(noun, _)| path.contains(noun));
         found.map(|(_, ids)| ids.iter().map(|id| id.as_str()).collect()).unwrap_or_default()
@@ -309,7 +320,19 @@ fn lists_of_a_stranger_are_empty(server: &Server, stranger: &Stranger) {
     for path in ["/v1/jobs", "/v1/leases", "/v1/quotes", "/v1/files", "/v1/batches"] {
         assert_eq!(server.see(path, &stranger.project)["data"], json!([]), "{path}");
     }
-    for path in ["billing/charges", "billing/invoices", "users", "spend_limits", "rate_limits", "contracts", "top_ups", "refunds"] {
+    for path in [
+        "billing/charges",
+        "billing/invoices",
+        "users",
+        "spend_limits",
+        "rate_limits",
+        "contracts",
+        "top_ups",
+        "refunds",
+        "webhook_endpoints",
+        "webhook_deliveries",
+        "archived_files",
+    ] {
         assert_eq!(server.see(&format!("/v1/organization/{path}"), &stranger.admin)["data"], json!([]), "{path}");
     }
 }
