@@ -8,12 +8,14 @@
 //! [`place`] places; a victim is named only after it is proven that the newcomer then fits, and
 //! only if it does not fit without it; `firm` is never a victim.
 //!
-//! [`estimate`] replays an owner's history under a policy that learns from it.
+//! [`estimate`] replays an owner's history under a policy that learns from it; what the same policy says
+//! of the live history is the curve by which a pool is sold.
 //!
-//! Deliberately absent: forecasts in the plan (its reserve rule is static), prices, and gangs over several
+//! Deliberately absent: prices, and gangs over several
 //! machines: a request is placed on one machine, so that a sum of fragments is never promised.
 #![deny(clippy::float_arithmetic)]
 
+mod curve;
 pub mod estimate;
 mod place;
 mod plan;
@@ -22,6 +24,9 @@ mod refusal;
 mod reserve;
 mod snapshot;
 
+pub use curve::{
+    CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
+};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
 pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, try_place_with_reclaim};

@@ -7,6 +7,7 @@ use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 
+use crate::curve::LevelReason;
 use crate::place::Request;
 use crate::reserve::KindFigures;
 
@@ -52,6 +53,23 @@ pub enum RefusalReason {
         sellable: u32,
         largest: u32,
     },
+    /// The owner uses what is free outside.
+    UsedOutside {
+        idle: u32,
+        outside: u32,
+    },
+    /// So many may be promised as long as this class does, and so many are.
+    AboveLevel {
+        class: NoticeClass,
+        level: u32,
+        sold: u32,
+        headroom: u32,
+        reason: LevelReason,
+    },
+    /// What may be sold is not known: the curve of the pool is not there, or was not renewed.
+    NoCurve,
+    /// The owner sells nothing now.
+    NothingSold,
     /// Not even everything that may be taken back would be enough on one machine.
     NotReclaimable {
         largest_after: u32,
@@ -71,6 +89,10 @@ impl RefusalReason {
             Self::Reserved { .. } => "reserved",
             Self::FirmSoldOut { .. } => "firm_sold_out",
             Self::Fragmented { .. } => "fragmented",
+            Self::UsedOutside { .. } => "used_outside",
+            Self::AboveLevel { .. } => "above_level",
+            Self::NoCurve => "no_curve",
+            Self::NothingSold => "nothing_sold",
             Self::NotReclaimable { .. } => "not_reclaimable",
         }
     }
@@ -100,6 +122,15 @@ impl fmt::Display for RefusalReason {
             Self::Fragmented { sellable, largest } => {
                 write!(f, "{sellable} units can be leased, but at most {largest} on one machine")
             }
+            Self::UsedOutside { idle, outside } => {
+                write!(f, "{idle} units are not leased, of which the owner uses {outside} outside")
+            }
+            Self::AboveLevel { class, level, sold, headroom, reason } => write!(
+                f,
+                "{level} units may be promised at notice {class} or longer ({reason}), {sold} are, so {headroom} can be leased"
+            ),
+            Self::NoCurve => f.write_str("how much the owner needs is not known at the moment, so nothing new is leased"),
+            Self::NothingSold => f.write_str("the owner leases nothing to customers at the moment"),
             Self::NotReclaimable { largest_after } => {
                 write!(f, "even after taking back all that was sold with notice, one machine would have {largest_after} units free")
             }

@@ -47,7 +47,7 @@ fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
             });
         }
     }
-    Snapshot { devices, leases: BTreeMap::new(), terms: terms(ReserveRule::default()) }
+    Snapshot { devices, leases: BTreeMap::new(), terms: terms(ReserveRule::default()), selling: Selling::default() }
 }
 
 fn request(units: u32, notice: NoticeClass, holder: Holder) -> Request {

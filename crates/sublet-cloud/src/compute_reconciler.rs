@@ -129,6 +129,7 @@ impl Compute {
         let mut report = ComputeReport::default();
         self.observe(&mut report).await;
         self.pay(&mut report).await;
+        self.follow_demand(&mut report).await;
         for _ in 0..ROUNDS_MAX {
             let planned = self.follow_plan(&mut report).await;
             let started = self.start_queued(&mut report).await;

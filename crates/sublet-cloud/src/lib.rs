@@ -35,6 +35,7 @@ mod contract_use;
 mod cover;
 pub mod credit;
 mod credit_lot;
+pub mod demand;
 pub mod device;
 pub mod document;
 pub mod dunning;
@@ -54,6 +55,7 @@ pub mod forecast;
 pub mod fuzzing;
 pub mod hold;
 pub mod idempotency;
+mod idle_loop;
 pub mod incoming_payment;
 pub mod invoice;
 mod invoice_mail;
@@ -106,7 +108,8 @@ pub mod why;
 
 /// Plain data of the layers below that use cases take and give, for callers that know only this crate.
 pub mod data {
-    pub use sublet_capacity::{KindFigures, ReserveRule};
+    pub use sublet_capacity::estimate::demand::Step as DemandStep;
+    pub use sublet_capacity::{KindFigures, Pool, ReserveRule, SellingMode};
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};
     pub use sublet_money::backlog::BacklogMonth;

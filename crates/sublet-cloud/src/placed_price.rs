@@ -270,6 +270,10 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::Reserved { .. }
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
+        | RefusalReason::UsedOutside { .. }
+        | RefusalReason::AboveLevel { .. }
+        | RefusalReason::NoCurve
+        | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
     };
     let error = Error::new(code, reason.to_string()).param(param);
@@ -285,6 +289,10 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::Reserved { .. }
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
+        | RefusalReason::UsedOutside { .. }
+        | RefusalReason::AboveLevel { .. }
+        | RefusalReason::NoCurve
+        | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => error,
     }
 }

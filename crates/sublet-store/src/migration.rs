@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 32, name: "price_indexes", sql: include_str!("../migrations/0032_price_indexes.sql") },
     Migration { version: 33, name: "numbered_accounts", sql: include_str!("../migrations/0033_numbered_accounts.sql") },
     Migration { version: 34, name: "storage", sql: include_str!("../migrations/0034_storage.sql") },
+    Migration { version: 36, name: "demand", sql: include_str!("../migrations/0036_demand.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

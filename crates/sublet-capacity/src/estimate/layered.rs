@@ -11,6 +11,8 @@
 //!
 //! Invariants: the past only; levels never rise with the class and never exceed what is idle.
 
+mod reasons;
+
 use sublet_core::notice::NoticeClass;
 
 use super::baseline::share;
@@ -115,6 +117,7 @@ impl Part {
 }
 
 /// The policy with what it has learned of one pool.
+#[derive(Clone)]
 pub struct Layered {
     /// Seconds for which a unit that is short is missed.
     return_s: u128,
@@ -133,6 +136,7 @@ pub struct Layered {
 }
 
 /// The rules of one class.
+#[derive(Clone)]
 struct Layer {
     class: NoticeClass,
     /// Per window, the most that it promised within the class's term.

@@ -9,6 +9,7 @@ pub mod baseline;
 pub mod bound;
 pub mod csv;
 pub mod demand;
+pub mod follow;
 pub mod layered;
 pub mod leases;
 pub mod replay;
