@@ -182,9 +182,7 @@ impl Sold<'_> {
     /// A lease that was just told is not committed for its own class any more.
     fn committed(&self, class: NoticeClass, now: Timestamp) -> u32 {
         let counts = |lease: &&&LeaseView| match (&lease.stage, lease.notice) {
-            (LeaseStage::Ending { deadline, .. }, _) => {
-                class != NoticeClass::Firm && deadline.since(now) > class.minimum_term()
-            }
+            (LeaseStage::Ending { deadline, .. }, notice) => class < notice && deadline.since(now) >= class.minimum_term(),
             (_, NoticeClass::Firm) => {
                 class == NoticeClass::Firm || lease.ends_at.is_none_or(|end| end.since(now) >= class.minimum_term())
             }

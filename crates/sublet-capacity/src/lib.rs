@@ -35,4 +35,6 @@ pub use reserve::{KindFigures, ReserveRule, figures};
 pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Snapshot, Terms};
 
 #[cfg(test)]
+mod curve_tests;
+#[cfg(test)]
 mod tests;

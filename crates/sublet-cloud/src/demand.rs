@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use sublet_capacity::estimate::csv::UNITS_MAX;
 use sublet_capacity::estimate::demand::Step;
 use sublet_capacity::estimate::terms::CLASSES;
-use sublet_capacity::{
-    Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class,
-};
+use sublet_capacity::{Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class};
 use sublet_core::lease::Holder;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::demand::{self, Reported, StoredCurve, StoredPool};
@@ -24,8 +22,10 @@ use crate::{Action, Actor};
 const AHEAD_MAX: DurationMs = DurationMs::from_seconds(60);
 /// Longest that a report may be good for.
 const REPORT_LIFE_MAX: DurationMs = DurationMs::from_hours(24 * 366);
-/// Most rows of one import or one page.
+/// Most rows of one page.
 pub const STEPS_MAX: usize = 10_000;
+/// Most rows of one import: they fit into a body.
+pub const IMPORT_MAX: usize = 2_000;
 const MODE_SETTING: &str = "compute.selling";
 
 /// What the owner's own systems say of a pool.
@@ -92,7 +92,7 @@ impl Compute {
             until: new.good_for.map(|span| now.plus(span)),
         };
         if let Some(last) = stored.reported {
-            if last.at == at && Reported { until: last.until, ..said } == last {
+            if (Reported { until: last.until, ..said }) == last {
                 return Ok(last);
             }
             if last.at == at {
@@ -309,8 +309,8 @@ fn check_report(new: &NewReport, figures: &PoolFigures, now: Timestamp) -> Resul
 
 fn check_steps(steps: &[Step]) -> Result<()> {
     let refuse = |message: String| Error::new(ErrorCode::InvalidRequest, message).param("steps");
-    if steps.is_empty() || steps.len() > STEPS_MAX {
-        return Err(refuse(format!("an import has 1 to {STEPS_MAX} rows")));
+    if steps.is_empty() || steps.len() > IMPORT_MAX {
+        return Err(refuse(format!("an import has 1 to {IMPORT_MAX} rows")));
     }
     if let Some(pair) = steps.windows(2).find(|pair| pair[1].at_s <= pair[0].at_s) {
         let message = format!("the clock goes from {} to {}", pair[0].at_s, pair[1].at_s);

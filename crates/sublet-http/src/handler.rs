@@ -6,7 +6,7 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning, export,
+    App, account, audit, batch, clock, compensation, contract, credit, credit_note, demand, device, document, dunning, export,
     export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, offering,
     organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit, remote_model,
     rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage, user, why,
@@ -257,6 +257,11 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::CordonDevice => to!(device::cordon),
         Operation::UncordonDevice => to!(device::uncordon),
         Operation::ListCapacity => to!(device::capacity),
+        Operation::GetDemand => to!(demand::history),
+        Operation::ReportDemand => to!(demand::report),
+        Operation::ImportDemand => to!(demand::import),
+        Operation::GetSellingPolicy => to!(demand::policy),
+        Operation::SetSellingPolicy => to!(demand::set_policy),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
         Operation::ListModelCards => to!(model_card::list),

@@ -21,6 +21,7 @@ mod context;
 mod contract;
 mod credit;
 mod credit_note;
+mod demand;
 mod device;
 mod document;
 mod dunning;

@@ -99,8 +99,11 @@ pub async fn list_pools(tx: &mut Tx) -> Result<Vec<StoredPool>> {
 }
 
 pub async fn find_pool(tx: &mut Tx, wanted: &Pool) -> Result<Option<StoredPool>> {
-    let row = tx.fetch_optional(select!("WHERE kind = $1 AND site_id = $2"), params![wanted.kind.as_str(), wanted.site.as_str()]);
-    row.await?.as_ref().map(pool).transpose()
+    tx.fetch_optional(select!("WHERE kind = $1 AND site_id = $2"), params![wanted.kind.as_str(), wanted.site.as_str()])
+        .await?
+        .as_ref()
+        .map(pool)
+        .transpose()
 }
 
 /// Writes a pool that nobody changed since it was read.
@@ -162,22 +165,26 @@ pub async fn insert_steps(tx: &mut Tx, pool: &Pool, steps: &[Step]) -> Result<()
 
 /// Rows from an instant on, oldest first, at most so many.
 pub async fn list_steps(tx: &mut Tx, pool: &Pool, since: Timestamp, limit: i64) -> Result<Vec<Step>> {
-    let rows = tx.fetch_all(
-        "SELECT at, capacity, in_use, queued, valid FROM demand_steps WHERE kind = $1 AND site_id = $2 AND at >= $3
+    let rows = tx
+        .fetch_all(
+            "SELECT at, capacity, in_use, queued, valid FROM demand_steps WHERE kind = $1 AND site_id = $2 AND at >= $3
          ORDER BY at LIMIT $4",
-        params![pool.kind.as_str(), pool.site.as_str(), since, limit],
-    );
-    rows.await?.iter().map(step).collect()
+            params![pool.kind.as_str(), pool.site.as_str(), since, limit],
+        )
+        .await?;
+    rows.iter().map(step).collect()
 }
 
 /// The last row before an instant.
 pub async fn find_step_before(tx: &mut Tx, pool: &Pool, before: Timestamp) -> Result<Option<Step>> {
-    let row = tx.fetch_optional(
-        "SELECT at, capacity, in_use, queued, valid FROM demand_steps WHERE kind = $1 AND site_id = $2 AND at < $3
+    let row = tx
+        .fetch_optional(
+            "SELECT at, capacity, in_use, queued, valid FROM demand_steps WHERE kind = $1 AND site_id = $2 AND at < $3
          ORDER BY at DESC LIMIT 1",
-        params![pool.kind.as_str(), pool.site.as_str(), before],
-    );
-    row.await?.as_ref().map(step).transpose()
+            params![pool.kind.as_str(), pool.site.as_str(), before],
+        )
+        .await?;
+    row.as_ref().map(step).transpose()
 }
 
 /// Forgets rows that ended before an instant, at most so many, oldest first; answers how many. What held at that instant stays.

@@ -56,7 +56,7 @@ pub struct EstimateArgs {
 
 /// The figures of one policy.
 #[derive(Serialize)]
-struct Figures {
+pub(super) struct Figures {
     policy: &'static str,
     sold_share: Number,
     value_share_of_bound: Number,
@@ -199,7 +199,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorCode::StorageFull, format!("{} cannot be written: {error}", path.display()))
 }
 
-fn read(path: &Path) -> Result<demand::Demand> {
+pub(super) fn read(path: &Path) -> Result<demand::Demand> {
     let unreadable = |message: String| {
         Error::new(ErrorCode::Usage, format!("{}: {message}", path.display()))
             .alternative("give a file of rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid, as text or packed with gzip")
@@ -223,7 +223,7 @@ fn number(value: Millionths) -> Result<Number> {
     value.to_string().parse().map_err(|error: serde_json::Error| Error::internal(error.to_string()))
 }
 
-fn figures(name: &'static str, score: &Score) -> Result<Figures> {
+pub(super) fn figures(name: &'static str, score: &Score) -> Result<Figures> {
     let broken = NoticeClass::ALL.into_iter().zip(score.broken_promises);
     Ok(Figures {
         policy: name,
@@ -248,7 +248,7 @@ fn shortened(value: Millionths, decimals: usize) -> String {
     if decimals == 0 { whole.to_owned() } else { format!("{whole}.{}", &part[..decimals.min(part.len())]) }
 }
 
-fn table(scores: &[(&'static str, Score)]) -> Table {
+pub(super) fn table(scores: &[(&'static str, Score)]) -> Table {
     let rows = scores.iter().map(|(name, score)| {
         let broken: Vec<String> = NoticeClass::ALL
             .into_iter()
