@@ -137,23 +137,7 @@ impl Compute {
 
     async fn import_in(&self, tx: &mut Tx, actor: &Actor, (pool, steps): (&Pool, &[Step]), now: Timestamp) -> Result<usize> {
         known_pool(tx, pool).await?;
-        let [first, .., last] = steps else {
-            return match steps {
-                [only] => Box::pin(self.import_between(tx, actor, (pool, steps), (*only, *only), now)).await,
-                _ => Ok(0),
-            };
-        };
-        self.import_between(tx, actor, (pool, steps), (*first, *last), now).await
-    }
-
-    async fn import_between(
-        &self,
-        tx: &mut Tx,
-        actor: &Actor,
-        (pool, steps): (&Pool, &[Step]),
-        (first, last): (Step, Step),
-        now: Timestamp,
-    ) -> Result<usize> {
+        let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return Ok(0) };
         let stored = demand::find_pool(tx, pool).await?.unwrap_or_else(|| StoredPool::new(pool.clone()));
         let ends_before = stored.observed_from.unwrap_or(now);
         let (first, last) = (Timestamp::from_seconds(first.at_s), Timestamp::from_seconds(last.at_s));

@@ -158,6 +158,7 @@ pub mod data {
     pub use sublet_store::contract::{Contract, Offer, OfferState};
     pub use sublet_store::credit::CreditGrant;
     pub use sublet_store::credit_note::CreditNote;
+    pub use sublet_store::demand::{Reported, StoredCurve};
     pub use sublet_store::device::{Device, DeviceSpan, Node};
     pub use sublet_store::dunning::{AccountDunning, OnSuspension};
     pub use sublet_store::export_schedule::{ExportRun, ExportSchedule};

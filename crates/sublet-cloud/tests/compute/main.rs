@@ -2,6 +2,7 @@
 
 mod clock;
 mod compensations;
+mod idle;
 mod life;
 mod market;
 mod offerings;
