@@ -21,7 +21,7 @@ use sublet_store::{Tx, Updated, lease};
 
 use crate::compute::Compute;
 use crate::compute_reconciler::ComputeReport;
-use crate::demand::{mode_in, stored_pools};
+use crate::demand::mode_in;
 
 /// What only falls is written down at most so often.
 const CALM_S: i64 = 60;
