@@ -7,6 +7,7 @@ use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
 
 use crate::object::CapacityTag;
+use crate::schema::{IdText, NoticeText};
 use crate::time::Rfc3339;
 
 /// Devices of one kind by what they do. The states add up to `total`.
@@ -34,6 +35,7 @@ pub struct Capacity {
 /// Devices of one kind at one site, and what may be sold of them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PoolCapacity {
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     pub owned: u32,
     pub unhealthy: u32,
@@ -60,6 +62,7 @@ pub struct PoolCapacity {
 /// One notice class of a pool.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PoolLevel {
+    #[schemars(with = "NoticeText")]
     pub notice: NoticeClass,
     /// Units that customers have at this notice.
     pub sold: u32,

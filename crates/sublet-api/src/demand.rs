@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sublet_core::id::SiteId;
 
 use crate::object::{DemandHistoryTag, DemandImportTag, DemandReportTag, SellingPolicyTag};
+use crate::schema::IdText;
 use crate::time::Rfc3339;
 
 /// Body that says what the owner's own systems use of a pool beside Sublet.
@@ -12,6 +13,7 @@ use crate::time::Rfc3339;
 #[serde(deny_unknown_fields)]
 pub struct ReportDemand {
     pub device_kind: String,
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     /// By the reporter's clock; now if left out. It orders reports and tells repeats: a report counts from when it is heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +40,7 @@ const fn known() -> bool {
 pub struct DemandReport {
     pub object: DemandReportTag,
     pub device_kind: String,
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     pub at: Rfc3339,
     pub in_use: u32,
@@ -65,6 +68,7 @@ pub struct DemandStep {
 #[serde(deny_unknown_fields)]
 pub struct ImportDemand {
     pub device_kind: String,
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     /// 1 to 2,000 rows, oldest first.
     pub steps: Vec<DemandStep>,
@@ -83,6 +87,7 @@ pub struct DemandImport {
 #[serde(deny_unknown_fields)]
 pub struct DemandQuery {
     pub device_kind: String,
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     /// Rows from this instant on, in seconds since 1970; all if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +102,7 @@ pub struct DemandQuery {
 pub struct DemandHistory {
     pub object: DemandHistoryTag,
     pub device_kind: String,
+    #[schemars(with = "IdText<SiteId>")]
     pub site: SiteId,
     pub steps: Vec<DemandStep>,
     /// Give it as `since` for the rows behind these; none if there are no more.

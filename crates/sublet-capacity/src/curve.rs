@@ -171,42 +171,44 @@ pub struct Selling {
     pub pools: BTreeMap<Pool, PoolView>,
 }
 
-/// Units of leases of customers in one pool.
+/// Leases of customers in one pool, with their units. A unit that is promised to somebody is the owner's already.
 #[derive(Default)]
 struct Sold<'a> {
-    leases: Vec<&'a LeaseView>,
+    leases: Vec<(&'a LeaseView, u32)>,
 }
 
 impl Sold<'_> {
     /// Units that somebody may keep for at least the term of this class from now on; of `firm`, all.
     /// A lease that was just told is not committed for its own class any more.
     fn committed(&self, class: NoticeClass, now: Timestamp) -> u32 {
-        let counts = |lease: &&&LeaseView| match (&lease.stage, lease.notice) {
+        let counts = |lease: &LeaseView| match (&lease.stage, lease.notice) {
             (LeaseStage::Ending { deadline, .. }, notice) => class < notice && deadline.since(now) >= class.minimum_term(),
             (_, NoticeClass::Firm) => {
                 class == NoticeClass::Firm || lease.ends_at.is_none_or(|end| end.since(now) >= class.minimum_term())
             }
             (_, notice) => notice >= class,
         };
-        self.leases.iter().filter(counts).fold(0, |sum, lease| sum.saturating_add(lease.units))
+        let counted = self.leases.iter().filter(|(lease, _)| counts(lease));
+        counted.fold(0, |sum, (_, units)| sum.saturating_add(*units))
     }
     fn total(&self) -> u32 {
-        self.leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.units))
+        self.leases.iter().fold(0, |sum, (_, units)| sum.saturating_add(*units))
     }
 }
 
 /// What customers have in each pool; of one kind, if one is named.
 fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeMap<(&'a DeviceKind, &'a SiteId), Sold<'a>> {
-    let mut sites: BTreeMap<&LeaseId, &SiteId> = BTreeMap::new();
-    for device in &snapshot.devices {
-        if let Some(lease) = device.used_by.as_ref().filter(|_| kind.is_none_or(|kind| device.kind == *kind)) {
-            sites.entry(lease).or_insert(&device.site);
+    let mut held: BTreeMap<&LeaseId, (&SiteId, u32)> = BTreeMap::new();
+    let is_meant = |device: &&DeviceView| device.promised_to.is_none() && kind.is_none_or(|kind| device.kind == *kind);
+    for device in snapshot.devices.iter().filter(is_meant) {
+        if let Some(lease) = &device.used_by {
+            held.entry(lease).or_insert((&device.site, 0)).1 += 1;
         }
     }
     let mut pools: BTreeMap<_, Sold<'a>> = BTreeMap::new();
-    for lease in snapshot.leases.values().filter(|lease| lease.holder == Holder::External) {
-        if let Some(site) = sites.get(&lease.id) {
-            pools.entry((&lease.kind, *site)).or_default().leases.push(lease);
+    for (id, (site, units)) in held {
+        if let Some(lease) = snapshot.leases.get(id).filter(|lease| lease.holder == Holder::External) {
+            pools.entry((&lease.kind, site)).or_default().leases.push((lease, units));
         }
     }
     pools
@@ -319,8 +321,11 @@ fn committed(sold: Option<&Sold<'_>>, now: Timestamp) -> [u32; CLASSES] {
 /// Units of a pool in leases of customers, by class; those under notice among them.
 pub fn sold_by_class(snapshot: &Snapshot, pool: &Pool) -> [u32; CLASSES] {
     let mut units = [0; CLASSES];
-    for lease in sold_by_pool(snapshot, Some(&pool.kind)).get(&(&pool.kind, &pool.site)).into_iter().flat_map(|sold| &sold.leases) {
-        units[index(lease.notice)] += lease.units;
+    for device in snapshot.devices.iter().filter(|device| device.kind == pool.kind && device.site == pool.site) {
+        let lease = device.used_by.as_ref().and_then(|id| snapshot.leases.get(id));
+        if let Some(lease) = lease.filter(|lease| lease.holder == Holder::External) {
+            units[index(lease.notice)] += 1;
+        }
     }
     units
 }
@@ -352,25 +357,25 @@ pub(crate) fn surplus(snapshot: &Snapshot, now: Timestamp) -> BTreeMap<&LeaseId,
 
 /// The leases of a class that began last and are so many units together, without those that are not needed.
 fn youngest<'a>(sold: &Sold<'a>, class: NoticeClass, wanted: u32) -> Vec<&'a LeaseView> {
-    let is_open = |lease: &&&LeaseView| lease.notice == class && lease.stage == LeaseStage::Active;
-    let mut open: Vec<&LeaseView> = sold.leases.iter().filter(is_open).copied().collect();
-    open.sort_by(|a, b| (b.starts_at, &b.id).cmp(&(a.starts_at, &a.id)));
+    let is_open = |(lease, _): &&(&LeaseView, u32)| lease.notice == class && lease.stage == LeaseStage::Active;
+    let mut open: Vec<(&LeaseView, u32)> = sold.leases.iter().filter(is_open).copied().collect();
+    open.sort_by(|(a, _), (b, _)| (b.starts_at, &b.id).cmp(&(a.starts_at, &a.id)));
     let mut freed = 0;
-    let mut chosen: Vec<&LeaseView> = Vec::new();
-    for lease in open {
+    let mut chosen: Vec<(&LeaseView, u32)> = Vec::new();
+    for (lease, units) in open {
         if freed >= wanted {
             break;
         }
-        freed += lease.units;
-        chosen.push(lease);
+        freed += units;
+        chosen.push((lease, units));
     }
     for place in (0..chosen.len()).rev() {
-        if freed - chosen[place].units >= wanted {
-            freed -= chosen[place].units;
+        if freed - chosen[place].1 >= wanted {
+            freed -= chosen[place].1;
             chosen.remove(place);
         }
     }
-    chosen
+    chosen.into_iter().map(|(lease, _)| lease).collect()
 }
 
 /// Where the units of one pool are, as the policy hears of them.

@@ -138,6 +138,24 @@ fn surplus_is_told_with_its_notice_and_firm_never_is() {
     }
 }
 
+#[test]
+fn a_unit_that_is_promised_already_displaces_nobody_else() {
+    let mut snapshot = fleet("cpu", &[6]);
+    let quarter = sell(&mut snapshot, &external(2, NoticeClass::N15m));
+    sell(&mut snapshot, &external(2, NoticeClass::N0));
+    let own: LeaseId = "lease_0own".parse().unwrap();
+    for device in snapshot.devices.iter_mut().filter(|device| device.used_by.as_ref() == Some(&quarter)) {
+        device.promised_to = Some(own.clone());
+    }
+    let (reason, deadline) = (EndReason::Reclaimed, NOW.plus(DurationMs::from_seconds(900)));
+    snapshot.leases.get_mut(&quarter).unwrap().stage = LeaseStage::Ending { reason, deadline };
+    // Two of six units are promised to the owner's team, so four are idle for it and two of them are sold.
+    sells(&mut snapshot, SellingMode::Learned, &[("site_0", learned([3, 3, 3, 0, 0, 0]), 0)]);
+    assert_eq!(told(&snapshot, NOW), []);
+    assert_eq!(available(&snapshot, &external(1, NoticeClass::N0)).units, 1);
+    assert_eq!(sold_by_class(&snapshot, &pool("site_0")), [2, 0, 2, 0, 0, 0]);
+}
+
 fn levels() -> impl Strategy<Value = [u32; CLASSES]> {
     prop::array::uniform6(0_u32..9).prop_map(|mut levels| {
         levels.sort_unstable_by(|a, b| b.cmp(a));

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: what follows from a curve (quotes and the plan read it in their own transactions).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use sublet_capacity::estimate::demand::Step;
@@ -219,7 +219,7 @@ impl Compute {
 async fn see(tx: &mut Tx) -> Result<(BTreeMap<Pool, PoolFigures>, bool)> {
     let devices = Compute::devices_in(tx).await?;
     let open = lease::list_open(tx).await?;
-    let internal: std::collections::BTreeSet<&LeaseId> =
+    let internal: BTreeSet<&LeaseId> =
         open.iter().filter(|lease| lease.holder == Holder::Internal).map(|lease| &lease.id).collect();
     let pools = pool_figures(&devices, |id| internal.contains(id));
     Ok((pools, mode_in(tx).await?.learns()))

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use sublet_api::Client;
 use sublet_api::capacity::{Capacity, PoolCapacity};
+use sublet_api::client::Client;
 use sublet_api::demand::{DemandQuery, DemandStep, ImportDemand, ReportDemand};
 use sublet_api::time::Rfc3339;
 use sublet_capacity::estimate::demand::Step;

@@ -1,7 +1,7 @@
 //! `sublet policy`.
 
 use clap::{Args, Subcommand};
-use sublet_api::Client;
+use sublet_api::client::Client;
 use sublet_api::demand::{DemandStep, SellingPolicy, SetSellingPolicy};
 use sublet_capacity::ReserveRule;
 use sublet_capacity::estimate::demand::{Demand, Pool, Step};
