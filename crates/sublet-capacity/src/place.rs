@@ -138,7 +138,7 @@ fn refused_by_room(snapshot: &Snapshot, request: &Request) -> Option<RefusalReas
 }
 
 fn refused_by_rule(snapshot: &Snapshot, request: &Request, figures: &KindFigures, sellable: u32) -> RefusalReason {
-    let by_reserve = KindFigures { room: None, ..*figures }.sellable(request.holder, request.notice);
+    let by_reserve = KindFigures { room: None, outside: 0, ..*figures }.sellable(request.holder, request.notice);
     if request.units <= by_reserve
         && let Some(reason) = refused_by_room(snapshot, request)
     {

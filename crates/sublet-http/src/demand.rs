@@ -1,10 +1,12 @@
 //! Demand of the owner's own work, and by what is sold.
 
+use sublet_api::capacity::{PoolCapacity, PoolLevel};
 use sublet_api::demand as wire;
 use sublet_api::object::{DemandHistoryTag, DemandImportTag, DemandReportTag, SellingPolicyTag};
-use sublet_cloud::data::{DemandStep, Pool, ReserveRule, SellingMode};
-use sublet_cloud::demand::{NewReport, STEPS_MAX};
+use sublet_cloud::data::{DemandStep, Pool, ReserveRule, SellingMode, StoredCurve};
+use sublet_cloud::demand::{NewReport, PoolStatement, STEPS_MAX};
 use sublet_core::id::SiteId;
+use sublet_core::notice::NoticeClass;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 
 use crate::App;
@@ -116,34 +118,34 @@ pub async fn set_policy(app: App, context: Context) -> Result<Answer> {
 }
 
 /// What is known of the pools of each kind.
-pub async fn pools(app: &App, context: &Context) -> Result<Vec<(String, sublet_api::capacity::PoolCapacity)>> {
-    use sublet_api::capacity::{PoolCapacity, PoolLevel};
-    use sublet_core::notice::NoticeClass;
+pub async fn pools(app: &App, context: &Context) -> Result<Vec<(String, PoolCapacity)>> {
     let pools = app.compute.list_pools(&context.actor).await?;
-    let to_wire = |statement: &sublet_cloud::demand::PoolStatement| {
-        let curve = statement.curve.as_ref();
-        let classes = NoticeClass::ALL.into_iter().enumerate().map(|(place, notice)| PoolLevel {
-            notice,
-            sold: statement.sold[place],
-            level: curve.map(|curve| curve.levels[place].units),
-            reason: curve.map(|curve| curve.levels[place].reason.to_string()),
-        });
-        let (figures, reported) = (&statement.figures, statement.reported.as_ref());
-        Ok(PoolCapacity {
-            site: statement.pool.site.clone(),
-            owned: figures.total(),
-            unhealthy: figures.total().saturating_sub(figures.capacity),
-            reserve: statement.reserve,
-            internal: figures.internal,
-            outside: reported.map_or(0, |reported| reported.in_use),
-            outside_reported_at: reported.map(|reported| reported.at.into()),
-            idle: figures.idle,
-            classes: classes.collect(),
-            decided_at: curve.map(|curve| curve.decided_at.into()),
-            age_seconds: curve.map(|curve| count(statement.as_of.since(curve.decided_at).seconds_ceil().max(0))).transpose()?,
-            is_fresh: statement.is_fresh(),
-            observed_from: statement.observed_from.map(Into::into),
-        })
-    };
-    pools.iter().map(|statement| Ok((statement.pool.kind.to_string(), to_wire(statement)?))).collect()
+    pools.iter().map(|statement| Ok((statement.pool.kind.to_string(), pool_to_wire(statement)?))).collect()
+}
+
+fn pool_to_wire(statement: &PoolStatement) -> Result<PoolCapacity> {
+    let curve = statement.curve.as_ref();
+    let classes = NoticeClass::ALL.into_iter().enumerate().map(|(place, notice)| PoolLevel {
+        notice,
+        sold: statement.sold[place],
+        level: curve.map(|curve| curve.levels[place].units),
+        reason: curve.map(|curve| curve.levels[place].reason.to_string()),
+    });
+    let age = |curve: &StoredCurve| count(statement.as_of.since(curve.decided_at).seconds_ceil().max(0));
+    let (figures, reported) = (&statement.figures, statement.reported.as_ref());
+    Ok(PoolCapacity {
+        site: statement.pool.site.clone(),
+        owned: figures.total(),
+        unhealthy: figures.total().saturating_sub(figures.capacity),
+        reserve: statement.reserve,
+        internal: figures.internal,
+        outside: reported.map_or(0, |reported| reported.in_use),
+        outside_reported_at: reported.map(|reported| reported.at.into()),
+        idle: figures.idle,
+        classes: classes.collect(),
+        decided_at: curve.map(|curve| curve.decided_at.into()),
+        age_seconds: curve.map(age).transpose()?,
+        is_fresh: statement.is_fresh(),
+        observed_from: statement.observed_from.map(Into::into),
+    })
 }

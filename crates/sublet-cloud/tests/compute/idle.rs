@@ -39,6 +39,11 @@ async fn import(world: &World<'_>, hours: i64, capacity: u32) -> Result<usize> {
     Ok(added)
 }
 
+async fn outside(world: &World<'_>, in_use: u32) {
+    let report = NewReport { pool: pool(), at: None, in_use, queued: 0, valid: true, good_for: None };
+    world.compute.report_demand(&Actor::system(), &report).await.expect("heard");
+}
+
 async fn see(compute: &Compute) -> PoolStatement {
     compute.list_pools(&Actor::system()).await.expect("pools").pop().expect("one pool")
 }
@@ -83,51 +88,61 @@ on_both_databases! {
         let seen = learned(&world).await;
         let curve = levels(&seen);
         // Nothing above what is always idle, nothing longer than what was seen often enough.
-        assert!(curve[0] >= curve[1] && curve[1] >= curve[2] && curve[2] >= 4, "{seen:?}");
+        assert!(curve[0] >= curve[1] && curve[1] >= curve[2] && curve[2] >= 4 && curve[0] >= 6, "{seen:?}");
         assert_eq!(&curve[3..], [0, 0, 0]);
         assert_eq!(shown(&world, NoticeClass::N2m).await, curve[1]);
         let reason = refused(&world, 1, NoticeClass::N1h).await;
         assert!(reason.contains("of 48 hours of history were seen"), "{reason}");
 
         // All levels are filled, the longest notice first.
-        let quarter = world.run(wanted(curve[2], NoticeClass::N15m), command("quarter")).await.expect("n15m");
-        let mut spot = Vec::new();
-        for _ in 0..curve[0] - curve[2] {
+        let (mut quarters, mut spots) = (Vec::new(), Vec::new());
+        for number in 0..curve[0] {
             cloud.clock.advance(DurationMs::from_millis(10));
-            spot.push(world.run(wanted(1, NoticeClass::N0), command("spot")).await.expect("n0"));
+            let (leases, notice) = if number < 4 { (&mut quarters, NoticeClass::N15m) } else { (&mut spots, NoticeClass::N0) };
+            leases.push(world.run(wanted(1, notice), command("x")).await.expect("within the levels").lease.lease.id);
         }
         assert_eq!(shown(&world, NoticeClass::N0).await, 0);
         let reason = refused(&world, 1, NoticeClass::N0).await;
-        assert!(reason.contains("may be promised at notice n0"), "{reason}");
-        world.live(10, 5).await;
-
+        assert!(reason.contains("may be promised at notice"), "{reason}");
         // The owner's team takes what was kept free for it, at once.
         let free = see(&world.compute).await.figures.idle;
-        assert!(free > 0, "the policy keeps something free");
         let team = world.run_as(&world.team, wanted(free, NoticeClass::N0), command("team")).await.expect("free units");
         assert_eq!(team.lease.lease.state, LeaseState::Active);
-        world.live(120, 10).await;
-        // The levels fell below what is sold: the shortest notice goes first, the youngest of it.
+        world.live(10, 5).await;
+
+        // Demand rises further than it ever did, outside at first. What has no notice goes at once, and of the rest the youngest.
+        outside(&world, 6).await;
+        let told_at = world.now();
+        world.live(30, 1).await;
         let seen = see(&world.compute).await;
-        assert!(levels(&seen)[0] < curve[0], "{seen:?}");
-        let ended = world.lease(&spot.last().expect("spot").lease.lease.id).await.lease;
-        assert_eq!(ended.state, LeaseState::Ended { reason: EndReason::Reclaimed });
-        let sold: u32 = see(&world.compute).await.sold.iter().sum();
-        assert!(sold <= levels(&seen)[0], "{seen:?}");
+        assert!(levels(&seen)[0] <= 12 - free - 6, "{seen:?}");
+        for id in &spots {
+            assert_eq!(world.lease(id).await.lease.state, LeaseState::Ended { reason: EndReason::Reclaimed });
+        }
+        let level = usize::try_from(levels(&seen)[2]).expect("small");
+        assert!(level < quarters.len());
+        let (stay, go) = quarters.split_at(level);
+        for id in go {
+            let LeaseState::Ending { reason, deadline } = world.lease(id).await.lease.state else { panic!("it was not told") };
+            assert_eq!(reason, EndReason::Reclaimed);
+            let notice = deadline.since(told_at);
+            assert!((900_000..=902_000).contains(&notice.millis()), "{notice:?}");
+        }
+        world.live(930, 30).await;
+        for id in stay {
+            assert_eq!(world.lease(id).await.lease.state, LeaseState::Active, "no more than needed");
+        }
+        for id in go {
+            assert_eq!(world.lease(id).await.lease.state, LeaseState::Ended { reason: EndReason::Reclaimed });
+        }
+        // The units are there before the owner's next job asks for them: it displaces nobody, and waits for nobody.
+        outside(&world, 0).await;
         let room = see(&world.compute).await.figures.idle;
-        assert!(room > 0, "units were given back before anybody asked");
-        // The next of the owner's jobs finds them, and nobody has to wait.
+        assert!(room >= 6, "{room}");
         let next = world.run_as(&world.team, wanted(room, NoticeClass::N0), command("next")).await.expect("free units");
         assert_eq!(next.lease.lease.state, LeaseState::Active);
-        let before = world.lease(&quarter.lease.lease.id).await.lease;
-        world.live(60, 10).await;
+        world.live(2, 1).await;
         assert_eq!(world.job(&next.job.job.id).await.job.state, JobState::Running);
-        // Who was sold fifteen minutes has them.
-        let told_at = world.now();
-        if let LeaseState::Ending { reason, deadline } = world.lease(&before.id).await.lease.state {
-            assert_eq!(reason, EndReason::Reclaimed);
-            assert!(deadline >= told_at.plus(DurationMs::from_seconds(900 - 60)), "{deadline}");
-        }
         world.assert_invariants().await;
         for id in world.runner.live() {
             world.runner.exit(&id, Exit::Code { code: 0 });
@@ -166,7 +181,8 @@ on_both_databases! {
         import(&world, 8, 6).await.expect("imported");
         set(&world, SellingMode::Learned).await;
         let before = learned(&world).await;
-        let run = world.run(wanted(1, NoticeClass::N2m), command("x")).await.expect("within the curve");
+        let run = world.run(wanted(1, NoticeClass::N15m), command("x")).await.expect("within the curve");
+        world.pass().await;
         cloud.clock.advance(DurationMs::from_seconds(301));
         assert!(!see(&world.compute).await.is_fresh());
         assert_eq!(shown(&world, NoticeClass::N0).await, 0);
@@ -216,8 +232,13 @@ on_both_databases! {
             fresh.reconcile().await;
             cloud.clock.advance(DurationMs::from_seconds(1));
         }
-        let (again, kept) = (see(&fresh).await.curve.expect("a curve"), compute_curve(&world).await);
+        let again = see(&fresh).await.curve.expect("a curve");
         assert!(again.decided_at > live.decided_at);
+        // Now only the process that stayed decides.
+        cloud.clock.advance(DurationMs::from_seconds(60));
+        world.compute.reconcile().await;
+        let kept = see(&world.compute).await.curve.expect("a curve");
+        assert!(kept.decided_at > again.decided_at);
         assert_eq!(again.levels, kept.levels, "a restart and a process that stayed agree");
     }
 
@@ -295,10 +316,4 @@ on_both_databases! {
         let rows = world.compute.list_demand(&Actor::system(), &pool(), Timestamp::EPOCH, 100).await.expect("rows");
         assert_eq!(rows.iter().map(|row| row.at_s).collect::<Vec<_>>(), [since - 300, since - 60, since]);
     }
-}
-
-/// What the process that stayed says at the same instant.
-async fn compute_curve(world: &World<'_>) -> sublet_cloud::data::StoredCurve {
-    world.compute.reconcile().await;
-    see(&world.compute).await.curve.expect("a curve")
 }
