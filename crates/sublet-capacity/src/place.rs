@@ -89,8 +89,7 @@ pub fn try_place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Re
     let room = |devices: &Vec<&DeviceView>| room_of(rooms.as_ref(), devices, request.notice).min(count(devices.len()));
     let largest = nodes.values().map(&room).max().unwrap_or(0);
     // The machine that is left with the fewest free units keeps larger gaps whole elsewhere.
-    let best =
-        nodes.into_iter().filter(|(_, devices)| room(devices) >= request.units).min_by_key(|(_, devices)| devices.len());
+    let best = nodes.into_iter().filter(|(_, devices)| room(devices) >= request.units).min_by_key(|(_, devices)| devices.len());
     let Some((node, devices)) = best else {
         if unbound >= request.units {
             return Err(refused_by_room(snapshot, request).unwrap_or(RefusalReason::Fragmented { sellable, largest }));

@@ -111,9 +111,8 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     figures.outside = pools.fold(0_u32, |sum, (_, view)| sum.saturating_add(view.outside));
     figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal);
     figures.kept = figures.kept.saturating_sub(figures.outside);
-    figures.room = rooms(snapshot, kind).map(|rooms| {
-        NoticeClass::ALL.map(|notice| rooms.values().fold(0_u32, |sum, room| sum.saturating_add(room.units(notice))))
-    });
+    figures.room = rooms(snapshot, kind)
+        .map(|rooms| NoticeClass::ALL.map(|notice| rooms.values().fold(0_u32, |sum, room| sum.saturating_add(room.units(notice)))));
     figures
 }
 

@@ -15,8 +15,8 @@ use sublet_core::notice::NoticeClass;
 
 use super::chart::{Part, Svg, meter};
 use super::figure::{bytes_text, duration_text};
-use super::shell::Shell;
 use super::pool::{self, PoolRow};
+use super::shell::Shell;
 use super::visit::Visit;
 use super::{Console, shell};
 
