@@ -22,7 +22,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::{DurationMs, Timestamp};
 
 use crate::estimate::terms::{CLASSES, index};
-use crate::refusal::RefusalReason;
+use crate::refusal::{AboveLevel, RefusalReason};
 use crate::snapshot::{DeviceView, LeaseStage, LeaseView, Snapshot};
 
 /// Devices that replace each other: of one kind, at one site.
@@ -215,23 +215,27 @@ fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeM
 }
 
 /// How many more units a pool has for customers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Room {
     idle: u32,
     outside: u32,
     rule: RoomRule,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum RoomRule {
     /// What is free.
     Free,
     Nothing,
     NoCurve,
-    Curve {
-        levels: [Level; CLASSES],
-        committed: [u32; CLASSES],
-    },
+    Curve(Box<Bounds>),
+}
+
+/// What may be promised, and what is.
+#[derive(Debug)]
+struct Bounds {
+    levels: [Level; CLASSES],
+    committed: [u32; CLASSES],
 }
 
 impl Room {
@@ -244,7 +248,7 @@ impl Room {
         match &self.rule {
             RoomRule::Free => self.free(),
             RoomRule::Nothing | RoomRule::NoCurve => 0,
-            RoomRule::Curve { levels, committed } => self.free().min(tightest(levels, committed, notice).1),
+            RoomRule::Curve(bounds) => self.free().min(bounds.tightest(notice).1),
         }
     }
 
@@ -255,28 +259,31 @@ impl Room {
             RoomRule::Free => outside,
             RoomRule::Nothing => RefusalReason::NothingSold,
             RoomRule::NoCurve => RefusalReason::NoCurve,
-            RoomRule::Curve { levels, committed } => {
-                let (class, headroom) = tightest(levels, committed, notice);
+            RoomRule::Curve(bounds) => {
+                let (class, headroom) = bounds.tightest(notice);
                 if self.free() < headroom {
                     return outside;
                 }
-                let Level { units, reason } = levels[index(class)];
-                RefusalReason::AboveLevel { class, level: units, sold: committed[index(class)], headroom, reason }
+                let Level { units, reason } = bounds.levels[index(class)];
+                let sold = bounds.committed[index(class)];
+                RefusalReason::AboveLevel(Box::new(AboveLevel { class, level: units, sold, headroom, reason }))
             }
         }
     }
 }
 
-/// The class up to this notice that leaves the least, and how much.
-fn tightest(levels: &[Level; CLASSES], committed: &[u32; CLASSES], notice: NoticeClass) -> (NoticeClass, u32) {
-    let mut least = (NoticeClass::N0, u32::MAX);
-    for class in NoticeClass::ALL.into_iter().filter(|class| *class <= notice) {
-        let left = levels[index(class)].units.saturating_sub(committed[index(class)]);
-        if left < least.1 {
-            least = (class, left);
+impl Bounds {
+    /// The class up to this notice that leaves the least, and how much.
+    fn tightest(&self, notice: NoticeClass) -> (NoticeClass, u32) {
+        let mut least = (NoticeClass::N0, u32::MAX);
+        for class in NoticeClass::ALL.into_iter().filter(|class| *class <= notice) {
+            let left = self.levels[index(class)].units.saturating_sub(self.committed[index(class)]);
+            if left < least.1 {
+                least = (class, left);
+            }
         }
+        least
     }
-    least
 }
 
 /// What each site has for customers of a kind. `None` where the reserve rule is all that bounds it.
@@ -302,7 +309,8 @@ pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind) -> Option<BTr
                 (SellingMode::Nothing, _) => RoomRule::Nothing,
                 (SellingMode::Learned, Curve::Missing | Curve::Stale) => RoomRule::NoCurve,
                 (SellingMode::Learned, Curve::Fresh(levels)) => {
-                    RoomRule::Curve { levels, committed: committed(sold.get(&(kind, &device.site)), selling.at) }
+                    let committed = committed(sold.get(&(kind, &device.site)), selling.at);
+                    RoomRule::Curve(Box::new(Bounds { levels, committed }))
                 }
             };
             Room { idle: 0, outside: view.outside, rule }

@@ -30,7 +30,7 @@ pub use curve::{
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
 pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, try_place_with_reclaim};
-pub use refusal::{Alternative, Refusal, RefusalReason};
+pub use refusal::{AboveLevel, Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
 pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Snapshot, Terms};
 

@@ -59,13 +59,7 @@ pub enum RefusalReason {
         outside: u32,
     },
     /// So many may be promised as long as this class does, and so many are.
-    AboveLevel {
-        class: NoticeClass,
-        level: u32,
-        sold: u32,
-        headroom: u32,
-        reason: LevelReason,
-    },
+    AboveLevel(Box<AboveLevel>),
     /// What may be sold is not known: the curve of the pool is not there, or was not renewed.
     NoCurve,
     /// The owner sells nothing now.
@@ -74,6 +68,19 @@ pub enum RefusalReason {
     NotReclaimable {
         largest_after: u32,
     },
+}
+
+/// The class of a curve that bounds a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AboveLevel {
+    pub class: NoticeClass,
+    /// Units that may be promised for at least the class's term.
+    pub level: u32,
+    /// Units that are.
+    pub sold: u32,
+    pub headroom: u32,
+    /// Why the level is what it is.
+    pub reason: LevelReason,
 }
 
 impl RefusalReason {
@@ -90,7 +97,7 @@ impl RefusalReason {
             Self::FirmSoldOut { .. } => "firm_sold_out",
             Self::Fragmented { .. } => "fragmented",
             Self::UsedOutside { .. } => "used_outside",
-            Self::AboveLevel { .. } => "above_level",
+            Self::AboveLevel(_) => "above_level",
             Self::NoCurve => "no_curve",
             Self::NothingSold => "nothing_sold",
             Self::NotReclaimable { .. } => "not_reclaimable",
@@ -125,10 +132,13 @@ impl fmt::Display for RefusalReason {
             Self::UsedOutside { idle, outside } => {
                 write!(f, "{idle} units are not leased, of which the owner uses {outside} outside")
             }
-            Self::AboveLevel { class, level, sold, headroom, reason } => write!(
-                f,
-                "{level} units may be promised at notice {class} or longer ({reason}), {sold} are, so {headroom} can be leased"
-            ),
+            Self::AboveLevel(above) => {
+                let AboveLevel { class, level, sold, headroom, reason } = above.as_ref();
+                write!(
+                    f,
+                    "{level} units may be promised at notice {class} or longer ({reason}), {sold} are, so {headroom} can be leased"
+                )
+            }
             Self::NoCurve => f.write_str("how much the owner needs is not known at the moment, so nothing new is leased"),
             Self::NothingSold => f.write_str("the owner leases nothing to customers at the moment"),
             Self::NotReclaimable { largest_after } => {

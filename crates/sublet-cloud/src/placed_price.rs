@@ -271,7 +271,7 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
         | RefusalReason::UsedOutside { .. }
-        | RefusalReason::AboveLevel { .. }
+        | RefusalReason::AboveLevel(_)
         | RefusalReason::NoCurve
         | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
@@ -290,7 +290,7 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
         | RefusalReason::UsedOutside { .. }
-        | RefusalReason::AboveLevel { .. }
+        | RefusalReason::AboveLevel(_)
         | RefusalReason::NoCurve
         | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => error,
