@@ -69,7 +69,7 @@ pub fn place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Refusa
 
 /// The refusal of a request, with what would work: every alternative is tried.
 pub fn refuse(snapshot: &Snapshot, request: &Request, reason: RefusalReason) -> Refusal {
-    Refusal { reason, alternatives: alternatives(snapshot, request), figures: figures(snapshot, &request.kind) }
+    Refusal { reason, alternatives: alternatives(snapshot, request), figures: Box::new(figures(snapshot, &request.kind)) }
 }
 
 /// As [`place`], and only why not.

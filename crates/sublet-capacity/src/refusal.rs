@@ -195,5 +195,5 @@ pub struct Refusal {
     /// Those of one sort together, nearest first; each was tried and would be placed. Which of them are sold to whoever
     /// asks is not known here.
     pub alternatives: Vec<Alternative>,
-    pub figures: KindFigures,
+    pub figures: Box<KindFigures>,
 }

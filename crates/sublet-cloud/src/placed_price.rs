@@ -317,7 +317,7 @@ mod tests {
                 other("a100"),
                 other("b200"),
             ],
-            figures: KindFigures::default(),
+            figures: Box::default(),
         };
         let named = |is_sold: &dyn Fn(&DeviceKind, NoticeClass) -> bool| {
             let sold = only_sold(refusal.clone(), &request, is_sold);
