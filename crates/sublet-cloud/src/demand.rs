@@ -108,15 +108,11 @@ impl Compute {
         done(demand::save_pool(tx, &StoredPool { reported: Some(said), ..stored }).await?, "the pool's demand")?;
         if changes {
             let detail = format!("{} units in use outside, {} queued, known: {}", new.in_use, new.queued, new.valid);
-            self.note(tx, actor, "demand.report", &new.pool, detail).await?;
+            let target = new.pool.to_string();
+            let deed = Deed { organization: None, action: "demand.report", target: &target, detail };
+            self.cloud.record(tx, actor, deed, now).await?;
         }
         Ok(said)
-    }
-
-    async fn note(&self, tx: &mut Tx, actor: &Actor, action: &'static str, pool: &Pool, detail: String) -> Result<()> {
-        let target = pool.to_string();
-        let deed = Deed { organization: None, action, target: &target, detail };
-        self.cloud.record(tx, actor, deed, self.now()).await
     }
 
     /// Adds history from before the pool was observed; answers how many rows are new. All of them or none.
@@ -159,7 +155,9 @@ impl Compute {
         demand::insert_steps(tx, pool, steps).await?;
         let history = stored.history + 1;
         done(demand::save_pool(tx, &StoredPool { history, ..stored }).await?, "the pool's demand")?;
-        self.note(tx, actor, "demand.import", pool, format!("{} rows from {first} to {last}", steps.len())).await?;
+        let (target, detail) = (pool.to_string(), format!("{} rows from {first} to {last}", steps.len()));
+        let deed = Deed { organization: None, action: "demand.import", target: &target, detail };
+        self.cloud.record(tx, actor, deed, now).await?;
         Ok(steps.len())
     }
 
