@@ -9,8 +9,8 @@ use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
 use sublet_core::{DurationMs, ErrorCode, Result, Timestamp};
+use sublet_testkit::on_both_databases;
 use sublet_testkit::runner::Manners;
-use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::world::{CutShort, World, command, compute_on, wanted};
 
