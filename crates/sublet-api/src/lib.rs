@@ -21,6 +21,7 @@ pub mod compensation;
 pub mod contract;
 pub mod credit;
 pub mod credit_note;
+pub mod demand;
 pub mod device;
 pub mod document;
 pub mod dunning;

@@ -11,8 +11,8 @@ use std::io::Write;
 use std::num::NonZeroU32;
 
 use sublet_capacity::{
-    DeviceView, FleetIndex, LeaseStage, LeaseView, Need, Request, ReserveRule, Snapshot, Stake, Terms, decide, figures, plan,
-    take_back, try_place_with_reclaim,
+    DeviceView, FleetIndex, LeaseStage, LeaseView, Need, Request, ReserveRule, Selling, Snapshot, Stake, Terms, decide, figures,
+    plan, take_back, try_place_with_reclaim,
 };
 use sublet_core::device::DeviceHealth;
 use sublet_core::id::{Identifier, LeaseId};
@@ -116,7 +116,7 @@ fn fleet(devices: usize, leases: usize) -> Outcome<Snapshot> {
         stop_notice_max: DurationMs::from_seconds(900),
         unused_max: DurationMs::from_seconds(300),
     };
-    Ok(Snapshot { devices: views, leases: sold, terms })
+    Ok(Snapshot { devices: views, leases: sold, terms, selling: Selling::default() })
 }
 
 /// What a task takes, and what its answer was.

@@ -8,13 +8,14 @@
 //! [`place`] places; a victim is named only after it is proven that the newcomer then fits, and
 //! only if it does not fit without it; `firm` is never a victim.
 //!
-//! [`estimate`] replays an owner's history under a policy that learns from it.
+//! [`estimate`] replays an owner's history under a policy that learns from it; what the same policy says
+//! of the live history is the curve by which a pool is sold.
 //!
-//! Deliberately absent: forecasts in the plan (its reserve rule is static), prices, and gangs over several
-//! machines: a request is placed on one machine, so that a sum of fragments is never promised. An order of the owner may
-//! span machines.
+//! Deliberately absent: prices, and gangs over several machines: a request is placed on one machine, so that a sum of
+//! fragments is never promised. An order of the owner may span machines.
 #![deny(clippy::float_arithmetic)]
 
+mod curve;
 pub mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -29,14 +30,19 @@ mod reserve;
 mod snapshot;
 mod victim;
 
+pub use curve::{
+    CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
+};
 pub use index::FleetIndex;
 pub use order::{Instead, Need, Order, OrderedDevice, OrderedVictim, Shortfall, decide, instead};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
 pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, take_back, try_place_with_reclaim};
-pub use refusal::{Alternative, Refusal, RefusalReason};
+pub use refusal::{AboveLevel, Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
 pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, OrderedEnd, Snapshot, Stake, Terms};
 
+#[cfg(test)]
+mod curve_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 
 use crate::refusal::{Alternative, Refusal, RefusalReason};
-use crate::reserve::{KindFigures, figures, largest_idle};
+use crate::reserve::{KindFigures, figures, largest_idle, room_of, rooms_for};
 use crate::snapshot::{DeviceView, Snapshot, count};
 
 /// Capacity that somebody asks for.
@@ -73,7 +73,7 @@ pub fn place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Refusa
 
 /// The refusal of a request, with what would work: every alternative is tried.
 pub fn refuse(snapshot: &Snapshot, request: &Request, reason: RefusalReason) -> Refusal {
-    Refusal { reason, alternatives: alternatives(snapshot, request), figures: figures(snapshot, &request.kind) }
+    Refusal { reason, alternatives: alternatives(snapshot, request), figures: Box::new(figures(snapshot, &request.kind)) }
 }
 
 /// As [`place`], and only why not.
@@ -85,14 +85,19 @@ pub fn try_place(snapshot: &Snapshot, request: &Request) -> Result<Placement, Re
         return Err(RefusalReason::NotIdle { idle: figures.idle });
     }
     if request.units > sellable {
-        return Err(refused_by_rule(request, figures, sellable));
+        return Err(refused_by_rule(snapshot, request, figures, sellable));
     }
+    let rooms = rooms_for(snapshot, request);
     let nodes = snapshot.idle_by_node(request);
-    let largest = nodes.values().map(|devices| count(devices.len())).max().unwrap_or(0);
+    let unbound = nodes.values().map(|devices| count(devices.len())).max().unwrap_or(0);
+    let room = |devices: &Vec<&DeviceView>| room_of(rooms.as_ref(), devices, request.notice).min(count(devices.len()));
+    let largest = nodes.values().map(&room).max().unwrap_or(0);
     // The machine that is left with the fewest free units keeps larger gaps whole elsewhere.
-    let best =
-        nodes.into_iter().filter(|(_, devices)| count(devices.len()) >= request.units).min_by_key(|(_, devices)| devices.len());
+    let best = nodes.into_iter().filter(|(_, devices)| room(devices) >= request.units).min_by_key(|(_, devices)| devices.len());
     let Some((node, devices)) = best else {
+        if unbound >= request.units {
+            return Err(refused_by_room(snapshot, request).unwrap_or(RefusalReason::Fragmented { sellable, largest }));
+        }
         return Err(RefusalReason::Fragmented { sellable, largest });
     };
     let wanted = usize::try_from(request.units).unwrap_or(usize::MAX);
@@ -128,12 +133,25 @@ pub(crate) fn check_possible(snapshot: &Snapshot, request: &Request, figures: &K
     Ok(())
 }
 
-fn refused_by_rule(request: &Request, figures: &KindFigures, sellable: u32) -> RefusalReason {
+/// The site with most room for the request, and why it has no more.
+fn refused_by_room(snapshot: &Snapshot, request: &Request) -> Option<RefusalReason> {
+    let rooms = rooms_for(snapshot, request)?;
+    let asked = rooms.into_iter().filter(|(site, _)| request.site.as_ref().is_none_or(|wanted| wanted == *site));
+    asked.max_by_key(|(_, room)| room.units(request.notice)).map(|(_, room)| room.refusal(request.notice))
+}
+
+fn refused_by_rule(snapshot: &Snapshot, request: &Request, figures: &KindFigures, sellable: u32) -> RefusalReason {
+    let by_reserve = KindFigures { room: None, outside: 0, ..*figures }.sellable(request.holder, request.notice);
+    if request.units <= by_reserve
+        && let Some(reason) = refused_by_room(snapshot, request)
+    {
+        return reason;
+    }
     let headroom = figures.firm_headroom();
-    if request.notice == NoticeClass::Firm && headroom < figures.idle.saturating_sub(figures.kept) {
+    if request.notice == NoticeClass::Firm && headroom < figures.above_reserve() {
         return RefusalReason::FirmSoldOut { headroom, reserve: figures.reserve, firm: figures.firm };
     }
-    RefusalReason::Reserved { idle: figures.idle, kept: figures.kept, sellable }
+    RefusalReason::Reserved { idle: figures.idle.saturating_sub(figures.outside), kept: figures.kept, sellable }
 }
 
 /// Requests near the refused one that would be placed now: the same with each shorter notice, fewer

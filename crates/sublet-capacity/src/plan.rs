@@ -8,6 +8,7 @@ use sublet_core::device::DeviceHealth;
 use sublet_core::id::LeaseId;
 use sublet_core::lease::EndReason;
 
+use crate::curve::surplus;
 use crate::snapshot::{Cover, CoverBound, LeaseStage, LeaseView, Snapshot};
 
 /// One step of one lease.
@@ -35,14 +36,26 @@ pub enum ActionKind {
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Action> {
     let devices = devices_of_leases(snapshot);
     let nothing = LeaseDevices::default();
+    let surplus = surplus(snapshot, now);
     snapshot
         .leases
         .values()
         .filter_map(|lease| {
-            let kind = step(snapshot, lease, devices.get(&lease.id).unwrap_or(&nothing), now)?;
+            let step = step(snapshot, lease, devices.get(&lease.id).unwrap_or(&nothing), now);
+            let kind = sooner(step, surplus.get(&lease.id).copied())?;
             Some(Action { lease: lease.id.clone(), generation: lease.generation, kind })
         })
         .collect()
+}
+
+/// The step of a lease that is beyond its pool's level: it ends with the notice it was sold, unless it ends sooner anyway.
+fn sooner(step: Option<ActionKind>, surplus_by: Option<Timestamp>) -> Option<ActionKind> {
+    let given_back = surplus_by.map(|deadline| ActionKind::BeginEnding { reason: EndReason::Reclaimed, deadline });
+    match (step, surplus_by) {
+        (Some(ActionKind::BeginEnding { deadline, .. }), Some(surplus_by)) if surplus_by < deadline => given_back,
+        (None, _) => given_back,
+        (Some(step), _) => Some(step),
+    }
 }
 
 /// What a plan has to know of a lease's devices, gathered in one pass over the fleet.

@@ -7,6 +7,7 @@ use sublet_core::id::SiteId;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 
+use crate::curve::LevelReason;
 use crate::place::Request;
 use crate::reserve::KindFigures;
 
@@ -52,10 +53,34 @@ pub enum RefusalReason {
         sellable: u32,
         largest: u32,
     },
+    /// The owner uses what is free outside.
+    UsedOutside {
+        idle: u32,
+        outside: u32,
+    },
+    /// So many may be promised as long as this class does, and so many are.
+    AboveLevel(Box<AboveLevel>),
+    /// What may be sold is not known: the curve of the pool is not there, or was not renewed.
+    NoCurve,
+    /// The owner sells nothing now.
+    NothingSold,
     /// Not even everything that may be taken back would be enough on one machine.
     NotReclaimable {
         largest_after: u32,
     },
+}
+
+/// The class of a curve that bounds a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AboveLevel {
+    pub class: NoticeClass,
+    /// Units that may be promised for at least the class's term.
+    pub level: u32,
+    /// Units that are.
+    pub sold: u32,
+    pub headroom: u32,
+    /// Why the level is what it is.
+    pub reason: LevelReason,
 }
 
 impl RefusalReason {
@@ -71,6 +96,10 @@ impl RefusalReason {
             Self::Reserved { .. } => "reserved",
             Self::FirmSoldOut { .. } => "firm_sold_out",
             Self::Fragmented { .. } => "fragmented",
+            Self::UsedOutside { .. } => "used_outside",
+            Self::AboveLevel(_) => "above_level",
+            Self::NoCurve => "no_curve",
+            Self::NothingSold => "nothing_sold",
             Self::NotReclaimable { .. } => "not_reclaimable",
         }
     }
@@ -100,6 +129,18 @@ impl fmt::Display for RefusalReason {
             Self::Fragmented { sellable, largest } => {
                 write!(f, "{sellable} units can be leased, but at most {largest} on one machine")
             }
+            Self::UsedOutside { idle, outside } => {
+                write!(f, "{idle} units are not leased, of which the owner uses {outside} outside")
+            }
+            Self::AboveLevel(above) => {
+                let AboveLevel { class, level, sold, headroom, reason } = above.as_ref();
+                write!(
+                    f,
+                    "{level} units may be promised at notice {class} or longer ({reason}), {sold} are, so {headroom} can be leased"
+                )
+            }
+            Self::NoCurve => f.write_str("how much the owner needs is not known at the moment, so nothing new is leased"),
+            Self::NothingSold => f.write_str("the owner leases nothing to customers at the moment"),
             Self::NotReclaimable { largest_after } => {
                 write!(f, "even after taking back all that was sold with notice, one machine would have {largest_after} units free")
             }
@@ -154,5 +195,5 @@ pub struct Refusal {
     /// Those of one sort together, nearest first; each was tried and would be placed. Which of them are sold to whoever
     /// asks is not known here.
     pub alternatives: Vec<Alternative>,
-    pub figures: KindFigures,
+    pub figures: Box<KindFigures>,
 }

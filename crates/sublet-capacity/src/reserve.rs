@@ -1,11 +1,16 @@
 //! The reserve rule: how much of the healthy capacity stays for the owner's teams.
 
+use std::collections::BTreeMap;
+
 use sublet_core::device::{DeviceHealth, DeviceKind};
+use sublet_core::id::SiteId;
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
+use crate::curve::{Room, rooms};
+use crate::estimate::terms::{CLASSES, index};
 use crate::place::Request;
-use crate::snapshot::{LeaseView, Snapshot, count};
+use crate::snapshot::{DeviceView, LeaseView, Snapshot, count};
 
 /// The owner keeps, per kind of device, the larger of a number of units and a share of what is
 /// healthy. What the owner's teams use counts towards it.
@@ -43,6 +48,11 @@ pub struct KindFigures {
     pub reserve: u32,
     /// The part of the reserve that the owner's teams do not use yet, and what orders hold for them on top of it.
     pub kept: u32,
+    /// Free by our books, and used by the owner outside.
+    pub outside: u32,
+    /// What customers can get at each notice by curves and outside use, all sites together; `None` where
+    /// neither bounds it.
+    pub room: Option<[u32; CLASSES]>,
 }
 
 impl KindFigures {
@@ -51,13 +61,18 @@ impl KindFigures {
         match holder {
             Holder::Internal => self.idle,
             Holder::External => {
-                let above_reserve = self.idle.saturating_sub(self.kept);
+                let room = self.room.map_or(u32::MAX, |room| room[index(notice)]);
+                let above_reserve = self.above_reserve().min(room);
                 match notice {
                     NoticeClass::Firm => above_reserve.min(self.firm_headroom()),
                     NoticeClass::N0 | NoticeClass::N2m | NoticeClass::N15m | NoticeClass::N1h | NoticeClass::N24h => above_reserve,
                 }
             }
         }
+    }
+    /// What is free beyond what the owner keeps and uses outside.
+    pub fn above_reserve(&self) -> u32 {
+        self.idle.saturating_sub(self.kept).saturating_sub(self.outside)
     }
     /// What can still be sold firm: guarantees of the owner's teams and firm leases together stay
     /// within the healthy units.
@@ -95,11 +110,32 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     let firm = |lease: &&LeaseView| lease.kind == *kind && lease.holder == Holder::External && lease.notice == NoticeClass::Firm;
     figures.firm = snapshot.leases.values().filter(firm).fold(0, |sum, lease| sum + lease.units);
     figures.reserve = snapshot.terms.reserve.units(figures.healthy);
-    figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal).saturating_add(held);
+    let pools = snapshot.selling.pools.iter().filter(|(pool, _)| pool.kind == *kind);
+    figures.outside = pools.fold(0_u32, |sum, (_, view)| sum.saturating_add(view.outside));
+    figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal);
+    figures.kept = figures.kept.saturating_sub(figures.outside).saturating_add(held);
+    figures.room = rooms(snapshot, kind)
+        .map(|rooms| NoticeClass::ALL.map(|notice| rooms.values().fold(0_u32, |sum, room| sum.saturating_add(room.units(notice)))));
     figures
 }
 
 /// The most idle units on one machine that the request may be placed on.
 pub(crate) fn largest_idle(snapshot: &Snapshot, request: &Request) -> u32 {
-    snapshot.idle_by_node(request).values().map(|devices| count(devices.len())).max().unwrap_or(0)
+    let rooms = rooms_for(snapshot, request);
+    let most = |devices: &Vec<&DeviceView>| room_of(rooms.as_ref(), devices, request.notice).min(count(devices.len()));
+    snapshot.idle_by_node(request).values().map(most).max().unwrap_or(0)
+}
+
+/// What bounds a customer at each site; the owner's teams are bound by nothing.
+pub(crate) fn rooms_for<'a>(snapshot: &'a Snapshot, request: &Request) -> Option<BTreeMap<&'a SiteId, Room>> {
+    match request.holder {
+        Holder::Internal => None,
+        Holder::External => rooms(snapshot, &request.kind),
+    }
+}
+
+/// What the site of a machine has at a notice.
+pub(crate) fn room_of(rooms: Option<&BTreeMap<&SiteId, Room>>, devices: &[&DeviceView], notice: NoticeClass) -> u32 {
+    let Some(rooms) = rooms else { return u32::MAX };
+    devices.first().and_then(|device| rooms.get(&device.site)).map_or(0, |room| room.units(notice))
 }

@@ -9,6 +9,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 use sublet_core::{DurationMs, Nanos, Timestamp};
 
+use crate::curve::Selling;
 use crate::place::Request;
 use crate::reserve::ReserveRule;
 
@@ -160,6 +161,7 @@ pub struct Snapshot {
     /// Leases that have not ended, by their id.
     pub leases: BTreeMap<LeaseId, LeaseView>,
     pub terms: Terms,
+    pub selling: Selling,
 }
 
 impl Snapshot {

@@ -14,9 +14,9 @@ use super::*;
 
 mod orders;
 
-const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
 
-fn kind(name: &str) -> DeviceKind {
+pub(super) fn kind(name: &str) -> DeviceKind {
     name.parse().unwrap()
 }
 fn lease_id(number: usize) -> LeaseId {
@@ -33,7 +33,7 @@ fn terms(reserve: ReserveRule) -> Terms {
 }
 
 /// `nodes` lists how many devices each machine has; machine 0 and 1 share a site.
-fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
+pub(super) fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
     let mut devices = Vec::new();
     for (node, size) in nodes.iter().enumerate() {
         for slot in 0..*size {
@@ -50,10 +50,10 @@ fn fleet(kind_name: &str, nodes: &[usize]) -> Snapshot {
             });
         }
     }
-    Snapshot { devices, leases: BTreeMap::new(), terms: terms(ReserveRule::default()) }
+    Snapshot { devices, leases: BTreeMap::new(), terms: terms(ReserveRule::default()), selling: Selling::default() }
 }
 
-fn request(units: u32, notice: NoticeClass, holder: Holder) -> Request {
+pub(super) fn request(units: u32, notice: NoticeClass, holder: Holder) -> Request {
     Request { kind: kind("cpu"), units, notice, holder, site: None, isolation: IsolationLevel::Process }
 }
 
@@ -62,7 +62,7 @@ fn external(units: u32) -> Request {
 }
 
 /// What the executor does: gives the devices to a new lease.
-fn take(snapshot: &mut Snapshot, wanted: &Request, devices: &[DeviceId]) -> LeaseId {
+pub(super) fn take(snapshot: &mut Snapshot, wanted: &Request, devices: &[DeviceId]) -> LeaseId {
     let id = lease_id(snapshot.leases.len() + 1);
     for device in &mut snapshot.devices {
         if devices.contains(&device.id) {

@@ -26,6 +26,8 @@ use tokio::sync::Notify;
 
 use crate::Cloud;
 use crate::compute_reconciler::Told;
+use crate::demand::selling_in;
+use crate::idle_loop::Following;
 
 /// The owner's settings of compute.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,6 +133,8 @@ pub struct Compute {
     pub(crate) told: Arc<Told>,
     /// Set once: this process starts nothing any more.
     pub(crate) draining: Arc<AtomicBool>,
+    /// What this process has learned of the owner's demand. Forgetting it is harmless: it is learned again.
+    pub(crate) following: Arc<Following>,
     wake: Arc<Notify>,
 }
 
@@ -138,7 +142,15 @@ const RESERVE_SETTING: &str = "compute.reserve";
 
 impl Compute {
     pub fn new(cloud: Cloud, runner: Arc<dyn Runner>, settings: ComputeSettings) -> Self {
-        Self { cloud, runner, settings: Arc::new(settings), told: Arc::default(), draining: Arc::default(), wake: Arc::default() }
+        Self {
+            cloud,
+            runner,
+            settings: Arc::new(settings),
+            told: Arc::default(),
+            draining: Arc::default(),
+            following: Arc::default(),
+            wake: Arc::default(),
+        }
     }
     pub fn cloud(&self) -> &Cloud {
         &self.cloud
@@ -158,8 +170,8 @@ impl Compute {
         self.cloud.now()
     }
 
-    /// The fleet and its leases as they are in this transaction.
-    pub(crate) async fn snapshot(&self, tx: &mut Tx) -> Result<Snapshot> {
+    /// The fleet as it is in this transaction.
+    pub(crate) async fn devices_in(tx: &mut Tx) -> Result<Vec<DeviceView>> {
         let nodes: BTreeMap<NodeId, IsolationLevel> =
             device::list_all_nodes(tx).await?.into_iter().map(|node| (node.id, node.isolation.level())).collect();
         let isolation = |id: &NodeId| nodes.get(id).copied().unwrap_or(IsolationLevel::Process);
@@ -175,7 +187,12 @@ impl Compute {
             used_by: device.lease,
             promised_to: device.promised_to,
         });
-        let devices = devices.collect();
+        Ok(devices.collect())
+    }
+
+    /// The fleet and its leases as they are in this transaction.
+    pub(crate) async fn snapshot(&self, tx: &mut Tx) -> Result<Snapshot> {
+        let devices = Self::devices_in(tx).await?;
         let live: BTreeMap<LeaseId, Attempt> =
             attempt::list_live(tx).await?.into_iter().map(|attempt| (attempt.lease.clone(), attempt)).collect();
         let (ends, checkpoints) = (reclaim::list_ordered_ends(tx).await?, reclaim::list_checkpoints(tx).await?);
@@ -189,7 +206,8 @@ impl Compute {
             }
         }
         let reserve = reserve_rule(tx).await?;
-        Ok(Snapshot { devices, leases, terms: self.settings.terms(reserve) })
+        let selling = selling_in(tx, self.now()).await?;
+        Ok(Snapshot { devices, leases, terms: self.settings.terms(reserve), selling })
     }
 
     async fn view(&self, tx: &mut Tx, lease: &Lease, live: Option<&Attempt>) -> Result<Option<LeaseView>> {

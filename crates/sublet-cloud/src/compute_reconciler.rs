@@ -144,6 +144,7 @@ impl Compute {
         // After what happened is read: a device whose work has just ended with it is not for sale.
         report.registered = report.note("registering machines", self.follow_machines().await);
         self.pay(&mut report).await;
+        self.follow_demand(&mut report).await;
         for _ in 0..ROUNDS_MAX {
             let planned = self.follow_plan(&mut report).await + self.follow_reclaims(&mut report).await;
             let started = self.start_queued(&mut report).await;

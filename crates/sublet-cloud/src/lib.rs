@@ -37,6 +37,7 @@ mod contract_use;
 mod cover;
 pub mod credit;
 mod credit_lot;
+pub mod demand;
 pub mod device;
 pub mod document;
 pub mod dunning;
@@ -56,6 +57,7 @@ pub mod forecast;
 pub mod fuzzing;
 pub mod hold;
 pub mod idempotency;
+mod idle_loop;
 pub mod incoming_payment;
 pub mod invoice;
 mod invoice_mail;
@@ -112,7 +114,10 @@ pub mod why;
 
 /// Plain data of the layers below that use cases take and give, for callers that know only this crate.
 pub mod data {
-    pub use sublet_capacity::{Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, ReserveRule};
+    pub use sublet_capacity::estimate::demand::Step as DemandStep;
+    pub use sublet_capacity::{
+        Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
+    };
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};
     pub use sublet_money::backlog::BacklogMonth;
@@ -161,6 +166,7 @@ pub mod data {
     pub use sublet_store::contract::{Contract, Offer, OfferState};
     pub use sublet_store::credit::CreditGrant;
     pub use sublet_store::credit_note::CreditNote;
+    pub use sublet_store::demand::{Reported, StoredCurve};
     pub use sublet_store::device::{Device, DeviceSpan, Node};
     pub use sublet_store::dunning::{AccountDunning, OnSuspension};
     pub use sublet_store::export_schedule::{ExportRun, ExportSchedule};

@@ -270,6 +270,10 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::Reserved { .. }
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
+        | RefusalReason::UsedOutside { .. }
+        | RefusalReason::AboveLevel(_)
+        | RefusalReason::NoCurve
+        | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
     };
     let error = Error::new(code, reason.to_string()).param(param);
@@ -285,6 +289,10 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::Reserved { .. }
         | RefusalReason::FirmSoldOut { .. }
         | RefusalReason::Fragmented { .. }
+        | RefusalReason::UsedOutside { .. }
+        | RefusalReason::AboveLevel(_)
+        | RefusalReason::NoCurve
+        | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => error,
     }
 }
@@ -309,7 +317,7 @@ mod tests {
                 other("a100"),
                 other("b200"),
             ],
-            figures: KindFigures::default(),
+            figures: Box::default(),
         };
         let named = |is_sold: &dyn Fn(&DeviceKind, NoticeClass) -> bool| {
             let sold = only_sold(refusal.clone(), &request, is_sold);

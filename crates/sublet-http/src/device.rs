@@ -81,6 +81,8 @@ pub async fn uncordon(app: App, context: Context) -> Result<Answer> {
 
 pub async fn capacity(app: App, context: Context) -> Result<Answer> {
     let kinds = app.compute.capacity(&context.actor).await?;
+    let pools = crate::demand::pools(&app, &context).await?;
+    let pools_of = |kind: &str| pools.iter().filter(|(of, _)| of == kind).map(|(_, pool)| pool.clone()).collect();
     let data = kinds
         .iter()
         .map(|kind| Capacity {
@@ -92,6 +94,7 @@ pub async fn capacity(app: App, context: Context) -> Result<Answer> {
             internal: kind.figures.internal,
             cordoned: kind.cordoned,
             lost: kind.lost,
+            pools: pools_of(kind.kind.as_str()),
             as_of: kind.as_of.into(),
         })
         .collect();

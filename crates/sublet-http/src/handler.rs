@@ -6,8 +6,8 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, archived_file, audit, batch, clock, compensation, contract, credit, credit_note, device, document, dunning,
-    export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
+    App, account, archived_file, audit, batch, clock, compensation, contract, credit, credit_note, demand, device, document,
+    dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
     offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
     reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage,
     user, webhook, why,
@@ -275,6 +275,11 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListReclaims => to!(reclaim::list),
         Operation::GetReclaim => to!(reclaim::get),
         Operation::CancelReclaim => to!(reclaim::cancel),
+        Operation::GetDemand => to!(demand::history),
+        Operation::ReportDemand => to!(demand::report),
+        Operation::ImportDemand => to!(demand::import),
+        Operation::GetSellingPolicy => to!(demand::policy),
+        Operation::SetSellingPolicy => to!(demand::set_policy),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
         Operation::ListModelCards => to!(model_card::list),

@@ -22,6 +22,7 @@ mod context;
 mod contract;
 mod credit;
 mod credit_note;
+mod demand;
 mod device;
 mod document;
 mod dunning;

@@ -28,6 +28,7 @@ pub mod contract_price;
 pub mod credit;
 pub mod credit_note;
 pub mod database;
+pub mod demand;
 pub mod device;
 pub mod document;
 pub mod download;

@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 33, name: "numbered_accounts", sql: include_str!("../migrations/0033_numbered_accounts.sql") },
     Migration { version: 34, name: "storage", sql: include_str!("../migrations/0034_storage.sql") },
     Migration { version: 35, name: "webhooks", sql: include_str!("../migrations/0035_webhooks.sql") },
+    Migration { version: 36, name: "demand", sql: include_str!("../migrations/0036_demand.sql") },
     Migration { version: 37, name: "reclaims", sql: include_str!("../migrations/0037_reclaims.sql") },
     Migration { version: 38, name: "cordons", sql: include_str!("../migrations/0038_cordons.sql") },
 ];

@@ -40,6 +40,7 @@ fn is_sql(text: &str) -> bool {
 /// Files of the store whose tables belong to the operator, not to a tenant.
 const OPERATOR_TABLES: &[&str] = &[
     "compensation_rule.rs",
+    "demand.rs",
     "device.rs",
     "export_schedule.rs",
     "log.rs",

@@ -9,6 +9,9 @@ use crate::compensation::{Compensation, CompensationListQuery, CompensationRules
 use crate::contract::{Contract, ContractListQuery, CreateAmendment, CreateContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
+use crate::demand::{
+    DemandHistory, DemandImport, DemandQuery, DemandReport, ImportDemand, ReportDemand, SellingPolicy, SetSellingPolicy,
+};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
 use crate::export::ExportQuery;
@@ -172,6 +175,21 @@ impl Client {
     }
     pub fn capacity(&self) -> Result<List<Capacity>> {
         self.call(Operation::ListCapacity, &[]).json()
+    }
+    pub fn demand(&self, query: &DemandQuery) -> Result<DemandHistory> {
+        self.call(Operation::GetDemand, &[]).query(query).json()
+    }
+    pub fn report_demand(&self, body: &ReportDemand) -> Result<DemandReport> {
+        self.call(Operation::ReportDemand, &[]).body(body).json()
+    }
+    pub fn import_demand(&self, body: &ImportDemand) -> Result<DemandImport> {
+        self.call(Operation::ImportDemand, &[]).body(body).json()
+    }
+    pub fn selling_policy(&self) -> Result<SellingPolicy> {
+        self.call(Operation::GetSellingPolicy, &[]).json()
+    }
+    pub fn set_selling_policy(&self, body: &SetSellingPolicy) -> Result<SellingPolicy> {
+        self.call(Operation::SetSellingPolicy, &[]).body(body).json()
     }
     pub fn price_lists(&self, query: &ListQuery) -> Result<List<PriceList>> {
         self.call(Operation::ListPriceLists, &[]).query(query).json()

@@ -12,6 +12,9 @@ use crate::compensation::{Compensation, CompensationListQuery, CompensationRules
 use crate::contract::{self, Contract, ContractListQuery, CreateAmendment, CreateContract};
 use crate::credit::{CreateCreditGrant, CreditBalance, CreditGrant};
 use crate::credit_note::{CreateCreditNote, CreditNote, CreditNoteListQuery};
+use crate::demand::{
+    DemandHistory, DemandImport, DemandQuery, DemandReport, ImportDemand, ReportDemand, SellingPolicy, SetSellingPolicy,
+};
 use crate::device::{Device, DeviceListQuery, Node};
 use crate::document::DocumentQuery;
 use crate::dunning::{self, Dunning, DunningDays, DunningPolicy};
@@ -328,6 +331,11 @@ routes! {
     ListReclaims       = Get  "/operator/v1/reclaims"                   .open(Operator, "Orders by which capacity is taken back.").query::<ReclaimListQuery>().gives::<List<Reclaim>>();
     GetReclaim         = Get  "/operator/v1/reclaims/{id}"              .open(Operator, "One of them, with what is there.").gives::<Reclaim>();
     CancelReclaim      = Post "/operator/v1/reclaims/{id}/cancel"       .open(Operator, "Gives an order up; who was told ends all the same.").gives::<Reclaim>();
+    GetDemand          = Get  "/operator/v1/demand"                     .open(Operator, "What the owner's own work demanded of a pool, as it was recorded.").query::<DemandQuery>().gives::<DemandHistory>();
+    ReportDemand       = Put  "/operator/v1/demand"                     .open(Operator, "Says what the owner uses of a pool beside Sublet; the same report again changes nothing.").takes::<ReportDemand>().gives::<DemandReport>();
+    ImportDemand       = Put  "/operator/v1/demand/history"             .open(Operator, "Adds history from before a pool was observed; the same rows again change nothing.").takes::<ImportDemand>().gives::<DemandImport>();
+    GetSellingPolicy   = Get  "/operator/v1/selling_policy"             .open(Operator, "By what is sold to customers.").gives::<SellingPolicy>();
+    SetSellingPolicy   = Put  "/operator/v1/selling_policy"             .open(Operator, "Says by what is sold from now on; what is left out stays.").takes::<SetSellingPolicy>().gives::<SellingPolicy>();
     ListPriceLists     = Get  "/operator/v1/price_lists"                .open(Operator, "Every version of every price list.").query::<ListQuery>().gives::<List<PriceList>>();
     PublishPriceList   = Post "/operator/v1/price_lists"                .open(Operator, "Publishes a version, never changed afterwards.").creates().takes::<PublishPriceList>().gives::<PriceList>();
     GetPriceList       = Get  "/operator/v1/price_lists/{version}"      .open(Operator, "One version, by its content hash.").gives::<PriceList>();

@@ -15,6 +15,8 @@
 //!
 //! Invariants: the past only; levels never rise with the class and never exceed what is idle.
 
+mod reasons;
+
 use sublet_core::notice::NoticeClass;
 
 use super::demand::Step;

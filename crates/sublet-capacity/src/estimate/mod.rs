@@ -12,6 +12,7 @@ pub mod bound;
 pub mod csv;
 pub mod demand;
 pub mod finite;
+pub mod follow;
 pub mod jobs;
 pub mod layered;
 pub mod leases;

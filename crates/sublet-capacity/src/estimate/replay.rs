@@ -25,6 +25,11 @@ pub trait SellingPolicy {
     /// What may be sold from now on. `step.at_s` is the instant of the decision.
     fn levels(&mut self, step: &Step) -> Levels;
     fn manner(&self) -> Manner;
+    /// The most units that may be sold together, of a policy that sells within the levels of all shorter
+    /// classes and counts units under notice until they are gone. None where a class's own level decides.
+    fn sale_limit(&self, _: &Step) -> Option<u32> {
+        None
+    }
 }
 
 /// How a policy treats leases beyond its levels.
@@ -184,7 +189,7 @@ impl Run {
             self.leases.take_back(running.saturating_sub(step.idle()), now_s, &self.terms);
         }
         self.give_notices(&levels, now_s);
-        self.sell(step, &levels, manner);
+        self.sell(step, &levels, manner, policy.sale_limit(step));
     }
 
     /// Longest class first: what is committed beyond a level is told of its end.
@@ -196,11 +201,14 @@ impl Run {
     }
 
     /// Longest class first: notices are taken back, then shorter leases extended, then free units sold.
-    fn sell(&mut self, step: &Step, levels: &Levels, manner: Manner) {
+    fn sell(&mut self, step: &Step, levels: &Levels, manner: Manner, limit: Option<u32>) {
         let now_s = step.at_s;
         for class in NoticeClass::ALL.into_iter().rev() {
             let level = levels.0[index(class)];
             let mut missing = level.saturating_sub(self.leases.committed(class, now_s));
+            for shorter in NoticeClass::ALL[..index(class)].iter().skip(1).filter(|_| limit.is_some()) {
+                missing = missing.min(levels.0[index(*shorter)].saturating_sub(self.leases.committed(*shorter, now_s)));
+            }
             if manner.keeps_on && class != NoticeClass::N0 && class != NoticeClass::Firm {
                 missing -= self.leases.keep_on(class, missing, now_s);
             }
@@ -212,8 +220,8 @@ impl Run {
             let occupied = self.leases.running_total() + self.leases.returning_total();
             let free = step.idle().saturating_sub(occupied);
             // Who keeps no notice back counts on leases under notice to go.
-            let going = if manner.keeps_on { 0 } else { self.leases.noticed_total() };
-            let allowed = levels.0[0].saturating_sub(self.leases.running_total() - going);
+            let going = if manner.keeps_on || limit.is_some() { 0 } else { self.leases.noticed_total() };
+            let allowed = levels.0[0].min(limit.unwrap_or(u32::MAX)).saturating_sub(self.leases.running_total() - going);
             self.leases.sell(class, missing.min(free).min(allowed), now_s);
         }
     }

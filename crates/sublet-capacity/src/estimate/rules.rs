@@ -40,6 +40,11 @@ impl Base {
         self.short != self.long
     }
 
+    /// The longest window that it looks at, in seconds.
+    pub(super) fn window_s(self) -> i64 {
+        windows_s()[self.long]
+    }
+
     /// Units, of what was least in each window.
     pub(super) fn of(self, least: &[u32; WINDOWS]) -> u32 {
         let (short, long) = (least[self.short], least[self.long]);

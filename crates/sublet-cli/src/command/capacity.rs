@@ -1,15 +1,27 @@
 //! `sublet capacity`.
 
+use sublet_api::List;
 use sublet_api::capacity::Capacity;
 use sublet_core::error::Result;
 
-use super::show_page;
 use crate::Context;
-use crate::render::{Cell, Table};
+use crate::render::{Cell, NOTHING, Table};
 
 pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
     let list = context.client()?.capacity()?;
-    show_page(context, &list, table)
+    if context.json {
+        return context.print_json(&list);
+    }
+    let mut text = table(&list.data).render(context.style);
+    if list.data.iter().any(|kind| !kind.pools.is_empty()) {
+        text.push('\n');
+        text.push_str(&pools(&list).render(context.style));
+    }
+    if list.data.iter().flat_map(|kind| &kind.pools).any(|pool| pool.decided_at.is_some()) {
+        text.push('\n');
+        text.push_str(&levels(&list).render(context.style));
+    }
+    context.print(&text)
 }
 
 fn table(rows: &[Capacity]) -> Table {
@@ -25,4 +37,46 @@ fn table(rows: &[Capacity]) -> Table {
         ]
     });
     Table::new(["device", "total", "idle", "sold", "internal", "cordoned", "lost"], "there are no devices").rows(rows)
+}
+
+fn pools(list: &List<Capacity>) -> Table {
+    let all = list.data.iter().flat_map(|kind| kind.pools.iter().map(move |pool| (&kind.device_kind, pool)));
+    let rows = all.map(|(kind, pool)| {
+        let sold: Vec<String> =
+            pool.classes.iter().filter(|class| class.sold > 0).map(|class| format!("{} {}", class.notice, class.sold)).collect();
+        let curve = match (pool.age_seconds, pool.is_fresh) {
+            (None, _) => NOTHING.to_owned(),
+            (Some(age), true) => format!("{age} s old"),
+            (Some(age), false) => format!("{age} s old, stale: sells nothing"),
+        };
+        [
+            Cell::text(format!("{kind} at {}", pool.site)),
+            Cell::number(pool.owned),
+            Cell::number(pool.unhealthy),
+            Cell::number(pool.reserve),
+            Cell::number(pool.internal),
+            Cell::number(pool.outside),
+            Cell::text(if sold.is_empty() { NOTHING.to_owned() } else { sold.join(", ") }),
+            Cell::number(pool.idle),
+            Cell::text(curve),
+        ]
+    });
+    let headings = ["pool", "owned", "unhealthy", "reserve", "internal", "outside", "sold", "idle", "curve"];
+    Table::new(headings, "there are no devices").rows(rows)
+}
+
+fn levels(list: &List<Capacity>) -> Table {
+    let all = list.data.iter().flat_map(|kind| kind.pools.iter().map(move |pool| (&kind.device_kind, pool)));
+    let rows = all.flat_map(|(kind, pool)| {
+        pool.classes.iter().map(move |class| {
+            [
+                Cell::text(format!("{kind} at {}", pool.site)),
+                Cell::text(class.notice.as_str()),
+                Cell::number(class.level.map_or_else(|| NOTHING.to_owned(), |level| level.to_string())),
+                Cell::number(class.sold),
+                Cell::text(class.reason.as_deref().unwrap_or(NOTHING)),
+            ]
+        })
+    });
+    Table::new(["pool", "notice", "level", "sold", "why"], "").rows(rows)
 }

@@ -213,7 +213,7 @@ fn span(text: &str, clock: &Clock) -> Result<(i64, i64)> {
     if from_s < until_s { Ok((from_s, until_s)) } else { Err(wrong(format!("--outage {text} ends before it begins"))) }
 }
 
-fn text_of(path: &Path, remedy: &str) -> Result<String> {
+pub(super) fn text_of(path: &Path, remedy: &str) -> Result<String> {
     let unreadable = |message: String| {
         Error::new(ErrorCode::Usage, format!("{}: {message}", path.display()))
             .alternative(format!("{remedy}, as text or packed with gzip"))

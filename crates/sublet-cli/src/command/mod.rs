@@ -10,6 +10,7 @@ pub mod clock;
 pub mod compensation;
 pub mod contract;
 pub mod credit_note;
+pub mod demand;
 pub mod device;
 pub mod dunning;
 pub mod estimate;
@@ -34,6 +35,7 @@ pub mod offering;
 pub mod organization;
 pub mod payment;
 pub mod payout;
+pub mod policy;
 pub mod price;
 mod price_diff;
 mod price_index;
@@ -179,10 +181,16 @@ pub enum Command {
     /// Organizations of the cloud (operator)
     #[command(subcommand)]
     Orgs(organization::OrganizationCommand),
-    /// Devices of each kind: idle, sold, internal (operator)
+    /// Devices of each kind: idle, sold, internal, and what may be sold (operator)
     Capacity,
     /// Take capacity back for the owner's teams, with a dry run (operator)
     Reclaim(reclaim::ReclaimArgs),
+    /// What the owner's own work demands: report, import, export (operator)
+    #[command(subcommand)]
+    Demand(demand::DemandCommand),
+    /// By what is sold to customers (operator)
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Single devices (operator)
     #[command(subcommand)]
     Devices(device::DeviceCommand),
@@ -255,6 +263,8 @@ impl Command {
             Self::Orgs(command) => command.run(context),
             Self::Capacity => capacity::run(context),
             Self::Reclaim(args) => args.run(context),
+            Self::Demand(command) => command.run(context),
+            Self::Policy(command) => command.run(context),
             Self::Devices(command) => command.run(context),
             Self::Report(command) => command.run(context),
             Self::Seller(command) => command.run(context),

@@ -101,6 +101,16 @@ fn organization_reads() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
+fn capacity() -> Value {
+    let class = |notice: &str, sold: u32, level: u32, reason: &str| json!({"notice": notice, "sold": sold, "level": level, "reason": reason});
+    let pool = json!({"site": "site_local", "owned": 8, "unhealthy": 0, "reserve": 1, "internal": 1, "outside": 2,
+        "outside_reported_at": "2026-02-28T23:59:00Z", "idle": 5, "classes": [
+            class("n0", 1, 3, "the least idle in 60 minutes, less 2.0 % of capacity"), class("n2m", 1, 2, "a shorter class is not sold")],
+        "decided_at": "2026-02-28T23:59:30Z", "age_seconds": 30, "is_fresh": true, "observed_from": null});
+    json!({"object": "capacity", "device_kind": "cpu", "total": 8, "idle": 5, "sold": 2, "internal": 1,
+        "cordoned": 0, "lost": 0, "pools": [pool], "as_of": "2026-03-01T00:00:00Z"})
+}
+
 fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
     let account = json!({"object": "ledger.account", "name": "liabilities:customers:org_1:available:paid",
         "organization": "org_1", "currency": "EUR", "debits_posted": "6", "credits_posted": "50"});
@@ -165,13 +175,13 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 fn fleet_reads() -> Vec<(&'static str, &'static str, Value)> {
-    let capacity = json!({"object": "capacity", "device_kind": "cpu", "total": 8, "idle": 5, "sold": 2, "internal": 1,
-        "cordoned": 0, "lost": 0, "as_of": "2026-03-01T00:00:00Z"});
+    let policy = json!({"object": "selling_policy", "mode": "learned", "reserve_units": 1, "reserve_thousandths": 50});
     let device = json!({"object": "device", "id": "dev_1", "node": "node_1", "name": "cpu-0", "kind": "cpu", "uuid": "cpu-slot-0",
         "memory_bytes": 2_147_483_648_u64, "status": "sold", "lease": "lease_1", "organization": "org_1", "cordoned": true,
         "created_at": 1_772_323_200});
     vec![
-        ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity])),
+        ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity()])),
+        ("policy show", "GET /operator/v1/selling_policy", policy),
         ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim()])),
         ("reclaim show rcl_1", "GET /operator/v1/reclaims/rcl_1", owner::reclaim()),
         (

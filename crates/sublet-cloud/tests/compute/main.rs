@@ -3,6 +3,7 @@
 mod clock;
 mod compensations;
 mod fleet;
+mod idle;
 mod life;
 mod market;
 mod offerings;

@@ -15,6 +15,7 @@ use sublet_core::notice::NoticeClass;
 
 use super::chart::{Part, Svg, meter};
 use super::figure::{bytes_text, duration_text};
+use super::pool::{self, PoolRow};
 use super::shell::Shell;
 use super::visit::Visit;
 use super::{Console, shell};
@@ -152,6 +153,8 @@ pub fn time_parts(times: &[(DeviceClass, i64)]) -> Vec<Part> {
 struct FleetPage {
     shell: Shell,
     kinds: Vec<KindRow>,
+    selling: &'static str,
+    pools: Vec<PoolRow>,
     devices: Vec<DeviceRow>,
     reserve_units: u32,
     reserve_thousandths: u32,
@@ -189,11 +192,15 @@ pub async fn list(console: Console, visit: Visit) -> Result<Response<Body>> {
     }
     let reserve = compute.reserve(&visit.actor).await?;
     let kinds = kinds(&compute.capacity(&visit.actor).await?);
+    let selling = pool::selling(compute.selling_mode(&visit.actor).await?);
+    let pools = pool::rows(&compute.list_pools(&visit.actor).await?);
     let next = devices.last().filter(|_| found.has_more).map(|last| last.id.clone());
     let shell = Shell::of(&console, &visit.actor, "Fleet", "/console/fleet").await?;
     shell::html(&FleetPage {
         shell,
         kinds,
+        selling,
+        pools,
         devices,
         reserve_units: reserve.minimum_units,
         reserve_thousandths: reserve.fraction_thousandths,

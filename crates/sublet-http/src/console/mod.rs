@@ -29,6 +29,7 @@ mod operator;
 mod organization;
 mod pages;
 mod playground;
+mod pool;
 mod request;
 mod revenue;
 mod shell;

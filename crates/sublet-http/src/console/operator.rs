@@ -100,6 +100,8 @@ fn whole_fleet(kinds: &[KindRow]) -> KindFigures {
         firm: sum(|figures| figures.firm),
         reserve: sum(|figures| figures.reserve),
         kept: sum(|figures| figures.kept),
+        outside: sum(|figures| figures.outside),
+        room: None,
     }
 }
 
