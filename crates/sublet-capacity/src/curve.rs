@@ -194,10 +194,12 @@ impl Sold<'_> {
     }
 }
 
-/// What customers have in each pool; of one kind, if one is named.
+/// What customers have of each pool's capacity, which is what is healthy there; of one kind, if one is named.
 fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeMap<(&'a DeviceKind, &'a SiteId), Sold<'a>> {
     let mut held: BTreeMap<&LeaseId, (&SiteId, u32)> = BTreeMap::new();
-    let is_meant = |device: &&DeviceView| device.promised_to.is_none() && kind.is_none_or(|kind| device.kind == *kind);
+    let is_meant = |device: &&DeviceView| {
+        device.health == DeviceHealth::Healthy && device.promised_to.is_none() && kind.is_none_or(|kind| device.kind == *kind)
+    };
     for device in snapshot.devices.iter().filter(is_meant) {
         if let Some(lease) = &device.used_by {
             held.entry(lease).or_insert((&device.site, 0)).1 += 1;
@@ -313,7 +315,7 @@ pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind) -> Option<BTr
             };
             Room { idle: 0, outside: view.outside, rule }
         });
-        room.idle += u32::from(device.is_idle());
+        room.idle += u32::from(device.is_idle() && !device.held);
     }
     Some(rooms)
 }
@@ -417,8 +419,10 @@ pub fn pool_figures(devices: &[DeviceView], is_internal: impl Fn(&LeaseId) -> bo
         if device.health == DeviceHealth::Healthy {
             figures.capacity += 1;
             let users = [&device.used_by, &device.promised_to];
-            figures.internal += u32::from(users.into_iter().flatten().any(&is_internal));
-            figures.idle += u32::from(device.is_idle());
+            // What an order holds for the owner's teams is theirs before they come.
+            let is_held = device.held && device.is_idle();
+            figures.internal += u32::from(is_held || users.into_iter().flatten().any(&is_internal));
+            figures.idle += u32::from(device.is_idle() && !is_held);
         }
     }
     pools.into_iter().map(|((kind, site), figures)| (Pool { kind: kind.clone(), site: site.clone() }, figures)).collect()

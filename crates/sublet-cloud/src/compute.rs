@@ -25,9 +25,9 @@ use sublet_store::{Tx, Updated, device, hold, organization, reclaim, setting};
 use tokio::sync::Notify;
 
 use crate::Cloud;
-use crate::compute_reconciler::Told;
 use crate::demand::selling_in;
 use crate::idle_loop::Following;
+use crate::told::Told;
 
 /// The owner's settings of compute.
 #[derive(Clone, PartialEq, Eq, Debug)]

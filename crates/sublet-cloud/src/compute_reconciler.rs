@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use sublet_capacity::{Action as PlanAction, ActionKind, plan};
 use sublet_core::id::{AttemptId, JobId};
@@ -28,7 +27,7 @@ use crate::audit::Deed;
 use crate::compute::{Compute, done};
 use crate::idempotency::IDEMPOTENCY_RETENTION;
 use crate::lease::End;
-use crate::machine::Offered;
+use crate::told::{first_time, forget, keep_live};
 
 /// Events that one transaction takes in.
 const EVENTS_PER_BATCH: usize = 500;
@@ -38,64 +37,6 @@ const BATCHES_MAX: usize = 200;
 const ROUNDS_MAX: usize = 8;
 /// Ended attempts that one pass cleans up after.
 const CLEAN_PER_PASS: i64 = 100;
-/// How often the answers of old calls are forgotten.
-const SWEEP_PERIOD: DurationMs = DurationMs::from_seconds(3_600);
-
-/// What this process told its runner already. Forgetting it is harmless: orders are told again.
-#[derive(Default)]
-pub struct Told {
-    placed: Mutex<BTreeSet<AttemptId>>,
-    stopped: Mutex<BTreeSet<AttemptId>>,
-    /// Attempts that run and that the runner does not know, with when that was first seen.
-    missing: Mutex<BTreeMap<AttemptId, Timestamp>>,
-    /// When old answers were last forgotten.
-    swept: Mutex<Option<Timestamp>>,
-    /// The runner's machines as they were last registered.
-    offered: Mutex<Option<Offered>>,
-}
-
-impl Told {
-    /// Whether old answers are to be forgotten.
-    fn is_sweep_due(&self, now: Timestamp) -> bool {
-        let swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        swept.is_none_or(|last| now >= last.plus(SWEEP_PERIOD))
-    }
-
-    /// All old answers are forgotten; the next time is [`SWEEP_PERIOD`] later.
-    fn note_sweep(&self, now: Timestamp) {
-        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-    }
-
-    pub(crate) fn offered(&self) -> Option<Offered> {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_offered(&self, machines: Option<Offered>) {
-        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = machines;
-    }
-
-    /// Of the attempts that are missing now, those that have been for so long.
-    fn missing_for(&self, missing: &[&AttemptId], patience: DurationMs, now: Timestamp) -> Vec<AttemptId> {
-        let mut since = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        since.retain(|id, _| missing.contains(&id));
-        for id in missing {
-            since.entry((*id).clone()).or_insert(now);
-        }
-        since.iter().filter(|(_, first)| now >= first.plus(patience)).map(|(id, _)| id.clone()).collect()
-    }
-}
-
-fn first_time(set: &Mutex<BTreeSet<AttemptId>>, id: &AttemptId) -> bool {
-    set.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
-}
-
-fn forget(set: &Mutex<BTreeSet<AttemptId>>, id: &AttemptId) {
-    set.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-}
-
-fn keep_live(set: &Mutex<BTreeSet<AttemptId>>, live: &BTreeSet<&AttemptId>) {
-    set.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| live.contains(id));
-}
 
 /// What one pass did.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

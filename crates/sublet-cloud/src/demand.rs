@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sublet_capacity::estimate::csv::UNITS_MAX;
 use sublet_capacity::estimate::demand::Step;
 use sublet_capacity::estimate::terms::CLASSES;
-use sublet_capacity::{Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class};
+use sublet_capacity::{CURVE_LIFE, Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class};
 use sublet_core::lease::Holder;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::demand::{self, Reported, StoredCurve, StoredPool};
@@ -83,7 +83,9 @@ impl Compute {
         let figures = known_pool(tx, &new.pool).await?;
         check_report(new, &figures, now)?;
         let stored = demand::find_pool(tx, &new.pool).await?.unwrap_or_else(|| StoredPool::new(new.pool.clone()));
-        let at = new.at.unwrap_or(now);
+        // One without an instant is later than the last, whatever the clocks of others said.
+        let after_last = stored.reported.map_or(now, |last| Timestamp::from_micros(last.at.micros().saturating_add(1)));
+        let at = new.at.unwrap_or(now.max(after_last));
         let said = Reported {
             at,
             in_use: new.in_use,
@@ -246,7 +248,8 @@ pub(crate) async fn selling_in(tx: &mut Tx, at: Timestamp) -> Result<Selling> {
     let view = |stored: &StoredPool| {
         let curve = match stored.curve {
             None => Curve::Missing,
-            Some(curve) if at >= curve.valid_until => Curve::Stale,
+            // One that is from later than now was decided by a clock that was wrong.
+            Some(curve) if at >= curve.valid_until || curve.decided_at > at.plus(CURVE_LIFE) => Curve::Stale,
             Some(curve) => Curve::Fresh(curve.levels),
         };
         PoolView { outside: stored.reported.map_or(0, |reported| reported.in_use), curve }

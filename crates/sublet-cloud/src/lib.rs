@@ -105,6 +105,7 @@ pub mod supply_cost;
 pub mod tax;
 pub mod tax_report;
 mod ticket;
+mod told;
 pub mod top_up;
 pub mod top_up_rule;
 pub mod usage;

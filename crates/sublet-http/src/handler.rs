@@ -265,21 +265,6 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::OperatorGetWhy => to!(why::explain),
         Operation::OperatorListLeases => to!(lease::list),
         Operation::OperatorListJobs => to!(job::list),
-        Operation::ListNodes => to!(device::list_nodes),
-        Operation::ListDevices => to!(device::list),
-        Operation::CordonDevice => to!(device::cordon),
-        Operation::UncordonDevice => to!(device::uncordon),
-        Operation::ListCapacity => to!(device::capacity),
-        Operation::PreviewReclaim => to!(reclaim::preview),
-        Operation::CreateReclaim => to!(reclaim::create),
-        Operation::ListReclaims => to!(reclaim::list),
-        Operation::GetReclaim => to!(reclaim::get),
-        Operation::CancelReclaim => to!(reclaim::cancel),
-        Operation::GetDemand => to!(demand::history),
-        Operation::ReportDemand => to!(demand::report),
-        Operation::ImportDemand => to!(demand::import),
-        Operation::GetSellingPolicy => to!(demand::policy),
-        Operation::SetSellingPolicy => to!(demand::set_policy),
         Operation::ListServedModels => to!(model::list),
         Operation::ImportModel => to!(model::import),
         Operation::ListModelCards => to!(model_card::list),
@@ -299,7 +284,28 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ListReplicaCosts => to!(supplier::list_costs),
         Operation::SetReplicaCost => to!(supplier::set_cost),
         Operation::GetMargins => to!(supplier::margins),
-        _ => operators_payments(operation),
+        _ => operators_fleet(operation).or_else(|| operators_payments(operation)),
+    }
+}
+
+fn operators_fleet(operation: Operation) -> Option<Handler> {
+    match operation {
+        Operation::ListNodes => to!(device::list_nodes),
+        Operation::ListDevices => to!(device::list),
+        Operation::CordonDevice => to!(device::cordon),
+        Operation::UncordonDevice => to!(device::uncordon),
+        Operation::ListCapacity => to!(device::capacity),
+        Operation::PreviewReclaim => to!(reclaim::preview),
+        Operation::CreateReclaim => to!(reclaim::create),
+        Operation::ListReclaims => to!(reclaim::list),
+        Operation::GetReclaim => to!(reclaim::get),
+        Operation::CancelReclaim => to!(reclaim::cancel),
+        Operation::GetDemand => to!(demand::history),
+        Operation::ReportDemand => to!(demand::report),
+        Operation::ImportDemand => to!(demand::import),
+        Operation::GetSellingPolicy => to!(demand::policy),
+        Operation::SetSellingPolicy => to!(demand::set_policy),
+        _ => None,
     }
 }
 
