@@ -15,6 +15,7 @@ pub mod finite;
 pub mod jobs;
 pub mod layered;
 pub mod leases;
+mod queue;
 pub mod replay;
 mod rules;
 mod running;

@@ -179,12 +179,12 @@ impl Run {
             self.leases.keep_on_at_end(beyond, now_s);
         }
         self.leases.advance(now_s, &self.terms);
-        let running = self.leases.running_total();
-        if manner.breaks {
-            self.leases.take_back(running.saturating_sub(step.idle()), now_s, &self.terms);
-        }
+        let short = if manner.breaks { self.leases.running_total().saturating_sub(step.idle()) } else { 0 };
+        self.leases.take_back(short, now_s, &self.terms);
         self.give_notices(&levels, now_s);
-        self.sell(step, &levels, manner);
+        // Who is counted on to go, goes.
+        let goes_s = if short > 0 { now_s + i64::from(self.terms.kill_s) } else { now_s };
+        self.sell(step, &levels, (manner, goes_s));
     }
 
     /// Longest class first: what is committed beyond a level is told of its end.
@@ -196,13 +196,13 @@ impl Run {
     }
 
     /// Longest class first: notices are taken back, then shorter leases extended, then free units sold.
-    fn sell(&mut self, step: &Step, levels: &Levels, manner: Manner) {
+    fn sell(&mut self, step: &Step, levels: &Levels, (manner, goes_s): (Manner, i64)) {
         let now_s = step.at_s;
         for class in NoticeClass::ALL.into_iter().rev() {
             let level = levels.0[index(class)];
             let mut missing = level.saturating_sub(self.leases.committed(class, now_s));
             if manner.keeps_on && class != NoticeClass::N0 && class != NoticeClass::Firm {
-                missing -= self.leases.keep_on(class, missing, now_s);
+                missing -= self.leases.keep_on(class, missing, (now_s, goes_s));
             }
             if manner.extends {
                 for shorter in NoticeClass::ALL[..index(class)].iter().rev() {
