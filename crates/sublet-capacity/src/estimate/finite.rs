@@ -17,7 +17,7 @@ use super::demand::{Pool, Step};
 use super::jobs::Job;
 use super::leases::{End, EndKind};
 use super::queue::Queue;
-use super::replay::{DECISION_S, Levels, Manner, Moment, Passing, SellingPolicy, Tally, Watch};
+use super::replay::{DECISION_S, Levels, Manner, Moment, Passing, SellingPolicy, Start, Tally, Watch};
 use super::running::{Held, Running};
 use super::terms::{CLASSES, Terms, index, term_s};
 
@@ -73,6 +73,7 @@ struct Run<'a> {
     leaving: BTreeSet<(i64, usize)>,
     running: Running,
     ends: Vec<End>,
+    starts: Vec<Start>,
     tally: Tally,
     counts: JobTally,
     collides: bool,
@@ -94,6 +95,7 @@ pub fn replay_jobs(
         leaving: BTreeSet::new(),
         running: Running::default(),
         ends: Vec::new(),
+        starts: Vec::new(),
         tally: Tally::default(),
         counts: JobTally::default(),
         collides: false,
@@ -238,6 +240,7 @@ impl Run<'_> {
         }
         self.tally.counts[index(class)].sold += u64::from(job.units);
         let finish_s = now_s + state.left_s;
+        self.starts.push(Start { job: place, class, units: job.units });
         self.running.start(Held {
             job: place,
             units: job.units,
@@ -312,8 +315,9 @@ impl Run<'_> {
             let (running, returning) = (self.running.by_class(), self.running.returning_total());
             let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
             self.collides = self.tally.count(step, &passing, &self.terms);
-            watch(&Moment { at_s: now_s, running, ends: &self.ends });
+            watch(&Moment { at_s: now_s, running, ends: &self.ends, starts: &self.starts });
             self.ends.clear();
+            self.starts.clear();
             if next < to_s {
                 self.advance(next);
             }

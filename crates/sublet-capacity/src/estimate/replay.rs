@@ -136,6 +136,17 @@ pub struct Moment<'a> {
     pub running: [u32; CLASSES],
     /// What ended since the moment before, in order.
     pub ends: &'a [End],
+    /// Jobs that started at this instant; none where nobody knows who buys.
+    pub starts: &'a [Start],
+}
+
+/// A job that went to work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Its place among those that come within the history.
+    pub job: usize,
+    pub class: NoticeClass,
+    pub units: u32,
 }
 
 /// Hears of every moment, in order.
@@ -226,7 +237,7 @@ impl Run {
             let (running, returning) = (self.leases.running(), self.leases.returning_total());
             let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
             self.collides = self.tally.count(step, &passing, &self.terms);
-            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends });
+            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends, starts: &[] });
             self.leases.ends.clear();
             if next < to_s {
                 self.leases.advance(next, &self.terms);
