@@ -54,8 +54,9 @@ fn without_told_tasks(rows: &mut Vec<Row<'_>>) {
     rows.retain_mut(|row| {
         let Some((array, _)) = row.shown_id.split_once("_[").filter(|_| row.start_s.is_none()) else { return true };
         let Some(told) = told.get(&(row.cluster, array, submitted(row))) else { return true };
-        let is_left =
-            |task: &u32| ranges(row.shown_id).any(|(low, high, step)| (low..=high).contains(task) && (task - low) % step == 0);
+        let is_left = |task: &u32| {
+            ranges(row.shown_id).any(|(low, high, step)| (low..=high).contains(task) && (task - low).is_multiple_of(step))
+        };
         let gone = u32::try_from(told.iter().filter(|task| is_left(task)).count()).unwrap_or(u32::MAX);
         row.tasks = row.tasks.saturating_sub(gone);
         row.tasks > 0
