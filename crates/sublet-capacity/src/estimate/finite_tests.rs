@@ -8,6 +8,7 @@ use super::finite::{JobTally, Outside, replay_jobs};
 use super::jobs::{Job, parse};
 use super::leases::{End, EndKind, Leases};
 use super::replay::{Levels, Manner, SellingPolicy, Tally};
+use super::running::{Held, Running};
 use super::score::{Named, run_jobs, score_jobs};
 use super::terms::Terms;
 
@@ -141,6 +142,22 @@ fn nobody_is_killed_for_units_that_are_free_as_soon() {
     assert_eq!((leases.running_total(), leases.counts[1].broken), (4, 0));
     leases.take_back(3, 117, &Terms::default());
     assert_eq!((leases.running_total(), leases.counts[1].broken), (3, 1));
+}
+
+#[test]
+fn a_notice_is_taken_back_where_every_shorter_class_has_room_too() {
+    // Told until 300: at 100 it still counts in two minutes' notice, at 250 it does not.
+    for (now_s, missing, still_told_s) in
+        [(100, [0, 0, 4, 0, 0, 0], None), (250, [0, 0, 4, 0, 0, 0], Some(300)), (250, [0, 4, 4, 0, 0, 0], None)]
+    {
+        let mut running = Running::default();
+        let class_held = NoticeClass::N15m;
+        let held = Held { job: 0, units: 4, class: class_held, began_s: 0, ran_since_s: 0, finish_s: 9_000, told_s: Some(300) };
+        running.start(held);
+        running.keep_on(class_held, missing, (now_s, now_s));
+        let told_s = running.lose_all()[0].told_s;
+        assert_eq!(told_s, still_told_s, "{now_s} {missing:?}");
+    }
 }
 
 #[test]
