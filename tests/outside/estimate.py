@@ -2,11 +2,13 @@
 """Scores a schedule of `sublet estimate` again, from the demand file alone, with exact fractions.
 
     sublet --json estimate --demand FILE --policy NAME --schedule SCHEDULE > FIGURES
-    python3 tests/outside/estimate.py FILE SCHEDULE FIGURES
+    python3 tests/outside/estimate.py FILE SCHEDULE FIGURES [JOBS]
 
 FILE is rows of demand or what `sacct -D -X -P` printed; the accounting is read again, too (`slurm.py`).
 Nothing of Sublet is used: idle time, collisions, evictions, promises, compensation and revenue follow
-from what ran when, and the bound from its definition, by a slow and different way. Exits with 1 and
+from what ran when, and the bound from its definition, by a slow and different way. JOBS is the file of
+--jobs: who came, started, waited, was done or interrupted, and that all that ran is useful, lost or going
+on; which of the three it is follows from no schedule. Exits with 1 and
 names the first figure that differs by more than the sixth decimal.
 """
 import bisect
@@ -149,7 +151,7 @@ class Pool:
         return sums
 
 
-def main(demand_path, schedule_path, figures_path):
+def main(demand_path, schedule_path, figures_path, jobs_path=None):
     with open(schedule_path) as lines:
         head = json.loads(next(lines))
         rows = [json.loads(line) for line in lines]
@@ -179,6 +181,74 @@ def main(demand_path, schedule_path, figures_path):
             total[name] = max(total[name], value) if name == "valid" else total[name] + value
         bound += bound_of(pool.steps, head["end_s"], head["prices_ppm"])
     compare(figures_path, head, total, bound, evictions, broken, compensation)
+    if jobs_path:
+        ((steps, lines),) = [(pool.steps, [row for row in rows if row["pool"] == name]) for name, pool in pools.items()]
+        compare_jobs(found_in(figures_path, head)["jobs"], read_jobs(jobs_path, steps[0][0], head["end_s"]), steps, lines, head["end_s"])
+
+
+def found_in(figures_path, head):
+    with open(figures_path) as text:
+        return next(row for row in json.load(text) if row["policy"] == head["policy"])
+
+
+def read_jobs(path, start, end):
+    """(arrival, units, duration) of those that come within the history, in order."""
+    with open(path) as lines:
+        found = [(int(row["arrival_s"]), -(-Fraction(row["gpus"]) // 1), max(1, int(row["duration_s"]))) for row in csv.DictReader(lines)]
+    found.sort(key=lambda job: job[0])
+    shift = start if found[0][0] == 0 else 0
+    return [(at + shift, units, lasts) for at, units, lasts in found if start <= at + shift < end]
+
+
+def compare_jobs(given, jobs, steps, rows, end):
+    def check(name, value, tolerance=Fraction(1, 10**6)):
+        if abs(Fraction(str(given[name])) - value) > tolerance:
+            raise SystemExit(f"jobs.{name} is {given[name]} and should be {float(value)}")
+
+    def is_down(at):
+        return not steps[bisect.bisect_right([step[0] for step in steps], at) - 1][3]
+
+    waits, ran, finished, interrupted = {}, 0, 0, 0
+    running = count = before = 0
+    for row in rows + [{"t_s": end, "running": None}]:
+        now = row["t_s"]
+        ran += running * (now - before)
+        if row["running"] is None:
+            break
+        ended, started = row.get("ended", []), row.get("started", [])
+        for job, name, units in started:
+            assert units == jobs[job][1] and jobs[job][0] <= now and not is_down(now), f"the job {job} cannot start at {now}"
+            assert name in CLASSES[:5] and TERMS[CLASSES.index(name)] <= jobs[job][2], f"the job {job} is shorter than {name}"
+            waits.setdefault(job, now - jobs[job][0])
+        finished += sum(1 for one in ended if one[5] == "over")
+        interrupted += sum(1 for one in ended if one[5] != "over")
+        running += sum(units for _, _, units in started) - sum(one[1] for one in ended)
+        count += len(started) - len(ended)
+        if is_down(now):
+            interrupted += count
+            running = count = 0
+        if running != sum(row["running"]) or count < 0:
+            raise SystemExit(f"at {now} {sum(row['running'])} units run, and by starts and ends {running}")
+        before = now
+    # Who comes behind the last decision is not there.
+    last = max(steps[-1][0], (end - 1) // 60 * 60)
+    arrived = [job for job in jobs if job[0] <= last]
+    waited = sorted(waits.values())
+    check("arrived", len(arrived))
+    check("finished", finished)
+    check("interrupted", interrupted)
+    check("running", count)
+    check("waiting", len(arrived) - finished - count - given["gone"])
+    check("asked_hours", Fraction(sum(units * lasts for _, units, lasts in arrived), HOUR))
+    useful, lost, going = (Fraction(str(given[name])) for name in ("useful_hours", "lost_hours", "going_on_hours"))
+    check("useful_hours", Fraction(ran, HOUR) - lost - going, Fraction(3, 10**6))
+    check("goodput", useful / (useful + lost) if useful + lost else 0, Fraction(1, 10**4))
+    if not 0 <= Fraction(str(given["goodput"])) <= 1 or useful * HOUR > sum(units * lasts for _, units, lasts in arrived) + 1:
+        raise SystemExit(f"more is useful than the jobs asked for: {given}")
+    check("mean_wait_seconds", Fraction(sum(waited), len(waited)) if waited else 0)
+    for name, share in (("median_wait_seconds", Fraction(1, 2)), ("p95_wait_seconds", Fraction(19, 20))):
+        check(name, waited[max(0, -(-len(waited) * share // 1) - 1)] if waited else 0)
+    print(f"with those of {len(arrived)} jobs")
 
 
 def compare(figures_path, head, total, bound, evictions, broken, compensation):
@@ -199,8 +269,7 @@ def compare(figures_path, head, total, bound, evictions, broken, compensation):
         "idle_hours": Fraction(total["idle"], HOUR),
         "bound_hours": Fraction(bound, price_hour),
     }
-    with open(figures_path) as text:
-        found = next(row for row in json.load(text) if row["policy"] == head["policy"])
+    found = found_in(figures_path, head)
     for name, value in expected.items():
         given = found[name]
         if (given is None) != (value is None) or (value is not None and abs(Fraction(str(given)) - value) > Fraction(1, 10**6)):

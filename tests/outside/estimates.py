@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EXAMPLE = os.path.join(HERE, "..", "..", "crates", "sublet-capacity", "src", "estimate", "example.sacct")
+POOLS = {"partition": ["long", "short"], "account": ["team"]}
 ZONE = ZoneInfo("Europe/Berlin")
 START = int(datetime(2025, 10, 24, tzinfo=ZONE).timestamp())
 HEADING = "JobID|JobIDRaw|JobName|Partition|Account|State|Submit|Eligible|Start|End|ElapsedRaw|AllocTRES|ReqTRES|NNodes|NodeList"
@@ -50,9 +51,23 @@ def row(number, draw, attempts, now):
     return rows
 
 
+def odd(now):
+    """An attempt without an end, whose successor was submitted before any End; a job of next month; an array told twice."""
+    def text(number, raw, times, ran, used):
+        return f"{number}|{raw}|odd|long|team|x|{'|'.join(shown(at) for at in times)}|{ran}|{used}|gres/gpu=2|1|None assigned"
+
+    yield START, text("900", "900", (START, START, START, None), 0, "gres/gpu=2")
+    yield START + 20, text("900", "900", (START + 20, START + 20, START + 600, START + 90000), 89400, "gres/gpu=2")
+    yield now, text("901", "901", (now, now + 30 * 86400, None, None), 0, "")
+    yield now - 900, text("902_[1-4]", "902", (now - 900, now - 900, None, None), 0, "")
+    for task in (1, 2):
+        yield now - 900, text(f"902_{task}", str(902 + task), (now - 900, now - 900, now - 60, None), 60, "gres/gpu=2")
+
+
 def made(path, draw):
     now = START + 4 * 86400
     rows = [one for number in range(1, 400) for one in row(number, draw, draw.choice([1, 1, 1, 3]), now)]
+    rows += odd(now)
     rows = [text for submit, text in sorted(rows) if submit <= now]
     rows += draw.sample(rows, 20)
     with open(path, "w") as file:
@@ -65,8 +80,9 @@ def check(name, folder, words):
     with open(figures, "w") as file:
         subprocess.run([binary, "--json", "estimate", "--demand", *words, "--schedule", schedule], check=True, stdout=file)
     scorer = os.path.join(HERE, "estimate.py")
-    scored = subprocess.run([sys.executable, scorer, demand, schedule, figures], capture_output=True, text=True)
-    print(f"ok {name}: {scored.stdout.strip()}" if scored.returncode == 0 else f"FAIL {name}: {scored.stdout}{scored.stderr}", flush=True)
+    jobs = [words[words.index("--jobs") + 1]] if "--jobs" in words else []
+    scored = subprocess.run([sys.executable, scorer, demand, schedule, figures, *jobs], capture_output=True, text=True)
+    print(f"ok {name}: {scored.stdout.strip().replace(chr(10), ', ')}" if scored.returncode == 0 else f"FAIL {name}: {scored.stdout}{scored.stderr}", flush=True)
 
 
 def main():
@@ -80,7 +96,10 @@ def main():
             file.write("\n".join(["arrival_s,gpus,duration_s,patience_s"] + wanted) + "\n")
         for pool_by in ("partition", "account", "none"):
             for unit in ("gpu", "cpu", "node"):
-                for name, path, more in (("the example", EXAMPLE, []), ("many jobs", many, ["--time-zone", "Europe/Berlin"])):
+                # What is not in two pools may be guessed.
+                large = [] if pool_by == "none" else [f"--capacity={name}=400" for name in POOLS[pool_by]]
+                example = ["--capacity=vision=20", "--capacity=speech=20"] if pool_by == "account" else []
+                for name, path, more in (("the example", EXAMPLE, example), ("many jobs", many, ["--time-zone", "Europe/Berlin", *large])):
                     how = ["--unit", unit, "--pool-by", pool_by, "--policy", "static-10", "--reclaim-seconds", "30"]
                     check(f"{name}, {unit}, {pool_by}", folder, [path, *more, *how])
         berlin = [many, "--time-zone", "Europe/Berlin", "--pool-by", "none", "--capacity", "160"]
@@ -89,6 +108,9 @@ def main():
             check(f"jobs of customers, {policy}", folder, [*berlin, *bought, "--policy", policy])
         check("what sacct was asked for", folder, [*berlin, "--from", "2025-10-24", "--until", "2025-10-28T00:00:00"])
         down = ["--outage", "2025-10-25T03:20:10/2025-10-25T09:00:00", "--outage", "2025-10-26T02:30:00/2025-10-26T02:45:00"]
+        bought = ["--jobs", jobs, "--checkpoint-seconds", "900"]
+        for policy in ("default", "static-5"):
+            check(f"jobs of customers and outages, {policy}", folder, [*berlin, *bought, *down, "--policy", policy])
         check("outages that the owner names", folder, [*berlin, *down, "--policy", "static-5", "--reclaim-seconds", "600"])
 
 

@@ -63,15 +63,12 @@ def nodes(text):
     return names
 
 
-def tasks(text):
-    """Tasks of what is left of an array, `12_[1-9:2,20%4]`."""
-    inside = re.search(r"\[([^\]%]*)", text)
-    if not inside:
-        return 1
-    count = 0
-    for low, high, step in re.findall(r"(\d+)(?:-(\d+))?(?::(\d+))?", inside.group(1)):
-        count += len(range(int(low), int(high or low) + 1, int(step or 1)))
-    return max(1, count)
+def listed(text):
+    """Tasks of what is left of an array: `1-9:2,20` of `12_[1-9:2,20%4]`."""
+    found = set()
+    for low, high, step in re.findall(r"(\d+)(?:-(\d+))?(?::(\d+))?", re.split(r"[\]%]", text)[0]):
+        found |= set(range(int(low), int(high or low) + 1, int(step or 1)))
+    return found
 
 
 def rows_of(path):
@@ -104,18 +101,20 @@ def attempt(row, how, zone):
     start, end = pairs[0]
     late = [at for at in eligible if start is not None and at <= start]
     used = units(row, how["unit"], "alloctres", {"cpu": ("alloccpus", "ncpus"), "node": ("allocnodes", "nnodes")})
-    asked = units(row, how["unit"], "reqtres", {"cpu": ("reqcpus",), "node": ("reqnodes", "nnodes")})
     submit = instants(row.get("submit", ""), zone)
     waits = max(late) if late else eligible[0] if eligible else None
     names = row.get("nodelist", "") if how["unit"] == "node" else ""
     return {
-        "who": (row.get("cluster", ""), row.get("jobidraw", row.get("jobid"))),
+        # What is left of an array stays the same job.
+        "who": (row.get("cluster", ""), re.sub(r"\[.*", "[", row.get("jobidraw", row.get("jobid")))),
+        "shown": row.get("jobid", ""),
+        "superseded": False,
+        "happened": [at for at in (submit[0] if submit else None, start, end, start + ran if start is not None and end is None and ran is not None else None) if at is not None],
         "submit": submit[0] if submit else waits,
         "eligible": waits,
         "start": start,
         "end": end,
         "used": used,
-        "asked": (asked or used) if start is not None else asked * tasks(row.get("jobid", "")),
         "pool": "" if how["pool_by"] == "none" else row[how["pool_by"]].split(",")[0],
         "nodes": nodes(names) if names != "None assigned" else set(),
     }
@@ -143,17 +142,31 @@ def attempts(path, how):
         tries.sort(key=lambda one: one["submit"])
         for one, after in zip(tries, tries[1:]):
             if one["end"] is None:
-                one["end"] = after["submit"]
-    return kept
+                one["end"], one["superseded"] = after["submit"], True
+    return [one for one in kept if not waits_elsewhere(one, kept)]
+
+
+def waits_elsewhere(one, kept):
+    """Takes the tasks that rows of their own tell out of what is left of an array; whether none is left."""
+    array, bracket, rest = one["shown"].partition("_[")
+    if not bracket or one["start"] is not None:
+        return False
+    left = listed(rest)
+    for other in kept:
+        base, _, task = other["shown"].partition("_")
+        if task.isdigit() and (other["who"][0], base, other["submit"]) == (one["who"][0], array, one["submit"]):
+            left.discard(int(task))
+    return listed(rest) and not left
 
 
 def demand(path, how):
     """Steps by pool, and where they end."""
     kept = attempts(path, how)
-    ends = [one["end"] for one in kept if one["end"] is not None] or [one["start"] for one in kept if one["start"] is not None]
+    ends = [one["end"] for one in kept if one["end"] is not None and not one["superseded"]] or [one["start"] for one in kept if one["start"] is not None]
     begin = how["from_s"] if how["from_s"] is not None else min(ends)
     known = [one["eligible"] for one in kept if one["eligible"] is not None]
-    until = how["until_s"] if how["until_s"] is not None else max(known)
+    happened = [at for one in kept for at in one["happened"]]
+    until = how["until_s"] if how["until_s"] is not None else min([max(known)] + ([max(happened)] if happened else []))
     pools = {}
     for pool in {one["pool"] for one in kept}:
         jobs = [one for one in kept if one["pool"] == pool]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use sublet_core::device::DeviceHealth;
 use sublet_core::id::LeaseId;
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
@@ -136,6 +137,26 @@ fn surplus_is_told_with_its_notice_and_firm_never_is() {
         sells(&mut snapshot, mode, &[("site_0", curve, 0)]);
         assert_eq!(told(&snapshot, NOW), [], "{mode:?} {curve:?}");
     }
+}
+
+#[test]
+fn what_is_lost_cordoned_or_held_takes_nothing_from_others() {
+    for change in [(|device: &mut DeviceView| device.health = DeviceHealth::Lost) as fn(&mut DeviceView), |device| {
+        device.health = DeviceHealth::Cordoned
+    }] {
+        let mut snapshot = fleet("cpu", &[4, 4]);
+        let gone = sell(&mut snapshot, &external(4, NoticeClass::N15m));
+        sell(&mut snapshot, &external(3, NoticeClass::N15m));
+        snapshot.devices.iter_mut().filter(|device| device.used_by.as_ref() == Some(&gone)).for_each(change);
+        // Four units fewer, so four fewer may be promised; those who lost theirs do not have them any more.
+        sells(&mut snapshot, SellingMode::Learned, &[("site_0", learned([3; CLASSES]), 0)]);
+        assert_eq!(told(&snapshot, NOW), []);
+        assert_eq!(available(&snapshot, &external(1, NoticeClass::N0)).units, 0);
+    }
+    let mut snapshot = fleet("cpu", &[8]);
+    snapshot.devices.iter_mut().take(3).for_each(|device| device.held = true);
+    let figures = pool_figures(&snapshot.devices, |_| false)[&pool("site_0")];
+    assert_eq!((figures.capacity, figures.internal, figures.idle), (8, 3, 5), "held for the owner's teams");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use sublet_capacity::estimate::csv::UNITS_MAX;
 use sublet_capacity::estimate::demand::Step;
 use sublet_capacity::estimate::terms::CLASSES;
-use sublet_capacity::{CURVE_LIFE, Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class};
+use sublet_capacity::{
+    CURVE_LIFE, Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class,
+};
 use sublet_core::lease::Holder;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
 use sublet_store::demand::{self, Reported, StoredCurve, StoredPool};

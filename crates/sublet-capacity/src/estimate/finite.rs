@@ -2,8 +2,8 @@
 //!
 //! The policy, the notices and the counting are those of [`super::replay`]; instead of demand that takes
 //! every unit, each lease is a job's. A job takes all its units at once, in the class of the longest
-//! notice that is not longer than it still runs and that has room; who came first is asked first, and
-//! who does not fit lets others pass. Told or not, a job gives all its units back together.
+//! notice that is not longer than it still runs and that has room, as every shorter one has; who came first
+//! is asked first, and who does not fit lets others pass. Told or not, a job gives all its units back together.
 //!
 //! Invariants: the past only; a job is waiting, running, done or gone; what it ran is useful, lost or going on.
 //!
@@ -16,12 +16,11 @@ use sublet_core::notice::NoticeClass;
 use super::demand::{Pool, Step};
 use super::jobs::Job;
 use super::leases::{End, EndKind};
-use super::replay::{DECISION_S, Levels, Manner, Moment, Passing, SellingPolicy, Tally, Watch};
+use super::queue::Queue;
+use super::replay::{DECISION_S, Levels, Manner, Moment, Passing, SellingPolicy, Start, Tally, Watch};
 use super::running::{Held, Running};
-use super::terms::{Terms, index, term_s};
+use super::terms::{CLASSES, Terms, index, term_s};
 
-/// Jobs that are asked at one decision whether they fit.
-const ASKED_MAX: usize = 1_000;
 /// Classes that jobs buy, longest notice first.
 const BOUGHT: [NoticeClass; 5] = [NoticeClass::N24h, NoticeClass::N1h, NoticeClass::N15m, NoticeClass::N2m, NoticeClass::N0];
 
@@ -69,12 +68,12 @@ struct Run<'a> {
     terms: Terms,
     outside: Outside<'a>,
     states: Vec<State>,
-    /// Jobs that have come, by their place.
-    queue: BTreeSet<usize>,
+    queue: Queue,
     /// When those that wait leave.
     leaving: BTreeSet<(i64, usize)>,
     running: Running,
     ends: Vec<End>,
+    starts: Vec<Start>,
     tally: Tally,
     counts: JobTally,
     collides: bool,
@@ -92,10 +91,11 @@ pub fn replay_jobs(
         terms: *terms,
         outside,
         states: Vec::new(),
-        queue: BTreeSet::new(),
+        queue: Queue::default(),
         leaving: BTreeSet::new(),
         running: Running::default(),
         ends: Vec::new(),
+        starts: Vec::new(),
         tally: Tally::default(),
         counts: JobTally::default(),
         collides: false,
@@ -126,6 +126,8 @@ impl Run<'_> {
         let (levels, manner) = (policy.levels(step), policy.manner());
         self.arrive(now_s);
         if !step.valid {
+            // Who is done by then is done.
+            self.advance(now_s);
             for held in self.running.lose_all() {
                 self.stop(&held, now_s, false);
             }
@@ -136,17 +138,19 @@ impl Run<'_> {
             self.running.keep_on_at_end(beyond, now_s);
         }
         self.advance(now_s);
-        if manner.breaks {
-            let short = self.running.total().saturating_sub(step.idle());
+        let short = if manner.breaks { self.running.total().saturating_sub(step.idle()) } else { 0 };
+        if short > 0 {
             for held in self.running.displaced(short, now_s, &self.terms) {
                 self.take_back(&held, now_s);
             }
         }
         self.give_notices(&levels, now_s);
         if manner.keeps_on || manner.extends {
-            self.change_classes(&levels, manner, now_s);
+            // Who is counted on to go, goes.
+            let goes_s = if short > 0 { now_s + i64::from(self.terms.kill_s) } else { now_s };
+            self.change_classes(&levels, manner, (now_s, goes_s));
         }
-        self.sell(step, &levels, manner.keeps_on);
+        self.sell(step, &levels);
     }
 
     fn arrive(&mut self, now_s: i64) {
@@ -159,7 +163,7 @@ impl Run<'_> {
         }
         while let Some((leaves_s, place)) = self.leaving.first().copied().filter(|(leaves_s, _)| *leaves_s < now_s) {
             self.leaving.remove(&(leaves_s, place));
-            self.queue.remove(&place);
+            self.queue.remove(place, self.outside.jobs[place].units);
             self.counts.gone += 1;
             // What it had saved is of no use to it.
             let wasted = unit_seconds(self.outside.jobs[place].units, self.states[place].saved_s);
@@ -170,7 +174,7 @@ impl Run<'_> {
 
     fn wait(&mut self, place: usize, since_s: i64) {
         self.states[place].waits_since_s = since_s;
-        self.queue.insert(place);
+        self.queue.insert(place, self.outside.jobs[place].units);
         if let Some(patience_s) = self.outside.jobs[place].patience_s {
             self.leaving.insert((since_s + patience_s, place));
         }
@@ -189,49 +193,44 @@ impl Run<'_> {
         }
     }
 
+    /// Units that each class may have more.
+    fn missing(&self, levels: &Levels, now_s: i64) -> [u32; CLASSES] {
+        NoticeClass::ALL.map(|class| levels.0[index(class)].saturating_sub(self.running.committed(class, now_s)))
+    }
+
     /// Notices are taken back, and notice is lengthened, where the levels allow it and the job runs so long.
-    fn change_classes(&mut self, levels: &Levels, manner: Manner, now_s: i64) {
+    fn change_classes(&mut self, levels: &Levels, manner: Manner, (now_s, goes_s): (i64, i64)) {
         for class in BOUGHT {
-            let mut missing = levels.0[index(class)].saturating_sub(self.running.committed(class, now_s));
             if manner.keeps_on && class != NoticeClass::N0 {
-                missing -= self.running.keep_on(class, missing, now_s);
+                self.running.keep_on(class, self.missing(levels, now_s), (now_s, goes_s));
             }
             if manner.extends {
-                let extended = self.running.extend(class, missing, now_s);
+                let extended = self.running.extend(class, self.missing(levels, now_s), now_s);
                 self.tally.counts[index(class)].sold += u64::from(extended);
                 self.tally.counts[index(class)].extended += u64::from(extended);
             }
         }
     }
 
-    fn sell(&mut self, step: &Step, levels: &Levels, keeps_on: bool) {
+    /// Who takes a class takes a unit of every shorter one's level, too.
+    fn sell(&mut self, step: &Step, levels: &Levels) {
         let now_s = step.at_s;
-        let going = if keeps_on { 0 } else { self.running.told_total() };
-        let room = |running: &Running| {
-            let free = step.idle().saturating_sub(running.total() + running.returning_total());
-            free.min(levels.0[0].saturating_sub(running.total() - going.min(running.total())))
-        };
-        let mut free = room(&self.running);
-        let asked: Vec<usize> = if free == 0 { Vec::new() } else { self.queue.iter().copied().take(ASKED_MAX).collect() };
-        for place in asked {
-            let job = self.outside.jobs[place];
-            if free == 0 || job.units > free {
-                continue;
-            }
-            let has_room = |class: &NoticeClass| {
-                let missing = levels.0[index(*class)].saturating_sub(self.running.committed(*class, now_s));
-                term_s(*class) <= self.states[place].left_s && missing >= job.units
-            };
-            let Some(class) = BOUGHT.into_iter().find(has_room) else { continue };
+        loop {
+            let missing = self.missing(levels, now_s);
+            let free = step.idle().saturating_sub(self.running.total() + self.running.returning_total()).min(missing[0]);
+            let Some(place) = self.queue.first_within(free).filter(|_| free > 0) else { break };
+            let (units, left_s) = (self.outside.jobs[place].units, self.states[place].left_s);
+            let has_room =
+                |class: NoticeClass| term_s(class) <= left_s && missing[..=index(class)].iter().all(|missing| *missing >= units);
+            let class = BOUGHT.into_iter().find(|class| has_room(*class)).unwrap_or(NoticeClass::N0);
             self.start(place, class, now_s);
-            free = room(&self.running);
         }
     }
 
     fn start(&mut self, place: usize, class: NoticeClass, now_s: i64) {
         let job = self.outside.jobs[place];
         let state = &mut self.states[place];
-        self.queue.remove(&place);
+        self.queue.remove(place, job.units);
         if let Some(patience_s) = job.patience_s {
             self.leaving.remove(&(state.waits_since_s + patience_s, place));
         }
@@ -241,6 +240,7 @@ impl Run<'_> {
         }
         self.tally.counts[index(class)].sold += u64::from(job.units);
         let finish_s = now_s + state.left_s;
+        self.starts.push(Start { job: place, class, units: job.units });
         self.running.start(Held {
             job: place,
             units: job.units,
@@ -315,8 +315,9 @@ impl Run<'_> {
             let (running, returning) = (self.running.by_class(), self.running.returning_total());
             let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
             self.collides = self.tally.count(step, &passing, &self.terms);
-            watch(&Moment { at_s: now_s, running, ends: &self.ends });
+            watch(&Moment { at_s: now_s, running, ends: &self.ends, starts: &self.starts });
             self.ends.clear();
+            self.starts.clear();
             if next < to_s {
                 self.advance(next);
             }

@@ -6,8 +6,9 @@ use sublet_core::notice::NoticeClass;
 use super::demand::{Demand, Pool, Step};
 use super::finite::{JobTally, Outside, replay_jobs};
 use super::jobs::{Job, parse};
-use super::leases::{End, EndKind};
+use super::leases::{End, EndKind, Leases};
 use super::replay::{Levels, Manner, SellingPolicy, Tally};
+use super::running::{Held, Running};
 use super::score::{Named, run_jobs, score_jobs};
 use super::terms::Terms;
 
@@ -127,6 +128,65 @@ fn needless_victims_are_spared() {
 }
 
 #[test]
+fn nobody_is_killed_for_units_that_are_free_as_soon() {
+    // At 300 internal demand takes four units, and the job of four is done at 302, before a kill would be.
+    let mut minutes = vec![0; 60];
+    minutes[5..].fill(4);
+    let jobs = [job(0, 4, 302, None), job(0, 4, 3_000, None)];
+    let (tally, counts, _) = replayed(&minutes, &jobs, None, Manner::FULL);
+    assert_eq!((counts.interrupted, counts.finished, tally.collision_s), (0, 2, 4 * 2));
+    let mut leases = Leases::default();
+    leases.sell(NoticeClass::N2m, 4, 0);
+    leases.give_notice(NoticeClass::N2m, 2, 0, &Terms::default());
+    assert_eq!(leases.take_back(2, 117, &Terms::default()), 0);
+    assert_eq!((leases.running_total(), leases.counts[1].broken), (4, 0));
+    leases.take_back(3, 117, &Terms::default());
+    assert_eq!((leases.running_total(), leases.counts[1].broken), (3, 1));
+}
+
+#[test]
+fn a_notice_is_taken_back_where_every_shorter_class_has_room_too() {
+    // Told until 300: at 100 it still counts in two minutes' notice, at 250 it does not.
+    for (now_s, missing, still_told_s) in
+        [(100, [0, 0, 4, 0, 0, 0], None), (250, [0, 0, 4, 0, 0, 0], Some(300)), (250, [0, 4, 4, 0, 0, 0], None)]
+    {
+        let mut running = Running::default();
+        let class_held = NoticeClass::N15m;
+        let held = Held { job: 0, units: 4, class: class_held, began_s: 0, ran_since_s: 0, finish_s: 9_000, told_s: Some(300) };
+        running.start(held);
+        running.keep_on(class_held, missing, (now_s, now_s));
+        let told_s = running.lose_all()[0].told_s;
+        assert_eq!(told_s, still_told_s, "{now_s} {missing:?}");
+    }
+}
+
+#[test]
+fn jobs_that_never_fit_keep_nobody_from_being_asked() {
+    let mut jobs = vec![job(0, 9, 60, None); 1_500];
+    jobs.push(job(0, 8, 60, None));
+    let (_, counts, _) = replayed(&[0; 10], &jobs, None, Manner::FULL);
+    assert_eq!((counts.finished, counts.waiting), (1, 1_500));
+}
+
+#[test]
+fn who_came_first_of_those_that_fit_is_asked_first() {
+    let jobs = [job(0, 5, 60, None), job(0, 4, 60, None), job(0, 3, 60, None), job(0, 3, 60, None)];
+    let (_, counts, _) = replayed(&[0; 10], &jobs, None, Manner::PLAIN);
+    assert_eq!(counts.waits_s, [0, 0, 60, 60], "five and three, then four and three");
+}
+
+#[test]
+fn a_job_that_is_done_when_an_outage_begins_is_done() {
+    let mut minutes = vec![0; 60];
+    minutes[20..30].fill(u32::MAX);
+    for checkpoint_s in [None, Some(60)] {
+        let (tally, counts, _) = replayed(&minutes, &[job(0, 8, 1_200, None)], checkpoint_s, Manner::FULL);
+        assert_eq!((counts.finished, counts.interrupted, counts.lost_s), (1, 0, 0), "{checkpoint_s:?}");
+        assert_eq!(tally.sold_s, 8 * 1_200);
+    }
+}
+
+#[test]
 fn files_of_jobs_are_read_and_wrong_lines_named() {
     let found = parse("tenant,arrival_s,gpus,duration_s,qos,patience_s\na,60,0.47,30,LS,\nb,0,8.0,3600,BE,90\n").unwrap();
     assert_eq!(found.jobs, [job(0, 8, 3_600, Some(90)), job(60, 1, 30, None)]);
@@ -173,7 +233,10 @@ fn minutes() -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
-    let job = (0_i64..30_000, 1_u32..14, 1_i64..9_000, prop::option::of(0_i64..5_000));
+    // Half of them are done at a decision, as outages begin at one.
+    let length = prop_oneof![1_i64..9_000, (1_i64..150).prop_map(|minutes| minutes * 60)];
+    let arrival = prop_oneof![0_i64..30_000, (0_i64..500).prop_map(|minutes| minutes * 60)];
+    let job = (arrival, 1_u32..14, length, prop::option::of(0_i64..5_000));
     prop::collection::vec(job, 1..40).prop_map(|jobs| {
         let mut jobs: Vec<Job> =
             jobs.into_iter().map(|(at, units, length, patience)| job_of(at, units, length, patience)).collect();
@@ -218,6 +281,20 @@ proptest! {
         if checkpoint_s == Some(1) {
             prop_assert!(counts.gone > 0 || counts.lost_s == 0);
         }
+    }
+
+    #[test]
+    fn constant_demand_and_constant_levels_interrupt_nobody(
+        in_use in 0_u32..12, jobs in jobs(), manner in manners(), reclaim_s in 0_u32..200, levels in prop::array::uniform6(0_u32..=12),
+    ) {
+        let mut levels = levels;
+        levels.sort_unstable_by(|left, right| right.cmp(left));
+        let minutes = [in_use; 700];
+        let terms = Terms { reclaim_s, ..Terms::default() };
+        let outside = Outside { jobs: &jobs, checkpoint_s: None };
+        let (tally, counts) =
+            replay_jobs(&pool(12, &minutes), 700 * 60, (&terms, outside), &mut Fixed(Levels(levels), manner), &mut |_| {});
+        prop_assert_eq!((counts.interrupted, counts.lost_s, tally.evictions(), tally.collision_s), (0, 0, 0, 0));
     }
 
     #[test]

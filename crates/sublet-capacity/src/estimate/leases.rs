@@ -218,10 +218,11 @@ impl Leases {
     }
 
     /// Takes notices back of leases that were told and have less left than this class promises, so
-    /// that their holders go on in it. Answers how many.
-    pub fn keep_on(&mut self, class: NoticeClass, wanted: u32, now_s: i64) -> u32 {
+    /// that their holders go on in it, unless their notice is over by `goes_s`. Answers how many.
+    pub fn keep_on(&mut self, class: NoticeClass, wanted: u32, (now_s, goes_s): (i64, i64)) -> u32 {
         let term = term_s(class);
-        self.reopen(class, wanted, |noticed| noticed.class >= class && noticed.ends_s - now_s < term)
+        let is_meant = |noticed: &Noticed| noticed.class >= class && noticed.ends_s > goes_s && noticed.ends_s - now_s < term;
+        self.reopen(class, wanted, is_meant)
     }
 
     /// Lets leases whose notice is about to be over go on without any, but for so many.
@@ -257,8 +258,10 @@ impl Leases {
     }
 
     /// Takes up to so many units at once: `n0` keeps its promise, the others' are broken, the shortest
-    /// notice first, those under notice before the open ones. Answers how many units it could not take.
-    pub fn take_back(&mut self, mut wanted: u32, now_s: i64, terms: &Terms) -> u32 {
+    /// notice first, those under notice before the open ones; as many fewer as are over before a kill would
+    /// free a unit. Answers how many units it could not take.
+    pub fn take_back(&mut self, wanted: u32, now_s: i64, terms: &Terms) -> u32 {
+        let mut wanted = wanted.saturating_sub(self.over_by(now_s + i64::from(terms.kill_s)));
         let ended = wanted.min(self.open(NoticeClass::N0));
         self.give_notice(NoticeClass::N0, ended, now_s, terms);
         wanted -= ended;
@@ -274,6 +277,13 @@ impl Leases {
             }
         }
         wanted
+    }
+
+    /// Units whose notice or window is over by then.
+    fn over_by(&self, at_s: i64) -> u32 {
+        let noticed = self.noticed.iter().filter(|noticed| noticed.ends_s <= at_s).map(|noticed| noticed.units);
+        let firm = self.open[index(NoticeClass::Firm)].iter().filter(|cohort| firm_end(cohort) <= at_s).map(|cohort| cohort.units);
+        noticed.chain(firm).sum()
     }
 
     fn break_noticed(&mut self, class: NoticeClass, mut wanted: u32, now_s: i64, terms: &Terms) -> u32 {

@@ -16,6 +16,7 @@ pub mod follow;
 pub mod jobs;
 pub mod layered;
 pub mod leases;
+mod queue;
 pub mod replay;
 mod rules;
 mod running;

@@ -141,6 +141,17 @@ pub struct Moment<'a> {
     pub running: [u32; CLASSES],
     /// What ended since the moment before, in order.
     pub ends: &'a [End],
+    /// Jobs that started at this instant; none where nobody knows who buys.
+    pub starts: &'a [Start],
+}
+
+/// A job that went to work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Its place among those that come within the history.
+    pub job: usize,
+    pub class: NoticeClass,
+    pub units: u32,
 }
 
 /// Hears of every moment, in order.
@@ -184,12 +195,12 @@ impl Run {
             self.leases.keep_on_at_end(beyond, now_s);
         }
         self.leases.advance(now_s, &self.terms);
-        let running = self.leases.running_total();
-        if manner.breaks {
-            self.leases.take_back(running.saturating_sub(step.idle()), now_s, &self.terms);
-        }
+        let short = if manner.breaks { self.leases.running_total().saturating_sub(step.idle()) } else { 0 };
+        self.leases.take_back(short, now_s, &self.terms);
         self.give_notices(&levels, now_s);
-        self.sell(step, &levels, manner, policy.sale_limit(step));
+        // Who is counted on to go, goes.
+        let goes_s = if short > 0 { now_s + i64::from(self.terms.kill_s) } else { now_s };
+        self.sell(step, &levels, (manner, goes_s), policy.sale_limit(step));
     }
 
     /// Longest class first: what is committed beyond a level is told of its end.
@@ -201,7 +212,7 @@ impl Run {
     }
 
     /// Longest class first: notices are taken back, then shorter leases extended, then free units sold.
-    fn sell(&mut self, step: &Step, levels: &Levels, manner: Manner, limit: Option<u32>) {
+    fn sell(&mut self, step: &Step, levels: &Levels, (manner, goes_s): (Manner, i64), limit: Option<u32>) {
         let now_s = step.at_s;
         for class in NoticeClass::ALL.into_iter().rev() {
             let level = levels.0[index(class)];
@@ -210,7 +221,7 @@ impl Run {
                 missing = missing.min(levels.0[index(*shorter)].saturating_sub(self.leases.committed(*shorter, now_s)));
             }
             if manner.keeps_on && class != NoticeClass::N0 && class != NoticeClass::Firm {
-                missing -= self.leases.keep_on(class, missing, now_s);
+                missing -= self.leases.keep_on(class, missing, (now_s, goes_s));
             }
             if manner.extends {
                 for shorter in NoticeClass::ALL[..index(class)].iter().rev() {
@@ -234,7 +245,7 @@ impl Run {
             let (running, returning) = (self.leases.running(), self.leases.returning_total());
             let passing = Passing { seconds: next - now_s, running, returning, collided: self.collides };
             self.collides = self.tally.count(step, &passing, &self.terms);
-            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends });
+            watch(&Moment { at_s: now_s, running, ends: &self.leases.ends, starts: &[] });
             self.leases.ends.clear();
             if next < to_s {
                 self.leases.advance(next, &self.terms);

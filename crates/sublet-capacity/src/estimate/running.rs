@@ -65,10 +65,6 @@ impl Running {
         self.by_class().iter().sum()
     }
 
-    pub(super) fn told_total(&self) -> u32 {
-        self.told_units.iter().sum()
-    }
-
     pub(super) fn returning_total(&self) -> u32 {
         self.returning_units
     }
@@ -171,14 +167,18 @@ impl Running {
     }
 
     /// Whom internal demand displaces at once: the shortest notice first, of a class those that were told
-    /// first, but nobody who is gone by then anyway.
+    /// first, but nobody who is gone by then anyway, and nobody whose units those leave.
     pub(super) fn displaced(&self, wanted: u32, now_s: i64, terms: &Terms) -> Vec<Held> {
+        let gone_s = now_s + i64::from(terms.kill_s);
+        let going = self.ends.range(..(gone_s + 1, 0)).filter_map(|(_, job)| self.find(*job));
+        let wanted = wanted.saturating_sub(going.map(|held| held.units).sum());
+        let stays = |job: &usize| self.find(*job).is_some_and(|held| held.over_s() > gone_s);
         let mut chosen = Vec::new();
         for class in [NoticeClass::N0, NoticeClass::N2m, NoticeClass::N15m, NoticeClass::N1h, NoticeClass::N24h] {
-            let told = self.told.iter().filter(|(told_s, _)| told_s - now_s > i64::from(terms.kill_s)).map(|(_, job)| *job);
+            let told = self.told.iter().map(|(_, job)| *job).filter(stays);
             let told = told.filter(|job| self.find(*job).is_some_and(|held| held.class == class));
             self.choose(told, wanted, &mut chosen);
-            self.choose(self.open[index(class)].iter().rev().map(|(_, job)| *job), wanted, &mut chosen);
+            self.choose(self.open[index(class)].iter().rev().map(|(_, job)| *job).filter(stays), wanted, &mut chosen);
         }
         needed(chosen, wanted)
     }
@@ -192,13 +192,20 @@ impl Running {
         }
     }
 
-    /// Lets jobs that were told and have less left than this class promises go on in it, if they run
-    /// that long. Answers how many units.
-    pub(super) fn keep_on(&mut self, class: NoticeClass, wanted: u32, now_s: i64) -> u32 {
+    /// Lets jobs that were told and have less left than this class promises go on in it, if they run that
+    /// long and the notice is not over by `goes_s`. A class that they did not count in has to miss their units.
+    pub(super) fn keep_on(&mut self, class: NoticeClass, mut missing: [u32; CLASSES], (now_s, goes_s): (i64, i64)) {
         let term = term_s(class);
-        let told = self.told.range(..(now_s + term, 0)).rev().filter_map(|(_, job)| self.find(*job));
-        let meant: Vec<Held> = told.filter(|held| held.class >= class && held.finish_s - now_s >= term).copied().collect();
-        self.reopen(&meant, class, wanted)
+        let told = self.told.range((goes_s + 1, 0)..).take_while(|(told_s, _)| *told_s < now_s + term);
+        let told = told.map(|(told_s, job)| (*told_s, *job)).collect::<Vec<_>>();
+        for (told_s, job) in told.into_iter().rev() {
+            let meant = self.find(job).filter(|held| held.class >= class && held.finish_s - now_s >= term);
+            let Some(held) = meant.copied() else { continue };
+            let counted = NoticeClass::ALL.iter().take_while(|shorter| now_s + term_s(**shorter) <= told_s).count();
+            if take(&mut missing[counted..=index(class)], held.units) {
+                self.change(&held, Held { class, told_s: None, ..held });
+            }
+        }
     }
 
     /// Lets jobs whose notice is about to be over go on without any, but for so many units.
@@ -208,7 +215,7 @@ impl Running {
         self.reopen(&due, NoticeClass::N0, units.saturating_sub(but));
     }
 
-    fn reopen(&mut self, meant: &[Held], class: NoticeClass, wanted: u32) -> u32 {
+    fn reopen(&mut self, meant: &[Held], class: NoticeClass, wanted: u32) {
         let mut reopened = 0;
         for held in meant {
             if reopened + held.units <= wanted {
@@ -216,27 +223,37 @@ impl Running {
                 self.change(held, Held { class, told_s: None, ..*held });
             }
         }
-        reopened
     }
 
-    /// Gives jobs of shorter notice, the longest first, this one's, if they run that long. Answers how many units.
-    pub(super) fn extend(&mut self, to: NoticeClass, wanted: u32, now_s: i64) -> u32 {
+    /// Gives jobs of shorter notice, the longest first, this one's, if they run that long and every class
+    /// on the way misses their units. Answers how many units.
+    pub(super) fn extend(&mut self, to: NoticeClass, mut missing: [u32; CLASSES], now_s: i64) -> u32 {
         let mut extended = 0;
         for shorter in NoticeClass::ALL[..index(to)].iter().rev() {
-            if extended == wanted {
+            let way = index(*shorter) + 1..=index(to);
+            if missing[way.clone()].contains(&0) {
                 break;
             }
             let jobs = self.open[index(*shorter)].iter().rev().take(OFFERED_MAX).filter_map(|(_, job)| self.find(*job));
             let long: Vec<Held> = jobs.filter(|held| held.finish_s - now_s >= term_s(to)).copied().collect();
-            for held in long.iter().filter(|held| held.units <= wanted) {
-                if extended + held.units <= wanted {
+            for held in long {
+                if take(&mut missing[way.clone()], held.units) {
                     extended += held.units;
-                    self.change(held, Held { class: to, began_s: now_s, ..*held });
+                    self.change(&held, Held { class: to, began_s: now_s, ..held });
                 }
             }
         }
         extended
     }
+}
+
+/// Takes so many units from each, if each has them.
+fn take(missing: &mut [u32], units: u32) -> bool {
+    let has_room = missing.iter().all(|missing| *missing >= units);
+    if has_room {
+        missing.iter_mut().for_each(|missing| *missing -= units);
+    }
+    has_room
 }
 
 /// Without those that turned out to be more than is wanted: the first chosen are spared first.

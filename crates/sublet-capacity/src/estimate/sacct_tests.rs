@@ -78,7 +78,11 @@ fn nodes_that_jobs_share_are_one_and_accounts_or_nothing_are_pools() {
     let cpus = Reading { unit: Unit::Cpu, pool_by: PoolBy::Nothing, ..reading() };
     let cpus = read(EXAMPLE, &cpus).demand;
     assert_eq!((cpus.pools.len(), cpus.pools[0].steps[0].in_use), (1, 16 + 8 + 64));
-    let accounts = read(EXAMPLE, &Reading { pool_by: PoolBy::Account, ..reading() }).demand;
+    let by_account = Reading { pool_by: PoolBy::Account, ..reading() };
+    let shared = parse(EXAMPLE, &by_account).unwrap_err().to_string();
+    assert!(shared.contains("the pools 'vision' and 'speech' share the node 'gpu04'"), "{shared}");
+    let capacities = BTreeMap::from([("speech".to_owned(), 8), ("vision".to_owned(), 14)]);
+    let accounts = read(EXAMPLE, &Reading { capacities, ..by_account }).demand;
     assert_eq!(accounts.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["speech", "vision"]);
 }
 
@@ -97,6 +101,103 @@ fn what_is_not_complete_is_cut_off_unless_the_owner_knows_better() {
     let (from_s, until_s) = (clock.seconds("2026-01-05").unwrap(), clock.seconds("2026-01-05T06:00:00").unwrap());
     let whole = Reading { from_s: Some(from_s), until_s: Some(until_s), ..reading() };
     assert_eq!(told(&read(&text, &whole).demand), "p/4: 0=2+0 60=2+2 90=4+0 120=2+0 240=4+0 300=2+0\nuntil 360");
+}
+
+#[test]
+fn the_history_begins_with_an_end_that_was_printed() {
+    let day = "2026-01-05";
+    // Job 7 was submitted anew at 00:30, which says nothing of when sacct began to print.
+    let text = format!(
+        "{HEAD}\n{}{}{}{}",
+        job("1", day, ["00:00", "00:00", "02:00"], "7200"),
+        job("7", day, ["00:10", "00:20", ""], "0"),
+        job("7", day, ["00:30", "02:00", "04:00"], "7200"),
+        job("9", day, ["05:00", "05:00", ""], "0")
+    );
+    assert_eq!(told(&read(&text, &reading()).demand), "p/2: 0=2+0 120=0+0\nuntil 180");
+}
+
+#[test]
+fn what_begins_in_the_future_ends_no_history() {
+    let day = "2026-01-05";
+    let later = |at: &str| format!("3|2026-01-05T04:00:00|{at}|Unknown|Unknown|0|p||gres/gpu=2\n");
+    let first = job("1", day, ["00:00", "00:00", "01:00"], "3600");
+    let submitted = format!("{HEAD}\n{first}{}", later("2026-07-01T00:00:00"));
+    let known = BTreeMap::from([("p".to_owned(), 4)]);
+    let known = Reading { capacities: known, ..reading() };
+    assert_eq!(told(&read(&submitted, &known).demand), "p/4: 0=0+0\nuntil 180");
+    // Without Submit what runs says until when it is known.
+    let running = "4|Unknown|2026-01-05T02:00:00|2026-01-05T02:30:00|Unknown|9000|p|gres/gpu=2|gres/gpu=2\n";
+    let unsaid = format!("{HEAD}\n{first}{running}{}", later("2026-07-01T00:00:00").replace("3|2026-01-05T04:00:00", "3|Unknown"));
+    assert_eq!(told(&read(&unsaid, &known).demand), "p/4: 0=0+0 60=0+2 90=2+0\nuntil 240");
+}
+
+#[test]
+fn a_history_that_is_too_long_is_refused_with_what_makes_it_so() {
+    let day = "2026-01-05";
+    let frame = |row: &str| {
+        let (first, last) = (job("1", day, ["00:00", "00:00", "01:00"], "3600"), job("2", day, ["05:00", "05:00", ""], "0"));
+        format!("{HEAD}\n{first}{row}{last}")
+    };
+    let refused = |text: &str, reading: &Reading| parse(text, reading).unwrap_err().to_string();
+    let late = frame("3|2046-01-05T00:00:00|2046-01-05T00:00:00|Unknown|Unknown|0|p||gres/gpu=2\n");
+    assert!(refused(&late, &reading()).contains("line 3: the history would end here"), "{}", refused(&late, &reading()));
+    let early = frame("3|1970-01-02T00:00:00|1970-01-02T00:00:00|1970-01-02T00:00:00|1970-01-02T01:00:00|0|p||gres/gpu=2\n");
+    assert!(refused(&early, &reading()).contains("line 3: the history would begin here"));
+    let from = Reading { from_s: Some(0), ..reading() };
+    assert!(refused(&frame(""), &from).contains("--from is more than ten years before line 3"));
+    let until = Reading { until_s: Some(9_000_000_000), ..reading() };
+    assert!(refused(&frame(""), &until).contains("--until is more than ten years behind line 2"));
+}
+
+#[test]
+fn pools_that_share_nodes_are_no_guess_and_jobs_without_an_end_are_said() {
+    let row = |id: &str, pool: &str, nodes: &str, end: &str| format!("{id}|0|0|0|{end}|100|{pool}|gres/gpu=8|gres/gpu=8|{nodes}\n");
+    let frame = |rows: &str| format!("{HEAD}|NodeList\n{rows}{}", row("9", "long", "gpu9", "9000"));
+    let known = || Reading { from_s: Some(0), until_s: Some(9_000), ..reading() };
+    // Eight units in two partitions, first in the one, then in the other.
+    let shared = frame(&format!("{}{}", row("1", "long", "gpu[1-2]", "600"), row("2", "short", "gpu2", "Unknown")));
+    let error = parse(&shared, &known()).unwrap_err();
+    assert!(error.to_string().contains("share the node 'gpu2'") && error.alternatives().len() == 2, "{error}");
+    let given = BTreeMap::from([("long".to_owned(), 16), ("short".to_owned(), 8)]);
+    let accounting = read(&shared, &Reading { capacities: given, ..known() });
+    assert!(accounting.remarks.iter().any(|remark| remark.contains("run on: 8, of 1 jobs")), "{:?}", accounting.remarks);
+    assert!(parse(&shared, &Reading { pool_by: PoolBy::Nothing, ..known() }).is_ok());
+    let apart = frame(&format!("{}{}", row("1", "long", "gpu1", "600"), row("2", "short", "gpu2", "900")));
+    let accounting = read(&apart, &known());
+    assert!(!accounting.remarks.iter().any(|remark| remark.contains("run on")), "{:?}", accounting.remarks);
+}
+
+#[test]
+fn names_of_nodes_are_bounded_over_the_file() {
+    let row = |id: usize| format!("{id:03}|0|0|0|600|600|p|node=1|node=1|n[1-99999]\n");
+    let text = format!("{HEAD}|NodeList\n{}", (0..102).map(row).collect::<String>());
+    let reading = Reading { unit: Unit::Node, from_s: Some(0), until_s: Some(600), ..reading() };
+    let error = parse(&text, &reading).unwrap_err().to_string();
+    assert!(error.contains("line 101: NodeList: up to here there are more than 10000000 names"), "{error}");
+}
+
+#[test]
+fn tasks_that_are_told_are_not_left_of_their_array() {
+    let head = HEAD.replace("JobIDRaw", "JobID");
+    let row = |id: &str, times: &str| format!("{id}|0|0|{times}|0|p|gres/gpu=1|gres/gpu=1\n");
+    let known = || Reading { from_s: Some(0), until_s: Some(600), ..reading() };
+    let started = |last: u32| (1..=last).map(|task| row(&format!("105_{task}"), "60|Unknown")).collect::<String>();
+    // Two months: in the first all wait, in the second only tasks 3 and 4 do.
+    let left = row("105_[1-4]", "Unknown|Unknown");
+    let fewer = row("105_[3-4%1]", "Unknown|Unknown");
+    for (rows, waits) in [
+        (left.clone(), 4),
+        (format!("{left}{}", started(4)), 0),
+        (format!("{left}{}", started(2)), 2),
+        (format!("{left}{}{fewer}", started(2)), 2),
+    ] {
+        let accounting = read(&format!("{head}\n{rows}{}", row("9", "0|Unknown")), &known());
+        assert_eq!(accounting.demand.pools[0].steps.last().unwrap().queued, waits, "{rows}");
+        assert!(accounting.remarks.iter().any(|remark| remark.contains("add JobIDRaw")), "{:?}", accounting.remarks);
+    }
+    let raw = format!("{HEAD}\n{}{}", row("105", "Unknown|Unknown"), row("9", "0|Unknown"));
+    assert!(read(&raw, &known()).remarks.iter().any(|remark| remark.ends_with("add JobID: 1")));
 }
 
 #[test]
@@ -218,6 +319,9 @@ fn capacity_is_given_for_the_pools_there_are() {
     assert!(refused(Reading { capacity: Some(16), ..reading() }).contains("2 pools, and one capacity"));
     let unknown = BTreeMap::from([("gold".to_owned(), 4)]);
     assert!(refused(Reading { capacities: unknown, ..reading() }).contains("no job was in the pool 'gold'"));
+    let others = Reading { capacity: Some(16), capacities: BTreeMap::from([("dev".to_owned(), 8)]), ..reading() };
+    let accounting = read(EXAMPLE, &others);
+    assert_eq!(accounting.demand.pools.iter().map(|pool| pool.steps[0].capacity).collect::<Vec<_>>(), [8, 16]);
     let capacities = BTreeMap::from([("train".to_owned(), 13), ("dev".to_owned(), 8)]);
     let accounting = read(EXAMPLE, &Reading { capacities, ..reading() });
     assert_eq!(accounting.demand.pools.iter().map(|pool| pool.steps[0].capacity).collect::<Vec<_>>(), [8, 13]);

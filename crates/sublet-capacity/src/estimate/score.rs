@@ -111,6 +111,8 @@ pub struct JobScore {
     pub asked_hours: Millionths,
     pub useful_hours: Millionths,
     pub lost_hours: Millionths,
+    /// Of those that run at the end, since they last started.
+    pub going_on_hours: Millionths,
     /// Seconds until they first ran, of those that did.
     pub mean_wait_s: Millionths,
     pub median_wait_s: i64,
@@ -131,6 +133,7 @@ pub fn score_jobs(counts: &JobTally) -> JobScore {
         asked_hours: Millionths::of(counts.asked_s, HOUR_S),
         useful_hours: Millionths::of(counts.useful_s, HOUR_S),
         lost_hours: Millionths::of(counts.lost_s, HOUR_S),
+        going_on_hours: Millionths::of(counts.going_on_s, HOUR_S),
         mean_wait_s: Millionths::of(waited, u128::try_from(number).unwrap_or(0)),
         median_wait_s: rank(1, 2),
         long_wait_s: rank(19, 20),

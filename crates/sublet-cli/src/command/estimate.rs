@@ -191,12 +191,16 @@ impl<'a> Schedule<'a> {
     /// A line where something changed.
     fn write(&mut self, pool: &str, moment: &Moment<'_>) {
         let is_same = self.last.as_ref().is_some_and(|(last, running)| last == pool && *running == moment.running);
-        if is_same && moment.ends.is_empty() || self.failed.is_some() {
+        if is_same && moment.ends.is_empty() && moment.starts.is_empty() || self.failed.is_some() {
             return;
         }
         let mut row = json!({"t_s": moment.at_s, "pool": pool, "running": moment.running});
         if !moment.ends.is_empty() {
             row["ended"] = moment.ends.iter().map(ended).collect();
+        }
+        if !moment.starts.is_empty() {
+            let started = moment.starts.iter().map(|start| json!([start.job, start.class.as_str(), start.units]));
+            row["started"] = started.collect();
         }
         self.failed = writeln!(self.file, "{row}").err();
         self.last = Some((pool.to_owned(), moment.running));

@@ -86,6 +86,7 @@ impl AccountingArgs {
         let mut outages = Vec::new();
         for text in &self.outage {
             let (from_s, until_s) = span(text, &clock)?;
+            within(text, (from_s, until_s), &demand, context)?;
             demand = demand.with_outage(from_s, until_s);
             outages.push([from_s, until_s]);
         }
@@ -196,11 +197,39 @@ impl JobArgs {
             .alternative("let arrival_s begin at 0: then it counts from the first row of the demand")
             .alternative("give both files on the same clock"));
         }
+        let most = demand.pools.iter().flat_map(|pool| &pool.steps).map(|step| step.capacity).max().unwrap_or(0);
+        let large = jobs.iter().filter(|job| job.units > most).count();
+        if large > 0 {
+            context.note(&format!("note: {large} jobs want more than the {most} units that there ever are, and never run"))?;
+        }
         if jobs.len() < all {
             let note = format!("note: {} of {all} jobs come before or behind the demand and are left out", all - jobs.len());
             context.note(&note)?;
         }
         Ok(Some(jobs))
+    }
+}
+
+/// Whether an outage meets the history, which a slip of the year or of the zone does not.
+fn within(text: &str, (from_s, until_s): (i64, i64), demand: &Demand, context: &mut Context<'_>) -> Result<()> {
+    let (first_s, end_s) = (demand.end_s - demand.span_s(), demand.end_s);
+    let whole = format!("which is from {} to {}", shown(first_s), shown(end_s));
+    if until_s <= first_s || end_s <= from_s {
+        return Err(Error::new(ErrorCode::Usage, format!("--outage {text} meets no part of the history, {whole}"))
+            .alternative("give times of --time-zone, or seconds on the clock of the file")
+            .alternative("leave it out"));
+    }
+    if from_s < first_s || end_s < until_s {
+        context.note(&format!("note: --outage {text} is only partly in the history, {whole}"))?;
+    }
+    Ok(())
+}
+
+/// Seconds, and what they are if they are of a calendar.
+fn shown(at_s: i64) -> String {
+    match Clock::utc(at_s) {
+        Some(time) => format!("{at_s} ({time})"),
+        None => at_s.to_string(),
     }
 }
 

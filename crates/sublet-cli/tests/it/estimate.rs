@@ -48,10 +48,16 @@ fn estimate(demand: &Path, more: &[&str]) -> Printed {
 
 /// Runs the scorer on what was printed.
 fn scored(demand: &Path, schedule: &Path, printed: &Printed) -> (bool, String) {
+    scored_with(&[demand, schedule], printed)
+}
+
+/// Likewise of a demand, a schedule, and jobs behind the figures.
+fn scored_with(files: &[&Path], printed: &Printed) -> (bool, String) {
+    let (demand, schedule, jobs) = (files[0], files[1], &files[2..]);
     assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
     let figures = schedule.with_extension("figures");
     std::fs::write(&figures, &printed.out).unwrap();
-    let output = Command::new("python3").arg(SCORER).args([demand, schedule, &figures]).output().unwrap();
+    let output = Command::new("python3").arg(SCORER).args([demand, schedule, &figures]).args(jobs).output().unwrap();
     (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
 }
 
@@ -184,6 +190,35 @@ fn jobs_of_customers_are_told_beside_the_owners_figures() {
 }
 
 #[test]
+fn figures_of_jobs_are_found_again_and_wrong_ones_are_not() {
+    let folder = folder("jobs-scored");
+    let (demand, jobs, schedule) = (folder.join("one.csv"), folder.join("jobs.csv"), folder.join("schedule.jsonl"));
+    let rows: String = (0..600_u32).map(|minute| format!("{},16,{}\n", minute * 60, 4 + minute / 50 % 3 * 4)).collect();
+    std::fs::write(&demand, format!("t_s,capacity_gpus,in_use_gpus\n{rows}")).unwrap();
+    let rows: Vec<String> =
+        (0..200_u32).map(|job| format!("{},{},{},900", job * 170, 1 + job % 17, 60 + job * 37 % 5_000)).collect();
+    std::fs::write(&jobs, format!("arrival_s,gpus,duration_s,patience_s\n{}\n", rows.join("\n"))).unwrap();
+    let more = ["--policy", "static-5", "--jobs", text(&jobs), "--checkpoint-seconds", "600", "--outage", "9000/9990"];
+    let mut printed = estimate(&demand, &[&more[..], &["--outage", "35000/99999", "--schedule", text(&schedule)]].concat());
+    assert!(printed.err.contains("11 jobs want more than the 16 units that there ever are"), "{}", printed.err);
+    assert!(
+        printed.err.contains("--outage 35000/99999 is only partly in the history, which is from 0 to 36000"),
+        "{}",
+        printed.err
+    );
+    let (ok, said) = scored_with(&[&demand, &schedule, &jobs], &printed);
+    assert!(ok && said.contains("with those of 200 jobs"), "{said}");
+    let figures: Value = serde_json::from_str(&printed.out).unwrap();
+    for name in ["arrived", "finished", "interrupted", "running", "useful_hours", "goodput", "mean_wait_seconds"] {
+        let mut wrong = figures.clone();
+        wrong[0]["jobs"][name] = Value::from(77_777);
+        printed.out = wrong.to_string();
+        let (ok, said) = scored_with(&[&demand, &schedule, &jobs], &printed);
+        assert!(!ok, "{name}: {said}");
+    }
+}
+
+#[test]
 fn a_long_replay_is_told_on_a_terminal_only() {
     let demand = folder("long").join("year.csv");
     std::fs::write(&demand, "t_s,capacity_gpus,in_use_gpus\n0,8,4\n15000000,8,5\n15000060,8,5\n15000120,8,5\n").unwrap();
@@ -224,6 +259,10 @@ fn what_an_estimate_is_asked_wrongly_is_said_with_what_would_work() {
         &["--demand", text(&accounting), "--from", "2026-03-03"],
         &["--demand", text(&accounting), "--outage", "2026-03-02"],
         &["--demand", text(&rows), "--outage", "900/600"],
+        &["--demand", text(&rows), "--outage", "1800/3600"],
+        &["--demand", text(&accounting), "--outage", "2025-03-02T09:10:00/2025-03-02T09:20:00"],
+        &["--demand", text(&accounting), "--pool-by", "account"],
+        &["--demand", text(&accounting), "--from", "1990-01-01"],
         &["--demand", text(&table)],
         &["--demand", text(&binary)],
     ] {

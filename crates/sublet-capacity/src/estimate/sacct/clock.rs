@@ -8,6 +8,8 @@ use super::super::csv::{shown, wrong};
 
 /// Longest fraction of a name that an error repeats, in characters.
 const NAME_MAX: usize = 60;
+/// Seconds before this, 1990, count from the beginning of a file.
+const CALENDAR_S: i64 = 631_152_000;
 
 /// The zone in which the accounting was printed.
 #[derive(Clone, Debug)]
@@ -43,6 +45,12 @@ impl Clock {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The time in UTC, with its zone; none of seconds that count from no calendar.
+    pub fn utc(at_s: i64) -> Option<String> {
+        let time = jiff::Timestamp::from_second(at_s).ok().filter(|_| at_s >= CALENDAR_S)?;
+        Some(time.to_string())
     }
 
     /// Seconds of an instant that is given by hand, the first if clocks showed it twice.

@@ -6,7 +6,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 
 use super::super::csv::wrong;
 use super::super::demand::{Demand, Pool, SPAN_MAX_S, Step};
-use super::nodes::expand;
+use super::nodes::Nodes;
 use super::table::{Remarks, Row};
 use super::{Reading, Unit};
 
@@ -62,18 +62,18 @@ struct Span {
 
 impl Span {
     /// See the module above: jobs that had ended before `-S` or became eligible after `-E` are not there.
+    /// What a row has as its end or begin without having happened says nothing of `-S` and `-E`.
     fn of(rows: &[Row<'_>], reading: &Reading) -> Result<Self> {
-        let ends = rows.iter().filter_map(|row| Some((row.end_s?, row.line)));
+        let ends = rows.iter().filter(|row| !row.is_superseded).filter_map(|row| Some((row.end_s?, row.line)));
         let starts = rows.iter().filter_map(|row| Some((row.start_s?, row.line)));
         let first = reading.from_s.map(|from_s| (from_s, 1)).or_else(|| ends.min()).or_else(|| starts.min());
-        let last = reading.until_s.or_else(|| rows.iter().filter_map(|row| row.eligible_s).max());
+        let happened_s = rows.iter().filter_map(|row| row.happened_s).max();
+        let eligible = rows.iter().filter_map(|row| Some((row.eligible_s?, row.line))).max();
+        let eligible = eligible.map(|(at_s, line)| (happened_s.map_or(at_s, |happened_s| at_s.min(happened_s)), line));
+        let last = reading.until_s.map(|until_s| (until_s, 1)).or(eligible);
         match first.zip(last) {
-            Some(((from_s, line), until_s)) if until_s.saturating_sub(from_s) > SPAN_MAX_S => Err(wrong(
-                line,
-                "the history would begin here, more than ten years before the last job became eligible",
-                "leave the line out if its clock was wrong, or say where to begin: --from 2026-01-01",
-            )),
-            Some(((from_s, _), until_s)) if from_s < until_s => Ok(Self { from_s, until_s }),
+            Some((first, last)) if last.0.saturating_sub(first.0) > SPAN_MAX_S => Err(too_long(rows, reading, first, last)),
+            Some(((from_s, _), (until_s, _))) if from_s < until_s => Ok(Self { from_s, until_s }),
             _ => Err(Error::new(
                 ErrorCode::InvalidRequest,
                 "the file covers no time: it has every job only from the first End to the last Eligible, and the one is not before the other",
@@ -81,6 +81,34 @@ impl Span {
             .alternative("say with --from and --until what sacct had as -S and -E")
             .alternative("ask sacct for a longer time")),
         }
+    }
+
+    fn meets(self, row: &Row<'_>) -> bool {
+        row.start_s.is_some_and(|start_s| start_s < self.until_s) && row.end_s.is_none_or(|end_s| end_s > self.from_s)
+    }
+}
+
+/// What makes a history too long: an option, or the line that is farther from most.
+fn too_long(rows: &[Row<'_>], reading: &Reading, first: (i64, usize), last: (i64, usize)) -> Error {
+    let usage = |message: String| Error::new(ErrorCode::Usage, message).alternative("give the day as 2026-01-31");
+    match (reading.from_s, reading.until_s) {
+        (Some(_), Some(_)) => return usage("--from is more than ten years before --until".to_owned()),
+        (Some(_), None) => {
+            return usage(format!("--from is more than ten years before line {}, where the last job became eligible", last.1));
+        }
+        (None, Some(_)) => {
+            return usage(format!("--until is more than ten years behind line {}, where the first job ended", first.1));
+        }
+        (None, None) => {}
+    }
+    let mut instants: Vec<i64> = rows.iter().filter_map(|row| row.start_s.or(row.eligible_s)).collect();
+    instants.sort_unstable();
+    let usual_s = instants.get(instants.len() / 2).copied().unwrap_or(last.0);
+    let remedy = "leave the line out if its clock was wrong, or say where to begin: --from 2026-01-01";
+    if usual_s.saturating_sub(first.0) >= last.0.saturating_sub(usual_s) {
+        wrong(first.1, "the history would begin here, more than ten years before the last job became eligible", remedy)
+    } else {
+        wrong(last.1, "the history would end here, more than ten years behind the first End", remedy)
     }
 }
 
@@ -92,7 +120,8 @@ pub(super) fn demand(rows: &[Row<'_>], reading: &Reading, remarks: &mut Remarks)
         let next = names.len();
         names.entry(row.pool).or_insert(next);
     }
-    let mut changes = changes(rows, &names, span)?;
+    let mut nodes = Nodes::default();
+    let mut changes = changes(rows, (&names, &mut nodes), reading, span)?;
     changes.sort_unstable();
     let mut pools = follow(&changes, names.len(), span);
     let mut named: Vec<Pool> =
@@ -102,7 +131,19 @@ pub(super) fn demand(rows: &[Row<'_>], reading: &Reading, remarks: &mut Remarks)
         return Err(nothing_used(reading.unit));
     }
     set_capacities(&mut named, reading, remarks)?;
+    nodes.refuse_shared(&names, reading)?;
+    remark_running(rows, span, remarks);
     Ok(Demand { pools: named, end_s: span.until_s })
+}
+
+fn remark_running(rows: &[Row<'_>], span: Span, remarks: &mut Remarks) {
+    let running = rows.iter().filter(|row| row.end_s.is_none() && row.used > 0 && span.meets(row));
+    let (jobs, units) = running.fold((0_usize, 0_u64), |(jobs, units), row| (jobs + 1, units + u64::from(row.used)));
+    if jobs > 0 {
+        remarks.other.push(format!(
+            "units of jobs that have no End and are taken to run on: {units}, of {jobs} jobs; sacctmgr show runawayjobs finds those that do not"
+        ));
+    }
 }
 
 fn nothing_used(unit: Unit) -> Error {
@@ -115,9 +156,13 @@ fn nothing_used(unit: Unit) -> Error {
     }
 }
 
-fn changes(rows: &[Row<'_>], names: &BTreeMap<&str, usize>, span: Span) -> Result<Vec<(i64, usize, Change)>> {
+fn changes<'a>(
+    rows: &[Row<'a>],
+    (names, nodes): (&BTreeMap<&str, usize>, &mut Nodes<'a>),
+    reading: &Reading,
+    span: Span,
+) -> Result<Vec<(i64, usize, Change)>> {
     let mut changes = Vec::new();
-    let mut nodes: HashMap<String, usize> = HashMap::new();
     let mut add = |from_s: i64, to_s: Option<i64>, pool: usize, change: &dyn Fn(i64) -> Change| {
         let to_s = to_s.unwrap_or(span.until_s).min(span.until_s);
         let from_s = from_s.max(span.from_s);
@@ -126,28 +171,31 @@ fn changes(rows: &[Row<'_>], names: &BTreeMap<&str, usize>, span: Span) -> Resul
             changes.push((to_s, pool, change(-1)));
         }
     };
+    let is_guessed = names.len() > 1 && names.keys().any(|name| is_guessed(reading, name));
     for row in rows {
         let Some(pool) = names.get(row.pool).copied() else { continue };
-        if let Some(eligible_s) = row.eligible_s.filter(|_| row.asked > 0) {
-            add(eligible_s, row.start_s.or(row.end_s), pool, &|sign| Change::Waiting(sign * i64::from(row.asked)));
+        let waiting = i64::from(row.asked) * i64::from(row.tasks);
+        if let Some(eligible_s) = row.eligible_s.filter(|_| waiting > 0) {
+            add(eligible_s, row.start_s.or(row.end_s), pool, &|sign| Change::Waiting(sign * waiting));
         }
-        let Some(start_s) = row.start_s else { continue };
-        if row.nodes.is_empty() || row.used == 0 {
-            if row.used > 0 {
-                add(start_s, row.end_s, pool, &|sign| Change::Used(sign * i64::from(row.used)));
-            }
+        let Some(start_s) = row.start_s.filter(|_| row.used > 0 && span.meets(row)) else { continue };
+        let counts_nodes = reading.unit == Unit::Node && !row.nodes.is_empty();
+        if counts_nodes || is_guessed {
+            nodes.read(row, pool)?;
+        }
+        if !counts_nodes {
+            add(start_s, row.end_s, pool, &|sign| Change::Used(sign * i64::from(row.used)));
             continue;
         }
-        let names = expand(row.nodes).map_err(|problem| {
-            wrong(row.line, &format!("NodeList: {problem}"), "leave the column NodeList out; then nodes are counted by NNodes")
-        })?;
-        for name in names {
-            let next = nodes.len();
-            let node = *nodes.entry(name).or_insert(next);
-            add(start_s, row.end_s, pool, &|sign| Change::OnNode(node, sign));
+        for node in nodes.of(row)? {
+            add(start_s, row.end_s, pool, &|sign| Change::OnNode(*node, sign));
         }
     }
     Ok(changes)
+}
+
+pub(super) fn is_guessed(reading: &Reading, pool: &str) -> bool {
+    reading.capacity.is_none() && !reading.capacities.contains_key(pool)
 }
 
 /// The steps of each pool, by its place; capacities are not known yet.
@@ -181,14 +229,16 @@ fn set_capacities(pools: &mut [Pool], reading: &Reading, remarks: &mut Remarks) 
         let more = if names.len() > LISTED_MAX { format!(" and {} more", names.len() - LISTED_MAX) } else { String::new() };
         format!("{}{more}", names[..names.len().min(LISTED_MAX)].join(", "))
     };
-    let all: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    let all: Vec<String> = pools.iter().map(|pool| pool.name.clone()).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
     if let Some(unknown) = reading.capacities.keys().find(|name| !all.contains(&name.as_str())) {
         return Err(Error::new(ErrorCode::Usage, format!("no job was in the pool '{unknown}'"))
             .alternative(format!("give the capacity of {}", list(&all))));
     }
-    if reading.capacity.is_some() && pools.len() > 1 {
-        return Err(Error::new(ErrorCode::Usage, format!("there are {} pools, and one capacity", pools.len()))
-            .alternative(format!("give --capacity POOL=N for each of {}", list(&all)))
+    let unnamed: Vec<&str> = all.iter().filter(|name| !reading.capacities.contains_key(**name)).copied().collect();
+    if reading.capacity.is_some() && unnamed.len() > 1 {
+        return Err(Error::new(ErrorCode::Usage, format!("there are {} pools, and one capacity", unnamed.len()))
+            .alternative(format!("give --capacity POOL=N for each of {}", list(&unnamed)))
             .alternative("take them as one: --pool-by none"));
     }
     let (mut guessed, mut exceeded) = (Vec::new(), Vec::new());
@@ -207,7 +257,7 @@ fn set_capacities(pools: &mut [Pool], reading: &Reading, remarks: &mut Remarks) 
     let borrow = |names: &[String]| list(&names.iter().map(String::as_str).collect::<Vec<_>>());
     if !guessed.is_empty() {
         remarks.other.push(format!(
-            "capacity is not in the accounting: the highest use was taken, which makes the estimate too low if there is more ({}); give --capacity",
+            "capacity is not in the accounting: the highest use was taken, which is too little if there is more, and too much if jobs without an End run no more ({}); give --capacity",
             borrow(&guessed)
         ));
     }

@@ -3,7 +3,7 @@
 use sublet_core::error::{Error, Result};
 
 use super::super::csv::{UNITS_MAX, shown, wrong};
-use super::clock::{Instant, Printed, elapsed_s};
+use super::clock::{Instant, Printed, Resolved, elapsed_s};
 use super::{PoolBy, Reading, Unit};
 
 /// What prints everything that is read.
@@ -38,10 +38,18 @@ pub(super) struct Row<'a> {
     pub(super) eligible_s: Option<i64>,
     pub(super) start_s: Option<i64>,
     pub(super) end_s: Option<i64>,
+    /// No end was printed: it is where the next attempt was submitted.
+    pub(super) is_superseded: bool,
+    /// The last instant that it says was over when it was printed.
+    pub(super) happened_s: Option<i64>,
     /// Units that it has while it runs.
     pub(super) used: u32,
-    /// Units that it waits for, of all tasks of an array.
+    /// Units that it waits for, or each of its tasks does.
     pub(super) asked: u32,
+    /// Tasks that it is, if it is what is left of a job array.
+    pub(super) tasks: u32,
+    /// `JobID`, which tells tasks of arrays; empty without that column.
+    pub(super) shown_id: &'a str,
     pub(super) pool: &'a str,
     /// Folded names; empty if none are said.
     pub(super) nodes: &'a str,
@@ -56,6 +64,8 @@ pub(super) struct Remarks {
     pub(super) repeated: usize,
     pub(super) succeeded: usize,
     pub(super) unasked: usize,
+    pub(super) untold_arrays: usize,
+    pub(super) arrays_by_id: usize,
     pub(super) other: Vec<String>,
 }
 
@@ -68,6 +78,11 @@ impl Remarks {
             (self.succeeded, "attempts that have no end but a successor end where that was submitted"),
             (self.guessed, "instants in an hour that clocks showed twice were taken as the first; TZ=UTC sacct avoids it"),
             (self.unasked, "jobs that never began do not say what they waited for; add ReqTRES"),
+            (self.untold_arrays, "rows of jobs that never began count as one task each, as only JobID tells job arrays; add JobID"),
+            (
+                self.arrays_by_id,
+                "rows of job arrays have no number of their own, so what is left of one is told by its name; add JobIDRaw",
+            ),
         ];
         let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}"));
         counted.chain(self.other).collect()
@@ -169,7 +184,7 @@ fn columns(heading: &str, reading: &Reading) -> Result<Columns> {
         used,
         asked: Counted { tres: find(&["reqtres"]), number: asked },
         pool,
-        nodes: if reading.unit == Unit::Node { find(&["nodelist"]) } else { None },
+        nodes: find(&["nodelist"]),
         free: free.next().filter(|_| free.next().is_none()),
     })
 }
@@ -250,7 +265,11 @@ fn row<'a>(line: usize, fields: &Fields<'a, '_>, reading: &Reading, remarks: &mu
     let asked = units(line, reading.unit, columns.asked, fields)?;
     let has_begun = times.start_s.is_some();
     remarks.unasked += usize::from(!has_begun && columns.asked.tres.is_none() && columns.asked.number.is_none());
-    let tasks = if has_begun { 1 } else { tasks(fields.find(columns.array)) };
+    let shown_id = fields.find(columns.array);
+    // What is left of an array gets fewer, and stays the same job.
+    let id = id.split_inclusive('[').next().unwrap_or(id);
+    remarks.untold_arrays += usize::from(columns.array.is_none() && !has_begun && asked > 0);
+    remarks.arrays_by_id += usize::from(columns.array == Some(columns.id) && id.contains('_'));
     let asked = if asked == 0 && has_begun { used } else { asked };
     let pool = fields.find(columns.pool);
     Ok(Some(Row {
@@ -261,12 +280,23 @@ fn row<'a>(line: usize, fields: &Fields<'a, '_>, reading: &Reading, remarks: &mu
         eligible_s: times.eligible_s,
         start_s: times.start_s,
         end_s: times.end_s,
+        is_superseded: false,
+        happened_s: happened_s(submit, &times, printed.elapsed_s),
         used,
-        asked: asked.saturating_mul(tasks),
+        asked,
+        tasks: if has_begun { 1 } else { tasks(shown_id) },
+        shown_id,
         // Who waits for several partitions is told with all of them.
         pool: pool.split(',').next().unwrap_or(pool),
         nodes: Some(fields.find(columns.nodes)).filter(|nodes| *nodes != "None assigned").unwrap_or_default(),
     }))
+}
+
+/// What is eligible in the future has only been submitted; what runs has run for so long.
+fn happened_s(submit: Option<Instant>, times: &Resolved, elapsed_s: Option<i64>) -> Option<i64> {
+    let ran = times.start_s.zip(elapsed_s).filter(|_| times.end_s.is_none());
+    let now_s = ran.map(|(start_s, elapsed_s)| start_s.saturating_add(elapsed_s));
+    submit.map(|instant| instant.first_s).max(times.start_s).max(times.end_s).max(now_s)
 }
 
 fn units(line: usize, unit: Unit, counted: Counted, fields: &Fields<'_, '_>) -> Result<u32> {
@@ -320,17 +350,19 @@ fn amount(line: usize, text: &str) -> Result<u32> {
 /// Tasks of `1234_[1-9:2,20%4]`: what is left of a job array that waits; one of anything else. A list that
 /// Slurm cut off counts as far as it goes.
 fn tasks(id: &str) -> u32 {
-    let Some((_, list)) = id.split_once('[') else { return 1 };
+    ranges(id).map(|(low, high, step)| (high - low) / step + 1).fold(0_u32, u32::saturating_add).clamp(1, TASKS_MAX)
+}
+
+/// The first task, the last and the step of each range between the brackets of `1234_[1-9:2,20%4]`.
+pub(super) fn ranges(id: &str) -> impl Iterator<Item = (u32, u32, u32)> {
+    let list = id.split_once('[').map_or("", |(_, list)| list);
     let list = list.split(['%', ']']).next().unwrap_or(list);
-    let count = |part: &str| -> u32 {
+    list.split(',').filter_map(|part| {
         let (range, step) = part.split_once(':').unwrap_or((part, "1"));
         let (low, high) = range.split_once('-').unwrap_or((range, range));
-        match (low.parse::<u32>(), high.parse::<u32>(), step.parse::<u32>()) {
-            (Ok(low), Ok(high), Ok(step)) if low <= high && step > 0 => (high - low) / step + 1,
-            _ => 0,
-        }
-    };
-    list.split(',').map(count).fold(0_u32, u32::saturating_add).clamp(1, TASKS_MAX)
+        let (low, high, step) = (low.parse().ok()?, high.parse().ok()?, step.parse().ok()?);
+        (low <= high && step > 0).then_some((low, high, step))
+    })
 }
 
 #[cfg(test)]
