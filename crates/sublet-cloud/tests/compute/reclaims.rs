@@ -319,7 +319,7 @@ on_both_databases! {
         let second = fleet.place(&fleet.order(1, 7_200)).await.expect("placed");
         assert_eq!((leases(&second.victims), second.victims[0].end), (leases(&first.victims), first.victims[0].end));
         fleet.world.compute.cancel_reclaim(&Actor::system(), &first.reclaim.id, None).await.expect("cancelled");
-        fleet.live(600, 20).await;
+        fleet.live(660, 20).await;
         assert!(fleet.state(&second.victims[0].lease).await.is_final());
         assert_eq!(fleet.reclaim(&second.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled);
         fleet.end_all().await;
