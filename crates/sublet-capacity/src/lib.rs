@@ -40,7 +40,7 @@ pub use plan::{Action, ActionKind, plan};
 pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, take_back, try_place_with_reclaim};
 pub use refusal::{AboveLevel, Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
-pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, OrderedEnd, Snapshot, Stake, Terms};
+pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, OrderedEnd, Snapshot, Stake, Terms, earliest_end};
 
 #[cfg(test)]
 mod curve_tests;

@@ -128,6 +128,10 @@ impl<'i, 'a> Market<'i, 'a> {
         let leaving = self.leaving[supply.leaving.clone()].iter().map(|(tenant, at)| (&tenant.room, *at));
         rooms.chain(leaving).flat_map(|(room, at)| self.devices(room).iter().map(move |device| (*device, at)))
     }
+    /// The leases of a machine that leave anyway.
+    pub(crate) fn leaving_of(&self, supply: &Supply<'i, 'a>) -> impl Iterator<Item = &'i Tenant<'a>> {
+        self.leaving[supply.leaving.clone()].iter().map(|(tenant, _)| *tenant)
+    }
     pub(crate) fn devices(&self, room: &Room) -> &[&'a DeviceView] {
         &self.kind.devices(room)[..self.access.units(room)]
     }

@@ -13,9 +13,9 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::reclaim::{Promises, ReclaimShape};
 use sublet_core::{DurationMs, Timestamp};
 
-use crate::index::{FleetIndex, KindIndex, MachineIndex, Standing};
+use crate::index::{FleetIndex, KindIndex, MachineIndex, Standing, Tenant};
 use crate::market::{Access, Candidate, Fate, Market, Supply};
-use crate::snapshot::{OrderedEnd, Terms, count};
+use crate::snapshot::{DeviceView, LeaseView, OrderedEnd, Terms, count};
 use crate::victim::{Choice, Item, Tier, cover, is_dearer};
 
 /// What the owner needs.
@@ -37,6 +37,8 @@ pub struct Order {
     pub devices: Vec<OrderedDevice>,
     /// In the order of the leases' ids.
     pub victims: Vec<OrderedVictim>,
+    /// Leases that another order ends, whose devices this one takes: if the other is given up, this one ends them.
+    pub shared: Vec<OrderedVictim>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +125,7 @@ pub fn decide(index: &FleetIndex<'_>, need: &Need, now: Timestamp) -> Result<Ord
         ReclaimShape::WholeNodes => whole_nodes(&market, units),
     };
     match chosen {
-        Some(parts) => Ok(order_of(&market, &parts, (index.terms, now))),
+        Some(parts) => Ok(order_of(&market, &parts, need, (index.terms, now))),
         None => Err(Shortfall::TooFew { available: shaped(&market, need.shape, |supply| supply.reachable) }),
     }
 }
@@ -189,7 +191,8 @@ fn market<'i, 'a>(kind: &'i KindIndex<'a>, need: &Need, (terms, now): (&Terms, T
     let at_site = |machine: &MachineIndex<'a>| need.site.as_ref().is_none_or(|site| machine.site == site);
     Market::new(kind, Access::NotHeld, at_site, |tenant| match end_anyway(&tenant.standing) {
         Some(end) if end <= latest => Fate::Leaves(end),
-        Some(_) | None => may_end(&tenant.standing, need.promises, (latest, now)),
+        // Whoever is told takes a moment to be told.
+        Some(_) | None => may_end(&tenant.standing, need.promises, (latest, now), terms.slack),
     })
 }
 
@@ -201,9 +204,10 @@ fn end_anyway(lease: &Standing) -> Option<Timestamp> {
 }
 
 /// Whether a lease may be ended by then. What is told already, or is to be, is not told sooner.
-fn may_end(lease: &Standing, promises: Promises, (latest, now): (Timestamp, Timestamp)) -> Fate {
+fn may_end(lease: &Standing, promises: Promises, (latest, now): (Timestamp, Timestamp), slack: DurationMs) -> Fate {
     let is_customers = lease.holder == Holder::External && lease.is_active && lease.stake.ordered.is_none();
-    let Some(earliest) = lease.reclaim_deadline(now).filter(|_| is_customers && latest >= now) else { return Fate::Stays };
+    let earliest = lease.reclaim_deadline(now.plus(slack)).filter(|_| is_customers && latest >= now);
+    let Some(earliest) = earliest else { return Fate::Stays };
     let breaks_promise = earliest > latest;
     if breaks_promise && promises == Promises::Kept {
         return Fate::Stays;
@@ -290,25 +294,29 @@ fn whole_nodes(market: &Market<'_, '_>, units: usize) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-fn order_of(market: &Market<'_, '_>, parts: &[Part], (terms, now): (&Terms, Timestamp)) -> Order {
+fn order_of(market: &Market<'_, '_>, parts: &[Part], need: &Need, (terms, now): (&Terms, Timestamp)) -> Order {
     let mut order = Order::default();
     for part in parts {
         let supply = &market.supplies[part.supply];
         let candidates = market.candidates_of(supply);
         let chosen = || part.choice.chosen.iter().map(|place| candidates[*place]);
         let freed = chosen().flat_map(|one| market.devices(&one.tenant.room).iter().map(move |device| (*device, one.deadline)));
-        let taken = market.free_devices(supply, now).chain(freed).take(part.units);
-        order.devices.extend(taken.map(|(device, at)| OrderedDevice {
+        let taken: Vec<(&DeviceView, Timestamp)> = market.free_devices(supply, now).chain(freed).take(part.units).collect();
+        let is_taken = |id: &LeaseId| taken.iter().any(|(device, _)| device.used_by.as_ref() == Some(id));
+        let leaving = market.leaving_of(supply).filter(|tenant| is_taken(&tenant.lease.id));
+        order.shared.extend(leaving.filter_map(|tenant| shared_of(tenant, need, terms)));
+        order.devices.extend(taken.iter().map(|(device, at)| OrderedDevice {
             device: device.id.clone(),
             node: device.node.clone(),
             site: device.site.clone(),
             lease: device.used_by.clone(),
-            free_at: if device.used_by.is_some() { at.plus(lead(terms)) } else { at },
+            free_at: if device.used_by.is_some() { at.plus(lead(terms)) } else { *at },
         }));
         order.victims.extend(chosen().map(|one| victim_of(&one, terms, now)));
     }
     order.devices.sort_by(|a, b| (&a.node, &a.device).cmp(&(&b.node, &b.device)));
     order.victims.sort_by(|a, b| a.lease.cmp(&b.lease));
+    order.shared.sort_by(|a, b| a.lease.cmp(&b.lease));
     order
 }
 
@@ -317,14 +325,37 @@ fn victim_of(candidate: &Candidate<'_, '_>, terms: &Terms, now: Timestamp) -> Or
     let lease = tenant.lease;
     // It is told a little early, for the time between decision and effect.
     let told = deadline.minus(lease.notice.notice().unwrap_or(DurationMs::ZERO)).minus(terms.slack);
-    let work = lease.stake.at_risk_since.map_or(0, |since| deadline.since(since).millis().max(0));
     OrderedVictim {
         lease: lease.id.clone(),
         generation: lease.generation,
         notice: lease.notice,
         end: OrderedEnd { tell_at: told.max(now), deadline: *deadline, breaks_promise: tier.breaks_promise },
-        lost: DurationMs::from_millis(work.saturating_mul(i64::from(lease.units))),
+        lost: lost_by(lease, *deadline),
     }
+}
+
+/// All units of a lease multiplied by the time that its workload loses if it ends then.
+fn lost_by(lease: &LeaseView, deadline: Timestamp) -> DurationMs {
+    let work = lease.stake.at_risk_since.map_or(0, |since| deadline.since(since).millis().max(0));
+    DurationMs::from_millis(work.saturating_mul(i64::from(lease.units)))
+}
+
+/// A lease that leaves in time because of another order alone. Its notice is kept if that one is given up and this one may
+/// break none.
+fn shared_of(tenant: &Tenant<'_>, need: &Need, terms: &Terms) -> Option<OrderedVictim> {
+    let (lease, latest) = (tenant.lease, need.by.minus(lead(terms)));
+    let mut alone = tenant.standing;
+    let ordered = alone.stake.ordered.take()?;
+    if end_anyway(&alone).is_some_and(|end| end <= latest) {
+        return None;
+    }
+    Some(OrderedVictim {
+        lease: lease.id.clone(),
+        generation: lease.generation,
+        notice: lease.notice,
+        end: OrderedEnd { breaks_promise: ordered.breaks_promise && need.promises == Promises::MayBreak, ..ordered },
+        lost: lost_by(lease, ordered.deadline),
+    })
 }
 
 /// Units of a need's shape that come without anybody's interruption.

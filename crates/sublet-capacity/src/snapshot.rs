@@ -124,7 +124,7 @@ impl LeaseView {
 }
 
 /// The earliest end that a notice allows of a lease with these beginning and end.
-pub(crate) fn earliest_end(
+pub fn earliest_end(
     notice: NoticeClass,
     (starts_at, ends_at): (Timestamp, Option<Timestamp>),
     now: Timestamp,

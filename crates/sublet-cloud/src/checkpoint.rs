@@ -1,7 +1,7 @@
 //! What the holder of a lease says while it ends: that work is saved, and that it needs the devices no longer.
 
 use sublet_core::id::LeaseId;
-use sublet_core::lease::{EndReason, LeaseState};
+use sublet_core::lease::LeaseState;
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
 use sublet_store::{lease, reclaim};
 
@@ -57,8 +57,9 @@ impl Compute {
                 Box::pin(async move {
                     let found = lease::get(tx, &actor.scope, id).await?;
                     match found.state {
-                        LeaseState::Ending { .. } => {
-                            compute.begin_ending(tx, actor, &found, End { reason: EndReason::Released, deadline: now }).await?;
+                        // It ends for the reason that it was told, and is no new notice.
+                        LeaseState::Ending { reason, .. } => {
+                            compute.end_by(tx, actor, &found, End { reason, deadline: now, told_at: now }).await?;
                         }
                         LeaseState::Ended { .. } => {}
                         LeaseState::Pending | LeaseState::Active => {

@@ -195,7 +195,7 @@ impl Compute {
         let devices = Self::devices_in(tx).await?;
         let live: BTreeMap<LeaseId, Attempt> =
             attempt::list_live(tx).await?.into_iter().map(|attempt| (attempt.lease.clone(), attempt)).collect();
-        let (ends, checkpoints) = (reclaim::list_ordered_ends(tx).await?, reclaim::list_checkpoints(tx).await?);
+        let (ends, checkpoints) = (reclaim::list_ordered_ends(tx, self.now()).await?, reclaim::list_checkpoints(tx).await?);
         let mut leases = BTreeMap::new();
         for lease in lease::list_open(tx).await? {
             if let Some(view) = self.view(tx, &lease, live.get(&lease.id)).await? {
@@ -391,7 +391,10 @@ impl Tariff {
         let mut parts: Vec<(Option<BandName>, DurationMs)> = Vec::new();
         let mut until = interval.starts_at;
         for stretch in self.stretches(calendar, interval)? {
-            let Ok(stretch) = stretch else { break };
+            let stretch = match stretch {
+                Err(error) if error.code() == ErrorCode::UnknownPrice && !parts.is_empty() => break,
+                stretch => stretch?,
+            };
             parts.push((stretch.band, stretch.interval.ends_at.since(stretch.interval.starts_at)));
             until = stretch.interval.ends_at;
         }

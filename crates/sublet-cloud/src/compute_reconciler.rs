@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use sublet_capacity::{Action as PlanAction, ActionKind, plan};
 use sublet_core::id::{AttemptId, JobId};
 use sublet_core::job::{AttemptState, JobState, StopReason};
 use sublet_core::lease::{EndReason, LeaseState};
@@ -87,7 +86,8 @@ impl Compute {
         self.pay(&mut report).await;
         self.follow_demand(&mut report).await;
         for _ in 0..ROUNDS_MAX {
-            let planned = self.follow_plan(&mut report).await + self.follow_reclaims(&mut report).await;
+            // Orders first: nobody is told for one that is over.
+            let planned = self.follow_reclaims(&mut report).await + self.follow_plan(&mut report).await;
             let started = self.start_queued(&mut report).await;
             report.planned += planned;
             report.started += started;
@@ -104,7 +104,8 @@ impl Compute {
     /// is live.
     pub async fn drain(&self, notice: DurationMs) -> Result<()> {
         self.draining.store(true, Ordering::Release);
-        let end = End { reason: EndReason::ShutDown, deadline: self.now().plus(notice) };
+        let now = self.now();
+        let end = End { reason: EndReason::ShutDown, deadline: now.plus(notice), told_at: now };
         self.cloud
             .store
             .write(self, move |compute, tx| {
@@ -227,62 +228,6 @@ impl Compute {
     }
 
     // What has to be done.
-
-    /// Applies the plan; says how many steps it took.
-    async fn follow_plan(&self, report: &mut ComputeReport) -> usize {
-        let now = self.now();
-        let snapshot = self.cloud.store.read(self, |compute, tx| Box::pin(async move { Ok(Some(compute.snapshot(tx).await?)) }));
-        let Some(snapshot) = report.note("looking at the fleet", snapshot.await) else { return 0 };
-        let mut taken = 0;
-        for action in plan(&snapshot, now) {
-            let applied =
-                self.cloud.store.write((self, &action), |(compute, action), tx| Box::pin(compute.apply_action(tx, action))).await;
-            taken += usize::from(report.note("a step of the plan", applied));
-        }
-        taken + report.note("stopping at a time limit", self.stop_at_time_limits(now).await)
-    }
-
-    /// One step, unless the lease has moved on since the plan was made.
-    async fn apply_action(&self, tx: &mut Tx, action: &PlanAction) -> Result<bool> {
-        let lease = lease::get(tx, &Scope::Operator, &action.lease).await?;
-        if lease.generation != action.generation {
-            return Ok(false);
-        }
-        match action.kind {
-            ActionKind::Activate => self.activate(tx, &lease).await,
-            ActionKind::BeginEnding { reason, deadline } => {
-                self.begin_ending(tx, &Actor::system(), &lease, End { reason, deadline }).await
-            }
-            ActionKind::Stop => self.stop_jobs_of(tx, &lease).await,
-            ActionKind::Release => self.release(tx, &lease).await.map(|()| true),
-        }
-    }
-
-    async fn stop_jobs_of(&self, tx: &mut Tx, lease: &Lease) -> Result<bool> {
-        let now = self.now();
-        let reason = StopReason::LeaseEnds(lease.state.reason().unwrap_or(EndReason::Released));
-        let mut stopped = false;
-        for job in job::list_open_of(tx, &lease.id).await? {
-            stopped |= self.stop_job(tx, &job, reason, now).await?;
-        }
-        Ok(stopped)
-    }
-
-    async fn stop_at_time_limits(&self, now: Timestamp) -> Result<usize> {
-        let open = self.cloud.store.read((), |(), tx| Box::pin(job::list_open(tx))).await?;
-        let mut stopped = 0;
-        for job in open.iter().filter(|job| is_past_time_limit(job, now)) {
-            let id = &job.id;
-            let told = self.cloud.store.write((self, id), move |(compute, id), tx| {
-                Box::pin(async move {
-                    let job = job::get(tx, &Scope::Operator, id).await?;
-                    compute.stop_job(tx, &job, StopReason::TimeLimit, now).await
-                })
-            });
-            stopped += usize::from(told.await?);
-        }
-        Ok(stopped)
-    }
 
     /// Gives the oldest waiting job of each free lease an attempt; says how many.
     async fn start_queued(&self, report: &mut ComputeReport) -> usize {
@@ -509,13 +454,8 @@ async fn running_at(tx: &mut Tx, runner: &str) -> Result<Vec<AttemptId>> {
         .collect())
 }
 
-/// Runs longer than it asked for, and was not told to stop.
-fn is_past_time_limit(job: &Job, now: Timestamp) -> bool {
-    job.state == JobState::Running && time_limit_at(job).is_some_and(|limit| now >= limit)
-}
-
 /// When a running job reaches its own time limit.
-fn time_limit_at(job: &Job) -> Option<Timestamp> {
+pub(crate) fn time_limit_at(job: &Job) -> Option<Timestamp> {
     Some(job.started_at?.plus(job.spec.limits.time?))
 }
 

@@ -130,7 +130,7 @@ impl Compute {
         if tariff.too_dear_from(&calendar_of(tx, lease).await?, reach)?.is_none() {
             return Ok(false);
         }
-        self.begin_ending(tx, &Actor::system(), lease, End { reason: EndReason::MaximumPrice, deadline: now }).await
+        self.begin_ending(tx, &Actor::system(), lease, End { reason: EndReason::MaximumPrice, deadline: now, told_at: now }).await
     }
 
     /// Adds to a lease's hold, within its maximum cost.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sublet_capacity::{ReclaimPlan, Request, try_place, try_place_with_reclaim};
+use sublet_capacity::{ReclaimPlan, Request, earliest_end, try_place, try_place_with_reclaim};
 use sublet_core::device::DeviceClass;
 use sublet_core::id::{LeaseId, QuoteId};
 use sublet_core::lease::{EndReason, Holder, LeaseState};
@@ -32,11 +32,20 @@ use crate::quote::check_metadata;
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
 
-/// Why a lease ends, and by when.
+/// Why a lease ends, by when, and when its holder is told so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct End {
     pub reason: EndReason,
     pub deadline: Timestamp,
+    pub told_at: Timestamp,
+}
+
+impl End {
+    /// The owner takes a lease back with the notice that was sold: not before it is over, counted from when it is told.
+    pub(crate) fn kept(lease: &Lease, deadline: Timestamp, told_at: Timestamp) -> Self {
+        let earliest = earliest_end(lease.notice, (lease.starts_at, lease.ends_at), told_at);
+        Self { reason: EndReason::Reclaimed, deadline: earliest.map_or(deadline, |earliest| deadline.max(earliest)), told_at }
+    }
 }
 
 /// A lease with what is set aside for it and for jobs on it now.
@@ -116,7 +125,9 @@ impl Compute {
                             format!("lease '{id}' is at generation {}", lease.generation),
                         ));
                     }
-                    compute.begin_ending(tx, actor, &lease, End { reason: EndReason::Released, deadline: now }).await?;
+                    compute
+                        .begin_ending(tx, actor, &lease, End { reason: EndReason::Released, deadline: now, told_at: now })
+                        .await?;
                     let lease = lease::get(tx, &actor.scope, id).await?;
                     state_in(tx, lease).await
                 })
@@ -263,31 +274,35 @@ impl Compute {
                 return Err(taken_meanwhile());
             }
         }
+        let now = self.now();
         for victim in &plan.victims {
             let displaced = lease::get(tx, &Scope::Operator, &victim.lease).await?;
             if displaced.generation != victim.generation {
                 return Err(taken_meanwhile());
             }
-            self.begin_ending(tx, actor, &displaced, End { reason: EndReason::Reclaimed, deadline: victim.deadline }).await?;
+            self.begin_ending(tx, actor, &displaced, End::kept(&displaced, victim.deadline, now)).await?;
         }
         Ok(())
     }
 
     /// Tells a lease that it ends by `deadline`. One that ends no later already stays as it is.
-    pub(crate) async fn begin_ending(
-        &self,
-        tx: &mut Tx,
-        actor: &Actor,
-        lease: &Lease,
-        End { reason, deadline }: End,
-    ) -> Result<bool> {
-        let Ok(state) = lease.state.begin_ending(reason, deadline) else { return Ok(false) };
-        let now = self.now();
-        let changed = Lease { state, ..lease.clone() };
-        done(lease::save(tx, &changed).await?, lease.id.as_str())?;
+    pub(crate) async fn begin_ending(&self, tx: &mut Tx, actor: &Actor, lease: &Lease, end: End) -> Result<bool> {
+        let End { reason, deadline, told_at } = end;
+        if lease.state.begin_ending(reason, deadline).is_err() {
+            return Ok(false);
+        }
         // Work that waits is interrupted, too.
         let is_busy = !job::list_open_of(tx, &lease.id).await?.is_empty();
-        compensation::insert_notice(tx, &lease.id, &LeaseNotice { told_at: now, reason, deadline, is_busy }).await?;
+        compensation::insert_notice(tx, &lease.id, &LeaseNotice { told_at, reason, deadline, is_busy }).await?;
+        self.end_by(tx, actor, lease, end).await
+    }
+
+    /// As [`Self::begin_ending`], of a lease whose holder knows that it ends.
+    pub(crate) async fn end_by(&self, tx: &mut Tx, actor: &Actor, lease: &Lease, end: End) -> Result<bool> {
+        let End { reason, deadline, told_at: now } = end;
+        let Ok(state) = lease.state.begin_ending(reason, deadline) else { return Ok(false) };
+        let changed = Lease { state, ..lease.clone() };
+        done(lease::save(tx, &changed).await?, lease.id.as_str())?;
         self.refuse_queued(tx, &changed, reason, now).await?;
         let detail = format!("{} by {deadline}", reason.explanation());
         let deed = Deed { organization: Some(&lease.organization), action: "lease.end", target: lease.id.as_str(), detail };

@@ -79,6 +79,7 @@ pub mod payment;
 mod payment_step;
 pub mod payout;
 mod placed_price;
+mod plan_reconciler;
 pub mod price;
 pub mod price_index;
 pub mod price_simulation;

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use sublet_capacity::{FleetIndex, Instead, Need, Order, OrderedVictim, Shortfall, Snapshot, decide, instead};
+use sublet_capacity::{FleetIndex, Instead, Need, Order, OrderedEnd, OrderedVictim, Shortfall, Snapshot, decide, instead};
 use sublet_core::id::ReclaimId;
 use sublet_core::lease::EndReason;
 use sublet_core::reclaim::ReclaimState;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
+use sublet_store::lease::{self, Lease};
 use sublet_store::reclaim::{self, HeldDevice, StoredReclaim, StoredVictim};
-use sublet_store::{Page, PageRequest, Tx, lease};
+use sublet_store::{Page, PageRequest, Tx};
 
 use crate::audit::Deed;
 use crate::compute::{Compute, done};
@@ -137,7 +138,7 @@ impl Compute {
         self.cloud.record(tx, actor, deed(&placed.id, "reclaim.place", detail), now).await?;
         for victim in victims.iter().filter(|victim| victim.end.tell_at <= now) {
             let told = lease::get(tx, &Scope::Operator, &victim.lease).await?;
-            self.begin_ending(tx, actor, &told, End { reason: EndReason::Reclaimed, deadline: victim.end.deadline }).await?;
+            self.begin_ending(tx, actor, &told, end_of(&told, victim.end, (victim.end.deadline, now))).await?;
         }
         self.fulfil(tx, &placed, now).await?;
         statement_in(tx, &placed.id).await
@@ -233,6 +234,23 @@ impl Compute {
         Ok(true)
     }
 
+    /// Tells a lease that it is taken back, by an order as it was read or by none. False if the order has changed since.
+    pub(crate) async fn take_back(
+        &self,
+        tx: &mut Tx,
+        lease: &Lease,
+        deadline: Timestamp,
+        ordered: Option<OrderedEnd>,
+    ) -> Result<bool> {
+        let now = self.now();
+        let end = match ordered {
+            Some(end) if reclaim::ordered_end_of(tx, &lease.id, now).await? != Some(end) => return Ok(false),
+            Some(end) => end_of(lease, end, (deadline, now)),
+            None => End::kept(lease, deadline, now),
+        };
+        self.begin_ending(tx, &Actor::system(), lease, end).await
+    }
+
     /// Notes that all devices of a placed order are there. False if some are not, or it was noted before.
     async fn fulfil(&self, tx: &mut Tx, placed: &StoredReclaim, now: Timestamp) -> Result<bool> {
         if placed.state != ReclaimState::Placed || reclaim::count_missing(tx, &placed.id).await? > 0 {
@@ -257,7 +275,7 @@ impl Compute {
         let decided = decide(&FleetIndex::new(snapshot), &new.need, now);
         let shortfall = match decided {
             Ok(order) => {
-                let victims = self.victims_of(tx, &order.victims).await?;
+                let victims = self.victims_of(tx, &order).await?;
                 return Ok((order, victims));
             }
             Err(shortfall) => shortfall,
@@ -271,10 +289,11 @@ impl Compute {
         Err(error)
     }
 
-    async fn victims_of(&self, tx: &mut Tx, ordered: &[OrderedVictim]) -> Result<Vec<StoredVictim>> {
+    /// Its own victims and those that it shares with other orders.
+    async fn victims_of(&self, tx: &mut Tx, order: &Order) -> Result<Vec<StoredVictim>> {
         let checkpoints = reclaim::list_checkpoints(tx).await?;
-        let mut victims = Vec::with_capacity(ordered.len());
-        for OrderedVictim { lease: id, notice, end, lost, .. } in ordered {
+        let mut victims = Vec::with_capacity(order.victims.len() + order.shared.len());
+        for OrderedVictim { lease: id, notice, end, lost, .. } in order.victims.iter().chain(&order.shared) {
             let lease = lease::get(tx, &Scope::Operator, id).await?;
             let owed = self.cloud.foresee(tx, &lease, (end.tell_at, end.deadline)).await?;
             victims.push(StoredVictim {
@@ -290,6 +309,7 @@ impl Compute {
                 checkpoint_at: checkpoints.get(id).copied(),
             });
         }
+        victims.sort_by(|a, b| a.lease.cmp(&b.lease));
         Ok(victims)
     }
 
@@ -297,7 +317,7 @@ impl Compute {
     async fn nearby(&self, tx: &mut Tx, snapshot: &Snapshot, need: &Need, now: Timestamp) -> Result<Vec<(Weight, NearbyOrder)>> {
         let mut nearby = Vec::new();
         for (sort, need, order) in instead(&FleetIndex::new(snapshot), need, now) {
-            let owed = owed_to(&self.victims_of(tx, &order.victims).await?)?;
+            let owed = owed_to(&self.victims_of(tx, &order).await?)?;
             let weight = weight(&order, &owed);
             nearby.push((weight, NearbyOrder { sort, need, victims: order.victims.len(), owed, lost: order.lost() }));
         }
@@ -338,6 +358,14 @@ impl NearbyOrder {
 
 fn deed<'a>(id: &'a ReclaimId, action: &'a str, detail: String) -> Deed<'a> {
     Deed { organization: None, action, target: id.as_str(), detail }
+}
+
+/// Who is told later than was planned still gets the notice, unless the order breaks it.
+fn end_of(lease: &Lease, ordered: OrderedEnd, (deadline, now): (Timestamp, Timestamp)) -> End {
+    if ordered.breaks_promise {
+        return End { reason: EndReason::Reclaimed, deadline: deadline.max(now), told_at: now };
+    }
+    End::kept(lease, deadline, now)
 }
 
 async fn statement_in(tx: &mut Tx, id: &ReclaimId) -> Result<ReclaimStatement> {

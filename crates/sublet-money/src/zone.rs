@@ -36,7 +36,7 @@ impl Zone {
         &self.name
     }
     /// The first instant after another at which clocks there show a time such as `18:00`. A time that is left out when
-    /// clocks go forward comes as much later, one that comes twice comes first.
+    /// clocks go forward comes as much later, one that comes twice comes at either.
     pub fn next_time(&self, text: &str, after: Timestamp) -> Result<Timestamp> {
         let invalid = || {
             let shown: String = text.chars().take(40).collect();
@@ -53,10 +53,12 @@ impl Zone {
         let mut day = now.to_zoned(self.clock.clone()).date();
         // A day that is left out altogether is followed by one that is not.
         for _ in 0..4 {
-            let at = day.to_datetime(time).to_zoned(self.clock.clone()).map_err(|_| invalid())?;
-            let at = Timestamp::from_micros(at.timestamp().as_microsecond());
-            if at > after {
-                return Ok(at);
+            let shown = self.clock.to_ambiguous_timestamp(day.to_datetime(time));
+            for at in [shown.compatible(), shown.later()] {
+                let at = Timestamp::from_micros(at.map_err(|_| invalid())?.as_microsecond());
+                if at > after {
+                    return Ok(at);
+                }
             }
             day = day.tomorrow().map_err(|_| invalid())?;
         }
@@ -110,6 +112,8 @@ mod tests {
             // Half past two does not come on the day that clocks go forward, and comes twice on the other.
             ("Europe/Berlin", "02:30", "2026-03-29T00:00:00Z", "2026-03-29T01:30:00Z"),
             ("Europe/Berlin", "02:30", "2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z"),
+            ("Europe/Berlin", "02:30", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"),
+            ("Europe/Berlin", "02:30", "2026-10-25T01:30:00Z", "2026-10-26T01:30:00Z"),
         ] {
             let found = Zone::new(zone).unwrap().next_time(text, instant(after)).unwrap();
             assert_eq!(found, instant(expected), "{text} in {zone} after {after}");

@@ -231,14 +231,17 @@ pub async fn count_missing(tx: &mut Tx, id: &ReclaimId) -> Result<i64> {
     row.reader().int()
 }
 
-/// The leases that an order ends, with what they were given.
+/// The leases that an order ends, with what they were given if they were told while it was open.
 pub async fn list_victims(tx: &mut Tx, id: &ReclaimId) -> Result<Vec<StoredVictim>> {
     let rows = tx
         .fetch_all(
             "SELECT leases.id, leases.organization_id, leases.units, leases.notice, tell_at, reclaim_victims.deadline, breaks_promise,
                  owed, compensations.amount, leases.currency, lost_ms, checkpoint_at
-             FROM reclaim_victims JOIN leases ON leases.id = lease_id
-             LEFT JOIN compensations ON compensations.subject = lease_id AND compensations.kind = 'reclaim'
+             FROM reclaim_victims JOIN reclaims ON reclaims.id = reclaim_id JOIN leases ON leases.id = lease_id
+             LEFT JOIN compensations ON compensations.subject = lease_id AND compensations.kind = 'reclaim' AND EXISTS (
+                 SELECT 1 FROM lease_notices
+                 WHERE lease_notices.lease_id = reclaim_victims.lease_id AND reason = 'reclaimed' AND told_at >= reclaims.created_at
+                     AND (reclaims.ended_at IS NULL OR told_at <= reclaims.ended_at))
              WHERE reclaim_id = $1 ORDER BY leases.id LIMIT $2",
             params![id.as_str(), DEVICES_MAX],
         )
@@ -273,22 +276,39 @@ pub async fn list_held(tx: &mut Tx) -> Result<BTreeSet<DeviceId>> {
     rows.iter().map(|row| row.reader().parse()).collect()
 }
 
-/// The ends that placed orders have settled on, of leases that have not ended.
-pub async fn list_ordered_ends(tx: &mut Tx) -> Result<BTreeMap<LeaseId, OrderedEnd>> {
-    let rows = tx
-        .fetch_all(
+// Nobody is told for an order that waits for a device which is lost.
+macro_rules! ordered_ends {
+    ($rest:literal) => {
+        concat!(
             "SELECT lease_id, tell_at, reclaim_victims.deadline, breaks_promise
              FROM reclaim_victims JOIN reclaims ON reclaims.id = reclaim_id JOIN leases ON leases.id = lease_id
-             WHERE reclaims.state IN ('placed', 'fulfilled') AND leases.state <> 'ended' ORDER BY reclaim_victims.deadline DESC LIMIT $1",
-            params![crate::lease::OPEN_LEASES_MAX],
+             WHERE reclaims.state IN ('placed', 'fulfilled') AND (until_at IS NULL OR until_at > $1) AND leases.state <> 'ended'
+                 AND (reclaims.state = 'fulfilled' OR NOT EXISTS (
+                     SELECT 1 FROM reclaim_devices JOIN devices ON devices.id = device_id
+                     WHERE reclaim_devices.reclaim_id = reclaims.id AND devices.health = 'lost')) ",
+            $rest
         )
-        .await?;
-    let end = |row: &Row| {
-        let mut row = row.reader();
-        let lease = row.parse()?;
-        Ok((lease, OrderedEnd { tell_at: row.time()?, deadline: row.time()?, breaks_promise: row.int()? == 1 }))
     };
-    rows.iter().map(end).collect()
+}
+
+fn ordered_end(row: &Row) -> Result<(LeaseId, OrderedEnd)> {
+    let mut row = row.reader();
+    let lease = row.parse()?;
+    Ok((lease, OrderedEnd { tell_at: row.time()?, deadline: row.time()?, breaks_promise: row.int()? == 1 }))
+}
+
+/// The ends that orders have settled on which are not over at an instant, of leases that have not ended.
+pub async fn list_ordered_ends(tx: &mut Tx, now: Timestamp) -> Result<BTreeMap<LeaseId, OrderedEnd>> {
+    let sql = ordered_ends!("ORDER BY reclaim_victims.deadline DESC, breaks_promise LIMIT $2");
+    let rows = tx.fetch_all(sql, params![now, crate::lease::OPEN_LEASES_MAX]).await?;
+    rows.iter().map(ordered_end).collect()
+}
+
+/// As [`list_ordered_ends`], of one lease.
+pub async fn ordered_end_of(tx: &mut Tx, lease: &LeaseId, now: Timestamp) -> Result<Option<OrderedEnd>> {
+    let sql = ordered_ends!("AND lease_id = $2 ORDER BY reclaim_victims.deadline, breaks_promise DESC LIMIT 1");
+    let row = tx.fetch_optional(sql, params![now, lease.as_str()]).await?;
+    Ok(row.as_ref().map(ordered_end).transpose()?.map(|(_, end)| end))
 }
 
 /// A lease's workload has saved its work. False if it has said so of a later instant. The caller has checked whose it is.

@@ -8,15 +8,19 @@ use sublet_core::{Clock, DurationMs, IdMint, Rng, Timestamp};
 /// Where test time starts: 2026-03-15T12:00:00Z, the middle of a month.
 pub const START: Timestamp = Timestamp::from_seconds(1_773_576_000);
 
-/// A clock that stands still until it is moved.
-pub struct ManualClock(AtomicI64);
+/// A clock that stands still until it is moved, or moves by as much whenever it is read.
+pub struct ManualClock(AtomicI64, AtomicI64);
 
 impl ManualClock {
     pub fn new(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.micros()))
+        Self(AtomicI64::new(start.micros()), AtomicI64::new(0))
     }
     pub fn advance(&self, by: DurationMs) {
         self.0.fetch_add(by.millis().saturating_mul(1_000), Ordering::SeqCst);
+    }
+    /// From now on whoever reads it moves it.
+    pub fn tick(&self, by: DurationMs) {
+        self.1.store(by.millis().saturating_mul(1_000), Ordering::SeqCst);
     }
     pub fn set(&self, at: Timestamp) {
         self.0.store(at.micros(), Ordering::SeqCst);
@@ -31,7 +35,7 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+        Timestamp::from_micros(self.0.fetch_add(self.1.load(Ordering::SeqCst), Ordering::SeqCst))
     }
 }
 

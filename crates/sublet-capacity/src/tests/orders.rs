@@ -165,6 +165,31 @@ fn the_plan_tells_in_time_and_moves_the_end_and_not_the_notice_if_it_is_late() {
     assert_eq!(plan(&snapshot, after(400)), vec![]);
 }
 
+#[test]
+fn a_notice_is_kept_only_if_there_is_time_to_tell_it() {
+    let mut snapshot = fleet("cpu", &[1]);
+    sold(&mut snapshot, (0, 0..1), NoticeClass::N2m, 600);
+    assert_eq!(decided(&snapshot, &need(1, 120 + LEAD + 4)), Err(Shortfall::TooFew { available: 0 }));
+    assert!(!decided(&snapshot, &need(1, 120 + LEAD + 5)).unwrap().breaks_promises());
+}
+
+#[test]
+fn who_leaves_because_of_another_order_alone_is_its_victim_too() {
+    let mut snapshot = fleet("cpu", &[2]);
+    let id = sold(&mut snapshot, (0, 0..2), NoticeClass::N2m, 600);
+    let end = OrderedEnd { tell_at: after(100), deadline: after(225), breaks_promise: true };
+    snapshot.leases.get_mut(&id).unwrap().stake.ordered = Some(end);
+    snapshot.devices[0].held = true;
+    let order = decided(&snapshot, &need(1, 600)).unwrap();
+    assert_eq!((order.victims.len(), order.free_anyway(), order.shared.len()), (0, 1, 1));
+    assert_eq!((&order.shared[0].lease, order.shared[0].end), (&id, OrderedEnd { breaks_promise: false, ..end }));
+    let may_break = decided(&snapshot, &Need { promises: Promises::MayBreak, ..need(1, 600) }).unwrap();
+    assert_eq!(may_break.shared[0].end, end);
+    // Its window is over by then, whatever becomes of the other order.
+    snapshot.leases.get_mut(&id).unwrap().ends_at = Some(after(500));
+    assert_eq!(decided(&snapshot, &need(1, 600)).unwrap().shared, vec![]);
+}
+
 /// Fleets with work of different age, as in [`worlds`].
 fn fleets() -> impl Strategy<Value = World> {
     (worlds(), prop::collection::vec((0_i64..40_000, 1_i64..5, any::<bool>()), 24)).prop_map(|(mut world, stakes)| {
@@ -180,7 +205,7 @@ fn fleets() -> impl Strategy<Value = World> {
 fn may_be_taken(snapshot: &Snapshot, need: &Need, id: &LeaseId) -> bool {
     let lease = &snapshot.leases[id];
     let latest = need.by.minus(DurationMs::from_seconds(LEAD));
-    let in_time = lease.notice.notice().is_some_and(|notice| NOW.plus(notice) <= latest);
+    let in_time = lease.notice.notice().is_some_and(|notice| NOW.plus(notice).plus(DurationMs::from_seconds(5)) <= latest);
     lease.holder == Holder::External
         && lease.stage == LeaseStage::Active
         && lease.notice != NoticeClass::Firm
@@ -217,7 +242,7 @@ fn objective(snapshot: &Snapshot, need: &Need, gone: &BTreeSet<&LeaseId>) -> (Op
     let latest = need.by.minus(DurationMs::from_seconds(LEAD));
     let tier = |id: &&&LeaseId| {
         let notice = snapshot.leases[**id].notice;
-        (NOW.plus(notice.notice().unwrap()) > latest, notice)
+        (NOW.plus(notice.notice().unwrap()).plus(DurationMs::from_seconds(5)) > latest, notice)
     };
     let loss = |id: &&LeaseId| {
         let lease = &snapshot.leases[*id];

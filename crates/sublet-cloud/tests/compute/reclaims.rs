@@ -274,6 +274,101 @@ on_both_databases! {
         fleet.end_all().await;
     }
 
+    async fn nobody_is_told_for_an_order_whose_time_passed_while_the_cloud_stood(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let order = NewReclaim { until: Some(fleet.after(1_200)), ..fleet.order(7, 600) };
+        let placed = fleet.place(&order).await.expect("placed");
+        cloud.clock.advance(DurationMs::from_seconds(1_300));
+        fleet.world.runner.beat();
+        fleet.others.iter().for_each(|(runner, _)| runner.beat());
+        fleet.pass().await;
+        assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Expired);
+        for lease in leases(&placed.victims) {
+            assert_eq!(fleet.state(lease).await, LeaseState::Active);
+        }
+        fleet.end_all().await;
+    }
+
+    async fn a_kept_notice_is_whole_however_long_the_telling_takes(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let placed = fleet.place(&fleet.order(7, 600)).await.expect("placed");
+        // The pass comes a minute late, and time goes on while it works.
+        cloud.clock.advance(DurationMs::from_seconds(600 - LEAD - 60));
+        fleet.world.runner.beat();
+        fleet.others.iter().for_each(|(runner, _)| runner.beat());
+        cloud.clock.tick(DurationMs::from_millis(1));
+        fleet.pass().await;
+        cloud.clock.tick(DurationMs::ZERO);
+        for id in leases(&placed.victims) {
+            let read = cloud.cloud.store().read(id, |id, tx| Box::pin(sublet_store::compensation::list_notices(tx, &sublet_core::Scope::Operator, id)));
+            let notices = read.await.expect("notices");
+            assert_eq!(notices.len(), 1);
+            assert!(notices[0].deadline.since(notices[0].told_at) >= DurationMs::from_seconds(120), "{notices:?}");
+        }
+        fleet.live(140, 5).await;
+        assert_eq!(given(&fleet.world).await, vec![]);
+        fleet.end_all().await;
+    }
+
+    async fn who_ends_for_two_orders_ends_for_the_one_that_is_left(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let first = fleet.place(&fleet.order(3, 600)).await.expect("placed");
+        let second = fleet.place(&fleet.order(1, 7_200)).await.expect("placed");
+        assert_eq!((leases(&second.victims), second.victims[0].end), (leases(&first.victims), first.victims[0].end));
+        fleet.world.compute.cancel_reclaim(&Actor::system(), &first.reclaim.id, None).await.expect("cancelled");
+        fleet.live(660, 20).await;
+        assert!(fleet.state(&second.victims[0].lease).await.is_final());
+        assert_eq!(fleet.reclaim(&second.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled);
+        fleet.end_all().await;
+    }
+
+    async fn nobody_is_told_for_an_order_that_has_lost_a_device(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let placed = fleet.place(&fleet.order(7, 600)).await.expect("placed");
+        let held = placed.devices.iter().find(|held| held.device.lease.is_none()).expect("a free one").device.device.clone();
+        let set = async |sql: &'static str| {
+            let id = held.to_string();
+            let done = cloud.cloud.store().write(&id, move |id, tx| {
+                Box::pin(async move { tx.execute(sql, &[id.as_str().into()]).await })
+            });
+            assert_eq!(done.await.expect("it is set"), 1);
+        };
+        set("UPDATE devices SET health = 'lost' WHERE id = $1").await;
+        fleet.live(600, 20).await;
+        for lease in leases(&placed.victims) {
+            assert_eq!(fleet.state(lease).await, LeaseState::Active, "what it gave would not be enough");
+        }
+        set("UPDATE devices SET health = 'healthy' WHERE id = $1").await;
+        fleet.live(140, 5).await;
+        assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled);
+        assert_eq!(given(&fleet.world).await, vec![], "told late, and with the whole notice");
+        fleet.end_all().await;
+    }
+
+    async fn who_yields_without_a_notice_sold_is_owed_what_it_lost(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        let spot = fleet.run(4, NoticeClass::N0).await;
+        fleet.run(4, NoticeClass::N24h).await;
+        fleet.run(4, NoticeClass::N24h).await;
+        fleet.live(120, 20).await;
+        let placed = fleet.place(&fleet.order(4, 60)).await.expect("placed");
+        assert_eq!(leases(&placed.victims), [&spot]);
+        fleet.live(42, 1).await;
+        assert!(matches!(fleet.state(&spot).await, LeaseState::Ending { reason: EndReason::Reclaimed, .. }));
+        fleet.world.compute.yield_lease(&fleet.world.customer, &spot).await.expect("given back");
+        fleet.pass().await;
+        fleet.pass().await;
+        let lease = fleet.world.lease(&spot).await.lease;
+        let given = given(&fleet.world).await;
+        assert_eq!((given.len(), given[0].amount), (1, lease.cost), "{given:?}");
+        assert_eq!(fleet.reclaim(&placed.reclaim.id).await.victims[0].given, Some(lease.cost));
+        fleet.end_all().await;
+    }
+
     async fn an_order_is_placed_once_and_a_wrong_one_says_what_would_work(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud).await;
         let order = fleet.order(2, 600);
@@ -328,7 +423,7 @@ on_both_databases! {
         compute.yield_lease(customer, &old).await.expect("given back");
         fleet.pass().await;
         fleet.pass().await;
-        assert_eq!(fleet.state(&old).await, LeaseState::Ended { reason: EndReason::Released });
+        assert_eq!(fleet.state(&old).await, LeaseState::Ended { reason: EndReason::Reclaimed }, "not for a reason of its own");
         assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled, "two minutes before its time");
         assert_eq!(given(&fleet.world).await, vec![]);
         fleet.end_all().await;
