@@ -103,8 +103,8 @@ pub async fn end(tx: &mut Tx, id: &DownloadId, end: DownloadEnd, now: Timestamp)
 pub async fn bytes_since(tx: &mut Tx, file: &File, since: Timestamp) -> Result<Bytes> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(CASE WHEN state IN ('open', 'lost') THEN CAST($3 AS BIGINT) ELSE bytes END), 0) AS BIGINT) FROM downloads
-             WHERE file_id = $1 AND opened_at >= $2",
+            "SELECT CAST(COALESCE(SUM(CASE WHEN state IN ('open', 'lost') THEN CAST($3 AS BIGINT) ELSE bytes END), 0) AS BIGINT)
+             FROM downloads WHERE file_id = $1 AND opened_at >= $2",
             params![file.id.as_str(), since, file.bytes.get()],
         )
         .await?;

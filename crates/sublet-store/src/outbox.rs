@@ -1,7 +1,7 @@
 //! Outside effects as rows, written with their cause, deduplicated, claimed by lease columns.
 //!
-//! Invariants: a kind and key is queued once as long as its row is kept, which of mail is for ever; what an earlier claim failed at changes nothing once there is a
-//! later one; what was done stays done.
+//! Invariants: a kind and key is queued once as long as its row is kept, which of mail is for ever; what an earlier claim
+//! failed at changes nothing once there is a later one; what was done stays done.
 
 use sublet_core::id::{OrganizationId, OutboxId, WebhookEndpointId};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
@@ -85,7 +85,8 @@ pub async fn insert_failed(tx: &mut Tx, effect: &Effect, why: &str) -> Result<()
 
 async fn insert(tx: &mut Tx, effect: &Effect, (state, why): (OutboxState, &str)) -> Result<()> {
     tx.execute(
-        "INSERT INTO outbox (id, kind, dedup_key, organization_id, endpoint_id, payload, state, attempts, run_at, last_error, created_at)
+        "INSERT INTO outbox (id, kind, dedup_key, organization_id, endpoint_id, payload, state, attempts, run_at, last_error,
+             created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, $8) ON CONFLICT (kind, dedup_key) DO NOTHING",
         params![
             effect.id.as_str(),
