@@ -129,7 +129,7 @@ fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice
 }
 
 /// Whether the owner ended it, and not its holder, its job, its window or its money.
-const fn is_owners(reason: EndReason) -> bool {
+pub(crate) const fn is_owners(reason: EndReason) -> bool {
     match reason {
         EndReason::Reclaimed | EndReason::DeviceLost | EndReason::ShutDown => true,
         EndReason::Released

@@ -310,10 +310,10 @@ impl Cloud {
             }
         }
         let stored = StoredCredit::of(tx, account).await?;
-        let family = owner.family;
-        let covered = stored.credit.spendable(family, now)?.min(amount);
+        let (family, paid_as) = (owner.family, owner.family.paid_as());
+        let covered = stored.credit.spendable(paid_as, now)?.min(amount);
         let owed = amount.checked_sub(covered)?;
-        let from = stored.burn(tx, covered, (family, now)).await?.split()?;
+        let from = stored.burn(tx, covered, (paid_as, now)).await?.split()?;
         let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: owner.subject.clone() };
         ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family, from, owed })?).await?;
         if owed > Nanos::ZERO {

@@ -3,31 +3,35 @@
 //! The most that a start can cost is held when the job is asked for, apart from what its lease holds for time, and within
 //! the lease's maximum cost. It is charged in the transaction that learns that the program runs, once for a job however
 //! often it is tried; of a job that never ran, it goes back. A job that the owner interrupted has to be started anew: what
-//! its start cost is given back as credit.
+//! its start costs by the list that it is rated by when it ends is given back as credit.
 //!
 //! Deliberately absent: a start for each attempt. Trying again is ours.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sublet_core::job::{JobState, StopReason};
-use sublet_core::lease::{EndReason, Holder};
+use sublet_core::lease::Holder;
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::PeriodKey;
+use sublet_money::price_book::PriceListVersion;
 use sublet_money::rating::{LineKey, RatedLine, rate_line};
 use sublet_money::rerate::UsedAt;
-use sublet_money::sku::{Quantity, SkuFamily, SkuName};
+use sublet_money::sku::{Quantity, QuantityChange, SkuFamily, SkuName};
 use sublet_store::charge::{self, Charge};
 use sublet_store::job::Job;
 use sublet_store::lease::{self, Lease};
 use sublet_store::metered::JobStart;
-use sublet_store::{Tx, hold, organization};
+use sublet_store::{Tx, compensation, hold, organization};
 
 use crate::Cloud;
 use crate::billing::Billing;
+use crate::compensation::is_owners;
 use crate::compute::{Compute, device_of};
 use crate::hold::HoldOwner;
 
 const FAMILY: SkuFamily = SkuFamily::JobStarts;
-/// Most charges of one job's start: one, and one more wherever it was rated anew.
+/// Most charges of one job, for its start and for what else it is charged.
 const CHARGES_MAX: i64 = 10_000;
 
 /// Why a start was given back, for people and programs that check it.
@@ -115,13 +119,14 @@ impl Compute {
     /// Gives back what the start of a job cost that the owner interrupted.
     pub(crate) async fn give_start_back(&self, tx: &mut Tx, job: &Job, at: Timestamp) -> Result<()> {
         let JobState::Interrupted { reason } = job.state else { return Ok(()) };
+        let Some(started_at) = job.started_at else { return Ok(()) };
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
-        if !is_owners(reason) || lease.holder == Holder::Internal {
+        if lease.holder == Holder::Internal || !is_owners_doing(tx, &lease, (reason, started_at)).await? {
             return Ok(());
         }
         let mut charges = charge::list_of(tx, job.id.as_str(), CHARGES_MAX).await?;
         charges.retain(|charge| charge.sku.family() == FAMILY);
-        let amount = Nanos::checked_sum(charges.iter().map(|charge| charge.amount))?;
+        let amount = self.cloud.start_costs(tx, &lease, (&charges, started_at)).await?;
         if amount <= Nanos::ZERO {
             return Ok(());
         }
@@ -135,22 +140,18 @@ impl Compute {
     }
 }
 
-/// Whether the owner stopped it, and not its holder, its window or its money.
-const fn is_owners(reason: StopReason) -> bool {
-    match reason {
-        StopReason::Lost => true,
-        StopReason::LeaseEnds(reason) => match reason {
-            EndReason::Reclaimed | EndReason::DeviceLost | EndReason::ShutDown => true,
-            EndReason::Released
-            | EndReason::JobEnded
-            | EndReason::WindowOver
-            | EndReason::MaximumCost
-            | EndReason::MaximumPrice
-            | EndReason::Budget
-            | EndReason::Unused => false,
-        },
-        StopReason::Cancelled | StopReason::TimeLimit => false,
+/// Whether the owner stopped a job, or its lease ended otherwise after the owner had told its holder while the job ran.
+async fn is_owners_doing(tx: &mut Tx, lease: &Lease, (reason, started_at): (StopReason, Timestamp)) -> Result<bool> {
+    let reason = match reason {
+        StopReason::Lost => return Ok(true),
+        StopReason::LeaseEnds(reason) => reason,
+        StopReason::Cancelled | StopReason::TimeLimit => return Ok(false),
+    };
+    if is_owners(reason) {
+        return Ok(true);
     }
+    let notices = compensation::list_notices(tx, &Scope::Operator, &lease.id).await?;
+    Ok(notices.iter().any(|notice| is_owners(notice.reason) && notice.told_at >= started_at))
 }
 
 impl Cloud {
@@ -162,17 +163,8 @@ impl Cloud {
         job: &Job,
         (at, now): (Timestamp, Timestamp),
     ) -> Result<Option<Charge>> {
-        let version = self.price_version(tx, &lease.price_version).await?;
         let billing = Billing::of(tx, &lease.organization).await?;
-        let start = JobStart {
-            organization: lease.organization.clone(),
-            project: lease.project.clone(),
-            price_version: lease.price_version.clone(),
-            device: device_of(&lease.sku)?.clone(),
-            at,
-        };
-        let key = line_of(&start, billing.calendar.period_at(at)?.key);
-        let (key, version) = self.line_now(tx, &billing, (key, UsedAt::instant(at)), &version).await?;
+        let (key, version) = self.start_line(tx, &billing, lease, at).await?;
         if !key.is_asked_for(&version) {
             return Ok(None);
         }
@@ -197,6 +189,55 @@ impl Cloud {
             occurred_at: at,
             posted_at: now,
         }))
+    }
+
+    /// The line that a start on a lease is on now, and its price list.
+    async fn start_line(
+        &self,
+        tx: &mut Tx,
+        billing: &Billing,
+        lease: &Lease,
+        at: Timestamp,
+    ) -> Result<(LineKey, Arc<PriceListVersion>)> {
+        let version = self.price_version(tx, &lease.price_version).await?;
+        let start = JobStart {
+            organization: lease.organization.clone(),
+            project: lease.project.clone(),
+            price_version: lease.price_version.clone(),
+            device: device_of(&lease.sku)?.clone(),
+            at,
+        };
+        let key = line_of(&start, billing.calendar.period_at(at)?.key);
+        self.line_now(tx, billing, (key, UsedAt::instant(at)), &version).await
+    }
+
+    /// Whether the list that the start of a job is rated by now has a price for it.
+    pub(crate) async fn asks_for_start(&self, tx: &mut Tx, job: &Job, started_at: Timestamp) -> Result<bool> {
+        let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
+        let billing = Billing::of(tx, &lease.organization).await?;
+        let (key, version) = self.start_line(tx, &billing, &lease, started_at).await?;
+        Ok(key.is_asked_for(&version))
+    }
+
+    /// What a start costs as it stands now: what was charged for it, or, where it was rated anew since, what its line
+    /// would cost less without it.
+    async fn start_costs(&self, tx: &mut Tx, lease: &Lease, (charges, at): (&[Charge], Timestamp)) -> Result<Nanos> {
+        let billing = Billing::of(tx, &lease.organization).await?;
+        let (key, version) = self.start_line(tx, &billing, lease, at).await?;
+        if !key.is_asked_for(&version) {
+            return Ok(Nanos::ZERO);
+        }
+        let own = charges.iter().filter(|charge| charge.price_version == key.price_version);
+        let own: Vec<Nanos> = own.map(|charge| charge.amount).collect();
+        if !own.is_empty() {
+            return Nanos::checked_sum(own);
+        }
+        let state = charge::line_state(tx, &key).await?;
+        if state.quantity.is_zero() {
+            return Ok(Nanos::ZERO);
+        }
+        let without = rate_line(key, state, &version, QuantityChange::new(-1))?;
+        Nanos::ZERO.checked_sub(without.amount)
     }
 
     async fn make_good_start(

@@ -12,7 +12,7 @@ use sublet_money::period::BillingCalendar;
 use sublet_money::sku::{ModelName, Quantity, SkuFamily, SkuName};
 use sublet_money::storage::hour_of;
 use sublet_store::leakage::{self, FINDINGS_MAX, LostMoney, UnchargedRecord, UnchargedTime, Unmetered};
-use sublet_store::{Tx, charge, device, invoice, organization};
+use sublet_store::{Tx, charge, device, invoice, job, organization};
 
 use crate::{Action, Actor, Cloud};
 
@@ -299,6 +299,11 @@ impl Cloud {
             for entry in version.entries().filter(|entry| entry.sku.family() == SkuFamily::JobStarts) {
                 let price = entry.model.dearest_from(Quantity::ZERO)?;
                 for found in leakage::starts_not_charged(tx, (&id, &entry.sku), since).await? {
+                    let job = job::get(tx, &Scope::Operator, &found.id.parse()?).await?;
+                    // Its list may have been put right to one that asks nothing for it.
+                    if !self.asks_for_start(tx, &job, found.since).await? {
+                        continue;
+                    }
                     let at_stake = Some((price, version.currency()));
                     leaks.push(Leak {
                         at_stake,

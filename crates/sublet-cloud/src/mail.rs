@@ -159,7 +159,8 @@ impl Cloud {
             Recipient::Operator => None,
         };
         let (id, dedup_key, created_at) = (self.ids.mint(), mail.key.clone(), self.now());
-        outbox::enqueue(tx, &Effect { id, kind: KIND.to_owned(), dedup_key, organization, payload, created_at }).await
+        let kind = KIND.to_owned();
+        outbox::enqueue(tx, &Effect { id, kind, dedup_key, organization, endpoint: None, payload, created_at }).await
     }
 
     /// Sends what is due until `stop` says so.

@@ -3,7 +3,8 @@
 //! An event is queued in the transaction of its cause, one row of the outbox for each endpoint, and posted by a reconciler
 //! as often as it takes, within bounds. Its row's id is the event's for ever: who gets it twice knows it again.
 //!
-//! Invariants: nothing is posted in a transaction; who is slow or away holds up only what is his; a secret is told once.
+//! Invariants: nothing is posted in a transaction; who is slow or away holds up only what is his, because an endpoint has
+//! one event on its way and an organization few; a secret is told once.
 //!
 //! Deliberately absent: an order of events, and contents of requests. What an event says can be read from the API, too.
 
@@ -20,7 +21,7 @@ use sublet_store::spend_alert::SpendAlert;
 use sublet_store::webhook::{self as stored, ENDPOINTS_MAX, WebhookEndpoint, WebhookState};
 use sublet_store::{Page, PageRequest, Tx};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::audit::Deed;
 use crate::idempotency::{Answer, Call, Render};
@@ -32,7 +33,16 @@ const KIND: &str = "webhook";
 /// How often it is looked for events that are due.
 const LOOK_PERIOD: DurationMs = DurationMs::from_seconds(2);
 /// Events that are posted at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
+/// Of these, those of one organization.
+const AT_ONCE_OF_ONE: i64 = 3;
+/// Events that wait for one endpoint; what is above fails at once.
+pub const QUEUED_MAX: i64 = 1_000;
+/// How long events are kept that were taken or failed.
+const KEPT: DurationMs = DurationMs::from_hours(35 * 24);
+/// How often it is looked for older ones, and how many are deleted at once.
+const SWEEP_PERIOD: DurationMs = DurationMs::from_hours(1);
+const SWEEP_STEP: i64 = 500;
 /// Nobody else posts the same one meanwhile: longer than an attempt takes.
 const CLAIM: DurationMs = DurationMs::from_seconds(60);
 /// The first repetition comes so much later; each one after twice as late.
@@ -50,6 +60,8 @@ const SECRET_BYTES: usize = 32;
 /// What an event is of.
 const SPEND_ALERT: &str = "spend_alert.created";
 const TEST: &str = "webhook_endpoint.test";
+/// What keys of tests begin with.
+const TEST_KEY: &str = "test:";
 
 /// What the row of an event says of it.
 #[derive(Serialize, Deserialize)]
@@ -109,6 +121,21 @@ pub struct WebhookReport {
     pub later: u64,
     /// Given up.
     pub failed: u64,
+}
+
+impl WebhookReport {
+    fn count(&mut self, done: std::result::Result<Result<Outcome>, JoinError>) {
+        match done.unwrap_or_else(|error| Err(Error::internal(format!("posting an event failed: {error}")))) {
+            Ok(Outcome::Delivered) => self.delivered += 1,
+            Ok(Outcome::Later) => self.later += 1,
+            Ok(Outcome::Failed) => self.failed += 1,
+            // It does not stand in the way of the others; its claim ends by itself.
+            Err(error) => {
+                self.later += 1;
+                tracing::error!(%error, private = ?error, "what became of an event was not noted; it is posted again");
+            }
+        }
+    }
 }
 
 /// What became of one attempt.
@@ -213,7 +240,7 @@ impl Cloud {
     }
 
     async fn note_endpoint(&self, tx: &mut Tx, actor: &Actor, endpoint: &WebhookEndpoint, action: &'static str) -> Result<()> {
-        let (target, detail) = (endpoint.id.as_str(), endpoint.url.to_string());
+        let (target, detail) = (endpoint.id.as_str(), endpoint.url.host().to_owned());
         let deed = Deed { organization: Some(&endpoint.organization), action, target, detail };
         self.record(tx, actor, deed, self.now()).await
     }
@@ -229,9 +256,14 @@ impl Cloud {
             .write((self, actor, organization, id), move |(cloud, actor, organization, id), tx| {
                 Box::pin(async move {
                     let endpoint = stored::get(tx, organization, id).await?;
+                    if let Some(queued) = outbox::queued_id(tx, id, TEST_KEY).await? {
+                        let message = format!("a test of '{id}' waits already: '{queued}'");
+                        return Err(Error::new(ErrorCode::Conflict, message)
+                            .alternative("look at the deliveries, and have that one posted again at once"));
+                    }
                     cloud.note_endpoint(tx, actor, &endpoint, "webhook_endpoint.test").await?;
                     let event =
-                        Event { key: format!("test:{turn}"), kind: TEST, data: json!({ "endpoint": endpoint.id }), at: now };
+                        Event { key: format!("{TEST_KEY}{turn}"), kind: TEST, data: json!({ "endpoint": endpoint.id }), at: now };
                     let queued = cloud.queue_event(tx, &endpoint, &event).await?;
                     let found = outbox::find(tx, organization, (KIND, &event.key_for(&endpoint))).await?;
                     found.ok_or_else(|| Error::internal(format!("the event {queued} was not queued")))
@@ -265,23 +297,38 @@ impl Cloud {
             kind: KIND.to_owned(),
             dedup_key: event.key_for(endpoint),
             organization: Some(endpoint.organization.clone()),
+            endpoint: Some(endpoint.id.clone()),
             payload,
             created_at: event.at,
         };
-        outbox::enqueue(tx, &effect).await?;
+        if outbox::count_queued(tx, &endpoint.id, QUEUED_MAX).await? < QUEUED_MAX {
+            outbox::enqueue(tx, &effect).await?;
+        } else {
+            let why = format!("it was not posted: {QUEUED_MAX} events wait for its endpoint");
+            tracing::warn!(id = %effect.id, endpoint = %endpoint.id, why, "an event is given up");
+            outbox::insert_failed(tx, &effect, &why).await?;
+        }
         Ok(effect.id)
     }
 
     /// Posts events until `stop` says so.
     pub async fn run_webhooks(&self, mut stop: watch::Receiver<bool>) {
+        // What is under way when it stops is posted again when its claim is over.
+        let (mut posting, mut report) = (JoinSet::new(), WebhookReport::default());
+        let mut sweep_at = self.now();
         while !*stop.borrow() {
-            match self.post_due(stop.clone()).await {
-                // There may be more.
-                Ok((_, claimed)) if claimed == AT_ONCE => continue,
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, private = ?error, "events were not posted; it is tried again"),
+            if let Err(error) = self.fill(&mut posting).await {
+                tracing::error!(%error, private = ?error, "events were not looked for; it is tried again");
+            }
+            if self.now() >= sweep_at {
+                match self.sweep_webhooks().await {
+                    Ok(true) => {}
+                    Ok(false) => sweep_at = self.now().plus(SWEEP_PERIOD),
+                    Err(error) => tracing::error!(%error, private = ?error, "old events were not deleted; it is tried again"),
+                }
             }
             tokio::select! {
+                Some(done) = posting.join_next() => report.count(done),
                 () = tokio::time::sleep(LOOK_PERIOD.to_std()) => {}
                 changed = stop.changed() => {
                     if changed.is_err() {
@@ -292,44 +339,42 @@ impl Cloud {
         }
     }
 
-    /// Posts what is due now, so many at once. Where nobody posts events they wait.
+    /// Posts what is due now, and deletes some of what is old. Where nobody posts events they wait.
     pub async fn reconcile_webhooks(&self) -> Result<WebhookReport> {
-        let (_goes_on, never) = watch::channel(false);
-        self.post_due(never).await.map(|(report, _)| report)
+        let (mut posting, mut report) = (JoinSet::new(), WebhookReport::default());
+        let mut filled = self.fill(&mut posting).await;
+        while let Some(done) = posting.join_next().await {
+            report.count(done);
+            if filled.is_ok() {
+                filled = self.fill(&mut posting).await;
+            }
+        }
+        filled?;
+        self.sweep_webhooks().await?;
+        Ok(report)
     }
 
-    async fn post_due(&self, mut stop: watch::Receiver<bool>) -> Result<(WebhookReport, usize)> {
-        let mut report = WebhookReport::default();
+    /// Deletes a step of what is old: whether there may be more.
+    async fn sweep_webhooks(&self) -> Result<bool> {
+        let before = self.now().minus(KEPT);
+        let deleted = self.store.write(before, |before, tx| Box::pin(outbox::delete_old(tx, KIND, *before, SWEEP_STEP))).await?;
+        Ok(i64::try_from(deleted).is_ok_and(|deleted| deleted >= SWEEP_STEP))
+    }
+
+    /// Begins to post what is due, as far as there is room.
+    async fn fill(&self, posting: &mut JoinSet<Result<Outcome>>) -> Result<()> {
         if self.settings.webhooks.is_none() {
-            return Ok((report, 0));
+            return Ok(());
         }
-        let mut posting = JoinSet::new();
-        for _ in 0..AT_ONCE {
+        while posting.len() < AT_ONCE {
             let now = self.now();
-            let claimed = self.store.write(now, |now, tx| Box::pin(outbox::claim(tx, (KIND, KIND), *now, CLAIM))).await?;
-            let Some(job) = claimed else { break };
+            let claimed =
+                self.store.write(now, |now, tx| Box::pin(outbox::claim_in_turn(tx, (KIND, KIND), AT_ONCE_OF_ONE, *now, CLAIM)));
+            let Some(job) = claimed.await? else { return Ok(()) };
             let cloud = self.clone();
             posting.spawn(async move { cloud.post_event(&job).await });
         }
-        let claimed = posting.len();
-        loop {
-            let done = tokio::select! {
-                done = posting.join_next() => done,
-                // What is under way is posted again when its claim is over.
-                _ = stop.wait_for(|stop| *stop) => return Ok((report, claimed)),
-            };
-            let Some(done) = done else { return Ok((report, claimed)) };
-            match done.unwrap_or_else(|error| Err(Error::internal(format!("posting an event failed: {error}")))) {
-                Ok(Outcome::Delivered) => report.delivered += 1,
-                Ok(Outcome::Later) => report.later += 1,
-                Ok(Outcome::Failed) => report.failed += 1,
-                // It does not stand in the way of the others; its claim ends by itself.
-                Err(error) => {
-                    report.later += 1;
-                    tracing::error!(%error, private = ?error, "what became of an event was not noted; it is posted again");
-                }
-            }
-        }
+        Ok(())
     }
 
     async fn post_event(&self, job: &OutboxJob) -> Result<Outcome> {

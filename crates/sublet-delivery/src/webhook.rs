@@ -52,7 +52,7 @@ impl Webhooks {
     }
 
     async fn try_post(&self, call: &WebhookCall) -> Result<u16, WebhookFailure> {
-        let unclear = |why: String| WebhookFailure::Unclear(format!("{}: {why}", call.url));
+        let unclear = |why: String| WebhookFailure::Unclear(format!("{}: {why}", call.url.host()));
         // A name is looked up and checked by the connector; an address is not.
         if !self.goes_anywhere && (call.url.is_plain() || call.url.address().is_some_and(|address| !is_public(address))) {
             return Err(unclear("it is not on the public internet, or goes without TLS".to_owned()));
@@ -121,11 +121,16 @@ impl Service<Name> for Guarded {
     fn call(&mut self, name: Name) -> Self::Future {
         let (found, goes_anywhere) = (self.names.call(name), self.goes_anywhere);
         Box::pin(async move {
-            let allowed: Vec<SocketAddr> = found.await?.filter(|address| goes_anywhere || is_public(address.ip())).collect();
-            if allowed.is_empty() {
+            let found = found.await;
+            if goes_anywhere {
+                return found.map(|found| found.collect::<Vec<_>>().into_iter());
+            }
+            // Whether a name is known that stands for something inside is told to nobody.
+            let public: Vec<SocketAddr> = found.into_iter().flatten().filter(|address| is_public(address.ip())).collect();
+            if public.is_empty() {
                 return Err(io::Error::other("its name stands for no address on the public internet"));
             }
-            Ok(allowed.into_iter())
+            Ok(public.into_iter())
         })
     }
 }
@@ -153,6 +158,8 @@ mod tests {
         for name in ["localhost", "2130706433", "127.1"] {
             assert!(looked_up(false, name).await.is_err(), "{name}");
         }
+        let [inside, unknown] = [looked_up(false, "localhost").await, looked_up(false, "nowhere.invalid").await];
+        assert_eq!(inside.unwrap_err().to_string(), unknown.unwrap_err().to_string());
         assert!(looked_up(true, "localhost").await.unwrap() > 0);
     }
 }

@@ -7,3 +7,11 @@ CREATE TABLE webhook_endpoints (
     state TEXT NOT NULL, created_at BIGINT NOT NULL
 );
 CREATE INDEX webhook_endpoints_organization ON webhook_endpoints (organization_id, id);
+
+-- Whose turn it is, and what waits for an endpoint.
+ALTER TABLE outbox ADD COLUMN endpoint_id TEXT;
+CREATE INDEX outbox_endpoint ON outbox (endpoint_id, state);
+CREATE INDEX outbox_endpoint_claimed ON outbox (endpoint_id, claimed_until);
+CREATE INDEX outbox_organization_claimed ON outbox (organization_id, claimed_until);
+CREATE INDEX outbox_organization ON outbox (organization_id, kind, id);
+CREATE INDEX outbox_kind_due ON outbox (kind, state, run_at, id);

@@ -99,12 +99,12 @@ pub async fn end(tx: &mut Tx, id: &DownloadId, end: DownloadEnd, now: Timestamp)
     from_row(&row).map(Some)
 }
 
-/// The bytes of a file that were sent since an instant, with all of it for each download that is open.
+/// The bytes of a file that were sent since an instant, with all of it for each download that is open, or lost.
 pub async fn bytes_since(tx: &mut Tx, file: &File, since: Timestamp) -> Result<Bytes> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(CASE WHEN state = 'open' THEN CAST($3 AS BIGINT) ELSE bytes END), 0) AS BIGINT) FROM downloads
-             WHERE file_id = $1 AND opened_at >= $2",
+            "SELECT CAST(COALESCE(SUM(CASE WHEN state IN ('open', 'lost') THEN CAST($3 AS BIGINT) ELSE bytes END), 0) AS BIGINT)
+             FROM downloads WHERE file_id = $1 AND opened_at >= $2",
             params![file.id.as_str(), since, file.bytes.get()],
         )
         .await?;

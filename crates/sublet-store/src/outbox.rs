@@ -1,9 +1,9 @@
 //! Outside effects as rows, written with their cause, deduplicated, claimed by lease columns.
 //!
-//! Invariants: a kind and key is queued once for ever; what an earlier claim failed at changes nothing once there is a
-//! later one; what was done stays done.
+//! Invariants: a kind and key is queued once as long as its row is kept, which of mail is for ever; what an earlier claim
+//! failed at changes nothing once there is a later one; what was done stays done.
 
-use sublet_core::id::{OrganizationId, OutboxId};
+use sublet_core::id::{OrganizationId, OutboxId, WebhookEndpointId};
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Scope, Timestamp};
 
 use crate::database::Tx;
@@ -27,10 +27,12 @@ stored_as_text! {
 pub struct Effect {
     pub id: OutboxId,
     pub kind: String,
-    /// The same kind and key is queued once for ever.
+    /// The same kind and key is queued once.
     pub dedup_key: String,
     /// Whose it is; `None` for what is the operator's.
     pub organization: Option<OrganizationId>,
+    /// Where it is posted, of a webhook: one at a time.
+    pub endpoint: Option<WebhookEndpointId>,
     pub payload: String,
     pub created_at: Timestamp,
 }
@@ -57,6 +59,7 @@ fn from_row(row: &Row) -> Result<OutboxJob> {
         kind: row.string()?,
         dedup_key: row.string()?,
         organization: row.optional_parse()?,
+        endpoint: row.optional_parse()?,
         payload: row.string()?,
         created_at: row.time()?,
     };
@@ -72,16 +75,29 @@ fn from_row(row: &Row) -> Result<OutboxJob> {
 
 /// Queues an effect, to be done at once; queueing the same again changes nothing.
 pub async fn enqueue(tx: &mut Tx, effect: &Effect) -> Result<()> {
+    insert(tx, effect, (OutboxState::Queued, "")).await
+}
+
+/// Keeps an effect that is not queued, with why: it failed before it was tried.
+pub async fn insert_failed(tx: &mut Tx, effect: &Effect, why: &str) -> Result<()> {
+    insert(tx, effect, (OutboxState::Failed, why)).await
+}
+
+async fn insert(tx: &mut Tx, effect: &Effect, (state, why): (OutboxState, &str)) -> Result<()> {
     tx.execute(
-        "INSERT INTO outbox (id, kind, dedup_key, organization_id, payload, state, attempts, run_at, last_error, created_at)
-         VALUES ($1, $2, $3, $4, $5, 'queued', 0, $6, '', $6) ON CONFLICT (kind, dedup_key) DO NOTHING",
+        "INSERT INTO outbox (id, kind, dedup_key, organization_id, endpoint_id, payload, state, attempts, run_at, last_error,
+             created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, $8) ON CONFLICT (kind, dedup_key) DO NOTHING",
         params![
             effect.id.as_str(),
             effect.kind.as_str(),
             effect.dedup_key.as_str(),
             effect.organization.as_ref().map(OrganizationId::as_str),
+            effect.endpoint.as_ref().map(WebhookEndpointId::as_str),
             effect.payload.as_str(),
-            effect.created_at
+            state.as_str(),
+            effect.created_at,
+            why
         ],
     )
     .await?;
@@ -96,11 +112,62 @@ pub async fn claim(tx: &mut Tx, (kind, worker): (&str, &str), now: Timestamp, le
              WHERE id = (SELECT id FROM outbox WHERE kind = $4 AND state = 'queued' AND run_at <= $2
                              AND (claimed_until IS NULL OR claimed_until <= $2)
                          ORDER BY run_at, id LIMIT 1)
-             RETURNING id, kind, dedup_key, organization_id, payload, created_at, state, attempts, run_at, last_error, outcome",
+             RETURNING id, kind, dedup_key, organization_id, endpoint_id, payload, created_at, state, attempts, run_at, last_error, outcome",
             params![worker, now, now.plus(lease), kind],
         )
         .await?;
     row.as_ref().map(from_row).transpose()
+}
+
+/// As [`claim`], of an endpoint one effect at a time and of an organization so many, so nobody takes all turns.
+pub async fn claim_in_turn(
+    tx: &mut Tx,
+    (kind, worker): (&str, &str),
+    per_organization: i64,
+    now: Timestamp,
+    lease: DurationMs,
+) -> Result<Option<OutboxJob>> {
+    let row = tx
+        .fetch_optional(
+            "UPDATE outbox SET claimed_by = $1, claimed_until = $3, attempts = attempts + 1
+             WHERE id = (SELECT due.id FROM outbox AS due
+                         WHERE due.kind = $4 AND due.state = 'queued' AND due.run_at <= $2
+                             AND (due.claimed_until IS NULL OR due.claimed_until <= $2)
+                             AND NOT EXISTS (SELECT 1 FROM outbox AS busy
+                                             WHERE busy.endpoint_id = due.endpoint_id AND busy.claimed_until > $2)
+                             AND (SELECT COUNT(*) FROM outbox AS busy
+                                  WHERE busy.organization_id = due.organization_id AND busy.claimed_until > $2
+                                      AND busy.kind = $4) < $5
+                         ORDER BY due.run_at, due.id LIMIT 1)
+             RETURNING id, kind, dedup_key, organization_id, endpoint_id, payload, created_at, state, attempts, run_at, last_error,
+                 outcome",
+            params![worker, now, now.plus(lease), kind, per_organization],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// How many effects wait for an endpoint, counted up to so many.
+pub async fn count_queued(tx: &mut Tx, endpoint: &WebhookEndpointId, up_to: i64) -> Result<i64> {
+    let sql = "SELECT COUNT(*) FROM (SELECT id FROM outbox WHERE endpoint_id = $1 AND state = 'queued' LIMIT $2) AS waiting";
+    tx.fetch_one(sql, params![endpoint.as_str(), up_to]).await?.reader().int()
+}
+
+/// One that waits for an endpoint, with a key that begins so.
+pub async fn queued_id(tx: &mut Tx, endpoint: &WebhookEndpointId, begins: &str) -> Result<Option<OutboxId>> {
+    let sql = "SELECT id FROM outbox WHERE endpoint_id = $1 AND state = 'queued' AND dedup_key LIKE $2 || '%' ORDER BY id LIMIT 1";
+    let row = tx.fetch_optional(sql, params![endpoint.as_str(), begins]).await?;
+    row.as_ref().map(|row| row.reader().parse()).transpose()
+}
+
+/// Deletes effects of a kind that are done or failed and were due last before an instant, so many at once.
+pub async fn delete_old(tx: &mut Tx, kind: &str, before: Timestamp, limit: i64) -> Result<u64> {
+    tx.execute(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE kind = $1 AND state IN ('done', 'failed') AND run_at < $2
+                                         ORDER BY run_at LIMIT $3)",
+        params![kind, before, limit],
+    )
+    .await
 }
 
 /// Notes what was done and when, whoever did it.
@@ -144,7 +211,7 @@ pub async fn retry(tx: &mut Tx, id: &OutboxId, now: Timestamp) -> Result<bool> {
 pub async fn get(tx: &mut Tx, scope: &Scope, (kind, id): (&str, &OutboxId)) -> Result<OutboxJob> {
     let row = tx
         .fetch_optional(
-            "SELECT id, kind, dedup_key, organization_id, payload, created_at, state, attempts, run_at, last_error, outcome
+            "SELECT id, kind, dedup_key, organization_id, endpoint_id, payload, created_at, state, attempts, run_at, last_error, outcome
              FROM outbox WHERE id = $1 AND kind = $2 AND ($3 = '' OR organization_id = $3)",
             params![id.as_str(), kind, scope.organization().map_or("", OrganizationId::as_str)],
         )
@@ -157,7 +224,7 @@ pub async fn get(tx: &mut Tx, scope: &Scope, (kind, id): (&str, &OutboxId)) -> R
 pub async fn find(tx: &mut Tx, organization: &OrganizationId, (kind, key): (&str, &str)) -> Result<Option<OutboxJob>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, kind, dedup_key, organization_id, payload, created_at, state, attempts, run_at, last_error, outcome
+            "SELECT id, kind, dedup_key, organization_id, endpoint_id, payload, created_at, state, attempts, run_at, last_error, outcome
              FROM outbox WHERE kind = $1 AND dedup_key = $2 AND organization_id = $3",
             params![kind, key, organization.as_str()],
         )
@@ -175,7 +242,7 @@ pub async fn list(
     let (key, limit) = page.keyset();
     let sql = list_sql!(
         page,
-        "SELECT id, kind, dedup_key, organization_id, payload, created_at, state, attempts, run_at, last_error, outcome
+        "SELECT id, kind, dedup_key, organization_id, endpoint_id, payload, created_at, state, attempts, run_at, last_error, outcome
          FROM outbox WHERE kind = $1 AND ($2 = '' OR organization_id = $2) AND ($3 = '' OR state = $3)",
         "id",
         "4",

@@ -38,7 +38,7 @@ async fn add_one(tx: &mut Tx) -> Result<()> {
 fn effect(cloud: &TestCloud, key: &str) -> Effect {
     let id = cloud.cloud.ids().mint::<OutboxId>();
     let (kind, dedup_key, payload) = ("mail".to_owned(), key.to_owned(), "{}".to_owned());
-    Effect { id, kind, dedup_key, organization: None, payload, created_at: cloud.now() }
+    Effect { id, kind, dedup_key, organization: None, endpoint: None, payload, created_at: cloud.now() }
 }
 
 async fn claim(store: &Store, now: Timestamp) -> Option<OutboxJob> {

@@ -5,10 +5,12 @@ use std::process::Command;
 
 use sublet_cloud::Actor;
 use sublet_cloud::contract::NewContract;
+use sublet_cloud::credit::NewCredit;
 use sublet_cloud::data::{Charge, CompensationKind};
 use sublet_cloud::export::{Dataset, ExportRequest};
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::job::Run;
+use sublet_cloud::leakage::LeakKind;
 use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::rerate::NewRerate;
@@ -19,8 +21,10 @@ use sublet_core::lease::EndReason;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos};
+use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
+use sublet_money::credit_lot::{CreditScope, CreditTerms};
 use sublet_money::encoder::Format;
 use sublet_money::focus::FocusVersion;
 use sublet_money::period::Interval;
@@ -122,6 +126,30 @@ async fn bill(world: &World<'_>) -> (Vec<(String, i64)>, String) {
 
 fn of_starts(lines: &[(String, i64)]) -> Option<i64> {
     lines.iter().find(|(sku, _)| sku == "starts/cpu").map(|(_, amount)| *amount)
+}
+
+/// A job is sold by one list, rated anew by another, and then interrupted: what is given back of its start.
+async fn interrupted_after_rerate(cloud: &TestCloud, sold: Option<i64>, right: Option<i64>) {
+    let world = world(cloud).await;
+    let starts_at = cloud.now();
+    let of = publish_start(&world, sold).await;
+    let run = world.run(wanted(2, NoticeClass::N2m), command("x")).await.expect("a run");
+    world.pass().await;
+    world.live(60, 20).await;
+    let to = publish_start(&world, right).await;
+    let interval = Interval { starts_at, ends_at: cloud.now() };
+    let new = NewRerate { of, to, interval, organization: None, reason: "starts".to_owned() };
+    let simulated = created(cloud.cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+    // What raises bills is applied by somebody else than who asked for it.
+    let applies = Actor { key: Some("key_applies".parse().expect("an id")), ..Actor::system() };
+    cloud.cloud.apply_rerate(&applies, &simulated.rerate.id).await.expect("applied");
+    world.run_as(&world.team, wanted(2, NoticeClass::N0), command("own")).await.expect("own");
+    world.pass().await;
+    world.live(140, 1).await;
+    let given = given(&world).await;
+    let of_start = given.iter().filter(|one| one.subject == run.job.job.id.as_str()).map(|one| one.amount.get());
+    assert_eq!(of_start.collect::<Vec<_>>(), right.into_iter().collect::<Vec<_>>(), "{sold:?} put right to {right:?}");
+    world.assert_invariants().await;
 }
 
 on_both_databases! {
@@ -231,6 +259,38 @@ on_both_databases! {
         world.assert_invariants().await;
     }
 
+    async fn a_start_is_given_back_to_a_holder_who_leaves_when_told(cloud: &TestCloud) {
+        let world = world(cloud).await;
+        let run = world.run(wanted(2, NoticeClass::N15m), command("x")).await.expect("a run");
+        world.pass().await;
+        world.live(60, 20).await;
+        world.run_as(&world.team, wanted(2, NoticeClass::N0), command("own")).await.expect("own");
+        world.pass().await;
+        world.compute.end_lease(&world.customer, &run.lease.lease.id, None).await.expect("given back");
+        world.pass().await;
+        world.live(60, 1).await;
+        let released = JobState::Interrupted { reason: StopReason::LeaseEnds(EndReason::Released) };
+        assert_eq!(world.job(&run.job.job.id).await.job.state, released);
+        let given = given(&world).await;
+        let of_start: Vec<_> = given.iter().filter(|one| one.subject == run.job.job.id.as_str()).collect();
+        assert_eq!(of_start.iter().map(|one| one.amount.get()).collect::<Vec<_>>(), [START], "{given:?}");
+        world.assert_invariants().await;
+    }
+
+    async fn what_a_list_put_right_took_off_is_not_given_back_again(cloud: &TestCloud) {
+        interrupted_after_rerate(cloud, Some(START), None).await;
+        let leaks = cloud.cloud.leakage(&Actor::system(), &[]).await.expect("a report").leaks;
+        assert!(leaks.iter().all(|leak| leak.kind != LeakKind::StartNotCharged), "{leaks:?}");
+    }
+
+    async fn what_a_list_put_right_put_on_is_given_back_too(cloud: &TestCloud) {
+        interrupted_after_rerate(cloud, None, Some(START)).await;
+    }
+
+    async fn what_a_list_put_right_made_dearer_is_given_back_as_it_is_now(cloud: &TestCloud) {
+        interrupted_after_rerate(cloud, Some(START), Some(3 * START)).await;
+    }
+
     async fn starts_are_rated_anew_where_their_time_is(cloud: &TestCloud) {
         let world = World::start(cloud, 2, Manners::Prompt).await;
         let starts_at = cloud.now();
@@ -260,6 +320,20 @@ on_both_databases! {
 
     async fn a_list_that_was_put_right_holds_for_a_start_that_is_known_later(cloud: &TestCloud) {
         let world = World::start(cloud, 1, Manners::Scripted).await;
+        let (organization, _) = world.customer.project().expect("a project");
+        let new = NewCredit {
+            organization: organization.clone(),
+            kind: CreditKind::Promotional,
+            amount: Nanos::new(1_000 * UNIT),
+            currency: None,
+            reference: "for devices".to_owned(),
+            terms: CreditTerms { scope: CreditScope::Family(SkuFamily::DeviceTime), ..CreditTerms::default() },
+        };
+        created(cloud.cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+        let left = async || {
+            let grants = cloud.cloud.list_credit(&Actor::system(), organization, &PageRequest::default()).await.expect("grants");
+            grants.items.iter().filter_map(|grant| grant.remaining).map(Nanos::get).sum::<i64>()
+        };
         let starts_at = cloud.now();
         let of = publish_start(&world, Some(START)).await;
         let run = world.run(wanted(1, NoticeClass::N2m), command("x")).await.expect("a run");
@@ -273,9 +347,10 @@ on_both_databases! {
         let new = NewRerate { of, to, interval, organization: None, reason: "starts".to_owned() };
         let simulated = created(cloud.cloud.simulate_rerate(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
         cloud.cloud.apply_rerate(&Actor::system(), &simulated.rerate.id).await.expect("applied");
-        let before = balance(&world).await;
+        let (before, left_before) = (balance(&world).await, left().await);
         world.pass().await;
         assert_eq!(started(&world, &run.job.job.id).await, [3 * START]);
+        assert_eq!(left().await, left_before - 2 * START, "credit for device time pays the rest too");
         let funds = balance(&world).await;
         assert_eq!((funds.held.get(), funds.available.get()), (before.held.get() - START, before.available.get() - 2 * START));
         world.runner.exit(&attempt, Exit::Code { code: 0 });

@@ -1,22 +1,25 @@
 //! Alerts as events that are posted: signed, at least once, within bounds, and never into this network unasked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sublet_cloud::data::{OutboxState, WebhookEndpoint, WebhookState};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::limit::{LimitChange, LimitSubject};
-use sublet_cloud::webhook::{ATTEMPTS_MAX, WebhookDelivery, WebhookReport};
+use sublet_cloud::webhook::{ATTEMPTS_MAX, QUEUED_MAX, WebhookDelivery, WebhookReport};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
+use sublet_core::id::{OrganizationId, OutboxId, WebhookEndpointId};
 use sublet_core::usage::UsageSink;
-use sublet_core::webhook::WebhookUrl;
-use sublet_core::{DurationMs, ErrorCode, Nanos, Result};
+use sublet_core::webhook::{WebhookCall, WebhookFailure, WebhookPort, WebhookUrl};
+use sublet_core::{BoxFuture, DurationMs, ErrorCode, Nanos, Result, Scope};
 use sublet_money::spend_limit::{AlertBasis, AlertRule, AtLimit};
 use sublet_store::budget::BudgetWindow;
+use sublet_store::outbox::{self, Effect};
 use sublet_store::{PageRequest, webhook};
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::webhook::{FakeEndpoint, webhook_port};
 use sublet_testkit::{TestCloud, on_both_databases};
+use tokio::sync::{Notify, Semaphore};
 
 /// What a million input tokens cost.
 const MILLION: i64 = 150_000_000;
@@ -51,6 +54,53 @@ async fn tell_alert(cloud: &TestCloud) -> Session {
     cloud.clock.advance(MINUTE);
     assert_eq!(cloud.cloud.tell_spend_alerts().await.expect("looked"), 1);
     session
+}
+
+/// One that never answers hosts that are slow until it may.
+struct Stuck {
+    posted: Mutex<Vec<String>>,
+    is_told: Notify,
+    goes_on: Semaphore,
+}
+
+impl Stuck {
+    fn hosts(&self) -> Vec<String> {
+        self.posted.lock().expect("no panic").clone()
+    }
+}
+
+impl WebhookPort for Stuck {
+    fn post<'a>(&'a self, call: &'a WebhookCall) -> BoxFuture<'a, Result<u16, WebhookFailure>> {
+        Box::pin(async move {
+            self.posted.lock().expect("no panic").push(call.url.host().to_owned());
+            if call.url.host() == "slow.example.com" {
+                self.goes_on.acquire().await.expect("open").forget();
+            } else {
+                self.is_told.notify_one();
+            }
+            Ok(204)
+        })
+    }
+    fn goes_anywhere(&self) -> bool {
+        false
+    }
+}
+
+/// Queues copies of an event for its endpoint.
+async fn queue_more(cloud: &Cloud, of: (&OrganizationId, &WebhookEndpointId, &OutboxId), count: i64) {
+    let write = cloud.store().write(of, move |(organization, endpoint, id), tx| {
+        Box::pin(async move {
+            let known = outbox::get(tx, &Scope::Operator, ("webhook", id)).await?.effect;
+            for number in 0..count {
+                let dedup_key = format!("spend_alert:{number}:{endpoint}");
+                let id = format!("op_{}{number}", id.as_str().trim_start_matches("op_")).parse()?;
+                let organization = Some((*organization).clone());
+                outbox::enqueue(tx, &Effect { id, dedup_key, organization, ..known.clone() }).await?;
+            }
+            Ok(())
+        })
+    });
+    write.await.expect("queued");
 }
 
 const fn report(delivered: u64, later: u64, failed: u64) -> WebhookReport {
@@ -101,7 +151,9 @@ on_both_databases! {
         let fake = FakeEndpoint::start();
         let made = endpoint(&process, &admin, &fake.url()).await.expect("an endpoint");
         let tested = process.test_webhook_endpoint(&admin, &made.id).await.expect("queued");
-        assert_eq!(process.test_webhook_endpoint(&admin, &made.id).await.expect("the same"), tested, "one at a time");
+        let refused = process.test_webhook_endpoint(&admin, &made.id).await.expect_err("one at a time");
+        assert_eq!(refused.code(), ErrorCode::Conflict);
+        assert!(refused.message().contains(tested.id.as_str()), "{refused}");
         let attempts = usize::try_from(ATTEMPTS_MAX).expect("few");
         // A redirect is followed as little as a failure.
         fake.answer([302, 404].into_iter().chain(std::iter::repeat_n(503, attempts - 2)));
@@ -121,6 +173,56 @@ on_both_databases! {
         assert_eq!(refused.code(), ErrorCode::Conflict);
         let [event] = &fake.take()[..] else { panic!("one event") };
         assert_eq!(event.json()["type"], "webhook_endpoint.test");
+    }
+
+    async fn endpoints_that_never_answer_hold_up_nobody_elses_events(cloud: &TestCloud) {
+        let port = Arc::new(Stuck { posted: Mutex::default(), is_told: Notify::new(), goes_on: Semaphore::new(0) });
+        let webhooks: Option<Arc<dyn WebhookPort>> = Some(port.clone());
+        let process = cloud.with(7, CloudSettings { webhooks, ..CloudSettings::default() }).await;
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let team = actor(&cloud.cloud, &cloud.keys.internal).await;
+        let (organization, _) = team.project().expect("a project");
+        let other = Actor { scope: sublet_core::Scope::Organization(organization.clone()), ..admin.clone() };
+        let slow: WebhookUrl = "https://slow.example.com/".parse().expect("an address");
+        for _ in 0..5 {
+            let made = endpoint(&process, &admin, &slow).await.expect("an endpoint");
+            let tested = process.test_webhook_endpoint(&admin, &made.id).await.expect("queued");
+            let queue = (admin.organization().expect("its own"), &made.id, &tested.id);
+            queue_more(&process, queue, 5).await;
+        }
+        cloud.clock.advance(MINUTE);
+        let quick = endpoint(&process, &other, &"https://quick.example.com/".parse().expect("an address")).await.expect("an endpoint");
+        process.test_webhook_endpoint(&other, &quick.id).await.expect("queued");
+        let looking = process.clone();
+        let look = tokio::spawn(async move { looking.reconcile_webhooks().await });
+        let told = tokio::time::timeout(std::time::Duration::from_secs(20), port.is_told.notified()).await;
+        told.expect("the other tenant's event is posted while thirty older ones are stuck");
+        assert_eq!(port.hosts().iter().filter(|host| *host == "slow.example.com").count(), 3, "one tenant's turns");
+        port.goes_on.add_permits(100);
+        assert_eq!(look.await.expect("no panic").expect("posted"), report(31, 0, 0));
+    }
+
+    async fn what_is_above_the_queue_of_an_endpoint_fails_and_what_is_old_is_deleted(cloud: &TestCloud) {
+        let process = posting(cloud, 7, true).await;
+        let admin = actor(&cloud.cloud, &cloud.keys.admin).await;
+        let fake = FakeEndpoint::start();
+        let made = endpoint(&process, &admin, &fake.url()).await.expect("an endpoint");
+        let tested = process.test_webhook_endpoint(&admin, &made.id).await.expect("queued");
+        assert_eq!(process.reconcile_webhooks().await.expect("posted"), report(1, 0, 0));
+        queue_more(&process, (admin.organization().expect("its own"), &made.id, &tested.id), QUEUED_MAX).await;
+        cloud.clock.advance(MINUTE);
+        let dropped = process.test_webhook_endpoint(&admin, &made.id).await.expect("it is kept");
+        assert_eq!(dropped.state, OutboxState::Failed);
+        assert!(dropped.problem.is_some_and(|problem| problem.contains("1000 events wait")));
+        process.delete_webhook_endpoint(&admin, &made.id).await.expect("deleted");
+        assert_eq!(deliveries(&process, &admin, Some(OutboxState::Done)).await.len(), 1);
+        cloud.clock.advance(DurationMs::from_hours(36 * 24));
+        process.reconcile_webhooks().await.expect("looked");
+        // What waited was given up now; three steps delete that and what was before.
+        for _ in 0..3 {
+            process.reconcile_webhooks().await.expect("looked");
+        }
+        assert_eq!(deliveries(&process, &admin, None).await, Vec::new());
     }
 
     async fn an_endpoint_that_is_gone_gets_nothing_more(cloud: &TestCloud) {
@@ -175,7 +277,7 @@ on_both_databases! {
         let audit = cloud.cloud.list_audit(&Actor::system(), &PageRequest { limit: Some(100), ..PageRequest::default() }).await;
         let entries = audit.expect("entries").items;
         assert_eq!(entries.iter().filter(|entry| entry.action == "webhook_endpoint.create").count(), 5);
-        assert!(entries.iter().all(|entry| !entry.detail.contains("whsec_")));
+        assert!(entries.iter().all(|entry| !entry.detail.contains("whsec_") && !entry.detail.contains("/sublet")));
     }
 
     async fn nothing_is_posted_into_this_network_unless_the_operator_allows_it(cloud: &TestCloud) {
