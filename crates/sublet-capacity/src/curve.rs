@@ -126,7 +126,7 @@ impl fmt::Display for LevelReason {
             Self::LittleSeen { seen_s, needed_s } => {
                 write!(f, "{} of {} hours of history were seen", seen_s / 3_600, needed_s / 3_600)
             }
-            Self::Withdrawn => f.write_str("no rule has kept the promises of this class here"),
+            Self::Withdrawn => f.write_str("no rule has shown yet that it keeps the promises of this class here"),
             Self::ShorterNotSold => f.write_str("a shorter class is not sold"),
             Self::AfterOutage => f.write_str("what is known of demand ended and began again within the last hour"),
             Self::Outage => f.write_str("the demand is not known now"),

@@ -59,7 +59,7 @@ enum AnyCommand {
     /// Play the whole story: idle capacity, tokens, a job, charges, an invoice that adds up
     Demo(DemoArguments),
     #[command(flatten)]
-    Client(Command),
+    Client(Box<Command>),
 }
 
 #[derive(Args)]
@@ -339,11 +339,13 @@ fn main() -> ExitCode {
             };
             finish(serve(&options, if demo.exit { &After::TellAndExit } else { &After::TellAndServe }))
         }
-        AnyCommand::Client(Command::Models(ModelCommand::Pull(wanted))) => match pull(&wanted, &data_dir) {
-            Ok(pulled) => pulled.import(|import| client(&arguments.global, data_dir, Command::Models(import))),
-            Err(error) => finish(Err(error)),
+        AnyCommand::Client(command) => match *command {
+            Command::Models(ModelCommand::Pull(wanted)) => match pull(&wanted, &data_dir) {
+                Ok(pulled) => pulled.import(|import| client(&arguments.global, data_dir, Command::Models(import))),
+                Err(error) => finish(Err(error)),
+            },
+            command => client(&arguments.global, data_dir, command),
         },
-        AnyCommand::Client(command) => client(&arguments.global, data_dir, command),
     }
 }
 

@@ -290,7 +290,7 @@ mod tests {
                     let names_a_state =
                         matches!(last, Some("cancel" | "archive" | "cordon" | "uncordon" | "accept" | "leave" | "withdraw"))
                             || matches!(last, Some("answer" | "approve" | "reject" | "pay" | "retry" | "run" | "apply"))
-                            || matches!(last, Some("checkpoint" | "yield"));
+                            || matches!(last, Some("checkpoint" | "yield" | "test"));
                     let names_its_object =
                         matches!(route.operation, Operation::DraftInvoice | Operation::ImportModel | Operation::ReceiveStripeEvent);
                     let changes_nothing = matches!(

@@ -10,12 +10,14 @@ use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::job::Run;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::reclaim::{NewReclaim, ReclaimStatement};
+use sublet_core::device::DeviceHealth;
 use sublet_core::id::{LeaseId, ReclaimId};
 use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::reclaim::{Promises, ReclaimShape, ReclaimState};
 use sublet_core::runner::{DeviceInfo, Exit};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_store::device::{self, Device};
 use sublet_testkit::TestCloud;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
@@ -330,19 +332,21 @@ on_both_databases! {
         fleet.sold().await;
         let placed = fleet.place(&fleet.order(7, 600)).await.expect("placed");
         let held = placed.devices.iter().find(|held| held.device.lease.is_none()).expect("a free one").device.device.clone();
-        let set = async |sql: &'static str| {
-            let id = held.to_string();
-            let done = cloud.cloud.store().write(&id, move |id, tx| {
-                Box::pin(async move { tx.execute(sql, &[id.as_str().into()]).await })
+        let set = async |health: DeviceHealth| {
+            let done = cloud.cloud.store().write(&held, move |id, tx| {
+                Box::pin(async move {
+                    let found = device::get(tx, id).await?;
+                    device::update(tx, &Device { health, ..found }).await
+                })
             });
-            assert_eq!(done.await.expect("it is set"), 1);
+            done.await.expect("it is set");
         };
-        set("UPDATE devices SET health = 'lost' WHERE id = $1").await;
+        set(DeviceHealth::Lost).await;
         fleet.live(600, 20).await;
         for lease in leases(&placed.victims) {
             assert_eq!(fleet.state(lease).await, LeaseState::Active, "what it gave would not be enough");
         }
-        set("UPDATE devices SET health = 'healthy' WHERE id = $1").await;
+        set(DeviceHealth::Healthy).await;
         fleet.live(140, 5).await;
         assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled);
         assert_eq!(given(&fleet.world).await, vec![], "told late, and with the whole notice");
