@@ -141,13 +141,13 @@ fn surplus_is_told_with_its_notice_and_firm_never_is() {
 
 #[test]
 fn what_is_lost_cordoned_or_held_takes_nothing_from_others() {
-    for change in [(|device: &mut DeviceView| device.health = DeviceHealth::Lost) as fn(&mut DeviceView), |device| {
-        device.health = DeviceHealth::Cordoned
-    }] {
+    for health in [DeviceHealth::Lost, DeviceHealth::Cordoned] {
         let mut snapshot = fleet("cpu", &[4, 4]);
         let gone = sell(&mut snapshot, &external(4, NoticeClass::N15m));
         sell(&mut snapshot, &external(3, NoticeClass::N15m));
-        snapshot.devices.iter_mut().filter(|device| device.used_by.as_ref() == Some(&gone)).for_each(change);
+        for device in snapshot.devices.iter_mut().filter(|device| device.used_by.as_ref() == Some(&gone)) {
+            device.health = health;
+        }
         // Four units fewer, so four fewer may be promised; those who lost theirs do not have them any more.
         sells(&mut snapshot, SellingMode::Learned, &[("site_0", learned([3; CLASSES]), 0)]);
         assert_eq!(told(&snapshot, NOW), []);
