@@ -155,10 +155,10 @@ impl Compute {
         if ending.exit == Exit::Lost && job.spec.on_end == OnEnd::EndLease {
             self.end_lost(tx, &closed.lease, at).await?;
         }
-        let message = message_of(&ending.exit);
+        let (message, stopped_for) = (message_of(&ending.exit), job.state.reason());
         let over = Job { state: job.state.exit(&ending.exit)?, exit: Some(ending.exit), message, ended_at: Some(at), ..job };
         done(job::save(tx, &over).await?, over.id.as_str())?;
-        self.give_start_back(tx, &over, at).await?;
+        self.give_start_back(tx, (&over, stopped_for), at).await?;
         self.job_ended(tx, &over, at).await
     }
 

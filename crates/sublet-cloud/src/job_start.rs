@@ -116,9 +116,17 @@ impl Compute {
         self.cloud.release_hold(tx, job.id.as_str(), now).await
     }
 
-    /// Gives back what the start of a job cost that the owner interrupted.
-    pub(crate) async fn give_start_back(&self, tx: &mut Tx, job: &Job, at: Timestamp) -> Result<()> {
-        let JobState::Interrupted { reason } = job.state else { return Ok(()) };
+    /// Gives back what the start of a job cost that the owner interrupted, or that its holder gave up when told.
+    pub(crate) async fn give_start_back(
+        &self,
+        tx: &mut Tx,
+        (job, stopped_for): (&Job, Option<StopReason>),
+        at: Timestamp,
+    ) -> Result<()> {
+        let reason = match (job.state, stopped_for) {
+            (JobState::Interrupted { reason }, _) | (JobState::Cancelled, Some(reason)) => reason,
+            _ => return Ok(()),
+        };
         let Some(started_at) = job.started_at else { return Ok(()) };
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
         if lease.holder == Holder::Internal || !is_owners_doing(tx, &lease, (reason, started_at)).await? {

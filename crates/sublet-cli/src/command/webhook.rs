@@ -18,7 +18,10 @@ pub enum WebhookCommand {
     /// List endpoints
     List,
     /// Have events posted to an address; shows what they are signed with, once
-    Create { url: String },
+    Create {
+        #[arg(value_name = "URL")]
+        address: String,
+    },
     /// Have nothing posted there any more
     Delete { endpoint: WebhookEndpointId },
     /// Post an event that says nothing, to see whether it arrives
@@ -40,7 +43,7 @@ impl WebhookCommand {
         let client = context.client()?;
         match self {
             Self::List => show_page(context, &client.webhook_endpoints()?, table),
-            Self::Create { url } => {
+            Self::Create { address: url } => {
                 let created = client.create_webhook_endpoint(&CreateWebhookEndpoint { url }, &context.fresh_key())?;
                 context.show(&created, details)
             }

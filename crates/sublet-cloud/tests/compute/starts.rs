@@ -269,8 +269,7 @@ on_both_databases! {
         world.compute.end_lease(&world.customer, &run.lease.lease.id, None).await.expect("given back");
         world.pass().await;
         world.live(60, 1).await;
-        let released = JobState::Interrupted { reason: StopReason::LeaseEnds(EndReason::Released) };
-        assert_eq!(world.job(&run.job.job.id).await.job.state, released);
+        assert_eq!(world.job(&run.job.job.id).await.job.state, JobState::Cancelled);
         let given = given(&world).await;
         let of_start: Vec<_> = given.iter().filter(|one| one.subject == run.job.job.id.as_str()).collect();
         assert_eq!(of_start.iter().map(|one| one.amount.get()).collect::<Vec<_>>(), [START], "{given:?}");
@@ -327,7 +326,7 @@ on_both_databases! {
             amount: Nanos::new(1_000 * UNIT),
             currency: None,
             reference: "for devices".to_owned(),
-            terms: CreditTerms { scope: CreditScope::Family(SkuFamily::DeviceTime), ..CreditTerms::default() },
+            terms: CreditTerms { priority: 0, scope: CreditScope::Family(SkuFamily::DeviceTime), ..CreditTerms::default() },
         };
         created(cloud.cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
         let left = async || {
