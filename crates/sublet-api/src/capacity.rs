@@ -41,7 +41,7 @@ pub struct PoolCapacity {
     pub unhealthy: u32,
     /// What the owner's reserve rule keeps of the kind, at all sites together.
     pub reserve: u32,
-    /// In leases of the owner's teams, or promised to one.
+    /// In leases of the owner's teams, promised to one, or held for them by an order.
     pub internal: u32,
     /// What the owner reported last as used outside.
     pub outside: u32,

@@ -391,7 +391,7 @@ fn youngest<'a>(sold: &Sold<'a>, class: NoticeClass, wanted: u32) -> Vec<&'a Lea
 pub struct PoolFigures {
     /// Healthy units.
     pub capacity: u32,
-    /// In leases of the owner's teams, or promised to one.
+    /// In leases of the owner's teams, promised to one, or held for them by an order.
     pub internal: u32,
     pub cordoned: u32,
     pub lost: u32,

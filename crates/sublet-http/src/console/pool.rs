@@ -43,7 +43,7 @@ fn row(pool: &PoolStatement) -> PoolRow {
     };
     let figures = &pool.figures;
     let summary = format!(
-        "{} healthy, {} in use by own teams, {outside} used outside, {} idle; {curve}",
+        "{} healthy, {} in use by own teams or held for them, {outside} used outside, {} idle; {curve}",
         figures.capacity, figures.internal, figures.idle
     );
     let levels = pool.curve.iter().flat_map(|curve| {
