@@ -11,6 +11,7 @@ use super::replay::{Levels, Manner, SellingPolicy, Tally};
 use super::running::{Held, Running};
 use super::score::{Named, run_jobs, score_jobs};
 use super::terms::Terms;
+use super::tests::pool;
 
 /// Sells the same levels, or what is idle if that is less.
 struct Fixed(Levels, Manner);
@@ -22,17 +23,6 @@ impl SellingPolicy for Fixed {
     fn manner(&self) -> Manner {
         self.1
     }
-}
-
-fn pool(capacity: u32, minutes: &[u32]) -> Pool {
-    let step = |(minute, in_use): (usize, &u32)| Step {
-        at_s: i64::try_from(minute).unwrap() * 60,
-        capacity,
-        in_use: (*in_use).min(capacity),
-        queued: 0,
-        valid: *in_use < u32::MAX,
-    };
-    Pool { name: String::new(), steps: minutes.iter().enumerate().map(step).collect() }
 }
 
 fn job(arrival_s: i64, units: u32, duration_s: i64, patience_s: Option<i64>) -> Job {

@@ -27,7 +27,7 @@ impl SellingPolicy for Fixed {
     }
 }
 
-fn pool(capacity: u32, demand: &[u32]) -> Pool {
+pub(super) fn pool(capacity: u32, demand: &[u32]) -> Pool {
     let step = |(minute, in_use): (usize, &u32)| Step {
         at_s: i64::try_from(minute).unwrap() * 60,
         capacity,

@@ -1,5 +1,6 @@
 //! The life of leases and jobs on both databases, with workloads that do what the test says.
 
+mod bill;
 mod clock;
 mod compensations;
 mod fleet;

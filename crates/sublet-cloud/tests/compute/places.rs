@@ -1,7 +1,5 @@
 //! Device time whose price depends on its site and its isolation.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use sublet_cloud::Actor;
@@ -29,14 +27,13 @@ use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
 use sublet_store::PageRequest;
 use sublet_store::charge;
-use sublet_store::invoice::InvoiceFilter;
 use sublet_testkit::TestCloud;
-use sublet_testkit::bundle::{bundle, verify};
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::publish;
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
 use sublet_testkit::tenant::{actor, created};
 
+use crate::bill::{bill, lines};
 use crate::world::{World, command, wanted};
 
 /// 1,000 nano-units for a device-millisecond.
@@ -122,18 +119,6 @@ fn at(site: &str) -> NewQuote {
     NewQuote { site: Some(site.parse().expect("a site")), ..wanted(1, NoticeClass::N2m) }
 }
 
-/// What the program in another language says of a bundle.
-fn rerated(text: &str) -> (bool, String) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("places.bundle");
-    std::fs::write(&path, text).expect("room");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut command = Command::new(root.join("target/test-env/python/bin/python"));
-    command.arg(root.join("tests/outside/rerate.py")).arg(&path).env("PYTHONDONTWRITEBYTECODE", "1");
-    let output = command.output().expect("run 'cargo xtask test-env'");
-    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-}
-
 async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<QuantityTerms>) {
     let cloud = fleet.world.cloud;
     let (organization, _) = fleet.world.customer.project().expect("a project");
@@ -181,23 +166,6 @@ async fn simulate(fleet: &Fleet<'_>, prices: &[(&str, i64)]) -> (i64, Vec<(Strin
     (simulated.total.charged.get() + simulated.not_sold.get(), would_be)
 }
 
-/// The customer's bill of the month, and its bundle, which both programs find right.
-async fn bill(fleet: &Fleet<'_>) -> (Vec<(String, i64)>, sublet_money::invoice::InvoiceContent) {
-    let cloud = fleet.world.cloud;
-    cloud.clock.advance(DurationMs::from_hours(24 * 34));
-    let report = cloud.cloud.close_months().await.expect("months are looked at");
-    assert_eq!((report.issued, report.failed), (1, 0));
-    let page = PageRequest { limit: Some(100), ..PageRequest::default() };
-    let bills = cloud.cloud.list_invoices(&Actor::system(), &InvoiceFilter::default(), &page).await.expect("invoices");
-    let bill = bills.items.iter().find(|bill| bill.invoice.number.is_some()).expect("an invoice");
-    let text = bundle(&cloud.cloud, &Actor::system(), &bill.invoice.id).await.expect("a bundle");
-    verify(&text, None).expect("it is right");
-    let (is_right, said) = rerated(&text);
-    assert!(is_right, "{said}");
-    let content = bill.invoice.content.clone();
-    (content.lines.iter().map(|line| (line.sku.to_string(), line.charges.amount.get())).collect(), content)
-}
-
 on_both_databases! {
     async fn time_costs_what_its_site_costs_from_the_quote_to_the_bill(cloud: &TestCloud) {
         let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)]).await;
@@ -222,7 +190,7 @@ on_both_databases! {
         let (there, cost) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 200).await;
         assert_eq!(cost, there * 2_000);
         fleet.world.assert_invariants().await;
-        let (lines, _) = bill(&fleet).await;
+        let lines = lines(&bill(fleet.world.cloud).await.0);
         assert_eq!(lines, [(GENERAL.to_owned(), here * 1_000), (BERLIN.to_owned(), there * 2_000)]);
     }
 
@@ -338,7 +306,7 @@ on_both_databases! {
             assert_eq!(cost, millis * 500, "{site}");
             used += millis;
         }
-        let (_, content) = bill(&fleet).await;
+        let (content, _) = bill(fleet.world.cloud).await;
         let quantity = content.commitment.and_then(|part| part.quantity).expect("a quantity");
         assert_eq!((quantity.counted.get(), quantity.missing.get()), (used, 3_600_000 - used));
     }
@@ -357,7 +325,7 @@ on_both_databases! {
         publish(&cloud.cloud, &cloud.clock, with(vec![tiered(GENERAL, HOURLY), tiered(BERLIN, HOURLY)])).await;
         let (there, _) = fleet.run_for(&fleet.world.customer, at("site_berlin"), 100).await;
         let (here, _) = fleet.run_for(&fleet.world.customer, at("site_local"), 100).await;
-        let (lines, _) = bill(&fleet).await;
+        let lines = lines(&bill(fleet.world.cloud).await.0);
         assert_eq!(lines, [(GENERAL.to_owned(), 100_000 * 1_000 + (here + there - 100_000) * 500)]);
     }
 
@@ -387,7 +355,7 @@ on_both_databases! {
         assert_eq!(dear, there * 1_800);
         let (here, cheap) = fleet.run_for(&fleet.world.customer, at("site_local"), 100).await;
         assert_eq!(cheap, here * 750);
-        let (lines, _) = bill(&fleet).await;
+        let lines = lines(&bill(fleet.world.cloud).await.0);
         assert_eq!(lines, [(BERLIN.to_owned(), dear), ("device/site_local/n2m/cpu".to_owned(), cheap)]);
     }
 
@@ -410,7 +378,7 @@ on_both_databases! {
             (GENERAL.to_owned(), here, here * 1_000),
             (BERLIN.to_owned(), there, there * 250),
         ]);
-        let (lines, _) = bill(&fleet).await;
+        let lines = lines(&bill(fleet.world.cloud).await.0);
         assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), here * 1_000 + there * 250);
     }
 

@@ -1,8 +1,5 @@
 //! What a job costs once, for being started.
 
-use std::path::Path;
-use std::process::Command;
-
 use sublet_cloud::Actor;
 use sublet_cloud::contract::NewContract;
 use sublet_cloud::credit::NewCredit;
@@ -20,7 +17,7 @@ use sublet_core::job::{JobState, StopReason};
 use sublet_core::lease::EndReason;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
-use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos};
+use sublet_core::{Currency, Error, ErrorCode, Nanos};
 use sublet_money::account::CreditKind;
 use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceTerms};
@@ -31,15 +28,14 @@ use sublet_money::period::Interval;
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::sku::{SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
-use sublet_store::invoice::InvoiceFilter;
 use sublet_store::{PageRequest, charge};
 use sublet_testkit::TestCloud;
-use sublet_testkit::bundle::{bundle, verify};
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::publish;
 use sublet_testkit::runner::Manners;
 use sublet_testkit::tenant::{actor, created};
 
+use crate::bill::{bill, lines, rerated};
 use crate::compensations::given;
 use crate::world::{UNIT, World, command, cost, kept, wanted};
 
@@ -93,35 +89,6 @@ async fn run_for(world: &World<'_>, seconds: i64) -> Run {
     world.pass().await;
     assert_eq!(world.job(&run.job.job.id).await.job.state, JobState::Succeeded);
     run
-}
-
-/// What the program in another language says of a bundle.
-fn rerated(text: &str) -> (bool, String) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("starts.bundle");
-    std::fs::write(&path, text).expect("room");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut command = Command::new(root.join("target/test-env/python/bin/python"));
-    command.arg(root.join("tests/outside/rerate.py")).arg(&path).env("PYTHONDONTWRITEBYTECODE", "1");
-    let output = command.output().expect("run 'cargo xtask test-env'");
-    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-}
-
-/// The lines of the customer's bill of the month; its bundle, which both programs find right.
-async fn bill(world: &World<'_>) -> (Vec<(String, i64)>, String) {
-    let cloud = world.cloud;
-    cloud.clock.advance(DurationMs::from_hours(24 * 34));
-    let report = cloud.cloud.close_months().await.expect("months are looked at");
-    assert_eq!((report.issued, report.failed), (1, 0));
-    let page = PageRequest { limit: Some(100), ..PageRequest::default() };
-    let bills = cloud.cloud.list_invoices(&Actor::system(), &InvoiceFilter::default(), &page).await.expect("invoices");
-    let bill = bills.items.iter().find(|bill| bill.invoice.number.is_some()).expect("an invoice");
-    let text = bundle(&cloud.cloud, &Actor::system(), &bill.invoice.id).await.expect("a bundle");
-    verify(&text, None).expect("it is right");
-    let (is_right, said) = rerated(&text);
-    assert!(is_right, "{said}");
-    let lines = bill.invoice.content.lines.iter().map(|line| (line.sku.to_string(), line.charges.amount.get())).collect();
-    (lines, text)
 }
 
 fn of_starts(lines: &[(String, i64)]) -> Option<i64> {
@@ -181,7 +148,8 @@ on_both_databases! {
         assert_eq!(income.totals.credits.get(), 2 * START);
         assert_eq!(started(&world, &second.job.job.id).await, [START]);
         world.assert_all_over().await;
-        let (lines, text) = bill(&world).await;
+        let (content, text) = bill(world.cloud).await;
+        let lines = lines(&content);
         assert_eq!(of_starts(&lines), Some(2 * START));
         // The program in another language knows how often a job starts.
         let twice = text.replace(second.job.job.id.as_str(), run.job.job.id.as_str());
@@ -313,7 +281,8 @@ on_both_databases! {
         assert_eq!(rate_anew(without.clone(), with.clone()).await, [(1, START)]);
         assert_eq!(rate_anew(with.clone(), free).await, [(-2, -2 * START)]);
         assert_eq!(started(&world, &priced.job.job.id).await, [START], "what was charged stays, and is taken off its line");
-        let (lines, _) = bill(&world).await;
+        let (content, _) = bill(world.cloud).await;
+        let lines = lines(&content);
         assert_eq!(of_starts(&lines).unwrap_or_default(), 0);
     }
 
@@ -356,7 +325,8 @@ on_both_databases! {
         world.pass().await;
         world.pass().await;
         world.assert_all_over().await;
-        let (lines, _) = bill(&world).await;
+        let (content, _) = bill(world.cloud).await;
+        let lines = lines(&content);
         assert_eq!(of_starts(&lines), Some(3 * START));
     }
 
@@ -400,7 +370,8 @@ on_both_databases! {
         cloud.cloud.accept_contract(&admin, &offer.contract.id, hash).await.expect("accepted");
         let run = run_for(&world, 60).await;
         assert_eq!(started(&world, &run.job.job.id).await, [START / 2]);
-        let (lines, text) = bill(&world).await;
+        let (content, text) = bill(world.cloud).await;
+        let lines = lines(&content);
         assert_eq!(of_starts(&lines), Some(START / 2));
         assert!(text.contains(r#""shortfall":"0.875""#), "what is missing of the commitment");
     }

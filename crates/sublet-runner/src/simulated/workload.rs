@@ -66,7 +66,7 @@ impl Workload {
 }
 
 impl Asked {
-    /// When it ends and how, unless its machine fails before. `None` while it was told nothing that ends it before its work is done.
+    /// When it ends and how, unless its machine fails before, by what it was told so far.
     pub fn end(&self) -> (Timestamp, Exit) {
         let seconds = |seconds: u32| DurationMs::from_seconds(seconds.into());
         let code = |code: u8| Exit::Code { code: code.into() };
@@ -80,7 +80,7 @@ impl Asked {
         [Some(done), told, stopped].into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or((self.starts_at, code(0)))
     }
 
-    /// What it has written by an instant, and whether anything follows.
+    /// What it has written by an instant.
     pub fn log(&self, now: Timestamp, ended: Option<&(Timestamp, Exit)>) -> String {
         let mut lines = Vec::new();
         if now >= self.starts_at && ended.is_none_or(|(at, _)| *at >= self.starts_at) {
