@@ -15,6 +15,7 @@
 //! fragments is never promised. An order of the owner may span machines.
 #![deny(clippy::float_arithmetic)]
 
+mod calendar;
 mod curve;
 pub mod estimate;
 #[cfg(any(test, fuzzing))]
@@ -30,6 +31,7 @@ mod reserve;
 mod snapshot;
 mod victim;
 
+pub use calendar::{Booking, Calendar, Kept, NearWindow, OpenLeases, Window, WindowPlacement, WindowRequest};
 pub use curve::{
     CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
 };
@@ -42,6 +44,8 @@ pub use refusal::{AboveLevel, Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
 pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, OrderedEnd, Snapshot, Stake, Terms, earliest_end};
 
+#[cfg(test)]
+mod calendar_tests;
 #[cfg(test)]
 mod curve_tests;
 #[cfg(test)]

@@ -11,12 +11,17 @@ use decider::{Decider, Real};
 use run::{Counts, run};
 use trace::{Step, draw, shrink};
 
+#[cfg(test)]
 mod check;
+#[cfg(test)]
 mod decider;
 #[cfg(test)]
 mod naive;
+#[cfg(test)]
 mod run;
+#[cfg(test)]
 mod trace;
+#[cfg(test)]
 mod world;
 
 /// Steps of each seed.

@@ -76,8 +76,12 @@ impl Run<'_> {
                 Ok(false)
             }
             Op::Release(_) | Op::JobOver(_) | Op::Work(_) | Op::Idle(_) | Op::Checkpoint(_) | Op::Cover { .. } => {
+                // Who waits and gives up leaves devices to customers that counted as the owner's.
+                let waits =
+                    |run: &Self| run.world.snapshot.leases.values().filter(|lease| lease.stage == LeaseStage::Pending).count();
+                let before = waits(self);
                 self.holder(op);
-                Ok(true)
+                Ok(waits(self) == before)
             }
         }
     }
