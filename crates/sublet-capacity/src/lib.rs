@@ -11,7 +11,7 @@
 //! [`estimate`] replays an owner's history under a policy that learns from it; what the same policy says
 //! of the live history is the curve by which a pool is sold.
 //!
-//! Deliberately absent: prices, and gangs over several machines: a request is placed on one machine, so that a sum of
+//! Deliberately absent: price lists, and gangs over several machines: a request is placed on one machine, so that a sum of
 //! fragments is never promised. An order of the owner may span machines.
 #![deny(clippy::float_arithmetic)]
 
@@ -25,6 +25,7 @@ mod market;
 mod order;
 mod place;
 mod plan;
+mod price;
 mod reclaim;
 mod refusal;
 mod reserve;
@@ -39,6 +40,7 @@ pub use index::FleetIndex;
 pub use order::{Instead, Need, Order, OrderedDevice, OrderedVictim, Shortfall, decide, instead};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};
 pub use plan::{Action, ActionKind, plan};
+pub use price::{Commitment, CommitmentFrom, PriceBand, RunningCost};
 pub use reclaim::{ReclaimPlan, Victim, place_with_reclaim, take_back, try_place_with_reclaim};
 pub use refusal::{AboveLevel, Alternative, Refusal, RefusalReason};
 pub use reserve::{KindFigures, ReserveRule, figures};
@@ -48,5 +50,7 @@ pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Ordered
 mod calendar_tests;
 #[cfg(test)]
 mod curve_tests;
+#[cfg(test)]
+mod price_tests;
 #[cfg(test)]
 mod tests;

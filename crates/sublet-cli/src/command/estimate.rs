@@ -16,6 +16,7 @@ use sublet_capacity::estimate::terms::Terms;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
 
+use super::chart::Format;
 use super::estimate_chart::Week;
 use super::estimate_figures::{Reached, figures, job_table, shortened, table};
 use super::estimate_input::{AccountingArgs, Found, JobArgs};
@@ -51,7 +52,7 @@ pub struct EstimateArgs {
     /// Write what was sold and what ended, one JSON object a line
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
-    /// Draw the last week, by notice class, as SVG
+    /// Draw the last week, by notice class, as .svg or .png
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
     #[command(flatten)]
@@ -74,6 +75,8 @@ impl EstimateArgs {
             return Err(Error::new(ErrorCode::Usage, "a schedule or chart is of one policy".to_owned())
                 .alternative("name the policy, such as --policy default"));
         }
+        // A wrong name is told before the replay, not behind it.
+        self.chart.as_deref().map(Format::of).transpose()?;
         let history = self.history(context)?;
         let bound = bound_of(&history.demand, &history.terms);
         let mut progress = Progress::new(&history.demand, policies.len(), context.style.live);
@@ -148,7 +151,8 @@ impl EstimateArgs {
             schedule.finish()?;
         }
         if let (Some(path), Some(week)) = (&self.chart, week) {
-            std::fs::write(path, week.draw(name)).map_err(|error| unwritable(path, &error))?;
+            let bytes = week.draw(name).bytes(Format::of(path)?)?;
+            std::fs::write(path, bytes).map_err(|error| unwritable(path, &error))?;
         }
         Ok(reached)
     }

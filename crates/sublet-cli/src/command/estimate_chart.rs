@@ -1,11 +1,11 @@
-//! A week of a replay as an SVG: what was in use, sold by class, and free, one column for ten minutes.
-
-use std::fmt::Write;
+//! A week of a replay as a drawing: what was in use, sold by class, and free, one column for ten minutes.
 
 use sublet_capacity::estimate::demand::Demand;
 use sublet_capacity::estimate::replay::Moment;
 use sublet_core::Timestamp;
 use sublet_core::notice::NoticeClass;
+
+use super::chart::{Color, Drawing, Point, Shape, Side};
 
 const WEEK_S: i64 = 7 * 86_400;
 const COLUMN_S: i64 = 600;
@@ -21,7 +21,20 @@ const DAY_S: i64 = 86_400;
 const SINCE_1970_MIN_S: i64 = 978_307_200;
 const SINCE_1970_MAX_S: i64 = 4_102_444_800;
 /// Internal use, then the classes from `firm` to `n0`.
-const COLORS: [&str; 7] = ["#9aa0a6", "#08306b", "#08519c", "#2171b5", "#4292c6", "#9ecae1", "#deebf7"];
+const COLORS: [Color; 7] = [
+    Color([0x9a, 0xa0, 0xa6]),
+    Color([0x08, 0x30, 0x6b]),
+    Color([0x08, 0x51, 0x9c]),
+    Color([0x21, 0x71, 0xb5]),
+    Color([0x42, 0x92, 0xc6]),
+    Color([0x9e, 0xca, 0xe1]),
+    Color([0xde, 0xeb, 0xf7]),
+];
+const CAPACITY_COLOR: Color = Color([0xd6, 0x27, 0x28]);
+/// Beside the longest name of a policy.
+const LEGEND: i64 = 350;
+const LEGEND_PITCH: i64 = 95;
+const SWATCH: i64 = 12;
 const BANDS: usize = COLORS.len();
 
 /// What is drawn: per column the units of each band, all pools together.
@@ -88,71 +101,53 @@ impl Week {
         }
     }
 
-    pub(super) fn draw(mut self, policy: &str) -> String {
+    pub(super) fn draw(mut self, policy: &str) -> Drawing {
         self.fill_to_end();
         let most = self.capacity.iter().copied().max().unwrap_or(0).max(1);
-        let across =
-            |column: usize| LEFT + i64::try_from(column).unwrap_or(0) * WIDTH / i64::try_from(self.columns.len()).unwrap_or(1);
+        let columns = i64::try_from(self.columns.len()).unwrap_or(1);
         let down =
             |units: u64| TOP + HEIGHT - i64::try_from(units.min(most)).unwrap_or(0) * HEIGHT / i64::try_from(most).unwrap_or(1);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-            LEFT + WIDTH + RIGHT,
-            TOP + HEIGHT + 50
-        );
+        let edges: Vec<i64> = (0..=columns).map(|column| LEFT + column * WIDTH / columns).collect();
+        let mut shapes: Vec<Shape> = Vec::new();
         for band in (0..BANDS).rev() {
-            let mut path = format!("M{LEFT} {}", TOP + HEIGHT);
-            for (place, column) in self.columns.iter().enumerate() {
-                let level = down(column[..=band].iter().sum());
-                let _ = write!(path, "L{} {level}L{} {level}", across(place), across(place + 1));
-            }
-            let _ = writeln!(svg, "<path d=\"{path}L{} {}Z\" fill=\"{}\"/>", LEFT + WIDTH, TOP + HEIGHT, COLORS[band]);
+            let levels = self.columns.iter().map(|column| down(column[..=band].iter().sum())).collect();
+            shapes.push(Shape::Columns { edges: edges.clone(), levels, base: TOP + HEIGHT, color: COLORS[band] });
         }
-        let mut path = String::new();
-        for (place, capacity) in self.capacity.iter().enumerate() {
-            let start = if place == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{start}{} {}L{} {}", across(place), down(*capacity), across(place + 1), down(*capacity));
-        }
-        let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"#d62728\"/>");
-        self.label(&mut svg, policy, most);
-        svg.push_str("</svg>\n");
-        svg
-    }
-
-    fn label(&self, svg: &mut String, policy: &str, most: u64) {
-        let names = std::iter::once("internal").chain(NoticeClass::ALL.into_iter().rev().map(NoticeClass::as_str));
-        for (place, (name, color)) in (0_i64..).zip(names.zip(COLORS)) {
-            let x = LEFT + 230 + place * 100;
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{x}\" y=\"14\" width=\"12\" height=\"12\" fill=\"{color}\" stroke=\"#555\"/><text x=\"{}\" y=\"24\">{name}</text>",
-                x + 18
-            );
-        }
-        let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"24\">{policy}: units, red is capacity</text>");
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{most}</text><text x=\"{}\" y=\"{}\" text-anchor=\"end\">0</text>",
-            LEFT - 6,
-            TOP + 10,
-            LEFT - 6,
-            TOP + HEIGHT
-        );
-        self.label_days(svg);
+        let levels = self.capacity.iter().map(|capacity| down(*capacity)).collect();
+        shapes.push(Shape::Steps { edges, levels, color: CAPACITY_COLOR });
+        label(&mut shapes, policy, most);
+        self.label_days(&mut shapes);
+        Drawing { width: LEFT + WIDTH + RIGHT, height: TOP + HEIGHT + 50, shapes }
     }
 
     /// A line where each day of the clock begins, and its name where that fits.
-    fn label_days(&self, svg: &mut String) {
+    fn label_days(&self, shapes: &mut Vec<Shape>) {
         let span_s = i64::try_from(self.columns.len()).unwrap_or(1) * COLUMN_S;
         let first = self.from_s.div_euclid(DAY_S) + i64::from(self.from_s.rem_euclid(DAY_S) > 0);
         for day in first..=(self.from_s + span_s).div_euclid(DAY_S) {
             let x = LEFT + (day * DAY_S - self.from_s) * WIDTH / span_s;
-            let _ = writeln!(svg, "<path d=\"M{x} {TOP}V{}\" stroke=\"#0003\"/>", TOP + HEIGHT + 6);
+            shapes.push(Shape::Down { from: Point { x, y: TOP }, until: TOP + HEIGHT + 6 });
             if x + LABEL_WIDTH <= LEFT + WIDTH + RIGHT {
-                let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">{}</text>", x + 3, TOP + HEIGHT + 18, name_of(day));
+                shapes.push(words((x + 3, TOP + HEIGHT + 18), Side::Left, name_of(day)));
             }
         }
     }
+}
+
+fn words((x, y): (i64, i64), side: Side, text: impl Into<String>) -> Shape {
+    Shape::Words { at: Point { x, y }, side, text: text.into() }
+}
+
+fn label(shapes: &mut Vec<Shape>, policy: &str, most: u64) {
+    let names = std::iter::once("internal").chain(NoticeClass::ALL.into_iter().rev().map(NoticeClass::as_str));
+    for (place, (name, color)) in (0_i64..).zip(names.zip(COLORS)) {
+        let x = LEFT + LEGEND + place * LEGEND_PITCH;
+        shapes.push(Shape::Swatch { at: Point { x, y: 14 }, size: SWATCH, color });
+        shapes.push(words((x + SWATCH + 6, 24), Side::Left, name));
+    }
+    shapes.push(words((LEFT, 24), Side::Left, format!("{policy}: units, red is capacity")));
+    shapes.push(words((LEFT - 6, TOP + 10), Side::Right, most.to_string()));
+    shapes.push(words((LEFT - 6, TOP + HEIGHT), Side::Right, "0"));
 }
 
 /// The date, if the clock counts from 1970; else the number of the day.

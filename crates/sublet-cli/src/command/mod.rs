@@ -5,6 +5,8 @@ pub mod availability;
 pub mod batch;
 pub mod billing;
 pub mod capacity;
+mod chart;
+mod chart_png;
 pub mod chat;
 pub mod clock;
 pub mod compensation;

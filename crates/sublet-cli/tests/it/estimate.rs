@@ -133,6 +133,31 @@ fn packed_files_are_read_and_a_chart_is_drawn() {
 }
 
 #[test]
+fn a_chart_is_a_picture_if_its_name_says_so() {
+    let folder = folder("picture");
+    let demand = folder.join("half.csv");
+    // Half of ten units are in use for a day and more.
+    std::fs::write(&demand, "t_s,capacity_gpus,in_use_gpus,queued_gpus,valid\n0,10,5,0,1\n100000,10,5,0,1\n").unwrap();
+    let chart = folder.join("week.PNG");
+    estimate(&demand, &["--policy", "static-10", "--chart", text(&chart)]);
+    let file = std::io::BufReader::new(std::fs::File::open(&chart).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut bytes).unwrap();
+    assert_eq!((info.width, info.height, info.color_type), (2 * 1_088, 2 * 410, png::ColorType::Rgb));
+    let pixel = |x: usize, y: usize| &bytes[(y * 2 * 1_088 + x) * 3..][..3];
+    let (internal, two_minutes, red) = ([0x9a, 0xa0, 0xa6], [0x9e, 0xca, 0xe1], [0xd6, 0x27, 0x28]);
+    // In points: columns from 60 to 1,068, units from 360 up to 40; nine of ten are sold or in use.
+    assert_eq!((pixel(1_000, 700), pixel(1_000, 410)), (&internal[..], &internal[..]));
+    assert_eq!((pixel(1_000, 380), pixel(1_000, 160)), (&two_minutes[..], &two_minutes[..]));
+    assert_eq!((pixel(1_000, 130), pixel(1_000, 80), pixel(2_170, 400)), (&[255; 3][..], &red[..], &[255; 3][..]));
+    let ink = |(from, until): (usize, usize), y: usize| (from..until).filter(|x| pixel(*x, y) == [0; 3]).count();
+    assert!((400..4_000).contains(&(34..48).map(|y| ink((120, 440), y)).sum::<usize>()), "a title is written");
+    let wrong = Terminal::default().run(&["estimate", "--demand", text(&demand), "--chart", "week.jpg"]);
+    assert!(wrong.err.contains(".svg or .png") && wrong.status != ExitStatus::OK, "{}", wrong.err);
+}
+
+#[test]
 fn what_is_wrong_is_said_with_what_would_work() {
     let folder = folder("bad");
     let head = "t_s,capacity_gpus,in_use_gpus,queued_gpus,valid\n";
