@@ -39,10 +39,10 @@ impl Bound {
 
 /// A stretch of time with so many idle units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stretch {
-    from_s: i64,
-    to_s: i64,
-    idle: u32,
+pub(super) struct Stretch {
+    pub from_s: i64,
+    pub to_s: i64,
+    pub idle: u32,
 }
 
 /// The bound of one pool; outages split it, since no lease lives through one.
@@ -85,19 +85,30 @@ fn runs(pool: &Pool, end_s: i64) -> Vec<Vec<Stretch>> {
     runs
 }
 
+/// The opening of a pool's idle series by a window, in order; outages split it.
+pub(super) fn openings(pool: &Pool, end_s: i64, window_s: i64) -> Vec<Stretch> {
+    runs(pool, end_s).iter().flat_map(|run| opening(run, window_s)).collect()
+}
+
 /// Unit-seconds of the opening of a run by a window of `window_s`.
+fn opened(run: &[Stretch], window_s: i64) -> u128 {
+    let lasts = |stretch: &Stretch| u128::try_from(stretch.to_s - stretch.from_s).unwrap_or(0);
+    opening(run, window_s).iter().map(|stretch| u128::from(stretch.idle) * lasts(stretch)).sum()
+}
+
+/// The opening of a run by a window of `window_s`.
 ///
 /// Erosion at `t` is the least of `[t, t + window]`, so it changes where a stretch enters or leaves; the
 /// dilation of that is the greatest of `[t − window, t]`. Both are step functions.
-fn opened(run: &[Stretch], window_s: i64) -> u128 {
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return 0 };
+fn opening(run: &[Stretch], window_s: i64) -> Vec<Stretch> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Vec::new() };
     // Instants are whole seconds: a lease of no notice lives for one.
     let window_s = window_s.max(1);
     if last.to_s - first.from_s < window_s {
-        return 0;
+        return Vec::new();
     }
     let eroded = eroded(run, window_s);
-    dilated_sum(&eroded, window_s)
+    dilated(&eroded, window_s)
 }
 
 /// Steps of the erosion: the least idle units of `[t, t + window)` for `t` up to the run's end less the window.
@@ -130,15 +141,15 @@ fn eroded(run: &[Stretch], window_s: i64) -> Vec<Stretch> {
     steps
 }
 
-/// The sum over time of the greatest erosion of `[t − window, t]`: every start within the window keeps `t`.
-fn dilated_sum(eroded: &[Stretch], window_s: i64) -> u128 {
+/// The greatest erosion of `[t − window, t]`: every start within the window keeps `t`.
+fn dilated(eroded: &[Stretch], window_s: i64) -> Vec<Stretch> {
     // A start at the last second s of a step covers [s, s + window): the step reaches to `to − 1 + window`.
     let reach = |stretch: &Stretch| stretch.to_s - 1 + window_s;
     let end = eroded.last().map_or(0, &reach);
     let mut greatest: VecDeque<&Stretch> = VecDeque::new();
     let mut entering = 0;
     let mut now = eroded.first().map_or(0, |first| first.from_s);
-    let mut sum = 0;
+    let mut steps = Vec::new();
     while now < end {
         while eroded.get(entering).is_some_and(|stretch| stretch.from_s <= now) {
             while greatest.back().is_some_and(|held| held.idle <= eroded[entering].idle) {
@@ -152,8 +163,8 @@ fn dilated_sum(eroded: &[Stretch], window_s: i64) -> u128 {
         }
         let Some(most) = greatest.front() else { break };
         let next = eroded.get(entering).map_or(end, |stretch| stretch.from_s).min(reach(most));
-        sum += u128::from(most.idle) * u128::try_from(next - now).unwrap_or(0);
+        steps.push(Stretch { from_s: now, to_s: next, idle: most.idle });
         now = next;
     }
-    sum
+    steps
 }

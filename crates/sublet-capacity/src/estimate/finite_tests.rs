@@ -93,7 +93,7 @@ fn who_has_waited_enough_goes_and_takes_what_was_saved_with_it() {
     // The first is killed at 600 with 600 seconds saved, and leaves at 1,200.
     assert_eq!((counts.gone, counts.finished, counts.useful_s, counts.lost_s), (2, 1, 60, 8 * 600));
     assert_eq!(counts.waits_s, [0, 3_000 - 700]);
-    let score = score_jobs(&counts);
+    let score = score_jobs(&counts, (0, 0));
     assert_eq!((score.median_wait_s, score.long_wait_s, score.goodput.to_string().as_str()), (0, 2_300, "0.012346"));
 }
 

@@ -13,6 +13,7 @@ pub mod csv;
 pub mod demand;
 pub mod finite;
 pub mod follow;
+mod job_bound;
 pub mod jobs;
 pub mod layered;
 pub mod leases;
@@ -29,6 +30,8 @@ pub mod terms;
 mod bad_input_tests;
 #[cfg(test)]
 mod finite_tests;
+#[cfg(test)]
+mod job_bound_tests;
 #[cfg(test)]
 mod layered_tests;
 #[cfg(test)]

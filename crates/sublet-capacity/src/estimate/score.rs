@@ -7,6 +7,8 @@ use super::baseline::Baseline;
 use super::bound::{Bound, bound};
 use super::demand::Demand;
 use super::finite::{JobTally, Outside, replay_jobs};
+use super::job_bound::job_bound;
+use super::jobs::Job;
 use super::layered::{Layered, Part};
 use super::replay::{SellingPolicy, Tally, Watch, replay};
 use super::terms::{PPM, Terms, index};
@@ -102,6 +104,11 @@ pub fn run_jobs(
     Ok(replay_jobs(pool, demand.end_s, (terms, outside), selling.as_mut(), watch))
 }
 
+/// What these jobs could have paid at most, in seconds of list price and parts per million.
+pub fn bound_of_jobs(demand: &Demand, terms: &Terms, jobs: &[Job]) -> u128 {
+    demand.pools.iter().map(|pool| job_bound(pool, demand.end_s, terms, jobs).value).sum()
+}
+
 /// What became of jobs, in figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JobScore {
@@ -118,10 +125,14 @@ pub struct JobScore {
     pub median_wait_s: i64,
     /// All but a twentieth waited at most so long.
     pub long_wait_s: i64,
+    /// What these jobs could have paid at most, in hours of a unit at list price.
+    pub bound_hours: Millionths,
+    /// Revenue less compensation, of that.
+    pub value_share_of_bound: Millionths,
 }
 
-/// The figures of jobs.
-pub fn score_jobs(counts: &JobTally) -> JobScore {
+/// The figures of jobs; `value` of `bound`, both as in [`bound_of_jobs`].
+pub fn score_jobs(counts: &JobTally, (value, bound): (u128, u128)) -> JobScore {
     let waited: u128 = counts.waits_s.iter().map(|wait| u128::try_from(*wait).unwrap_or(0)).sum();
     let number = counts.waits_s.len();
     let rank = |numerator: usize, denominator: usize| {
@@ -137,6 +148,8 @@ pub fn score_jobs(counts: &JobTally) -> JobScore {
         mean_wait_s: Millionths::of(waited, u128::try_from(number).unwrap_or(0)),
         median_wait_s: rank(1, 2),
         long_wait_s: rank(19, 20),
+        bound_hours: Millionths::of(bound, HOUR_S * u128::from(PPM)),
+        value_share_of_bound: Millionths::of(value, bound),
     }
 }
 

@@ -11,14 +11,14 @@ use sublet_capacity::estimate::finite::Outside;
 use sublet_capacity::estimate::jobs::Job;
 use sublet_capacity::estimate::leases::{End, EndKind};
 use sublet_capacity::estimate::replay::Moment;
-use sublet_capacity::estimate::score::{Millionths, Named, bound_of, run, run_jobs, score};
+use sublet_capacity::estimate::score::{Millionths, Named, bound_of, bound_of_jobs, run, run_jobs, score};
 use sublet_capacity::estimate::terms::Terms;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::notice::NoticeClass;
 
 use super::chart::Format;
 use super::estimate_chart::Week;
-use super::estimate_figures::{Reached, figures, job_table, shortened, table};
+use super::estimate_figures::{Reached, ReachedJobs, figures, job_table, shortened, table};
 use super::estimate_input::{AccountingArgs, Found, JobArgs};
 use super::estimate_progress::Progress;
 use crate::Context;
@@ -79,12 +79,14 @@ impl EstimateArgs {
         self.chart.as_deref().map(Format::of).transpose()?;
         let history = self.history(context)?;
         let bound = bound_of(&history.demand, &history.terms);
+        let job_bound = history.jobs.as_ref().map_or(0, |jobs| bound_of_jobs(&history.demand, &history.terms, jobs));
         let mut progress = Progress::new(&history.demand, policies.len(), context.style.live);
         let mut all = Vec::new();
         for (place, named) in policies.iter().enumerate() {
             progress.begin(place, named.0, context);
             let reached = self.replay(&history, *named, &mut |pool, at_s| progress.at(pool, at_s, &mut *context.err));
             let (tally, jobs) = reached.inspect_err(|_| progress.end(&mut *context.err))?;
+            let jobs = jobs.map(|counts| ReachedJobs { tally: counts, value: tally.value(), bound: job_bound });
             all.push(Reached { policy: named.0, score: score(&tally, &bound), jobs });
         }
         progress.end(&mut *context.err);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use sublet_capacity::estimate::finite::JobTally;
-use sublet_capacity::estimate::score::{Millionths, Score, score_jobs};
+use sublet_capacity::estimate::score::{JobScore, Millionths, Score, score_jobs};
 use sublet_core::error::{Error, Result};
 use sublet_core::notice::NoticeClass;
 
@@ -14,7 +14,20 @@ pub(super) struct Reached {
     pub(super) policy: &'static str,
     pub(super) score: Score,
     /// If the jobs of customers were given.
-    pub(super) jobs: Option<JobTally>,
+    pub(super) jobs: Option<ReachedJobs>,
+}
+
+/// What became of jobs, what they paid, and what they could have paid at most; both as the bound counts it.
+pub(super) struct ReachedJobs {
+    pub(super) tally: JobTally,
+    pub(super) value: u128,
+    pub(super) bound: u128,
+}
+
+impl ReachedJobs {
+    fn score(&self) -> JobScore {
+        score_jobs(&self.tally, (self.value, self.bound))
+    }
 }
 
 /// The figures of one policy.
@@ -53,6 +66,8 @@ struct JobFigures {
     mean_wait_seconds: Number,
     median_wait_seconds: i64,
     p95_wait_seconds: i64,
+    bound_hours: Number,
+    value_share_of_bound: Number,
 }
 
 fn number(value: Millionths) -> Result<Number> {
@@ -79,8 +94,8 @@ pub(super) fn figures(reached: &Reached) -> Result<Figures> {
     })
 }
 
-fn job_figures(counts: &JobTally) -> Result<JobFigures> {
-    let score = score_jobs(counts);
+fn job_figures(reached: &ReachedJobs) -> Result<JobFigures> {
+    let (counts, score) = (&reached.tally, reached.score());
     Ok(JobFigures {
         arrived: counts.arrived,
         finished: counts.finished,
@@ -96,6 +111,8 @@ fn job_figures(counts: &JobTally) -> Result<JobFigures> {
         mean_wait_seconds: number(score.mean_wait_s)?,
         median_wait_seconds: score.median_wait_s,
         p95_wait_seconds: score.long_wait_s,
+        bound_hours: number(score.bound_hours)?,
+        value_share_of_bound: number(score.value_share_of_bound)?,
     })
 }
 
@@ -132,24 +149,39 @@ pub(super) fn table(all: &[Reached]) -> Table {
 
 /// What became of the jobs under each policy.
 pub(super) fn job_table(all: &[Reached]) -> Table {
-    let rows = all.iter().filter_map(|reached| reached.jobs.as_ref().map(|jobs| (reached.policy, jobs))).map(|(policy, counts)| {
-        let score = score_jobs(counts);
-        [
-            Cell::text(policy),
-            Cell::number(counts.arrived),
-            Cell::number(counts.finished),
-            Cell::number(counts.gone),
-            Cell::number(counts.waiting + counts.running),
-            Cell::number(counts.interrupted),
-            Cell::number(shortened(score.useful_hours, 1)),
-            Cell::number(shortened(score.lost_hours, 1)),
-            Cell::number(shortened(score.goodput, 3)),
-            Cell::number(score.median_wait_s),
-            Cell::number(score.long_wait_s),
-        ]
-    });
+    let rows =
+        all.iter().filter_map(|reached| reached.jobs.as_ref().map(|jobs| (reached.policy, jobs))).map(|(policy, reached)| {
+            let (counts, score) = (&reached.tally, reached.score());
+            [
+                Cell::text(policy),
+                Cell::number(counts.arrived),
+                Cell::number(counts.finished),
+                Cell::number(counts.gone),
+                Cell::number(counts.waiting + counts.running),
+                Cell::number(counts.interrupted),
+                Cell::number(shortened(score.useful_hours, 1)),
+                Cell::number(shortened(score.lost_hours, 1)),
+                Cell::number(shortened(score.goodput, 3)),
+                Cell::number(shortened(score.value_share_of_bound, 3)),
+                Cell::number(score.median_wait_s),
+                Cell::number(score.long_wait_s),
+            ]
+        });
     Table::new(
-        ["policy", "jobs", "done", "gone", "open", "interrupted", "useful h", "lost h", "goodput", "wait s p50", "p95"],
+        [
+            "policy",
+            "jobs",
+            "done",
+            "gone",
+            "open",
+            "interrupted",
+            "useful h",
+            "lost h",
+            "goodput",
+            "of jobs' bound",
+            "wait s p50",
+            "p95",
+        ],
         "no jobs",
     )
     .rows(rows)
