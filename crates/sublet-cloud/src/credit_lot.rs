@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::credit_lot::{Burned, Credit, CreditLot, LOTS_MAX};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
@@ -157,6 +157,11 @@ impl Cloud {
         for lot in all.credit.lots() {
             if !lot.is_over(now) {
                 all.keep(tx, lot, lot.remaining).await?;
+                continue;
+            }
+            if lot.kind == CreditKind::Committed {
+                // What is left is settled by its period's last invoice.
+                self.return_drawdown(tx, &account, lot).await?;
                 continue;
             }
             all.keep(tx, lot, Nanos::ZERO).await?;

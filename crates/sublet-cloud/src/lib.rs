@@ -31,6 +31,7 @@ pub mod compensation;
 pub mod compute;
 pub mod compute_reconciler;
 pub mod contract;
+mod contract_drawdown;
 mod contract_fee;
 pub mod contract_price;
 mod contract_use;
@@ -126,6 +127,7 @@ pub mod data {
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::committed_quantity::{OveragePrice, QuantityStep, QuantityTerms, QuantityUse};
     pub use sublet_money::compensation::{CompensationRule, CompensationRules};
+    pub use sublet_money::drawdown::{Billed, Drawdown};
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};

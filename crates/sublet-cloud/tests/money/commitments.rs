@@ -35,6 +35,7 @@ pub fn terms() -> ContractTerms {
     let sku: SkuName = format!("tokens/output/{MODEL}").parse().expect("a sku");
     let fixed = vec![PriceEntry::new(sku.clone(), per_unit(2 * UNIT / 5))];
     ContractTerms {
+        billed: None,
         commitments: Vec::new(),
         covers: [].into(),
         currency: Currency::EUR,

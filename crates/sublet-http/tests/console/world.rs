@@ -366,6 +366,7 @@ impl<'a> World<'a> {
     /// Offers the customer a contract of ten euros a month.
     pub async fn offer_contract(&self, name: &str) {
         let terms = ContractTerms {
+            billed: None,
             commitments: vec![Commitment { from_period: 1, amount: Nanos::new(10 * UNIT) }],
             covers: [SkuFamily::ModelTokens].into(),
             currency: Currency::EUR,
