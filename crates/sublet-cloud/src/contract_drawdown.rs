@@ -24,7 +24,7 @@ use sublet_store::organization::{self, Organization};
 use sublet_store::{Tx, contract_advance, ledger};
 
 use crate::audit::Deed;
-use crate::credit_lot::take_otherwise;
+use crate::credit_lot::{lent_of, take_otherwise};
 use crate::{Actor, Cloud};
 
 /// Contracts that are looked at together.
@@ -147,8 +147,8 @@ impl Cloud {
         let (there, next_has) = (remaining(tx, id, Some(own)).await?, remaining(tx, id, next).await?);
         let returned = there.checked_sub(left)?.max(Nanos::ZERO);
         let missing = left.checked_sub(there)?.max(Nanos::ZERO);
-        // What runs on holds it, and is used in the next period.
-        let from_next = missing.min(next_has);
+        // What work holds that runs on is used in the next period.
+        let from_next = missing.min(next_has).min(lent_of(tx, id, &own.grant).await?);
         let missing = missing.checked_sub(from_next)?;
         let paid = ledger::available(tx, id).await?.paid.max(Nanos::ZERO).min(missing);
         take_otherwise(tx, id, paid).await?;
@@ -218,18 +218,27 @@ pub(crate) async fn verify_drawdowns(tx: &mut Tx, id: &OrganizationId) -> Result
         let billed = own.map_or(Nanos::ZERO, |own| own.billed);
         if billed != advance.line.commitment {
             let line = &advance.line;
-            found.push(format!("{} period {}: {} were invoiced in advance, and {billed} taken", line.contract, line.number, line.commitment));
+            found.push(format!(
+                "{} period {}: {} were invoiced in advance, and {billed} taken",
+                line.contract, line.number, line.commitment
+            ));
         }
     }
     for drawdown in known.iter().filter(|known| known.is_settled) {
         let (mut drawn, mut lapsed) = (Nanos::ZERO, Nanos::ZERO);
-        for month in contract::list_months(tx, id, &drawdown.contract).await?.into_iter().filter(|one| one.number == drawdown.number) {
+        for month in
+            contract::list_months(tx, id, &drawdown.contract).await?.into_iter().filter(|one| one.number == drawdown.number)
+        {
             drawn = drawn.checked_add(month.drawn.unwrap_or_default())?;
             lapsed = lapsed.checked_add(month.lapsed)?;
         }
-        let (whole, parts) = (drawdown.billed.checked_add(drawdown.rolled_over)?, Nanos::checked_sum([drawn, lapsed, drawdown.carried])?);
+        let (whole, parts) =
+            (drawdown.billed.checked_add(drawdown.rolled_over)?, Nanos::checked_sum([drawn, lapsed, drawdown.carried])?);
         if whole != parts {
-            found.push(format!("{} period {}: {whole} could be drawn, and {parts} are accounted for", drawdown.contract, drawdown.number));
+            found.push(format!(
+                "{} period {}: {whole} could be drawn, and {parts} are accounted for",
+                drawdown.contract, drawdown.number
+            ));
         }
     }
     Ok(found)

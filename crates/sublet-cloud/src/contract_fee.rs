@@ -64,6 +64,9 @@ pub(crate) async fn verify_fees(tx: &mut Tx, organization: &OrganizationId, invo
     for advance in contract_advance::list(tx, organization).await? {
         billed = billed.checked_add(advance.line.amount()?)?;
         earned = earned.checked_add(advance.earned)?;
+        if advance.line.fee.is_zero() {
+            continue;
+        }
         let left = deferred.entry(LedgerAccount::deferred(&advance.line.contract, organization)).or_insert(Nanos::ZERO);
         *left = left.checked_add(advance.line.fee)?.checked_sub(advance.earned)?;
     }

@@ -108,6 +108,13 @@ async fn lent(tx: &mut Tx, id: &OrganizationId) -> Result<Vec<Burned>> {
     Ok(parts)
 }
 
+/// What of that is of one lot.
+pub(crate) async fn lent_of(tx: &mut Tx, id: &OrganizationId, lot: &CreditGrantId) -> Result<Nanos> {
+    let parts = lent(tx, id).await?;
+    let of_lot = parts.iter().flat_map(Burned::of_lots).filter(|(known, _)| *known == lot);
+    Nanos::checked_sum(of_lot.map(|(_, amount)| amount))
+}
+
 /// What gifts and compensations have paid for by now: all that were given, but for what expired, is there, or is in slices and holds.
 pub(crate) async fn gifts_spent(tx: &mut Tx, id: &OrganizationId) -> Result<Nanos> {
     let mut spent = Nanos::ZERO;

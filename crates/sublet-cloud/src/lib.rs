@@ -127,10 +127,10 @@ pub mod data {
     pub use sublet_money::commitment::CommitmentLine;
     pub use sublet_money::committed_quantity::{OveragePrice, QuantityStep, QuantityTerms, QuantityUse};
     pub use sublet_money::compensation::{CompensationRule, CompensationRules};
-    pub use sublet_money::drawdown::{Billed, Drawdown};
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
+    pub use sublet_money::drawdown::{Billed, Drawdown};
     pub use sublet_money::dunning::{DunningPolicy, Reminded};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;

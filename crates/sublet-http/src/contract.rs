@@ -5,9 +5,9 @@ use sublet_api::money::Amount;
 use sublet_api::object::ContractTag;
 use sublet_cloud::contract::{ContractState, ContractView, MonthUse, NewAmendment, NewContract, PeriodUse};
 use sublet_cloud::data::{
-    AdvanceLine, Billed, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer, OfferState,
-    OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse, RenewalTerms,
-    SkuFamily,
+    AdvanceLine, Billed, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer,
+    OfferState, OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse,
+    RenewalTerms, SkuFamily,
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;

@@ -69,9 +69,11 @@ fn scope_from_wire(scope: wire::CreditScope) -> Result<CreditScope> {
         wire::CreditScope::All => Ok(CreditScope::All),
         wire::CreditScope::ModelTokens => Ok(CreditScope::Family(SkuFamily::ModelTokens)),
         wire::CreditScope::DeviceTime => Ok(CreditScope::Family(SkuFamily::DeviceTime)),
-        wire::CreditScope::Contract => Err(Error::new(ErrorCode::InvalidRequest, "only credit of a contract is for what that covers")
-            .param("scope")
-            .alternative("use all, model_tokens or device_time")),
+        wire::CreditScope::Contract => {
+            Err(Error::new(ErrorCode::InvalidRequest, "only credit of a contract is for what that covers")
+                .param("scope")
+                .alternative("use all, model_tokens or device_time"))
+        }
     }
 }
 

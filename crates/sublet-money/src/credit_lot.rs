@@ -93,9 +93,9 @@ impl fmt::Display for CreditScope {
             Self::Family(family) => f.write_str(family.as_str()),
             Self::Covered(set) => {
                 f.write_str(COVERED_PREFIX)?;
-                set.iter().enumerate().try_for_each(|(index, family)| {
-                    write!(f, "{}{}", if index == 0 { "" } else { "+" }, family.as_str())
-                })
+                set.iter()
+                    .enumerate()
+                    .try_for_each(|(index, family)| write!(f, "{}{}", if index == 0 { "" } else { "+" }, family.as_str()))
             }
         }
     }

@@ -84,7 +84,9 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     }
     if let Some(line) = &content.advance {
         write_wrapped(out, "Contract ", line.contract.as_str())?;
-        for (what, amount) in [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, amount)| !amount.is_zero()) {
+        for (what, amount) in
+            [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, amount)| !amount.is_zero())
+        {
             let label = format!("  {what} for {} to {}", line.first, line.last);
             write_amount(out, &label, &nine_decimals(amount), account.currency)?;
         }

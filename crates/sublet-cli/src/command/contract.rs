@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use sublet_api::contract::{
-    AcceptContract, CommitmentBilling, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment, CreateContract, Discounted,
-    LeaveContract, OfferStatus, PricingTerms,
+    AcceptContract, CommitmentBilling, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment,
+    CreateContract, Discounted, LeaveContract, OfferStatus, PricingTerms,
 };
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
@@ -317,7 +317,8 @@ fn periods(contract: &Contract) -> Table {
             Cell::text(if period.settled { "settled" } else { "running" }),
         ]
     });
-    let titles = ["period", "from", "to", "committed", "counted", "to draw", "missing", "rolled over", "utilisation", "coverage", "state"];
+    let titles =
+        ["period", "from", "to", "committed", "counted", "to draw", "missing", "rolled over", "utilisation", "coverage", "state"];
     Table::new(titles, "no period began").rows(rows)
 }
 

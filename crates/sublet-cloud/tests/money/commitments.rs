@@ -261,7 +261,7 @@ async fn revenue(cloud: &TestCloud, month: &str) -> RevenueReport {
 async fn advanced(cloud: &TestCloud, organization: &OrganizationId) -> Vec<(String, i64)> {
     let bills = issued(cloud, organization).await;
     let contents = bills.into_iter().map(|bill| bill.invoice.content).filter(|content| content.advance.is_some());
-    contents.map(|content| (content.period.key.to_string(), content.advanced().get())).collect()
+    contents.map(|content| (content.period.key.to_string(), content.advanced().expect("a sum").get())).collect()
 }
 
 /// What of a contract's fees is deferred, and what is earned, by the ledger.

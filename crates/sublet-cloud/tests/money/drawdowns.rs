@@ -1,14 +1,26 @@
 //! Commitments that are billed in advance: opened when their period begins, drawn down by use, settled at its end.
 
+use sublet_cloud::data::FocusVersion;
+use sublet_cloud::export::{Dataset, ExportRequest};
+use sublet_cloud::rerate::NewRerate;
+use sublet_core::Currency;
 use sublet_core::id::{ContractId, OrganizationId, SliceId};
+use sublet_money::commitment::CommitmentLine;
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
 use sublet_money::drawdown::Billed;
+use sublet_money::focus_dataset::SupportingDataset;
+use sublet_money::invoice::InvoiceContent;
+use sublet_money::period::Interval;
+use sublet_money::price_book::PriceEntry;
 use sublet_store::ledger;
 use sublet_testkit::bundle::{bundle, verify};
+use sublet_testkit::prices::{per_unit, republish};
 
 use super::*;
 use crate::contracts::{admin_of, agreed, amended, granted, offered, owed, to_end_of};
+use crate::exports::{by_document, file, rows, wanted};
 use crate::months::{close, customer, issued, month};
+use crate::rerates::apply;
 use crate::taxes::{adds_up, bills_to, buyer, sells};
 
 const ZONE: &str = "Europe/Berlin";
@@ -83,6 +95,31 @@ async fn committed(cloud: &TestCloud, name: &str, paid: i64, terms: ContractTerm
     (session, organization, contract)
 }
 
+/// Files for finance add up to every invoice, and the owner's report to the ledger.
+async fn reported(cloud: &TestCloud, session: &Session) {
+    let (organization, admin) = (session.access.organization.clone(), admin_of(session));
+    for bill in issued(cloud, &organization).await {
+        let (content, number) = (&bill.invoice.content, bill.invoice.number.expect("it is issued").to_string());
+        let period = content.period.key.to_string();
+        let whole = Some(content.gross().expect("an amount")).filter(|amount| !content.lines.is_empty() || !amount.is_zero());
+        let sums = by_document(&rows(file(&cloud.cloud, &admin, &wanted(Dataset::Focus, &period)).await.expect("a file")));
+        assert_eq!(sums.get(&number).copied(), whole, "{number}");
+        let detail = Dataset::Supporting(SupportingDataset::InvoiceDetail);
+        let asked = ExportRequest { version: FocusVersion::V1_4, organization: Some(organization.clone()), ..wanted(detail, &period) };
+        let lines = rows(file(&cloud.cloud, &Actor::system(), &asked).await.expect("a file"));
+        assert_eq!(lines.iter().any(|row| row["InvoiceDetailGrain"].contains("drawdown")), drawn_by(content) != Nanos::ZERO, "{number}");
+        let report = cloud.cloud.revenue_report(&Actor::system(), Some(content.period.key), Some(Currency::EUR)).await;
+        let report = report.expect("a report");
+        for tie in [report.usage_tie, report.commitments_tie, report.fees_tie, report.deferred_tie] {
+            assert_eq!(tie.reported, tie.booked, "{period}");
+        }
+    }
+}
+
+fn drawn_by(content: &InvoiceContent) -> Nanos {
+    content.commitment.as_ref().map_or(Nanos::ZERO, CommitmentLine::drawn)
+}
+
 /// Every invoice is proven by its bundle.
 async fn proven(cloud: &TestCloud, session: &Session) {
     let mut forged = 0;
@@ -97,6 +134,7 @@ async fn proven(cloud: &TestCloud, session: &Session) {
         }
     }
     assert!(forged > 0, "nothing was billed in advance or drawn");
+    reported(cloud, session).await;
     adds_up(&cloud.cloud).await;
 }
 
@@ -208,6 +246,26 @@ on_both_databases! {
         assert!(may.lines[0].late.is_some(), "it was used in April");
         assert_eq!(drawn(cloud, &organization).await, [(0, 120), (15, 105)]);
         assert_eq!(funds(cloud, &organization).await, (140, 120));
+        proven(cloud, &session).await;
+    }
+
+    async fn use_that_is_rated_anew_is_drawn_at_what_it_costs_then(cloud: &TestCloud) {
+        let (session, organization, _) = committed(cloud, "rerated", 50, terms(2, 0)).await;
+        at_start_of(cloud, "2026-04").await;
+        draw(&session, 10).await;
+        to_end_of(cloud, "2026-05").await;
+        assert_eq!((funds(cloud, &organization).await, totals(cloud, &organization).await), ((350, 0), vec![120, 30]));
+        let of = session.priced_by();
+        let half = |entry: &PriceEntry| PriceEntry::new(entry.sku.clone(), per_unit(3 * UNIT / 10));
+        let to = republish(&cloud.cloud, &cloud.clock, half).await;
+        let interval = Interval { starts_at: month(ZONE, "2026-04"), ends_at: month(ZONE, "2026-05") };
+        let reason = "the list of April had a mistake".to_owned();
+        apply(&cloud.cloud, &NewRerate { of, to, interval, organization: None, reason }).await;
+        assert_eq!(funds(cloud, &organization).await, (425, 0));
+        to_end_of(cloud, "2026-06").await;
+        // Seven and a half of twelve were used, and the rest lapses: twelve is what the two months cost in all.
+        assert_eq!(drawn(cloud, &organization).await, [(120, 0), (-45, 45)]);
+        assert_eq!((funds(cloud, &organization).await, totals(cloud, &organization).await), ((260, 120), vec![120, 30, 90]));
         proven(cloud, &session).await;
     }
 
