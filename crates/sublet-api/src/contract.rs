@@ -318,6 +318,7 @@ pub struct CommitmentPeriod {
     /// Where a quantity is committed.
     pub quantity: Option<PeriodQuantity>,
     /// Where the commitment was billed in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawdown: Option<PeriodDrawdown>,
     /// What is used of what is committed, in parts per million: more than 1000000 with overage. Null where nothing is
     /// committed.

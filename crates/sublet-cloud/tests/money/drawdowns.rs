@@ -105,9 +105,14 @@ async fn reported(cloud: &TestCloud, session: &Session) {
         let sums = by_document(&rows(file(&cloud.cloud, &admin, &wanted(Dataset::Focus, &period)).await.expect("a file")));
         assert_eq!(sums.get(&number).copied(), whole, "{number}");
         let detail = Dataset::Supporting(SupportingDataset::InvoiceDetail);
-        let asked = ExportRequest { version: FocusVersion::V1_4, organization: Some(organization.clone()), ..wanted(detail, &period) };
+        let asked =
+            ExportRequest { version: FocusVersion::V1_4, organization: Some(organization.clone()), ..wanted(detail, &period) };
         let lines = rows(file(&cloud.cloud, &Actor::system(), &asked).await.expect("a file"));
-        assert_eq!(lines.iter().any(|row| row["InvoiceDetailGrain"].contains("drawdown")), drawn_by(content) != Nanos::ZERO, "{number}");
+        assert_eq!(
+            lines.iter().any(|row| row["InvoiceDetailGrain"].contains("drawdown")),
+            drawn_by(content) != Nanos::ZERO,
+            "{number}"
+        );
         let report = cloud.cloud.revenue_report(&Actor::system(), Some(content.period.key), Some(Currency::EUR)).await;
         let report = report.expect("a report");
         for tie in [report.usage_tie, report.commitments_tie, report.fees_tie, report.deferred_tie] {

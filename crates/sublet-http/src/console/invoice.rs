@@ -217,7 +217,9 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
             for line in content.advance.iter() {
                 let of = format!("of the contract for {} to {}, in advance", line.first, line.last);
                 let parts = [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, part)| !part.is_zero());
-                rows.extend(parts.map(|(name, part)| ContractRow { label: format!("{name} {of}"), amount: Amount::new(part, currency) }));
+                rows.extend(
+                    parts.map(|(name, part)| ContractRow { label: format!("{name} {of}"), amount: Amount::new(part, currency) }),
+                );
             }
             rows
         },

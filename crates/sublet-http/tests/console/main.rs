@@ -405,7 +405,9 @@ fn an_automatic_top_up_is_shown_to_its_customer_and_the_operator() {
             for (address, session) in [("/console/top-up", &admin), (organization.as_str(), &operator)] {
                 let page = world.get(address, session).await;
                 let card = page.between("<h2>Automatic top-up</h2>", "</section>");
-                for said in ["It is paused: the card was declined", "value=\"20\"", "value=\"50\"", "value=\"200\"", "2 charges in a row"] {
+                for said in
+                    ["It is paused: the card was declined", "value=\"20\"", "value=\"50\"", "value=\"200\"", "2 charges in a row"]
+                {
                     assert!(card.contains(said), "{said}: {card}");
                 }
             }
