@@ -280,27 +280,18 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             let growth = carry_after.checked_sub(*carry_before)?;
             entry.signed_transfer(account(AccountKind::RoundingCarry), account(AccountKind::Rounding), growth)?;
         }
-        Fact::CommitmentCharged { paid, owed } => {
-            entry.transfer(available(CreditKind::Paid), account(AccountKind::Commitments), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), account(AccountKind::Commitments), *owed)?;
-        }
+        Fact::CommitmentCharged { paid, owed } => entry.bill(organization, account(AccountKind::Commitments), (*paid, *owed))?,
         Fact::CommitmentReturned { credit, amount } => {
             entry.transfer(account(AccountKind::Commitments), available(*credit), *amount)?;
         }
-        Fact::CommitmentBilled { paid, owed } => {
-            entry.transfer(available(CreditKind::Paid), available(CreditKind::Committed), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), available(CreditKind::Committed), *owed)?;
-        }
+        Fact::CommitmentBilled { paid, owed } => entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?,
         Fact::DrawdownSettled { paid, owed, lapsed, returned } => {
-            entry.transfer(available(CreditKind::Paid), available(CreditKind::Committed), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), available(CreditKind::Committed), *owed)?;
+            entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?;
             entry.transfer(available(CreditKind::Committed), account(AccountKind::Commitments), *lapsed)?;
             entry.transfer(available(CreditKind::Committed), available(CreditKind::Paid), *returned)?;
         }
         Fact::FeeBilled { contract, paid, owed } => {
-            let deferred = LedgerAccount::deferred(contract, organization);
-            entry.transfer(available(CreditKind::Paid), deferred.clone(), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), deferred, *owed)?;
+            entry.bill(organization, LedgerAccount::deferred(contract, organization), (*paid, *owed))?;
         }
         Fact::FeeEarned { contract, amount } => {
             entry.transfer(LedgerAccount::deferred(contract, organization), account(AccountKind::Fees), *amount)?;
@@ -456,6 +447,13 @@ impl Builder {
         } else {
             self.transfer(debit, credit, amount)
         }
+    }
+
+    /// What is due by contract: from paid credit, and the rest is owed.
+    fn bill(&mut self, organization: &OrganizationId, into: LedgerAccount, (paid, owed): (Nanos, Nanos)) -> Result<()> {
+        let account = |kind| LedgerAccount::customer(kind, organization);
+        self.transfer(account(AccountKind::Available(CreditKind::Paid)), into.clone(), paid)?;
+        self.transfer(account(AccountKind::Receivable), into, owed)
     }
 
     /// What was used becomes income; a correction may be negative.
