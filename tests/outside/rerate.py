@@ -563,8 +563,9 @@ class Bundle:
         if part:
             subtotal += nanos(part["shortfall"]) + nanos(part["exit_fee"]) - nanos(part["roll_over_used"])
             subtotal += nanos(part.get("quantity", {}).get("overage_amount", "0"))
+            subtotal -= nanos(part.get("drawdown", {}).get("drawn", "0"))
         if "advance" in self.content:
-            subtotal += nanos(self.content["advance"]["fee"])
+            subtotal += nanos(self.content["advance"]["fee"]) + nanos(self.content["advance"].get("commitment", "0"))
         carry = nanos(self.content["carry_before"])
         minor = 10 ** (9 - minor_digits(self.content["account"]["currency"]))
         require(2 * abs(carry) <= minor, f"{self.content['carry_before']} carried over is more than a rounding leaves")
@@ -582,6 +583,7 @@ class Bundle:
             require(not named, f"{named} without taxes")
             return
         used = sum(nanos(line["charges"]["amount"]) for line in self.content["lines"])
+        used -= nanos(self.content.get("commitment", {}).get("drawdown", {}).get("drawn", "0"))
         gifts = nanos(tax["gifts"])
         require(0 <= gifts <= max(0, min(total, used)) and gifts % minor == 0, f"gifts of {gifts} pay an invoice of {total}")
         require(1 <= len(tax["lines"]) <= 4, f"{len(tax['lines'])} taxes")
@@ -684,6 +686,26 @@ def settle_quantity(part, terms, covered, state, is_last):
     return half_even(missing * price), half_even(used * price)
 
 
+def draw(part, terms, counted, lots, is_last, goes_on):
+    """What is drawn of a commitment that was billed in advance, and what is left and lapses at its end."""
+    said, number, here = part["drawdown"], part["number"], nanos(part["counted"])
+    rolled, own = roll(lots, number), committed(terms, number)
+    require(nanos(part["roll_over"]) == rolled, f"{rolled} roll over into period {number}")
+    before, total = (min(max(0, count), own + rolled) for count in (counted - here, counted))
+    want = {"drawn": total - before, "unused": 0, "roll_over_used": 0, "lapsed": 0}
+    if is_last:
+        want["unused"], want["roll_over_used"] = max(0, own - total), max(0, total - own)
+        settle_lots(lots, want["roll_over_used"], number + terms["roll_over_periods"], want["unused"])
+        left = own + rolled - total
+        want["lapsed"] = left - roll([list(lot) for lot in lots], number + 1)
+        # Whoever left loses all of it; nothing here says so but that there are no later invoices of the contract.
+        if not goes_on and nanos(said["lapsed"]) == left:
+            want["lapsed"] = left
+    for name, value in want.items():
+        require(nanos(said[name]) == value, f"{name} of a drawdown is {value} and not {said[name]} in period {number}")
+    return 0, 0
+
+
 def settle_contract(bundles):
     """Settles the commitment periods of one contract anew from all its invoices, in the order of their months."""
     counted, lots, quantities = {}, [], {}
@@ -704,7 +726,10 @@ def settle_contract(bundles):
         require(nanos(part["counted_before"]) == counted.get(number, 0), f"another sum was counted before {month}")
         counted[number] = counted.get(number, 0) + here
         require(("quantity" in part) == ("quantities" in terms), "what is committed is not what is settled")
-        if "quantities" in terms:
+        require(("drawdown" in part) == (terms.get("billed") == "in_advance"), "it is billed at another time")
+        if "drawdown" in part:
+            missing, used = draw(part, terms, counted[number], lots, months(month) == last, bundle is not bundles[-1])
+        elif "quantities" in terms:
             missing, used = settle_quantity(part, terms, covered, quantities, months(month) == last)
         else:
             rolled = roll(lots, number)
@@ -719,7 +744,7 @@ def settle_contract(bundles):
 
 
 def check_advances(bundles):
-    """Every fee that was billed in advance; says how many there are."""
+    """Every fee and commitment that was billed in advance; says how many there are."""
     billed = set()
     for bundle in (bundle for bundle in bundles if "advance" in bundle.content):
         part, version, month = bundle.content["advance"], bundle.named_terms()[-1], months(bundle.content["period"]["key"])
@@ -729,7 +754,11 @@ def check_advances(bundles):
         require(part["number"] == number + 1, f"period {number + 1} begins in {part['first']}")
         require("renewal" in terms or number < terms["months"] // terms["period_months"], "the contract is over by then")
         require(months(part["last"]) == first + terms["period_months"] - 1, "a period has other months")
-        require(nanos(part["fee"]) == nanos(terms["fee"]["amount"]), f"the fee is {terms['fee']['amount']}")
+        fee = nanos(terms["fee"]["amount"]) if "fee" in terms else 0
+        require(nanos(part["fee"]) == fee, f"the fee is {fee}")
+        drawn_down = committed(terms, number + 1) if terms.get("billed") == "in_advance" else 0
+        require(nanos(part.get("commitment", "0")) == drawn_down, f"{drawn_down} are committed in period {number + 1}")
+        require(fee + drawn_down > 0, "nothing is billed in advance")
         require((part["contract"], number) not in billed, f"a fee of {part['contract']} is billed twice")
         billed.add((part["contract"], number))
     return len(billed)
@@ -766,7 +795,7 @@ def main(paths):
         print(f"prices by contract ok: {sum(len(bundle.own) for bundle in bundles)} lists")
     try:
         print(f"contracts ok: {settle_contracts(bundles)} parts of invoices")
-        print(f"fees in advance ok: {check_advances(bundles)}")
+        print(f"billed in advance ok: {check_advances(bundles)}")
     except Wrong as problem:
         wrong += 1
         print(f"FAIL contract: {problem}")

@@ -117,6 +117,9 @@ pub struct ContractTerms {
     /// What each period is committed to; later steps replace earlier ones. Left out where `quantities` says it.
     #[serde(default)]
     pub commitments: Vec<Commitment>,
+    /// When commitments are billed; as far as they are missing, at a period's end, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed: Option<CommitmentBilling>,
     /// What counts towards committed amounts; left out with `quantities`.
     #[serde(default)]
     pub covers: Vec<CoveredFamily>,
@@ -138,6 +141,16 @@ pub struct ContractTerms {
     /// Other prices than the public ones; left out if those hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<PricingTerms>,
+}
+
+/// When what a period is committed to is billed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitmentBilling {
+    /// All of it, on the period's first day. It is drawn down by use.
+    InAdvance,
+    /// What is missing, at the period's end.
+    InArrears,
 }
 
 /// What a contract says about prices, of what the public list sells: a fixed price; or else the public price, or the
@@ -295,15 +308,18 @@ pub struct CommitmentPeriod {
     pub committed: Money,
     /// What counts towards it so far: in lists by invoices only, of one contract also by what will be in the next ones.
     pub counted: Money,
-    /// What was charged because it was missing.
+    /// What was charged because it was missing; of a commitment that was billed in advance, what was left of it.
     pub shortfall: Money,
-    /// What was given back of earlier shortfalls.
+    /// What was given back of earlier shortfalls, or drawn of what rolled over.
     pub roll_over_used: Money,
     pub exit_fee: Money,
     /// What use beyond a committed quantity cost more than it was charged; below zero if less.
     pub overage: Money,
     /// Where a quantity is committed.
     pub quantity: Option<PeriodQuantity>,
+    /// Where the commitment was billed in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawdown: Option<PeriodDrawdown>,
     /// What is used of what is committed, in parts per million: more than 1000000 with overage. Null where nothing is
     /// committed.
     pub utilisation_ppm: Option<u64>,
@@ -314,6 +330,17 @@ pub struct CommitmentPeriod {
     pub months: Vec<ContractMonth>,
     /// Its last month is billed.
     pub settled: bool,
+}
+
+/// How much of a commitment that was billed in advance is drawn.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PeriodDrawdown {
+    /// By what is counted, of the commitment and of what rolled over.
+    pub drawn: Money,
+    /// What can still be drawn; nothing once it is settled.
+    pub left: Money,
+    /// What could not be used in time.
+    pub lapsed: Money,
 }
 
 /// How much of a committed quantity is used: tokens, or milliseconds of device time.
@@ -385,11 +412,27 @@ pub struct InvoiceCommitment {
     /// Where a quantity is committed, of which the amounts above are the cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<InvoiceQuantity>,
-    /// `shortfall + exit_fee − roll_over_used + overage`.
+    /// Where the commitment was billed in advance: nothing is charged as missing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawdown: Option<InvoiceDrawdown>,
+    /// `shortfall + exit_fee − roll_over_used + overage − drawdown.drawn`.
     pub amount: Money,
 }
 
-/// What an invoice bills in advance: a contract's fee for the period that begins when the invoice's month ends.
+/// What an invoice has of a commitment that was billed in advance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceDrawdown {
+    /// Taken off: what was paid in advance of this invoice's lines; below zero where use was taken off them.
+    pub drawn: Money,
+    /// Left of the period's own commitment at its end.
+    pub unused: Money,
+    /// Drawn in the period of what rolled over.
+    pub roll_over_used: Money,
+    /// Of what was left at the period's end, what cannot be used any more.
+    pub lapsed: Money,
+}
+
+/// What an invoice bills in advance: a contract's fee and commitment for the period that begins when the invoice's month ends.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct InvoiceAdvance {
     #[schemars(with = "IdText<ContractId>")]
@@ -400,6 +443,9 @@ pub struct InvoiceAdvance {
     pub first_month: String,
     pub last_month: String,
     pub fee: Money,
+    /// What the period is committed to, where that is billed in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<Money>,
 }
 
 /// A committed quantity in an invoice: tokens, or milliseconds of device time.

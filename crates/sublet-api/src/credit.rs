@@ -77,6 +77,8 @@ pub enum CreditScope {
     ModelTokens,
     /// Jobs and leases.
     DeviceTime,
+    /// What its contract covers; nobody grants it.
+    Contract,
 }
 
 impl CreditScope {
@@ -85,6 +87,7 @@ impl CreditScope {
             Self::All => "all",
             Self::ModelTokens => "model_tokens",
             Self::DeviceTime => "device_time",
+            Self::Contract => "contract",
         }
     }
 }
@@ -97,6 +100,8 @@ pub enum CreditKind {
     Paid,
     /// A gift.
     Promotional,
+    /// Of a contract that bills its commitment in advance; nobody grants it.
+    Committed,
 }
 
 impl CreditKind {
@@ -104,6 +109,7 @@ impl CreditKind {
         match self {
             Self::Paid => "paid",
             Self::Promotional => "promotional",
+            Self::Committed => "committed",
         }
     }
 }

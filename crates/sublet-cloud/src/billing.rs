@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use sublet_core::id::OrganizationId;
 use sublet_core::{DurationMs, Error, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::LedgerAccount;
+use sublet_money::account::{CreditKind, LedgerAccount};
 use sublet_money::document::DocumentKind;
 use sublet_money::invoice::{Invoice, InvoiceContent};
 use sublet_money::period::{BillingCalendar, Period, PeriodKey};
@@ -191,6 +191,7 @@ impl Cloud {
     }
 
     async fn close_until(&self, is_stopped: impl Fn() -> bool + Send + Sync) -> Result<ClosingReport> {
+        self.open_drawdowns().await?;
         let mut report = ClosingReport { failed: self.meter_storage(&is_stopped).await?.failed, ..ClosingReport::default() };
         let until = self.now().minus(self.settings.close_after);
         for wanted in [Wanted::New, Wanted::Due { until }] {
@@ -399,8 +400,10 @@ pub(crate) async fn paid_in(tx: &mut Tx, organization: &OrganizationId) -> Resul
     for kind in PAID_IN {
         totals.insert(kind, ledger::totals(tx, &LedgerAccount::customer(kind, organization)).await?);
     }
-    // What is left of credit that ends or is for one use has paid nothing yet, and may never.
-    let lots = Nanos::checked_sum(credit::list_lots(tx, organization).await?.into_iter().map(|lot| lot.remaining))?;
+    // What is left of credit that ends or is for one use has paid nothing yet, and may never. That of a contract was not paid
+    // in: what was, is for its invoice.
+    let lots = credit::list_lots(tx, organization).await?.into_iter().filter(|lot| lot.kind != CreditKind::Committed);
+    let lots = Nanos::checked_sum(lots.map(|lot| lot.remaining))?;
     paid_in_of(|kind| totals.get(&kind).copied().unwrap_or_default())?.checked_sub(lots)
 }
 

@@ -26,7 +26,7 @@ use sublet_store::{Page, PageRequest, Tx, ledger};
 use crate::audit::Deed;
 use crate::billing::Billing;
 use crate::contract_use::{Counted, periods, settled_periods};
-pub use crate::contract_use::{MonthUse, PeriodUse};
+pub use crate::contract_use::{MonthUse, PeriodDrawdown, PeriodUse};
 use crate::credit_lot::{gifts_spent, take_otherwise};
 use crate::idempotency::{Answer, Call, Render};
 use crate::offering::check_on_sale;
@@ -326,6 +326,9 @@ impl Cloud {
         contract = contract::get(tx, &Scope::Operator, &contract.id).await?;
         if state == OfferState::Accepted {
             self.plan_contract_prices(tx, &contract).await?;
+            if let Some(agreement) = contract.agreement()? {
+                self.plan_drawdown(tx, &contract, &agreement).await?;
+            }
         }
         self.view(tx, contract).await
     }
@@ -419,14 +422,14 @@ impl Cloud {
         let organization = &content.account.organization;
         let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
         let terms = contract.offers.iter().find(|offer| offer.version.hash == line.terms).map(|offer| &offer.version.terms);
-        let quantity = line.quantity.as_ref();
+        let (quantity, drawdown) = (line.quantity.as_ref(), line.drawdown.as_ref());
         let month = ContractMonth {
             contract: line.contract.clone(),
             period: content.period.key,
             number: line.number,
             counted: line.counted,
-            shortfall: line.shortfall,
-            roll_over_used: line.roll_over_used,
+            shortfall: drawdown.map_or(line.shortfall, |drawdown| drawdown.unused),
+            roll_over_used: drawdown.map_or(line.roll_over_used, |drawdown| drawdown.roll_over_used),
             roll_over_periods: terms.map_or(0, |terms| terms.roll_over_periods),
             exit_fee: line.exit_fee,
             quantity: quantity.map_or(Quantity::ZERO, |used| used.counted),
@@ -434,9 +437,16 @@ impl Cloud {
             quantity_used: quantity.map_or(Quantity::ZERO, |used| used.roll_over_used),
             overage: line.overage(),
             used: Some(content.charged()?),
+            drawn: drawdown.map(|drawdown| drawdown.drawn),
+            lapsed: drawdown.map_or(Nanos::ZERO, |drawdown| drawdown.lapsed),
         };
         contract::insert_month(tx, &month).await?;
-        let amount = line.amount()?;
+        if line.settles_drawdown(month.period) {
+            let memo = format!("{} period {} {}", line.contract, line.number, invoice.id);
+            let head = EntryHead { id: self.ids.mint(), at: issued_at, currency: content.account.currency, memo };
+            self.settle_drawdown(tx, organization, line, head).await?;
+        }
+        let amount = line.charged()?;
         if amount.is_zero() {
             return Ok(());
         }
@@ -549,12 +559,12 @@ fn check_start(terms: &ContractTerms, running: PeriodKey) -> Result<()> {
         let message = format!("a contract starts in {running} or later, not in {}", terms.starts);
         return Err(Error::new(ErrorCode::InvalidRequest, message).param("terms.starts"));
     }
-    if terms.fee.is_some() && terms.starts == running {
-        let message = format!("a fee is billed with the month before: a contract with one starts after {running}");
+    if terms.bills_in_advance() && terms.starts == running {
+        let message = format!("what is in advance is billed with the month before: a contract with that starts after {running}");
         return Err(Error::new(ErrorCode::InvalidRequest, message)
             .param("terms.starts")
             .alternative(running.next()?.to_string())
-            .alternative("begin without a fee, and amend"));
+            .alternative("begin without a fee, and amend, where only that is in advance"));
     }
     Ok(())
 }

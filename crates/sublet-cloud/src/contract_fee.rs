@@ -1,4 +1,5 @@
-//! Fees of contracts: billed in advance, deferred, and earned by the day.
+//! Fees of contracts: billed in advance, deferred, and earned by the day. A commitment that is billed with one is taken when
+//! its period begins ([`crate::contract_drawdown`]).
 //!
 //! What an invoice bills in advance is posted with it: from paid credit as far as there is any, and the rest is owed.
 //! Until it is earned it is deferred revenue of its contract. A month earns its part when it is closed, whether it has an
@@ -21,6 +22,9 @@ impl Cloud {
         let content = &invoice.content;
         let Some(line) = &content.advance else { return Ok(()) };
         contract_advance::insert(tx, line, content.period.key).await?;
+        if line.fee.is_zero() {
+            return Ok(());
+        }
         let organization = &content.account.organization;
         let paid = ledger::available(tx, organization).await?.paid.max(Nanos::ZERO).min(line.fee);
         take_otherwise(tx, organization, paid).await?;
@@ -58,8 +62,11 @@ pub(crate) async fn verify_fees(tx: &mut Tx, organization: &OrganizationId, invo
     let (mut billed, mut earned, mut found) = (Nanos::ZERO, Nanos::ZERO, Vec::new());
     let mut deferred = std::collections::BTreeMap::new();
     for advance in contract_advance::list(tx, organization).await? {
-        billed = billed.checked_add(advance.line.fee)?;
+        billed = billed.checked_add(advance.line.amount()?)?;
         earned = earned.checked_add(advance.earned)?;
+        if advance.line.fee.is_zero() {
+            continue;
+        }
         let left = deferred.entry(LedgerAccount::deferred(&advance.line.contract, organization)).or_insert(Nanos::ZERO);
         *left = left.checked_add(advance.line.fee)?.checked_sub(advance.earned)?;
     }

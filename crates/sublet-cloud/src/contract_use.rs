@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use sublet_core::{Nanos, Result};
-use sublet_money::commitment::{SettledPeriod, counts, share_ppm};
+use sublet_money::commitment::{SettledPeriod, counts, roll_over, share_ppm};
 use sublet_money::contract::{Agreement, CommitmentPeriod, TermsVersion};
+use sublet_money::drawdown::Drawn;
 use sublet_money::period::PeriodKey;
 use sublet_money::sku::{Quantity, QuantityChange, SkuName};
 use sublet_store::contract::{self, Contract, ContractMonth};
@@ -35,10 +36,23 @@ pub struct PeriodUse {
     pub overage: Nanos,
     /// Where a quantity is committed.
     pub quantity: Option<PeriodQuantity>,
+    /// Where the commitment was billed in advance.
+    pub drawdown: Option<PeriodDrawdown>,
     /// The drawdown: those that are billed, and of a single contract those that are open.
     pub months: Vec<MonthUse>,
     /// Its last month has its invoice.
     pub is_settled: bool,
+}
+
+/// How much of a commitment that was billed in advance is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeriodDrawdown {
+    /// By what is counted.
+    pub drawn: Nanos,
+    /// What can still be drawn; nothing once it is settled.
+    pub left: Nanos,
+    /// What could not be used in time.
+    pub lapsed: Nanos,
 }
 
 /// How much of a committed quantity is used, in base units.
@@ -102,6 +116,7 @@ impl PeriodUse {
                 missing: Quantity::ZERO,
                 roll_over_used: Quantity::ZERO,
             }),
+            drawdown: None,
             months: Vec::new(),
             is_settled,
         }
@@ -119,6 +134,15 @@ impl PeriodUse {
         }
         let ContractMonth { period: month, counted, quantity, used, .. } = *known;
         self.add_month(MonthUse { month, counted, quantity, used, is_billed: true })
+    }
+
+    /// Says how much is drawn of what was billed in advance, and of what rolled over.
+    fn draw(&mut self, roll_over: Nanos, lapsed: Nanos) -> Result<()> {
+        let (committed, counted) = (self.committed, self.counted);
+        let of = Drawn { committed, roll_over, counted_before: Nanos::ZERO, counted, is_last: false };
+        let left = if self.is_settled { Nanos::ZERO } else { of.left()? };
+        self.drawdown = Some(PeriodDrawdown { drawn: of.total()?, left, lapsed });
+        Ok(())
     }
 
     fn add_month(&mut self, month: MonthUse) -> Result<()> {
@@ -174,6 +198,11 @@ pub(crate) async fn periods(
                 used.add_month(open_month(tx, contract, (version, open)).await?)?;
             }
             open = open.next()?;
+        }
+        if version.terms.is_drawn_down() {
+            let known: Vec<_> = months.iter().collect();
+            let lapsed = months.iter().filter(|known| known.number == period.number).map(|known| known.lapsed);
+            used.draw(roll_over(&settled_periods(&known, period.number)?, period.number)?, Nanos::checked_sum(lapsed)?)?;
         }
         uses.push(used);
         at = period.last.next()?;

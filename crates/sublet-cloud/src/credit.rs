@@ -40,6 +40,14 @@ pub(crate) enum GrantSource {
     Compensation,
 }
 
+/// Nobody grants it.
+pub(crate) fn of_a_contract() -> Error {
+    Error::new(ErrorCode::InvalidRequest, "committed credit comes with a contract that bills its commitment in advance")
+        .param("kind")
+        .alternative("paid")
+        .alternative("promotional")
+}
+
 /// What a customer has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CreditBalance {
@@ -50,10 +58,11 @@ pub struct CreditBalance {
 
 impl GrantSource {
     /// What an operator grants: paid credit came by bank.
-    pub(crate) const fn of(kind: CreditKind) -> Self {
+    pub(crate) fn of(kind: CreditKind) -> Result<Self> {
         match kind {
-            CreditKind::Paid => Self::Payment(Processor::Bank),
-            CreditKind::Promotional => Self::Gift,
+            CreditKind::Paid => Ok(Self::Payment(Processor::Bank)),
+            CreditKind::Promotional => Ok(Self::Gift),
+            CreditKind::Committed => Err(of_a_contract()),
         }
     }
     const fn kind(self) -> CreditKind {
@@ -67,6 +76,7 @@ impl GrantSource {
 impl Cloud {
     pub async fn grant_credit(&self, call: &Call, new: &NewCredit, render: &Render<CreditGrant>) -> Result<Answer<CreditGrant>> {
         call.actor.require(Action::GrantCredit)?;
+        let source = GrantSource::of(new.kind)?;
         if new.amount <= Nanos::ZERO {
             return Err(Error::new(ErrorCode::InvalidAmount, "a credit grant is a positive amount").param("amount"));
         }
@@ -78,7 +88,7 @@ impl Cloud {
             .param("reference"));
         }
         let id: CreditGrantId = self.ids.mint();
-        self.once(call, render, (self, &call.actor, new, id), |(cloud, actor, new, id), tx| {
+        self.once(call, render, (self, &call.actor, new, id), move |(cloud, actor, new, id), tx| {
             Box::pin(async move {
                 // A repeat is answered as it was, though its end may have passed since.
                 new.terms.validate(cloud.now())?;
@@ -101,7 +111,7 @@ impl Cloud {
                     created_at: cloud.now(),
                     remaining: None,
                 };
-                let lot = cloud.insert_grant(tx, actor, &grant, GrantSource::of(new.kind)).await?;
+                let lot = cloud.insert_grant(tx, actor, &grant, source).await?;
                 Ok(CreditGrant { remaining: lot, ..grant })
             })
         })

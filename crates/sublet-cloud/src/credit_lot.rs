@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
-use sublet_money::account::{AccountKind, LedgerAccount};
+use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::credit_lot::{Burned, Credit, CreditLot, LOTS_MAX};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
@@ -108,6 +108,13 @@ async fn lent(tx: &mut Tx, id: &OrganizationId) -> Result<Vec<Burned>> {
     Ok(parts)
 }
 
+/// What of that is of one lot.
+pub(crate) async fn lent_of(tx: &mut Tx, id: &OrganizationId, lot: &CreditGrantId) -> Result<Nanos> {
+    let parts = lent(tx, id).await?;
+    let of_lot = parts.iter().flat_map(Burned::of_lots).filter(|(known, _)| *known == lot);
+    Nanos::checked_sum(of_lot.map(|(_, amount)| amount))
+}
+
 /// What gifts and compensations have paid for by now: all that were given, but for what expired, is there, or is in slices and holds.
 pub(crate) async fn gifts_spent(tx: &mut Tx, id: &OrganizationId) -> Result<Nanos> {
     let mut spent = Nanos::ZERO;
@@ -157,6 +164,11 @@ impl Cloud {
         for lot in all.credit.lots() {
             if !lot.is_over(now) {
                 all.keep(tx, lot, lot.remaining).await?;
+                continue;
+            }
+            if lot.kind == CreditKind::Committed {
+                // What is left is settled by its period's last invoice.
+                self.return_drawdown(tx, &account, lot).await?;
                 continue;
             }
             all.keep(tx, lot, Nanos::ZERO).await?;

@@ -19,6 +19,7 @@ use sublet_store::{Page, PageRequest, Tx, billing, document, ledger};
 
 use crate::audit::Deed;
 use crate::billing::{Billing, paid_in};
+use crate::credit::of_a_contract;
 use crate::idempotency::{Answer, Call, Render};
 use crate::{Action, Actor, Cloud};
 
@@ -185,6 +186,9 @@ impl Cloud {
         render: &Render<CreditNote>,
     ) -> Result<Answer<CreditNote>> {
         call.actor.require(Action::GrantCredit)?;
+        if new.kind == CreditKind::Committed {
+            return Err(of_a_contract());
+        }
         if new.amount <= Nanos::ZERO {
             return Err(Error::new(ErrorCode::InvalidAmount, "a credit note is over a positive amount").param("amount"));
         }

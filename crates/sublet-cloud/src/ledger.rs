@@ -8,6 +8,7 @@ use sublet_core::supplier::CostVersion;
 use sublet_core::{Currency, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, CostKind, LedgerAccount};
 use sublet_money::balance::TrialBalance;
+use sublet_money::commitment::CommitmentLine;
 use sublet_money::cost::CostLineKey;
 use sublet_money::export::{JournalFormat, JournalWriter};
 use sublet_money::period::PeriodKey;
@@ -16,6 +17,7 @@ use sublet_store::invoice::StoredInvoice;
 use sublet_store::ledger::{JournalCursor, StoredAccount};
 use sublet_store::{PageRequest, Tx, billing, charge, contract, hold, invoice, ledger, organization, slice, supplier};
 
+use crate::contract_drawdown::verify_drawdowns;
 use crate::contract_fee::verify_fees;
 use crate::{Action, Actor, Cloud, credit};
 
@@ -253,8 +255,9 @@ async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Ve
         let (invoiced, by_contract) = match found {
             Some(stored) => {
                 add_taxes(&stored, &mut taxes)?;
-                advanced = advanced.checked_add(stored.invoice.content.advanced())?;
-                (stored.invoice.content.charged()?, stored.invoice.content.committed()?)
+                advanced = advanced.checked_add(stored.invoice.content.advanced()?)?;
+                let earned = stored.invoice.content.commitment.as_ref().map_or(Ok(Nanos::ZERO), CommitmentLine::earned)?;
+                (stored.invoice.content.charged()?, earned)
             }
             None => (Nanos::ZERO, Nanos::ZERO),
         };
@@ -264,6 +267,9 @@ async fn verify_invoices(tx: &mut Tx, id: &OrganizationId, verification: &mut Ve
     }
     verify_taxes(tx, id, taxes, verification).await?;
     for finding in verify_fees(tx, id, advanced).await? {
+        verification.check(false, || finding);
+    }
+    for finding in verify_drawdowns(tx, id).await? {
         verification.check(false, || finding);
     }
     let settled = contract::sum_settled(tx, id).await?;

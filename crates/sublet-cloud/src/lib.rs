@@ -31,6 +31,7 @@ pub mod compensation;
 pub mod compute;
 pub mod compute_reconciler;
 pub mod contract;
+mod contract_drawdown;
 mod contract_fee;
 pub mod contract_price;
 mod contract_use;
@@ -129,6 +130,7 @@ pub mod data {
     pub use sublet_money::contract::{Commitment, ContractTerms, Exit, ExitTerms, RenewalTerms};
     pub use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
     pub use sublet_money::credit_lot::{CreditScope, CreditTerms};
+    pub use sublet_money::drawdown::{Billed, Drawdown};
     pub use sublet_money::dunning::{DunningPolicy, Reminded};
     pub use sublet_money::encoder::Format;
     pub use sublet_money::export::JournalFormat;

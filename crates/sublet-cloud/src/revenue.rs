@@ -15,6 +15,7 @@ use sublet_money::sku::SkuFamily;
 use sublet_store::contract::{self, Contract};
 use sublet_store::{PageRequest, Tx, contract_advance, margin, organization};
 
+use crate::contract_drawdown::left_by_contract;
 use crate::{Action, Actor, Cloud};
 
 /// Contracts that are read together.
@@ -35,11 +36,11 @@ pub struct ContractRevenue {
     pub contract: ContractId,
     pub organization: OrganizationId,
     pub name: String,
-    /// Settled in the month: missing, overage and fees for leaving, less what was used up of earlier shortfalls.
+    /// Settled in the month: missing, lapsed, overage and fees for leaving, less what was used up of earlier shortfalls.
     pub commitments: Nanos,
     /// Earned in the month.
     pub fees: Nanos,
-    /// Billed in advance and not earned now.
+    /// Billed in advance and not earned now: of fees, and what can be drawn of commitments.
     pub deferred: Nanos,
     /// What months to come bring.
     pub firm: Nanos,
@@ -81,6 +82,12 @@ impl RevenueReport {
     }
 }
 
+/// Fees that are not earned, and credit of contracts that is not drawn.
+async fn deferred_booked(tx: &mut Tx, currency: Currency) -> Result<Nanos> {
+    let fees = margin::booked(tx, DEFERRED_PREFIX, currency).await?;
+    fees.checked_add(margin::booked(tx, "liabilities:customers:%:available:committed", currency).await?)
+}
+
 impl Cloud {
     /// A month in the currency of a price list, the first if none is named; the running month if none is.
     pub async fn revenue_report(
@@ -113,7 +120,7 @@ impl Cloud {
             usage_tie: Tie { reported, booked },
             commitments_tie: Tie { booked: margin::booked(tx, "income:commitments:", currency).await?, ..Tie::default() },
             fees_tie: Tie { booked: margin::booked(tx, "income:fees:", currency).await?, ..Tie::default() },
-            deferred_tie: Tie { booked: margin::booked(tx, DEFERRED_PREFIX, currency).await?, ..Tie::default() },
+            deferred_tie: Tie { booked: deferred_booked(tx, currency).await?, ..Tie::default() },
         };
         let mut to_come: BTreeMap<PeriodKey, BacklogMonth> = BTreeMap::new();
         let mut page = PageRequest { limit: Some(CONTRACTS_AT_ONCE), ..PageRequest::default() };
@@ -159,6 +166,8 @@ impl RevenueReport {
             part.deferred = part.deferred.checked_add(left)?;
             self.fees_tie.reported = self.fees_tie.reported.checked_add(advance.earned)?;
         }
+        let to_draw = left_by_contract(tx, &account.id).await?.remove(&found.id).unwrap_or_default();
+        part.deferred = part.deferred.checked_add(to_draw)?;
         self.deferred_tie.reported = self.deferred_tie.reported.checked_add(part.deferred)?;
         for (contract, earned) in contract_advance::list_earned(tx, &account.id, self.month).await? {
             if contract == found.id {

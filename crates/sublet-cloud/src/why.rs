@@ -152,8 +152,11 @@ impl Cloud {
         let contract = content.commitment.as_ref().map(|line| commitment_fact(line, currency)).transpose()?;
         let facts = std::iter::once(Fact::new("sum of charges", format!("{} {currency}", content.charged()?)).made_of(lines));
         let advance = content.advance.as_ref().map(|line| {
-            let label = format!("fee of {} for {} to {}, in advance", line.contract, line.first, line.last);
-            Fact::new(label, format!("{} {currency}", line.fee))
+            let of = format!("of {} for {} to {}, in advance", line.contract, line.first, line.last);
+            [("fee", line.fee), ("commitment", line.commitment)]
+                .into_iter()
+                .filter(|(_, amount)| !amount.is_zero())
+                .map(move |(what, amount)| Fact::new(format!("{what} {of}"), format!("{amount} {currency}")))
         });
         let tax = content.tax.as_ref().map(|tax| tax_fact(tax, currency));
         Ok(Explanation {
@@ -161,7 +164,7 @@ impl Cloud {
             summary: format!("{} {currency} for {} in {}", content.gross()?, content.account.name, content.period.key),
             rule: "the exact sum of the lines, the contract's part and what was carried over, rounded once to the currency's smallest unit"
                 .to_owned(),
-            facts: facts.chain(contract).chain(advance).chain(tax).chain([
+            facts: facts.chain(contract).chain(advance.into_iter().flatten()).chain(tax).chain([
                 Fact::new("carried over", format!("{} {currency}", content.carry_before.checked_neg()?)),
                 Fact::new("total", format!("{} {currency}", content.total)),
                 Fact::new("rounding, carried on to the next invoice", format!("{} {currency}", content.carry_after)),
@@ -239,6 +242,14 @@ fn commitment_fact(line: &CommitmentLine, currency: Currency) -> Result<Fact> {
         amount("used up of what was missing earlier", line.roll_over_used),
         amount("fee for leaving", line.exit_fee),
     ];
+    if let Some(drawdown) = &line.drawdown {
+        facts.extend([
+            amount("paid in advance, of the lines of this one", drawdown.drawn),
+            amount("left of the commitment at its end", drawdown.unused),
+            amount("drawn of what rolled over", drawdown.roll_over_used),
+            amount("cannot be used any more", drawdown.lapsed),
+        ]);
+    }
     if let Some(used) = &line.quantity {
         facts.push(amount("overage, against the price that it was charged at", used.overage_amount).made_of(vec![
             Fact::new("of", used.sku.to_string()),
@@ -251,7 +262,7 @@ fn commitment_fact(line: &CommitmentLine, currency: Currency) -> Result<Fact> {
             Fact::new("overage", used.overage),
         ]));
     }
-    Ok(amount("contract: missing + fee − used up + overage", line.amount()?).made_of(facts))
+    Ok(amount("contract: missing + fee − used up + overage − paid in advance", line.amount()?).made_of(facts))
 }
 
 fn attempt_fact(event: &UsageEvent) -> Fact {

@@ -102,7 +102,7 @@ impl Figures {
         if let Some(part) = &content.commitment {
             rows.extend(commitment_rows(part)?);
         }
-        rows.extend(content.advance.as_ref().map(advance_row));
+        rows.extend(content.advance.iter().flat_map(advance_rows));
         if rows.is_empty() {
             rows.push(nothing());
         }
@@ -220,6 +220,7 @@ fn row(line: &InvoiceLine, price: Option<Nanos>) -> Row {
 fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
     let of = format!("commitment of {} to {}", part.first, part.last);
     let added = [
+        (format!("Paid in advance with the {of}"), part.drawn().checked_neg()?),
         (format!("Missing to the {of}"), part.shortfall),
         (format!("Used up of what was missing before, {of}"), part.roll_over_used.checked_neg()?),
         (format!("Use beyond the {of}, against the price that it was charged at"), part.overage()),
@@ -240,15 +241,16 @@ fn commitment_rows(part: &CommitmentLine) -> Result<Vec<Row>> {
 }
 
 /// What is billed in advance.
-fn advance_row(line: &AdvanceLine) -> Row {
-    Row {
+fn advance_rows(line: &AdvanceLine) -> impl Iterator<Item = Row> {
+    let added = [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, exact)| !exact.is_zero());
+    added.map(|(name, exact)| Row {
         heading: Some(format!("Contract {}", line.contract)),
-        what: format!("Fee for {} to {}, in advance", line.first, line.last),
+        what: format!("{name} for {} to {}, in advance", line.first, line.last),
         details: Vec::new(),
         measure: Measure::Once,
-        exact: line.fee,
+        exact,
         amount: Nanos::ZERO,
-    }
+    })
 }
 
 /// A document has a row at least (BR-16).

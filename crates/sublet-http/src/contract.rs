@@ -5,9 +5,9 @@ use sublet_api::money::Amount;
 use sublet_api::object::ContractTag;
 use sublet_cloud::contract::{ContractState, ContractView, MonthUse, NewAmendment, NewContract, PeriodUse};
 use sublet_cloud::data::{
-    AdvanceLine, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer, OfferState,
-    OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse, RenewalTerms,
-    SkuFamily,
+    AdvanceLine, Billed, Commitment, CommitmentLine, ContractTerms, Discount, Discounted, Exit, ExitTerms, FeeTerms, Offer,
+    OfferState, OveragePrice, Page, PeriodKey, PriceProtection, PriceTerms, Quantity, QuantityStep, QuantityTerms, QuantityUse,
+    RenewalTerms, SkuFamily,
 };
 use sublet_cloud::idempotency::Answer as Once;
 use sublet_core::admission::PriceVersion;
@@ -41,6 +41,7 @@ fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
         pricing: terms.pricing.as_ref().map(pricing_to_wire).transpose()?,
         quantities: terms.quantities.as_ref().map(quantities_to_wire).transpose()?,
         fee: terms.fee.map(|fee| Amount(fee.amount)),
+        billed: terms.billed.map(|Billed::InAdvance| wire::CommitmentBilling::InAdvance),
     })
 }
 
@@ -102,6 +103,10 @@ async fn terms_from_wire(
         pricing,
         quantities: terms.quantities.as_ref().map(quantities_from_wire).transpose()?,
         fee: terms.fee.map(|fee| FeeTerms { amount: fee.0 }),
+        billed: match terms.billed {
+            Some(wire::CommitmentBilling::InAdvance) => Some(Billed::InAdvance),
+            Some(wire::CommitmentBilling::InArrears) | None => None,
+        },
     })
 }
 
@@ -229,6 +234,11 @@ fn period_to_wire(period: &PeriodUse, currency: Currency) -> Result<wire::Commit
         exit_fee: money(period.exit_fee),
         overage: money(period.overage),
         quantity: quantity.transpose()?,
+        drawdown: period.drawdown.map(|drawdown| wire::PeriodDrawdown {
+            drawn: money(drawdown.drawn),
+            left: money(drawdown.left),
+            lapsed: money(drawdown.lapsed),
+        }),
         utilisation_ppm: period.utilisation_ppm(),
         coverage_ppm: period.coverage_ppm(),
         months: period.months.iter().map(month).collect::<Result<_>>()?,
@@ -296,6 +306,12 @@ pub fn line_to_wire(line: &CommitmentLine, currency: Currency) -> Result<wire::I
         overage: money(line.overage()),
         fee_terms_hash: line.fee_terms.clone(),
         quantity: line.quantity.as_ref().map(quantity_to_wire).transpose()?,
+        drawdown: line.drawdown.as_ref().map(|drawdown| wire::InvoiceDrawdown {
+            drawn: money(drawdown.drawn),
+            unused: money(drawdown.unused),
+            roll_over_used: money(drawdown.roll_over_used),
+            lapsed: money(drawdown.lapsed),
+        }),
         amount: money(amount),
     })
 }
@@ -309,6 +325,7 @@ pub fn advance_to_wire(line: &AdvanceLine, currency: Currency) -> wire::InvoiceA
         first_month: line.first.to_string(),
         last_month: line.last.to_string(),
         fee: money(line.fee, currency),
+        commitment: Some(line.commitment).filter(|amount| !amount.is_zero()).map(|amount| money(amount, currency)),
     }
 }
 

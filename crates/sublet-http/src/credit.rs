@@ -7,7 +7,7 @@ use sublet_cloud::credit::{CreditBalance, NewCredit};
 use sublet_cloud::data::CreditGrant;
 use sublet_cloud::data::{CreditKind, CreditScope, CreditTerms, SkuFamily};
 use sublet_core::id::OrganizationId;
-use sublet_core::{Nanos, Result};
+use sublet_core::{Error, ErrorCode, Nanos, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
@@ -39,6 +39,7 @@ pub const fn kind_to_wire(kind: CreditKind) -> wire::CreditKind {
     match kind {
         CreditKind::Paid => wire::CreditKind::Paid,
         CreditKind::Promotional => wire::CreditKind::Promotional,
+        CreditKind::Committed => wire::CreditKind::Committed,
     }
 }
 
@@ -46,6 +47,7 @@ pub const fn kind_from_wire(kind: wire::CreditKind) -> CreditKind {
     match kind {
         wire::CreditKind::Paid => CreditKind::Paid,
         wire::CreditKind::Promotional => CreditKind::Promotional,
+        wire::CreditKind::Committed => CreditKind::Committed,
     }
 }
 
@@ -58,23 +60,30 @@ const fn scope_to_wire(scope: CreditScope) -> wire::CreditScope {
         }
         CreditScope::Family(SkuFamily::ModelTokens | SkuFamily::ModelRequests) => wire::CreditScope::ModelTokens,
         CreditScope::Family(SkuFamily::DeviceTime | SkuFamily::JobStarts) => wire::CreditScope::DeviceTime,
+        CreditScope::Covered(_) => wire::CreditScope::Contract,
     }
 }
 
-const fn scope_from_wire(scope: wire::CreditScope) -> CreditScope {
+fn scope_from_wire(scope: wire::CreditScope) -> Result<CreditScope> {
     match scope {
-        wire::CreditScope::All => CreditScope::All,
-        wire::CreditScope::ModelTokens => CreditScope::Family(SkuFamily::ModelTokens),
-        wire::CreditScope::DeviceTime => CreditScope::Family(SkuFamily::DeviceTime),
+        wire::CreditScope::All => Ok(CreditScope::All),
+        wire::CreditScope::ModelTokens => Ok(CreditScope::Family(SkuFamily::ModelTokens)),
+        wire::CreditScope::DeviceTime => Ok(CreditScope::Family(SkuFamily::DeviceTime)),
+        wire::CreditScope::Contract => {
+            Err(Error::new(ErrorCode::InvalidRequest, "only credit of a contract is for what that covers")
+                .param("scope")
+                .alternative("use all, model_tokens or device_time"))
+        }
     }
 }
 
 fn grant_to_wire(grant: &CreditGrant) -> wire::CreditGrant {
+    let kind = CreditKind::ALL.into_iter().find(|kind| kind.as_str() == grant.kind);
     wire::CreditGrant {
         object: CreditGrantTag,
         id: grant.id.clone(),
         organization: grant.organization.clone(),
-        kind: if grant.kind == CreditKind::Paid.as_str() { wire::CreditKind::Paid } else { wire::CreditKind::Promotional },
+        kind: kind.map_or(wire::CreditKind::Promotional, kind_to_wire),
         amount: money(grant.amount, grant.currency),
         reference: Some(grant.reference.clone()).filter(|reference| !reference.is_empty()),
         expires_at: grant.terms.expires_at.map(Into::into),
@@ -115,7 +124,7 @@ pub async fn grant(app: App, context: Context) -> Result<Answer> {
         terms: CreditTerms {
             priority: body.priority.unwrap_or(usual.priority),
             expires_at: body.expires_at.map(|at| at.0),
-            scope: body.scope.map_or(usual.scope, scope_from_wire),
+            scope: body.scope.map_or(Ok(usual.scope), scope_from_wire)?,
         },
     };
     let outcome = app.cloud.grant_credit(&context.call()?, &new, &|grant| text_of(&grant_to_wire(grant))).await?;

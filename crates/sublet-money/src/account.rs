@@ -54,15 +54,18 @@ pub enum CreditKind {
     Paid,
     /// Given: used first, never paid out.
     Promotional,
+    /// Of a commitment that was billed in advance: for what its contract covers, and never paid out.
+    Committed,
 }
 
 impl CreditKind {
-    pub const ALL: [Self; 2] = [Self::Paid, Self::Promotional];
+    pub const ALL: [Self; 3] = [Self::Paid, Self::Promotional, Self::Committed];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Paid => "paid",
             Self::Promotional => "promotional",
+            Self::Committed => "committed",
         }
     }
 }
@@ -79,7 +82,7 @@ impl FromStr for CreditKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| Error::new(ErrorCode::InvalidRequest, "credit is paid or promotional"))
+            .ok_or_else(|| Error::new(ErrorCode::InvalidRequest, "credit is paid, promotional or committed"))
     }
 }
 
@@ -120,7 +123,8 @@ pub enum AccountKind {
     AccruedCosts(CostKind),
     /// What was charged, exact to the nano-unit.
     Usage(SkuFamily),
-    /// Charged by contract: commitments that were missed, and fees for leaving, less what was used up later.
+    /// Charged by contract: commitments that were missed, and fees for leaving, less what was used up later; and what lapsed
+    /// of those that were billed in advance.
     Commitments,
     /// Fees of contracts, as they are earned.
     Fees,
@@ -162,13 +166,14 @@ const TO_BANK_PREFIX: &str = "assets:payouts:bank:";
 impl AccountKind {
     /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
     /// contract, and [`Self::Payouts`], of which there is one for each currency.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
         Self::RoundingCarry,
         Self::Available(CreditKind::Paid),
         Self::Available(CreditKind::Promotional),
+        Self::Available(CreditKind::Committed),
         Self::Slices,
         Self::Holds,
         Self::Suspense,
@@ -209,6 +214,7 @@ impl AccountKind {
             Self::RoundingCarry => "assets:rounding-carry:{}",
             Self::Available(CreditKind::Paid) => "liabilities:customers:{}:available:paid",
             Self::Available(CreditKind::Promotional) => "liabilities:customers:{}:available:promotional",
+            Self::Available(CreditKind::Committed) => "liabilities:customers:{}:available:committed",
             Self::Slices => "liabilities:customers:{}:slices",
             Self::Holds => "liabilities:customers:{}:holds",
             Self::Suspense => "liabilities:customers:{}:suspense",

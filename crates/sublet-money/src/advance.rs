@@ -1,10 +1,11 @@
-//! What a contract bills in advance: the fee of a commitment period, on the period's first day.
+//! What a contract bills in advance, on a commitment period's first day: its fee, and what it is committed to.
 //!
 //! Invoices are issued when their months end, so what is due on the first day of a period is in the invoice of the month
 //! before. A fee is for standing ready, whatever is used: nothing is drawn from it, and it is earned by the day
-//! ([`crate::recognition`]). Amendments begin with periods that have not begun, so what is billed is never changed.
+//! ([`crate::recognition`]). A commitment that the terms bill in advance is drawn down by use, and earned by that
+//! ([`crate::drawdown`]). Amendments begin with periods that have not begun, so what is billed is never changed.
 //!
-//! Deliberately absent: commitments that are billed in advance and drawn down by use.
+//! Deliberately absent: quantities that are billed in advance.
 
 use serde::{Deserialize, Serialize};
 use sublet_core::Nanos;
@@ -48,27 +49,50 @@ pub struct AdvanceLine {
     pub number: u32,
     pub first: PeriodKey,
     pub last: PeriodKey,
+    /// Zero where there is none.
     #[serde(with = "decimal")]
     pub fee: Nanos,
+    /// What the period is committed to, where that is drawn down.
+    #[serde(with = "decimal", skip_serializing_if = "is_nothing", default)]
+    pub commitment: Nanos,
+}
+
+const fn is_nothing(amount: &Nanos) -> bool {
+    amount.is_zero()
+}
+
+/// What terms bill of a period before it: its fee, and what it is committed to.
+fn billed(terms: &ContractTerms, committed: Nanos) -> (Nanos, Nanos) {
+    let commitment = if terms.is_drawn_down() { committed } else { Nanos::ZERO };
+    (terms.fee.map_or(Nanos::ZERO, |fee| fee.amount), commitment)
 }
 
 impl AdvanceLine {
-    /// Of the invoice of a month; `None` if no period with a fee begins after it.
+    /// Of the invoice of a month; `None` if no period of which something is billed begins after it.
     pub fn new((contract, agreement): (&ContractId, &Agreement), month: PeriodKey) -> Result<Option<Self>> {
         let next = month.next()?;
         let Some((version, period)) = agreement.at(next)? else { return Ok(None) };
-        let Some(fee) = version.terms.fee.filter(|_| period.first == next) else { return Ok(None) };
+        let (fee, commitment) = billed(&version.terms, period.committed);
+        if period.first != next || fee.is_zero() && commitment.is_zero() {
+            return Ok(None);
+        }
         Ok(Some(Self {
             contract: contract.clone(),
             terms: version.hash.clone(),
             number: period.number,
             first: period.first,
             last: period.last,
-            fee: fee.amount,
+            fee,
+            commitment,
         }))
     }
 
-    /// How it is earned.
+    /// All of it.
+    pub fn amount(&self) -> Result<Nanos> {
+        self.fee.checked_add(self.commitment)
+    }
+
+    /// How the fee is earned.
     pub const fn schedule(&self) -> StraightLine {
         StraightLine { amount: self.fee, first: self.first, last: self.last }
     }
@@ -82,10 +106,11 @@ impl AdvanceLine {
         let period = period.filter(|period| period.first == next && version.from <= next && runs(period.number));
         let is_right =
             period.is_some_and(|period| (period.number, period.first, period.last) == (self.number, self.first, self.last));
-        if is_right && version.terms.fee.map(|fee| fee.amount) == Some(self.fee) {
+        let committed = period.map_or(Nanos::ZERO, |period| period.committed);
+        if is_right && billed(&version.terms, committed) == (self.fee, self.commitment) && !self.amount()?.is_zero() {
             return Ok(());
         }
-        let message = format!("the contract's terms bill another fee in advance with {month} than {}", self.fee);
+        let message = format!("the contract's terms bill something else in advance with {month} than {}", self.amount()?);
         Err(Error::new(ErrorCode::LedgerMismatch, message))
     }
 }

@@ -14,6 +14,7 @@ fn cents(count: i64) -> Nanos {
 
 fn terms(fee: Option<i64>, months: u32, period_months: u32) -> ContractTerms {
     ContractTerms {
+        billed: None,
         commitments: vec![Commitment { from_period: 1, amount: Nanos::ZERO }],
         covers: [SkuFamily::DeviceTime].into(),
         currency: Currency::EUR,

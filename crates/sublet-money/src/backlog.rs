@@ -65,6 +65,7 @@ mod tests {
 
     fn terms(amounts: &[i64], period_months: u32, fee: i64) -> ContractTerms {
         ContractTerms {
+            billed: None,
             commitments: (1..)
                 .zip(amounts)
                 .map(|(from_period, amount)| Commitment { from_period, amount: cents(*amount) })

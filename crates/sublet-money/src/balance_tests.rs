@@ -48,7 +48,7 @@ impl Books {
             let kind = AccountKind::Available(credit);
             self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization())).balance(kind.normal_side()).unwrap()
         };
-        CreditSplit { promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) }
+        CreditSplit { committed: Nanos::ZERO, promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) }
     }
     fn of(&self, kind: AccountKind) -> Nanos {
         let totals = self.balance.totals(Currency::EUR, &LedgerAccount::customer(kind, &organization()));

@@ -6,6 +6,8 @@
 //! Counted is what is invoiced: use that came late counts in the month in which it is billed. Credit notes are not
 //! taken off.
 //!
+//! A commitment that was billed in advance is drawn down instead ([`crate::drawdown`]): nothing is charged as missing.
+//!
 //! Of a commitment in quantities the units are settled ([`crate::committed_quantity`]), and every amount is what so many
 //! cost at the contract's price.
 
@@ -17,6 +19,7 @@ use sublet_core::id::ContractId;
 use crate::canonical::decimal;
 use crate::committed_quantity::{CommittedQuantity, QuantityBefore, QuantityUse};
 use crate::contract::{Agreement, CommitmentPeriod, ContractTerms, TermsVersion};
+use crate::drawdown::{Drawdown, Drawn};
 use crate::invoice::InvoiceLine;
 use crate::period::PeriodKey;
 use crate::sku::{Quantity, SkuName};
@@ -57,6 +60,9 @@ pub struct CommitmentLine {
     /// Of what is committed, where that is a quantity.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quantity: Option<QuantityUse>,
+    /// Where the commitment was billed in advance. What is missing and used up of roll-over is there, and nothing above.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drawdown: Option<Drawdown>,
 }
 
 /// What of a commitment period an earlier invoice settled.
@@ -156,6 +162,7 @@ impl CommitmentLine {
             exit_fee: fee,
             fee_terms: Some(&agreement.newest()?.hash).filter(|newest| !fee.is_zero() && **newest != version.hash).cloned(),
             quantity: None,
+            drawdown: None,
         };
         let thing = version.terms.committed_thing()?;
         if let Some(thing) = thing {
@@ -168,8 +175,19 @@ impl CommitmentLine {
         } else {
             line.roll_over = roll_over(before.settled, period.number)?;
         }
+        if version.terms.is_drawn_down() {
+            let is_over = agreement.at(month.next()?)?.is_none();
+            let (of, rolls) = (line.drawn_by(month), version.terms.roll_over_periods);
+            line.drawdown = Some(Drawdown::new(of, (period.number, before.settled), rolls, is_over)?);
+        }
         (line.shortfall, line.roll_over_used) = line.settled(thing, month)?;
         Ok(Some(line))
+    }
+
+    /// How far what was billed in advance is used at the end of a month.
+    pub fn drawn_by(&self, month: PeriodKey) -> Drawn {
+        let Self { committed, roll_over, counted_before, counted, .. } = *self;
+        Drawn { committed, roll_over, counted_before, counted, is_last: month == self.last }
     }
 
     /// What is missing at the end of a month, and what of the roll-over is used up.
@@ -177,7 +195,7 @@ impl CommitmentLine {
         if let (Some(thing), Some(used)) = (thing, &self.quantity) {
             return Ok((thing.value(used.missing)?, thing.value(used.roll_over_used)?));
         }
-        if month != self.last {
+        if month != self.last || self.drawdown.is_some() {
             return Ok((Nanos::ZERO, Nanos::ZERO));
         }
         let beyond = self.total_counted()?.checked_sub(self.committed)?;
@@ -200,9 +218,29 @@ impl CommitmentLine {
         self.quantity.as_ref().map_or(Nanos::ZERO, |used| used.overage_amount)
     }
 
-    /// What it adds to the invoice; below zero where roll-over is used up.
-    pub fn amount(&self) -> Result<Nanos> {
+    /// What was drawn of what was billed in advance.
+    pub fn drawn(&self) -> Nanos {
+        self.drawdown.as_ref().map_or(Nanos::ZERO, |drawdown| drawdown.drawn)
+    }
+
+    /// What is due for it besides what was billed in advance; below zero where roll-over is used up.
+    pub fn charged(&self) -> Result<Nanos> {
         self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)?.checked_add(self.overage())
+    }
+
+    /// What it adds to the invoice; below zero where roll-over is used up, or use was paid in advance.
+    pub fn amount(&self) -> Result<Nanos> {
+        self.charged()?.checked_sub(self.drawn())
+    }
+
+    /// What is earned by it: what is charged, and what lapsed.
+    pub fn earned(&self) -> Result<Nanos> {
+        self.charged()?.checked_add(self.drawdown.as_ref().map_or(Nanos::ZERO, |drawdown| drawdown.lapsed))
+    }
+
+    /// It settles what was billed in advance, whether that adds something or not.
+    pub fn settles_drawdown(&self, month: PeriodKey) -> bool {
+        self.drawdown.is_some() && month == self.last
     }
 
     /// Computes it again from the terms that it names. What earlier invoices counted, and what rolls over from them,
@@ -234,6 +272,12 @@ impl CommitmentLine {
             if computed != *used || self.roll_over != thing.value(used.roll_over)? {
                 return Err(mismatch(format!("the committed quantity of {} is used otherwise by its terms", used.sku)));
             }
+        }
+        if terms.is_drawn_down() != self.drawdown.is_some() {
+            return Err(mismatch("the contract's terms say otherwise whether it is billed in advance".to_owned()));
+        }
+        if let Some(drawdown) = &self.drawdown {
+            drawdown.verify(self.drawn_by(month), terms.roll_over_periods)?;
         }
         if self.settled(thing, month)? != (self.shortfall, self.roll_over_used) {
             return Err(mismatch(format!("the commitment of {} is settled otherwise by its terms", self.committed)));

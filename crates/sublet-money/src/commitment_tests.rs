@@ -15,6 +15,7 @@ fn month(text: &str) -> PeriodKey {
 fn terms(amounts: &[i64], roll_over_periods: u32) -> ContractTerms {
     let commitments = (1..).zip(amounts).map(|(from_period, cents)| Commitment { from_period, amount: cent(*cents) });
     ContractTerms {
+        billed: None,
         commitments: commitments.collect(),
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,

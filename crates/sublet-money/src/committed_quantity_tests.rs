@@ -33,6 +33,7 @@ fn fixed(sku: &str, model: PriceModel) -> PriceEntry {
 fn terms(steps: &[i64], roll_over_periods: u32, overage: Option<&str>) -> ContractTerms {
     let step = |(from_period, units): (u32, &i64)| QuantityStep { from_period, quantity: Quantity::new(*units).unwrap() };
     ContractTerms {
+        billed: None,
         commitments: Vec::new(),
         covers: [].into(),
         currency: Currency::EUR,

@@ -11,7 +11,9 @@
 //! A contract is committed to amounts of money, or to quantities of a thing ([`crate::committed_quantity`]); those have a
 //! value, by which leaving is priced.
 //!
-//! Deliberately absent: commitments billed in advance (a fee is, [`crate::advance`]), two contracts at once.
+//! What is missing is charged at a period's end, or all of it is billed in advance and drawn down ([`crate::drawdown`]).
+//!
+//! Deliberately absent: two contracts at once.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +26,7 @@ use crate::advance::FeeTerms;
 use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::committed_quantity::{CommittedQuantity, QuantityTerms};
 use crate::contract_price::PriceTerms;
+use crate::drawdown::{self, Billed};
 use crate::period::PeriodKey;
 use crate::sku::{Quantity, SkuFamily, SkuName};
 
@@ -74,6 +77,9 @@ pub struct RenewalTerms {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractTerms {
+    /// Left out where only what is missing is billed, at a period's end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub billed: Option<Billed>,
     /// Empty if and only if quantities are committed.
     pub commitments: Vec<Commitment>,
     /// What counts towards committed amounts; empty where quantities are committed.
@@ -144,6 +150,9 @@ impl ContractTerms {
         if let Some(fee) = self.fee {
             fee.validate(self)?;
         }
+        if self.is_drawn_down() {
+            drawdown::validate(self)?;
+        }
         if self.roll_over_periods > MONTHS_MAX {
             return Err(invalid("roll_over_periods", format!("what is missing rolls over for at most {MONTHS_MAX} periods")));
         }
@@ -209,6 +218,16 @@ impl ContractTerms {
     /// The member that says what periods are committed to.
     const fn ramp(&self) -> &'static str {
         if self.quantities.is_some() { "quantities.steps" } else { "commitments" }
+    }
+
+    /// Whether commitments are billed in advance.
+    pub const fn is_drawn_down(&self) -> bool {
+        matches!(self.billed, Some(Billed::InAdvance))
+    }
+
+    /// Whether something is billed before its period.
+    pub const fn bills_in_advance(&self) -> bool {
+        self.fee.is_some() || self.is_drawn_down()
     }
 
     /// Commitment periods of the term.
@@ -430,6 +449,7 @@ impl Agreement {
             ("currency", terms.currency == first.currency),
             ("starts", terms.starts == first.starts),
             ("period_months", terms.period_months == first.period_months),
+            ("billed", terms.billed == first.billed),
             ("quantities.sku", thing(terms) == thing(first)),
         ];
         if let Some((name, _)) = fixed.into_iter().find(|(_, same)| !same) {

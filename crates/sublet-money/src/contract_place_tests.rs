@@ -34,6 +34,7 @@ fn list(prices: &BTreeMap<SkuName, i64>, from: i64) -> Arc<PriceListVersion> {
 
 fn terms(pricing: PriceTerms) -> Result<TermsVersion> {
     let terms = ContractTerms {
+        billed: None,
         commitments: vec![Commitment { amount: Nanos::ZERO, from_period: 1 }],
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,

@@ -44,6 +44,7 @@ fn public(prices: &[i64; 8]) -> Arc<PriceListVersion> {
 
 fn terms(pricing: Option<PriceTerms>) -> ContractTerms {
     ContractTerms {
+        billed: None,
         commitments: vec![Commitment { amount: Nanos::ZERO, from_period: 1 }],
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,

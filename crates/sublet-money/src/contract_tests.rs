@@ -11,6 +11,7 @@ fn month(text: &str) -> PeriodKey {
 /// A year from January 2027 in quarters, 100 euros each, then 200.
 fn terms() -> ContractTerms {
     ContractTerms {
+        billed: None,
         commitments: vec![
             Commitment { from_period: 1, amount: Nanos::new(100 * EUR) },
             Commitment { from_period: 3, amount: Nanos::new(200 * EUR) },

@@ -5,6 +5,9 @@
 //! (priority, end, gifts before what was paid for, id), and what is not spent goes back to where it was taken from, the
 //! last taken first. Free credit has the usual priority and no end.
 //!
+//! Credit of a contract, whose commitment was billed in advance ([`crate::drawdown`]), is in lots alone and burns before
+//! all other.
+//!
 //! Invariants: no more is burned than the ledger has; a lot never burns at or after its end, or for a use outside its
 //! scope; lots together are never more than the credit of their kind and what is lent with it. Where money was taken
 //! from the account otherwise (a debt by contract, a refund), lots give way in the order in which they would have burned.
@@ -33,6 +36,9 @@ pub const LOTS_MAX: usize = 100;
 /// Most parts that one slice or hold is made of.
 pub const PARTS_MAX: usize = 1_000;
 
+/// Begins the name of a scope that a contract has.
+const COVERED_PREFIX: &str = "contract:";
+
 /// What slices and holds are taken for. A slice pays for the tokens of requests and for the requests themselves, so credit
 /// for tokens is for both.
 const FUNDED: [SkuFamily; 2] = [SkuFamily::ModelTokens, SkuFamily::DeviceTime];
@@ -44,34 +50,71 @@ pub enum CreditScope {
     #[default]
     All,
     Family(SkuFamily),
+    /// What a contract covers.
+    Covered(FamilySet),
+}
+
+/// Families of things.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FamilySet([bool; SkuFamily::ALL.len()]);
+
+impl FamilySet {
+    pub fn new(families: impl IntoIterator<Item = SkuFamily>) -> Self {
+        let mut set = [false; SkuFamily::ALL.len()];
+        for family in families {
+            for (known, is_in) in SkuFamily::ALL.into_iter().zip(&mut set) {
+                *is_in |= known == family;
+            }
+        }
+        Self(set)
+    }
+    pub fn iter(self) -> impl Iterator<Item = SkuFamily> {
+        SkuFamily::ALL.into_iter().zip(self.0).filter_map(|(family, is_in)| is_in.then_some(family))
+    }
+    pub fn contains(self, family: SkuFamily) -> bool {
+        self.iter().any(|known| known == family)
+    }
 }
 
 impl CreditScope {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Family(family) => family.as_str(),
-        }
-    }
     pub fn covers(self, family: SkuFamily) -> bool {
         match self {
             Self::All => true,
             Self::Family(own) => own == family,
+            Self::Covered(set) => set.contains(family),
         }
     }
 }
 
 impl fmt::Display for CreditScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Family(family) => f.write_str(family.as_str()),
+            Self::Covered(set) => {
+                f.write_str(COVERED_PREFIX)?;
+                set.iter()
+                    .enumerate()
+                    .try_for_each(|(index, family)| write!(f, "{}{}", if index == 0 { "" } else { "+" }, family.as_str()))
+            }
+        }
     }
 }
 
 impl FromStr for CreditScope {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
+        if let Some(names) = text.strip_prefix(COVERED_PREFIX) {
+            let family = |name: &str| SkuFamily::ALL.into_iter().find(|family| family.as_str() == name);
+            let families: Option<Vec<_>> = names.split('+').map(family).collect();
+            let scope = families.map(|families| Self::Covered(FamilySet::new(families)));
+            // Written in one way only.
+            if let Some(scope) = scope.filter(|scope| scope.to_string() == text) {
+                return Ok(scope);
+            }
+        }
         let mut all = std::iter::once(Self::All).chain(FUNDED.into_iter().map(Self::Family));
-        all.find(|scope| scope.as_str() == text).ok_or_else(|| {
+        all.find(|scope| scope.to_string() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
             Error::new(ErrorCode::InvalidRequest, format!("'{shown}' is nothing that credit can be for"))
                 .alternative("use all, model-tokens or device-time")
@@ -87,7 +130,7 @@ impl TryFrom<String> for CreditScope {
 }
 impl From<CreditScope> for String {
     fn from(scope: CreditScope) -> Self {
-        scope.as_str().to_owned()
+        scope.to_string()
     }
 }
 
@@ -162,8 +205,9 @@ impl Rank<'_> {
     /// What was given for nothing before what was paid for.
     const fn cost_basis(self) -> u8 {
         match self.kind {
-            CreditKind::Promotional => 0,
-            CreditKind::Paid => 1,
+            CreditKind::Committed => 0,
+            CreditKind::Promotional => 1,
+            CreditKind::Paid => 2,
         }
     }
 }
@@ -177,7 +221,8 @@ impl PartialOrd for Rank<'_> {
 impl Ord for Rank<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let end = |rank: &Self| (rank.end.is_none(), rank.end);
-        (self.priority, end(self), self.cost_basis(), self.id).cmp(&(other.priority, end(other), other.cost_basis(), other.id))
+        let order = |rank: &Self| (rank.kind != CreditKind::Committed, rank.priority, end(rank), rank.cost_basis());
+        (order(self), self.id).cmp(&(order(other), other.id))
     }
 }
 
@@ -199,7 +244,8 @@ pub struct Burned(Vec<BurnedPart>);
 impl Burned {
     /// Free credit alone: what accounts without lots burn.
     pub fn free(split: CreditSplit) -> Self {
-        let parts = [(CreditKind::Promotional, split.promotional), (CreditKind::Paid, split.paid)];
+        let kinds = [CreditKind::Committed, CreditKind::Promotional, CreditKind::Paid];
+        let parts = kinds.map(|kind| (kind, of_kind(split, kind)));
         let part = |(kind, amount)| BurnedPart { lot: None, kind, amount };
         Self(parts.into_iter().filter(|(_, amount)| !amount.is_zero()).map(part).collect())
     }
@@ -219,7 +265,11 @@ impl Burned {
 
     pub fn split(&self) -> Result<CreditSplit> {
         let of = |kind| Nanos::checked_sum(self.0.iter().filter(|part| part.kind == kind).map(|part| part.amount));
-        Ok(CreditSplit { promotional: of(CreditKind::Promotional)?, paid: of(CreditKind::Paid)? })
+        Ok(CreditSplit {
+            promotional: of(CreditKind::Promotional)?,
+            paid: of(CreditKind::Paid)?,
+            committed: of(CreditKind::Committed)?,
+        })
     }
 
     pub fn total(&self) -> Result<Nanos> {
@@ -278,7 +328,7 @@ impl Burned {
             }
         }
         let surplus = spent.min(Nanos::ZERO).checked_neg()?;
-        Self(back).followed_by(Self::free(CreditSplit { promotional: Nanos::ZERO, paid: surplus }))
+        Self(back).followed_by(Self::free(CreditSplit { paid: surplus, ..CreditSplit::default() }))
     }
 }
 
@@ -388,6 +438,7 @@ const fn of_kind(split: CreditSplit, kind: CreditKind) -> Nanos {
     match kind {
         CreditKind::Paid => split.paid,
         CreditKind::Promotional => split.promotional,
+        CreditKind::Committed => split.committed,
     }
 }
 

@@ -16,7 +16,7 @@ fn lot(id: usize, kind: CreditKind, (priority, end): (u16, Option<i64>), scope: 
 }
 
 fn split(promotional: i64, paid: i64) -> CreditSplit {
-    CreditSplit { promotional: Nanos::new(promotional), paid: Nanos::new(paid) }
+    CreditSplit { committed: Nanos::ZERO, promotional: Nanos::new(promotional), paid: Nanos::new(paid) }
 }
 
 fn told(burned: &Burned) -> Vec<(String, i64)> {
@@ -169,6 +169,7 @@ impl Account {
         let balance = match kind {
             CreditKind::Paid => &mut self.available.paid,
             CreditKind::Promotional => &mut self.available.promotional,
+            CreditKind::Committed => &mut self.available.committed,
         };
         *balance = Nanos::new(balance.get() + by);
     }

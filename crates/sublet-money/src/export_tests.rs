@@ -11,7 +11,8 @@ fn head(number: i64, at: Timestamp, currency: &str, memo: &str) -> EntryHead {
 
 fn small_journal() -> Vec<JournalEntry> {
     let day = |days: i64, seconds: i64| Timestamp::from_seconds(1_772_323_200 + days * 86_400 + seconds);
-    let split = |promotional, paid| CreditSplit { promotional: Nanos::new(promotional), paid: Nanos::new(paid) };
+    let split =
+        |promotional, paid| CreditSplit { committed: Nanos::ZERO, promotional: Nanos::new(promotional), paid: Nanos::new(paid) };
     let euros = |number, at, memo: &str, fact: Fact| post(head(number, at, "EUR", memo), &"org_1".parse().unwrap(), &fact).unwrap();
     let paid = CreditKind::Paid;
     vec![

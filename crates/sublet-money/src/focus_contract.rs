@@ -191,6 +191,8 @@ pub struct ContractCommitment {
     pub used: CommitmentUse,
     /// Billed in advance; of nothing that is canceled.
     pub fee: Option<Nanos>,
+    /// All that is committed is billed in advance.
+    pub is_upfront: bool,
     pub roll_over_periods: u32,
     pub terms: String,
 }
@@ -340,6 +342,7 @@ impl<'a> ContractAsOf<'a> {
             roll_over,
             used,
             fee: terms.fee.filter(|_| !planned.is_canceled).map(|fee| fee.amount),
+            is_upfront: terms.is_drawn_down(),
             roll_over_periods: terms.roll_over_periods,
             terms: version.hash.clone(),
         })

@@ -1,7 +1,7 @@
 //! The columns of Contract Commitment. Names of our own begin with `x_`.
 //!
-//! Deliberately absent: the upfront percentage, since nothing of a commitment is paid before it (a fee is a price beside
-//! it), and prices in another currency than the bill's.
+//! Deliberately absent: the upfront percentage, since all of a commitment is paid before it or nothing (a fee is a price
+//! beside it), and prices in another currency than the bill's.
 
 use crate::focus::consumed_unit;
 use crate::focus_contract::{CommittedUnits, ContractCommitment};
@@ -50,7 +50,7 @@ const COLUMNS: &[Column<Row>] = &[
     text("ContractCommitmentModel", |_| Cell::text("Discontinuous")),
     text("ContractCommitmentOfferCategory", |_| Cell::text("Negotiated")),
     text("ContractCommitmentPaymentInterval", |_| Cell::text("Monthly")),
-    text("ContractCommitmentPaymentModel", |_| Cell::text("No Upfront")),
+    text("ContractCommitmentPaymentModel", |row| Cell::text(if row.is_upfront { "All Upfront" } else { "No Upfront" })),
     instant("ContractCommitmentPeriodEnd", |row| Cell::Instant(row.interval.ends_at)),
     instant("ContractCommitmentPeriodStart", |row| Cell::Instant(row.interval.starts_at)),
     maybe_number("ContractCommitmentQuantity", |row| units(row, |units| Cell::Decimal(units.committed))),

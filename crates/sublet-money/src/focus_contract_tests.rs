@@ -33,6 +33,7 @@ fn instant(of: &str) -> Timestamp {
 fn terms() -> ContractTerms {
     let step = |from_period, amount| Commitment { from_period, amount: euros(amount) };
     ContractTerms {
+        billed: None,
         commitments: vec![step(1, 10), step(3, 20)],
         covers: [SkuFamily::ModelTokens, SkuFamily::DeviceTime].into(),
         currency: Currency::EUR,

@@ -123,6 +123,7 @@ impl Beyond {
         let id = || CommitmentId { contract: line.contract.clone(), number: line.number };
         let of = format!("the commitment of {} to {}", line.first, line.last);
         Ok([
+            ("drawdown", format!("use that was paid in advance with {of}"), line.drawn().checked_neg()?),
             ("shortfall", format!("missing to {of}"), line.shortfall),
             ("roll-over", format!("used up of what was missing before {of}"), line.roll_over_used.checked_neg()?),
             ("overage", format!("use beyond {of}, against the price that it was charged at"), line.overage()),
@@ -132,9 +133,12 @@ impl Beyond {
         .into())
     }
 
-    fn of_advance(line: &AdvanceLine) -> Self {
-        let id = CommitmentId { contract: line.contract.clone(), number: line.number };
-        Self::of_contract("fee", format!("fee for {} to {}, in advance", line.first, line.last), (line.fee, id))
+    fn of_advance(line: &AdvanceLine) -> [Self; 2] {
+        let id = || CommitmentId { contract: line.contract.clone(), number: line.number };
+        [("fee", line.fee), ("commitment", line.commitment)].map(|(part, amount)| {
+            let description = format!("{part} for {} to {}, in advance", line.first, line.last);
+            Self::of_contract(part, description, (amount, id()))
+        })
     }
 
     fn of_tax(line: &TaxLine) -> Self {
@@ -156,7 +160,7 @@ pub fn beyond_lines(content: &InvoiceContent) -> Result<Vec<Beyond>> {
         Some(line) => Beyond::of_commitment(line)?,
         None => Vec::new(),
     };
-    parts.extend(content.advance.as_ref().map(Beyond::of_advance));
+    parts.extend(content.advance.iter().flat_map(Beyond::of_advance));
     parts.push(Beyond::rounding(content.total.checked_sub(content.subtotal)?));
     parts.extend(content.tax.iter().flat_map(|tax| &tax.lines).map(Beyond::of_tax));
     parts.retain(|part| !part.amount.is_zero());

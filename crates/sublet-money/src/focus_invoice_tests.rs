@@ -61,6 +61,7 @@ fn content(amounts: &[i64], carry: i64) -> InvoiceContent {
     let mut content = draft(account(), period(), nanos(carry), &[], &[]).unwrap();
     content.lines = (1..).zip(amounts).map(|(index, amount)| line(index, *amount, (index == 2).then_some("2026-02"))).collect();
     let commitment = CommitmentLine {
+        drawdown: None,
         contract: "ctr_1".parse().unwrap(),
         terms: "t".to_owned(),
         number: 3,
@@ -77,6 +78,7 @@ fn content(amounts: &[i64], carry: i64) -> InvoiceContent {
         quantity: None,
     };
     let advance = AdvanceLine {
+        commitment: Nanos::ZERO,
         contract: "ctr_1".parse().unwrap(),
         terms: "t".to_owned(),
         number: 4,

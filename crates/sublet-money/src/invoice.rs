@@ -329,9 +329,10 @@ impl InvoiceContent {
         Ok(Self { seller: Some(Box::new(seller)), buyer: buyer.map(Box::new), terms: Some(terms), tax: Some(tax), ..self })
     }
 
-    /// What gifts can pay of it: what was used, and nothing by contract.
+    /// What gifts can pay of it: what was used and was not paid in advance, and nothing by contract.
     fn gifts_max(&self) -> Result<Nanos> {
-        Ok(self.total.min(self.charged()?).max(Nanos::ZERO))
+        let drawn = self.commitment.as_ref().map_or(Nanos::ZERO, CommitmentLine::drawn);
+        Ok(self.total.min(self.charged()?.checked_sub(drawn)?).max(Nanos::ZERO))
     }
 
     /// All taxes; nothing where there are none.
@@ -393,13 +394,13 @@ impl InvoiceContent {
     }
 
     /// What is billed in advance.
-    pub fn advanced(&self) -> Nanos {
-        self.advance.as_ref().map_or(Nanos::ZERO, |line| line.fee)
+    pub fn advanced(&self) -> Result<Nanos> {
+        self.advance.as_ref().map_or(Ok(Nanos::ZERO), AdvanceLine::amount)
     }
 
     /// What contracts add to the lines.
     pub fn by_contract(&self) -> Result<Nanos> {
-        self.committed()?.checked_add(self.advanced())
+        self.committed()?.checked_add(self.advanced()?)
     }
 
     /// What of the gifts that lowered its taxes goes back with so much of the total, in minor units: it is a gift again.
@@ -410,7 +411,8 @@ impl InvoiceContent {
 
     /// Nothing is to be said of the period.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.lines.is_empty() && self.advance.is_none() && self.committed()?.is_zero())
+        let settles = self.commitment.as_ref().is_some_and(|line| line.settles_drawdown(self.period.key));
+        Ok(self.lines.is_empty() && self.advance.is_none() && !settles && self.committed()?.is_zero())
     }
 
     /// Subtotal, total and the rounding after it.

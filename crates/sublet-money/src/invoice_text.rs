@@ -84,7 +84,12 @@ fn write_document(out: &mut String, (title, end): (&str, &str), content: &Invoic
     }
     if let Some(line) = &content.advance {
         write_wrapped(out, "Contract ", line.contract.as_str())?;
-        write_amount(out, &format!("  Fee for {} to {}", line.first, line.last), &nine_decimals(line.fee), account.currency)?;
+        for (what, amount) in
+            [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, amount)| !amount.is_zero())
+        {
+            let label = format!("  {what} for {} to {}", line.first, line.last);
+            write_amount(out, &label, &nine_decimals(amount), account.currency)?;
+        }
         writeln!(out, "{}", "-".repeat(WIDTH_COLUMNS))?;
     }
     write_amount(out, "Sum of lines", &nine_decimals(content.subtotal), account.currency)?;
@@ -191,7 +196,9 @@ fn write_commitment(out: &mut String, line: &CommitmentLine, currency: Currency)
         write_wrapped(out, "  of ", &format!("{}: {} of {}", thing.sku, text(so_far), text(thing.committed)))?;
     }
     let used = line.roll_over_used.checked_neg().unwrap_or(Nanos::ZERO);
+    let drawn = line.drawn().checked_neg().unwrap_or(Nanos::ZERO);
     let added = [
+        ("  Drawn from what was billed in advance", drawn),
         ("  Missing at its end", line.shortfall),
         ("  Used up of what was missing before", used),
         ("  Use beyond it", line.overage()),

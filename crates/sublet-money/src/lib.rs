@@ -25,6 +25,7 @@ pub mod cost;
 pub mod credit_lot;
 pub mod day;
 pub mod document;
+pub mod drawdown;
 pub mod dunning;
 pub mod encoder;
 pub mod explanation;

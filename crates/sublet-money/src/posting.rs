@@ -24,11 +24,18 @@ pub const MEMO_MAX_BYTES: usize = 500;
 pub struct CreditSplit {
     pub promotional: Nanos,
     pub paid: Nanos,
+    /// Of a commitment that was billed in advance.
+    #[serde(default)]
+    pub committed: Nanos,
 }
 
 impl CreditSplit {
     pub fn total(self) -> Result<Nanos> {
-        self.promotional.checked_add(self.paid)
+        self.promotional.checked_add(self.paid)?.checked_add(self.committed)
+    }
+
+    const fn by_kind(self) -> [(CreditKind, Nanos); 3] {
+        [(CreditKind::Committed, self.committed), (CreditKind::Promotional, self.promotional), (CreditKind::Paid, self.paid)]
     }
 }
 
@@ -91,6 +98,12 @@ pub enum Fact {
     CommitmentCharged { paid: Nanos, owed: Nanos },
     /// What was charged for a missed commitment was used up later, or use beyond one costs less than was charged for it.
     CommitmentReturned { credit: CreditKind, amount: Nanos },
+    /// A commitment was billed in advance, and is credit: from paid credit as far as there is any, the rest is owed.
+    CommitmentBilled { paid: Nanos, owed: Nanos },
+    /// A period's commitment that was billed in advance was settled. `lapsed` was not used in time. `returned` is what other
+    /// credit paid of the use that was drawn from it. What it was spent on beyond that is taken from paid credit as far
+    /// as there is any, the rest is owed.
+    DrawdownSettled { paid: Nanos, owed: Nanos, lapsed: Nanos, returned: Nanos },
     /// A contract's fee was billed in advance: to paid credit as far as there is any, the rest is owed.
     FeeBilled { contract: ContractId, paid: Nanos, owed: Nanos },
     /// A part of what a contract billed in advance is earned.
@@ -149,6 +162,8 @@ entry_kinds! {
     InvoiceIssued = "invoice_issued",
     CommitmentCharged = "commitment_charged",
     CommitmentReturned = "commitment_returned",
+    CommitmentBilled = "commitment_billed",
+    DrawdownSettled = "drawdown_settled",
     FeeBilled = "fee_billed",
     FeeEarned = "fee_earned",
     FeeCharged = "fee_charged",
@@ -265,17 +280,18 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             let growth = carry_after.checked_sub(*carry_before)?;
             entry.signed_transfer(account(AccountKind::RoundingCarry), account(AccountKind::Rounding), growth)?;
         }
-        Fact::CommitmentCharged { paid, owed } => {
-            entry.transfer(available(CreditKind::Paid), account(AccountKind::Commitments), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), account(AccountKind::Commitments), *owed)?;
-        }
+        Fact::CommitmentCharged { paid, owed } => entry.bill(organization, account(AccountKind::Commitments), (*paid, *owed))?,
         Fact::CommitmentReturned { credit, amount } => {
             entry.transfer(account(AccountKind::Commitments), available(*credit), *amount)?;
         }
+        Fact::CommitmentBilled { paid, owed } => entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?,
+        Fact::DrawdownSettled { paid, owed, lapsed, returned } => {
+            entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?;
+            entry.transfer(available(CreditKind::Committed), account(AccountKind::Commitments), *lapsed)?;
+            entry.transfer(available(CreditKind::Committed), available(CreditKind::Paid), *returned)?;
+        }
         Fact::FeeBilled { contract, paid, owed } => {
-            let deferred = LedgerAccount::deferred(contract, organization);
-            entry.transfer(available(CreditKind::Paid), deferred.clone(), *paid)?;
-            entry.transfer(account(AccountKind::Receivable), deferred, *owed)?;
+            entry.bill(organization, LedgerAccount::deferred(contract, organization), (*paid, *owed))?;
         }
         Fact::FeeEarned { contract, amount } => {
             entry.transfer(LedgerAccount::deferred(contract, organization), account(AccountKind::Fees), *amount)?;
@@ -350,6 +366,7 @@ const fn granted_from(credit: CreditKind) -> AccountKind {
     match credit {
         CreditKind::Paid => AccountKind::Cash(Processor::Bank),
         CreditKind::Promotional => AccountKind::Promotions,
+        CreditKind::Committed => AccountKind::Receivable,
     }
 }
 
@@ -357,6 +374,7 @@ const fn expired_to(credit: CreditKind) -> AccountKind {
     match credit {
         CreditKind::Paid => AccountKind::Breakage,
         CreditKind::Promotional => AccountKind::Promotions,
+        CreditKind::Committed => AccountKind::Commitments,
     }
 }
 
@@ -378,6 +396,8 @@ impl Fact {
             Self::InvoiceIssued { .. } => EntryKind::InvoiceIssued,
             Self::CommitmentCharged { .. } => EntryKind::CommitmentCharged,
             Self::CommitmentReturned { .. } => EntryKind::CommitmentReturned,
+            Self::CommitmentBilled { .. } => EntryKind::CommitmentBilled,
+            Self::DrawdownSettled { .. } => EntryKind::DrawdownSettled,
             Self::FeeBilled { .. } => EntryKind::FeeBilled,
             Self::FeeEarned { .. } => EntryKind::FeeEarned,
             Self::FeeCharged { .. } => EntryKind::FeeCharged,
@@ -429,6 +449,13 @@ impl Builder {
         }
     }
 
+    /// What is due by contract: from paid credit, and the rest is owed.
+    fn bill(&mut self, organization: &OrganizationId, into: LedgerAccount, (paid, owed): (Nanos, Nanos)) -> Result<()> {
+        let account = |kind| LedgerAccount::customer(kind, organization);
+        self.transfer(account(AccountKind::Available(CreditKind::Paid)), into.clone(), paid)?;
+        self.transfer(account(AccountKind::Receivable), into, owed)
+    }
+
     /// What was used becomes income; a correction may be negative.
     fn capture(&mut self, organization: &OrganizationId, from: AccountKind, (family, amount): (SkuFamily, Nanos)) -> Result<()> {
         let account = |kind| LedgerAccount::customer(kind, organization);
@@ -471,7 +498,7 @@ impl Builder {
 
     /// From available credit into another account of the customer.
     fn take(&mut self, organization: &OrganizationId, from: CreditSplit, into: AccountKind) -> Result<()> {
-        for (credit, amount) in [(CreditKind::Promotional, from.promotional), (CreditKind::Paid, from.paid)] {
+        for (credit, amount) in from.by_kind() {
             let available = LedgerAccount::customer(AccountKind::Available(credit), organization);
             self.transfer(available, LedgerAccount::customer(into, organization), amount)?;
         }
@@ -486,7 +513,7 @@ impl Builder {
 
     /// From another account of the customer back into available credit.
     fn give_back(&mut self, organization: &OrganizationId, from: AccountKind, to: CreditSplit) -> Result<()> {
-        for (credit, amount) in [(CreditKind::Promotional, to.promotional), (CreditKind::Paid, to.paid)] {
+        for (credit, amount) in to.by_kind() {
             let available = LedgerAccount::customer(AccountKind::Available(credit), organization);
             self.transfer(LedgerAccount::customer(from, organization), available, amount)?;
         }

@@ -14,7 +14,7 @@ fn entry(fact: &Fact) -> JournalEntry {
     entry
 }
 fn split(promotional: i64, paid: i64) -> CreditSplit {
-    CreditSplit { promotional: Nanos::new(promotional), paid: Nanos::new(paid) }
+    CreditSplit { committed: Nanos::ZERO, promotional: Nanos::new(promotional), paid: Nanos::new(paid) }
 }
 fn nanos(amount: i64) -> Nanos {
     Nanos::new(amount)

@@ -178,7 +178,7 @@ pub struct RerateNote {
 /// credit, so paid credit comes back as far as it paid for use, and gifts for the rest.
 pub fn give_back(amount: Nanos, paid_for_use: Nanos) -> Result<CreditSplit> {
     let paid = amount.min(paid_for_use.max(Nanos::ZERO));
-    Ok(CreditSplit { promotional: amount.checked_sub(paid)?, paid })
+    Ok(CreditSplit { promotional: amount.checked_sub(paid)?, paid, ..CreditSplit::default() })
 }
 
 #[cfg(test)]

@@ -261,7 +261,7 @@ fn what_cannot_be_rated_anew_is_refused() {
 fn what_was_spent_last_comes_back_first() {
     for (amount, paid_for_use, promotional, paid) in [(5, 9, 0, 5), (5, 3, 2, 3), (5, 0, 5, 0), (5, -2, 5, 0)] {
         let split = give_back(Nanos::new(amount), Nanos::new(paid_for_use)).unwrap();
-        assert_eq!(split, CreditSplit { promotional: Nanos::new(promotional), paid: Nanos::new(paid) });
+        assert_eq!(split, CreditSplit { committed: Nanos::ZERO, promotional: Nanos::new(promotional), paid: Nanos::new(paid) });
     }
 }
 

@@ -153,6 +153,7 @@ fn month(uses: &[Use], order: &[usize]) -> Month {
 /// March ends a quarter of which most is missing.
 fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
     let terms = ContractTerms {
+        billed: None,
         commitments: vec![Commitment { from_period: 1, amount: nanos(500_000_000_000) }],
         covers: [SkuFamily::ModelTokens].into(),
         currency: content.account.currency,

@@ -104,12 +104,21 @@ pub struct ContractMonth {
     pub overage: Nanos,
     /// What all use came to, of whatever; `None` of months that are billed since before it was noted.
     pub used: Option<Nanos>,
+    /// Taken off the invoice, where the commitment was billed in advance. What is missing and used up of roll-over was not
+    /// charged and given back then.
+    pub drawn: Option<Nanos>,
+    /// Of what was billed in advance, what cannot be used any more.
+    pub lapsed: Nanos,
 }
 
 impl ContractMonth {
-    /// What the contract added to the month's invoice, besides what it billed in advance.
+    /// What the contract earned with the month's invoice, besides use and fees.
     pub fn amount(&self) -> Result<Nanos> {
-        self.shortfall.checked_add(self.exit_fee)?.checked_sub(self.roll_over_used)?.checked_add(self.overage)
+        let settled = match self.drawn {
+            Some(_) => self.lapsed,
+            None => self.shortfall.checked_sub(self.roll_over_used)?,
+        };
+        settled.checked_add(self.exit_fee)?.checked_add(self.overage)
     }
 }
 
@@ -275,8 +284,8 @@ pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
     tx.execute(
         "INSERT INTO contract_months
              (contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee, quantity, missing,
-              quantity_used, overage, used)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+              quantity_used, overage, used, drawn, lapsed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         params![
             month.contract.as_str(),
             month.period.to_string(),
@@ -290,7 +299,9 @@ pub async fn insert_month(tx: &mut Tx, month: &ContractMonth) -> Result<()> {
             month.missing.get(),
             month.quantity_used.get(),
             month.overage,
-            month.used.map(Nanos::get)
+            month.used.map(Nanos::get),
+            month.drawn.map(Nanos::get),
+            month.lapsed
         ],
     )
     .await?;
@@ -302,7 +313,7 @@ pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &
     let rows = tx
         .fetch_all(
             "SELECT contract_id, period, number, counted, shortfall, roll_over_used, roll_over_periods, exit_fee, quantity,
-                 missing, quantity_used, overage, used
+                 missing, quantity_used, overage, used, drawn, lapsed
              FROM contract_months WHERE contract_id = $1
                  AND contract_id IN (SELECT id FROM contracts WHERE organization_id = $2) ORDER BY period LIMIT $3",
             params![contract.as_str(), organization.as_str(), i64::from(MONTHS_MAX) * 10],
@@ -325,6 +336,8 @@ pub async fn list_months(tx: &mut Tx, organization: &OrganizationId, contract: &
                 quantity_used: Quantity::new(row.int()?)?,
                 overage: row.nanos()?,
                 used: row.optional_int()?.map(Nanos::new),
+                drawn: row.optional_int()?.map(Nanos::new),
+                lapsed: row.nanos()?,
             })
         })
         .collect()
@@ -334,11 +347,12 @@ fn small(count: i64) -> Result<u32> {
     u32::try_from(count).map_err(|_| Error::internal("a number of periods is out of range"))
 }
 
-/// What all contracts of an account added to its invoices.
+/// What all contracts of an account earned with its invoices, besides use and fees.
 pub async fn sum_settled(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(shortfall + exit_fee - roll_over_used + overage), 0) AS BIGINT) FROM contract_months
+            "SELECT CAST(COALESCE(SUM(
+                 exit_fee + overage + CASE WHEN drawn IS NULL THEN shortfall - roll_over_used ELSE lapsed END), 0) AS BIGINT) FROM contract_months
              WHERE contract_id IN (SELECT id FROM contracts WHERE organization_id = $1)",
             params![organization.as_str()],
         )

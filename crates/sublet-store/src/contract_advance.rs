@@ -10,7 +10,7 @@ use crate::database::Tx;
 use crate::params;
 use crate::row::Row;
 
-/// A period's fee, as billed.
+/// A period's fee and commitment, as billed; the fee is earned by the day.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Advance {
     pub line: AdvanceLine,
@@ -20,8 +20,8 @@ pub struct Advance {
 /// Notes what an issued invoice billed in advance.
 pub async fn insert(tx: &mut Tx, line: &AdvanceLine, billed_in: PeriodKey) -> Result<()> {
     tx.execute(
-        "INSERT INTO contract_advances (contract_id, number, billed_in, terms, first_month, last_month, fee, earned)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 0)",
+        "INSERT INTO contract_advances (contract_id, number, billed_in, terms, first_month, last_month, fee, earned, commitment)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
         params![
             line.contract.as_str(),
             i64::from(line.number),
@@ -29,7 +29,8 @@ pub async fn insert(tx: &mut Tx, line: &AdvanceLine, billed_in: PeriodKey) -> Re
             line.terms.as_str(),
             line.first.to_string(),
             line.last.to_string(),
-            line.fee
+            line.fee,
+            line.commitment
         ],
     )
     .await?;
@@ -62,6 +63,7 @@ fn from_row(row: &Row) -> Result<Advance> {
         first: row.parse()?,
         last: row.parse()?,
         fee: row.nanos()?,
+        commitment: row.nanos()?,
     };
     Ok(Advance { line, earned: row.nanos()? })
 }
@@ -70,7 +72,7 @@ fn from_row(row: &Row) -> Result<Advance> {
 pub async fn list(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Advance>> {
     let rows = tx
         .fetch_all(
-            "SELECT contract_id, number, terms, first_month, last_month, fee, earned FROM contract_advances
+            "SELECT contract_id, number, terms, first_month, last_month, fee, commitment, earned FROM contract_advances
              WHERE contract_id IN (SELECT id FROM contracts WHERE organization_id = $1)
              ORDER BY first_month, contract_id LIMIT $2",
             params![organization.as_str(), i64::from(MONTHS_MAX) * 10],

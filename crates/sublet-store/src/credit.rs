@@ -14,7 +14,7 @@ use crate::{list_sql, params};
 pub struct CreditGrant {
     pub id: CreditGrantId,
     pub organization: OrganizationId,
-    /// `paid` or `promotional`.
+    /// `paid`, `promotional`, or `committed` of a contract.
     pub kind: String,
     pub amount: Nanos,
     pub currency: Currency,
@@ -58,7 +58,7 @@ pub async fn insert(tx: &mut Tx, grant: &CreditGrant) -> Result<()> {
             grant.reference.as_str(),
             i64::from(grant.terms.priority),
             grant.terms.expires_at,
-            grant.terms.scope.as_str(),
+            grant.terms.scope.to_string(),
             grant.created_at
         ],
     )
@@ -111,7 +111,7 @@ pub async fn insert_lot(tx: &mut Tx, organization: &OrganizationId, lot: &Credit
             lot.kind.as_str(),
             i64::from(lot.terms.priority),
             lot.terms.expires_at,
-            lot.terms.scope.as_str(),
+            lot.terms.scope.to_string(),
             lot.remaining
         ],
     )

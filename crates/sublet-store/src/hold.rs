@@ -46,7 +46,7 @@ fn from_row(row: &Row) -> Result<Hold> {
         key: row.optional_parse()?,
         subject: row.string()?,
         currency: row.parse()?,
-        amount: CreditSplit { promotional: row.nanos()?, paid: row.nanos()? },
+        amount: CreditSplit { promotional: row.nanos()?, paid: row.nanos()?, committed: row.nanos()? },
         captured: row.nanos()?,
         budgets: row.json()?,
         open: row.text()? == "open",
@@ -57,8 +57,8 @@ fn from_row(row: &Row) -> Result<Hold> {
 
 pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
     tx.execute(
-        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open', $11, $12)",
+        "INSERT INTO holds (id, organization_id, project_id, key_id, subject, currency, promotional, paid, committed, captured, budgets, state, created_at, parts)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $12, $13)",
         params![
             hold.id.as_str(),
             hold.organization.as_str(),
@@ -68,6 +68,7 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
             hold.currency.as_str(),
             hold.amount.promotional,
             hold.amount.paid,
+            hold.amount.committed,
             hold.captured,
             to_json(&hold.budgets)?,
             hold.created_at,
@@ -82,7 +83,7 @@ pub async fn insert(tx: &mut Tx, hold: &Hold) -> Result<()> {
 pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, committed, captured, budgets, state, created_at, parts
              FROM holds WHERE subject = $1 AND state = 'open'",
             params![subject],
         )
@@ -94,7 +95,7 @@ pub async fn find_open(tx: &mut Tx, subject: &str) -> Result<Option<Hold>> {
 pub async fn list_of(tx: &mut Tx, subject: &str) -> Result<Vec<Hold>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, committed, captured, budgets, state, created_at, parts
              FROM holds WHERE subject = $1 ORDER BY id LIMIT 100",
             params![subject],
         )
@@ -107,8 +108,9 @@ pub async fn extend(tx: &mut Tx, hold: &Hold, by: &Burned) -> Result<bool> {
     let (split, parts) = (by.split()?, hold.parts.extended(hold.amount, by)?);
     let changed = tx
         .execute(
-            "UPDATE holds SET promotional = promotional + $2, paid = paid + $3, parts = $4 WHERE id = $1 AND state = 'open'",
-            params![hold.id.as_str(), split.promotional, split.paid, to_json(&parts)?],
+            "UPDATE holds SET promotional = promotional + $2, paid = paid + $3, committed = committed + $5, parts = $4
+             WHERE id = $1 AND state = 'open'",
+            params![hold.id.as_str(), split.promotional, split.paid, to_json(&parts)?, split.committed],
         )
         .await?;
     Ok(changed == 1)
@@ -118,7 +120,7 @@ pub async fn extend(tx: &mut Tx, hold: &Hold, by: &Burned) -> Result<bool> {
 pub async fn capture(tx: &mut Tx, id: &HoldId, amount: Nanos) -> Result<bool> {
     let changed = tx
         .execute(
-            "UPDATE holds SET captured = captured + $2 WHERE id = $1 AND state = 'open' AND captured + $2 <= promotional + paid",
+            "UPDATE holds SET captured = captured + $2 WHERE id = $1 AND state = 'open' AND captured + $2 <= promotional + paid + committed",
             params![id.as_str(), amount],
         )
         .await?;
@@ -140,7 +142,7 @@ const OPEN_MAX: i64 = 10_000;
 pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Hold>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, captured, budgets, state, created_at, parts
+            "SELECT id, organization_id, project_id, key_id, subject, currency, promotional, paid, committed, captured, budgets, state, created_at, parts
              FROM holds WHERE organization_id = $1 AND state = 'open' ORDER BY id LIMIT $2",
             params![organization.as_str(), OPEN_MAX],
         )
@@ -152,7 +154,7 @@ pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
+            "SELECT CAST(COALESCE(SUM(promotional + paid + committed - captured), 0) AS BIGINT) FROM holds WHERE organization_id = $1 AND state = 'open'",
             params![organization.as_str()],
         )
         .await?;
@@ -163,7 +165,7 @@ pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Na
 pub async fn open_total_of_jobs(tx: &mut Tx, lease: &LeaseId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds
+            "SELECT CAST(COALESCE(SUM(promotional + paid + committed - captured), 0) AS BIGINT) FROM holds
              WHERE state = 'open' AND subject IN (SELECT id FROM jobs WHERE lease_id = $1)",
             params![lease.as_str()],
         )
@@ -175,7 +177,7 @@ pub async fn open_total_of_jobs(tx: &mut Tx, lease: &LeaseId) -> Result<Nanos> {
 pub async fn open_total_of(tx: &mut Tx, organization: &OrganizationId, subject: &str) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(promotional + paid - captured), 0) AS BIGINT) FROM holds
+            "SELECT CAST(COALESCE(SUM(promotional + paid + committed - captured), 0) AS BIGINT) FROM holds
              WHERE organization_id = $1 AND state = 'open' AND (organization_id = $2 OR project_id = $2 OR key_id = $2)",
             params![organization.as_str(), subject],
         )

@@ -179,7 +179,7 @@ pub async fn running_unheld(tx: &mut Tx) -> Result<Vec<UnchargedTime>> {
                  (attempts.alive_at - COALESCE(attempts.settled_until, attempts.started_at)) / 1000
              FROM leases JOIN attempts ON attempts.lease_id = leases.id AND attempts.state = 'running'
                  LEFT JOIN holds ON holds.subject = leases.id AND holds.state = 'open'
-             WHERE leases.price > 0 AND (holds.id IS NULL OR holds.captured >= holds.promotional + holds.paid)
+             WHERE leases.price > 0 AND (holds.id IS NULL OR holds.captured >= holds.promotional + holds.paid + holds.committed)
              ORDER BY leases.id LIMIT $1",
             params![FINDINGS_MAX],
         )
@@ -229,7 +229,7 @@ pub async fn lost_slices(tx: &mut Tx, before: Timestamp) -> Result<Vec<LostMoney
     let rows = tx
         .fetch_all(
             "SELECT slices.id, slices.gateway_id, slices.organization_id, slices.currency, slices.opened_at,
-                 slices.promotional + slices.paid - slices.spent
+                 slices.promotional + slices.paid + slices.committed - slices.spent
              FROM slices JOIN gateways ON gateways.id = slices.gateway_id
              WHERE slices.state = 'open' AND slices.fence < gateways.fence AND gateways.started_at < $1
              ORDER BY slices.id LIMIT $2",

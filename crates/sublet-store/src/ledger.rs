@@ -367,6 +367,7 @@ pub async fn available(tx: &mut Tx, organization: &OrganizationId) -> Result<Cre
         match kind {
             CreditKind::Paid => split.paid = balance,
             CreditKind::Promotional => split.promotional = balance,
+            CreditKind::Committed => split.committed = balance,
         }
     }
     Ok(split)

@@ -24,6 +24,7 @@ pub mod compensation;
 pub mod compensation_rule;
 pub mod contract;
 pub mod contract_advance;
+pub mod contract_drawdown;
 pub mod contract_price;
 pub mod credit;
 pub mod credit_note;

@@ -176,9 +176,9 @@ async fn attach_open_reservations(tx: &mut Tx, limit: &SpendLimit, starts_at: Ti
     let reference = BudgetRef { subject: limit.subject.clone(), window: limit.window, starts_at };
     let rows = tx
         .fetch_all(
-            "SELECT 'slice', id, promotional + paid - spent, budgets FROM slices
+            "SELECT 'slice', id, promotional + paid + committed - spent, budgets FROM slices
              WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)
-             UNION ALL SELECT 'hold', id, promotional + paid - captured, budgets FROM holds
+             UNION ALL SELECT 'hold', id, promotional + paid + committed - captured, budgets FROM holds
              WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)",
             params![limit.subject.as_str()],
         )

@@ -53,7 +53,7 @@ fn from_row(row: &Row) -> Result<Slice> {
         project: row.parse()?,
         key: row.parse()?,
         currency: row.parse()?,
-        granted: CreditSplit { promotional: row.nanos()?, paid: row.nanos()? },
+        granted: CreditSplit { promotional: row.nanos()?, paid: row.nanos()?, committed: row.nanos()? },
         spent: row.nanos()?,
         records: row.int()?,
         budgets: row.json()?,
@@ -84,9 +84,9 @@ pub async fn find_fence(tx: &mut Tx, gateway: &GatewayId) -> Result<Option<i64>>
 
 pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
     tx.execute(
-        "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+        "INSERT INTO slices (id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, committed, spent, records, budgets,
              window_ends_at, state, opened_at, parts)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open', $14, $15)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'open', $15, $16)",
         params![
             slice.id.as_str(),
             slice.gateway.as_str(),
@@ -97,6 +97,7 @@ pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
             slice.currency.as_str(),
             slice.granted.promotional,
             slice.granted.paid,
+            slice.granted.committed,
             slice.spent,
             slice.records,
             to_json(&slice.budgets)?,
@@ -113,7 +114,7 @@ pub async fn insert(tx: &mut Tx, slice: &Slice) -> Result<()> {
 pub async fn find(tx: &mut Tx, gateway: &GatewayId, id: &SliceId) -> Result<Option<Slice>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, committed, spent, records, budgets,
                  window_ends_at, state, opened_at, parts FROM slices WHERE id = $1 AND gateway_id = $2",
             params![id.as_str(), gateway.as_str()],
         )
@@ -126,8 +127,9 @@ pub async fn extend(tx: &mut Tx, slice: &Slice, by: &Burned) -> Result<bool> {
     let (split, parts) = (by.split()?, slice.parts.extended(slice.granted, by)?);
     let changed = tx
         .execute(
-            "UPDATE slices SET promotional = promotional + $2, paid = paid + $3, parts = $4 WHERE id = $1 AND state = 'open'",
-            params![slice.id.as_str(), split.promotional, split.paid, to_json(&parts)?],
+            "UPDATE slices SET promotional = promotional + $2, paid = paid + $3, committed = committed + $5, parts = $4
+             WHERE id = $1 AND state = 'open'",
+            params![slice.id.as_str(), split.promotional, split.paid, to_json(&parts)?, split.committed],
         )
         .await?;
     Ok(changed == 1)
@@ -137,7 +139,7 @@ pub async fn extend(tx: &mut Tx, slice: &Slice, by: &Burned) -> Result<bool> {
 pub async fn spend(tx: &mut Tx, id: &SliceId, amount: Nanos, records: i64) -> Result<bool> {
     let changed = tx
         .execute(
-            "UPDATE slices SET spent = spent + $2, records = records + $3 WHERE id = $1 AND state = 'open' AND spent + $2 <= promotional + paid",
+            "UPDATE slices SET spent = spent + $2, records = records + $3 WHERE id = $1 AND state = 'open' AND spent + $2 <= promotional + paid + committed",
             params![id.as_str(), amount, records],
         )
         .await?;
@@ -159,7 +161,7 @@ pub const SLICES_PER_STEP: i64 = 200;
 pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result<Vec<Slice>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, committed, spent, records, budgets,
                  window_ends_at, state, opened_at, parts FROM slices WHERE gateway_id = $1 AND state = 'open' AND fence < $2
              ORDER BY id LIMIT $3",
             params![gateway.as_str(), fence, SLICES_PER_STEP],
@@ -175,7 +177,7 @@ const OPEN_MAX: i64 = 10_000;
 pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Slice>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, spent, records, budgets,
+            "SELECT id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, committed, spent, records, budgets,
                  window_ends_at, state, opened_at, parts FROM slices WHERE organization_id = $1 AND state = 'open' ORDER BY id LIMIT $2",
             params![organization.as_str(), OPEN_MAX],
         )
@@ -187,7 +189,7 @@ pub async fn list_open(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec
 pub async fn open_total(tx: &mut Tx, organization: &OrganizationId) -> Result<Nanos> {
     let row = tx
         .fetch_one(
-            "SELECT CAST(COALESCE(SUM(promotional + paid - spent), 0) AS BIGINT) FROM slices WHERE organization_id = $1 AND state = 'open'",
+            "SELECT CAST(COALESCE(SUM(promotional + paid + committed - spent), 0) AS BIGINT) FROM slices WHERE organization_id = $1 AND state = 'open'",
             params![organization.as_str()],
         )
         .await?;

@@ -30,7 +30,7 @@ fn grant(id: &str, amount: i64) -> JournalEntry {
 }
 
 fn take(id: &str, amount: i64) -> JournalEntry {
-    let from = CreditSplit { promotional: Nanos::ZERO, paid: Nanos::new(amount) };
+    let from = CreditSplit { committed: Nanos::ZERO, promotional: Nanos::ZERO, paid: Nanos::new(amount) };
     entry(id, &organization(1), &Fact::SliceGranted { from })
 }
 

@@ -8,6 +8,7 @@ use sublet_core::key::Secret;
 use sublet_core::{Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::credit_lot::CreditTerms;
+use sublet_store::top_up_rule::{self, StoredTopUpRule};
 
 /// The actor behind a key.
 pub async fn actor(cloud: &Cloud, secret: &Secret) -> Actor {
@@ -33,4 +34,10 @@ pub async fn pay_in(cloud: &Cloud, organization: &OrganizationId, amount: Nanos)
         terms: CreditTerms::default(),
     };
     created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+}
+
+/// Keeps a rule as it is, though nobody processes cards.
+pub async fn put_top_up_rule(cloud: &Cloud, rule: &StoredTopUpRule) {
+    let put = cloud.store().write(rule, |rule, tx| Box::pin(top_up_rule::put(tx, rule)));
+    put.await.expect("it is kept");
 }

@@ -93,7 +93,7 @@ async fn post_all(store: &Store, customers: usize) -> Value {
         commit(store, batch).await;
     }
     number += customers;
-    let taken = Fact::SliceGranted { from: CreditSplit { promotional: Nanos::ZERO, paid: Nanos::new(1) } };
+    let taken = Fact::SliceGranted { from: CreditSplit { committed: Nanos::ZERO, promotional: Nanos::ZERO, paid: Nanos::new(1) } };
     let mut rates = serde_json::Map::new();
     for (batch, commits) in SHAPES {
         // Neighbours in a batch are far apart in the accounts.

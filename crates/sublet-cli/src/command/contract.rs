@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use sublet_api::contract::{
-    AcceptContract, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment, CreateContract, Discounted,
-    LeaveContract, OfferStatus, PricingTerms,
+    AcceptContract, CommitmentBilling, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment,
+    CreateContract, Discounted, LeaveContract, OfferStatus, PricingTerms,
 };
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
@@ -232,6 +232,9 @@ fn rules(terms: &ContractTerms) -> Vec<String> {
         let money = Money { amount: price, currency: terms.currency };
         rules.push(format!("use beyond the commitment at {}", render::money(&money)));
     }
+    if terms.billed == Some(CommitmentBilling::InAdvance) {
+        rules.push("commitments are billed in advance and drawn down by use".to_owned());
+    }
     if let Some(fee) = terms.fee {
         let money = Money { amount: fee, currency: terms.currency };
         rules.push(format!("{} for each period in advance, whatever is used", render::money(&money)));
@@ -306,6 +309,7 @@ fn periods(contract: &Contract) -> Table {
             Cell::text(&period.last_month),
             Cell::number(render::money(&period.committed)),
             Cell::number(render::money(&period.counted)),
+            Cell::number(period.drawdown.as_ref().map_or_else(|| NOTHING.to_owned(), |drawdown| render::money(&drawdown.left))),
             Cell::number(render::money(&period.shortfall)),
             Cell::number(render::money(&period.roll_over_used)),
             share(period.utilisation_ppm),
@@ -313,7 +317,8 @@ fn periods(contract: &Contract) -> Table {
             Cell::text(if period.settled { "settled" } else { "running" }),
         ]
     });
-    let titles = ["period", "from", "to", "committed", "counted", "missing", "rolled over", "utilisation", "coverage", "state"];
+    let titles =
+        ["period", "from", "to", "committed", "counted", "to draw", "missing", "rolled over", "utilisation", "coverage", "state"];
     Table::new(titles, "no period began").rows(rows)
 }
 

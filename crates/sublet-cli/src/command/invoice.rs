@@ -180,10 +180,18 @@ fn text(invoice: &Invoice, style: Style) -> String {
             ("overage", Cell::number(render::money(&line.overage))),
             ("fee for leaving", Cell::number(render::money(&line.exit_fee))),
         ]);
+        if let Some(drawdown) = &line.drawdown {
+            amounts.extend([
+                ("paid in advance", Cell::number(render::money(&drawdown.drawn))),
+                ("left at its end", Cell::number(render::money(&drawdown.unused))),
+                ("lapsed", Cell::number(render::money(&drawdown.lapsed))),
+            ]);
+        }
     }
     if let Some(line) = &invoice.advance {
         let period = format!("{} to {}, of {}", line.first_month, line.last_month, line.contract);
         amounts.extend([("in advance", Cell::text(period)), ("fee", Cell::number(render::money(&line.fee)))]);
+        amounts.extend(line.commitment.as_ref().map(|amount| ("commitment", Cell::number(render::money(amount)))));
     }
     amounts.extend([
         (sum, Cell::number(render::money(&invoice.subtotal))),

@@ -124,6 +124,7 @@ async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<Quanti
     let (organization, _) = fleet.world.customer.project().expect("a project");
     let amounts = quantities.is_none();
     let terms = ContractTerms {
+        billed: None,
         commitments: if amounts { vec![Commitment { from_period: 1, amount: Nanos::ZERO }] } else { Vec::new() },
         covers: if amounts { [SkuFamily::DeviceTime].into() } else { [].into() },
         currency: Currency::EUR,

@@ -169,6 +169,7 @@ on_both_databases! {
         let family = Discount { off_ppm: 100_000, on: Discounted::Family(SkuFamily::DeviceTime) };
         let exact = Discount { off_ppm: 250_000, on: Discounted::Sku("device/n2m/cpu".parse().expect("a sku")) };
         let terms = ContractTerms {
+            billed: None,
             commitments: vec![Commitment { from_period: 1, amount: Nanos::ZERO }],
             covers: [SkuFamily::DeviceTime].into(),
             currency: Currency::EUR,

@@ -350,6 +350,7 @@ on_both_databases! {
         let (organization, _) = world.customer.project().expect("a project");
         let off = Discount { off_ppm: 500_000, on: Discounted::Device("cpu".parse().expect("a kind")) };
         let terms = ContractTerms {
+            billed: None,
             commitments: vec![Commitment { from_period: 1, amount: Nanos::new(UNIT) }],
             covers: [SkuFamily::JobStarts].into(),
             currency: Currency::EUR,

@@ -35,6 +35,7 @@ pub fn terms() -> ContractTerms {
     let sku: SkuName = format!("tokens/output/{MODEL}").parse().expect("a sku");
     let fixed = vec![PriceEntry::new(sku.clone(), per_unit(2 * UNIT / 5))];
     ContractTerms {
+        billed: None,
         commitments: Vec::new(),
         covers: [].into(),
         currency: Currency::EUR,
@@ -260,7 +261,7 @@ async fn revenue(cloud: &TestCloud, month: &str) -> RevenueReport {
 async fn advanced(cloud: &TestCloud, organization: &OrganizationId) -> Vec<(String, i64)> {
     let bills = issued(cloud, organization).await;
     let contents = bills.into_iter().map(|bill| bill.invoice.content).filter(|content| content.advance.is_some());
-    contents.map(|content| (content.period.key.to_string(), content.advanced().get())).collect()
+    contents.map(|content| (content.period.key.to_string(), content.advanced().expect("a sum").get())).collect()
 }
 
 /// What of a contract's fees is deferred, and what is earned, by the ledger.

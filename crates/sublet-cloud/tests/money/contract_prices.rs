@@ -32,6 +32,7 @@ const MILLION: i64 = 1_000_000;
 /// Prices only: nothing is committed to.
 pub fn pricing(starts: &str, months: u32, pricing: PriceTerms) -> ContractTerms {
     ContractTerms {
+        billed: None,
         commitments: vec![Commitment { from_period: 1, amount: Nanos::ZERO }],
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,

@@ -31,6 +31,7 @@ const EURO_OF_TOKENS: i64 = 1_666_667;
 /// Two months a period from March 2026 for half a year, 10 euros each period.
 fn terms() -> ContractTerms {
     ContractTerms {
+        billed: None,
         commitments: vec![Commitment { from_period: 1, amount: Nanos::new(10 * UNIT) }],
         covers: [SkuFamily::ModelTokens].into(),
         currency: Currency::EUR,

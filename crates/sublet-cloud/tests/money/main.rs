@@ -9,6 +9,7 @@ mod contracts;
 mod credits;
 mod documents;
 mod downloads;
+mod drawdowns;
 mod exports;
 mod failures;
 mod fees;

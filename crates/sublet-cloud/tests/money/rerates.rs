@@ -70,7 +70,7 @@ async fn simulate(cloud: &Cloud, new: &NewRerate) -> RerateResult {
 }
 
 /// Simulates and applies, as two operators.
-async fn apply(cloud: &Cloud, new: &NewRerate) -> RerateResult {
+pub async fn apply(cloud: &Cloud, new: &NewRerate) -> RerateResult {
     let simulated = simulate(cloud, new).await;
     cloud.apply_rerate(&operator("key_applies"), &simulated.rerate.id).await.expect("applied")
 }

@@ -14,6 +14,7 @@ use sublet_money::committed_quantity::{OveragePrice, QuantityStep, QuantityTerms
 use sublet_money::contract::{Commitment, ContractTerms, ExitTerms};
 use sublet_money::contract_price::{Discount, Discounted, PriceProtection, PriceTerms};
 use sublet_money::credit_lot::CreditTerms;
+use sublet_money::drawdown::Billed;
 use sublet_money::period::BillingCalendar;
 use sublet_money::price_book::{PriceEntry, PriceListDraft, PriceListVersion};
 use sublet_money::price_model::{PriceModel, Tier};
@@ -167,6 +168,7 @@ fn terms(index: usize, currency: Currency, pricing: Option<PriceTerms>) -> Contr
     let amount = |units: i64| Nanos::new(units * UNIT);
     let step = |from_period, units| Commitment { from_period, amount: amount(units) };
     ContractTerms {
+        billed: None,
         commitments: vec![step(1, 20), step(2, 60 + 10 * i64::try_from(index).expect("few"))],
         covers: [SkuFamily::ModelTokens].into(),
         currency,
@@ -193,7 +195,14 @@ async fn commit(cloud: &TestCloud, sessions: &[(Session, SliceId)]) -> Vec<Contr
     }
     let currency = CUSTOMERS[3].0.parse().expect("a currency");
     contracts.push(agreed(&cloud.cloud, &sessions[3].0, quantities(currency, 456_789_123)).await);
+    contracts.push(agreed(&cloud.cloud, &sessions[4].0, in_advance(CUSTOMERS[4].0.parse().expect("a currency"))).await);
     contracts
+}
+
+/// Two months each, billed before them and drawn down; what is left goes on for two periods.
+fn in_advance(currency: Currency) -> ContractTerms {
+    let covers = [SkuFamily::ModelTokens, SkuFamily::ModelRequests].into();
+    ContractTerms { billed: Some(Billed::InAdvance), covers, ..terms(2, currency, None) }
 }
 
 /// So many output tokens each quarter at a price, of which too few are used first and too many later.
@@ -256,10 +265,25 @@ fn assert_quantities_are_judged(paths: &[PathBuf]) {
     }
 }
 
+/// Another amount that was drawn, left, used up or lost is named.
+fn assert_drawdowns_are_judged(paths: &[PathBuf]) {
+    let texts: Vec<_> = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle"))).collect();
+    for member in ["drawn", "unused", "roll_over_used", "lapsed"] {
+        let (path, text) = texts.iter().find(|(_, text)| text.contains("\"drawdown\":{")).expect("a drawdown");
+        let (head, part) = text.split_once("\"drawdown\":{").expect("a drawdown");
+        let forged = part.replacen(&format!("\"{member}\":\""), &format!("\"{member}\":\"7"), 1);
+        std::fs::write(path, format!("{head}\"drawdown\":{{{forged}")).expect("room");
+        let (is_right, said) = rerated(paths);
+        assert!(!is_right && said.contains("FAIL"), "{member}: {said}");
+        std::fs::write(path, text).expect("room");
+    }
+}
+
 /// An invoice that says another roll-over than those before it left is named, and so are prices that were not agreed.
 fn assert_contracts_are_judged(paths: &[PathBuf]) {
     assert_prices_are_judged(paths);
     assert_quantities_are_judged(paths);
+    assert_drawdowns_are_judged(paths);
     let texts = paths.iter().map(|path| (path, std::fs::read_to_string(path).expect("a bundle")));
     let (path, text) = texts.into_iter().find(|(_, text)| text.contains("\"roll_over\":\"0\"")).expect("a contract's part");
     std::fs::write(path, text.replacen("\"roll_over\":\"0\"", "\"roll_over\":\"1\"", 1)).expect("room");
@@ -411,7 +435,7 @@ on_both_databases! {
         assert!(counted(&said, ("contracts ok: ", " parts of invoices")) >= 30, "{said}");
         assert!(counted(&said, ("prices by contract ok: ", " lists")) >= 24, "{said}");
         assert!(is_right && said.lines().filter(|line| line.starts_with("ok ")).count() == paths.len(), "{said}");
-        assert!(counted(&said, ("fees in advance ok: ", "")) >= 4, "{said}");
+        assert!(counted(&said, ("billed in advance ok: ", "")) >= 10, "{said}");
         assert_contracts_are_judged(&paths);
         assert_taxes_are_judged(&paths);
         adds_up(&cloud.cloud).await;

@@ -173,6 +173,7 @@ pub fn paid(invoice: Invoice) -> Invoice {
 
 fn commitment() -> CommitmentLine {
     CommitmentLine {
+        drawdown: None,
         contract: "ctr_1".parse().unwrap(),
         terms: "0".repeat(64),
         number: 1,

@@ -24,6 +24,8 @@ struct Row {
     period: String,
     committed: Option<Amount>,
     counted: Option<Amount>,
+    /// Of what was billed in advance.
+    left: Option<Amount>,
 }
 
 #[derive(Template)]
@@ -62,5 +64,6 @@ fn row(view: &ContractView) -> Row {
         period: newest.map_or_else(|| "–".to_owned(), |period| format!("{} to {}", period.first, period.last)),
         committed: newest.map(|period| amount(period.committed)),
         counted: newest.map(|period| amount(period.counted)),
+        left: newest.and_then(|period| period.drawdown).map(|drawdown| amount(drawdown.left)),
     }
 }

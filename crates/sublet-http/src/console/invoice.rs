@@ -91,6 +91,7 @@ fn contract(part: &CommitmentLine, currency: Currency) -> Result<Vec<ContractRow
         row("Counted towards that so far".to_owned(), part.total_counted()?),
     ];
     let added = [
+        ("Paid in advance", part.drawn().checked_neg()?),
         ("Missing, by the contract", part.shortfall),
         ("Used up of what was missing earlier", part.roll_over_used.checked_neg()?),
         ("Use beyond the commitment, by the contract", part.overage()),
@@ -213,10 +214,13 @@ pub async fn draft(console: Console, visit: Visit) -> Result<Response<Body>> {
         },
         contract: {
             let mut rows = content.commitment.as_ref().map_or(Ok(Vec::new()), |part| contract(part, currency))?;
-            rows.extend(content.advance.as_ref().map(|line| ContractRow {
-                label: format!("Fee of the contract for {} to {}, in advance", line.first, line.last),
-                amount: Amount::new(line.fee, currency),
-            }));
+            for line in content.advance.iter() {
+                let of = format!("of the contract for {} to {}, in advance", line.first, line.last);
+                let parts = [("Fee", line.fee), ("Commitment", line.commitment)].into_iter().filter(|(_, part)| !part.is_zero());
+                rows.extend(
+                    parts.map(|(name, part)| ContractRow { label: format!("{name} {of}"), amount: Amount::new(part, currency) }),
+                );
+            }
             rows
         },
         subtotal: amount(content.subtotal),

@@ -12,8 +12,9 @@ use super::figure::{Amount, When};
 use super::invoice::standing;
 use super::request::After;
 use super::shell::Shell;
+use super::top_up_rule::RuleRow;
 use super::visit::Visit;
-use super::{Console, shell};
+use super::{Console, shell, top_up_rule};
 
 /// Organizations on one page.
 pub const ROWS_ON_PAGE: i64 = 50;
@@ -87,6 +88,8 @@ struct OrganizationPage {
     standing: Vec<String>,
     /// When each was granted, what it was, when it ends and what is left, where that is told apart.
     grants: Vec<GrantRow>,
+    /// What is charged by itself.
+    rule: Option<RuleRow>,
 }
 
 pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
@@ -100,11 +103,13 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
         let amount = |nanos| Amount::new(nanos, grant.currency);
         (When(grant.created_at), amount(grant.amount), grant.terms.expires_at.map(When), grant.remaining.map(amount), grant)
     };
+    let rule = top_up_rule::of(cloud, actor, &id).await?;
     let shell = Shell::of(&console, actor, found.name.clone(), "/console/organizations").await?;
     shell::html(&OrganizationPage {
         shell,
         organization: row(cloud, actor, found).await?,
         standing,
         grants: grants.into_iter().map(grant).collect(),
+        rule,
     })
 }

@@ -8,7 +8,7 @@ use sublet_core::{BoxFuture, Result};
 
 use super::visit::{Guest, Visit};
 use super::{Console, asset, audit, contract, customer, device, invoice, job, key, ledger, login, margin, model, operator};
-use super::{organization, playground, request, revenue, why};
+use super::{offering, organization, playground, price_index, request, revenue, top_up_rule, why};
 
 /// Renders a page for everybody.
 pub type OpenHandler = fn(Console, Guest) -> BoxFuture<'static, Result<Response<Body>>>;
@@ -75,6 +75,8 @@ pub const PAGES: &[Page] = &[
     page!(Post "/console/keys/{id}/revoke" ADMIN key::revoke),
     page!(Get "/console/invoices" ADMIN invoice::draft),
     page!(Get "/console/invoices/{id}/document" ADMIN invoice::document),
+    page!(Get "/console/top-up" ADMIN top_up_rule::show),
+    page!(Get "/console/indexes" OVERSEERS price_index::list),
     page!(Get "/console/why" EVERYONE why::ask),
     page!(Get "/console/why/{id}" EVERYONE why::show),
     page!(Get "/console/audit" OVERSEERS audit::list),
@@ -83,6 +85,7 @@ pub const PAGES: &[Page] = &[
     page!(Get "/console/revenue" OPERATOR revenue::show),
     page!(Get "/console/margin" OPERATOR margin::show),
     page!(Get "/console/contracts" OPERATOR contract::list),
+    page!(Get "/console/offerings" OPERATOR offering::list),
     page!(Get "/console/organizations" OPERATOR organization::list),
     page!(Get "/console/organizations/{id}" OPERATOR organization::show),
     page!(Get "/console/ledger" OPERATOR ledger::show),

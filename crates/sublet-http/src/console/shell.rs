@@ -62,6 +62,8 @@ const ADMIN_LINKS: &[(&str, &str)] = &[
     ("/console/models", "Models"),
     ("/console/jobs", "Jobs"),
     ("/console/invoices", "Invoices"),
+    ("/console/top-up", "Top-up"),
+    ("/console/indexes", "Price indexes"),
     ("/console/audit", "Audit log"),
 ];
 const OPERATOR_LINKS: &[(&str, &str)] = &[
@@ -72,6 +74,8 @@ const OPERATOR_LINKS: &[(&str, &str)] = &[
     ("/console/revenue", "Revenue"),
     ("/console/margin", "Margin"),
     ("/console/contracts", "Contracts"),
+    ("/console/offerings", "Offerings"),
+    ("/console/indexes", "Price indexes"),
     ("/console/organizations", "Organizations"),
     ("/console/ledger", "Ledger"),
     ("/console/audit", "Audit log"),

@@ -367,6 +367,57 @@ fn the_operator_sees_what_the_month_left_and_what_was_agreed() {
 }
 
 #[test]
+fn offerings_and_indexes_are_read_with_what_led_to_them() {
+    run(|world| {
+        Box::pin(async move {
+            let (operator, admin) = (world.sign_in(KeyPlane::Operator).await, world.sign_in(KeyPlane::Admin).await);
+            let none = world.get("/console/offerings", &operator).await.text;
+            assert!(none.contains("all are public") && none.contains("sublet offerings set"), "{none}");
+            world.retire("device/cpu-2", "too <old>").await;
+            let page = world.get("/console/offerings", &operator).await;
+            assert!(page.text.contains("<td>retiring</td>") && !page.text.contains("too &"), "{}", page.text);
+            let address = page.links("href=\"").into_iter().find(|link| link.contains("product=device")).expect("a link");
+            assert_eq!(address, "/console/offerings?product=device%2Fcpu-2");
+            let record = world.get(&address, &operator).await.text;
+            assert!(record.contains("too &#60;old&#62;") || record.contains("too &lt;old&gt;"), "{record}");
+            let unknown = world.get("/console/offerings?product=device/nothing", &operator).await;
+            assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{}", unknown.text);
+            assert!(world.get("/console/indexes", &operator).await.text.contains("There are no price indexes."));
+            world.publish_levels("gpu-spot", &["1", "1.4"]).await;
+            let page = world.get("/console/indexes", &operator).await.text;
+            assert!(page.contains("Now <strong>1</strong>") && page.contains("<td class=\"number\">1.4</td>"), "{page}");
+            assert!(page.contains("(to come)") && page.contains("sublet prices index publish"), "{page}");
+            let page = world.get("/console/indexes", &admin).await.text;
+            assert!(page.contains("gpu-spot") && !page.contains("index publish"), "customers read it, and publish nothing");
+        })
+    });
+}
+
+#[test]
+fn an_automatic_top_up_is_shown_to_its_customer_and_the_operator() {
+    run(|world| {
+        Box::pin(async move {
+            let (operator, admin) = (world.sign_in(KeyPlane::Operator).await, world.sign_in(KeyPlane::Admin).await);
+            let none = world.get("/console/top-up", &admin).await.text;
+            assert!(none.contains("Nothing is charged by itself.") && none.contains("sublet top-ups rule set"), "{none}");
+            world.top_up_by_itself().await;
+            let organization = format!("/console/organizations/{}", world.organization);
+            for (address, session) in [("/console/top-up", &admin), (organization.as_str(), &operator)] {
+                let page = world.get(address, session).await;
+                let card = page.between("<h2>Automatic top-up</h2>", "</section>");
+                for said in
+                    ["It is paused: the card was declined", "value=\"20\"", "value=\"50\"", "value=\"200\"", "2 charges in a row"]
+                {
+                    assert!(card.contains(said), "{said}: {card}");
+                }
+            }
+            let other = world.sign_in_stranger(KeyPlane::Admin).await;
+            assert!(world.get("/console/top-up", &other).await.text.contains("Nothing is charged by itself."));
+        })
+    });
+}
+
+#[test]
 fn a_job_can_be_read_followed_and_cancelled() {
     run(|world| {
         Box::pin(async move {

@@ -17,13 +17,17 @@ use sublet_api::{ErrorBody, Operation};
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::contract::NewContract;
-use sublet_cloud::data::{Commitment, ContractTerms, SkuFamily};
+use sublet_cloud::data::{
+    BelowThreshold, Commitment, ContractTerms, IndexName, SkuFamily, StoredTopUpRule, TopUpRule, TopUpRuleState,
+};
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::job::{NewJob, NewRun};
 use sublet_cloud::key::NewKey;
+use sublet_cloud::offering::NewOffering;
 use sublet_cloud::organization::NewOrganization;
+use sublet_cloud::price_index::{NewIndex, NewPoint};
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::slice::GatewayPort;
 use sublet_cloud::{Actor, Cloud};
@@ -36,16 +40,17 @@ use sublet_core::id::{GatewayId, InvoiceId, JobId, KeyId, OrganizationId, Projec
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::{KeyPlane, Secret};
 use sublet_core::notice::NoticeClass;
+use sublet_core::offering::{OfferingChange, OfferingState};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
 use sublet_core::tier::ServiceTier;
 use sublet_core::tokenizer::TokenizerName;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, Currency, Error, ErrorCode, Nanos, Result, TokenCount};
+use sublet_core::{BoxFuture, Currency, DurationMs, Error, ErrorCode, Nanos, Result, TokenCount};
 use sublet_http::{App, Process, router};
 use sublet_testkit::database::{self, MODEL};
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
-use sublet_testkit::tenant::{actor, created, pay_in};
+use sublet_testkit::tenant::{actor, created, pay_in, put_top_up_rule};
 use sublet_testkit::{Database, MemoryBlobs, TestCloud};
 use tower::ServiceExt;
 
@@ -366,6 +371,7 @@ impl<'a> World<'a> {
     /// Offers the customer a contract of ten euros a month.
     pub async fn offer_contract(&self, name: &str) {
         let terms = ContractTerms {
+            billed: None,
             commitments: vec![Commitment { from_period: 1, amount: Nanos::new(10 * UNIT) }],
             covers: [SkuFamily::ModelTokens].into(),
             currency: Currency::EUR,
@@ -382,6 +388,45 @@ impl<'a> World<'a> {
         let new = NewContract { organization: self.organization.clone(), name: name.to_owned(), terms, expires_at: None };
         let call = Call::once(Actor::system());
         created(self.cloud.cloud.offer_contract(&call, &new, &|_| Ok(String::new())).await);
+    }
+    /// Announces the end of a product.
+    pub async fn retire(&self, product: &str, note: &str) {
+        let cloud = &self.cloud.cloud;
+        let ends_at = Some(cloud.clock().now().plus(DurationMs::from_hours(48)));
+        let change = OfferingChange { state: OfferingState::Retiring, ends_at, successor: None };
+        let product = product.parse().expect("a product");
+        let new = NewOffering { product, change, used_within_days: None, note: note.to_owned() };
+        cloud.set_offering(&Actor::system(), &new).await.expect("it is set");
+    }
+    /// An index with its first level, and what it becomes.
+    pub async fn publish_levels(&self, name: &str, levels: &[&str]) {
+        let (cloud, name): (_, IndexName) = (&self.cloud.cloud, name.parse().expect("a name"));
+        let level = |text: &str| text.parse().expect("a level");
+        let lead = DurationMs::from_seconds(1_800);
+        let new = NewIndex { name: name.clone(), lead, level: level(levels[0]), note: String::new() };
+        created(cloud.create_price_index(&Call::once(Actor::system()), &new).await);
+        for text in &levels[1..] {
+            let new = NewPoint { index: name.clone(), from: None, level: level(text) };
+            created(cloud.publish_price_point(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+        }
+    }
+    /// A rule of the customer's that is paused: who processes cards is not there to ask.
+    pub async fn top_up_by_itself(&self) {
+        let now = self.cloud.cloud.clock().now();
+        let below = BelowThreshold { threshold: Nanos::new(20 * UNIT), amount: Nanos::new(50 * UNIT) };
+        let rule = StoredTopUpRule {
+            organization: self.organization.clone(),
+            terms: TopUpRule { below: Some(below), on: None, most_per_day: None, most_per_month: Nanos::new(200 * UNIT) },
+            state: TopUpRuleState::Paused,
+            reason: Some("the card was declined".to_owned()),
+            declines: 2,
+            look_at: None,
+            retry_at: None,
+            day_at: None,
+            set_by: "key_1".to_owned(),
+            set_at: now,
+        };
+        put_top_up_rule(&self.cloud.cloud, &rule).await;
     }
     pub async fn sign_in(&self, plane: KeyPlane) -> String {
         self.sign_in_with(&self.secret(plane)).await

@@ -143,7 +143,8 @@ impl Month {
             let totals = self.books.totals(customer.currency, &LedgerAccount::customer(kind, &customer.id));
             totals.balance(kind.normal_side()).unwrap()
         };
-        let available = CreditSplit { promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) };
+        let available =
+            CreditSplit { committed: Nanos::ZERO, promotional: balance(CreditKind::Promotional), paid: balance(CreditKind::Paid) };
         let credit = Credit::new(available, Nanos::ZERO, Vec::new()).unwrap();
         credit.burn(amount, SkuFamily::ModelTokens, self.now).and_then(|burned| burned.split()).ok()
     }
