@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: where levels come from, and the owner's reserve ([`crate::reserve`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -209,7 +209,8 @@ impl Sold<'_> {
 
 /// What customers have of each pool's capacity, which is what is healthy there; of one kind, if one is named.
 fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeMap<(&'a DeviceKind, &'a SiteId), Sold<'a>> {
-    let mut held: BTreeMap<&LeaseId, (&SiteId, u32)> = BTreeMap::new();
+    // Whatever the order in which it is walked: sums and sorted lists come of it.
+    let mut held: HashMap<&LeaseId, (&SiteId, u32)> = HashMap::new();
     let mut pools: BTreeMap<_, Sold<'a>> = BTreeMap::new();
     let is_meant = |device: &&DeviceView| device.health == DeviceHealth::Healthy && kind.is_none_or(|kind| device.kind == *kind);
     for device in snapshot.devices.iter().filter(is_meant) {

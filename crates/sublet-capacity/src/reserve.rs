@@ -1,9 +1,9 @@
 //! The reserve rule: how much of the healthy capacity stays for the owner's teams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sublet_core::device::{DeviceHealth, DeviceKind};
-use sublet_core::id::SiteId;
+use sublet_core::id::{LeaseId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
@@ -85,14 +85,17 @@ impl KindFigures {
 pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     let mut figures = KindFigures::default();
     let (mut demanded_by_internal, mut held) = (0_u32, 0_u32);
+    // Only looked up, never walked: its order is nobody's.
+    let of_kind = snapshot.leases.values().filter(|lease| lease.kind == *kind);
+    let holders: HashMap<&LeaseId, Holder> = of_kind.map(|lease| (&lease.id, lease.holder)).collect();
     for device in snapshot.devices_of(kind) {
         figures.total += 1;
         if device.health != DeviceHealth::Healthy {
             continue;
         }
         figures.healthy += 1;
-        let user = device.used_by.as_ref().and_then(|id| snapshot.lease(id));
-        match (&device.used_by, user.map(|lease| lease.holder)) {
+        let user = device.used_by.as_ref().and_then(|id| holders.get(id));
+        match (&device.used_by, user) {
             (Some(_), Some(Holder::Internal)) => figures.internal += 1,
             // A device whose lease is not in the snapshot is in use by somebody: never free.
             (Some(_), Some(Holder::External) | None) => figures.external += 1,
@@ -102,8 +105,7 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
                 held += u32::from(device.held);
             }
         }
-        let next = device.promised_to.as_ref().and_then(|id| snapshot.lease(id));
-        if next.is_some_and(|lease| lease.holder == Holder::Internal) {
+        if device.promised_to.as_ref().and_then(|id| holders.get(id)) == Some(&Holder::Internal) {
             demanded_by_internal += 1;
         }
     }
@@ -140,13 +142,6 @@ fn outside(snapshot: &Snapshot, kind: &DeviceKind) -> Outside {
     sum
 }
 
-/// The most idle units on one machine that the request may be placed on.
-pub(crate) fn largest_idle(snapshot: &Snapshot, request: &Request) -> u32 {
-    let rooms = rooms_for(snapshot, request);
-    let most = |devices: &Vec<&DeviceView>| room_of(rooms.as_ref(), devices, request.notice).min(count(devices.len()));
-    snapshot.idle_by_node(request).values().map(most).max().unwrap_or(0)
-}
-
 /// What bounds a request at each site.
 pub(crate) fn rooms_for<'a>(snapshot: &'a Snapshot, request: &Request) -> Option<BTreeMap<&'a SiteId, Room>> {
     rooms(snapshot, &request.kind, request.holder)
@@ -154,6 +149,11 @@ pub(crate) fn rooms_for<'a>(snapshot: &'a Snapshot, request: &Request) -> Option
 
 /// What the site of a machine has at a notice.
 pub(crate) fn room_of(rooms: Option<&BTreeMap<&SiteId, Room>>, devices: &[&DeviceView], notice: NoticeClass) -> u32 {
+    devices.first().map_or(0, |device| room_at(rooms, &device.site, notice))
+}
+
+/// What a site has at a notice.
+pub(crate) fn room_at(rooms: Option<&BTreeMap<&SiteId, Room>>, site: &SiteId, notice: NoticeClass) -> u32 {
     let Some(rooms) = rooms else { return u32::MAX };
-    devices.first().and_then(|device| rooms.get(&device.site)).map_or(0, |room| room.units(notice))
+    rooms.get(site).map_or(0, |room| room.units(notice))
 }

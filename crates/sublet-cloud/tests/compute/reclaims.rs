@@ -409,7 +409,7 @@ on_both_databases! {
                 fleet.world.compute.cancel_reclaim(&Actor::system(), &placed.reclaim.id, None).await.expect("cancelled");
                 fleet.state(&victim).await
             };
-            let ((), state) = tokio::join!(rest, cancel);
+            let (state, ()) = tokio::join!(cancel, rest);
             if state != LeaseState::Active {
                 break;
             }
