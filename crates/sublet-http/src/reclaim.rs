@@ -189,7 +189,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::ReclaimListQuery = context.query()?;
     let asked = query.page();
     let page = app.compute.list_reclaims(&context.actor, query.status.map(state), &page_request(&asked)?).await?;
-    let items = page.items.iter().map(summary_to_wire).collect();
+    let items: Vec<wire::ReclaimSummary> = page.items.iter().map(summary_to_wire).collect();
     page_answer(&asked, Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
 }
 
