@@ -18,7 +18,7 @@ pub struct ReportDemand {
     /// By the reporter's clock; now if left out. It orders reports and tells repeats: a report counts from when it is heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Rfc3339>,
-    /// Units that are used outside: they are not sold.
+    /// Units that are used outside, those on cordoned devices among them: they are not sold.
     pub in_use: u32,
     /// Units that work outside waits for.
     #[serde(default)]

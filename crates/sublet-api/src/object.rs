@@ -107,6 +107,7 @@ object_tags! {
     RateLimitTag = "rate_limit",
     ReceiptTag = "receipt",
     ReclaimPreviewTag = "reclaim_preview",
+    ReclaimSummaryTag = "reclaim_summary",
     ReclaimTag = "reclaim",
     RefundTag = "refund",
     RemoteModelTag = "remote_model",

@@ -7,7 +7,7 @@ use sublet_core::notice::NoticeClass;
 
 use crate::list::list_query;
 use crate::money::Money;
-use crate::object::{ReclaimPreviewTag, ReclaimTag};
+use crate::object::{ReclaimPreviewTag, ReclaimSummaryTag, ReclaimTag};
 use crate::schema::{IdText, NoticeText};
 use crate::time::{Rfc3339, UnixSeconds};
 
@@ -54,6 +54,30 @@ pub struct ReclaimPreview {
     pub as_of: Rfc3339,
 }
 
+/// An order among others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReclaimSummary {
+    pub object: ReclaimSummaryTag,
+    #[schemars(with = "IdText<ReclaimId>")]
+    pub id: ReclaimId,
+    pub status: ReclaimStatus,
+    pub kind: String,
+    pub units: u32,
+    pub by: Rfc3339,
+    pub until: Option<Rfc3339>,
+    /// Devices that it holds.
+    pub devices: u32,
+    /// Of them, those that are free or with the owner's teams.
+    pub there: u32,
+    /// Of them, those that were lost or cordoned since.
+    pub lost: u32,
+    /// Leases that it ends.
+    pub victims: u32,
+    /// What was foretold to be owed in all, by currency; empty if nothing was.
+    pub owed: Vec<Money>,
+    pub created_at: UnixSeconds,
+}
+
 /// An order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reclaim {
@@ -72,6 +96,8 @@ pub struct Reclaim {
     pub break_promises: bool,
     /// Devices that are free or with the owner's teams.
     pub there: u32,
+    /// Devices that were lost or cordoned since: so many are missing for the need until they are back.
+    pub lost: u32,
     pub plan: ReclaimPlan,
     /// Grows with every change; `If-Match` carries it.
     pub generation: u64,

@@ -4,12 +4,13 @@
 //! over this and all shorter classes, of the class's level less what is committed for its term; so no
 //! unit is promised beyond any level, whoever asked first.
 //!
-//! Invariants: without a curve that holds, a pool that is sold by curves sells nothing; what the owner
-//! uses outside is never sold; what is surplus is never firm and never the owner's own.
+//! Invariants: without a curve that holds, a pool that is sold by curves sells nothing, and gives back only
+//! what the owner needs; what the owner uses outside is never sold; what is surplus is never firm and never
+//! the owner's own.
 //!
 //! Deliberately absent: where levels come from, and the owner's reserve ([`crate::reserve`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -93,7 +94,9 @@ pub enum LevelReason {
     OfLeast { window_s: i64, margin_ppm: u64 },
     /// The class is sold after so much was seen.
     LittleSeen { seen_s: i64, needed_s: i64 },
-    /// No rule keeps the limits of the class.
+    /// Too little was seen of the class to show that any rule keeps its limits.
+    Unproven,
+    /// Enough was seen, and no rule keeps the limits of the class.
     Withdrawn,
     /// A shorter class is not sold.
     ShorterNotSold,
@@ -101,16 +104,6 @@ pub enum LevelReason {
     AfterOutage,
     /// Nothing is known now.
     Outage,
-}
-
-impl LevelReason {
-    /// Whether the level was learned, so that what is sold beyond it is given back.
-    pub const fn is_learned(self) -> bool {
-        match self {
-            Self::OfCapacity { .. } | Self::OfLeast { .. } | Self::Withdrawn | Self::ShorterNotSold => true,
-            Self::LittleSeen { .. } | Self::AfterOutage | Self::Outage => false,
-        }
-    }
 }
 
 impl fmt::Display for LevelReason {
@@ -126,7 +119,8 @@ impl fmt::Display for LevelReason {
             Self::LittleSeen { seen_s, needed_s } => {
                 write!(f, "{} of {} hours of history were seen", seen_s / 3_600, needed_s / 3_600)
             }
-            Self::Withdrawn => f.write_str("no rule has shown yet that it keeps the promises of this class here"),
+            Self::Unproven => f.write_str("no rule has shown yet that it keeps the promises of this class here"),
+            Self::Withdrawn => f.write_str("no rule keeps the promises of this class here"),
             Self::ShorterNotSold => f.write_str("a shorter class is not sold"),
             Self::AfterOutage => f.write_str("what is known of demand ended and began again within the last hour"),
             Self::Outage => f.write_str("the demand is not known now"),
@@ -140,6 +134,22 @@ pub struct Level {
     /// How many units may be promised for at least the class's term.
     pub units: u32,
     pub reason: LevelReason,
+}
+
+/// How many units may stay of what is committed for at least each class's term, where so many are not the owner's. What
+/// was learned decides; where nothing has been shown yet, only what the owner needs is given back; in an outage nobody
+/// knows what that is, so nothing is.
+pub(crate) fn stays(levels: &[Level; CLASSES], idle: u32) -> [u32; CLASSES] {
+    let mut is_withdrawn = false;
+    levels.map(|level| {
+        is_withdrawn |= level.reason == LevelReason::Withdrawn;
+        match level.reason {
+            LevelReason::OfCapacity { .. } | LevelReason::OfLeast { .. } | LevelReason::Withdrawn => level.units,
+            LevelReason::ShorterNotSold if is_withdrawn => level.units,
+            LevelReason::ShorterNotSold | LevelReason::LittleSeen { .. } | LevelReason::Unproven | LevelReason::AfterOutage => idle,
+            LevelReason::Outage => u32::MAX,
+        }
+    })
 }
 
 /// What was computed for a pool.
@@ -157,7 +167,8 @@ pub enum Curve {
 /// What is known of a pool beyond its devices.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PoolView {
-    /// Units that the owner uses outside; they look free and are not.
+    /// Units that the owner uses outside, beyond devices that are cordoned: they look free and are not. Which ones
+    /// nobody knows.
     pub outside: u32,
     pub curve: Curve,
 }
@@ -175,6 +186,8 @@ pub struct Selling {
 #[derive(Default)]
 struct Sold<'a> {
     leases: Vec<(&'a LeaseView, u32)>,
+    /// Healthy units that neither the owner's teams have nor anybody keeps for them.
+    not_owners: u32,
 }
 
 impl Sold<'_> {
@@ -196,19 +209,27 @@ impl Sold<'_> {
 
 /// What customers have of each pool's capacity, which is what is healthy there; of one kind, if one is named.
 fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeMap<(&'a DeviceKind, &'a SiteId), Sold<'a>> {
-    let mut held: BTreeMap<&LeaseId, (&SiteId, u32)> = BTreeMap::new();
-    let is_meant = |device: &&DeviceView| {
-        device.health == DeviceHealth::Healthy && device.promised_to.is_none() && kind.is_none_or(|kind| device.kind == *kind)
-    };
-    for device in snapshot.devices.iter().filter(is_meant) {
-        if let Some(lease) = &device.used_by {
-            held.entry(lease).or_insert((&device.site, 0)).1 += 1;
-        }
-    }
+    // Whatever the order in which it is walked: sums and sorted lists come of it.
+    let mut held: HashMap<&LeaseId, (&SiteId, u32)> = HashMap::new();
     let mut pools: BTreeMap<_, Sold<'a>> = BTreeMap::new();
+    let is_meant = |device: &&DeviceView| device.health == DeviceHealth::Healthy && kind.is_none_or(|kind| device.kind == *kind);
+    for device in snapshot.devices.iter().filter(is_meant) {
+        let is_owners = match (&device.promised_to, &device.used_by) {
+            (Some(next), _) => snapshot.lease(next).is_some_and(|lease| lease.holder == Holder::Internal),
+            (None, Some(lease)) => {
+                held.entry(lease).or_insert((&device.site, 0)).1 += 1;
+                false
+            }
+            (None, None) => device.held,
+        };
+        pools.entry((&device.kind, &device.site)).or_default().not_owners += u32::from(!is_owners);
+    }
     for (id, (site, units)) in held {
-        if let Some(lease) = snapshot.leases.get(id).filter(|lease| lease.holder == Holder::External) {
-            pools.entry((&lease.kind, site)).or_default().leases.push((lease, units));
+        let Some(lease) = snapshot.leases.get(id) else { continue };
+        let pool = pools.entry((&lease.kind, site)).or_default();
+        match lease.holder {
+            Holder::External => pool.leases.push((lease, units)),
+            Holder::Internal => pool.not_owners = pool.not_owners.saturating_sub(units),
         }
     }
     pools
@@ -286,10 +307,15 @@ impl Bounds {
     }
 }
 
-/// What each site has for customers of a kind. `None` where the reserve rule is all that bounds it.
-pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind) -> Option<BTreeMap<&'a SiteId, Room>> {
+/// What each site has of a kind. `None` where the reserve rule is all that bounds it. The owner's teams are bound by what
+/// is used outside alone.
+pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind, holder: Holder) -> Option<BTreeMap<&'a SiteId, Room>> {
     let selling = &snapshot.selling;
-    let is_bound = match selling.mode {
+    let mode = match holder {
+        Holder::External => selling.mode,
+        Holder::Internal => SellingMode::Static,
+    };
+    let is_bound = match mode {
         SellingMode::Learned | SellingMode::Nothing => true,
         SellingMode::Static | SellingMode::Shadow => {
             selling.pools.iter().any(|(pool, view)| pool.kind == *kind && view.outside > 0)
@@ -298,13 +324,13 @@ pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind) -> Option<BTr
     if !is_bound {
         return None;
     }
-    let sold = if selling.mode == SellingMode::Learned { sold_by_pool(snapshot, Some(kind)) } else { BTreeMap::new() };
+    let sold = if mode == SellingMode::Learned { sold_by_pool(snapshot, Some(kind)) } else { BTreeMap::new() };
     let mut rooms: BTreeMap<&SiteId, Room> = BTreeMap::new();
     for device in snapshot.devices.iter().filter(|device| device.kind == *kind) {
         let room = rooms.entry(&device.site).or_insert_with(|| {
             let pool = Pool { kind: kind.clone(), site: device.site.clone() };
             let view = selling.pools.get(&pool).copied().unwrap_or_default();
-            let rule = match (selling.mode, view.curve) {
+            let rule = match (mode, view.curve) {
                 (SellingMode::Static | SellingMode::Shadow, _) => RoomRule::Free,
                 (SellingMode::Nothing, _) => RoomRule::Nothing,
                 (SellingMode::Learned, Curve::Missing | Curve::Stale) => RoomRule::NoCurve,
@@ -315,7 +341,7 @@ pub(crate) fn rooms<'a>(snapshot: &'a Snapshot, kind: &DeviceKind) -> Option<BTr
             };
             Room { idle: 0, outside: view.outside, rule }
         });
-        room.idle += u32::from(device.is_idle() && !device.held);
+        room.idle += u32::from(device.is_idle() && (!device.held || holder == Holder::Internal));
     }
     Some(rooms)
 }
@@ -338,26 +364,27 @@ pub fn sold_by_class(snapshot: &Snapshot, pool: &Pool) -> [u32; CLASSES] {
     units
 }
 
-/// Leases that are beyond the levels of their pools, with the earliest end that their notice allows: of
+/// Leases that are beyond what may stay in their pools, with the earliest end that their notice allows: of
 /// each class the youngest, and of those only what is needed.
 pub(crate) fn surplus(snapshot: &Snapshot, now: Timestamp) -> BTreeMap<&LeaseId, Timestamp> {
     let mut ends = BTreeMap::new();
-    let has_curve = |view: &PoolView| matches!(view.curve, Curve::Fresh(_));
-    if snapshot.selling.mode != SellingMode::Learned || !snapshot.selling.pools.values().any(has_curve) {
+    if snapshot.selling.mode != SellingMode::Learned {
         return ends;
     }
     for ((kind, site), sold) in sold_by_pool(snapshot, None) {
         let pool = Pool { kind: kind.clone(), site: site.clone() };
-        let Some(Curve::Fresh(levels)) = snapshot.selling.pools.get(&pool).map(|view| view.curve) else { continue };
+        let view = snapshot.selling.pools.get(&pool).copied().unwrap_or_default();
+        let idle = sold.not_owners.saturating_sub(view.outside);
+        let stays = match view.curve {
+            Curve::Fresh(levels) => stays(&levels, idle),
+            Curve::Missing | Curve::Stale => [idle; CLASSES],
+        };
         for class in NoticeClass::ALL.into_iter().filter(|class| *class != NoticeClass::Firm).rev() {
-            let level = levels[index(class)];
-            if level.reason.is_learned() {
-                let beyond = sold.committed(class, now).saturating_sub(level.units);
-                ends.extend(youngest(&sold, class, beyond).into_iter().filter_map(|lease| {
-                    let deadline = lease.reclaim_deadline(now)?;
-                    Some((&lease.id, deadline))
-                }));
-            }
+            let beyond = sold.committed(class, now).saturating_sub(stays[index(class)]);
+            ends.extend(youngest(&sold, class, beyond).into_iter().filter_map(|lease| {
+                let deadline = lease.reclaim_deadline(now)?;
+                Some((&lease.id, deadline))
+            }));
         }
     }
     ends
@@ -394,6 +421,8 @@ pub struct PoolFigures {
     /// In leases of the owner's teams, promised to one, or held for them by an order.
     pub internal: u32,
     pub cordoned: u32,
+    /// Of the cordoned ones, those that no lease has.
+    pub set_aside: u32,
     pub lost: u32,
     /// Free, not promised.
     pub idle: u32,
@@ -404,6 +433,12 @@ impl PoolFigures {
     pub const fn total(&self) -> u32 {
         self.capacity.saturating_add(self.cordoned).saturating_add(self.lost)
     }
+
+    /// Units of the capacity that are used outside, where so many are reported: cordoning says which devices those are,
+    /// and they count once.
+    pub const fn used_outside(&self, reported: u32) -> u32 {
+        reported.saturating_sub(self.set_aside)
+    }
 }
 
 /// The figures of every pool there are devices of.
@@ -413,7 +448,10 @@ pub fn pool_figures(devices: &[DeviceView], is_internal: impl Fn(&LeaseId) -> bo
         let figures = pools.entry((&device.kind, &device.site)).or_default();
         match device.health {
             DeviceHealth::Healthy => {}
-            DeviceHealth::Cordoned => figures.cordoned += 1,
+            DeviceHealth::Cordoned => {
+                figures.cordoned += 1;
+                figures.set_aside += u32::from(device.used_by.is_none());
+            }
             DeviceHealth::Lost => figures.lost += 1,
         }
         if device.health == DeviceHealth::Healthy {

@@ -140,6 +140,73 @@ fn surplus_is_told_with_its_notice_and_firm_never_is() {
 }
 
 #[test]
+fn where_little_is_known_only_what_the_owner_needs_is_given_back() {
+    let mut snapshot = fleet("cpu", &[12]);
+    let hour = sell(&mut snapshot, &external(3, NoticeClass::N1h));
+    let noticed = sell(&mut snapshot, &external(2, NoticeClass::N2m));
+    let spot = sell(&mut snapshot, &external(3, NoticeClass::N0));
+    let level = |units, reason| Level { units, reason };
+    let seen = LevelReason::OfCapacity { window_s: 3_600, margin_ppm: 20_000 };
+    let unproven = [
+        level(9, seen),
+        level(9, seen),
+        level(9, seen),
+        level(0, LevelReason::Unproven),
+        level(0, LevelReason::ShorterNotSold),
+        level(0, LevelReason::ShorterNotSold),
+    ];
+    let withdrawn = unproven.map(|one| if one.reason == LevelReason::Unproven { level(0, LevelReason::Withdrawn) } else { one });
+    let all = |reason| [level(0, reason); CLASSES];
+    let victims = |curve, outside| {
+        let mut now = snapshot.clone();
+        sells(&mut now, SellingMode::Learned, &[("site_0", curve, outside)]);
+        told(&now, NOW).into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    // What was not shown yet is not sold, and who is there stays; what was shown to break ends.
+    assert_eq!(victims(Curve::Fresh(unproven), 0), []);
+    assert_eq!(victims(Curve::Fresh(withdrawn), 0), [hour.clone()]);
+    let little = LevelReason::LittleSeen { seen_s: 0, needed_s: 3_600 };
+    for curve in [Curve::Fresh(all(little)), Curve::Fresh(all(LevelReason::AfterOutage)), Curve::Stale, Curve::Missing] {
+        assert_eq!(victims(curve, 4), [], "eight units are sold, and eight are not needed: {curve:?}");
+        assert_eq!(victims(curve, 5), [spot.clone()], "{curve:?}");
+        assert_eq!(victims(curve, 8), [noticed.clone(), spot.clone()], "{curve:?}");
+        assert_eq!(victims(curve, 12), [hour.clone(), noticed.clone(), spot.clone()], "{curve:?}");
+    }
+    assert_eq!(victims(Curve::Fresh(all(LevelReason::Outage)), 12), [], "nobody knows what is needed");
+}
+
+#[test]
+fn what_is_used_outside_at_one_site_is_taken_from_that_site_alone() {
+    let mut snapshot = fleet("cpu", &[4, 0, 4]);
+    let curves = [("site_0", Curve::Missing, 0), ("site_1", Curve::Missing, 0)];
+    sells(&mut snapshot, SellingMode::Static, &curves);
+    sell(&mut snapshot, &Request { site: Some("site_0".parse().unwrap()), ..external(3, NoticeClass::N2m) });
+    // Four are used outside at a site at which one is free by our books.
+    sells(&mut snapshot, SellingMode::Static, &[("site_0", Curve::Missing, 4), ("site_1", Curve::Missing, 0)]);
+    assert_eq!(available(&snapshot, &external(1, NoticeClass::N2m)).units, 4);
+    assert_eq!(available(&snapshot, &request(1, NoticeClass::N0, Holder::Internal)).units, 4);
+    assert_eq!(figures(&snapshot, &kind("cpu")).outside, 1);
+    // What an order holds is kept only once.
+    snapshot
+        .devices
+        .iter_mut()
+        .filter(|device| device.used_by.is_none())
+        .for_each(|device| device.held = device.site.as_str() == "site_0");
+    assert_eq!(available(&snapshot, &external(1, NoticeClass::N2m)).units, 4);
+    assert_eq!(figures(&snapshot, &kind("cpu")).kept, 0);
+}
+
+#[test]
+fn cordoned_devices_that_are_used_outside_count_once() {
+    let mut snapshot = fleet("cpu", &[6]);
+    snapshot.devices.iter_mut().take(3).for_each(|device| device.health = DeviceHealth::Cordoned);
+    snapshot.devices[0].used_by = Some("lease_0own".parse().unwrap());
+    let figures = pool_figures(&snapshot.devices, |_| false)[&pool("site_0")];
+    assert_eq!((figures.cordoned, figures.set_aside), (3, 2), "a lease still runs on one");
+    assert_eq!([0, 1, 2, 3, 5].map(|reported| figures.used_outside(reported)), [0, 0, 0, 1, 3]);
+}
+
+#[test]
 fn what_is_lost_cordoned_or_held_takes_nothing_from_others() {
     for health in [DeviceHealth::Lost, DeviceHealth::Cordoned] {
         let mut snapshot = fleet("cpu", &[4, 4]);
@@ -243,6 +310,26 @@ fn series(hours: i64, capacity: u32) -> Series {
     Series { name: String::new(), steps }
 }
 
+/// The same with times of which nothing is known: an outage that is reported, a process that was down, a clock that was set
+/// ahead. Behind each the owner has more than before.
+fn with_holes(series: Series) -> Series {
+    const HOLES: [(i64, i64); 5] = [(26, 130), (31, 1_260), (37, 61), (43, 10_800), (52, 3_599)];
+    let mut steps: Vec<Step> = Vec::new();
+    for step in series.steps {
+        let hole = HOLES.iter().find(|(hour, lasts_s)| (hour * 3_600..hour * 3_600 + lasts_s).contains(&step.at_s));
+        let surge = HOLES.iter().any(|(hour, lasts_s)| (0..5_400).contains(&(step.at_s - hour * 3_600 - lasts_s)));
+        match hole {
+            Some((hour, _)) if steps.last().is_some_and(|last| last.valid) => {
+                steps.push(Step { at_s: (hour * 3_600).max(step.at_s - 60), valid: false, ..step });
+            }
+            Some(_) => {}
+            None => steps.push(Step { in_use: step.in_use + if surge { 6 } else { 0 }, ..step }),
+        }
+    }
+    steps.dedup_by_key(|step| step.at_s);
+    Series { steps, ..series }
+}
+
 /// The fleet as the cloud would have it: single units, sold to whoever wants them.
 struct Simulated {
     snapshot: Snapshot,
@@ -255,9 +342,10 @@ impl Simulated {
     fn decide(&mut self, step: &Step, curve: Option<[Level; CLASSES]>) {
         let now = Timestamp::from_seconds(step.at_s);
         self.end(now);
-        self.serve_owner(step.in_use);
+        // What it finds no unit for it needs all the same.
+        let outside = self.serve_owner(step.in_use);
         self.snapshot.selling.at = now;
-        let view = PoolView { outside: 0, curve: curve.map_or(Curve::Missing, Curve::Fresh) };
+        let view = PoolView { outside, curve: curve.map_or(Curve::Missing, Curve::Fresh) };
         self.snapshot.selling.pools = BTreeMap::from([(pool("site_0"), view)]);
         for (id, deadline) in told(&self.snapshot, now) {
             let lease = self.snapshot.leases.get_mut(&id).unwrap();
@@ -293,17 +381,32 @@ impl Simulated {
         }
     }
 
-    /// The owner's team has as much as it wants, as far as it is free.
-    fn serve_owner(&mut self, wanted: u32) {
+    /// The owner's team has as much as it wants, as far as it is free; answers how many units it misses.
+    fn serve_owner(&mut self, wanted: u32) -> u32 {
         let own: LeaseId = "lease_0own".parse().unwrap();
         for device in &mut self.snapshot.devices {
             if device.used_by.as_ref() == Some(&own) {
                 device.used_by = None;
             }
         }
-        let wanted = usize::try_from(wanted).unwrap();
-        let free = self.snapshot.devices.iter_mut().filter(|device| device.used_by.is_none());
-        free.take(wanted).for_each(|device| device.used_by = Some(own.clone()));
+        let mut missing = wanted;
+        for device in self.snapshot.devices.iter_mut().filter(|device| device.used_by.is_none()) {
+            if missing > 0 {
+                missing -= 1;
+                device.used_by = Some(own.clone());
+            }
+        }
+        missing
+    }
+
+    /// How many were told now.
+    fn told_at(&self, now_s: i64) -> usize {
+        let now = Timestamp::from_seconds(now_s);
+        let is_told_now = |lease: &&LeaseView| match (&lease.stage, lease.notice.notice()) {
+            (LeaseStage::Ending { deadline, .. }, Some(notice)) => deadline.since(now) == notice,
+            _ => false,
+        };
+        self.snapshot.leases.values().filter(is_told_now).count()
     }
 
     fn running(&self, now_s: i64) -> [u32; CLASSES] {
@@ -319,12 +422,24 @@ impl Simulated {
 
 #[test]
 fn live_sells_and_gives_back_as_in_a_replay_of_the_same_history() {
+    assert_eq!(live_as_in_a_replay(&series(60, 14)), (0, 0));
+}
+
+#[test]
+fn live_sells_and_gives_back_as_in_a_replay_of_a_history_with_holes() {
+    let (outlasted, behind) = live_as_in_a_replay(&with_holes(series(60, 14)));
+    assert!(outlasted > 0, "leases outlast a hole");
+    assert!(behind > 3, "{behind} units were told within the hour behind a hole");
+}
+
+/// Compares decision by decision; answers how many units ran while nothing was known, and how many were told within an hour
+/// behind that.
+fn live_as_in_a_replay(series: &Series) -> (u32, usize) {
     let (capacity, hours) = (14, 60);
-    let series = series(hours, capacity);
     let end_s = hours * 3_600;
     let reserve = ReserveRule { minimum_units: 5, fraction_thousandths: 0 };
     let (mut moments, mut ends) = (BTreeMap::new(), Vec::new());
-    let tally = replay(&series, end_s, &Terms::default(), &mut Live::new(&Terms::default(), reserve), &mut |moment| {
+    let tally = replay(series, end_s, &Terms::default(), &mut Live::new(&Terms::default(), reserve), &mut |moment| {
         moments.insert(moment.at_s, moment.running);
         ends.extend(moment.ends.iter().map(|end| (end.kind, end.class, end.units, end.began_s, end.promised_s)));
     });
@@ -340,6 +455,7 @@ fn live_sells_and_gives_back_as_in_a_replay_of_the_same_history() {
     take(&mut template, &request(1, NoticeClass::N0, Holder::Internal), &[]);
     live.snapshot.leases.insert(id.clone(), LeaseView { id, ..template.leases[&own].clone() });
     let (mut follower, mut decisions) = (Follower::new(&Terms::default()), 0);
+    let (mut known_since_s, mut outlasted, mut behind) = (None, 0, 0);
     for (place, step) in series.steps.iter().enumerate() {
         let until = series.steps.get(place + 1).map_or(end_s, |next| next.at_s);
         follower.hear(*step);
@@ -349,6 +465,11 @@ fn live_sells_and_gives_back_as_in_a_replay_of_the_same_history() {
             live.decide(&Step { at_s: now_s, ..*step }, follower.curve());
             assert_eq!(Some(live.running(now_s)), moments.get(&now_s).copied(), "at {now_s}");
             decisions += 1;
+            if !step.valid {
+                (known_since_s, outlasted) = (None, outlasted + live.running(now_s).iter().sum::<u32>());
+            }
+            let is_behind = step.valid && now_s - *known_since_s.get_or_insert(now_s) < 3_600 && now_s > 26 * 3_600;
+            behind += if is_behind { live.told_at(now_s) } else { 0 };
             now_s = (now_s - now_s.rem_euclid(DECISION_S) + DECISION_S).min(until);
         }
     }
@@ -370,6 +491,7 @@ fn live_sells_and_gives_back_as_in_a_replay_of_the_same_history() {
         tally.counts
     );
     assert!(tally.counts.iter().all(|counts| counts.broken == 0));
+    (outlasted, behind)
 }
 
 #[test]

@@ -4,12 +4,12 @@
 //! decision reads through it and follows no pointers. Machines, leases and devices are in the order of their ids, whatever
 //! the order of the snapshot; what is held comes behind what is not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use sublet_core::Timestamp;
 use sublet_core::device::{DeviceHealth, DeviceKind};
-use sublet_core::id::{LeaseId, NodeId, SiteId};
+use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
@@ -119,10 +119,11 @@ impl<'a> FleetIndex<'a> {
             machines[place].push(device);
         }
         machines.sort_by_key(|devices| devices.first().map(|device| &device.node));
+        let occupied = used_outside(snapshot, &machines);
         let mut kinds: BTreeMap<&DeviceKind, KindIndex<'a>> = BTreeMap::new();
         for devices in machines {
             if let Some(first) = devices.first() {
-                kinds.entry(&first.kind).or_default().add(first, &devices, |id| leases.get(id).copied());
+                kinds.entry(&first.kind).or_default().add((first, &devices), &occupied, |id| leases.get(id).copied());
             }
         }
         Self { terms: &snapshot.terms, kinds }
@@ -155,10 +156,16 @@ impl<'a> KindIndex<'a> {
         &self.tenants[machine.tenants.clone()]
     }
 
-    fn add(&mut self, first: &'a DeviceView, devices: &[&'a DeviceView], lease: impl Fn(&LeaseId) -> Option<&'a LeaseView>) {
-        let usable =
-            devices.iter().copied().filter(|device| device.health == DeviceHealth::Healthy && device.promised_to.is_none());
-        let mut usable: Vec<&DeviceView> = usable.collect();
+    fn add(
+        &mut self,
+        (first, devices): (&'a DeviceView, &[&'a DeviceView]),
+        occupied: &HashSet<&DeviceId>,
+        lease: impl Fn(&LeaseId) -> Option<&'a LeaseView>,
+    ) {
+        let is_usable = |device: &&DeviceView| {
+            device.health == DeviceHealth::Healthy && device.promised_to.is_none() && !occupied.contains(&device.id)
+        };
+        let mut usable: Vec<&DeviceView> = devices.iter().copied().filter(is_usable).collect();
         // By their leases, in each first what is not held.
         usable.sort_by(|a, b| (&a.used_by, a.held, &a.id).cmp(&(&b.used_by, b.held, &b.id)));
         let idle = usable.iter().take_while(|device| device.used_by.is_none()).count();
@@ -187,4 +194,19 @@ impl<'a> KindIndex<'a> {
         self.devices.extend(devices);
         Room { place: from..self.devices.len(), open: devices.iter().filter(|device| !device.held).count() }
     }
+}
+
+/// Idle devices that count as used outside, of which only the number is known: at each site the last ones that nobody
+/// holds, then the last ones.
+fn used_outside<'a>(snapshot: &Snapshot, machines: &[Vec<&'a DeviceView>]) -> HashSet<&'a DeviceId> {
+    let mut occupied = HashSet::new();
+    for (pool, view) in snapshot.selling.pools.iter().filter(|(_, view)| view.outside > 0) {
+        let units = usize::try_from(view.outside).unwrap_or(usize::MAX);
+        let all = machines.iter().flatten().copied();
+        let mut idle: Vec<&DeviceView> =
+            all.filter(|device| device.is_idle() && device.kind == pool.kind && device.site == pool.site).collect();
+        idle.sort_by(|a, b| (a.held, &b.node, &b.id).cmp(&(b.held, &a.node, &a.id)));
+        occupied.extend(idle.into_iter().take(units).map(|device| &device.id));
+    }
+    occupied
 }

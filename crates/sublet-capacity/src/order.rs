@@ -206,13 +206,14 @@ fn end_anyway(lease: &Standing) -> Option<Timestamp> {
 /// Whether a lease may be ended by then. What is told already, or is to be, is not told sooner.
 fn may_end(lease: &Standing, promises: Promises, (latest, now): (Timestamp, Timestamp), slack: DurationMs) -> Fate {
     let is_customers = lease.holder == Holder::External && lease.is_active && lease.stake.ordered.is_none();
-    let earliest = lease.reclaim_deadline(now.plus(slack)).filter(|_| is_customers && latest >= now);
-    let Some(earliest) = earliest else { return Fate::Stays };
-    let breaks_promise = earliest > latest;
-    if breaks_promise && promises == Promises::Kept {
+    let deadlines = (lease.reclaim_deadline(now), lease.reclaim_deadline(now.plus(slack)));
+    let (Some(earliest), Some(surely)) = deadlines else { return Fate::Stays };
+    if !is_customers || latest < now || (surely > latest && promises == Promises::Kept) {
         return Fate::Stays;
     }
-    Fate::MayEnd { deadline: latest, tier: Tier { breaks_promise, notice: lease.notice } }
+    // With less than the slack left it has its notice all the same: it is told at once.
+    let breaks_promise = earliest > latest;
+    Fate::MayEnd { deadline: latest, tier: Tier::new(lease, breaks_promise, latest) }
 }
 
 /// What is taken of one machine: so many units, by these of its candidates.

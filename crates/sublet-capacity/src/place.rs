@@ -1,13 +1,16 @@
 //! Placement: all of a request on one machine, or a refusal.
 
+use std::collections::{BTreeMap, HashMap};
+
 use sublet_core::device::DeviceKind;
 use sublet_core::id::{DeviceId, NodeId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::IsolationLevel;
 
+use crate::curve::Room;
 use crate::refusal::{Alternative, Refusal, RefusalReason};
-use crate::reserve::{KindFigures, figures, largest_idle, room_of, rooms_for};
+use crate::reserve::{KindFigures, figures, room_at, room_of, rooms_for};
 use crate::snapshot::{DeviceView, Snapshot, count};
 
 /// Capacity that somebody asks for.
@@ -57,13 +60,47 @@ pub struct Availability {
 
 /// The largest request of this kind, notice, holder and site that would be placed; `units` is ignored.
 pub fn available(snapshot: &Snapshot, request: &Request) -> Availability {
-    let figures = figures(snapshot, &request.kind);
-    let largest = largest_idle(snapshot, request);
+    let shelf = Shelf::new(snapshot, request);
+    let figures = shelf.figures;
     let total = match &request.site {
         None => figures.total,
         Some(site) => count(snapshot.devices_of(&request.kind).filter(|device| device.site == *site).count()),
     };
-    Availability { total, units: largest.min(figures.sellable(request.holder, request.notice)), figures }
+    Availability { total, units: shelf.units(request.notice, request.site.as_ref()), figures }
+}
+
+/// What one kind has for a holder who asks for some isolation: gone through once, and asked for every notice and site.
+struct Shelf<'a> {
+    figures: KindFigures,
+    holder: Holder,
+    rooms: Option<BTreeMap<&'a SiteId, Room>>,
+    /// The most idle units on one machine of each site.
+    largest: BTreeMap<&'a SiteId, u32>,
+}
+
+impl<'a> Shelf<'a> {
+    /// Of a request its kind, holder and isolation.
+    fn new(snapshot: &'a Snapshot, request: &Request) -> Self {
+        let anywhere = Request { site: None, ..request.clone() };
+        let mut machines: HashMap<&NodeId, (&SiteId, u32)> = HashMap::new();
+        for device in snapshot.devices.iter().filter(|device| device.is_idle() && anywhere.accepts(device)) {
+            machines.entry(&device.node).or_insert((&device.site, 0)).1 += 1;
+        }
+        let mut largest: BTreeMap<&SiteId, u32> = BTreeMap::new();
+        for (site, units) in machines.into_values() {
+            let most = largest.entry(site).or_default();
+            *most = units.max(*most);
+        }
+        let (figures, rooms) = (figures(snapshot, &request.kind), rooms_for(snapshot, request));
+        Self { figures, holder: request.holder, rooms, largest }
+    }
+
+    /// The largest request at a notice that would be placed, at a site or anywhere.
+    fn units(&self, notice: NoticeClass, site: Option<&SiteId>) -> u32 {
+        let there = self.largest.iter().filter(|(known, _)| site.is_none_or(|site| site == **known));
+        let most = there.map(|(site, most)| room_at(self.rooms.as_ref(), site, notice).min(*most)).max().unwrap_or(0);
+        most.min(self.figures.sellable(self.holder, notice))
+    }
 }
 
 /// Places a request, or says why not and what would work. Nothing is relaxed.
@@ -157,23 +194,22 @@ fn refused_by_rule(snapshot: &Snapshot, request: &Request, figures: &KindFigures
 /// Requests near the refused one that would be placed now: the same with each shorter notice, fewer
 /// units, another site, each other kind.
 fn alternatives(snapshot: &Snapshot, request: &Request) -> Vec<Alternative> {
-    let fits = |changed: &Request| changed.units > 0 && available(snapshot, changed).units >= changed.units;
+    let shelf = Shelf::new(snapshot, request);
+    let fits = |units: u32| request.units > 0 && units >= request.units;
     let mut found = Vec::new();
     let shorter = NoticeClass::ALL.into_iter().rev().filter(|notice| *notice < request.notice);
-    let shorter = shorter.filter(|notice| fits(&Request { notice: *notice, ..request.clone() }));
+    let shorter = shorter.filter(|notice| fits(shelf.units(*notice, request.site.as_ref())));
     found.extend(shorter.map(|notice| Alternative::ShorterNotice { notice }));
-    let units = available(snapshot, request).units;
+    let units = shelf.units(request.notice, request.site.as_ref());
     if units > 0 && units < request.units {
         found.push(Alternative::FewerUnits { units });
     }
-    if request.site.is_some() && fits(&Request { site: None, ..request.clone() }) {
-        let mut sites: Vec<&SiteId> = snapshot.devices.iter().map(|device| &device.site).collect();
-        sites.sort();
-        sites.dedup();
-        let site = sites.into_iter().find(|site| fits(&Request { site: Some((*site).clone()), ..request.clone() }));
-        found.extend(site.map(|site| Alternative::OtherSite { site: site.clone() }));
+    if request.site.is_some() {
+        let site = shelf.largest.keys().find(|site| fits(shelf.units(request.notice, Some(**site))));
+        found.extend(site.map(|site| Alternative::OtherSite { site: (*site).clone() }));
     }
-    let is_other = |kind: &&DeviceKind| **kind != request.kind && fits(&Request { kind: (*kind).clone(), ..request.clone() });
+    let of_kind = |kind: &DeviceKind| Shelf::new(snapshot, &Request { kind: kind.clone(), ..request.clone() });
+    let is_other = |kind: &&DeviceKind| **kind != request.kind && fits(of_kind(kind).units(request.notice, request.site.as_ref()));
     let others = snapshot.kinds().into_iter().filter(is_other);
     found.extend(others.map(|kind| Alternative::OtherKind { kind: kind.clone() }));
     found

@@ -104,7 +104,7 @@ fn fate(lease: &Standing, now: Timestamp) -> Fate {
     match (lease.told, lease.holder, lease.reclaim_deadline(now)) {
         (Some(deadline), ..) => Fate::Leaves(deadline),
         (None, Holder::External, Some(deadline)) if lease.is_active => {
-            Fate::MayEnd { deadline, tier: Tier { breaks_promise: false, notice: lease.notice } }
+            Fate::MayEnd { deadline, tier: Tier::new(lease, false, deadline) }
         }
         (None, Holder::External | Holder::Internal, _) => Fate::Stays,
     }

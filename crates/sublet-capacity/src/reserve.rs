@@ -1,9 +1,9 @@
 //! The reserve rule: how much of the healthy capacity stays for the owner's teams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sublet_core::device::{DeviceHealth, DeviceKind};
-use sublet_core::id::SiteId;
+use sublet_core::id::{LeaseId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
 
@@ -48,7 +48,7 @@ pub struct KindFigures {
     pub reserve: u32,
     /// The part of the reserve that the owner's teams do not use yet, and what orders hold for them on top of it.
     pub kept: u32,
-    /// Free by our books, and used by the owner outside.
+    /// Free by our books, and used by the owner outside; at each site no more than is free there.
     pub outside: u32,
     /// What customers can get at each notice by curves and outside use, all sites together; `None` where
     /// neither bounds it.
@@ -59,7 +59,7 @@ impl KindFigures {
     /// Units that the rule lets this holder take at this notice, wherever they are.
     pub fn sellable(&self, holder: Holder, notice: NoticeClass) -> u32 {
         match holder {
-            Holder::Internal => self.idle,
+            Holder::Internal => self.idle.saturating_sub(self.outside),
             Holder::External => {
                 let room = self.room.map_or(u32::MAX, |room| room[index(notice)]);
                 let above_reserve = self.above_reserve().min(room);
@@ -85,14 +85,17 @@ impl KindFigures {
 pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
     let mut figures = KindFigures::default();
     let (mut demanded_by_internal, mut held) = (0_u32, 0_u32);
+    // Only looked up, never walked: its order is nobody's.
+    let of_kind = snapshot.leases.values().filter(|lease| lease.kind == *kind);
+    let holders: HashMap<&LeaseId, Holder> = of_kind.map(|lease| (&lease.id, lease.holder)).collect();
     for device in snapshot.devices_of(kind) {
         figures.total += 1;
         if device.health != DeviceHealth::Healthy {
             continue;
         }
         figures.healthy += 1;
-        let user = device.used_by.as_ref().and_then(|id| snapshot.lease(id));
-        match (&device.used_by, user.map(|lease| lease.holder)) {
+        let user = device.used_by.as_ref().and_then(|id| holders.get(id));
+        match (&device.used_by, user) {
             (Some(_), Some(Holder::Internal)) => figures.internal += 1,
             // A device whose lease is not in the snapshot is in use by somebody: never free.
             (Some(_), Some(Holder::External) | None) => figures.external += 1,
@@ -102,40 +105,55 @@ pub fn figures(snapshot: &Snapshot, kind: &DeviceKind) -> KindFigures {
                 held += u32::from(device.held);
             }
         }
-        let next = device.promised_to.as_ref().and_then(|id| snapshot.lease(id));
-        if next.is_some_and(|lease| lease.holder == Holder::Internal) {
+        if device.promised_to.as_ref().and_then(|id| holders.get(id)) == Some(&Holder::Internal) {
             demanded_by_internal += 1;
         }
     }
     let firm = |lease: &&LeaseView| lease.kind == *kind && lease.holder == Holder::External && lease.notice == NoticeClass::Firm;
     figures.firm = snapshot.leases.values().filter(firm).fold(0, |sum, lease| sum + lease.units);
     figures.reserve = snapshot.terms.reserve.units(figures.healthy);
-    let pools = snapshot.selling.pools.iter().filter(|(pool, _)| pool.kind == *kind);
-    figures.outside = pools.fold(0_u32, |sum, (_, view)| sum.saturating_add(view.outside));
+    let outside = outside(snapshot, kind);
+    figures.outside = outside.units;
     figures.kept = figures.reserve.saturating_sub(figures.internal).saturating_sub(demanded_by_internal);
-    figures.kept = figures.kept.saturating_sub(figures.outside).saturating_add(held);
-    figures.room = rooms(snapshot, kind)
+    figures.kept = figures.kept.saturating_sub(figures.outside).saturating_add(held).saturating_sub(outside.held);
+    figures.room = rooms(snapshot, kind, Holder::External)
         .map(|rooms| NoticeClass::ALL.map(|notice| rooms.values().fold(0_u32, |sum, room| sum.saturating_add(room.units(notice)))));
     figures
 }
 
-/// The most idle units on one machine that the request may be placed on.
-pub(crate) fn largest_idle(snapshot: &Snapshot, request: &Request) -> u32 {
-    let rooms = rooms_for(snapshot, request);
-    let most = |devices: &Vec<&DeviceView>| room_of(rooms.as_ref(), devices, request.notice).min(count(devices.len()));
-    snapshot.idle_by_node(request).values().map(most).max().unwrap_or(0)
+/// What looks free and is used outside.
+#[derive(Default)]
+struct Outside {
+    units: u32,
+    /// Of them, what orders hold: where nothing else is left.
+    held: u32,
 }
 
-/// What bounds a customer at each site; the owner's teams are bound by nothing.
-pub(crate) fn rooms_for<'a>(snapshot: &'a Snapshot, request: &Request) -> Option<BTreeMap<&'a SiteId, Room>> {
-    match request.holder {
-        Holder::Internal => None,
-        Holder::External => rooms(snapshot, &request.kind),
+/// Each site's use takes from what is free at that site, and no more than that.
+fn outside(snapshot: &Snapshot, kind: &DeviceKind) -> Outside {
+    let mut sum = Outside::default();
+    for (pool, view) in snapshot.selling.pools.iter().filter(|(pool, view)| pool.kind == *kind && view.outside > 0) {
+        let idle = snapshot.devices_of(kind).filter(|device| device.site == pool.site && device.is_idle());
+        let (held, open): (Vec<&DeviceView>, Vec<&DeviceView>) = idle.partition(|device| device.held);
+        let units = view.outside.min(count(held.len() + open.len()));
+        sum.units = sum.units.saturating_add(units);
+        sum.held = sum.held.saturating_add(units.saturating_sub(count(open.len())));
     }
+    sum
+}
+
+/// What bounds a request at each site.
+pub(crate) fn rooms_for<'a>(snapshot: &'a Snapshot, request: &Request) -> Option<BTreeMap<&'a SiteId, Room>> {
+    rooms(snapshot, &request.kind, request.holder)
 }
 
 /// What the site of a machine has at a notice.
 pub(crate) fn room_of(rooms: Option<&BTreeMap<&SiteId, Room>>, devices: &[&DeviceView], notice: NoticeClass) -> u32 {
+    devices.first().map_or(0, |device| room_at(rooms, &device.site, notice))
+}
+
+/// What a site has at a notice.
+pub(crate) fn room_at(rooms: Option<&BTreeMap<&SiteId, Room>>, site: &SiteId, notice: NoticeClass) -> u32 {
     let Some(rooms) = rooms else { return u32::MAX };
-    devices.first().and_then(|device| rooms.get(&device.site)).map_or(0, |room| room.units(notice))
+    rooms.get(site).map_or(0, |room| room.units(notice))
 }

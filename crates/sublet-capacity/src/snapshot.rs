@@ -174,6 +174,8 @@ impl Snapshot {
     /// The kinds there are, in order.
     pub fn kinds(&self) -> Vec<&DeviceKind> {
         let mut kinds: Vec<&DeviceKind> = self.devices.iter().map(|device| &device.kind).collect();
+        // Most devices lie beside others of their kind.
+        kinds.dedup();
         kinds.sort();
         kinds.dedup();
         kinds

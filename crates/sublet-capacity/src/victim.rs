@@ -3,7 +3,8 @@
 //!
 //! The longest notice that is touched is as short as possible; then the loss is as small as possible: units × time since
 //! the last durable checkpoint (or the start) × price, with what a restart takes and about what is owed; then the number
-//! of victims. Leases are of few sizes, and of each size only the cheapest that could cover the need by themselves can be
+//! of victims. Of one notice, who would have run for less than a restart takes is taken last: else who has just begun,
+//! and so lost least, would be taken again and again. Leases are of few sizes, and of each size only the cheapest that could cover the need by themselves can be
 //! part of the best choice, so the exact covering knapsack is small.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use crate::index::Standing;
 
 /// What a workload loses besides its work: it is queued, placed, and loads its data again.
 const RESTART: DurationMs = DurationMs::from_seconds(300);
+/// Who ran for less is taken after all others of its notice.
+const RUN_MIN: DurationMs = RESTART;
 const HOUR: DurationMs = DurationMs::from_hours(1);
 /// Entries of the table beyond which the choice is greedy.
 const TABLE_MAX: usize = 1 << 20;
@@ -24,6 +27,15 @@ const TABLE_MAX: usize = 1 << 20;
 pub(crate) struct Tier {
     pub breaks_promise: bool,
     pub notice: NoticeClass,
+    /// It would have run for less than [`RUN_MIN`].
+    pub is_young: bool,
+}
+
+impl Tier {
+    pub fn new(lease: &Standing, breaks_promise: bool, deadline: Timestamp) -> Self {
+        let is_young = lease.stake.at_risk_since.is_some() && deadline.since(lease.starts_at) < RUN_MIN;
+        Self { breaks_promise, notice: lease.notice, is_young }
+    }
 }
 
 /// What ending a lease costs at that instant, in nano-units × milliseconds of an hour. A lease on which nothing runs loses

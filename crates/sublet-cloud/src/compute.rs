@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use sublet_capacity::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Stake, Terms};
+use sublet_capacity::{CURVE_LIFE, Cover, CoverBound, DeviceView, LeaseStage, LeaseView, ReserveRule, Snapshot, Stake, Terms};
 use sublet_core::admission::ROUNDING_SLACK;
 use sublet_core::device::DeviceKind;
 use sublet_core::id::{LeaseId, NodeId, SiteId};
@@ -58,6 +58,8 @@ pub struct ComputeSettings {
     pub log_retention: DurationMs,
     /// How often the reconciler looks without being woken.
     pub period: DurationMs,
+    /// Longest time between two looks at the fleet in which the owner's demand counts as known.
+    pub unobserved_max: DurationMs,
     /// The weakest separation for work of customers; the owner's teams may run with less.
     pub external_isolation: IsolationLevel,
     /// What a job gets for each device if it asks for no less.
@@ -86,6 +88,7 @@ impl ComputeSettings {
             lost_patience: DurationMs::from_seconds(10),
             log_retention: DurationMs::from_hours(7 * 24),
             period: DurationMs::from_millis(500),
+            unobserved_max: CURVE_LIFE,
             external_isolation: IsolationLevel::Sandbox,
             disk_per_device: Bytes::new(1 << 30),
             log_per_job: Bytes::new(16 << 20),
@@ -206,7 +209,7 @@ impl Compute {
             }
         }
         let reserve = reserve_rule(tx).await?;
-        let selling = selling_in(tx, self.now()).await?;
+        let selling = selling_in(tx, &devices, self.now()).await?;
         Ok(Snapshot { devices, leases, terms: self.settings.terms(reserve), selling })
     }
 

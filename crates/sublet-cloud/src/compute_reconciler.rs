@@ -84,7 +84,7 @@ impl Compute {
         // After what happened is read: a device whose work has just ended with it is not for sale.
         report.registered = report.note("registering machines", self.follow_machines().await);
         self.pay(&mut report).await;
-        self.follow_demand(&mut report).await;
+        let behind = self.follow_demand(&mut report).await;
         for _ in 0..ROUNDS_MAX {
             // Orders first: nobody is told for one that is over.
             let planned = self.follow_reclaims(&mut report).await + self.follow_plan(&mut report).await;
@@ -96,6 +96,7 @@ impl Compute {
             }
         }
         self.instruct(&mut report).await;
+        self.catch_up(behind, &mut report).await;
         self.clean_up(&mut report).await;
         report
     }

@@ -9,7 +9,7 @@ use sublet_capacity::estimate::csv::UNITS_MAX;
 use sublet_capacity::estimate::demand::Step;
 use sublet_capacity::estimate::terms::CLASSES;
 use sublet_capacity::{
-    CURVE_LIFE, Curve, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class,
+    CURVE_LIFE, Curve, DeviceView, Pool, PoolFigures, PoolView, Selling, SellingMode, Snapshot, pool_figures, sold_by_class,
 };
 use sublet_core::lease::Holder;
 use sublet_core::{DurationMs, Error, ErrorCode, Result, Timestamp};
@@ -36,7 +36,7 @@ pub struct NewReport {
     pub pool: Pool,
     /// By the reporter's clock; now if left out.
     pub at: Option<Timestamp>,
-    /// Units that are used outside.
+    /// Units that are used outside, those on cordoned devices among them.
     pub in_use: u32,
     pub queued: u32,
     pub valid: bool,
@@ -245,8 +245,14 @@ pub(crate) async fn stored_pools(tx: &mut Tx) -> Result<BTreeMap<Pool, StoredPoo
 }
 
 /// By what is sold at an instant, as every process reads it.
-pub(crate) async fn selling_in(tx: &mut Tx, at: Timestamp) -> Result<Selling> {
-    let mode = mode_in(tx).await?;
+pub(crate) async fn selling_in(tx: &mut Tx, devices: &[DeviceView], at: Timestamp) -> Result<Selling> {
+    let (mode, stored) = (mode_in(tx).await?, demand::list_pools(tx).await?);
+    let is_reported = |stored: &StoredPool| stored.reported.is_some_and(|reported| reported.in_use > 0);
+    let figures = if stored.iter().any(is_reported) { pool_figures(devices, |_| false) } else { BTreeMap::new() };
+    let outside = |stored: &StoredPool| {
+        let reported = stored.reported.map_or(0, |reported| reported.in_use);
+        figures.get(&stored.pool).map_or(0, |figures| figures.used_outside(reported))
+    };
     let view = |stored: &StoredPool| {
         let curve = match stored.curve {
             None => Curve::Missing,
@@ -254,9 +260,9 @@ pub(crate) async fn selling_in(tx: &mut Tx, at: Timestamp) -> Result<Selling> {
             Some(curve) if at >= curve.valid_until || curve.decided_at > at.plus(CURVE_LIFE) => Curve::Stale,
             Some(curve) => Curve::Fresh(curve.levels),
         };
-        PoolView { outside: stored.reported.map_or(0, |reported| reported.in_use), curve }
+        PoolView { outside: outside(stored), curve }
     };
-    let pools = stored_pools(tx).await?.into_iter().map(|(pool, stored)| (pool, view(&stored))).collect();
+    let pools = stored.iter().map(|stored| (stored.pool.clone(), view(stored))).collect();
     Ok(Selling { mode, at, pools })
 }
 

@@ -12,7 +12,7 @@ use sublet_core::lease::EndReason;
 use sublet_core::reclaim::ReclaimState;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_store::lease::{self, Lease};
-use sublet_store::reclaim::{self, HeldDevice, StoredReclaim, StoredVictim};
+use sublet_store::reclaim::{self, DeviceCounts, HeldDevice, StoredReclaim, StoredVictim};
 use sublet_store::{Page, PageRequest, Tx};
 
 use crate::audit::Deed;
@@ -55,10 +55,21 @@ pub struct NearbyOrder {
     pub lost: DurationMs,
 }
 
+/// An order among others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReclaimSummary {
+    pub reclaim: StoredReclaim,
+    pub counts: DeviceCounts,
+    /// Leases that it ends.
+    pub victims: u32,
+    pub owed: Owed,
+}
+
 /// An order as it is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReclaimStatement {
     pub reclaim: StoredReclaim,
+    pub counts: DeviceCounts,
     pub devices: Vec<HeldDevice>,
     pub victims: Vec<StoredVictim>,
 }
@@ -149,13 +160,13 @@ impl Compute {
         self.cloud.store.read(id, |id, tx| Box::pin(statement_in(tx, id))).await
     }
 
-    /// Orders, possibly in one state.
+    /// Orders, possibly in one state, with counts of what each is about.
     pub async fn list_reclaims(
         &self,
         actor: &Actor,
         state: Option<ReclaimState>,
         page: &PageRequest,
-    ) -> Result<Page<ReclaimStatement>> {
+    ) -> Result<Page<ReclaimSummary>> {
         actor.require(Action::ManageFleet)?;
         self.cloud
             .store
@@ -163,8 +174,10 @@ impl Compute {
                 Box::pin(async move {
                     let found = reclaim::list(tx, state, page).await?;
                     let mut items = Vec::with_capacity(found.items.len());
-                    for one in &found.items {
-                        items.push(statement_in(tx, &one.id).await?);
+                    for reclaim in found.items {
+                        let counts = reclaim::count_devices(tx, &reclaim.id).await?;
+                        let (victims, owed) = reclaim::sum_victims(tx, &reclaim.id).await?;
+                        items.push(ReclaimSummary { reclaim, counts, victims, owed });
                     }
                     Ok(Page { items, has_more: found.has_more })
                 })
@@ -253,7 +266,11 @@ impl Compute {
 
     /// Notes that all devices of a placed order are there. False if some are not, or it was noted before.
     async fn fulfil(&self, tx: &mut Tx, placed: &StoredReclaim, now: Timestamp) -> Result<bool> {
-        if placed.state != ReclaimState::Placed || reclaim::count_missing(tx, &placed.id).await? > 0 {
+        if placed.state != ReclaimState::Placed {
+            return Ok(false);
+        }
+        let counts = reclaim::count_devices(tx, &placed.id).await?;
+        if counts.there < counts.held {
             return Ok(false);
         }
         let changed = StoredReclaim { state: placed.state.fulfil()?, ..placed.clone() };
@@ -369,8 +386,9 @@ fn end_of(lease: &Lease, ordered: OrderedEnd, (deadline, now): (Timestamp, Times
 }
 
 async fn statement_in(tx: &mut Tx, id: &ReclaimId) -> Result<ReclaimStatement> {
-    let reclaim = reclaim::get(tx, id).await?;
-    Ok(ReclaimStatement { reclaim, devices: reclaim::list_devices(tx, id).await?, victims: reclaim::list_victims(tx, id).await? })
+    let (reclaim, counts) = (reclaim::get(tx, id).await?, reclaim::count_devices(tx, id).await?);
+    let (devices, victims) = (reclaim::list_devices(tx, id).await?, reclaim::list_victims(tx, id).await?);
+    Ok(ReclaimStatement { reclaim, counts, devices, victims })
 }
 
 fn check_new(new: &NewReclaim, now: Timestamp) -> Result<()> {

@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 
 use sublet_api::money::Money;
-use sublet_api::object::{ReclaimPreviewTag, ReclaimTag};
+use sublet_api::object::{ReclaimPreviewTag, ReclaimSummaryTag, ReclaimTag};
 use sublet_api::reclaim as wire;
 use sublet_cloud::data::{Need, OrderedDevice, Page, StoredVictim};
-use sublet_cloud::reclaim::{NearbyOrder, NewReclaim, Owed, ReclaimPreview, ReclaimStatement, owed_to};
+use sublet_cloud::reclaim::{NearbyOrder, NewReclaim, Owed, ReclaimPreview, ReclaimStatement, ReclaimSummary, owed_to};
 use sublet_core::id::ReclaimId;
 use sublet_core::reclaim::{Promises, ReclaimShape, ReclaimState};
 use sublet_core::{DurationMs, Error, ErrorCode, Result};
@@ -126,6 +126,25 @@ const fn state(status: wire::ReclaimStatus) -> ReclaimState {
     }
 }
 
+fn summary_to_wire(summary: &ReclaimSummary) -> wire::ReclaimSummary {
+    let ReclaimSummary { reclaim, counts, victims, owed } = summary;
+    wire::ReclaimSummary {
+        object: ReclaimSummaryTag,
+        id: reclaim.id.clone(),
+        status: status(reclaim.state),
+        kind: reclaim.need.kind.to_string(),
+        units: reclaim.need.units,
+        by: reclaim.need.by.into(),
+        until: reclaim.until.map(Into::into),
+        devices: counts.held,
+        there: counts.there,
+        lost: counts.lost,
+        victims: *victims,
+        owed: amounts(owed),
+        created_at: reclaim.created_at.into(),
+    }
+}
+
 fn to_wire(statement: &ReclaimStatement) -> Result<wire::Reclaim> {
     let reclaim = &statement.reclaim;
     let need = &reclaim.need;
@@ -145,7 +164,8 @@ fn to_wire(statement: &ReclaimStatement) -> Result<wire::Reclaim> {
         units_per_node,
         whole_nodes: need.shape == ReclaimShape::WholeNodes,
         break_promises: need.promises == Promises::MayBreak,
-        there: units(statement.devices.iter().filter(|device| device.is_there).count())?,
+        there: statement.counts.there,
+        lost: statement.counts.lost,
         plan: plan_to_wire(statement.devices.iter().map(|held| &held.device), &statement.victims)?,
         generation: count(reclaim.generation)?,
         created_by: reclaim.created_by.clone(),
@@ -169,7 +189,7 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::ReclaimListQuery = context.query()?;
     let asked = query.page();
     let page = app.compute.list_reclaims(&context.actor, query.status.map(state), &page_request(&asked)?).await?;
-    let items = page.items.iter().map(to_wire).collect::<Result<Vec<_>>>()?;
+    let items: Vec<wire::ReclaimSummary> = page.items.iter().map(summary_to_wire).collect();
     page_answer(&asked, Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
 }
 

@@ -41,6 +41,8 @@ pub struct StoredPool {
     pub history: i64,
     /// Since when it is observed; what is earlier was imported.
     pub observed_from: Option<Timestamp>,
+    /// Up to when it was looked at.
+    pub observed_until: Option<Timestamp>,
     pub reported: Option<Reported>,
     pub curve: Option<StoredCurve>,
 }
@@ -48,7 +50,7 @@ pub struct StoredPool {
 impl StoredPool {
     /// A pool of which nothing is known.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, generation: 0, history: 0, observed_from: None, reported: None, curve: None }
+        Self { pool, generation: 0, history: 0, observed_from: None, observed_until: None, reported: None, curve: None }
     }
 }
 
@@ -59,7 +61,8 @@ fn units(row: &mut RowReader<'_>) -> Result<u32> {
 fn pool(row: &Row) -> Result<StoredPool> {
     let mut row = row.reader();
     let pool = Pool { kind: row.parse()?, site: row.parse()? };
-    let (generation, history, observed_from) = (row.int()?, row.int()?, row.optional_time()?);
+    let (generation, history) = (row.int()?, row.int()?);
+    let (observed_from, observed_until) = (row.optional_time()?, row.optional_time()?);
     let (at, in_use, queued) = (row.optional_time()?, units(&mut row)?, units(&mut row)?);
     let (valid, until) = (row.int()? != 0, row.optional_time()?);
     let reported = at.map(|at| Reported { at, in_use, queued, valid, until });
@@ -68,7 +71,7 @@ fn pool(row: &Row) -> Result<StoredPool> {
         (Some(decided_at), Some(valid_until)) => Some(StoredCurve { decided_at, valid_until, levels: row.json()? }),
         (None, _) | (_, None) => None,
     };
-    Ok(StoredPool { pool, generation, history, observed_from, reported, curve })
+    Ok(StoredPool { pool, generation, history, observed_from, observed_until, reported, curve })
 }
 
 fn step(row: &Row) -> Result<Step> {
@@ -86,8 +89,8 @@ fn step(row: &Row) -> Result<Step> {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT kind, site_id, generation, history, observed_from, reported_at, reported_in_use, reported_queued,
-                    reported_valid, reported_until, decided_at, valid_until, levels FROM demand_pools ",
+            "SELECT kind, site_id, generation, history, observed_from, observed_until, reported_at, reported_in_use,
+                    reported_queued, reported_valid, reported_until, decided_at, valid_until, levels FROM demand_pools ",
             $rest
         )
     };
@@ -108,7 +111,7 @@ pub async fn find_pool(tx: &mut Tx, wanted: &Pool) -> Result<Option<StoredPool>>
 
 /// Writes a pool that nobody changed since it was read.
 pub async fn save_pool(tx: &mut Tx, changed: &StoredPool) -> Result<Updated> {
-    let StoredPool { pool, generation, history, observed_from, reported, curve } = changed;
+    let StoredPool { pool, generation, history, observed_from, observed_until, reported, curve } = changed;
     tx.execute(
         "INSERT INTO demand_pools (kind, site_id, generation, history, reported_in_use, reported_queued, reported_valid)
          VALUES ($1, $2, 0, 0, 0, 0, 1) ON CONFLICT (kind, site_id) DO NOTHING",
@@ -120,7 +123,7 @@ pub async fn save_pool(tx: &mut Tx, changed: &StoredPool) -> Result<Updated> {
         .execute(
             "UPDATE demand_pools SET generation = generation + 1, history = $4, observed_from = $5, reported_at = $6,
                  reported_in_use = $7, reported_queued = $8, reported_valid = $9, reported_until = $10, decided_at = $11,
-                 valid_until = $12, levels = $13
+                 valid_until = $12, levels = $13, observed_until = $14
              WHERE kind = $1 AND site_id = $2 AND generation = $3",
             params![
                 pool.kind.as_str(),
@@ -135,7 +138,8 @@ pub async fn save_pool(tx: &mut Tx, changed: &StoredPool) -> Result<Updated> {
                 reported.and_then(|reported| reported.until),
                 curve.map(|curve| curve.decided_at),
                 curve.map(|curve| curve.valid_until),
-                levels
+                levels,
+                *observed_until
             ],
         )
         .await?;

@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 37, name: "reclaims", sql: include_str!("../migrations/0037_reclaims.sql") },
     Migration { version: 38, name: "cordons", sql: include_str!("../migrations/0038_cordons.sql") },
     Migration { version: 39, name: "drawdowns", sql: include_str!("../migrations/0039_drawdowns.sql") },
+    Migration { version: 40, name: "observations", sql: include_str!("../migrations/0040_observations.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

@@ -49,6 +49,16 @@ pub struct StoredVictim {
     pub checkpoint_at: Option<Timestamp>,
 }
 
+/// How the devices of an order are now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DeviceCounts {
+    pub held: u32,
+    /// Free, or with the owner's teams.
+    pub there: u32,
+    /// Not healthy: lost or cordoned since.
+    pub lost: u32,
+}
+
 /// A device that an order holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HeldDevice {
@@ -219,16 +229,42 @@ pub async fn list_devices(tx: &mut Tx, id: &ReclaimId) -> Result<Vec<HeldDevice>
     rows.iter().map(held).collect()
 }
 
-/// How many devices of an order are not there yet.
-pub async fn count_missing(tx: &mut Tx, id: &ReclaimId) -> Result<i64> {
+/// How the devices of an order are.
+pub async fn count_devices(tx: &mut Tx, id: &ReclaimId) -> Result<DeviceCounts> {
     let row = tx
         .fetch_one(
-            "SELECT COUNT(*) FROM reclaim_devices JOIN devices ON devices.id = device_id LEFT JOIN leases ON leases.id = devices.lease_id
-             WHERE reclaim_id = $1 AND (devices.health <> 'healthy' OR (devices.lease_id IS NOT NULL AND leases.holder <> 'internal'))",
+            "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN devices.health = 'healthy' AND (devices.lease_id IS NULL OR leases.holder = 'internal')
+                     THEN 1 ELSE 0 END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN devices.health <> 'healthy' THEN 1 ELSE 0 END), 0) AS BIGINT)
+             FROM reclaim_devices JOIN devices ON devices.id = device_id LEFT JOIN leases ON leases.id = devices.lease_id
+             WHERE reclaim_id = $1",
             params![id.as_str()],
         )
         .await?;
-    row.reader().int()
+    let mut row = row.reader();
+    Ok(DeviceCounts { held: count(row.int()?)?, there: count(row.int()?)?, lost: count(row.int()?)? })
+}
+
+/// How many leases an order ends, and what was foretold to be owed, by currency.
+pub async fn sum_victims(tx: &mut Tx, id: &ReclaimId) -> Result<(u32, BTreeMap<Currency, Nanos>)> {
+    let rows = tx
+        .fetch_all(
+            "SELECT leases.currency, COUNT(*), CAST(SUM(owed) AS BIGINT) FROM reclaim_victims JOIN leases ON leases.id = lease_id
+             WHERE reclaim_id = $1 GROUP BY leases.currency ORDER BY leases.currency",
+            params![id.as_str()],
+        )
+        .await?;
+    let (mut victims, mut owed) = (0_u32, BTreeMap::new());
+    for row in &rows {
+        let mut row = row.reader();
+        let currency = row.parse()?;
+        victims = victims.saturating_add(count(row.int()?)?);
+        let sum = row.nanos()?;
+        if !sum.is_zero() {
+            owed.insert(currency, sum);
+        }
+    }
+    Ok((victims, owed))
 }
 
 /// The leases that an order ends, with what they were given if they were told while it was open.

@@ -31,7 +31,7 @@ use crate::organization::{CreateOrganization, CreatedOrganization, Organization,
 use crate::price::{PriceList, PublishPriceList};
 use crate::price_index::{CreatePriceIndex, PriceIndex, PricePoint, PublishPricePoint};
 use crate::price_simulation::{PriceSimulation, SimulatePrices};
-use crate::reclaim::{CreateReclaim, Reclaim, ReclaimListQuery, ReclaimPreview};
+use crate::reclaim::{CreateReclaim, Reclaim, ReclaimListQuery, ReclaimPreview, ReclaimSummary};
 use crate::remote_model::{ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery};
 use crate::rerate::{Rerate, SimulateRerate};
 use crate::revenue::RevenueReport;
@@ -290,7 +290,7 @@ impl Client {
     pub fn create_reclaim(&self, body: &CreateReclaim, key: &IdempotencyKey) -> Result<Reclaim> {
         self.call(Operation::CreateReclaim, &[]).body(body).idempotency_key(key).json()
     }
-    pub fn reclaims(&self, query: &ReclaimListQuery) -> Result<List<Reclaim>> {
+    pub fn reclaims(&self, query: &ReclaimListQuery) -> Result<List<ReclaimSummary>> {
         self.call(Operation::ListReclaims, &[]).query(query).json()
     }
     pub fn reclaim(&self, id: &ReclaimId) -> Result<Reclaim> {

@@ -50,7 +50,7 @@ use crate::project::{CreateProject, Project as ProjectObject, ProjectListQuery};
 use crate::quote::{CreateQuote, Quote, QuoteListQuery};
 use crate::rate_limit::{self, RateLimit};
 use crate::receipt::Receipt;
-use crate::reclaim::{CreateReclaim, DeclareCheckpoint, Reclaim, ReclaimListQuery, ReclaimPreview};
+use crate::reclaim::{CreateReclaim, DeclareCheckpoint, Reclaim, ReclaimListQuery, ReclaimPreview, ReclaimSummary};
 use crate::remote_model::{
     ChangeRemoteModel, ChangeReplica, CreateRemoteModel, CreateReplica, RemoteModel, Replica, ReplicaListQuery,
 };
@@ -328,7 +328,7 @@ routes! {
     ListCapacity       = Get  "/operator/v1/capacity"                   .open(Operator, "Devices of each kind: idle, sold, internal.").gives::<List<Capacity>>();
     PreviewReclaim     = Post "/operator/v1/reclaim_previews"           .open(Operator, "What taking capacity back would do: whom it touches, what they are owed, and what is cheaper.").takes::<CreateReclaim>().gives::<ReclaimPreview>();
     CreateReclaim      = Post "/operator/v1/reclaims"                   .open(Operator, "Takes capacity back for the owner's teams.").creates().takes::<CreateReclaim>().gives::<Reclaim>();
-    ListReclaims       = Get  "/operator/v1/reclaims"                   .open(Operator, "Orders by which capacity is taken back.").query::<ReclaimListQuery>().gives::<List<Reclaim>>();
+    ListReclaims       = Get  "/operator/v1/reclaims"                   .open(Operator, "Orders by which capacity is taken back, with counts.").query::<ReclaimListQuery>().gives::<List<ReclaimSummary>>();
     GetReclaim         = Get  "/operator/v1/reclaims/{id}"              .open(Operator, "One of them, with what is there.").gives::<Reclaim>();
     CancelReclaim      = Post "/operator/v1/reclaims/{id}/cancel"       .open(Operator, "Gives an order up; who was told ends all the same.").gives::<Reclaim>();
     GetDemand          = Get  "/operator/v1/demand"                     .open(Operator, "What the owner's own work demanded of a pool, as it was recorded.").query::<DemandQuery>().gives::<DemandHistory>();

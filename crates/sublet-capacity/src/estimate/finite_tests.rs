@@ -240,7 +240,12 @@ fn job_of(arrival_s: i64, units: u32, duration_s: i64, patience_s: Option<i64>) 
 }
 
 fn manners() -> impl Strategy<Value = Manner> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(breaks, keeps_on, extends)| Manner { breaks, keeps_on, extends })
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(breaks, keeps_on, extends)| Manner {
+        breaks,
+        keeps_on,
+        extends,
+        outlasts: false,
+    })
 }
 
 proptest! {

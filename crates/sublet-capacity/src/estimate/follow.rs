@@ -7,7 +7,7 @@ use super::demand::Step;
 use super::layered::Layered;
 use super::replay::{DECISION_S, Levels, Manner, SellingPolicy};
 use super::terms::{CLASSES, Terms, index};
-use crate::curve::Level;
+use crate::curve::{Level, stays};
 use crate::reserve::ReserveRule;
 use sublet_core::notice::NoticeClass;
 
@@ -57,14 +57,17 @@ impl Follower {
     /// What was decided last, with reasons.
     pub fn curve(&self) -> Option<[Level; CLASSES]> {
         let (at_s, levels) = self.decided?;
-        let step = Step { at_s, ..self.held? };
-        let reasons = self.policy.reasons(&step);
-        Some(NoticeClass::ALL.map(|class| Level { units: levels.0[index(class)], reason: reasons[index(class)] }))
+        Some(with_reasons(&self.policy, &Step { at_s, ..self.held? }, &levels))
     }
 }
 
+fn with_reasons(policy: &Layered, step: &Step, levels: &Levels) -> [Level; CLASSES] {
+    let reasons = policy.reasons(step);
+    NoticeClass::ALL.map(|class| Level { units: levels.0[index(class)], reason: reasons[index(class)] })
+}
+
 /// The policy as a cloud sells by it: within the reserve rule and all levels, breaking no promise,
-/// telling everybody once, and lengthening nothing.
+/// telling everybody once, and lengthening nothing. An outage of what is known ends no lease.
 pub struct Live {
     policy: Layered,
     reserve: ReserveRule,
@@ -81,7 +84,10 @@ impl SellingPolicy for Live {
         self.policy.levels(step)
     }
     fn manner(&self) -> Manner {
-        Manner::PLAIN
+        Manner { outlasts: true, ..Manner::PLAIN }
+    }
+    fn stays(&self, step: &Step, levels: &Levels) -> Levels {
+        Levels(stays(&with_reasons(&self.policy, step, levels), step.idle()))
     }
     fn sale_limit(&self, step: &Step) -> Option<u32> {
         Some(step.capacity.saturating_sub(self.reserve.units(step.capacity).max(step.in_use)))

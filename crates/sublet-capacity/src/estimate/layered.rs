@@ -134,6 +134,8 @@ struct Layer {
     /// By base, then margin.
     records: Vec<Record>,
     chosen: Option<Chosen>,
+    /// Enough was seen, and it cannot be kept here.
+    is_withdrawn: bool,
 }
 
 /// The rule in use.
@@ -155,6 +157,7 @@ impl Layer {
             bases,
             margins,
             chosen: None,
+            is_withdrawn: false,
         }
     }
 
@@ -238,23 +241,49 @@ impl Layered {
     /// Chooses each class's rule anew.
     fn review(&mut self) {
         for place in 0..self.layers.len() {
-            self.layers[place].chosen = self.best(place);
+            let chosen = self.best(place);
+            let is_withdrawn = chosen.is_none() && self.is_disproved(place);
+            let layer = &mut self.layers[place];
+            (layer.chosen, layer.is_withdrawn) = (chosen, is_withdrawn);
         }
     }
 
     /// Whether a record keeps the limits of its class. A rule of which little is known has not shown
     /// anything: where promises are hard to keep, it has to keep its limit even if the next lease is broken.
     fn keeps(&self, record: &Record, place: usize) -> bool {
-        let missed_s = u128::from(record.broken / LEASE) * self.return_s;
-        if missed_s * u128::from(PPM) > u128::from(self.internal_s) * u128::from(self.collision_ppm()) {
-            return false;
-        }
         let class = self.layers[place].class;
         let is_hard = class == NoticeClass::N1h || class == NoticeClass::N24h;
         let is_calm = record.broken == 0 && self.seen_s >= CALM_S;
         let next = if is_hard && !is_calm && self.without != Some(Part::Evidence) { LEASE } else { 0 };
-        let broken = u128::from(record.broken + next) * u128::from(PPM);
-        class == NoticeClass::N0 || broken <= u128::from(self.sold(record, class)) * u128::from(self.limits.broken_ppm[place])
+        !self.collides(record) && !self.breaks(record.broken + next, record, place)
+    }
+
+    /// Whether a unit for each promise that was broken, as long as it is missed, is more than may collide.
+    fn collides(&self, record: &Record) -> bool {
+        let missed_s = u128::from(record.broken / LEASE) * self.return_s;
+        missed_s * u128::from(PPM) > u128::from(self.internal_s) * u128::from(self.collision_ppm())
+    }
+
+    /// Whether so many leases are more than may be broken of those that a record sold.
+    fn breaks(&self, broken: u64, record: &Record, place: usize) -> bool {
+        let class = self.layers[place].class;
+        let allowed = u128::from(self.sold(record, class)) * u128::from(self.limits.broken_ppm[place]);
+        class != NoticeClass::N0 && u128::from(broken) * u128::from(PPM) > allowed
+    }
+
+    /// Whether some rule was seen so often that its limits could bear a broken promise, and every such rule breaks them.
+    /// A rule of which less was seen says nothing for or against its class.
+    fn is_disproved(&self, place: usize) -> bool {
+        let layer = &self.layers[place];
+        let could_collide = u128::from(self.internal_s) * u128::from(self.collision_ppm()) >= self.return_s * u128::from(PPM);
+        let (mut is_broken, mut is_open) = (false, false);
+        for (.., record) in layer.rules(self.spare(layer.class)).filter(|(.., record)| record.held_s > 0) {
+            let could_break = !self.breaks(LEASE, record, place);
+            let breaks = could_break && self.breaks(record.broken, record, place) || could_collide && self.collides(record);
+            is_broken |= breaks;
+            is_open |= could_break && could_collide && !breaks;
+        }
+        is_broken && !is_open
     }
 
     /// Leases that share a limit: those of a day's notice are broken only after those of an hour's.
@@ -384,6 +413,7 @@ impl SellingPolicy for Layered {
             breaks: self.without != Some(Part::Breaking),
             keeps_on: self.without != Some(Part::KeepingOn),
             extends: self.without != Some(Part::Extending),
+            outlasts: false,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::replay::{SellingPolicy, Tally};
 use super::score::{Named, run};
 use super::shadow::{LEASE, Record};
 use super::terms::{PPM, Terms, index};
+use crate::curve::LevelReason;
 
 const DAY_MIN: usize = 1_440;
 
@@ -152,4 +153,34 @@ fn firm_counts_until_its_window_is_over() {
     assert_eq!([NoticeClass::N0, NoticeClass::N1h, NoticeClass::N24h].map(|class| leases.committed(class, almost)), [5, 5, 3]);
     leases.advance(almost + 60, &Terms::default());
     assert_eq!(leases.committed(NoticeClass::N24h, almost + 60), 0);
+}
+
+/// A pool that is full every other forty minutes.
+fn square_wave(hours: i64) -> (Layered, Step) {
+    let mut policy = Layered::new(&Terms::default());
+    let mut last = Step { at_s: 0, capacity: 10, in_use: 0, queued: 0, valid: true };
+    for minute in 0..hours * 60 {
+        last = Step { at_s: minute * 60, in_use: if minute / 40 % 2 == 0 { 10 } else { 0 }, ..last };
+        policy.levels(&last);
+    }
+    (policy, last)
+}
+
+#[test]
+fn a_class_is_withdrawn_once_enough_was_seen_and_unproven_before() {
+    let (policy, last) = square_wave(20);
+    assert_eq!(policy.reasons(&last)[0], LevelReason::Unproven, "one unit that was missed would be too many yet");
+    let (policy, last) = square_wave(80);
+    assert_eq!(policy.reasons(&last)[..2], [LevelReason::Withdrawn, LevelReason::ShorterNotSold]);
+    // A quiet pool has shown nothing about an hour's notice within a day, for or against it.
+    let mut policy = Layered::new(&Terms::default());
+    let mut last = Step { at_s: 0, capacity: 12, in_use: 0, queued: 0, valid: true };
+    for minute in 0..DAY_MIN {
+        let in_use = [1, 2, 1, 3, 2, 1][minute / 15 % 6];
+        last = Step { at_s: i64::try_from(minute).unwrap() * 60, in_use, ..last };
+        policy.levels(&last);
+    }
+    let reasons = policy.reasons(&last);
+    assert!(matches!(reasons[2], LevelReason::OfCapacity { .. } | LevelReason::OfLeast { .. }), "{reasons:?}");
+    assert_eq!(reasons[3], LevelReason::Unproven);
 }

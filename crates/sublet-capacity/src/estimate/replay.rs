@@ -25,6 +25,10 @@ pub trait SellingPolicy {
     /// What may be sold from now on. `step.at_s` is the instant of the decision.
     fn levels(&mut self, step: &Step) -> Levels;
     fn manner(&self) -> Manner;
+    /// How many units may go on of what is promised for at least the term of each class; what is beyond is told.
+    fn stays(&self, _: &Step, levels: &Levels) -> Levels {
+        *levels
+    }
     /// The most units that may be sold together, of a policy that sells within the levels of all shorter
     /// classes and counts units under notice until they are gone. None where a class's own level decides.
     fn sale_limit(&self, _: &Step) -> Option<u32> {
@@ -42,12 +46,14 @@ pub struct Manner {
     pub keeps_on: bool,
     /// Offers holders a longer notice when the levels allow it.
     pub extends: bool,
+    /// Leases go on while nothing is known of demand; else an outage ends them.
+    pub outlasts: bool,
 }
 
 impl Manner {
     /// Sells, gives notice, and takes back when that is over.
-    pub const PLAIN: Self = Self { breaks: false, keeps_on: false, extends: false };
-    pub const FULL: Self = Self { breaks: true, keeps_on: true, extends: true };
+    pub const PLAIN: Self = Self { breaks: false, keeps_on: false, extends: false, outlasts: false };
+    pub const FULL: Self = Self { breaks: true, keeps_on: true, extends: true, outlasts: false };
 }
 
 /// What a replay counted in one pool, or the sum of several.
@@ -187,7 +193,11 @@ impl Run {
         let now_s = step.at_s;
         let (levels, manner) = (policy.levels(step), policy.manner());
         if !step.valid {
-            self.leases.lose_all();
+            if manner.outlasts {
+                self.leases.advance(now_s, &self.terms);
+            } else {
+                self.leases.lose_all();
+            }
             return;
         }
         if manner.keeps_on {
@@ -197,16 +207,16 @@ impl Run {
         self.leases.advance(now_s, &self.terms);
         let short = if manner.breaks { self.leases.running_total().saturating_sub(step.idle()) } else { 0 };
         self.leases.take_back(short, now_s, &self.terms);
-        self.give_notices(&levels, now_s);
+        self.give_notices(&policy.stays(step, &levels), now_s);
         // Who is counted on to go, goes.
         let goes_s = if short > 0 { now_s + i64::from(self.terms.kill_s) } else { now_s };
         self.sell(step, &levels, (manner, goes_s), policy.sale_limit(step));
     }
 
-    /// Longest class first: what is committed beyond a level is told of its end.
-    fn give_notices(&mut self, levels: &Levels, now_s: i64) {
+    /// Longest class first: what is committed beyond what may stay is told of its end.
+    fn give_notices(&mut self, stays: &Levels, now_s: i64) {
         for class in NoticeClass::ALL.into_iter().rev() {
-            let beyond = self.leases.committed(class, now_s).saturating_sub(levels.0[index(class)]);
+            let beyond = self.leases.committed(class, now_s).saturating_sub(stays.0[index(class)]);
             self.leases.give_notice(class, beyond, now_s, &self.terms);
         }
     }

@@ -171,6 +171,52 @@ fn a_notice_is_kept_only_if_there_is_time_to_tell_it() {
     sold(&mut snapshot, (0, 0..1), NoticeClass::N2m, 600);
     assert_eq!(decided(&snapshot, &need(1, 120 + LEAD + 4)), Err(Shortfall::TooFew { available: 0 }));
     assert!(!decided(&snapshot, &need(1, 120 + LEAD + 5)).unwrap().breaks_promises());
+    // Who may break promises and is told at once breaks none as long as the notice itself is left.
+    let may_break = |seconds| decided(&snapshot, &Need { promises: Promises::MayBreak, ..need(1, seconds) }).unwrap();
+    let told = may_break(120 + LEAD);
+    assert_eq!(told.victims[0].end, OrderedEnd { tell_at: NOW, deadline: after(120), breaks_promise: false });
+    assert!(may_break(120 + LEAD - 1).breaks_promises());
+}
+
+#[test]
+fn who_has_just_begun_is_taken_last_of_its_notice() {
+    let mut snapshot = fleet("cpu", &[3]);
+    let [young, old, longer] =
+        [(0, NoticeClass::N2m, 30), (1, NoticeClass::N2m, 36_000), (2, NoticeClass::N15m, 36_000)].map(|(slot, notice, ran)| {
+            let id = sold(&mut snapshot, (0, slot..slot + 1), notice, ran);
+            snapshot.leases.get_mut(&id).unwrap().starts_at = after(-ran);
+            id
+        });
+    let own = |snapshot: &Snapshot, units| {
+        let plan = place_with_reclaim(snapshot, &request(units, NoticeClass::N0, Holder::Internal), NOW).unwrap();
+        plan.victims.into_iter().map(|victim| victim.lease).collect::<Vec<_>>()
+    };
+    assert_eq!(own(&snapshot, 1), [old.clone()], "though it loses more");
+    assert_eq!(own(&snapshot, 2), [old.clone(), young.clone()], "before anybody with a longer notice");
+    assert_eq!(own(&snapshot, 3).len(), 3);
+    // By the time of this order both have run long enough, and the young one loses less.
+    assert_eq!(victims(&decided(&snapshot, &need(1, 600)).unwrap()), [&young]);
+    assert!(snapshot.leases.contains_key(&longer));
+}
+
+#[test]
+fn what_is_used_outside_is_given_to_nobody() {
+    let mut snapshot = fleet("cpu", &[4, 4]);
+    let site = |name: &str| Pool { kind: kind("cpu"), site: name.parse().unwrap() };
+    let view = PoolView { outside: 3, curve: Curve::Missing };
+    snapshot.selling.pools = BTreeMap::from([(site("site_0"), view)]);
+    let own = |units| request(units, NoticeClass::N0, Holder::Internal);
+    assert_eq!(available(&snapshot, &own(1)).units, 4, "five of eight are left, four at most on a machine");
+    sold(&mut snapshot, (1, 0..2), NoticeClass::N1h, 600);
+    assert_eq!(available(&snapshot, &own(1)).units, 3, "six look free and three are");
+    let refused = place(&snapshot, &own(4)).unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::UsedOutside { idle: 6, outside: 3 });
+    // Orders and reclaims count on them no more than that.
+    assert_eq!(decided(&snapshot, &need(3, 600)).unwrap().devices.len(), 3);
+    assert_eq!(decided(&snapshot, &need(4, 600)), Err(Shortfall::TooFew { available: 3 }));
+    assert!(decided(&snapshot, &need(4, 7_200)).unwrap().victims.len() == 1);
+    let refused = place_with_reclaim(&snapshot, &own(4), NOW).unwrap_err();
+    assert_eq!(refused.reason, RefusalReason::NotReclaimable { largest_after: 3 });
 }
 
 #[test]
@@ -195,6 +241,9 @@ fn fleets() -> impl Strategy<Value = World> {
     (worlds(), prop::collection::vec((0_i64..40_000, 1_i64..5, any::<bool>()), 24)).prop_map(|(mut world, stakes)| {
         for (lease, (ran, price, is_busy)) in world.snapshot.leases.values_mut().zip(stakes) {
             let at_risk_since = is_busy.then(|| after(-ran));
+            if ran < 10_000 {
+                lease.starts_at = after(-ran / 25);
+            }
             lease.stake = Stake { at_risk_since, price: Nanos::new(price), ordered: None };
         }
         world
@@ -238,15 +287,17 @@ fn fits(need: &Need, nodes: &BTreeMap<NodeId, u32>) -> bool {
 }
 
 /// The objective: the gentlest worst tier, then the least loss, then the fewest.
-fn objective(snapshot: &Snapshot, need: &Need, gone: &BTreeSet<&LeaseId>) -> (Option<(bool, NoticeClass)>, i128, usize) {
+fn objective(snapshot: &Snapshot, need: &Need, gone: &BTreeSet<&LeaseId>) -> (Option<(bool, NoticeClass, bool)>, i128, usize) {
     let latest = need.by.minus(DurationMs::from_seconds(LEAD));
     let tier = |id: &&&LeaseId| {
-        let notice = snapshot.leases[**id].notice;
-        (NOW.plus(notice.notice().unwrap()).plus(DurationMs::from_seconds(5)) > latest, notice)
+        let lease = &snapshot.leases[**id];
+        let is_young = lease.stake.at_risk_since.is_some() && latest.since(lease.starts_at) < DurationMs::from_seconds(300);
+        (NOW.plus(lease.notice.notice().unwrap()) > latest, lease.notice, is_young)
     };
     let loss = |id: &&LeaseId| {
         let lease = &snapshot.leases[*id];
-        let tier = crate::victim::Tier { breaks_promise: tier(&id).0, notice: lease.notice };
+        let (breaks_promise, notice, is_young) = tier(&id);
+        let tier = crate::victim::Tier { breaks_promise, notice, is_young };
         crate::victim::loss(&crate::index::Standing::of(lease), tier, latest)
     };
     (gone.iter().map(|id| tier(&id)).max(), gone.iter().map(loss).sum(), gone.len())

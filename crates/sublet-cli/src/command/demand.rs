@@ -54,7 +54,7 @@ pub struct PoolArgs {
 pub struct ReportArgs {
     #[command(flatten)]
     pool: PoolArgs,
-    /// Units that are used outside
+    /// Units that are used outside, those on cordoned devices among them
     #[arg(long, value_name = "N")]
     in_use: u32,
     /// Units that work outside waits for

@@ -1,11 +1,13 @@
 //! `sublet reclaim`.
 
+use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use sublet_api::money::Money;
 use sublet_api::reclaim::{
-    CreateReclaim, NearbyReclaim, Reclaim, ReclaimListQuery, ReclaimPlan, ReclaimPreview, ReclaimStatus, ReclaimVictim,
+    CreateReclaim, NearbyReclaim, Reclaim, ReclaimListQuery, ReclaimPlan, ReclaimPreview, ReclaimStatus, ReclaimSummary,
+    ReclaimVictim,
 };
 use sublet_api::time::Rfc3339;
 use sublet_core::Timestamp;
@@ -228,13 +230,18 @@ fn text(reclaim: &Reclaim, style: Style) -> String {
         ("by", Cell::text(render::instant(reclaim.by.0))),
         ("held until", Cell::text(reclaim.until.map_or("it is cancelled".to_owned(), |until| render::instant(until.0)))),
         ("site", Cell::text(reclaim.site.as_ref().map_or(NOTHING, SiteId::as_str))),
-        ("there", Cell::text(format!("{} of {}", reclaim.there, reclaim.plan.devices.len()))),
+        ("there", Cell::text(there(reclaim.there, reclaim.lost, reclaim.plan.devices.len()))),
     ];
     fields.extend(of_plan(&reclaim.plan));
     [Table::of_fields(fields), victims(&reclaim.plan), machines(&reclaim.plan)].map(|table| table.render(style)).join("\n")
 }
 
-fn table(reclaims: &[Reclaim]) -> Table {
+/// How much of a need is there, and whether it can be met at all.
+fn there(there: u32, lost: u32, devices: impl Display) -> String {
+    if lost == 0 { format!("{there} of {devices}") } else { format!("{there} of {devices}, {lost} lost") }
+}
+
+fn table(reclaims: &[ReclaimSummary]) -> Table {
     let rows = reclaims.iter().map(|reclaim| {
         [
             Cell::text(reclaim.id.as_str()),
@@ -243,9 +250,9 @@ fn table(reclaims: &[Reclaim]) -> Table {
             Cell::text(&reclaim.kind),
             Cell::text(render::instant(reclaim.by.0)),
             Cell::text(render::rfc3339(reclaim.until)),
-            Cell::number(reclaim.there),
-            Cell::number(reclaim.plan.victims.len()),
-            Cell::number(amounts(&reclaim.plan.owed)),
+            Cell::number(there(reclaim.there, reclaim.lost, reclaim.devices)),
+            Cell::number(reclaim.victims),
+            Cell::number(amounts(&reclaim.owed)),
         ]
     });
     let titles = ["reclaim", "status", "units", "kind", "by", "until", "there", "leases", "owed"];

@@ -122,8 +122,13 @@ fn reclaim_plan() -> Value {
 
 pub fn reclaim() -> Value {
     json!({"object": "reclaim", "id": "rcl_1", "status": "placed", "kind": "h100", "units": 3, "by": "2026-10-01T18:00:00Z",
-        "until": null, "site": null, "units_per_node": null, "whole_nodes": false, "break_promises": true, "there": 1,
+        "until": null, "site": null, "units_per_node": null, "whole_nodes": false, "break_promises": true, "there": 1, "lost": 1,
         "plan": reclaim_plan(), "generation": 1, "created_by": "key_1", "created_at": 1_790_812_800, "ended_at": null})
+}
+
+pub fn reclaim_summary() -> Value {
+    json!({"object": "reclaim_summary", "id": "rcl_1", "status": "placed", "kind": "h100", "units": 3, "by": "2026-10-01T18:00:00Z",
+        "until": null, "devices": 3, "there": 1, "lost": 1, "victims": 2, "owed": [eur("1.75")], "created_at": 1_790_812_800})
 }
 
 pub fn reclaim_preview() -> Value {

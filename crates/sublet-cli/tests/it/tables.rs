@@ -182,7 +182,7 @@ fn fleet_reads() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity()])),
         ("policy show", "GET /operator/v1/selling_policy", policy),
-        ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim()])),
+        ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim_summary()])),
         ("reclaim show rcl_1", "GET /operator/v1/reclaims/rcl_1", owner::reclaim()),
         (
             "reclaim --need 3xh100 --by 2026-10-01T18:00:00Z --break-promises --dry-run",

@@ -16,12 +16,12 @@ use crate::world::{CutShort, World, command, compute_on, wanted};
 
 const HOUR_S: i64 = 3_600;
 
-fn pool() -> Pool {
+pub fn pool() -> Pool {
     Pool { kind: "cpu".parse().expect("a kind"), site: "site_local".parse().expect("a site") }
 }
 
 /// Hours of demand until now: quiet but for one or two units that come and go.
-async fn import(world: &World<'_>, hours: i64, capacity: u32) -> Result<usize> {
+pub async fn import(world: &World<'_>, hours: i64, capacity: u32) -> Result<usize> {
     let end_s = world.now().seconds() - 60;
     let steps: Vec<DemandStep> = (0..hours * 4)
         .map(|quarter| DemandStep {
@@ -39,25 +39,25 @@ async fn import(world: &World<'_>, hours: i64, capacity: u32) -> Result<usize> {
     Ok(added)
 }
 
-async fn outside(world: &World<'_>, in_use: u32) {
+pub async fn outside(world: &World<'_>, in_use: u32) {
     let report = NewReport { pool: pool(), at: None, in_use, queued: 0, valid: true, good_for: None };
     world.compute.report_demand(&Actor::system(), &report).await.expect("heard");
 }
 
-async fn see(compute: &Compute) -> PoolStatement {
+pub async fn see(compute: &Compute) -> PoolStatement {
     compute.list_pools(&Actor::system()).await.expect("pools").pop().expect("one pool")
 }
 
-async fn set(world: &World<'_>, mode: SellingMode) {
+pub async fn set(world: &World<'_>, mode: SellingMode) {
     world.compute.set_selling_mode(&Actor::system(), mode).await.expect("set");
 }
 
-fn levels(statement: &PoolStatement) -> [u32; 6] {
+pub fn levels(statement: &PoolStatement) -> [u32; 6] {
     statement.curve.expect("a curve").levels.map(|level| level.units)
 }
 
 /// Until the policy has heard all of the history.
-async fn learned(world: &World<'_>) -> PoolStatement {
+pub async fn learned(world: &World<'_>) -> PoolStatement {
     for _ in 0..60 {
         world.live(1, 1).await;
         let seen = see(&world.compute).await;
@@ -68,12 +68,12 @@ async fn learned(world: &World<'_>) -> PoolStatement {
     panic!("it is not learned: {:?}", see(&world.compute).await);
 }
 
-async fn shown(world: &World<'_>, notice: NoticeClass) -> u32 {
+pub async fn shown(world: &World<'_>, notice: NoticeClass) -> u32 {
     let rows = world.compute.list_availability(&world.customer).await.expect("rows");
     rows.into_iter().find(|row| row.notice == notice).expect("it is priced").available_units
 }
 
-async fn refused(world: &World<'_>, units: u32, notice: NoticeClass) -> String {
+pub async fn refused(world: &World<'_>, units: u32, notice: NoticeClass) -> String {
     let error = world.quote(&wanted(units, notice)).await.expect_err("refused");
     assert_eq!(error.code(), ErrorCode::CapacityUnavailable);
     error.to_string()
@@ -183,7 +183,7 @@ on_both_databases! {
         let before = learned(&world).await;
         let run = world.run(wanted(1, NoticeClass::N15m), command("x")).await.expect("within the curve");
         world.pass().await;
-        cloud.clock.advance(DurationMs::from_seconds(301));
+        cloud.clock.advance(DurationMs::from_seconds(300));
         assert!(!see(&world.compute).await.is_fresh());
         assert_eq!(shown(&world, NoticeClass::N0).await, 0);
         assert!(refused(&world, 1, NoticeClass::N0).await.contains("is not known"));

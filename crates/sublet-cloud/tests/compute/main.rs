@@ -1,9 +1,11 @@
 //! The life of leases and jobs on both databases, with workloads that do what the test says.
 
+mod bad_input;
 mod bill;
 mod clock;
 mod compensations;
 mod fleet;
+mod holes;
 mod idle;
 mod life;
 mod market;

@@ -1,7 +1,9 @@
 //! Orders by which the owner takes capacity back, over three machines.
 
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use sublet_cloud::Actor;
 use sublet_cloud::compute::{Compute, ComputeSettings};
@@ -9,7 +11,7 @@ use sublet_cloud::data::{Need, StoredVictim};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::job::Run;
 use sublet_cloud::quote::NewQuote;
-use sublet_cloud::reclaim::{NewReclaim, ReclaimStatement};
+use sublet_cloud::reclaim::{NewReclaim, ReclaimStatement, owed_to};
 use sublet_core::device::DeviceHealth;
 use sublet_core::id::{LeaseId, ReclaimId};
 use sublet_core::lease::{EndReason, LeaseState};
@@ -18,6 +20,7 @@ use sublet_core::reclaim::{Promises, ReclaimShape, ReclaimState};
 use sublet_core::runner::{DeviceInfo, Exit};
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_store::device::{self, Device};
+use sublet_store::reclaim::DeviceCounts;
 use sublet_testkit::TestCloud;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
@@ -135,6 +138,22 @@ struct Sold {
 
 fn leases(victims: &[StoredVictim]) -> Vec<&LeaseId> {
     victims.iter().map(|victim| &victim.lease).collect()
+}
+
+/// Polls a future a number of times, whenever it is woken; true if it is done.
+async fn polled<F: Future>(mut future: Pin<&mut F>, mut polls_left: u32) -> bool {
+    std::future::poll_fn(|context| {
+        if polls_left == 0 {
+            return Poll::Ready(false);
+        }
+        polls_left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if polls_left == 0 => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 fn may_break(new: NewReclaim) -> NewReclaim {
@@ -350,6 +369,56 @@ on_both_databases! {
         fleet.live(140, 5).await;
         assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled);
         assert_eq!(given(&fleet.world).await, vec![], "told late, and with the whole notice");
+        fleet.end_all().await;
+    }
+
+    async fn a_list_of_orders_counts_what_is_there_what_was_lost_and_who_ends(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let placed = fleet.place(&may_break(fleet.order(8, 600))).await.expect("placed");
+        assert_eq!(placed.counts, DeviceCounts { held: 8, there: 2, lost: 0 });
+        let held = placed.devices.iter().find(|held| held.device.lease.is_none()).expect("a free one").device.device.clone();
+        fleet.world.compute.cordon_device(&Actor::system(), &held).await.expect("out of sale");
+        let page = sublet_store::PageRequest::default();
+        let listed = fleet.world.compute.list_reclaims(&Actor::system(), None, &page).await.expect("a list").items;
+        let [one] = listed.as_slice() else { panic!("{listed:?}") };
+        assert_eq!((one.counts, one.victims), (DeviceCounts { held: 8, there: 1, lost: 1 }, 3));
+        assert_eq!(one.owed, owed_to(&placed.victims).expect("a sum"));
+        assert!(!one.owed.is_empty(), "an hour's notice is broken");
+        assert_eq!(fleet.reclaim(&placed.reclaim.id).await.counts, one.counts);
+    }
+
+    async fn nobody_is_told_for_an_order_that_is_cancelled_while_a_pass_is_on_its_way(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud).await;
+        fleet.sold().await;
+        let mut caught = 0;
+        // Wherever a pass waits, it finds the order given up by somebody else before it goes on. On SQLite it never waits.
+        for polls in 0..400 {
+            let placed = fleet.place(&fleet.order(3, LEAD + 127)).await.expect("placed");
+            let victim = placed.victims[0].lease.clone();
+            cloud.clock.advance(DurationMs::from_seconds(3));
+            fleet.world.runner.beat();
+            let mut pass = std::pin::pin!(fleet.world.compute.reconcile());
+            let is_over = polled(pass.as_mut(), polls).await;
+            let rest = async {
+                if !is_over {
+                    pass.await;
+                }
+            };
+            let cancel = async {
+                fleet.world.compute.cancel_reclaim(&Actor::system(), &placed.reclaim.id, None).await.expect("cancelled");
+                fleet.state(&victim).await
+            };
+            let (state, ()) = tokio::join!(cancel, rest);
+            if state != LeaseState::Active {
+                break;
+            }
+            caught += 1;
+            assert_eq!(fleet.state(&victim).await, LeaseState::Active, "told {polls} steps into a pass, after the order was given up");
+            assert!(!is_over, "a pass tells it");
+            fleet.live(1, 1).await;
+        }
+        assert!(caught > 0, "the first is cancelled before a pass begins");
         fleet.end_all().await;
     }
 

@@ -18,7 +18,8 @@ impl Layered {
                 _ if self.seen_s < needed_s => LevelReason::LittleSeen { seen_s: self.seen_s, needed_s },
                 _ if is_early => LevelReason::AfterOutage,
                 _ if !is_shorter_sold => LevelReason::ShorterNotSold,
-                None => LevelReason::Withdrawn,
+                None if layer.is_withdrawn => LevelReason::Withdrawn,
+                None => LevelReason::Unproven,
                 Some(Chosen { base, margin: Margin::OfCapacity(margin_ppm), .. }) => {
                     LevelReason::OfCapacity { window_s: base.window_s(), margin_ppm }
                 }
