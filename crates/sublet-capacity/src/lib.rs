@@ -16,6 +16,7 @@
 #![deny(clippy::float_arithmetic)]
 
 mod curve;
+mod device_time;
 pub mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -33,6 +34,7 @@ mod victim;
 pub use curve::{
     CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
 };
+pub use device_time::{ClassTimes, Stretch, TimeClass, Units, outside_use, partition};
 pub use index::FleetIndex;
 pub use order::{Instead, Need, Order, OrderedDevice, OrderedVictim, Shortfall, decide, instead};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};

@@ -117,7 +117,7 @@ impl Judged {
 ///
 /// A holder who gives the lease back because it was told to is owed what it would have been; but one of `n0` that does not
 /// yield it, and ends it for reasons of its own, lost nothing then.
-fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice> {
+pub(crate) fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice> {
     let (first, last) = (notices.first()?, notices.last()?);
     let end = notices.iter().rev().find(|notice| is_owners(notice.reason))?;
     let is_interrupted = match class {
