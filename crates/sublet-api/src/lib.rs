@@ -47,6 +47,7 @@ pub mod margin;
 pub mod messages;
 pub mod model;
 pub mod money;
+pub mod monthly_return;
 pub mod object;
 pub mod offering;
 pub mod openai;

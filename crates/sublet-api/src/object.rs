@@ -114,6 +114,7 @@ object_tags! {
     ReplicaTag = "replica",
     RequestTag = "request",
     RerateTag = "rerate",
+    ReturnReportTag = "report.return",
     RevenueReportTag = "report.revenue",
     SavedCardTag = "saved_card",
     SellerTag = "seller",

@@ -73,6 +73,7 @@ pub mod machine;
 pub mod mail;
 pub mod margin;
 pub mod model_card;
+pub mod monthly_return;
 pub mod offering;
 pub mod organization;
 pub mod payment;
@@ -109,6 +110,7 @@ mod ticket;
 mod told;
 pub mod top_up;
 pub mod top_up_rule;
+mod unfilled;
 pub mod usage;
 pub mod user;
 pub mod webhook;
@@ -118,7 +120,8 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::estimate::demand::Step as DemandStep;
     pub use sublet_capacity::{
-        Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
+        ClassTimes, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
+        TimeClass,
     };
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};
@@ -157,6 +160,7 @@ pub mod data {
     pub use sublet_money::tax_report::{TaxFigures, TaxKey, TaxPeriod, TaxSums};
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::top_up_rule::{BelowThreshold, OnDay, TopUpDay, TopUpRule};
+    pub use sublet_money::unfilled::{PricePoint, Unfilled, UnfilledReason, WeekPart};
     pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;
     pub use sublet_store::audit::AuditEntry;

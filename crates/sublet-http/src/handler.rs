@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
     App, account, archived_file, audit, batch, clock, compensation, contract, credit, credit_note, demand, device, document,
-    dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
+    dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, monthly_return,
     offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
     reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage,
     user, webhook, why,
@@ -254,6 +254,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ExportLedger => to!(ledger::export),
         Operation::GetEarnings => to!(ledger::earnings),
         Operation::GetMarginReport => to!(margin::report),
+        Operation::GetReturnReport => to!(monthly_return::report),
         Operation::GetRevenueReport => to!(revenue::report),
         Operation::GetShowback => to!(margin::showback),
         Operation::GetTaxReport => to!(tax_report::report),

@@ -46,6 +46,7 @@ mod mail;
 mod margin;
 mod model;
 mod model_card;
+mod monthly_return;
 mod offering;
 mod organization;
 mod payment;

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sublet_core::notice::NoticeClass;
-use sublet_core::{DurationMs, Nanos, Timestamp};
+use sublet_core::{DurationMs, Nanos};
 
 use super::*;
 use crate::period::BillingCalendar;

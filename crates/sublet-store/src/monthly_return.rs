@@ -140,7 +140,6 @@ pub struct ToldLease {
     pub price: Nanos,
     pub started_at: Timestamp,
     pub window_ends_at: Option<Timestamp>,
-    pub ended_at: Timestamp,
     pub notice: LeaseNotice,
 }
 
@@ -148,7 +147,7 @@ pub struct ToldLease {
 pub async fn told_leases(tx: &mut Tx, when: Interval) -> Result<Vec<ToldLease>> {
     let rows = tx
         .fetch_all(
-            "SELECT leases.id, leases.notice, leases.units, leases.price, leases.starts_at, leases.ends_at, leases.ended_at,
+            "SELECT leases.id, leases.notice, leases.units, leases.price, leases.starts_at, leases.ends_at,
                  lease_notices.told_at, lease_notices.reason, lease_notices.deadline, lease_notices.is_busy
              FROM leases JOIN lease_notices ON lease_notices.lease_id = leases.id
              WHERE leases.state = 'ended' AND leases.ended_at >= $1 AND leases.ended_at < $2 AND leases.holder = 'external'
@@ -165,20 +164,20 @@ pub async fn told_leases(tx: &mut Tx, when: Interval) -> Result<Vec<ToldLease>> 
             price: row.nanos()?,
             started_at: row.time()?,
             window_ends_at: row.optional_time()?,
-            ended_at: row.time()?,
             notice: LeaseNotice { told_at: row.time()?, reason: row.parse()?, deadline: row.time()?, is_busy: row.int()? == 1 },
         })
     };
     bounded(&rows, "notices of leases")?.iter().map(told).collect()
 }
 
-/// What was given for leases of customers that ended in some time, by the notice they were sold with.
+/// What was given in some time for leases that were interrupted and for starts of their jobs, by the notice that was sold.
 pub async fn compensated_by_notice(tx: &mut Tx, when: Interval) -> Result<Vec<(NoticeClass, Currency, Nanos)>> {
     let rows = tx
         .fetch_all(
             "SELECT leases.notice, compensations.currency, CAST(SUM(compensations.amount) AS BIGINT)
-             FROM leases JOIN compensations ON compensations.subject = leases.id AND compensations.kind = 'reclaim'
-             WHERE leases.state = 'ended' AND leases.ended_at >= $1 AND leases.ended_at < $2
+             FROM compensations LEFT JOIN jobs ON jobs.id = compensations.subject
+                 JOIN leases ON leases.id = COALESCE(jobs.lease_id, compensations.subject)
+             WHERE compensations.kind = 'reclaim' AND compensations.created_at >= $1 AND compensations.created_at < $2
              GROUP BY leases.notice, compensations.currency ORDER BY leases.notice, compensations.currency",
             params![when.starts_at, when.ends_at],
         )

@@ -24,6 +24,7 @@ use crate::lease::{Lease, LeaseListQuery};
 use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
 use crate::list::{List, ListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
+use crate::monthly_return::ReturnReport;
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
 use crate::offering::{Offering, OfferingRecord, SetOffering};
@@ -331,6 +332,9 @@ impl Client {
     }
     pub fn margin_report(&self, query: &MonthQuery) -> Result<MarginReport> {
         self.call(Operation::GetMarginReport, &[]).query(query).json()
+    }
+    pub fn return_report(&self, query: &MonthQuery) -> Result<ReturnReport> {
+        self.call(Operation::GetReturnReport, &[]).query(query).json()
     }
     pub fn revenue_report(&self, query: &MonthQuery) -> Result<RevenueReport> {
         self.call(Operation::GetRevenueReport, &[]).query(query).json()

@@ -33,6 +33,7 @@ use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLi
 use crate::list::{List, ListQuery};
 use crate::mail::{Mail, MailListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
+use crate::monthly_return::ReturnReport;
 use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
 use crate::object::Deleted;
@@ -381,6 +382,7 @@ routes! {
     GetEarnings        = Get  "/operator/v1/reports/earnings"           .open(Operator, "What was earned, by organization and thing.").query::<UsageQuery>().gives::<Earnings>();
     GetMargins         = Get  "/operator/v1/reports/margins"            .open(Operator, "What was bought from suppliers, and what stays of what it was sold for.").query::<UsageQuery>().gives::<Margins>();
     GetMarginReport    = Get  "/operator/v1/reports/margin"             .open(Operator, "A month's revenue, cost of supply and margin, and how busy the devices were.").query::<MonthQuery>().gives::<MarginReport>();
+    GetReturnReport    = Get  "/operator/v1/reports/return"             .open(Operator, "What a month returned: earned, cost, use before and after, payback, unfilled demand, promises.").query::<MonthQuery>().gives::<ReturnReport>();
     GetRevenueReport   = Get  "/operator/v1/reports/revenue"            .open(Operator, "What a month earned, what is deferred, and what contracts bring in months to come.").query::<MonthQuery>().gives::<RevenueReport>();
     GetShowback        = Get  "/operator/v1/reports/showback"           .open(Operator, "What the owner's own teams used in a month, at the prices of the list.").query::<MonthQuery>().gives::<Showback>();
     GetTaxReport       = Get  "/operator/v1/reports/tax"                .open(Operator, "What invoices and credit notes of a month or quarter come to, tax by tax, and what the books say.").query::<TaxReportQuery>().gives::<TaxReport>();

@@ -31,6 +31,7 @@ pub mod ledger;
 pub mod limit;
 pub mod mail;
 pub mod model;
+mod monthly_return;
 pub mod offering;
 pub mod organization;
 pub mod payment;

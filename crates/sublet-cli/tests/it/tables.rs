@@ -166,6 +166,7 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("costs list", "GET /operator/v1/supply_costs", object::list(vec![owner::costs()])),
         ("costs show c0ffee", "GET /operator/v1/supply_costs/c0ffee", owner::costs()),
         ("report margin --month 2026-10", "GET /operator/v1/reports/margin", owner::margin()),
+        ("report return --month 2026-10", "GET /operator/v1/reports/return", owner::monthly_return()),
         ("report revenue --month 2026-10", "GET /operator/v1/reports/revenue", owner::revenue()),
         ("report showback --month 2026-10", "GET /operator/v1/reports/showback", owner::showback()),
         ("report leakage", "GET /operator/v1/reports/leakage", owner::leakage()),
