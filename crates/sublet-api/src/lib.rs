@@ -12,6 +12,7 @@ pub mod account;
 pub mod audit;
 pub mod batch;
 pub mod body;
+pub mod calendar;
 pub mod capacity;
 pub mod card;
 #[cfg(feature = "client")]

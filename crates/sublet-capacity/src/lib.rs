@@ -15,6 +15,7 @@
 //! fragments is never promised. An order of the owner may span machines.
 #![deny(clippy::float_arithmetic)]
 
+mod calendar;
 mod curve;
 mod device_time;
 pub mod estimate;
@@ -31,6 +32,7 @@ mod reserve;
 mod snapshot;
 mod victim;
 
+pub use calendar::{Bucket, HOURS_MAX, HourFigures, buckets, calendars};
 pub use curve::{
     CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
 };

@@ -25,6 +25,7 @@ mod batch_validation;
 pub mod billing;
 pub mod bootstrap;
 pub mod budget;
+pub mod calendar;
 mod checkpoint;
 pub mod clock;
 pub mod compensation;
@@ -120,7 +121,7 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::estimate::demand::Step as DemandStep;
     pub use sublet_capacity::{
-        ClassTimes, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
+        Bucket, ClassTimes, HourFigures, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
         TimeClass,
     };
     pub use sublet_money::account::{CreditKind, LedgerAccount};

@@ -15,6 +15,7 @@ pub mod answer;
 mod archived_file;
 mod audit;
 mod batch;
+mod calendar;
 mod clock;
 mod compensation;
 pub mod console;

@@ -2,6 +2,7 @@
 
 use super::{Client, IdempotencyKey};
 use crate::audit::{AuditEntry, AuditListQuery};
+use crate::calendar::{CapacityCalendar, CapacityCalendarQuery};
 use crate::capacity::Capacity;
 use crate::card::{ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
@@ -173,6 +174,9 @@ impl Client {
     }
     pub fn uncordon_device(&self, id: &DeviceId) -> Result<Device> {
         self.call(Operation::UncordonDevice, &[id.as_str()]).json()
+    }
+    pub fn capacity_calendar(&self, query: &CapacityCalendarQuery) -> Result<List<CapacityCalendar>> {
+        self.call(Operation::GetCapacityCalendar, &[]).query(query).json()
     }
     pub fn capacity(&self) -> Result<List<Capacity>> {
         self.call(Operation::ListCapacity, &[]).json()

@@ -5,6 +5,7 @@ use super::{FILE_BODY_BYTES_MAX, JOB_BODY_BYTES_MAX, Method, Route};
 use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
 use crate::batch::{Batch, CreateBatch};
+use crate::calendar::{AvailabilityCalendar, AvailabilityCalendarQuery, CapacityCalendar, CapacityCalendarQuery};
 use crate::capacity::Capacity;
 use crate::card::{AcceptLicence, AcceptedLicence, ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
@@ -155,6 +156,7 @@ routes! {
     GetAccountPrices = Get    "/v1/account/prices"    .open(Project, "This account's prices: those of its contract, or the public ones.").query::<PriceListQuery>().gives::<PriceList>();
     ListSkus         = Get    "/v1/skus"              .open(Project, "What can be leased, with prices.").gives::<List<Sku>>();
     ListAvailability = Get    "/v1/availability"      .open(Project, "How much can be leased now.").query::<AvailabilityQuery>().gives::<List<Availability>>();
+    GetAvailabilityCalendar = Get "/v1/availability_calendar" .open(Project, "How much could be leased in the coming hours, in steps.").query::<AvailabilityCalendarQuery>().gives::<List<AvailabilityCalendar>>();
     CreateQuote      = Post   "/v1/quotes"            .open(Project, "Makes a binding offer.").creates().takes::<CreateQuote>().gives::<Quote>();
     ListQuotes       = Get    "/v1/quotes"            .open(Project, "The project's quotes.").query::<QuoteListQuery>().gives::<List<Quote>>();
     GetQuote         = Get    "/v1/quotes/{id}"       .open(Project, "One quote.").gives::<Quote>();
@@ -327,6 +329,7 @@ routes! {
     CordonDevice       = Post "/operator/v1/devices/{id}/cordon"        .open(Operator, "Keeps a device out of sale; a running lease goes on.").gives::<Device>();
     UncordonDevice     = Post "/operator/v1/devices/{id}/uncordon"      .open(Operator, "Offers a device again.").gives::<Device>();
     ListCapacity       = Get  "/operator/v1/capacity"                   .open(Operator, "Devices of each kind: idle, sold, internal.").gives::<List<Capacity>>();
+    GetCapacityCalendar = Get "/operator/v1/capacity_calendar"          .open(Operator, "Where devices will be in the coming hours, by kind and site.").query::<CapacityCalendarQuery>().gives::<List<CapacityCalendar>>();
     PreviewReclaim     = Post "/operator/v1/reclaim_previews"           .open(Operator, "What taking capacity back would do: whom it touches, what they are owed, and what is cheaper.").takes::<CreateReclaim>().gives::<ReclaimPreview>();
     CreateReclaim      = Post "/operator/v1/reclaims"                   .open(Operator, "Takes capacity back for the owner's teams.").creates().takes::<CreateReclaim>().gives::<Reclaim>();
     ListReclaims       = Get  "/operator/v1/reclaims"                   .open(Operator, "Orders by which capacity is taken back.").query::<ReclaimListQuery>().gives::<List<Reclaim>>();

@@ -164,3 +164,9 @@ pub fn reclaim_preview() -> Value {
             "by": "2026-10-01T18:41:00Z", "site": null, "victims": 2, "owed": [], "lost_device_seconds": 15_000}],
         "as_of": "2026-10-01T12:00:00Z"})
 }
+
+pub fn calendar() -> Value {
+    json!({"object": "capacity_calendar", "device_kind": "h100", "site": "site_berlin", "hours": [
+        {"at": "2026-10-01T13:00:00Z", "owned": 16, "unhealthy": 1, "internal": 4, "sold": [{"notice": "n2m", "units": 3},
+            {"notice": "firm", "units": 2}], "idle": 6, "outside": 1, "kept": 2, "free": 3, "own_need_max": 9}]})
+}

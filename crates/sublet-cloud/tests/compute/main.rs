@@ -1,6 +1,7 @@
 //! The life of leases and jobs on both databases, with workloads that do what the test says.
 
 mod bill;
+mod calendars;
 mod clock;
 mod compensations;
 mod fleet;
