@@ -85,7 +85,8 @@ fn held_devices_are_the_owners_until_their_order_ends() {
 fn the_reserve_is_kept_and_what_is_used_outside_is_not_sold() {
     let mut snapshot = busy();
     snapshot.terms.reserve = ReserveRule { minimum_units: 4, fraction_thousandths: 0 };
-    let free = |snapshot: &Snapshot| hours_of(snapshot, &BTreeMap::new(), 5).iter().map(|hour| (hour.kept, hour.free)).collect::<Vec<_>>();
+    let free =
+        |snapshot: &Snapshot| hours_of(snapshot, &BTreeMap::new(), 5).iter().map(|hour| (hour.kept, hour.free)).collect::<Vec<_>>();
     // Two of the four are in use by a team, until they are taken back.
     assert_eq!(free(&snapshot), [(2, 1), (2, 1), (2, 2), (2, 2), (4, 2)]);
     snapshot.selling.pools.insert(pool(), PoolView { outside: 3, curve: Curve::Missing });

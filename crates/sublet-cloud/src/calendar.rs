@@ -57,10 +57,10 @@ impl Compute {
                     let mut made = Vec::new();
                     for kind in snapshot.kinds() {
                         let of_kind = calendars(&snapshot, &held, kind, hours).into_iter();
-                        made.extend(of_kind.map(|(site, hours)| PoolCalendar {
-                            pool: Pool { kind: kind.clone(), site: site.clone() },
-                            hours,
-                        }));
+                        made.extend(
+                            of_kind
+                                .map(|(site, hours)| PoolCalendar { pool: Pool { kind: kind.clone(), site: site.clone() }, hours }),
+                        );
                     }
                     Ok(made)
                 })

@@ -121,8 +121,8 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::estimate::demand::Step as DemandStep;
     pub use sublet_capacity::{
-        Bucket, ClassTimes, HourFigures, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
-        TimeClass,
+        Bucket, ClassTimes, HourFigures, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool,
+        ReserveRule, SellingMode, TimeClass,
     };
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};

@@ -139,7 +139,7 @@ struct Fleet<'a> {
 impl Fleet<'_> {
     /// What one device did; it leaves the ones that are still to come.
     fn take(&mut self, id: &DeviceId, spans: Vec<(TimeClass, Stretch)>) {
-        let Some(device) = self.devices.remove(id).filter(|device| device.created_at < self.over.until) else { return };
+        let Some(device) = self.devices.remove(id).filter(|device| device.created_at <= self.over.until) else { return };
         let pool = Pool { kind: device.kind.clone(), site: device.site.clone() };
         let owned = Stretch { from: device.created_at.max(self.over.from), ..self.over };
         let mut idle = self.idle.get_mut(&pool);
@@ -243,7 +243,8 @@ async fn steps_of(tx: &mut Tx, pool: &Pool, over: Interval) -> Result<Vec<Step>>
         let page = demand::list_steps(tx, pool, since, STEPS_PAGE).await?;
         let is_last = i64::try_from(page.len()).unwrap_or(0) < STEPS_PAGE;
         steps.extend(page.into_iter().filter(|step| Timestamp::from_seconds(step.at_s) < over.ends_at));
-        let Some(newest) = steps.last().map(|step| Timestamp::from_seconds(step.at_s)).filter(|newest| !is_last && *newest >= since)
+        let Some(newest) =
+            steps.last().map(|step| Timestamp::from_seconds(step.at_s)).filter(|newest| !is_last && *newest >= since)
         else {
             return Ok(steps);
         };
@@ -271,7 +272,8 @@ async fn unfilled_in(tx: &mut Tx, month: Interval, margin: &MarginReport) -> Res
     for asked in asks {
         let until = asked.ask.hour.plus(HOUR);
         let got = leased.get(&(asked.ask.project.clone(), asked.kind.clone())).into_iter().flatten();
-        let got = got.filter(|(at, _)| *at >= asked.asked_at && *at < until).fold(0_u32, |sum, (_, units)| sum.saturating_add(*units));
+        let got =
+            got.filter(|(at, _)| *at >= asked.asked_at && *at < until).fold(0_u32, |sum, (_, units)| sum.saturating_add(*units));
         let ask = Ask { units: asked.ask.units.saturating_sub(got), ..asked.ask };
         by_kind.entry((asked.currency, asked.kind)).or_default().push(ask);
     }
@@ -319,9 +321,10 @@ async fn promises_in(tx: &mut Tx, month: Interval) -> Result<BTreeMap<NoticeClas
             told_at: end.told_at.min(ended_at),
             ended_at,
         };
-        match interruption.missing() > DurationMs::ZERO {
-            true => of_class.broken += 1,
-            false => of_class.kept += 1,
+        if interruption.missing() > DurationMs::ZERO {
+            of_class.broken += 1;
+        } else {
+            of_class.kept += 1;
         }
     }
     for (notice, currency, amount) in stored::compensated_by_notice(tx, month).await? {

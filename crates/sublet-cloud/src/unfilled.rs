@@ -20,9 +20,9 @@ use sublet_store::quote;
 use sublet_store::unfilled::{self, StoredAsk};
 use sublet_store::{Tx, organization};
 
+use crate::Actor;
 use crate::compute::{Compute, Tariff};
 use crate::quote::NewQuote;
-use crate::Actor;
 
 /// Most requests of one hour that a process remembers.
 const REMEMBERED_MAX: usize = 10_000;
@@ -165,8 +165,7 @@ impl Compute {
             wanted: *wanted,
             price,
         };
-        let stored =
-            StoredAsk { kind: new.kind.clone(), ask, site: new.site.clone(), currency: account.currency, asked_at: *now };
+        let stored = StoredAsk { kind: new.kind.clone(), ask, site: new.site.clone(), currency: account.currency, asked_at: *now };
         unfilled::keep(tx, &stored).await.map(|_| ())
     }
 }
@@ -194,10 +193,11 @@ mod tests {
         };
         let price = |nanos| Some(Nanos::new(nanos));
         let hour = Timestamp::from_seconds(3_600);
-        let told: Vec<News> = [("proj_1", 5, None), ("proj_1", 5, None), ("proj_1", 4, price(9)), ("proj_1", 5, price(1)), ("proj_2", 1, None)]
-            .into_iter()
-            .map(|(project, size, price)| remembered.note(hour, &place(project), (size, price, None)))
-            .collect();
+        let told: Vec<News> =
+            [("proj_1", 5, None), ("proj_1", 5, None), ("proj_1", 4, price(9)), ("proj_1", 5, price(1)), ("proj_2", 1, None)]
+                .into_iter()
+                .map(|(project, size, price)| remembered.note(hour, &place(project), (size, price, None)))
+                .collect();
         assert_eq!(told, [News::FirstOfHour, News::None, News::None, News::Larger, News::Larger]);
         assert_eq!(remembered.note(Timestamp::from_seconds(7_200), &place("proj_1"), (1, None, None)), News::FirstOfHour);
     }

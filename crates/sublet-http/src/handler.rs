@@ -6,11 +6,11 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, archived_file, audit, batch, calendar, clock, compensation, contract, credit, credit_note, demand, device, document,
-    dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card, monthly_return,
-    offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
-    reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage,
-    user, webhook, why,
+    App, account, archived_file, audit, batch, calendar, clock, compensation, contract, credit, credit_note, demand, device,
+    document, dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model,
+    model_card, monthly_return, offering, organization, payment, payout, price, price_index, price_simulation, project, proof,
+    public, quote, rate_limit, reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax,
+    tax_report, top_up_rule, usage, user, webhook, why,
 };
 
 /// Extracts, calls one use case, maps.

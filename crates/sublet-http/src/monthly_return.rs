@@ -75,8 +75,9 @@ fn payback(capital: &Capital, currency: Currency) -> Result<wire::PaybackPeriod>
 }
 
 fn unfilled(demand: &UnfilledDemand, currency: Currency) -> Result<wire::UnfilledDemand> {
-    let elsewhere =
-        |(currency, millis): (&Currency, &i64)| Ok(wire::UnfilledElsewhere { currency: *currency, device_milliseconds: count(*millis)? });
+    let elsewhere = |(currency, millis): (&Currency, &i64)| {
+        Ok(wire::UnfilledElsewhere { currency: *currency, device_milliseconds: count(*millis)? })
+    };
     Ok(wire::UnfilledDemand {
         kinds: demand.kinds.iter().map(|(kind, found)| unfilled_kind(kind, found, currency)).collect::<Result<_>>()?,
         other_currencies: demand.elsewhere.iter().map(elsewhere).collect::<Result<_>>()?,

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn without_price_or_income_there_is_none() {
-        for never in [payback(0, 10, 730), payback(10, 0, 730), payback(10, -5, 730), payback(10, 5, 0), payback(9_000_000, 1, 730)] {
+        for never in [payback(0, 10, 730), payback(10, 0, 730), payback(10, -5, 730), payback(10, 5, 0), payback(9_000_000, 1, 730)]
+        {
             assert_eq!(never.tenths_of_months(), None, "{never:?}");
         }
         assert_eq!(payback(10, -5, 365).monthly_cash().unwrap(), Some(Nanos::new(-10 * UNIT)));

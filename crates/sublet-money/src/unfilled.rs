@@ -48,8 +48,7 @@ pub enum UnfilledReason {
 }
 
 impl UnfilledReason {
-    pub const ALL: [Self; 6] =
-        [Self::NotEnough, Self::Kept, Self::ClassWithdrawn, Self::Isolation, Self::Price, Self::NotOnSale];
+    pub const ALL: [Self; 6] = [Self::NotEnough, Self::Kept, Self::ClassWithdrawn, Self::Isolation, Self::Price, Self::NotOnSale];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -268,7 +267,8 @@ fn best_price(prices: &BTreeMap<Nanos, i64>) -> Result<Option<PricePoint>> {
 fn clock(month: Interval, hour: usize, zone: &Zone) -> Result<(WeekPart, usize)> {
     let middle = hour_at(month, hour).plus(DurationMs::from_seconds(1_800));
     let at = jiff::Timestamp::from_microsecond(middle.micros());
-    let at = at.map_err(|_| Error::new(ErrorCode::InvalidRequest, "an hour is beyond the calendar"))?.to_zoned(zone.clock().clone());
+    let at =
+        at.map_err(|_| Error::new(ErrorCode::InvalidRequest, "an hour is beyond the calendar"))?.to_zoned(zone.clock().clone());
     let part = match (matches!(at.weekday(), Weekday::Saturday | Weekday::Sunday), DAY_HOURS.contains(&at.hour())) {
         (false, true) => WeekPart::WeekdayDays,
         (false, false) => WeekPart::WeekdayNights,

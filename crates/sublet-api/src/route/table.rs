@@ -34,9 +34,9 @@ use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLi
 use crate::list::{List, ListQuery};
 use crate::mail::{Mail, MailListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
-use crate::monthly_return::ReturnReport;
 use crate::messages::{CountTokens, CountedTokens, Message, MessageEvent, MessageRequest};
 use crate::model::{ImportModel, ServedModel};
+use crate::monthly_return::ReturnReport;
 use crate::object::Deleted;
 use crate::offering::{Offering, OfferingRecord, SetOffering};
 use crate::openai;

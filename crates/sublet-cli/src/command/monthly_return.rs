@@ -46,7 +46,8 @@ pub(super) fn text(report: &ReturnReport, style: Style) -> String {
 
 fn payback(payback: &PaybackPeriod) -> [(&'static str, Cell); 4] {
     let of = format!("{} of {}", payback.priced_devices, payback.devices);
-    let months = payback.tenths_of_months.map_or_else(|| NOTHING.to_owned(), |tenths| format!("{}.{} months", tenths / 10, tenths % 10));
+    let months =
+        payback.tenths_of_months.map_or_else(|| NOTHING.to_owned(), |tenths| format!("{}.{} months", tenths / 10, tenths % 10));
     [
         ("capital", shown(&payback.capital)),
         ("devices with a price", Cell::text(of)),
@@ -113,11 +114,7 @@ fn sentence(kind: &UnfilledKind) -> String {
 fn reasons(unfilled: &UnfilledDemand) -> Table {
     let rows = unfilled.kinds.iter().flat_map(|kind| {
         kind.reasons.iter().map(move |reason| {
-            [
-                Cell::text(&kind.kind),
-                Cell::text(reason.reason.replace('_', " ")),
-                Cell::number(hours(reason.device_milliseconds)),
-            ]
+            [Cell::text(&kind.kind), Cell::text(reason.reason.replace('_', " ")), Cell::number(hours(reason.device_milliseconds))]
         })
     });
     Table::new(["unfilled", "because", "device-hours"], "").rows(rows)
@@ -146,7 +143,13 @@ mod tests {
 
     #[test]
     fn hours_are_read_at_a_glance() {
-        for (millis, text) in [(0, "0.0"), (180_000, "0.1"), (3_600_000 * 99, "99.0"), (3_600_000 * 3_120, "3,120"), (3_600_000 * 1_234_567, "1,234,567")] {
+        for (millis, text) in [
+            (0, "0.0"),
+            (180_000, "0.1"),
+            (3_600_000 * 99, "99.0"),
+            (3_600_000 * 3_120, "3,120"),
+            (3_600_000 * 1_234_567, "1,234,567"),
+        ] {
             assert_eq!(hours(millis), text);
         }
     }

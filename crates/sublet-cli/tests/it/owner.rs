@@ -57,10 +57,20 @@ fn time(classes: &[(&str, u64)], shares: [Value; 2]) -> Value {
 
 pub fn monthly_return() -> Value {
     let hours = |hours: u64| hours * 3_600_000;
-    let h100 = [("own_use", 300), ("outside_use", 100), ("sold_n2m", 200), ("sold_firm", 100), ("held", 10), ("reserved", 20),
-        ("idle", 200), ("unhealthy", 70)];
-    let promise = |notice: &str, counts: [u64; 4], given: Vec<Value>| json!({"notice": notice, "ended": counts[0],
-        "ended_by_owner": counts[1], "kept": counts[2], "broken": counts[3], "compensation": given});
+    let h100 = [
+        ("own_use", 300),
+        ("outside_use", 100),
+        ("sold_n2m", 200),
+        ("sold_firm", 100),
+        ("held", 10),
+        ("reserved", 20),
+        ("idle", 200),
+        ("unhealthy", 70),
+    ];
+    let promise = |notice: &str, counts: [u64; 4], given: Vec<Value>| {
+        json!({"notice": notice, "ended": counts[0],
+        "ended_by_owner": counts[1], "kept": counts[2], "broken": counts[3], "compensation": given})
+    };
     let usd = json!({"amount": "2", "currency": "USD"});
     json!({"object": "report.return", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z", "cost_version": "c0ffee",
         "earned": eur("750.2"), "cost": eur("301.009124356"), "margin": eur("449.190875644"), "margin_permille": 598,

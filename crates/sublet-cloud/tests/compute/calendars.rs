@@ -1,11 +1,11 @@
 //! The coming hours, as the owner and as customers see them.
 
+use sublet_cloud::Actor;
 use sublet_cloud::calendar::{PoolCalendar, SkuCalendar, Wanted};
 use sublet_cloud::data::{Bucket, Need};
 use sublet_cloud::idempotency::Call;
 use sublet_cloud::quote::NewQuote;
 use sublet_cloud::reclaim::NewReclaim;
-use sublet_cloud::Actor;
 use sublet_core::notice::NoticeClass;
 use sublet_core::reclaim::{Promises, ReclaimShape};
 use sublet_core::{DurationMs, ErrorCode};

@@ -87,7 +87,9 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
         ],
         before: percent(all.before_per_mille()),
         after: percent(all.after_per_mille()),
-        payback: payback.tenths_of_months().map_or_else(|| "–".to_owned(), |tenths| format!("{}.{} months", tenths / 10, tenths % 10)),
+        payback: payback
+            .tenths_of_months()
+            .map_or_else(|| "–".to_owned(), |tenths| format!("{}.{} months", tenths / 10, tenths % 10)),
         capital: amount(payback.capital),
         priced,
         devices,
@@ -145,19 +147,21 @@ fn kind((kind, times): (&DeviceKind, &ClassTimes)) -> KindRow {
 fn unfilled_rows(report: &ReturnReport) -> Vec<UnfilledRow> {
     let currency = report.margin.currency;
     let row = |(kind, found): (&DeviceKind, &Unfilled)| {
-        let reasons = found.by_reason.iter().map(|(reason, millis)| format!("{} {}", hours(*millis), reason.as_str().replace('_', " ")));
+        let reasons =
+            found.by_reason.iter().map(|(reason, millis)| format!("{} {}", hours(*millis), reason.as_str().replace('_', " ")));
         let when = found.densest.map(|(part, share)| {
             let word = if share >= MOST_PER_MILLE { "mostly" } else { "more than elsewhere on" };
             format!("{word} {} ({})", part.as_str(), percent(Some(share)))
         });
-        let bar = |(hour, millis): (usize, &i64)| Part::new("spent", format!("{hour}:00: {} device-hours", hours(*millis)), *millis);
+        let bar =
+            |(hour, millis): (usize, &i64)| Part::new("spent", format!("{hour}:00: {} device-hours", hours(*millis)), *millis);
         let by_hour: Vec<Part> = found.by_hour.iter().enumerate().map(bar).collect();
         UnfilledRow {
             kind: kind.to_string(),
             hours: hours(found.device_millis),
-            best: found.best.map(|best| {
-                (Amount::new(best.price, currency), hours(best.device_millis), Amount::new(best.worth, currency))
-            }),
+            best: found
+                .best
+                .map(|best| (Amount::new(best.price, currency), hours(best.device_millis), Amount::new(best.worth, currency))),
             when: when.unwrap_or_default(),
             reasons: reasons.collect::<Vec<_>>().join(", "),
             by_hour: bars(&by_hour, &format!("unfilled demand for {kind} by hour of the day")),

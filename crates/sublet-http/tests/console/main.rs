@@ -358,7 +358,7 @@ fn the_operator_sees_what_the_month_left_and_what_was_agreed() {
             assert!(customers.contains("value=\"0.75\"") && customers.contains("not known"), "{customers}");
             let page = world.get("/console/return", &session).await;
             let tiles = page.between("class=\"tiles\"", "</section>");
-            for words in ["Earned", "value=\"0.75\"", "Used with what was sold", "Paid back in"] {
+            for words in ["Earned", "value=\"-24.25\"", "Used with what was sold", "Paid back in"] {
                 assert!(tiles.contains(words), "{words}: {tiles}");
             }
             assert!(page.between("<h2>What the devices did</h2>", "</section>").contains("<svg class=\"meter\""), "{}", page.text);
