@@ -120,7 +120,10 @@ fn a_customer_sees_steps_and_what_the_curve_leaves() {
 
 proptest! {
     #[test]
-    fn units_add_up_in_every_hour(ends in prop::collection::vec((0_i64..400, 0_usize..6, any::<bool>()), 0..10), hours in 0_usize..400) {
+    fn units_add_up_in_every_hour(
+        ends in prop::collection::vec((0_i64..400, 0_usize..6, any::<bool>()), 0..10),
+        hours in 0_usize..400,
+    ) {
         let mut snapshot = fleet("cpu", &[6, 6, 4]);
         snapshot.selling = Selling { at: NOW, ..Selling::default() };
         for (end, class, is_team) in ends {

@@ -262,7 +262,8 @@ mod tests {
             spans in prop::collection::vec((0_usize..6, -200_i64..1_200, -50_i64..400), 0..40),
             outside in -10_i64..2_000,
         ) {
-            let mut spans: Vec<_> = spans.into_iter().map(|(class, from, long)| (CLASSES[class], stretch(from, from + long))).collect();
+            let spans = spans.into_iter().map(|(class, from, long)| (CLASSES[class], stretch(from, from + long)));
+            let mut spans: Vec<_> = spans.collect();
             spans.sort_by_key(|(_, part)| part.from);
             let whole = stretch(0, length);
             let cut = partition(whole, TimeClass::Unknown, spans);
