@@ -77,7 +77,7 @@ pub struct PaybackPeriod {
     pub priced_devices: u32,
     /// The margin with its depreciation added back.
     pub cash: Money,
-    /// For 730 hours; null where no time was owned.
+    /// For 730 hours; null where less than a day was owned.
     pub monthly_cash: Option<Money>,
     /// Until the capital is earned, in tenths of months, rounded up; null without capital or cash.
     pub tenths_of_months: Option<u32>,

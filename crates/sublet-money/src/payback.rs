@@ -11,6 +11,8 @@ use sublet_core::{DurationMs, Nanos};
 
 use crate::supply_cost::HOURS_PER_MONTH;
 
+/// What came in for a shorter time says nothing of a month.
+const TIME_MIN: DurationMs = DurationMs::from_hours(24);
 /// Longer than this is never.
 const MONTHS_MAX: i128 = 12_000;
 
@@ -25,9 +27,9 @@ pub struct Payback {
 }
 
 impl Payback {
-    /// What comes in for a month of 730 hours, rounded half to even; nothing of no time.
+    /// What comes in for a month of 730 hours, rounded half to even; nothing of less than a day.
     pub fn monthly_cash(&self) -> Result<Option<Nanos>> {
-        if self.time <= DurationMs::ZERO {
+        if self.time < TIME_MIN {
             return Ok(None);
         }
         let cash = divide_half_even(i128::from(self.cash.get()) * month_millis(), i128::from(self.time.millis()));
@@ -35,10 +37,11 @@ impl Payback {
         i64::try_from(cash).map(|cash| Some(Nanos::new(cash))).map_err(too_large)
     }
 
-    /// Tenths of months until the price is earned, rounded up; nothing where nothing was bought or nothing comes in.
+    /// Tenths of months until the price is earned, rounded up; nothing where nothing was bought or
+    /// nothing comes in, and of less than a day.
     pub fn tenths_of_months(&self) -> Option<u32> {
         let (capital, cash) = (i128::from(self.capital.get()), i128::from(self.cash.get()));
-        if capital <= 0 || cash <= 0 || self.time <= DurationMs::ZERO {
+        if capital <= 0 || cash <= 0 || self.time < TIME_MIN {
             return None;
         }
         let tenths = divide_ceil(capital * i128::from(self.time.millis()), cash * (month_millis() / 10));
@@ -71,11 +74,12 @@ mod tests {
 
     #[test]
     fn without_price_or_income_there_is_none() {
-        for never in [payback(0, 10, 730), payback(10, 0, 730), payback(10, -5, 730), payback(10, 5, 0), payback(9_000_000, 1, 730)]
+        for never in
+            [payback(0, 10, 730), payback(10, 0, 730), payback(10, -5, 730), payback(10, 5, 23), payback(9_000_000, 1, 730)]
         {
             assert_eq!(never.tenths_of_months(), None, "{never:?}");
         }
         assert_eq!(payback(10, -5, 365).monthly_cash().unwrap(), Some(Nanos::new(-10 * UNIT)));
-        assert_eq!(payback(10, 5, 0).monthly_cash().unwrap(), None);
+        assert_eq!(payback(10, 5, 23).monthly_cash().unwrap(), None);
     }
 }
