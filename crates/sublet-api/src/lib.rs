@@ -12,6 +12,7 @@ pub mod account;
 pub mod audit;
 pub mod batch;
 pub mod body;
+pub mod calendar;
 pub mod capacity;
 pub mod card;
 #[cfg(feature = "client")]
@@ -47,6 +48,7 @@ pub mod margin;
 pub mod messages;
 pub mod model;
 pub mod money;
+pub mod monthly_return;
 pub mod object;
 pub mod offering;
 pub mod openai;

@@ -17,9 +17,11 @@
 
 mod calendar;
 mod curve;
+mod device_time;
 pub mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hourly;
 mod index;
 mod market;
 mod order;
@@ -36,6 +38,8 @@ pub use calendar::{Booking, Calendar, Kept, NearWindow, OpenLeases, Window, Wind
 pub use curve::{
     CURVE_LIFE, Curve, Level, LevelReason, Pool, PoolFigures, PoolView, Selling, SellingMode, pool_figures, sold_by_class,
 };
+pub use device_time::{ClassTimes, Stretch, TimeClass, Units, outside_use, partition};
+pub use hourly::{Bucket, HOURS_MAX, HourFigures, buckets, calendars};
 pub use index::FleetIndex;
 pub use order::{Instead, Need, Order, OrderedDevice, OrderedVictim, Shortfall, decide, instead};
 pub use place::{Availability, Placement, Request, available, place, refuse, try_place};

@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
+use sublet_core::id::{CompensationId, InvoiceId, LeaseId, OrganizationId};
 use sublet_core::lease::{EndReason, Holder};
 use sublet_core::notice::NoticeClass;
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp};
@@ -117,7 +117,7 @@ impl Judged {
 ///
 /// A holder who gives the lease back because it was told to is owed what it would have been; but one of `n0` that does not
 /// yield it, and ends it for reasons of its own, lost nothing then.
-fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice> {
+pub(crate) fn owners_end(class: NoticeClass, notices: &[LeaseNotice]) -> Option<LeaseNotice> {
     let (first, last) = (notices.first()?, notices.last()?);
     let end = notices.iter().rev().find(|notice| is_owners(notice.reason))?;
     let is_interrupted = match class {
@@ -368,14 +368,19 @@ fn object(evidence: &impl Serialize) -> Result<Map<String, Value>> {
     }
 }
 
-async fn judge(tx: &mut Tx, cloud: &Cloud, lease: &Lease, end: LeaseNotice) -> Result<Option<Judged>> {
-    let ended_at = match end.reason {
+/// The last instant at which a lease could be used that the owner ended.
+pub(crate) async fn last_instant(tx: &mut Tx, lease: &LeaseId, end: &LeaseNotice) -> Result<Timestamp> {
+    Ok(match end.reason {
         // It is lost before anybody notices: what was used says until when it was there.
         EndReason::DeviceLost if end.is_busy => {
-            stored::last_use(tx, &lease.id).await?.map_or(end.deadline, |used| used.min(end.deadline))
+            stored::last_use(tx, lease).await?.map_or(end.deadline, |used| used.min(end.deadline))
         }
         _ => end.deadline,
-    };
+    })
+}
+
+async fn judge(tx: &mut Tx, cloud: &Cloud, lease: &Lease, end: LeaseNotice) -> Result<Option<Judged>> {
+    let ended_at = last_instant(tx, &lease.id, &end).await?;
     let ((version, rule), interruption) = interruption_of(tx, cloud, lease, (end.told_at.min(ended_at), ended_at)).await?;
     if !interruption.is_broken() {
         return Ok(None);

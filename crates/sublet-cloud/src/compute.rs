@@ -28,6 +28,7 @@ use crate::Cloud;
 use crate::demand::selling_in;
 use crate::idle_loop::Following;
 use crate::told::Told;
+use crate::unfilled::Remembered;
 
 /// The owner's settings of compute.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -138,6 +139,8 @@ pub struct Compute {
     pub(crate) draining: Arc<AtomicBool>,
     /// What this process has learned of the owner's demand. Forgetting it is harmless: it is learned again.
     pub(crate) following: Arc<Following>,
+    /// What this process wrote down of what was refused.
+    pub(crate) refused: Arc<Remembered>,
     wake: Arc<Notify>,
 }
 
@@ -152,6 +155,7 @@ impl Compute {
             told: Arc::default(),
             draining: Arc::default(),
             following: Arc::default(),
+            refused: Arc::default(),
             wake: Arc::default(),
         }
     }

@@ -184,7 +184,12 @@ impl Compute {
     }
 
     /// As whom the actor leases, and by which prices; the operator looks at the first list as a customer.
-    async fn holder_and_prices(&self, tx: &mut Tx, actor: &Actor, now: Timestamp) -> Result<(Holder, Arc<PriceListVersion>)> {
+    pub(crate) async fn holder_and_prices(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<(Holder, Arc<PriceListVersion>)> {
         match actor.scope.organization() {
             Some(id) => {
                 let organization = organization::get(tx, &actor.scope, id).await?;

@@ -92,7 +92,7 @@ impl Compute {
     pub async fn run(&self, call: &Call, new: &NewRun, render: &Render<Run>) -> Result<Answer<Run>> {
         call.actor.require(Action::UseCompute)?;
         let now = self.now();
-        let answer = self
+        let outcome = self
             .cloud
             .once(call, render, (self, &call.actor, new), move |(compute, actor, new), tx| {
                 Box::pin(async move {
@@ -105,7 +105,8 @@ impl Compute {
                     Ok(Run { quote, lease, job: statement_in(tx, job).await? })
                 })
             })
-            .await?;
+            .await;
+        let answer = self.noting(&call.actor, &new.quote, outcome).await?;
         self.wake();
         Ok(answer)
     }

@@ -66,7 +66,7 @@ impl Compute {
     ) -> Result<Answer<LeaseStatement>> {
         call.actor.require(Action::UseCompute)?;
         check_metadata(metadata)?;
-        let answer = self
+        let outcome = self
             .cloud
             .once(call, render, (self, &call.actor, id, metadata), |(compute, actor, id, metadata), tx| {
                 Box::pin(async move {
@@ -75,7 +75,8 @@ impl Compute {
                     state_in(tx, lease).await
                 })
             })
-            .await?;
+            .await;
+        let answer = self.noting_quote(&call.actor, id, outcome).await?;
         self.wake();
         Ok(answer)
     }

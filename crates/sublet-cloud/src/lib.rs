@@ -25,6 +25,7 @@ mod batch_validation;
 pub mod billing;
 pub mod bootstrap;
 pub mod budget;
+pub mod calendar;
 mod checkpoint;
 pub mod clock;
 pub mod compensation;
@@ -74,6 +75,7 @@ pub mod machine;
 pub mod mail;
 pub mod margin;
 pub mod model_card;
+pub mod monthly_return;
 pub mod offering;
 pub mod organization;
 pub mod payment;
@@ -110,6 +112,7 @@ mod ticket;
 mod told;
 pub mod top_up;
 pub mod top_up_rule;
+mod unfilled;
 pub mod usage;
 pub mod user;
 pub mod webhook;
@@ -119,7 +122,8 @@ pub mod why;
 pub mod data {
     pub use sublet_capacity::estimate::demand::Step as DemandStep;
     pub use sublet_capacity::{
-        Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool, ReserveRule, SellingMode,
+        Bucket, ClassTimes, HourFigures, Instead, KindFigures, Need, Order as ReclaimOrder, OrderedDevice, OrderedEnd, Pool,
+        ReserveRule, SellingMode, TimeClass,
     };
     pub use sublet_money::account::{CreditKind, LedgerAccount};
     pub use sublet_money::advance::{AdvanceLine, FeeTerms};
@@ -159,6 +163,7 @@ pub mod data {
     pub use sublet_money::tax_report::{TaxFigures, TaxKey, TaxPeriod, TaxSums};
     pub use sublet_money::time_of_use::{Band, TimeOfUse, Weekday, Window};
     pub use sublet_money::top_up_rule::{BelowThreshold, OnDay, TopUpDay, TopUpRule};
+    pub use sublet_money::unfilled::{PricePoint, Unfilled, UnfilledReason, WeekPart};
     pub use sublet_money::zone::Zone;
     pub use sublet_store::attempt::Attempt;
     pub use sublet_store::audit::AuditEntry;

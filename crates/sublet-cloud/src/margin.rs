@@ -160,7 +160,12 @@ impl Cloud {
         }
     }
 
-    async fn margin_in(&self, tx: &mut Tx, (month, currency): (PeriodKey, Currency), now: Timestamp) -> Result<MarginReport> {
+    pub(crate) async fn margin_in(
+        &self,
+        tx: &mut Tx,
+        (month, currency): (PeriodKey, Currency),
+        now: Timestamp,
+    ) -> Result<MarginReport> {
         let costs = supply_cost::find_in_force(tx, currency, month).await?.map(|stored| stored.cost);
         let whole = BillingCalendar::new("UTC")?.period(month)?.interval;
         let mut accounts = Accounts::new(month, currency);

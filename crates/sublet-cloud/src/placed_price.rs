@@ -276,7 +276,7 @@ fn refusal_of(reason: RefusalReason) -> Error {
         | RefusalReason::NothingSold
         | RefusalReason::NotReclaimable { .. } => (ErrorCode::CapacityUnavailable, "units"),
     };
-    let error = Error::new(code, reason.to_string()).param(param);
+    let error = Error::new(code, reason.to_string()).param(param).reason(reason.as_str());
     match reason {
         RefusalReason::Isolation { .. } => {
             error.alternative("the operator enables namespaces, seccomp and control groups on a machine")

@@ -58,11 +58,13 @@ impl Compute {
     pub async fn create_quote(&self, call: &Call, new: &NewQuote, render: &Render<Quote>) -> Result<Answer<Quote>> {
         call.actor.require(Action::UseCompute)?;
         let now = self.now();
-        self.cloud
+        let outcome = self
+            .cloud
             .once(call, render, (self, &call.actor, new), move |(compute, actor, new), tx| {
                 Box::pin(compute.quote_in(tx, actor, new, now))
             })
-            .await
+            .await;
+        self.noting(&call.actor, new, outcome).await
     }
 
     pub async fn get_quote(&self, actor: &Actor, id: &QuoteId) -> Result<Quote> {

@@ -24,6 +24,7 @@ struct Parts {
     alternatives: Vec<String>,
     retry_after: Option<DurationMs>,
     bottleneck: Option<Arc<str>>,
+    reason: Option<&'static str>,
     context: Vec<String>,
 }
 
@@ -37,6 +38,7 @@ impl Error {
             alternatives: Vec::new(),
             retry_after: None,
             bottleneck: None,
+            reason: None,
             context: Vec::new(),
         }))
     }
@@ -84,6 +86,12 @@ impl Error {
         self.0.bottleneck = Some(name.into());
         self
     }
+    /// Names the rule that refused, for records. Callers never see it.
+    #[must_use]
+    pub fn reason(mut self, name: &'static str) -> Self {
+        self.0.reason = Some(name);
+        self
+    }
     /// Says in the message what it is about.
     #[must_use]
     pub fn prefixed(mut self, about: &str) -> Self {
@@ -114,6 +122,10 @@ impl Error {
     /// What was short, if not everything of the key.
     pub fn bottleneck_name(&self) -> Option<&Arc<str>> {
         self.0.bottleneck.as_ref()
+    }
+    /// The rule that refused, if it has a name.
+    pub fn reason_name(&self) -> Option<&'static str> {
+        self.0.reason
     }
     /// Private context for the log, outermost last.
     pub fn private_context(&self) -> &[String] {

@@ -6,11 +6,11 @@ use sublet_core::{BoxFuture, Result};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::{
-    App, account, archived_file, audit, batch, clock, compensation, contract, credit, credit_note, demand, device, document,
-    dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model, model_card,
-    offering, organization, payment, payout, price, price_index, price_simulation, project, proof, public, quote, rate_limit,
-    reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax, tax_report, top_up_rule, usage,
-    user, webhook, why,
+    App, account, archived_file, audit, batch, calendar, clock, compensation, contract, credit, credit_note, demand, device,
+    document, dunning, export, export_schedule, fee, file, invoice, job, key, leakage, lease, ledger, limit, mail, margin, model,
+    model_card, monthly_return, offering, organization, payment, payout, price, price_index, price_simulation, project, proof,
+    public, quote, rate_limit, reclaim, remote_model, rerate, response, revenue, saved_card, sku, supplier, supply_cost, tax,
+    tax_report, top_up_rule, usage, user, webhook, why,
 };
 
 /// Extracts, calls one use case, maps.
@@ -74,6 +74,7 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::GetWhy => to!(why::explain),
         Operation::GetAccountPrices => to!(price::of_account),
         Operation::ListSkus => to!(sku::list),
+        Operation::GetAvailabilityCalendar => to!(calendar::availability),
         Operation::ListAvailability => to!(sku::availability),
         Operation::CreateQuote => to!(quote::create),
         Operation::ListQuotes => to!(quote::list),
@@ -254,6 +255,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::ExportLedger => to!(ledger::export),
         Operation::GetEarnings => to!(ledger::earnings),
         Operation::GetMarginReport => to!(margin::report),
+        Operation::GetReturnReport => to!(monthly_return::report),
         Operation::GetRevenueReport => to!(revenue::report),
         Operation::GetShowback => to!(margin::showback),
         Operation::GetTaxReport => to!(tax_report::report),
@@ -294,6 +296,7 @@ fn operators_fleet(operation: Operation) -> Option<Handler> {
         Operation::ListDevices => to!(device::list),
         Operation::CordonDevice => to!(device::cordon),
         Operation::UncordonDevice => to!(device::uncordon),
+        Operation::GetCapacityCalendar => to!(calendar::capacity),
         Operation::ListCapacity => to!(device::capacity),
         Operation::PreviewReclaim => to!(reclaim::preview),
         Operation::CreateReclaim => to!(reclaim::create),

@@ -300,6 +300,25 @@ pub async fn list_victims(tx: &mut Tx, id: &ReclaimId) -> Result<Vec<StoredVicti
     rows.iter().map(victim).collect()
 }
 
+/// Devices that open orders hold, with when the last of them ends by itself, if it does.
+pub async fn list_held_until(tx: &mut Tx) -> Result<BTreeMap<DeviceId, Option<Timestamp>>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT device_id, until_at FROM reclaim_devices JOIN reclaims ON reclaims.id = reclaim_id
+             WHERE state IN ('placed', 'fulfilled') LIMIT $1",
+            params![crate::device::DEVICES_MAX],
+        )
+        .await?;
+    let mut held: BTreeMap<DeviceId, Option<Timestamp>> = BTreeMap::new();
+    for row in &rows {
+        let mut row = row.reader();
+        let (device, until) = (row.parse()?, row.optional_time()?);
+        let known = held.entry(device).or_insert(until);
+        *known = known.zip(until).map(|(one, other)| one.max(other));
+    }
+    Ok(held)
+}
+
 /// Devices that open orders hold.
 pub async fn list_held(tx: &mut Tx) -> Result<BTreeSet<DeviceId>> {
     let rows = tx

@@ -4,6 +4,7 @@ use super::{Chunks, Client, FileUpload, IdempotencyKey};
 use crate::account::Account;
 use crate::audit::{AuditEntry, AuditListQuery};
 use crate::batch::{Batch, CreateBatch};
+use crate::calendar::{AvailabilityCalendar, AvailabilityCalendarQuery};
 use crate::card::{AcceptLicence, AcceptedLicence};
 use crate::compensation::{Compensation, CompensationRules};
 use crate::contract::{AcceptContract, Contract, ContractListQuery, LeaveContract};
@@ -147,6 +148,9 @@ impl Client {
     }
     pub fn availability(&self, query: &AvailabilityQuery) -> Result<List<Availability>> {
         self.call(Operation::ListAvailability, &[]).query(query).json()
+    }
+    pub fn availability_calendar(&self, query: &AvailabilityCalendarQuery) -> Result<List<AvailabilityCalendar>> {
+        self.call(Operation::GetAvailabilityCalendar, &[]).query(query).json()
     }
     pub fn create_quote(&self, body: &CreateQuote, key: &IdempotencyKey) -> Result<Quote> {
         self.call(Operation::CreateQuote, &[]).body(body).idempotency_key(key).json()

@@ -2,6 +2,7 @@
 
 use super::{Client, IdempotencyKey};
 use crate::audit::{AuditEntry, AuditListQuery};
+use crate::calendar::{CapacityCalendar, CapacityCalendarQuery};
 use crate::capacity::Capacity;
 use crate::card::{ModelCard, SetModelCard};
 use crate::clock::{Clock, SetClock};
@@ -25,6 +26,7 @@ use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExpor
 use crate::list::{List, ListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::model::{ImportModel, ServedModel};
+use crate::monthly_return::ReturnReport;
 use crate::object::Deleted;
 use crate::offering::{Offering, OfferingRecord, SetOffering};
 use crate::organization::{CreateOrganization, CreatedOrganization, Organization, OrganizationListQuery};
@@ -172,6 +174,9 @@ impl Client {
     }
     pub fn uncordon_device(&self, id: &DeviceId) -> Result<Device> {
         self.call(Operation::UncordonDevice, &[id.as_str()]).json()
+    }
+    pub fn capacity_calendar(&self, query: &CapacityCalendarQuery) -> Result<List<CapacityCalendar>> {
+        self.call(Operation::GetCapacityCalendar, &[]).query(query).json()
     }
     pub fn capacity(&self) -> Result<List<Capacity>> {
         self.call(Operation::ListCapacity, &[]).json()
@@ -331,6 +336,9 @@ impl Client {
     }
     pub fn margin_report(&self, query: &MonthQuery) -> Result<MarginReport> {
         self.call(Operation::GetMarginReport, &[]).query(query).json()
+    }
+    pub fn return_report(&self, query: &MonthQuery) -> Result<ReturnReport> {
+        self.call(Operation::GetReturnReport, &[]).query(query).json()
     }
     pub fn revenue_report(&self, query: &MonthQuery) -> Result<RevenueReport> {
         self.call(Operation::GetRevenueReport, &[]).query(query).json()

@@ -1,13 +1,57 @@
 //! `sublet capacity`.
 
+use clap::Args;
 use sublet_api::List;
+use sublet_api::calendar::{CapacityCalendar, CapacityCalendarQuery};
 use sublet_api::capacity::Capacity;
 use sublet_core::error::Result;
 
+use super::show_page;
 use crate::Context;
-use crate::render::{Cell, NOTHING, Table};
+use crate::render::{self, Cell, NOTHING, Table};
 
-pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
+/// Now, or in the coming hours.
+#[derive(Args, Debug)]
+pub struct CapacityArgs {
+    /// The coming hours instead, as far as leases and orders settle them: 1 to 336
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u16).range(1..=336))]
+    pub calendar: Option<u16>,
+}
+
+impl CapacityArgs {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
+        if self.calendar.is_none() {
+            return run(context);
+        }
+        let list = context.client()?.capacity_calendar(&CapacityCalendarQuery { hours: self.calendar })?;
+        show_page(context, &list, calendar)
+    }
+}
+
+fn calendar(pools: &[CapacityCalendar]) -> Table {
+    let rows = pools.iter().flat_map(|pool| {
+        pool.hours.iter().map(move |hour| {
+            let sold: Vec<String> = hour.sold.iter().map(|sold| format!("{} {}", sold.notice, sold.units)).collect();
+            [
+                Cell::text(format!("{} at {}", pool.device_kind, pool.site)),
+                Cell::text(render::instant(hour.at.0)),
+                Cell::number(hour.owned),
+                Cell::number(hour.unhealthy),
+                Cell::number(hour.kept),
+                Cell::number(hour.internal),
+                Cell::number(hour.outside),
+                Cell::text(if sold.is_empty() { NOTHING.to_owned() } else { sold.join(", ") }),
+                Cell::number(hour.idle),
+                Cell::number(hour.free),
+                Cell::optional(hour.own_need_max),
+            ]
+        })
+    });
+    let headings = ["pool", "at", "owned", "unhealthy", "reserve", "internal", "outside", "sold", "idle", "free", "own need up to"];
+    Table::new(headings, "there are no devices").rows(rows)
+}
+
+fn run(context: &mut Context<'_>) -> Result<()> {
     let list = context.client()?.capacity()?;
     if context.json {
         return context.print_json(&list);

@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod limit;
 pub mod mail;
 pub mod model;
+mod monthly_return;
 pub mod offering;
 pub mod organization;
 pub mod payment;
@@ -184,7 +185,7 @@ pub enum Command {
     #[command(subcommand)]
     Orgs(organization::OrganizationCommand),
     /// Devices of each kind: idle, sold, internal, and what may be sold (operator)
-    Capacity,
+    Capacity(capacity::CapacityArgs),
     /// Take capacity back for the owner's teams, with a dry run (operator)
     Reclaim(reclaim::ReclaimArgs),
     /// What the owner's own work demands: report, import, export (operator)
@@ -263,7 +264,7 @@ impl Command {
             Self::Projects(command) => command.run(context),
             Self::Audit(command) => command.run(context),
             Self::Orgs(command) => command.run(context),
-            Self::Capacity => capacity::run(context),
+            Self::Capacity(args) => args.run(context),
             Self::Reclaim(args) => args.run(context),
             Self::Demand(command) => command.run(context),
             Self::Policy(command) => command.run(context),

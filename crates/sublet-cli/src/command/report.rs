@@ -9,6 +9,7 @@ use sublet_api::revenue::RevenueReport;
 use sublet_core::error::Result;
 use sublet_core::money::Currency;
 
+use super::monthly_return;
 use super::tax_report::TaxReportArgs;
 use super::usage::quantity;
 use crate::Context;
@@ -25,6 +26,8 @@ pub enum ReportCommand {
     Margin(MonthArgs),
     /// What runs or was metered and brings nothing
     Leakage,
+    /// What a month returned: earned, cost, use before and after, payback, unfilled demand, promises
+    Return(MonthArgs),
     /// What a month earned, what is deferred, and what contracts bring in months to come
     Revenue(MonthArgs),
     /// What the owner's own teams used in a month
@@ -56,6 +59,7 @@ impl ReportCommand {
         match self {
             Self::Margin(args) => context.show_text(&client.margin_report(&args.into())?, margin),
             Self::Leakage => context.show_text(&client.leakage()?, leakage),
+            Self::Return(args) => context.show_text(&client.return_report(&args.into())?, monthly_return::text),
             Self::Revenue(args) => context.show_text(&client.revenue_report(&args.into())?, revenue),
             Self::Tax(args) => args.run(context),
             Self::Showback(args) => context.show_text(&client.showback(&args.into())?, showback),
@@ -63,12 +67,12 @@ impl ReportCommand {
     }
 }
 
-fn shown(money: &Money) -> Cell {
+pub(super) fn shown(money: &Money) -> Cell {
     let rounded = money.nanos().round_half_even(SHOWN_STEP).unwrap_or(money.nanos());
     Cell::number(rounded.to_string())
 }
 
-fn share(per_mille: Option<i64>) -> Cell {
+pub(super) fn share(per_mille: Option<i64>) -> Cell {
     Cell::number(per_mille.map_or_else(
         || NOTHING.to_owned(),
         |share| format!("{}{}.{} %", if share < 0 { "-" } else { "" }, share.abs() / 10, share.abs() % 10),

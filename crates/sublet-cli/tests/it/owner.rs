@@ -47,6 +47,48 @@ pub fn margin() -> Value {
         "ledger": {"posted": eur("2.7"), "timing": eur("0"), "recognised": eur("9"), "booked": eur("9"), "difference": eur("0")}})
 }
 
+fn time(classes: &[(&str, u64)], shares: [Value; 2]) -> Value {
+    let [before, after] = shares;
+    let owned: u64 = classes.iter().map(|(_, hours)| hours * 3_600_000).sum();
+    let class = |(class, hours): &(&str, u64)| json!({"class": class, "milliseconds": hours * 3_600_000});
+    json!({"owned_milliseconds": owned, "classes": classes.iter().map(class).collect::<Vec<_>>(), "before_permille": before,
+        "after_permille": after})
+}
+
+pub fn monthly_return() -> Value {
+    let hours = |hours: u64| hours * 3_600_000;
+    let h100 = [
+        ("own_use", 300),
+        ("outside_use", 100),
+        ("sold_n2m", 200),
+        ("sold_firm", 100),
+        ("held", 10),
+        ("reserved", 20),
+        ("idle", 200),
+        ("unhealthy", 70),
+    ];
+    let promise = |notice: &str, counts: [u64; 4], given: Vec<Value>| {
+        json!({"notice": notice, "ended": counts[0],
+        "ended_by_owner": counts[1], "kept": counts[2], "broken": counts[3], "compensation": given})
+    };
+    let usd = json!({"amount": "2", "currency": "USD"});
+    json!({"object": "report.return", "month": "2026-10", "currency": "EUR", "as_of": "2026-11-01T00:00:00Z", "cost_version": "c0ffee",
+        "earned": eur("750.2"), "cost": eur("301.009124356"), "margin": eur("449.190875644"), "margin_permille": 598,
+        "without_cost": eur("0.2"), "unused_cost": eur("61.5"), "time": time(&h100, [json!(400), json!(700)]),
+        "kinds": [{"kind": "h100", "time": time(&h100, [json!(400), json!(700)])}, {"kind": "cpu", "time": time(&[], [Value::Null, Value::Null])}],
+        "payback": {"capital": eur("60000"), "devices": 3, "priced_devices": 2, "cash": eur("689.19"), "monthly_cash": eur("676.22"),
+            "tenths_of_months": 888},
+        "unfilled": {"time_zone": "Europe/Berlin", "is_complete": false, "other_currencies": [{"currency": "USD", "device_milliseconds": hours(12)}],
+            "kinds": [{"kind": "h100", "device_milliseconds": hours(3_500), "densest": "weekday nights", "densest_permille": 612,
+                "at": {"price": eur("2.4"), "device_milliseconds": hours(3_120), "worth": eur("7488")},
+                "reasons": [{"reason": "not_enough", "device_milliseconds": hours(3_120)}, {"reason": "price", "device_milliseconds": hours(380)}],
+                "notices": [{"notice": "n1h", "device_milliseconds": hours(3_500)}], "by_hour": vec![hours(100); 24]},
+                {"kind": "cpu", "device_milliseconds": hours(3) / 2, "densest": "weekend days", "densest_permille": 400, "at": null,
+                "reasons": [{"reason": "class_withdrawn", "device_milliseconds": hours(3) / 2}], "notices": [], "by_hour": vec![0; 24]}]},
+        "promises": [promise("n0", [40, 31, 31, 0], vec![]), promise("n15m", [12, 4, 3, 1], vec![eur("1.75"), usd]),
+            promise("firm", [1, 0, 0, 0], vec![])]})
+}
+
 pub fn revenue() -> Value {
     let tie =
         |what: &str, amount: &str| json!({"what": what, "reported": eur(amount), "booked": eur(amount), "difference": eur("0")});
@@ -136,4 +178,10 @@ pub fn reclaim_preview() -> Value {
         "cheaper": [{"text": "ask for them by 2026-10-01T18:41:00Z: 2 leases end, nothing is owed", "kind": "h100", "units": 3,
             "by": "2026-10-01T18:41:00Z", "site": null, "victims": 2, "owed": [], "lost_device_seconds": 15_000}],
         "as_of": "2026-10-01T12:00:00Z"})
+}
+
+pub fn calendar() -> Value {
+    json!({"object": "capacity_calendar", "device_kind": "h100", "site": "site_berlin", "hours": [
+        {"at": "2026-10-01T13:00:00Z", "owned": 16, "unhealthy": 1, "internal": 4, "sold": [{"notice": "n2m", "units": 3},
+            {"notice": "firm", "units": 2}], "idle": 6, "outside": 1, "kept": 2, "free": 3, "own_need_max": 9}]})
 }

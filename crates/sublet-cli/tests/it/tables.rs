@@ -33,6 +33,8 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
             "licence": {"name": "llama3.1", "acceptance_required": true, "accepted": false}}});
     let availability = json!({"object": "availability", "sku": "cpu", "notice": "n0", "available_units": 3,
         "total_units": 4, "price": object::eur("0.02"), "as_of": "2026-03-01T00:00:00Z"});
+    let levels = json!({"object": "availability_calendar", "sku": "h100", "notice": "n1h", "site": "site_berlin",
+        "starts_at": "2026-03-01T01:00:00Z", "levels": ["none", "none", "low", "high", "unknown"]});
     vec![
         ("jobs list", "GET /v1/jobs", object::list(vec![finished(), object::job("queued", Value::Null)])),
         ("jobs show job_1", "GET /v1/jobs/job_1", finished()),
@@ -42,6 +44,7 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("quotes show quote_1", "GET /v1/quotes/quote_1", object::quote()),
         ("skus", "GET /v1/skus", object::list(vec![object::sku("cpu")])),
         ("availability", "GET /v1/availability", object::list(vec![availability])),
+        ("availability --calendar 5 --site site_berlin", "GET /v1/availability_calendar", object::list(vec![levels])),
         ("prices", "GET /v1/account/prices", object::contract_price_list()),
         ("prices --public", "GET /v1/prices", object::price_list()),
         ("usage", "GET /v1/usage", usage),
@@ -166,6 +169,7 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("costs list", "GET /operator/v1/supply_costs", object::list(vec![owner::costs()])),
         ("costs show c0ffee", "GET /operator/v1/supply_costs/c0ffee", owner::costs()),
         ("report margin --month 2026-10", "GET /operator/v1/reports/margin", owner::margin()),
+        ("report return --month 2026-10", "GET /operator/v1/reports/return", owner::monthly_return()),
         ("report revenue --month 2026-10", "GET /operator/v1/reports/revenue", owner::revenue()),
         ("report showback --month 2026-10", "GET /operator/v1/reports/showback", owner::showback()),
         ("report leakage", "GET /operator/v1/reports/leakage", owner::leakage()),
@@ -181,6 +185,7 @@ fn fleet_reads() -> Vec<(&'static str, &'static str, Value)> {
         "created_at": 1_772_323_200});
     vec![
         ("capacity", "GET /operator/v1/capacity", object::list(vec![capacity()])),
+        ("capacity --calendar 1", "GET /operator/v1/capacity_calendar", object::list(vec![owner::calendar()])),
         ("policy show", "GET /operator/v1/selling_policy", policy),
         ("reclaim list", "GET /operator/v1/reclaims", object::list(vec![owner::reclaim_summary()])),
         ("reclaim show rcl_1", "GET /operator/v1/reclaims/rcl_1", owner::reclaim()),

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bill;
+mod calendars;
 mod clock;
 mod compensations;
 mod fleet;
@@ -15,6 +16,7 @@ mod places;
 mod prices;
 mod reclaims;
 mod recovery;
+mod returns;
 mod simulation;
 mod starts;
 mod world;

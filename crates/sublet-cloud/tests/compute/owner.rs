@@ -25,7 +25,7 @@ use sublet_testkit::{TestCloud, on_both_databases};
 use crate::world::{UNIT, World, command, wanted};
 
 /// Costs from a month on: 1 kW at 0.30 (0.10 by night), an hour of depreciation for 0.01, and a model's tokens.
-fn costs(month: &str, rest: &str) -> SupplyCostDraft {
+pub fn costs(month: &str, rest: &str) -> SupplyCostDraft {
     let text = format!(
         r#"{{"currency":"EUR","month":"{month}","energy":{{"per_kwh":"0.3","time_of_use":{{"zone":"UTC","bands":[
             {{"name":"night","windows":[{{"days":["mon","tue","wed","thu","fri","sat","sun"],"from":"13:00","until":"20:00"}}],
@@ -37,7 +37,7 @@ fn costs(month: &str, rest: &str) -> SupplyCostDraft {
     serde_json::from_str(&text).expect("costs")
 }
 
-async fn publish(cloud: &TestCloud, draft: SupplyCostDraft) -> Result<String> {
+pub async fn publish(cloud: &TestCloud, draft: SupplyCostDraft) -> Result<String> {
     match cloud.cloud.publish_supply_costs(&Call::once(Actor::system()), draft).await? {
         Answer::New(stored) => Ok(stored.cost.version().to_owned()),
         Answer::Replayed(text) => Ok(text),

@@ -25,6 +25,7 @@ mod limit;
 mod login;
 mod margin;
 mod model;
+mod monthly_return;
 mod offering;
 mod operator;
 mod organization;

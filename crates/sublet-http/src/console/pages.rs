@@ -8,7 +8,7 @@ use sublet_core::{BoxFuture, Result};
 
 use super::visit::{Guest, Visit};
 use super::{Console, asset, audit, contract, customer, device, invoice, job, key, ledger, login, margin, model, operator};
-use super::{offering, organization, playground, price_index, request, revenue, top_up_rule, why};
+use super::{monthly_return, offering, organization, playground, price_index, request, revenue, top_up_rule, why};
 
 /// Renders a page for everybody.
 pub type OpenHandler = fn(Console, Guest) -> BoxFuture<'static, Result<Response<Body>>>;
@@ -82,6 +82,7 @@ pub const PAGES: &[Page] = &[
     page!(Get "/console/audit" OVERSEERS audit::list),
     page!(Get "/console/fleet" OPERATOR device::list),
     page!(Get "/console/earnings" OPERATOR operator::earnings),
+    page!(Get "/console/return" OPERATOR monthly_return::show),
     page!(Get "/console/revenue" OPERATOR revenue::show),
     page!(Get "/console/margin" OPERATOR margin::show),
     page!(Get "/console/contracts" OPERATOR contract::list),

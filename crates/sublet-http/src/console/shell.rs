@@ -70,6 +70,7 @@ const OPERATOR_LINKS: &[(&str, &str)] = &[
     ("/console", "Overview"),
     ("/console/fleet", "Fleet"),
     ("/console/jobs", "Jobs"),
+    ("/console/return", "Return"),
     ("/console/earnings", "Earnings"),
     ("/console/revenue", "Revenue"),
     ("/console/margin", "Margin"),

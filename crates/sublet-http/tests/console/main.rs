@@ -356,6 +356,14 @@ fn the_operator_sees_what_the_month_left_and_what_was_agreed() {
             assert!(margin.between("class=\"tiles\"", "</section>").contains("Net revenue"), "{}", margin.text);
             let customers = margin.between("<h2>By customer</h2>", "</section>");
             assert!(customers.contains("value=\"0.75\"") && customers.contains("not known"), "{customers}");
+            let page = world.get("/console/return", &session).await;
+            let tiles = page.between("class=\"tiles\"", "</section>");
+            for words in ["Earned", "value=\"-24.25\"", "Used with what was sold", "Paid back in"] {
+                assert!(tiles.contains(words), "{words}: {tiles}");
+            }
+            assert!(page.between("<h2>What the devices did</h2>", "</section>").contains("<svg class=\"meter\""), "{}", page.text);
+            assert!(page.text.contains("Nothing that was asked for was left unfilled."), "{}", page.text);
+            assert!(page.between("<h2>Promises</h2>", "</section>").contains("<td>firm</td>"), "{}", page.text);
             let none = world.get("/console/contracts", &session).await.text;
             assert!(none.contains("There are no contracts."), "{none}");
             world.offer_contract("Ten & more").await;

@@ -1,0 +1,198 @@
+//! What devices did and what became of promises in some time, over all tenants: for the operator only.
+
+use sublet_core::device::{DeviceClass, DeviceKind};
+use sublet_core::id::{DeviceId, LeaseId, SiteId};
+use sublet_core::lease::Holder;
+use sublet_core::notice::NoticeClass;
+use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_money::period::Interval;
+use sublet_money::sku::SkuName;
+
+use crate::compensation::LeaseNotice;
+use crate::database::Tx;
+use crate::params;
+use crate::row::Row;
+
+/// Spans that are read at once.
+pub const SPANS_PAGE: i64 = 10_000;
+/// Most leases, and most notices and holds, that one report looks at.
+pub const ROWS_MAX: i64 = 200_000;
+
+/// What a device did for some time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Span {
+    pub device: DeviceId,
+    pub number: i64,
+    pub class: DeviceClass,
+    /// Who had the lease, and at which notice.
+    pub lease: Option<(Holder, NoticeClass)>,
+    pub started_at: Timestamp,
+    /// `None` while it lasts.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The next spans that meet some time, device by device; none after the last.
+pub async fn spans_after(tx: &mut Tx, when: Interval, after: Option<&Span>) -> Result<Vec<Span>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT device_spans.device_id, device_spans.number, device_spans.class, leases.holder, leases.notice,
+                 device_spans.started_at, device_spans.ended_at
+             FROM device_spans LEFT JOIN leases ON leases.id = device_spans.lease_id
+             WHERE device_spans.started_at < $2 AND (device_spans.ended_at IS NULL OR device_spans.ended_at > $1)
+                 AND (device_spans.device_id > $3 OR (device_spans.device_id = $3 AND device_spans.number > $4))
+             ORDER BY device_spans.device_id, device_spans.number LIMIT $5",
+            params![
+                when.starts_at,
+                when.ends_at,
+                after.map_or("", |span| span.device.as_str()),
+                after.map_or(0, |span| span.number),
+                SPANS_PAGE
+            ],
+        )
+        .await?;
+    let span = |row: &Row| {
+        let mut row = row.reader();
+        let (device, number, class) = (row.parse()?, row.int()?, row.parse()?);
+        let (holder, notice): (Option<Holder>, Option<NoticeClass>) = (row.optional_parse()?, row.optional_parse()?);
+        Ok(Span { device, number, class, lease: holder.zip(notice), started_at: row.time()?, ended_at: row.optional_time()? })
+    };
+    rows.iter().map(span).collect()
+}
+
+/// When an order held a device for the owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OrderHold {
+    pub device: DeviceId,
+    pub from: Timestamp,
+    pub until: Option<Timestamp>,
+}
+
+/// Holds of orders that meet some time, device by device, in the order in which they began.
+pub async fn order_holds(tx: &mut Tx, when: Interval) -> Result<Vec<OrderHold>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT reclaim_devices.device_id, reclaims.created_at, reclaims.ended_at
+             FROM reclaims JOIN reclaim_devices ON reclaim_devices.reclaim_id = reclaims.id
+             WHERE reclaims.created_at < $2 AND (reclaims.ended_at IS NULL OR reclaims.ended_at > $1)
+             ORDER BY reclaim_devices.device_id, reclaims.created_at, reclaims.id LIMIT $3",
+            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+        )
+        .await?;
+    let hold = |row: &Row| {
+        let mut row = row.reader();
+        Ok(OrderHold { device: row.parse()?, from: row.time()?, until: row.optional_time()? })
+    };
+    bounded(&rows, "holds of orders")?.iter().map(hold).collect()
+}
+
+/// A lease of one of the owner's teams, from when it was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnLease {
+    pub kind: DeviceKind,
+    pub site: SiteId,
+    pub units: u32,
+    pub from: Timestamp,
+    pub until: Option<Timestamp>,
+}
+
+/// Leases of the owner's teams that meet some time.
+pub async fn own_leases(tx: &mut Tx, when: Interval) -> Result<Vec<OwnLease>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT sku, site, units, created_at, ended_at FROM leases
+             WHERE holder = 'internal' AND created_at < $2 AND (state <> 'ended' OR (state = 'ended' AND ended_at > $1))
+             ORDER BY id LIMIT $3",
+            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+        )
+        .await?;
+    let lease = |row: &Row| {
+        let mut row = row.reader();
+        let (sku, site): (SkuName, SiteId) = (row.parse()?, row.parse()?);
+        let SkuName::Device { device: kind, .. } = sku else { return Err(Error::internal("a lease is not of a device")) };
+        let units = u32::try_from(row.int()?).map_err(|_| Error::internal("a lease's units are out of range"))?;
+        Ok(OwnLease { kind, site, units, from: row.time()?, until: row.optional_time()? })
+    };
+    bounded(&rows, "leases of the owner's teams")?.iter().map(lease).collect()
+}
+
+/// Leases of customers that ended in some time, by the notice they were sold with.
+pub async fn ended_by_notice(tx: &mut Tx, when: Interval) -> Result<Vec<(NoticeClass, i64)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT notice, COUNT(*) FROM leases
+             WHERE state = 'ended' AND ended_at >= $1 AND ended_at < $2 AND holder = 'external' GROUP BY notice ORDER BY notice",
+            params![when.starts_at, when.ends_at],
+        )
+        .await?;
+    let count = |row: &Row| {
+        let mut row = row.reader();
+        Ok((row.parse()?, row.int()?))
+    };
+    rows.iter().map(count).collect()
+}
+
+/// A customer's lease that ended, and one thing that its holder was told of that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToldLease {
+    pub id: LeaseId,
+    pub class: NoticeClass,
+    pub units: u32,
+    pub price: Nanos,
+    pub started_at: Timestamp,
+    pub window_ends_at: Option<Timestamp>,
+    pub notice: LeaseNotice,
+}
+
+/// Customers' leases that ended in some time and were told so, lease by lease, each notice in the order in which it was given.
+pub async fn told_leases(tx: &mut Tx, when: Interval) -> Result<Vec<ToldLease>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT leases.id, leases.notice, leases.units, leases.price, leases.starts_at, leases.ends_at,
+                 lease_notices.told_at, lease_notices.reason, lease_notices.deadline, lease_notices.is_busy
+             FROM leases JOIN lease_notices ON lease_notices.lease_id = leases.id
+             WHERE leases.state = 'ended' AND leases.ended_at >= $1 AND leases.ended_at < $2 AND leases.holder = 'external'
+             ORDER BY leases.id, lease_notices.told_at, lease_notices.deadline DESC LIMIT $3",
+            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+        )
+        .await?;
+    let told = |row: &Row| {
+        let mut row = row.reader();
+        Ok(ToldLease {
+            id: row.parse()?,
+            class: row.parse()?,
+            units: u32::try_from(row.int()?).map_err(|_| Error::internal("a lease's units are out of range"))?,
+            price: row.nanos()?,
+            started_at: row.time()?,
+            window_ends_at: row.optional_time()?,
+            notice: LeaseNotice { told_at: row.time()?, reason: row.parse()?, deadline: row.time()?, is_busy: row.int()? == 1 },
+        })
+    };
+    bounded(&rows, "notices of leases")?.iter().map(told).collect()
+}
+
+/// What was given in some time for leases that were interrupted and for starts of their jobs, by the notice that was sold.
+pub async fn compensated_by_notice(tx: &mut Tx, when: Interval) -> Result<Vec<(NoticeClass, Currency, Nanos)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT leases.notice, compensations.currency, CAST(SUM(compensations.amount) AS BIGINT)
+             FROM compensations LEFT JOIN jobs ON jobs.id = compensations.subject
+                 JOIN leases ON leases.id = COALESCE(jobs.lease_id, compensations.subject)
+             WHERE compensations.kind = 'reclaim' AND compensations.created_at >= $1 AND compensations.created_at < $2
+             GROUP BY leases.notice, compensations.currency ORDER BY leases.notice, compensations.currency",
+            params![when.starts_at, when.ends_at],
+        )
+        .await?;
+    let given = |row: &Row| {
+        let mut row = row.reader();
+        Ok((row.parse()?, row.parse()?, row.nanos()?))
+    };
+    rows.iter().map(given).collect()
+}
+
+/// A sum over a part would be wrong without a sign of it.
+fn bounded<'r>(rows: &'r [Row], what: &str) -> Result<&'r [Row]> {
+    if i64::try_from(rows.len()).is_ok_and(|count| count <= ROWS_MAX) {
+        return Ok(rows);
+    }
+    Err(Error::new(ErrorCode::InvalidRequest, format!("a month with more than {ROWS_MAX} {what} cannot be reported")))
+}
