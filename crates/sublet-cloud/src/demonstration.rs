@@ -50,7 +50,7 @@ async fn open(tx: &mut Tx, is_wanted: bool, now: Timestamp) -> Result<Option<Dem
     }
 }
 
-async fn find(tx: &mut Tx) -> Result<Option<DemonstrationTime>> {
+pub(crate) async fn find(tx: &mut Tx) -> Result<Option<DemonstrationTime>> {
     let Some(text) = setting::find(tx, TIME).await? else { return Ok(None) };
     let parsed = text.split_once(' ').and_then(|(began, reached)| Some((began.parse().ok()?, reached.parse().ok()?)));
     let (began, reached) = parsed.ok_or_else(|| Error::internal(format!("the setting {TIME} is '{text}'")))?;

@@ -18,7 +18,7 @@ use sublet_api::quote::CreateQuote;
 use sublet_api::reclaim::{CreateReclaim, Reclaim, ReclaimStatus, ReclaimVictim};
 use sublet_api::sku::SkuName;
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Clock, DurationMs, Nanos, Result};
+use sublet_core::{Clock, DurationMs, ErrorCode, Nanos, Result};
 
 use super::{Story, broken, mismatch};
 use crate::real::SystemClock;
@@ -30,9 +30,9 @@ const RUNS_FOR: Duration = Duration::from_millis(1_500);
 /// Adds up the squares to fifty, a tenth of a second each, from where it was saved; told to go, it saves and goes.
 const NUMBERS: u64 = 50;
 const PROGRAM: &str = "n=${FROM_N:-0}; s=${FROM_SUM:-0}; while [ $n -lt 50 ]; do n=$((n+1)); s=$((s+n*n)); sleep 0.1; \
-                       if [ -e \"$SUBLET_NOTICE_FILE\" ]; then echo \"checkpoint $n $s\"; exit 0; fi; done; echo \"sum $s\"";
+                       if [ -e \"$SUBLET_NOTICE_FILE\" ]; then echo \"checkpoint $n $s\"; exit 0; fi; done; echo \"sum $s on $SUBLET_DEVICES\"";
 /// What the owner needs it for.
-const OWNERS_PROGRAM: &str = "echo \"the owner's work on $SUBLET_DEVICES\"";
+const OWNERS_PROGRAM: &str = "echo \"the owner's work on $SUBLET_DEVICES\"; sleep 3";
 const LOG_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where work was saved.
@@ -60,9 +60,10 @@ impl Story<'_> {
             self.wait_for("the work to end", |client| client.job(&id).map(|job| Some(job).filter(|job| job.status.is_final())))?;
         let checkpoint = self.checkpoint_of(&job)?;
         self.say_hand_over(&order, (&victim, &job), &checkpoint)?;
-        self.run_owners_work(&order)?;
+        let owners = self.begin_owners_work(&order)?;
         let compensation = self.compensation_of(&lease, &job)?;
         self.resume(&checkpoint)?;
+        self.end_owners_work(&owners)?;
         Ok(Interrupted { job, compensation })
     }
 
@@ -123,7 +124,7 @@ impl Story<'_> {
             }
             let (sold, owed) = (victim.notice, &victim.owed);
             self.say(&format!(
-                "   the owner needs {units} × {kind} by {by}: {} are free by then; it would end {} ({sold}), promise {}, owed {} {}\n",
+                "   the owner needs {units} × {kind} by {by}: {} are free by then; it would end {} ({sold}), promise {}, owed {} {} if it runs until then\n",
                 plan.free_anyway,
                 victim.lease,
                 if victim.breaks_promise { "broken" } else { "kept" },
@@ -167,19 +168,26 @@ impl Story<'_> {
         if all { Ok(()) } else { Err(broken("the devices were not handed over in time")) }
     }
 
-    /// The owner's team works on what was taken back; then the order is lifted.
-    fn run_owners_work(&mut self, order: &Reclaim) -> Result<()> {
+    /// The owner's team begins to work on what was taken back; what it does not need may be sold again.
+    fn begin_owners_work(&mut self, order: &Reclaim) -> Result<Job> {
         let team = self.team.clone();
         let (_, job) = self.rent(&team, "owner", (OWNERS_PROGRAM, BTreeMap::new()))?;
+        let begun =
+            self.wait_for("the owner's work", |_| team.job(&job.id).map(|job| Some(job).filter(|job| job.started_at.is_some())))?;
+        let began = begun.started_at.ok_or_else(|| broken("the owner's work did not begin"))?.0;
+        self.say(&format!("   the owner's began {began}, {} before the order's time\n", seconds(order.by.0.since(began))))?;
+        self.client.cancel_reclaim(&order.id)?;
+        if began <= order.by.0 { Ok(begun) } else { Err(broken("the owner had to wait")) }
+    }
+
+    fn end_owners_work(&mut self, job: &Job) -> Result<()> {
+        let team = self.team.clone();
         let done =
             self.wait_for("the owner's work", |_| team.job(&job.id).map(|job| Some(job).filter(|job| job.status.is_final())))?;
-        let began = done.started_at.ok_or_else(|| broken("the owner's work did not begin"))?.0;
         for line in self.log_of(&team, &done)?.lines() {
             self.say(&format!("   | {line}\n"))?;
         }
-        self.say(&format!("   it began at       {began}, {} before the order's time\n", seconds(order.by.0.since(began))))?;
-        self.client.cancel_reclaim(&order.id)?;
-        if began <= order.by.0 { Ok(()) } else { Err(broken("the owner had to wait")) }
+        if done.status == JobStatus::Succeeded { Ok(()) } else { Err(broken("the owner's work failed")) }
     }
 
     fn compensation_of(&mut self, lease: &Lease, job: &Job) -> Result<Compensation> {
@@ -207,19 +215,30 @@ impl Story<'_> {
         }
     }
 
-    /// The customer goes on from its checkpoint, on another lease.
+    /// The customer goes on from its checkpoint, on another lease, as soon as there is room beside the owner's work.
     fn resume(&mut self, from: &Checkpoint) -> Result<()> {
-        let saved = [("FROM_N", from.number), ("FROM_SUM", from.sum)];
-        let environment = saved.map(|(name, value)| (name.to_owned(), value.to_string())).into();
-        let (lease, job) = self.rent(&self.client.clone(), "resumed", (PROGRAM, environment))?;
+        let environment = || {
+            let saved = [("FROM_N", from.number), ("FROM_SUM", from.sum)];
+            saved.map(|(name, value)| (name.to_owned(), value.to_string())).into()
+        };
+        let (lease, job) = self.wait_for("room for the rest of the work", |client| {
+            match self.rent(client, "resumed", (PROGRAM, environment())) {
+                Err(error) if error.code() == ErrorCode::CapacityUnavailable => Ok(None),
+                rented => rented.map(Some),
+            }
+        })?;
         let id = job.id;
         let done = self
             .wait_for("the rest of the work", |client| client.job(&id).map(|job| Some(job).filter(|job| job.status.is_final())))?;
         let log = self.log_of(&self.client, &done)?;
         // The sum of the first squares, by Faulhaber's formula.
         let whole = NUMBERS * (NUMBERS + 1) * (2 * NUMBERS + 1) / 6;
-        self.say(&format!("   it goes on from {} on {}: {}", from.number, lease.id, log))?;
-        if log.trim() == format!("sum {whole}") { Ok(()) } else { Err(broken(&format!("the sum is {whole}, and it found {log}"))) }
+        self.say(&format!("   it goes on from {} on {}\n   | {log}", from.number, lease.id))?;
+        if log.starts_with(&format!("sum {whole} ")) {
+            Ok(())
+        } else {
+            Err(broken(&format!("the sum is {whole}, and it found {log}")))
+        }
     }
 
     fn log_of(&self, client: &Client, job: &Job) -> Result<String> {

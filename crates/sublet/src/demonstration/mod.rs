@@ -49,6 +49,9 @@ const POOLS: &str = r#""start_seconds": 20,
     {"site": "site_south", "kind": "l4", "machines": 4, "devices": 4, "memory_gib": 24}
   ]"#;
 const SEED: u64 = 1;
+/// What is worth a look.
+const LOOKS: [&str; 6] =
+    ["capacity", "leases list --all", "reclaim list", "compensations list --all", "report margin", "ledger verify"];
 
 /// A demonstration, if that is asked for.
 #[derive(Args)]
@@ -162,15 +165,13 @@ impl Demonstration {
 
     /// What it is, and where to look.
     pub fn greeting(&self, data_dir: &Path) -> String {
-        let (clock, speed, directory) = (&self.clock, self.clock.speed(), data_dir.display());
+        let (clock, day) = (&self.clock, self.clock.speed().day_seconds());
+        let commands = LOOKS.map(|look| format!("    sublet {look} --data-dir {}\n", data_dir.display())).concat();
         format!(
-            "  This is a demonstration: machines, the owner's demand, faults and customers are simulated, and so is time.\n  \
-             It is {}, and a day passes in {} s. Nothing here is real but the program. Look at\n    \
-             sublet capacity --data-dir {directory}\n    sublet leases list --data-dir {directory}\n    \
-             sublet reclaim list --data-dir {directory}\n    sublet compensations list --data-dir {directory}\n    \
-             sublet ledger verify --data-dir {directory}\n  and at the operator's pages in the console. Ctrl-C stops time, too; the same command goes on.\n\n",
+            "  This is a demonstration: machines, the owner's demand, faults, customers and time are simulated.\n  \
+             It is {} in it, and a day passes in {day} s. Look at the operator's pages in the console, and at\n{commands}  \
+             Ctrl-C stops time, too; the same command goes on.\n\n",
             clock.now(),
-            speed.day_seconds(),
         )
     }
 

@@ -144,6 +144,8 @@ pub struct Owner {
     works: Vec<Work>,
     launch_units: u32,
     turns: u32,
+    /// It began so lately that nobody chose by what it sells.
+    is_young: bool,
     /// It began to learn, and does not sell by it yet.
     is_learning: bool,
     maintained: Option<u64>,
@@ -158,25 +160,31 @@ impl Owner {
         // What was reported before is passed over.
         works.iter_mut().for_each(|work| drop(work.demand.until(now_s - 1)));
         let launch_units = fleet.pools.iter().find(|pool| pool.kind.as_str() == LAUNCH_KIND).map_or(0, |pool| pool.devices);
-        let launched = now_s.div_euclid(LAUNCH_WINDOW_S) - 1;
-        Self { operator, seed: fleet.seed, works, launch_units, turns: 0, is_learning: false, maintained: None, launched }
+        Self {
+            operator,
+            seed: fleet.seed,
+            works,
+            launch_units,
+            turns: 0,
+            is_young: now_s - clock.began().seconds() < DAY_S,
+            is_learning: false,
+            // One that ended while this process was away is ended now.
+            maintained: maintenance_at(fleet.seed, now_s - HOUR_S),
+            launched: now_s.div_euclid(LAUNCH_WINDOW_S) - 1,
+        }
     }
 
     /// A new demonstration learns first. What the owner chose since stays.
     pub fn begin(&mut self) -> Result<()> {
         let policy = self.operator.selling_policy()?;
-        if policy.mode == "static" && policy.reserve_units == 0 && policy.reserve_thousandths == 0 {
-            let learn = SetSellingPolicy {
-                mode: Some("shadow".to_owned()),
-                reserve_units: None,
-                reserve_thousandths: Some(RESERVE_THOUSANDTHS),
-            };
+        let reserve = (policy.reserve_units, policy.reserve_thousandths);
+        // It may have been stopped while it learned.
+        self.is_learning = self.is_young && policy.mode == "shadow" && reserve == (0, RESERVE_THOUSANDTHS);
+        if self.is_young && policy.mode == "static" && reserve == (0, 0) {
             self.operator.publish_supply_costs(&costs()?, &IdempotencyKey("demonstration-costs".to_owned()))?;
-            self.operator.set_selling_policy(&learn)?;
+            let (mode, reserve_thousandths) = (Some("shadow".to_owned()), Some(RESERVE_THOUSANDTHS));
+            self.operator.set_selling_policy(&SetSellingPolicy { mode, reserve_thousandths, reserve_units: None })?;
             self.is_learning = true;
-        } else {
-            // It may have been stopped while it learned.
-            self.is_learning = policy.mode == "shadow" && policy.reserve_thousandths == RESERVE_THOUSANDTHS;
         }
         Ok(())
     }
