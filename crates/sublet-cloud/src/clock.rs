@@ -125,8 +125,9 @@ impl Cloud {
         let Some(clock) = &self.settings.test_clock else {
             let runs_fast = self.store.read((), |(), tx| Box::pin(demonstration::find(tx))).await?.is_some();
             let message = if runs_fast { "this demonstration's time runs by itself" } else { "this cloud's time is real" };
-            return Err(Error::new(ErrorCode::Conflict, message)
-                .alternative("start a cloud with --test-clock in a new data directory"));
+            return Err(
+                Error::new(ErrorCode::Conflict, message).alternative("start a cloud with --test-clock in a new data directory")
+            );
         };
         let ahead = self
             .store

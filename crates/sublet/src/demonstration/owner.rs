@@ -13,7 +13,7 @@ use sublet_api::supply_cost::{Depreciation, DeviceCost, EnergyPrice, Power, Publ
 use sublet_cloud::Actor;
 use sublet_cloud::compute::Compute;
 use sublet_cloud::data::{DemandStep, Pool};
-use sublet_cloud::demand::{IMPORT_MAX, NewReport};
+use sublet_cloud::demand::{IMPORT_MAX, NewReport, STEPS_MAX};
 use sublet_core::{Clock, Currency, DurationMs, Result, Timestamp};
 use sublet_runner::simulated::{Demand, Fleet, OwnDemand, Pool as FleetPool, Rhythm, seed_of};
 
@@ -86,7 +86,12 @@ pub async fn import_history(compute: &Compute, fleet: &Fleet, clock: &FastClock)
         let pool = Pool { kind: work.pool.kind.clone(), site: work.pool.site.clone() };
         let steps = work.demand.until(now.seconds() - 1);
         if !observed.contains(&pool) {
-            for rows in changes(&steps, work.pool.machines.saturating_mul(work.pool.devices)).chunks(IMPORT_MAX) {
+            // A start that was cut off may have imported some of it.
+            let known = compute.list_demand(&actor, &pool, Timestamp::EPOCH, STEPS_MAX).await?;
+            let known_s = known.last().map_or(i64::MIN, |last| last.at_s);
+            let mut rows = changes(&steps, work.pool.machines.saturating_mul(work.pool.devices));
+            rows.retain(|row| row.at_s > known_s);
+            for rows in rows.chunks(IMPORT_MAX) {
                 compute.import_demand(&actor, &pool, rows).await?;
             }
         }

@@ -45,7 +45,7 @@ fn customers_buy_what_the_owner_does_not_need_and_a_kill_costs_nothing() {
     assert_eq!(pools_there.len(), 4, "three kinds, one of them at both sites: {pools_there:?}");
     let history = server.see("/operator/v1/demand?device_kind=h200&site=site_north&limit=2000", &server.keys.operator);
     let rows = history["steps"].as_array().unwrap();
-    assert!(rows.len() == 2_000 && rows.iter().any(|row| row["queued"].as_u64().unwrap() > 0), "{} rows", rows.len());
+    assert!(rows.len() > 1_000 && rows.iter().any(|row| row["queued"].as_u64().unwrap() > 0), "{} rows", rows.len());
     let watch = stopwatch();
     let sold = wait_for("a customer's lease with something that runs", || {
         leases(&server).into_iter().find(|lease| lease["status"] == json!("active"))
