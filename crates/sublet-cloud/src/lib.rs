@@ -40,6 +40,7 @@ mod cover;
 pub mod credit;
 mod credit_lot;
 pub mod demand;
+pub mod demonstration;
 pub mod device;
 pub mod document;
 pub mod dunning;

@@ -118,7 +118,8 @@ impl DataDirectory {
     }
 }
 
-fn write_owner_only(path: &Path, text: &str) -> Result<()> {
+/// A file that its owner alone can read, durable when this returns.
+pub fn write_owner_only(path: &Path, text: &str) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(OWNER_ONLY_FILE).open(path)?;
         file.write_all(text.as_bytes())?;

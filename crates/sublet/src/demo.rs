@@ -1,5 +1,7 @@
 //! `sublet demo`: the whole story on one machine, told step by step, as an outside client sees it.
 
+mod taken_back;
+
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use sublet_core::{Clock, Error, ErrorCode, Nanos, Result};
 use crate::data_directory::Credentials;
 use crate::real::SystemClock;
 
+use self::taken_back::Interrupted;
+
 /// Looks at something that is about to happen, [`LOOK_PAUSE`] apart: one minute.
 const LOOKS_MAX: u32 = 600;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -35,6 +39,8 @@ const PROGRAM: &str = "echo \"devices: $SUBLET_DEVICES\"; echo \"user: $(id -u),
 /// Tells the story to a writer.
 pub struct Story<'a> {
     client: Client,
+    /// The owner's own team.
+    team: Client,
     model: String,
     out: &'a mut dyn Write,
     step: u32,
@@ -51,8 +57,10 @@ impl<'a> Story<'a> {
             operator: secret(&credentials.operator_key),
         };
         let client = Client::new(&credentials.api_base, keys)?;
+        let team = Keys { project: secret(&credentials.internal_key), ..Keys::default() };
+        let team = Client::new(&credentials.api_base, team)?;
         let telling = format!("demo-{}", SystemClock.now().micros());
-        Ok(Self { client, model: credentials.model.clone(), out, step: 0, telling })
+        Ok(Self { client, team, model: credentials.model.clone(), out, step: 0, telling })
     }
 
     /// Every step; the first that does not hold ends the story with its reason.
@@ -60,8 +68,9 @@ impl<'a> Story<'a> {
         self.see_idle_capacity()?;
         let request = self.stream_tokens()?;
         let job = self.run_job()?;
+        let interrupted = self.take_back()?;
         self.show_usage()?;
-        let invoice = self.check_invoice()?;
+        let invoice = self.check_invoice(&interrupted)?;
         self.check_books()?;
         self.explain(&request, &job, &invoice)
     }
@@ -215,7 +224,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn check_invoice(&mut self) -> Result<String> {
+    fn check_invoice(&mut self, interrupted: &Interrupted) -> Result<String> {
         self.head("The invoice, and whether it adds up")?;
         let invoice = self.client.draft_invoice(&DraftInvoice::default())?;
         for line in &invoice.lines {
@@ -240,6 +249,7 @@ impl<'a> Story<'a> {
             invoice.total.nanos()
         ))?;
         check_sums(&invoice, charged)?;
+        self.show_in_invoice(interrupted)?;
         let captured = self.client.credits()?.captured.nanos();
         if captured != ever {
             return Err(mismatch(format!("all charges add up to {ever}, the ledger says {captured}")));

@@ -16,6 +16,7 @@ use sublet_runner::simulated::{Fleet, SimulatedRunner, SimulatedRunnerConfig};
 use sublet_store::Store;
 
 use crate::data_directory::{self, DataDirectory};
+use crate::demonstration::DemonstrationOptions;
 
 /// How often a proof of life of every attempt is written.
 const HEARTBEAT: DurationMs = DurationMs::from_seconds(1);
@@ -31,13 +32,20 @@ pub enum Machines {
     Simulated(Arc<SimulatedRunner>),
 }
 
+/// Where the description of a simulated fleet is.
+#[derive(Clone, Copy)]
+pub enum GivenFleet<'a> {
+    File(&'a Path),
+    Demonstration(DemonstrationOptions),
+}
+
 /// What opening them needs.
 pub struct Opening<'a> {
     pub data: &'a DataDirectory,
     pub store: &'a Store,
     pub gateway: &'a GatewayId,
     /// A simulated fleet's description, if one is given at this start.
-    pub fleet: Option<&'a Path>,
+    pub fleet: Option<GivenFleet<'a>>,
     pub clock: Arc<dyn Clock>,
     /// Woken when something has happened, once it is there.
     pub woken: Arc<OnceLock<Compute>>,
@@ -125,7 +133,10 @@ fn simulated(opening: &Opening<'_>, fleet: Fleet) -> Result<SimulatedRunner> {
         name: format!("simulated:{}", opening.gateway),
         state_dir: opening.data.directory(SIMULATED)?,
         fleet,
-        heartbeat: HEARTBEAT,
+        heartbeat: match opening.fleet {
+            Some(GivenFleet::Demonstration(options)) => options.heartbeat(),
+            Some(GivenFleet::File(_)) | None => HEARTBEAT,
+        },
         clock: Arc::clone(&opening.clock),
     })
 }
@@ -139,18 +150,32 @@ struct Description {
 
 impl Description {
     /// The one that is given, or else the one that is kept. `None` if this process's machine is real.
-    fn read(data: &DataDirectory, given: Option<&Path>) -> Result<Option<Self>> {
-        if let Some(given) = given {
-            let text = std::fs::read_to_string(given).map_err(|error| {
-                Error::new(ErrorCode::Usage, format!("the fleet's description {} cannot be read: {error}", given.display()))
-            })?;
-            return Ok(Some(Self { fleet: Fleet::parse(&text)?, given: Some(text) }));
+    fn read(data: &DataDirectory, given: Option<GivenFleet<'_>>) -> Result<Option<Self>> {
+        let kept = || Self::read_kept(&data.join(SIMULATED).join(DESCRIPTION));
+        match given {
+            None => kept(),
+            Some(GivenFleet::File(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    Error::new(ErrorCode::Usage, format!("the fleet's description {} cannot be read: {error}", path.display()))
+                })?;
+                Self::of(text).map(Some)
+            }
+            Some(GivenFleet::Demonstration(options)) => match kept()? {
+                Some(kept) if options.seed.is_none_or(|seed| seed == kept.fleet.seed) => Ok(Some(kept)),
+                Some(_) | None => Self::of(options.fleet()).map(Some),
+            },
         }
-        let kept = data.join(SIMULATED).join(DESCRIPTION);
-        match std::fs::read_to_string(&kept) {
+    }
+
+    fn of(text: String) -> Result<Self> {
+        Ok(Self { fleet: Fleet::parse(&text)?, given: Some(text) })
+    }
+
+    fn read_kept(kept: &Path) -> Result<Option<Self>> {
+        match std::fs::read_to_string(kept) {
             Ok(text) => Ok(Some(Self { fleet: Fleet::parse(&text)?, given: None })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(data_directory::failure(&kept, &error)),
+            Err(error) => Err(data_directory::failure(kept, &error)),
         }
     }
 

@@ -7,6 +7,8 @@ mod ahead_clock;
 mod blob_folder;
 mod data_directory;
 mod demo;
+mod demonstration;
+mod fast_clock;
 mod listen;
 mod machines;
 mod models;
@@ -39,6 +41,7 @@ use sublet_mail::{SmtpConfig, SmtpLogin, SmtpServer};
 use sublet_stripe::StripeConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::demonstration::DemonstrationArguments;
 use crate::real::SystemRng;
 use crate::up::{MailOptions, RunningCloud, UpOptions};
 
@@ -117,6 +120,8 @@ struct UpArguments {
     /// Who sells, as exports for finance name it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_SELLER, env = "SUBLET_SELLER")]
     seller: String,
+    #[command(flatten)]
+    demonstration: DemonstrationArguments,
     #[command(flatten)]
     stripe: StripeArguments,
     #[command(flatten)]
@@ -299,6 +304,7 @@ fn main() -> ExitCode {
                 node_name: up.node_name,
                 site: up.site,
                 fleet: up.fleet,
+                demonstration: up.demonstration.options(),
                 files: up.files,
                 file_limits: up.file_limits.limits(),
                 responses_kept_for: days(up.keep_responses_days),
@@ -324,6 +330,7 @@ fn main() -> ExitCode {
                 node_name: None,
                 site: None,
                 fleet: None,
+                demonstration: None,
                 files: None,
                 file_limits: FileLimits::default(),
                 responses_kept_for: days(KEPT_DAYS),
@@ -542,6 +549,9 @@ fn greet(running: &RunningCloud, options: &UpOptions) {
         text.push_str(&format!("    sublet run --data-dir {directory} -- echo hello\n"));
     }
     text.push('\n');
+    if let Some(demonstration) = &running.demonstration {
+        text.push_str(&demonstration.greeting(&options.data_dir));
+    }
     if let Some(fleet) = running.machines.simulated() {
         let machines: u32 = fleet.pools.iter().map(|pool| pool.machines).sum();
         text.push_str(&format!(

@@ -18,6 +18,7 @@ use sublet_gateway::Gateway;
 use sublet_gateway::metrics::{FIRST_TOKEN_BOUNDS_MS, GRANT_BOUNDS_MS};
 use sublet_http::Process;
 
+use crate::fast_clock::FastClock;
 use crate::models;
 
 /// How long what was served may take to be charged, where that is waited for.
@@ -32,6 +33,8 @@ pub struct CloudProcess {
     pub tokenizers: Arc<dyn Tokenizers>,
     /// Where imported models are kept.
     pub models: PathBuf,
+    /// Its clock, if this is a demonstration.
+    pub demonstration: Option<Arc<FastClock>>,
 }
 
 impl Process for CloudProcess {
@@ -39,11 +42,13 @@ impl Process for CloudProcess {
         Box::pin(async move {
             let store = self.cloud.store().ping().await;
             let models = self.engine.models();
-            vec![
+            let mut checks = vec![
                 check("store", store.map(|()| self.cloud.store().engine_name().to_owned())),
                 check("gateway", self.gateway.ready().map(|()| "serving".to_owned())),
                 HealthCheck { name: "models".to_owned(), ok: !models.is_empty(), detail: format!("{} loaded", models.len()) },
-            ]
+            ];
+            checks.extend(self.demonstration.as_ref().map(|clock| check("demonstration", Ok(clock.to_string()))));
+            checks
         })
     }
 

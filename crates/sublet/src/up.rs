@@ -37,11 +37,13 @@ use tokio::task::JoinHandle;
 use crate::ahead_clock::AheadClock;
 use crate::blob_folder::BlobFolder;
 use crate::data_directory::{self, Credentials, DataDirectory};
-use crate::machines::{Machines, Opening};
+use crate::demonstration::{self, Demonstration, DemonstrationOptions, Stage};
+use crate::fast_clock::FastClock;
+use crate::machines::{GivenFleet, Machines, Opening};
 use crate::process::CloudProcess;
 use crate::real::SystemRng;
 use crate::secret_files::SecretFiles;
-use crate::shared_clock::ProcessClock;
+use crate::shared_clock::{ProcessClock, SharedClock};
 use crate::tokenizer_files::TokenizerFiles;
 use crate::{listen, models};
 
@@ -70,6 +72,8 @@ pub struct UpOptions {
     pub site: Option<SiteId>,
     /// A description of the machines, if they are simulated and this is the first start or they change.
     pub fleet: Option<PathBuf>,
+    /// A cloud in which all is simulated, time included.
+    pub demonstration: Option<DemonstrationOptions>,
     /// Where contents of files are; `None` is in the data directory.
     pub files: Option<PathBuf>,
     /// What files may fill.
@@ -196,6 +200,8 @@ pub struct RunningCloud {
     exports: JoinHandle<()>,
     /// Posts events.
     webhooks: JoinHandle<()>,
+    /// Who lives in it, if it is one.
+    pub demonstration: Option<Demonstration>,
     _data: DataDirectory,
 }
 
@@ -210,16 +216,15 @@ impl RunningCloud {
             None => StoreConfig::Sqlite(data.join("sublet.db")),
         };
         let store = Store::open(&config).await?;
-        let ProcessClock { clock: real_clock, shared } = ProcessClock::open(&store, options.clock_skew).await?;
-        let (clock, test_clock) = with_test_clock(&store, Arc::clone(&real_clock), options).await?;
+        let Clocks { real, cloud: clock, engine: engine_clock, test, keepers, fast } = Clocks::open(&store, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
-        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, real_clock, test_clock)?).await?;
-        let engine = load_engine(&data, Arc::clone(&clock), rng).await?;
+        let cloud = Cloud::open_with(store, ids.clone(), options.cloud_settings(&data, real, test)?).await?;
+        let engine = load_engine(&data, engine_clock, rng).await?;
         let gateway_id = data.gateway_id(&ids)?;
         let (machines, compute) = open_compute(&cloud, &data, &gateway_id, options, clock).await?;
         let is_new = first_start(&cloud, &data, options, &Offered { address, engine: &engine, machines: &machines }).await?;
-        let registration = register_devices(&compute).await?;
+        let registration = register_devices(&compute, &machines, fast.as_deref()).await?;
         let tokenizers: Arc<dyn Tokenizers> = Arc::new(TokenizerFiles::new(data.directory("tokenizers")?));
         let models = (Arc::clone(&engine), Arc::clone(&tokenizers));
         let gateway = open_gateway(&cloud, (gateway_id.clone(), options.responses_kept_for), &data, models).await?;
@@ -233,19 +238,19 @@ impl RunningCloud {
             batches: batches.clone(),
             tokenizers,
             models: data.directory("models")?,
+            demonstration: fast.clone(),
         });
         let served: Arc<dyn ModelEngine> = engine;
         let app = App { cloud: cloud.clone(), compute: compute.clone(), batches: batches.clone(), engine: served, process };
         let router = router(&app, sublet_gateway::handlers(&gateway))?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(listen::serve(listener, router, stopped.clone()));
-        let reconciling = compute.clone();
-        let reconciler = tokio::spawn(async move { reconciling.run_reconciler(stopped).await });
-        let (store, stopped) = (cloud.store().clone(), stop.subscribe());
-        let timekeeper = shared.map(|shared| tokio::spawn(async move { shared.run(&store, stopped).await }));
+        let reconciler = reconcile(compute.clone(), stop.subscribe());
+        let timekeeper = keepers.start(cloud.store(), &stop);
         let [follower, billing, payments, mail, alerts, exports, webhooks] = follow_and_bill(&cloud, &stop);
         let [batch_reconciler, downloads] = work_on_files(batches, &stop);
         let credentials = data.credentials();
+        let demonstration = start_demonstration(fast, &machines, credentials.as_ref(), &data)?;
         Ok(Self {
             cloud,
             gateway,
@@ -268,13 +273,26 @@ impl RunningCloud {
             alerts,
             exports,
             webhooks,
+            demonstration,
             _data: data,
         })
     }
 
     /// Drains: streams finish or are settled, jobs get their notice, then everything stops.
-    pub async fn shutdown(self) {
-        let (report, ()) = tokio::join!(self.gateway.shutdown(DRAIN_DEADLINE), self.drain_jobs());
+    ///
+    /// A demonstration's machines and time rest: what runs there goes on with the next start.
+    pub async fn shutdown(mut self) {
+        let demonstration = self.demonstration.take();
+        let fast_clock = demonstration.as_ref().map(Demonstration::clock);
+        if let Some(demonstration) = demonstration {
+            demonstration.stop().await;
+        }
+        let drain_jobs = async {
+            if fast_clock.is_none() {
+                self.drain_jobs().await;
+            }
+        };
+        let (report, ()) = tokio::join!(self.gateway.shutdown(DRAIN_DEADLINE), drain_jobs);
         tracing::info!(?report, "the gateway has drained");
         self.stop.send_replace(true);
         let tasks = [
@@ -297,7 +315,9 @@ impl RunningCloud {
         }
         self.machines.shutdown(RUNNER_GRACE).await;
         self.compute.reconcile().await;
-        if let Err(error) = self.compute.retire_devices().await {
+        if let Some(clock) = fast_clock {
+            clock.stop(self.cloud.store()).await;
+        } else if let Err(error) = self.compute.retire_devices().await {
             tracing::error!(?error, "the devices stay on sale though nobody runs them");
         }
         self.cloud.store().close().await;
@@ -335,6 +355,10 @@ fn follow_and_bill(cloud: &Cloud, stop: &watch::Sender<bool>) -> [JoinHandle<()>
     ]
 }
 
+fn reconcile(compute: Compute, stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+    tokio::spawn(async move { compute.run_reconciler(stopped).await })
+}
+
 /// Works on batches, and settles what is fetched.
 fn work_on_files(batches: Batches, stop: &watch::Sender<bool>) -> [JoinHandle<()>; 2] {
     let (files, [working, settling]) = (batches.files().clone(), [stop.subscribe(), stop.subscribe()]);
@@ -342,6 +366,60 @@ fn work_on_files(batches: Batches, stop: &watch::Sender<bool>) -> [JoinHandle<()
         tokio::spawn(async move { batches.run_reconciler(working).await }),
         tokio::spawn(async move { files.run_downloads(settling).await }),
     ]
+}
+
+/// What tells the time.
+struct Clocks {
+    real: Arc<dyn Clock>,
+    /// What the cloud goes by.
+    cloud: Arc<dyn Clock>,
+    /// What models are measured by: how fast they compute is a matter of real time.
+    engine: Arc<dyn Clock>,
+    test: Option<Arc<dyn TestClock>>,
+    fast: Option<Arc<FastClock>>,
+    keepers: Keepers,
+}
+
+/// What has to be kept going.
+struct Keepers {
+    shared: Option<Arc<SharedClock>>,
+    fast: Option<Arc<FastClock>>,
+}
+
+impl Clocks {
+    async fn open(store: &Store, options: &UpOptions) -> Result<Self> {
+        let ProcessClock { clock: real, shared } = ProcessClock::open(store, options.clock_skew).await?;
+        let (clock, test) = with_test_clock(store, Arc::clone(&real), options).await?;
+        let fast = demonstration::clock_of(store, real.as_ref(), options.demonstration).await?;
+        let cloud = fast.clone().map_or(clock, |fast| -> Arc<dyn Clock> { fast });
+        let engine = Arc::clone(if fast.is_some() { &real } else { &cloud });
+        Ok(Self { real, cloud, engine, test, keepers: Keepers { shared, fast: fast.clone() }, fast })
+    }
+}
+
+impl Keepers {
+    fn start(self, store: &Store, stop: &watch::Sender<bool>) -> Option<JoinHandle<()>> {
+        let (store, stopped) = (store.clone(), stop.subscribe());
+        let Self { shared, fast } = self;
+        match (shared, fast) {
+            (Some(shared), _) => Some(tokio::spawn(async move { shared.run(&store, stopped).await })),
+            (None, Some(fast)) => Some(tokio::spawn(async move { fast.run(&store, stopped).await })),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Begins to live in a demonstration.
+fn start_demonstration(
+    clock: Option<Arc<FastClock>>,
+    machines: &Machines,
+    credentials: Option<&Credentials>,
+    data: &DataDirectory,
+) -> Result<Option<Demonstration>> {
+    let (Some(clock), Some(fleet)) = (clock, machines.simulated()) else { return Ok(None) };
+    let missing = || Error::new(ErrorCode::Usage, "this demonstration's data directory has no credentials.json");
+    let credentials = credentials.ok_or_else(|| missing().alternative("start another with --data-dir"))?;
+    Demonstration::start(&Stage { clock, fleet, credentials, data }).map(Some)
 }
 
 /// The clock as it is, or one that can be put forward: whichever this cloud has had from the start.
@@ -368,13 +446,17 @@ async fn open_compute(
     clock: Arc<dyn Clock>,
 ) -> Result<(Machines, Compute)> {
     let later: Arc<OnceLock<Compute>> = Arc::default();
-    let (store, fleet) = (cloud.store(), options.fleet.as_deref());
+    let described = options.demonstration.map(GivenFleet::Demonstration);
+    let (store, fleet) = (cloud.store(), described.or(options.fleet.as_deref().map(GivenFleet::File)));
     let opening = Opening { data, store, gateway, fleet, clock, woken: Arc::clone(&later) };
     let machines = Machines::open(opening).await?;
     let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "local".to_owned());
     let name = options.node_name.clone().unwrap_or_else(host_name);
     let mut settings = ComputeSettings::new(name.trim())?;
     settings.site = options.site.clone();
+    if let Some(demonstration) = options.demonstration {
+        demonstration.settle_in(&mut settings);
+    }
     let compute = Compute::new(cloud.clone(), machines.runner(), settings);
     // Set once, here: nobody else has this cell.
     let _ = later.set(compute.clone());
@@ -383,8 +465,11 @@ async fn open_compute(
 
 /// Offers the devices of this process's machines. If another process on the same database offers a machine already, says
 /// so: this one then serves everything else.
-async fn register_devices(compute: &Compute) -> Result<Registration> {
+async fn register_devices(compute: &Compute, machines: &Machines, fast: Option<&FastClock>) -> Result<Registration> {
     let registration = compute.register_devices().await?;
+    if let (Some(fast), Some(fleet)) = (fast, machines.simulated()) {
+        demonstration::remember(compute, fleet, fast).await?;
+    }
     for node in &registration.taken {
         tracing::warn!(node = node.name, runner = node.runner, "this process does not offer these devices: another one does");
     }

@@ -76,7 +76,8 @@ pub fn seed_of(seed: u64, name: &str) -> u64 {
     name.bytes().fold(mix(seed), |seed, byte| mix(seed ^ u64::from(byte)))
 }
 
-fn mix(value: u64) -> u64 {
+/// The finalizer of SplitMix64: numbers that are near each other become ones that are not.
+pub(super) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,14 +7,18 @@
 //! What happens is a function of the fleet's description, of what was asked, and of the clock ([`workload`], [`fault`]):
 //! nothing is drawn by chance when it happens, so the same asks at the same instants give the same log.
 
+mod demand;
 mod fault;
 mod fleet;
 mod runner;
 mod workload;
 
-pub use fault::{FaultRate, Faults};
+pub use demand::{DEMAND_STEP_S, Demand, OwnDemand, Rhythm};
+pub use fault::{FaultRate, Faults, seed_of};
 pub use fleet::{Fleet, Pool};
 pub use runner::{SimulatedRunner, SimulatedRunnerConfig};
 
+#[cfg(test)]
+mod demand_tests;
 #[cfg(test)]
 mod tests;

@@ -123,8 +123,9 @@ fn the_demo_tells_its_story_again_and_again() {
         let told = demo.output().unwrap();
         let (story, said) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
         assert_eq!(told.status.code(), Some(0), "{story}{said}");
-        // A request has two charges and a job has one, in each telling anew.
-        let charges = format!("{} charges add up to", telling * 3);
+        // A request has two charges and each of three jobs has one, in each telling anew.
+        let charges = format!("{} charges add up to", telling * 5);
+        assert!(story.contains("the owner's work on") && story.contains("promise broken"), "{story}");
         assert!(story.contains(&charges) && story.contains("the ledger has captured"), "{charges}? {story}{said}");
     }
 }

@@ -9,6 +9,7 @@ mod batch_kill;
 mod batches;
 mod cards;
 mod chat;
+mod demonstration;
 mod embeddings;
 mod files;
 mod fleet;
