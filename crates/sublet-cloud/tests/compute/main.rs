@@ -13,6 +13,7 @@ mod places;
 mod prices;
 mod reclaims;
 mod recovery;
+mod restarts;
 mod simulation;
 mod starts;
 mod world;
