@@ -127,6 +127,8 @@ pub struct JobWait {
     pub since: Rfc3339,
     /// Then it is given up.
     pub until: Rfc3339,
+    /// Which in turn it is of those of its project, from 1. Projects go on in turn.
+    pub position: u64,
     /// Why it cannot go on now.
     pub reason: String,
 }

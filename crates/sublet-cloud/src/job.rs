@@ -41,6 +41,8 @@ pub struct JobStatement {
     pub cost: Nanos,
     /// Devices multiplied by milliseconds that are charged so far.
     pub device_time: DeviceMillis,
+    /// Which in turn it is of the jobs of its project that wait to go on, from 1, if it does.
+    pub position: Option<i64>,
 }
 
 /// What somebody wants to run.
@@ -334,7 +336,19 @@ pub(crate) async fn statement_in(tx: &mut Tx, job: Job) -> Result<JobStatement> 
         .iter()
         .filter(|charge| charge.sku.family() == SkuFamily::DeviceTime)
         .fold(DeviceMillis::ZERO, |sum, charge| sum.saturating_add(DeviceMillis::new(charge.quantity.get())));
-    Ok(JobStatement { job, lease, attempts, charges, cost, device_time })
+    let position = match job.state {
+        JobState::Requeued { .. } => Some(job::position_of(tx, &job).await?),
+        JobState::Queued
+        | JobState::Starting
+        | JobState::Running
+        | JobState::Stopping { .. }
+        | JobState::Succeeded
+        | JobState::Failed
+        | JobState::Cancelled
+        | JobState::Interrupted { .. }
+        | JobState::Refused => None,
+    };
+    Ok(JobStatement { job, lease, attempts, charges, cost, device_time, position })
 }
 
 impl Cloud {
@@ -368,6 +382,7 @@ impl Cloud {
         let job = &statement.job;
         let mut facts = vec![Fact::new("exit", exit_text(job.exit.as_ref()))];
         facts.extend(wait_facts(job));
+        facts.extend(statement.position.map(|position| Fact::new("its turn among those of its project", position)));
         facts.extend(job.state.reason().map(|reason| Fact::new("stopped because", reason.explanation())));
         if !job.message.is_empty() {
             facts.push(Fact::new("message", &job.message));

@@ -2,7 +2,8 @@
 //!
 //! The most that a start can cost is held when the job is asked for, apart from what its lease holds for time, and within
 //! the lease's maximum cost. It is charged in the transaction that learns that the program runs, once for a job however
-//! often it is tried; of a job that never ran, it goes back. A job that the owner interrupted and that did not go on has to be started anew: what
+//! often it is tried; of a job that never ran, it goes back. A job that the owner interrupted and that did not go on has to be
+//! started anew: what
 //! its start costs by the list that it is rated by when it ends is given back as credit.
 //!
 //! Deliberately absent: a start for each attempt. Trying again is ours.

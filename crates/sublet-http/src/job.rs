@@ -8,7 +8,7 @@ use futures_util::stream;
 use sublet_api::job as wire;
 use sublet_api::object::JobTag;
 use sublet_cloud::Actor;
-use sublet_cloud::data::{Attempt, Job, JobFilter};
+use sublet_cloud::data::{Attempt, JobFilter};
 use sublet_cloud::job::{JobStatement, NewJob};
 use sublet_cloud::restart::waits_until;
 use sublet_core::id::JobId;
@@ -60,7 +60,7 @@ fn to_wire(statement: &JobStatement) -> Result<wire::Job> {
         ended_at: job.ended_at.map(Into::into),
         restart: (!job.spec.restart.is_never()).then(|| restart_to_wire(&job.spec.restart)),
         restarts: job.restarts,
-        waiting: wait_to_wire(job),
+        waiting: wait_to_wire(statement)?,
         attempts: statement.attempts.iter().map(attempt_to_wire).collect::<Result<_>>()?,
         device_milliseconds: count(statement.device_time.get())?,
         cpu_milliseconds: count(last.map_or(0, |attempt| attempt.cpu_time.millis()))?,
@@ -93,13 +93,12 @@ fn restart(asked: Option<wire::JobRestart>) -> Result<RestartPolicy> {
     })
 }
 
-fn wait_to_wire(job: &Job) -> Option<wire::JobWait> {
-    let (since, until) = (job.requeued_at?, waits_until(job)?);
-    matches!(job.state, JobState::Requeued { .. }).then(|| wire::JobWait {
-        since: since.into(),
-        until: until.into(),
-        reason: job.message.clone(),
-    })
+fn wait_to_wire(statement: &JobStatement) -> Result<Option<wire::JobWait>> {
+    let job = &statement.job;
+    let (Some(position), Some(since), Some(until)) = (statement.position, job.requeued_at, waits_until(job)) else {
+        return Ok(None);
+    };
+    Ok(Some(wire::JobWait { since: since.into(), until: until.into(), position: count(position)?, reason: job.message.clone() }))
 }
 
 fn attempt_to_wire(attempt: &Attempt) -> Result<wire::JobAttempt> {

@@ -240,6 +240,13 @@ pub async fn list_requeued(tx: &mut Tx, scope: &Scope, runner: &str) -> Result<V
     rows.iter().map(from_row).collect()
 }
 
+/// Which in turn a job is of those of its project that wait to go on, from 1.
+pub async fn position_of(tx: &mut Tx, job: &Job) -> Result<i64> {
+    let sql = "SELECT COUNT(*) FROM jobs WHERE state = 'requeued' AND project_id = $1
+                   AND (requeued_at < $2 OR (requeued_at = $2 AND id <= $3))";
+    tx.fetch_one(sql, params![job.project.as_str(), job.requeued_at, job.id.as_str()]).await?.reader().int()
+}
+
 /// How many jobs of an organization wait to go on.
 pub async fn count_requeued(tx: &mut Tx, organization: &OrganizationId) -> Result<i64> {
     let sql = "SELECT COUNT(*) FROM jobs WHERE state = 'requeued' AND organization_id = $1";

@@ -186,6 +186,7 @@ pub(super) fn fields(job: &Job) -> Vec<(&'static str, Cell)> {
     }
     if let Some(waiting) = &job.waiting {
         fields.push(("waits since", Cell::text(render::rfc3339(Some(waiting.since)))));
+        fields.push(("position", Cell::text(waiting.position.to_string())));
         fields.push(("given up at", Cell::text(render::rfc3339(Some(waiting.until)))));
         fields.push(("because", Cell::text(&waiting.reason)));
     }

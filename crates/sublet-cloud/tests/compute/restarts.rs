@@ -15,7 +15,6 @@ use sublet_core::{DurationMs, Nanos};
 use sublet_money::price_book::PriceEntry;
 use sublet_money::sku::{SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
-use sublet_testkit::TestCloud;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::{per_unit, republish};
 use sublet_testkit::runner::{FakeAttempt, Manners};
@@ -125,6 +124,7 @@ on_both_databases! {
         assert!(waiting.job.message.contains("0 of 2") || waiting.job.message.contains("free"), "{}", waiting.job.message);
         let why = world.cloud.cloud.why(&world.customer, job.as_str()).await.expect("why");
         assert!(format!("{why:?}").contains("given up at"), "{why:?}");
+        assert_eq!(waiting.position, Some(1));
         assert!(!known(&world, &first).cleaned, "its directory is kept");
         exit(&world, &own, DONE).await;
         world.pass().await;
@@ -352,7 +352,7 @@ on_both_databases! {
                 let (first, second) = (world.restarted(), compute_on(&other, &world.runner));
                 tokio::join!(CutShort::new(first.reconcile(), polls), CutShort::new(second.reconcile(), polls + polls % 5));
                 assert!(world.runner.live().len() <= 1, "one attempt at a time");
-                polls += 1;
+                polls += 2;
                 assert!(polls < 2_000, "it never goes on");
             }
         }
