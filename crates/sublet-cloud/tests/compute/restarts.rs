@@ -132,7 +132,7 @@ on_both_databases! {
         assert_eq!((resumed.job.state, resumed.job.restarts, resumed.attempts.len()), (JobState::Running, 1, 2));
         assert_ne!(resumed.lease.id, run.lease.lease.id);
         let second = known(&world, &world.attempt(&job).await);
-        assert_eq!(second.spec.continues, [first.clone()]);
+        assert_eq!(second.spec.continues, std::slice::from_ref(&first));
         assert_eq!(second.spec.environment["SUBLET_RESTART_COUNT"], "1");
         assert_eq!(second.spec.files, known(&world, &first).spec.files);
         world.live(60, 20).await;
