@@ -40,6 +40,18 @@ pub struct Job {
     /// From here on its process could use its devices.
     pub started_at: Option<Rfc3339>,
     pub ended_at: Option<Rfc3339>,
+    /// When it is run again; null if it is not.
+    #[serde(default)]
+    pub restart: Option<JobRestart>,
+    /// How often it was run again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What it waits for; null unless it is `requeued`.
+    #[serde(default)]
+    pub waiting: Option<JobWait>,
+    /// Its runs, the oldest first.
+    #[serde(default)]
+    pub attempts: Vec<JobAttempt>,
     /// Devices multiplied by milliseconds of use.
     pub device_milliseconds: u64,
     pub cpu_milliseconds: u64,
@@ -60,6 +72,8 @@ pub enum JobStatus {
     Running,
     /// It was told to stop.
     Stopping,
+    /// It was interrupted and waits for capacity to go on.
+    Requeued,
     /// Ended with exit code 0.
     Succeeded,
     /// Ended otherwise.
@@ -74,6 +88,7 @@ impl JobStatus {
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Stopping => "stopping",
+            Self::Requeued => "requeued",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -83,9 +98,62 @@ impl JobStatus {
     pub const fn is_final(self) -> bool {
         match self {
             Self::Succeeded | Self::Failed | Self::Cancelled => true,
-            Self::Queued | Self::Running | Self::Stopping => false,
+            Self::Queued | Self::Running | Self::Stopping | Self::Requeued => false,
         }
     }
+}
+
+/// When a job is run again. Its attempts share its work directory.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobRestart {
+    /// When the owner took its capacity back, a device or machine was lost, or the cloud stopped.
+    #[serde(default)]
+    pub on_interruption: bool,
+    /// When its program ended with one of these, on the same lease, after a pause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exit_codes: Vec<u8>,
+    /// At most so often; 100 if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts_max: Option<u32>,
+    /// It waits so long for capacity each time before it is given up; a week if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds_max: Option<u64>,
+}
+
+/// A job that waits for capacity to go on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct JobWait {
+    pub since: Rfc3339,
+    /// Then it is given up.
+    pub until: Rfc3339,
+    /// Which in turn it is of those of its project, from 1. Projects go on in turn.
+    pub position: u64,
+    /// Why it cannot go on now.
+    pub reason: String,
+}
+
+/// One run of a job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct JobAttempt {
+    /// From 1.
+    pub number: u64,
+    #[schemars(with = "IdText<LeaseId>")]
+    pub lease: LeaseId,
+    pub status: JobAttemptStatus,
+    pub started_at: Option<Rfc3339>,
+    pub ended_at: Option<Rfc3339>,
+    pub exit: Option<JobExit>,
+}
+
+/// Where one run of a job is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobAttemptStatus {
+    /// Its machine was or will be asked to start it.
+    Placed,
+    Running,
+    Ended,
 }
 
 /// How a job ended.
@@ -175,6 +243,9 @@ pub struct CreateJob {
     /// What becomes of the lease when the job ends; `end_lease` if left out.
     #[serde(default)]
     pub on_end: OnEnd,
+    /// When it is run again; never if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<JobRestart>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }
@@ -233,6 +304,9 @@ list_query! {
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobLogQuery {
+    /// The output of this attempt, counted from 1; of the last one if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// Byte to begin at; 0 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,

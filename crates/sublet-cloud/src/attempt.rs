@@ -124,7 +124,8 @@ impl Compute {
         }
         done(attempt::save(tx, attempt).await?, attempt.id.as_str())?;
         let job = job::get(tx, &Scope::Operator, &attempt.job).await?;
-        let running = Job { state: job.state.run()?, started_at: Some(at), ..job };
+        let (started_at, start_lease) = (job.started_at.or(Some(at)), job.start_lease.clone().or(Some(attempt.lease.clone())));
+        let running = Job { state: job.state.run()?, started_at, start_lease, not_before: None, ..job };
         done(job::save(tx, &running).await?, running.id.as_str())?;
         let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
         self.charge_start(tx, &lease, &running, at).await?;
@@ -154,6 +155,9 @@ impl Compute {
         let job = job::get(tx, &Scope::Operator, &closed.job).await?;
         if ending.exit == Exit::Lost && job.spec.on_end == OnEnd::EndLease {
             self.end_lost(tx, &closed.lease, at).await?;
+        }
+        if self.goes_on_after(tx, &job, &ending.exit, at).await? {
+            return Ok(());
         }
         let (message, stopped_for) = (message_of(&ending.exit), job.state.reason());
         let over = Job { state: job.state.exit(&ending.exit)?, exit: Some(ending.exit), message, ended_at: Some(at), ..job };
@@ -195,6 +199,9 @@ impl Compute {
         let closed = Attempt { state: AttemptState::Ended, ended_at: Some(now), exit: Some(exit.clone()), ..attempt };
         done(attempt::save(tx, &closed).await?, closed.id.as_str())?;
         let job = job::get(tx, &Scope::Operator, &closed.job).await?;
+        if self.goes_on_after_refusal(tx, &job, now).await? {
+            return Ok(());
+        }
         let refused = Job { state: job.state.refuse_start()?, exit: Some(exit), message: reason, ended_at: Some(now), ..job };
         done(job::save(tx, &refused).await?, refused.id.as_str())?;
         self.job_ended(tx, &refused, now).await

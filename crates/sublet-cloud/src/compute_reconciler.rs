@@ -88,7 +88,7 @@ impl Compute {
         for _ in 0..ROUNDS_MAX {
             // Orders first: nobody is told for one that is over.
             let planned = self.follow_reclaims(&mut report).await + self.follow_plan(&mut report).await;
-            let started = self.start_queued(&mut report).await;
+            let started = self.resume_waiting(&mut report).await + self.start_queued(&mut report).await;
             report.planned += planned;
             report.started += started;
             if planned + started == 0 {
@@ -238,9 +238,11 @@ impl Compute {
         if self.draining.load(Ordering::Acquire) {
             return started;
         }
+        let now = self.now();
         for job in report.note("reading jobs", open) {
             // Jobs come oldest first: only the first of a lease may start.
-            if !seen.insert(job.lease.clone()) || job.state != JobState::Queued {
+            let is_first = seen.insert(job.lease.clone());
+            if !is_first || job.state != JobState::Queued || job.not_before.is_some_and(|at| at > now) {
                 continue;
             }
             let id = &job.id;
@@ -373,19 +375,28 @@ impl Compute {
             lease: lease.id.clone(),
             organization: job.organization.clone(),
             command: job.spec.command.clone(),
-            environment: job.spec.environment.clone(),
+            environment: environment_of(attempt, job),
             files: job::list_files(tx, &job.id).await?,
             devices: attempt.devices.clone(),
             device_names,
             limits: self.limits(tx, lease, &job.spec).await?,
             isolation_required: lease.isolation,
+            continues: self.continues(tx, attempt, job).await?,
         })
+    }
+
+    /// Attempts of a job that may be restarted go on with its work directory.
+    async fn continues(&self, tx: &mut Tx, attempt: &Attempt, job: &Job) -> Result<Vec<AttemptId>> {
+        if job.spec.restart.is_never() {
+            return Ok(Vec::new());
+        }
+        self.earlier_attempts(tx, &job.id, attempt.number).await
     }
 
     /// Tells a workload once about each deadline that is set for it.
     async fn warn(&self, attempt: &Attempt, job: &Job, lease: &Lease) -> Result<()> {
         let now = self.now();
-        let limit = time_limit_at(job).filter(|limit| now.plus(self.settings.time_limit_notice) >= *limit);
+        let limit = time_limit_at(job, attempt).filter(|limit| now.plus(self.settings.time_limit_notice) >= *limit);
         let of_limit = limit.map(|deadline| (deadline, StopReason::TimeLimit));
         let of_lease = match lease.state {
             LeaseState::Ending { reason, deadline } => Some((deadline, StopReason::LeaseEnds(reason))),
@@ -455,9 +466,17 @@ async fn running_at(tx: &mut Tx, runner: &str) -> Result<Vec<AttemptId>> {
         .collect())
 }
 
-/// When a running job reaches its own time limit.
-pub(crate) fn time_limit_at(job: &Job) -> Option<Timestamp> {
-    Some(job.started_at?.plus(job.spec.limits.time?))
+/// When a running attempt reaches its job's own time limit.
+pub(crate) fn time_limit_at(job: &Job, attempt: &Attempt) -> Option<Timestamp> {
+    Some(attempt.started_at?.plus(job.spec.limits.time?))
+}
+
+/// What the customer set, and what an attempt has to know of those before it. Names that begin with `SUBLET_` are the cloud's.
+fn environment_of(attempt: &Attempt, job: &Job) -> BTreeMap<String, String> {
+    let restarts = attempt.number.saturating_sub(1).max(0);
+    let mut environment = job.spec.environment.clone();
+    environment.insert("SUBLET_RESTART_COUNT".to_owned(), restarts.to_string());
+    environment
 }
 
 /// Of an attempt's proofs of life in one batch only the last one matters.

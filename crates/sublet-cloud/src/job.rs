@@ -19,6 +19,7 @@ use crate::compute::{Compute, done};
 use crate::idempotency::{Answer, Call, Render};
 use crate::lease::{LeaseStatement, hold_facts, state_in};
 use crate::quote::{NewQuote, check_metadata};
+use crate::restart::waits_until;
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
 use sublet_money::sku::SkuFamily;
@@ -40,6 +41,8 @@ pub struct JobStatement {
     pub cost: Nanos,
     /// Devices multiplied by milliseconds that are charged so far.
     pub device_time: DeviceMillis,
+    /// Which in turn it is of the jobs of its project that wait to go on, from 1, if it does.
+    pub position: Option<i64>,
 }
 
 /// What somebody wants to run.
@@ -140,6 +143,10 @@ impl Compute {
             created_at: now,
             started_at: None,
             ended_at: None,
+            restarts: 0,
+            requeued_at: None,
+            not_before: None,
+            start_lease: None,
             metadata: new.metadata.clone(),
         };
         job::insert(tx, &job).await?;
@@ -228,27 +235,41 @@ impl Compute {
         Ok(cancelled)
     }
 
-    /// Part of a job's output: standard output and error as they came.
-    pub async fn read_job_log(&self, actor: &Actor, id: &JobId, offset: u64, max_bytes: usize) -> Result<LogChunk> {
-        let (job, runner) = self
+    /// Part of the output of one of a job's attempts, the last one's if none is named: standard output and error as they came.
+    pub async fn read_job_log(
+        &self,
+        actor: &Actor,
+        id: &JobId,
+        (number, offset): (Option<u32>, u64),
+        max_bytes: usize,
+    ) -> Result<LogChunk> {
+        let (job, runner, named) = self
             .cloud
             .store
-            .read((actor, id), |(actor, id), tx| {
+            .read((actor, id), move |(actor, id), tx| {
                 Box::pin(async move {
                     let job = job::get(tx, &actor.scope, id).await?;
                     let lease = lease::get(tx, &actor.scope, &job.lease).await?;
                     let runner = device::get_node(tx, &lease.node).await?.runner;
-                    Ok((job, runner))
+                    let named = match number {
+                        Some(number) => Some(attempt_of(tx, id, number).await?),
+                        None => None,
+                    };
+                    Ok((job, runner, named))
                 })
             })
             .await?;
+        let (runner, attempt) = match named {
+            Some(named) => (named.runner, Some(named.id)),
+            None => (runner, job.attempt),
+        };
         let nothing = LogChunk { bytes: Vec::new(), next_offset: offset, complete: job.state.is_final() };
         if runner != self.runner.name() {
             let message = format!("the log of {id} is kept by another process of this cloud, at the runner '{runner}'");
             return Err(Error::new(ErrorCode::Unreachable, message).alternative("ask at the address of that process"));
         }
-        let Some(attempt) = &job.attempt else { return Ok(nothing) };
-        match self.runner.read_log(attempt, offset, max_bytes.min(LOG_CHUNK_MAX_BYTES)) {
+        let Some(attempt) = attempt else { return Ok(nothing) };
+        match self.runner.read_log(&attempt, offset, max_bytes.min(LOG_CHUNK_MAX_BYTES)) {
             // Not yet begun, or no longer kept.
             Err(error) if error.code() == ErrorCode::NotFound => Ok(nothing),
             other => other,
@@ -257,10 +278,21 @@ impl Compute {
 
     /// Lets a job stop, or end at once if it never ran. False if there is nothing to stop.
     pub(crate) async fn stop_job(&self, tx: &mut Tx, job: &Job, reason: StopReason, now: Timestamp) -> Result<bool> {
+        if self.moves_on(tx, job, reason, now).await? {
+            return Ok(true);
+        }
         let Ok(state) = job.state.stop(reason) else { return Ok(false) };
         let ended_at = state.is_final().then_some(now);
-        let message = if state.is_final() { format!("it never ran: {}", reason.explanation()) } else { String::new() };
+        let message = match (state.is_final(), job.started_at) {
+            (false, _) => String::new(),
+            (true, None) => format!("it never ran: {}", reason.explanation()),
+            (true, Some(_)) => format!("it did not run again: {}", reason.explanation()),
+        };
         let changed = Job { state, ended_at, message, ..job.clone() };
+        if matches!(job.state, JobState::Requeued { .. }) {
+            self.end_waiting(tx, (&changed, job.state.reason()), now).await?;
+            return Ok(true);
+        }
         done(job::save(tx, &changed).await?, job.id.as_str())?;
         if state.is_final() {
             self.job_ended(tx, &changed, now).await?;
@@ -287,6 +319,15 @@ impl Compute {
     }
 }
 
+async fn attempt_of(tx: &mut Tx, id: &JobId, number: u32) -> Result<Attempt> {
+    let attempts = attempt::list_of(tx, id).await?;
+    let count = attempts.len();
+    attempts.into_iter().find(|attempt| attempt.number == i64::from(number)).ok_or_else(|| {
+        Error::new(ErrorCode::NotFound, format!("job '{id}' has no attempt {number}"))
+            .alternative(format!("attempts are numbered from 1, and it has had {count}"))
+    })
+}
+
 pub(crate) async fn statement_in(tx: &mut Tx, job: Job) -> Result<JobStatement> {
     let lease = lease::get(tx, &sublet_core::Scope::Operator, &job.lease).await?;
     let attempts = attempt::list_of(tx, &job.id).await?;
@@ -296,7 +337,19 @@ pub(crate) async fn statement_in(tx: &mut Tx, job: Job) -> Result<JobStatement> 
         .iter()
         .filter(|charge| charge.sku.family() == SkuFamily::DeviceTime)
         .fold(DeviceMillis::ZERO, |sum, charge| sum.saturating_add(DeviceMillis::new(charge.quantity.get())));
-    Ok(JobStatement { job, lease, attempts, charges, cost, device_time })
+    let position = match job.state {
+        JobState::Requeued { .. } => Some(job::position_of(tx, &job).await?),
+        JobState::Queued
+        | JobState::Starting
+        | JobState::Running
+        | JobState::Stopping { .. }
+        | JobState::Succeeded
+        | JobState::Failed
+        | JobState::Cancelled
+        | JobState::Interrupted { .. }
+        | JobState::Refused => None,
+    };
+    Ok(JobStatement { job, lease, attempts, charges, cost, device_time, position })
 }
 
 impl Cloud {
@@ -329,6 +382,8 @@ impl Cloud {
             .await?;
         let job = &statement.job;
         let mut facts = vec![Fact::new("exit", exit_text(job.exit.as_ref()))];
+        facts.extend(wait_facts(job));
+        facts.extend(statement.position.map(|position| Fact::new("its turn among those of its project", position)));
         facts.extend(job.state.reason().map(|reason| Fact::new("stopped because", reason.explanation())));
         if !job.message.is_empty() {
             facts.push(Fact::new("message", &job.message));
@@ -354,12 +409,24 @@ impl Cloud {
             ),
             rule: "device time is metered from the moment the program can use its devices to its end, in whole milliseconds \
                    for each device, and charged against a hold taken before; a start with a price is charged once, when the program \
-                   begins to run"
+                   begins to run; a job that waits to go on holds nothing and costs nothing"
                 .to_owned(),
             facts,
             related,
         })
     }
+}
+
+/// What a job waits for that is to go on.
+fn wait_facts(job: &Job) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if !job.spec.restart.is_never() {
+        facts.push(Fact::new("restarts", format!("{} of at most {}", job.restarts, job.spec.restart.restarts_max)));
+    }
+    facts.extend(job.requeued_at.map(|since| Fact::new("waits to go on since", since)));
+    facts.extend(waits_until(job).map(|until| Fact::new("given up at", until)));
+    facts.extend(job.not_before.map(|at| Fact::new("tried again at", at)));
+    facts
 }
 
 fn exit_text(exit: Option<&Exit>) -> String {

@@ -2,7 +2,8 @@
 //!
 //! The most that a start can cost is held when the job is asked for, apart from what its lease holds for time, and within
 //! the lease's maximum cost. It is charged in the transaction that learns that the program runs, once for a job however
-//! often it is tried; of a job that never ran, it goes back. A job that the owner interrupted has to be started anew: what
+//! often it is tried; of a job that never ran, it goes back. A job that the owner interrupted and that did not go on has to be
+//! started anew: what
 //! its start costs by the list that it is rated by when it ends is given back as credit.
 //!
 //! Deliberately absent: a start for each attempt. Trying again is ours.
@@ -128,10 +129,11 @@ impl Compute {
             _ => return Ok(()),
         };
         let Some(started_at) = job.started_at else { return Ok(()) };
-        let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
-        if lease.holder == Holder::Internal || !is_owners_doing(tx, &lease, (reason, started_at)).await? {
+        let last = lease::get(tx, &Scope::Operator, &job.lease).await?;
+        if last.holder == Holder::Internal || !is_owners_doing(tx, &last, (reason, started_at)).await? {
             return Ok(());
         }
+        let lease = lease::get(tx, &Scope::Operator, job.start_lease.as_ref().unwrap_or(&job.lease)).await?;
         let mut charges = charge::list_of(tx, job.id.as_str(), CHARGES_MAX).await?;
         charges.retain(|charge| charge.sku.family() == FAMILY);
         let amount = self.cloud.start_costs(tx, &lease, (&charges, started_at)).await?;
@@ -221,7 +223,7 @@ impl Cloud {
 
     /// Whether the list that the start of a job is rated by now has a price for it.
     pub(crate) async fn asks_for_start(&self, tx: &mut Tx, job: &Job, started_at: Timestamp) -> Result<bool> {
-        let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
+        let lease = lease::get(tx, &Scope::Operator, job.start_lease.as_ref().unwrap_or(&job.lease)).await?;
         let billing = Billing::of(tx, &lease.organization).await?;
         let (key, version) = self.start_line(tx, &billing, &lease, started_at).await?;
         Ok(key.is_asked_for(&version))

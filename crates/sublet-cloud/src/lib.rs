@@ -98,6 +98,7 @@ pub mod remote_model;
 pub mod rerate;
 mod rerate_plan;
 pub mod response;
+pub mod restart;
 pub mod revenue;
 pub mod saved_card;
 pub mod settlement;

@@ -259,7 +259,7 @@ fn only_sold(mut refusal: Refusal, request: &Request, is_sold: impl Fn(&DeviceKi
     refusal
 }
 
-fn refusal_of(reason: RefusalReason) -> Error {
+pub(crate) fn refusal_of(reason: RefusalReason) -> Error {
     let (code, param) = match &reason {
         RefusalReason::NoUnits => (ErrorCode::InvalidRequest, "units"),
         RefusalReason::UnknownKind { .. } => (ErrorCode::InvalidRequest, "sku"),

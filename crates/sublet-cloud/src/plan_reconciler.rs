@@ -4,9 +4,9 @@ use sublet_capacity::{Action as PlanAction, ActionKind, OrderedEnd, plan};
 use sublet_core::job::{JobState, StopReason};
 use sublet_core::lease::EndReason;
 use sublet_core::{Result, Scope, Timestamp};
-use sublet_store::Tx;
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
+use sublet_store::{Tx, attempt};
 
 use crate::Actor;
 use crate::compute::Compute;
@@ -64,11 +64,16 @@ impl Compute {
     async fn stop_at_time_limits(&self, now: Timestamp) -> Result<usize> {
         let open = self.cloud.store.read((), |(), tx| Box::pin(job::list_open(tx))).await?;
         let mut stopped = 0;
-        for job in open.iter().filter(|job| is_past_time_limit(job, now)) {
+        for job in open.iter().filter(|job| may_be_past_time_limit(job, now)) {
             let id = &job.id;
             let told = self.cloud.store.write((self, id), move |(compute, id), tx| {
                 Box::pin(async move {
                     let job = job::get(tx, &Scope::Operator, id).await?;
+                    let Some(attempt) = &job.attempt else { return Ok(false) };
+                    let attempt = attempt::find(tx, attempt).await?;
+                    if attempt.and_then(|attempt| time_limit_at(&job, &attempt)).is_none_or(|limit| now < limit) {
+                        return Ok(false);
+                    }
                     compute.stop_job(tx, &job, StopReason::TimeLimit, now).await
                 })
             });
@@ -78,7 +83,8 @@ impl Compute {
     }
 }
 
-/// Runs longer than it asked for, and was not told to stop.
-fn is_past_time_limit(job: &Job, now: Timestamp) -> bool {
-    job.state == JobState::Running && time_limit_at(job).is_some_and(|limit| now >= limit)
+/// May run longer than it asked for, and was not told to stop: its first attempt began so long ago.
+fn may_be_past_time_limit(job: &Job, now: Timestamp) -> bool {
+    let limit = job.started_at.zip(job.spec.limits.time).map(|(at, limit)| at.plus(limit));
+    job.state == JobState::Running && limit.is_some_and(|limit| now >= limit)
 }

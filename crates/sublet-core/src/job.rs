@@ -4,6 +4,9 @@
 //! The program's own end decides between succeeded and failed, also while it is being stopped;
 //! only what we stopped is cancelled (its owner asked) or interrupted (a limit or the owner of the
 //! machine did). A job that never ran is refused, or cancelled if its owner asked.
+//!
+//! A job that may be restarted ([`crate::restart`]) goes from there to `requeued`, where it waits for other capacity, or to
+//! `queued` on the lease that it has.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorCode, Result};
 use crate::lease::{EndReason, InvalidTransition};
 use crate::quantity::Bytes;
+use crate::restart::{GoesOn, RestartPolicy};
 use crate::runner::Exit;
 use crate::time::DurationMs;
 
@@ -45,6 +49,8 @@ pub struct JobSpec {
     pub limits: JobLimits,
     #[serde(default)]
     pub on_end: OnEnd,
+    #[serde(default)]
+    pub restart: RestartPolicy,
 }
 
 /// Limits that a job may ask for; what is left out is the share of its devices.
@@ -73,6 +79,7 @@ impl JobSpec {
         self.validate_command()?;
         self.validate_environment()?;
         self.validate_files()?;
+        self.restart.validate()?;
         self.limits.validate()
     }
 
@@ -204,6 +211,23 @@ impl StopReason {
             },
         }
     }
+    /// Whether it is the doing of the machine's owner, or of the machine: neither the job, nor its holder or money ended it.
+    pub const fn is_owners(self) -> bool {
+        match self {
+            Self::Lost => true,
+            Self::Cancelled | Self::TimeLimit => false,
+            Self::LeaseEnds(reason) => match reason {
+                EndReason::Reclaimed | EndReason::DeviceLost | EndReason::ShutDown => true,
+                EndReason::Released
+                | EndReason::JobEnded
+                | EndReason::WindowOver
+                | EndReason::MaximumCost
+                | EndReason::MaximumPrice
+                | EndReason::Budget
+                | EndReason::Unused => false,
+            },
+        }
+    }
     /// Whether the job's owner wanted it.
     const fn is_wanted(self) -> bool {
         match self {
@@ -233,6 +257,10 @@ pub enum JobState {
     Stopping {
         reason: StopReason,
     },
+    /// It was interrupted and waits for capacity to go on. It has no lease.
+    Requeued {
+        reason: StopReason,
+    },
     /// Its program ended with code 0.
     Succeeded,
     /// Its program ended otherwise, or could not be started.
@@ -247,8 +275,8 @@ pub enum JobState {
 }
 
 impl JobState {
-    pub const NAMES: [&'static str; 9] =
-        ["queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled", "interrupted", "refused"];
+    pub const NAMES: [&'static str; 10] =
+        ["queued", "starting", "running", "stopping", "requeued", "succeeded", "failed", "cancelled", "interrupted", "refused"];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -256,6 +284,7 @@ impl JobState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping { .. } => "stopping",
+            Self::Requeued { .. } => "requeued",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -270,6 +299,7 @@ impl JobState {
             "starting" => Self::Starting,
             "running" => Self::Running,
             "stopping" => Self::Stopping { reason: reason.parse()? },
+            "requeued" => Self::Requeued { reason: reason.parse()? },
             "succeeded" => Self::Succeeded,
             "failed" => Self::Failed,
             "cancelled" => Self::Cancelled,
@@ -281,7 +311,7 @@ impl JobState {
     /// What is stored as the reason.
     pub const fn reason(self) -> Option<StopReason> {
         match self {
-            Self::Stopping { reason } | Self::Interrupted { reason } => Some(reason),
+            Self::Stopping { reason } | Self::Requeued { reason } | Self::Interrupted { reason } => Some(reason),
             Self::Queued | Self::Starting | Self::Running | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Refused => {
                 None
             }
@@ -297,6 +327,7 @@ impl JobState {
             Self::Starting
             | Self::Running
             | Self::Stopping { .. }
+            | Self::Requeued { .. }
             | Self::Succeeded
             | Self::Failed
             | Self::Cancelled
@@ -312,6 +343,7 @@ impl JobState {
             Self::Stopping { .. } => Ok(self),
             Self::Queued
             | Self::Running
+            | Self::Requeued { .. }
             | Self::Succeeded
             | Self::Failed
             | Self::Cancelled
@@ -322,12 +354,16 @@ impl JobState {
     /// It is told to stop. A job that waits ends at once.
     pub const fn stop(self, reason: StopReason) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Queued if reason.is_wanted() => Ok(Self::Cancelled),
+            Self::Queued | Self::Requeued { .. } if reason.is_wanted() => Ok(Self::Cancelled),
             Self::Queued => Ok(Self::Refused),
             Self::Starting | Self::Running => Ok(Self::Stopping { reason }),
-            Self::Stopping { .. } | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Interrupted { .. } | Self::Refused => {
-                Err(self.refuse("stopping"))
-            }
+            Self::Stopping { .. }
+            | Self::Requeued { .. }
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Interrupted { .. }
+            | Self::Refused => Err(self.refuse("stopping")),
         }
     }
     /// Its attempt ended.
@@ -335,9 +371,13 @@ impl JobState {
         let stopped_for = match self {
             Self::Starting | Self::Running => None,
             Self::Stopping { reason } => Some(reason),
-            Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Interrupted { .. } | Self::Refused => {
-                return Err(self.refuse("ended"));
-            }
+            Self::Queued
+            | Self::Requeued { .. }
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Interrupted { .. }
+            | Self::Refused => return Err(self.refuse("ended")),
         };
         Ok(match (exit, stopped_for) {
             (Exit::Code { code: 0 }, _) => Self::Succeeded,
@@ -359,6 +399,7 @@ impl JobState {
             Self::Stopping { .. } => Ok(Self::Refused),
             Self::Queued
             | Self::Running
+            | Self::Requeued { .. }
             | Self::Succeeded
             | Self::Failed
             | Self::Cancelled
@@ -366,10 +407,54 @@ impl JobState {
             | Self::Refused => Err(self.refuse("refused")),
         }
     }
+    /// Its attempt ended, or will not begin, and it is run again: on the lease that it has, or elsewhere.
+    pub const fn go_on(self, goes_on: GoesOn) -> Result<Self, InvalidTransition> {
+        match (self, goes_on) {
+            (Self::Starting | Self::Running | Self::Stopping { .. }, GoesOn::Here) => Ok(Self::Queued),
+            (Self::Queued | Self::Starting | Self::Running | Self::Stopping { .. }, GoesOn::Elsewhere(reason)) => {
+                Ok(Self::Requeued { reason })
+            }
+            (Self::Queued, GoesOn::Here)
+            | (
+                Self::Requeued { .. } | Self::Succeeded | Self::Failed | Self::Cancelled | Self::Interrupted { .. } | Self::Refused,
+                GoesOn::Here | GoesOn::Elsewhere(_),
+            ) => Err(self.refuse("requeued")),
+        }
+    }
+    /// It has a lease again.
+    pub const fn resume(self) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Requeued { .. } => Ok(Self::Queued),
+            Self::Queued
+            | Self::Starting
+            | Self::Running
+            | Self::Stopping { .. }
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Interrupted { .. }
+            | Self::Refused => Err(self.refuse("queued")),
+        }
+    }
+    /// It waited too long, or for what will not come.
+    pub const fn give_up(self) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Requeued { reason } => Ok(Self::Interrupted { reason }),
+            Self::Queued
+            | Self::Starting
+            | Self::Running
+            | Self::Stopping { .. }
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Interrupted { .. }
+            | Self::Refused => Err(self.refuse("interrupted")),
+        }
+    }
     /// Nothing changes any more.
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Queued | Self::Starting | Self::Running | Self::Stopping { .. } => false,
+            Self::Queued | Self::Starting | Self::Running | Self::Stopping { .. } | Self::Requeued { .. } => false,
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::Interrupted { .. } | Self::Refused => true,
         }
     }

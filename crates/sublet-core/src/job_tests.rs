@@ -7,6 +7,7 @@ fn spec(command: &[&str]) -> JobSpec {
         files: BTreeMap::new(),
         limits: JobLimits::default(),
         on_end: OnEnd::EndLease,
+        restart: RestartPolicy::default(),
     }
 }
 
@@ -34,6 +35,7 @@ fn what_cannot_run_is_refused_with_its_field() {
         (with(|s| drop(s.files.insert("a".into(), vec![0; FILE_BYTES_MAX + 1]))), "files"),
         (with(|s| s.limits.memory = Some(Bytes::ZERO)), "memory"),
         (with(|s| s.limits.time = Some(DurationMs::ZERO)), "time_limit"),
+        (with(|s| s.restart.restarts_max = 0), "restart.restarts_max"),
     ];
     for (case, param) in cases {
         let error = case.validate().expect_err(param);
@@ -89,5 +91,23 @@ fn states_are_restored_from_name_and_reason() {
     }
     for name in JobState::NAMES {
         assert_eq!(JobState::restore(name, "lost").unwrap().as_str(), name);
+    }
+}
+
+#[test]
+fn an_interrupted_job_goes_on_once_and_only_from_where_it_was() {
+    let reason = StopReason::LeaseEnds(EndReason::Reclaimed);
+    let elsewhere = GoesOn::Elsewhere(reason);
+    let requeued = JobState::Stopping { reason }.go_on(elsewhere).unwrap();
+    assert_eq!(requeued, JobState::Requeued { reason });
+    assert!(!requeued.is_final() && requeued.start().is_err() && requeued.run().is_err() && requeued.go_on(elsewhere).is_err());
+    assert_eq!(requeued.resume(), Ok(JobState::Queued));
+    assert!(JobState::Queued.resume().is_err(), "nobody places it twice");
+    assert_eq!(requeued.give_up(), Ok(JobState::Interrupted { reason }));
+    assert_eq!(requeued.stop(StopReason::Cancelled), Ok(JobState::Cancelled));
+    assert!(requeued.stop(StopReason::TimeLimit).is_err());
+    assert_eq!(JobState::Running.go_on(GoesOn::Here), Ok(JobState::Queued));
+    for over in [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Interrupted { reason }, JobState::Refused] {
+        assert!(over.go_on(elsewhere).is_err() && over.go_on(GoesOn::Here).is_err() && over.resume().is_err(), "{over}");
     }
 }

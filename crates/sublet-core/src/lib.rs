@@ -37,6 +37,7 @@ pub mod quote;
 pub mod rate;
 pub mod reclaim;
 pub mod response;
+pub mod restart;
 pub mod runner;
 pub mod scope;
 pub mod supplier;

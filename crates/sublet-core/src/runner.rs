@@ -135,6 +135,10 @@ pub struct AttemptSpec {
     pub device_names: Vec<String>,
     pub limits: AttemptLimits,
     pub isolation_required: IsolationLevel,
+    /// Earlier attempts of the job at this runner, the newest first: it goes on with the work directory of the first of them
+    /// that is still kept.
+    #[serde(default)]
+    pub continues: Vec<AttemptId>,
 }
 
 /// A warning that capacity will be taken back.
@@ -233,7 +237,8 @@ pub trait Runner: Send + Sync {
     fn snapshot(&self) -> Vec<LiveAttempt>;
     /// Standard output and error as they came, from `offset`, at most `max` bytes.
     fn read_log(&self, attempt: &AttemptId, offset: u64, max: usize) -> Result<LogChunk>;
-    /// Deletes an ended attempt's work directory (its log is kept until [`Runner::forget`]).
+    /// Deletes an ended attempt's work directory (its log is kept until [`Runner::forget`]). A later attempt that goes on with
+    /// it keeps it.
     fn clean(&self, attempt: &AttemptId) -> Result<()>;
     /// Deletes everything kept about an ended attempt.
     fn forget(&self, attempt: &AttemptId) -> Result<()>;

@@ -8,12 +8,14 @@ use futures_util::stream;
 use sublet_api::job as wire;
 use sublet_api::object::JobTag;
 use sublet_cloud::Actor;
-use sublet_cloud::data::JobFilter;
+use sublet_cloud::data::{Attempt, JobFilter};
 use sublet_cloud::job::{JobStatement, NewJob};
+use sublet_cloud::restart::waits_until;
 use sublet_core::id::JobId;
-use sublet_core::job::{JobLimits, JobSpec, JobState, OnEnd};
+use sublet_core::job::{AttemptState, JobLimits, JobSpec, JobState, OnEnd};
+use sublet_core::restart::RestartPolicy;
 use sublet_core::runner::Exit;
-use sublet_core::{Bytes, Error, ErrorCode, Result};
+use sublet_core::{Bytes, DurationMs, Error, ErrorCode, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
@@ -32,6 +34,7 @@ fn status(state: JobState) -> wire::JobStatus {
         JobState::Queued | JobState::Starting => wire::JobStatus::Queued,
         JobState::Running => wire::JobStatus::Running,
         JobState::Stopping { .. } => wire::JobStatus::Stopping,
+        JobState::Requeued { .. } => wire::JobStatus::Requeued,
         JobState::Succeeded => wire::JobStatus::Succeeded,
         JobState::Cancelled => wire::JobStatus::Cancelled,
         JobState::Failed | JobState::Interrupted { .. } | JobState::Refused => wire::JobStatus::Failed,
@@ -55,12 +58,61 @@ fn to_wire(statement: &JobStatement) -> Result<wire::Job> {
         created_at: job.created_at.into(),
         started_at: job.started_at.map(Into::into),
         ended_at: job.ended_at.map(Into::into),
+        restart: (!job.spec.restart.is_never()).then(|| restart_to_wire(&job.spec.restart)),
+        restarts: job.restarts,
+        waiting: wait_to_wire(statement)?,
+        attempts: statement.attempts.iter().map(attempt_to_wire).collect::<Result<_>>()?,
         device_milliseconds: count(statement.device_time.get())?,
         cpu_milliseconds: count(last.map_or(0, |attempt| attempt.cpu_time.millis()))?,
         peak_memory_bytes: count(last.map_or(0, |attempt| attempt.peak_memory.get()))?,
         cost: money(statement.cost, statement.lease.currency),
         charges: statement.charges.iter().map(|charge| charge.id.clone()).collect(),
         metadata: metadata(&job.metadata)?,
+    })
+}
+
+fn restart_to_wire(policy: &RestartPolicy) -> wire::JobRestart {
+    wire::JobRestart {
+        on_interruption: policy.on_interruption,
+        exit_codes: policy.exit_codes.iter().copied().collect(),
+        restarts_max: Some(policy.restarts_max),
+        wait_seconds_max: u64::try_from(policy.wait_max.seconds_ceil()).ok(),
+    }
+}
+
+fn restart(asked: Option<wire::JobRestart>) -> Result<RestartPolicy> {
+    let Some(asked) = asked else { return Ok(RestartPolicy::default()) };
+    let usual = RestartPolicy::default();
+    let too_long = |_| Error::new(ErrorCode::InvalidRequest, "nobody waits so long").param("restart.wait_seconds_max");
+    let seconds = asked.wait_seconds_max.map(i64::try_from).transpose().map_err(too_long)?;
+    Ok(RestartPolicy {
+        on_interruption: asked.on_interruption,
+        exit_codes: asked.exit_codes.into_iter().collect(),
+        restarts_max: asked.restarts_max.unwrap_or(usual.restarts_max),
+        wait_max: seconds.map_or(usual.wait_max, |seconds| DurationMs::from_millis(seconds.saturating_mul(1_000))),
+    })
+}
+
+fn wait_to_wire(statement: &JobStatement) -> Result<Option<wire::JobWait>> {
+    let job = &statement.job;
+    let (Some(position), Some(since), Some(until)) = (statement.position, job.requeued_at, waits_until(job)) else {
+        return Ok(None);
+    };
+    Ok(Some(wire::JobWait { since: since.into(), until: until.into(), position: count(position)?, reason: job.message.clone() }))
+}
+
+fn attempt_to_wire(attempt: &Attempt) -> Result<wire::JobAttempt> {
+    Ok(wire::JobAttempt {
+        number: count(attempt.number)?,
+        lease: attempt.lease.clone(),
+        status: match attempt.state {
+            AttemptState::Placed => wire::JobAttemptStatus::Placed,
+            AttemptState::Running => wire::JobAttemptStatus::Running,
+            AttemptState::Ended => wire::JobAttemptStatus::Ended,
+        },
+        started_at: attempt.started_at.map(Into::into),
+        ended_at: attempt.ended_at.map(Into::into),
+        exit: attempt.exit.clone().map(Into::into),
     })
 }
 
@@ -83,6 +135,7 @@ pub async fn create(app: App, context: Context) -> Result<Answer> {
             wire::OnEnd::EndLease => OnEnd::EndLease,
             wire::OnEnd::KeepLease => OnEnd::KeepLease,
         },
+        restart: restart(body.restart)?,
     };
     let new = NewJob { spec, metadata: body.metadata.pairs().clone() };
     let outcome = app.compute.create_job(&context.call()?, &body.lease, &new, &|statement| text_of(&to_wire(statement)?)).await?;
@@ -114,6 +167,7 @@ struct Reading {
     app: App,
     actor: Actor,
     job: JobId,
+    attempt: Option<u32>,
     offset: u64,
     /// Bytes that may still be sent; without a bound while following.
     left: Option<u64>,
@@ -125,12 +179,13 @@ pub async fn logs(app: App, context: Context) -> Result<Answer> {
     let id: JobId = context.path("id")?;
     let query: wire::JobLogQuery = context.query()?;
     // Whoever may not see the job, or asks where its log is not, is refused before the first byte.
-    app.compute.read_job_log(&context.actor, &id, 0, 1).await?;
+    app.compute.read_job_log(&context.actor, &id, (query.attempt, 0), 1).await?;
     let follow = query.follow == Some(true);
     let reading = Reading {
         app,
         actor: context.actor,
         job: id,
+        attempt: query.attempt,
         offset: query.offset.unwrap_or(0),
         left: (!follow).then_some(LOG_ANSWER_BYTES_MAX),
         over: false,
@@ -145,7 +200,7 @@ async fn next_piece(mut reading: Reading) -> Result<Option<(Piece, Reading)>> {
         }
         let most =
             reading.left.map_or(LOG_PIECE_BYTES, |left| LOG_PIECE_BYTES.min(usize::try_from(left).unwrap_or(LOG_PIECE_BYTES)));
-        let chunk = reading.app.compute.read_job_log(&reading.actor, &reading.job, reading.offset, most).await?;
+        let chunk = reading.app.compute.read_job_log(&reading.actor, &reading.job, (reading.attempt, reading.offset), most).await?;
         reading.offset = chunk.next_offset;
         if !chunk.bytes.is_empty() {
             let sent = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);

@@ -118,6 +118,7 @@ fn specification(number: u32) -> Result<AttemptSpec> {
             cpu_millis: 1_000,
         },
         isolation_required: IsolationLevel::Process,
+        continues: Vec::new(),
     })
 }
 

@@ -40,6 +40,8 @@ pub struct Launch {
     pub devices: Vec<DeviceNode>,
     /// The image that holds the work directory; without one it is kept in memory.
     pub image: Option<PathBuf>,
+    /// The image has the work directory of an earlier attempt, which is gone on with.
+    pub is_continued: bool,
     /// The user to become; without one the sandbox keeps the runner's own, inside a user namespace.
     pub host_user: Option<u32>,
     /// Files through which the job's first process joins its control groups.

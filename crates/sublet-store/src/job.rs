@@ -14,6 +14,8 @@ use crate::{Updated, params};
 
 /// Most jobs of one lease that have not ended.
 pub const OPEN_JOBS_PER_LEASE_MAX: i64 = 1_000;
+/// Most jobs of one organization that wait to go on.
+pub const REQUEUED_JOBS_MAX: i64 = 1_000;
 /// Most jobs that one pass of the reconciler looks at.
 pub const OPEN_JOBS_MAX: i64 = 50_000;
 
@@ -36,6 +38,14 @@ pub struct Job {
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    /// How often it was run again.
+    pub restarts: u32,
+    /// Since when it waits for capacity to go on.
+    pub requeued_at: Option<Timestamp>,
+    /// It is not tried before.
+    pub not_before: Option<Timestamp>,
+    /// On which its program ran first, by whose prices its start is charged.
+    pub start_lease: Option<LeaseId>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -44,7 +54,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, organization_id, project_id, lease_id, key_id, spec, state, reason, message, attempt_id, exit, generation,
-                 created_at, started_at, ended_at, metadata FROM jobs ",
+                 created_at, started_at, ended_at, restarts, requeued_at, not_before, start_lease_id, metadata FROM jobs ",
             $rest
         )
     };
@@ -67,6 +77,10 @@ fn from_row(row: &Row) -> Result<Job> {
         created_at: row.time()?,
         started_at: row.optional_time()?,
         ended_at: row.optional_time()?,
+        restarts: u32::try_from(row.int()?).map_err(|_| Error::internal("a job with fewer than no restarts"))?,
+        requeued_at: row.optional_time()?,
+        not_before: row.optional_time()?,
+        start_lease: row.optional_parse()?,
         metadata: row.json()?,
     })
 }
@@ -122,6 +136,7 @@ pub async fn save(tx: &mut Tx, job: &Job) -> Result<Updated> {
     let changed = tx
         .execute(
             "UPDATE jobs SET state = $3, reason = $4, message = $5, attempt_id = $6, exit = $7, started_at = $8, ended_at = $9,
+                 lease_id = $10, restarts = $11, requeued_at = $12, not_before = $13, start_lease_id = $14,
                  generation = generation + 1
              WHERE id = $1 AND generation = $2",
             params![
@@ -133,7 +148,12 @@ pub async fn save(tx: &mut Tx, job: &Job) -> Result<Updated> {
                 job.attempt.as_ref().map(AttemptId::as_str),
                 job.exit.as_ref().map(to_json).transpose()?,
                 job.started_at,
-                job.ended_at
+                job.ended_at,
+                job.lease.as_str(),
+                i64::from(job.restarts),
+                job.requeued_at,
+                job.not_before,
+                job.start_lease.as_ref().map(LeaseId::as_str)
             ],
         )
         .await?;
@@ -202,4 +222,33 @@ pub async fn list_open_of(tx: &mut Tx, lease: &LeaseId) -> Result<Vec<Job>> {
         )
         .await?;
     rows.iter().map(from_row).collect()
+}
+
+/// Jobs that wait to go on and whose last attempt was a runner's, that which waits longest first.
+pub async fn list_requeued(tx: &mut Tx, scope: &Scope, runner: &str) -> Result<Vec<Job>> {
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let rows = tx
+        .fetch_all(
+            select!(
+                "WHERE state = 'requeued' AND ($1 = '' OR organization_id = $1)
+                     AND EXISTS (SELECT 1 FROM attempts WHERE attempts.id = jobs.attempt_id AND attempts.runner = $2)
+                 ORDER BY requeued_at, id LIMIT $3"
+            ),
+            params![organization, runner, OPEN_JOBS_MAX],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Which in turn a job is of those of its project that wait to go on, from 1.
+pub async fn position_of(tx: &mut Tx, job: &Job) -> Result<i64> {
+    let sql = "SELECT COUNT(*) FROM jobs WHERE state = 'requeued' AND project_id = $1
+                   AND (requeued_at < $2 OR (requeued_at = $2 AND id <= $3))";
+    tx.fetch_one(sql, params![job.project.as_str(), job.requeued_at, job.id.as_str()]).await?.reader().int()
+}
+
+/// How many jobs of an organization wait to go on.
+pub async fn count_requeued(tx: &mut Tx, organization: &OrganizationId) -> Result<i64> {
+    let sql = "SELECT COUNT(*) FROM jobs WHERE state = 'requeued' AND organization_id = $1";
+    tx.fetch_one(sql, params![organization.as_str()]).await?.reader().int()
 }

@@ -371,7 +371,8 @@ pub async fn files_without_meter(tx: &mut Tx, before: Timestamp) -> Result<Vec<U
 pub async fn versions_of_starts(tx: &mut Tx, since: Timestamp) -> Result<Vec<PriceVersion>> {
     let rows = tx
         .fetch_all(
-            "SELECT DISTINCT leases.price_version FROM jobs JOIN leases ON leases.id = jobs.lease_id
+            "SELECT DISTINCT leases.price_version FROM jobs
+                 JOIN leases ON leases.id = COALESCE(jobs.start_lease_id, jobs.lease_id)
              WHERE jobs.started_at >= $1 ORDER BY leases.price_version LIMIT $2",
             params![since, VERSIONS_MAX],
         )
@@ -388,7 +389,8 @@ pub async fn starts_not_charged(
     let SkuName::Starts { device } = sku else { return Ok(Vec::new()) };
     let rows = tx
         .fetch_all(
-            "SELECT jobs.id, jobs.organization_id, jobs.started_at, leases.sku FROM jobs JOIN leases ON leases.id = jobs.lease_id
+            "SELECT jobs.id, jobs.organization_id, jobs.started_at, leases.sku FROM jobs
+                 JOIN leases ON leases.id = COALESCE(jobs.start_lease_id, jobs.lease_id)
              WHERE leases.price_version = $1 AND leases.sku LIKE 'device/%/' || $2 AND jobs.started_at >= $3
                  AND NOT EXISTS (SELECT 1 FROM charges WHERE charges.source = jobs.id AND charges.sku = $4)
              ORDER BY jobs.id LIMIT $5",

@@ -53,6 +53,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 39, name: "drawdowns", sql: include_str!("../migrations/0039_drawdowns.sql") },
     Migration { version: 40, name: "observations", sql: include_str!("../migrations/0040_observations.sql") },
     Migration { version: 41, name: "unfilled", sql: include_str!("../migrations/0041_unfilled.sql") },
+    Migration { version: 42, name: "restarts", sql: include_str!("../migrations/0042_restarts.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

@@ -178,12 +178,13 @@ impl<'a> Story<'a> {
             memory_bytes: None,
             disk_bytes: None,
             on_end: OnEnd::EndLease,
+            restart: None,
             metadata: Metadata::default(),
         };
         let job = self.client.create_job(&body, &self.key("job"))?;
         self.say(&format!("   {} on {}\n", job.id, lease.id))?;
         let mut log = String::new();
-        let follow = JobLogQuery { offset: None, follow: Some(true) };
+        let follow = JobLogQuery { attempt: None, offset: None, follow: Some(true) };
         let read = self.client.job_log(&job.id, &follow)?.take(64 * 1024).read_to_string(&mut log);
         read.map_err(|error| broken(&format!("the log broke off: {error}")))?;
         for line in log.lines() {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use clap::Subcommand;
 use sublet_api::client::Client;
-use sublet_api::job::{Job, JobExit, JobListQuery, JobLogQuery, JobStatus};
+use sublet_api::job::{Job, JobAttempt, JobAttemptStatus, JobExit, JobListQuery, JobLogQuery, JobStatus};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{JobId, LeaseId};
 
@@ -21,7 +21,7 @@ const LOG_READ_BYTES: usize = 64 * 1024;
 pub enum JobCommand {
     /// List jobs
     List {
-        /// queued, running, stopping, succeeded, failed or cancelled
+        /// queued, running, stopping, requeued, succeeded, failed or cancelled
         #[arg(long, value_parser = word::<JobStatus>)]
         status: Option<JobStatus>,
         /// Only those on this lease
@@ -41,6 +41,9 @@ pub enum JobCommand {
         /// Keep printing until the job has ended
         #[arg(long, short)]
         follow: bool,
+        /// Of this attempt, counted from 1; of the last one if left out
+        #[arg(long)]
+        attempt: Option<u32>,
         /// Byte to begin at
         #[arg(long)]
         offset: Option<u64>,
@@ -63,8 +66,8 @@ impl JobCommand {
                 let job = client.job(&id)?;
                 context.show(&job, |job| Table::of_fields(fields(job)))
             }
-            Self::Logs { id, follow, offset } => {
-                let mut position = LogPosition { job: id, offset: offset.unwrap_or(0) };
+            Self::Logs { id, follow, attempt, offset } => {
+                let mut position = LogPosition { job: id, attempt, offset: offset.unwrap_or(0) };
                 if follow { position.follow(&client, context) } else { position.copy(&client, context, false) }
             }
             Self::Cancel { id } => {
@@ -78,6 +81,8 @@ impl JobCommand {
 /// How far a log has been printed.
 pub(super) struct LogPosition {
     pub job: JobId,
+    /// The last one if none is named.
+    pub attempt: Option<u32>,
     pub offset: u64,
 }
 
@@ -104,7 +109,7 @@ impl LogPosition {
     }
 
     fn copy(&mut self, client: &Client, context: &mut Context<'_>, follow: bool) -> Result<()> {
-        let query = JobLogQuery { offset: Some(self.offset), follow: Some(follow) };
+        let query = JobLogQuery { attempt: self.attempt, offset: Some(self.offset), follow: Some(follow) };
         let mut log = client.job_log(&self.job, &query)?;
         let mut buffer = vec![0; LOG_READ_BYTES];
         loop {
@@ -141,22 +146,25 @@ pub(super) fn exit_status(job: &Job) -> ExitStatus {
 
 /// How a job ended, in words.
 pub(super) fn exit_text(job: &Job) -> String {
-    match &job.exit {
-        None => job.status.as_str().to_owned(),
-        Some(JobExit::Code { code }) => format!("exit code {code}"),
-        Some(JobExit::Signal { signal }) => format!("ended by signal {signal}"),
-        Some(JobExit::OutOfMemory) => "stopped at its memory limit".to_owned(),
-        Some(JobExit::Stopped { forced: false }) => "stopped".to_owned(),
-        Some(JobExit::Stopped { forced: true }) => "stopped by force after its grace time".to_owned(),
-        Some(JobExit::NotStarted { reason }) => format!("never started: {}", render::plain(reason)),
-        Some(JobExit::Lost) => "lost with its machine".to_owned(),
+    job.exit.as_ref().map_or_else(|| job.status.as_str().to_owned(), end_text)
+}
+
+fn end_text(exit: &JobExit) -> String {
+    match exit {
+        JobExit::Code { code } => format!("exit code {code}"),
+        JobExit::Signal { signal } => format!("ended by signal {signal}"),
+        JobExit::OutOfMemory => "stopped at its memory limit".to_owned(),
+        JobExit::Stopped { forced: false } => "stopped".to_owned(),
+        JobExit::Stopped { forced: true } => "stopped by force after its grace time".to_owned(),
+        JobExit::NotStarted { reason } => format!("never started: {}", render::plain(reason)),
+        JobExit::Lost => "lost with its machine".to_owned(),
     }
 }
 
 pub(super) fn fields(job: &Job) -> Vec<(&'static str, Cell)> {
     let isolation =
         job.isolation.as_ref().map(|isolation| format!("{} ({})", isolation.level.as_str(), isolation.mechanisms.join(", ")));
-    vec![
+    let mut fields = vec![
         ("job", Cell::text(job.id.as_str())),
         ("status", Cell::state(job.status.as_str())),
         ("end", Cell::text(exit_text(job))),
@@ -170,7 +178,30 @@ pub(super) fn fields(job: &Job) -> Vec<(&'static str, Cell)> {
         ("cost", Cell::text(render::money(&job.cost))),
         ("isolation", Cell::optional(isolation)),
         ("limits hit", Cell::optional((!job.contained.is_empty()).then(|| job.contained.join("; ")))),
-    ]
+    ];
+    if let Some(restart) = &job.restart {
+        let most = restart.restarts_max.map_or_else(String::new, |most| format!(" of at most {most}"));
+        fields.push(("restarts", Cell::text(format!("{}{most}", job.restarts))));
+        fields.extend(job.attempts.iter().map(|attempt| ("attempt", Cell::text(attempt_text(attempt)))));
+    }
+    if let Some(waiting) = &job.waiting {
+        fields.push(("waits since", Cell::text(render::rfc3339(Some(waiting.since)))));
+        fields.push(("position", Cell::text(waiting.position.to_string())));
+        fields.push(("given up at", Cell::text(render::rfc3339(Some(waiting.until)))));
+        fields.push(("because", Cell::text(&waiting.reason)));
+    }
+    fields
+}
+
+fn attempt_text(attempt: &JobAttempt) -> String {
+    let how = match (&attempt.exit, attempt.status) {
+        (Some(exit), _) => end_text(exit),
+        (None, JobAttemptStatus::Placed) => "placed".to_owned(),
+        (None, JobAttemptStatus::Running) => "running".to_owned(),
+        (None, JobAttemptStatus::Ended) => "ended".to_owned(),
+    };
+    let (started, ended) = (render::rfc3339(attempt.started_at), render::rfc3339(attempt.ended_at));
+    format!("{}: {started} to {ended} on {}, {how}", attempt.number, attempt.lease)
 }
 
 fn table(jobs: &[Job]) -> Table {

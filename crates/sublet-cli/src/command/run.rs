@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sublet_api::client::Client;
-use sublet_api::job::{Base64, CreateJob, Job, JobFile, OnEnd};
+use sublet_api::job::{Base64, CreateJob, Job, JobFile, JobRestart, JobStatus, OnEnd};
 use sublet_api::lease::{CreateLease, Lease};
 use sublet_api::object::Metadata;
 use sublet_api::quote::Quote;
@@ -23,6 +23,8 @@ use crate::{Context, ExitStatus};
 
 /// Time between two looks at a job that is ending.
 pub(super) const POLL_PAUSE: Duration = Duration::from_millis(500);
+/// The exit status of a command whose job waits to go on: `EX_TEMPFAIL` of sysexits.h.
+const STATUS_WAITS: u8 = 75;
 /// Most looks at a job whose log has ended: half a minute.
 const POLLS_MAX: u32 = 60;
 /// Largest sum of the files that travel with a job, in bytes; base 64 makes them a third larger.
@@ -45,12 +47,47 @@ pub struct RunArgs {
     /// Set an environment variable (repeatable)
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub environment: Vec<Variable>,
+    #[command(flatten)]
+    pub restart: RestartArgs,
     /// Start it, print its id and leave
     #[arg(long)]
     pub detach: bool,
     /// Program and arguments; no shell in between
     #[arg(required = true, last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// When it is run again. Its attempts share its work directory.
+#[derive(Args, Debug)]
+pub struct RestartArgs {
+    /// Run it again when the owner takes its capacity back or its machine is lost
+    #[arg(long)]
+    pub requeue: bool,
+    /// Run it again when it ends with this code (repeatable)
+    #[arg(long = "retry-on", value_name = "CODE", value_parser = clap::value_parser!(u8).range(1..))]
+    pub retry_on: Vec<u8>,
+    /// Run it again so often at most
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_restarts: Option<u32>,
+    /// Give it up after waiting so long for capacity to go on
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_wait: Option<u64>,
+}
+
+impl RestartArgs {
+    fn policy(self) -> Result<Option<JobRestart>> {
+        let is_restarted = self.requeue || !self.retry_on.is_empty();
+        if !is_restarted && (self.max_restarts.is_some() || self.max_wait.is_some()) {
+            return Err(Error::new(ErrorCode::Usage, "a job that is never run again has no limit to that")
+                .alternative("add --requeue or --retry-on CODE"));
+        }
+        Ok(is_restarted.then_some(JobRestart {
+            on_interruption: self.requeue,
+            exit_codes: self.retry_on,
+            restarts_max: self.max_restarts,
+            wait_seconds_max: self.max_wait,
+        }))
+    }
 }
 
 /// A local file and what it is called in the work directory.
@@ -79,7 +116,7 @@ impl FromStr for FileArgument {
 impl RunArgs {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<ExitStatus> {
         // Whatever can fail without the cloud fails before anything is leased.
-        let files = read_files(&self.files)?;
+        let (files, restart) = (read_files(&self.files)?, self.restart.policy()?);
         let client = context.client()?;
         let quote = self.ask.quote(&client, context)?;
         context.note(&offer_line(&quote, context))?;
@@ -93,6 +130,7 @@ impl RunArgs {
             memory_bytes: self.memory.map(|size| size.0),
             disk_bytes: self.disk.map(|size| size.0),
             on_end: OnEnd::EndLease,
+            restart,
             metadata: Metadata::default(),
         };
         let job = start(&client, context, &lease, &body)?;
@@ -104,9 +142,29 @@ impl RunArgs {
             Tone::Quiet,
             context.style,
         ))?;
-        LogPosition { job: job.id.clone(), offset: 0 }.follow(&client, context)?;
-        let ended = wait(&client, context, &job.id)?;
-        finish(context, &ended)
+        follow_to_the_end(&client, context, &job.id)
+    }
+}
+
+/// Prints the output of one attempt after the other. A job that waits to go on is left to itself.
+fn follow_to_the_end(client: &Client, context: &mut Context<'_>, id: &JobId) -> Result<ExitStatus> {
+    let mut restarts = 0;
+    loop {
+        LogPosition { job: id.clone(), attempt: None, offset: 0 }.follow(client, context)?;
+        let job = wait(client, context, (id, restarts))?;
+        if job.status.is_final() {
+            return finish(context, &job);
+        }
+        context.note(&format!("{id} was interrupted; restart {}", job.restarts))?;
+        if job.status != JobStatus::Running {
+            if context.json {
+                context.print_json(&job)?;
+            }
+            let reason = job.waiting.as_ref().map_or_else(String::new, |waiting| format!(": {}", render::plain(&waiting.reason)));
+            context.note(&format!("it waits to go on{reason}; follow it with: sublet jobs logs --follow {id}"))?;
+            return Ok(ExitStatus(STATUS_WAITS));
+        }
+        restarts = job.restarts;
     }
 }
 
@@ -130,14 +188,20 @@ fn detached(context: &mut Context<'_>, job: &Job) -> Result<ExitStatus> {
     Ok(ExitStatus::OK)
 }
 
-/// The log has ended, so the job is about to.
-fn wait(client: &Client, context: &mut Context<'_>, id: &JobId) -> Result<Job> {
+/// The log has ended, so the job is about to, or is run again.
+fn wait(client: &Client, context: &mut Context<'_>, (id, restarts): (&JobId, u32)) -> Result<Job> {
+    let mut waits = None;
     for _ in 0..POLLS_MAX {
         let job = client.job(id)?;
-        if job.status.is_final() {
+        let is_again = job.restarts > restarts && job.status == JobStatus::Running;
+        if job.status.is_final() || is_again {
             return Ok(job);
         }
+        waits = Some(job).filter(|job| job.restarts > restarts);
         (context.pause)(POLL_PAUSE);
+    }
+    if let Some(job) = waits {
+        return Ok(job);
     }
     Err(Error::new(ErrorCode::Unreachable, format!("{id} printed its last line but is not recorded as ended"))
         .alternative(format!("sublet jobs show {id}")))

@@ -50,8 +50,26 @@ pub fn job(status: &str, exit: Value) -> Value {
         "status": status, "command": ["python3", "train.py"], "exit": exit,
         "isolation": {"level": "sandbox", "mechanisms": ["pid_namespace", "seccomp"]}, "contained": [],
         "created_at": 1_772_323_200, "started_at": "2026-03-01T00:00:01Z", "ended_at": ended,
+        "restart": null, "restarts": 0, "waiting": null, "attempts": [],
         "device_milliseconds": 4_500, "cpu_milliseconds": 2_100, "peak_memory_bytes": 67_108_864,
         "cost": eur("0.000025"), "charges": ["chg_1"], "metadata": {}})
+}
+
+/// A job that was restarted, and how it is now.
+pub fn restarted_job(status: &str, waiting: Value) -> Value {
+    let mut job = job(status, Value::Null);
+    job["restart"] = json!({"on_interruption": true, "exit_codes": [3], "restarts_max": 100, "wait_seconds_max": 604_800});
+    job["restarts"] = json!(1);
+    job["attempts"] = json!([{"number": 1, "lease": "lease_1", "status": "ended", "started_at": "2026-03-01T00:00:01Z",
+        "ended_at": "2026-03-01T00:00:03.250Z", "exit": {"kind": "code", "code": 75}}]);
+    job["waiting"] = waiting;
+    job
+}
+
+/// What one waits for.
+pub fn waiting() -> Value {
+    json!({"since": "2026-03-01T00:00:03.250Z", "until": "2026-03-08T00:00:03.250Z", "position": 1,
+        "reason": "0 of 2 devices are free"})
 }
 
 pub fn invoice() -> Value {

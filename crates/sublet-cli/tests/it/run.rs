@@ -98,6 +98,46 @@ fn a_log_that_never_holds_is_given_up_with_the_way_on() {
 }
 
 #[test]
+fn a_run_that_may_be_restarted_says_how() {
+    let cloud = selling();
+    let words = ["run", "--requeue", "--retry-on", "3", "--max-restarts", "5", "--max-wait", "60", "--detach", "--", "true"];
+    let printed = Terminal::at(cloud.url()).run(&words);
+    assert_eq!(printed.status, ExitStatus::OK, "{}", printed.err);
+    let restart = json!({"on_interruption": true, "exit_codes": [3], "restarts_max": 5, "wait_seconds_max": 60});
+    assert_eq!(cloud.asked().last().unwrap().body["restart"], restart);
+    let cloud = selling();
+    let printed = Terminal::at(cloud.url()).run(&["run", "--max-wait", "60", "--", "true"]);
+    assert_eq!(printed.status, ExitStatus(2), "{}", printed.err);
+    assert!(printed.err.contains("--requeue") && cloud.lines().is_empty(), "{}", printed.err);
+}
+
+#[test]
+fn the_output_of_each_attempt_is_followed_until_the_job_has_ended() {
+    let cloud = selling();
+    cloud
+        .answers("GET /v1/jobs/job_1/logs", Answer::Text { chunks: vec!["epoch 1\n"], cut: false })
+        .gives("GET /v1/jobs/job_1", object::restarted_job("requeued", object::waiting()))
+        .gives("GET /v1/jobs/job_1", object::restarted_job("running", Value::Null))
+        .answers("GET /v1/jobs/job_1/logs", Answer::Text { chunks: vec!["epoch 2\n"], cut: false })
+        .gives("GET /v1/jobs/job_1", object::job("succeeded", json!({"kind": "code", "code": 0})));
+    let printed = Terminal::at(cloud.url()).run(&["run", "--requeue", "--", "true"]);
+    assert_eq!((printed.status, printed.out.as_str()), (ExitStatus::OK, "epoch 1\nepoch 2\n"), "{}", printed.err);
+    assert!(printed.err.contains("restart 1"), "{}", printed.err);
+}
+
+#[test]
+fn a_job_that_waits_to_go_on_is_left_with_the_way_back_to_it() {
+    let cloud = selling();
+    cloud
+        .answers("GET /v1/jobs/job_1/logs", Answer::Text { chunks: vec![], cut: false })
+        .gives("GET /v1/jobs/job_1", object::restarted_job("requeued", object::waiting()));
+    let printed = Terminal::at(cloud.url()).run(&["run", "--requeue", "--", "true"]);
+    assert_eq!((printed.status, printed.pauses), (ExitStatus(75), 60), "{}", printed.err);
+    let told = ["waits to go on: 0 of 2 devices are free", "sublet jobs logs --follow job_1"];
+    assert!(told.iter().all(|words| printed.err.contains(words)), "{}", printed.err);
+}
+
+#[test]
 fn a_detached_run_prints_the_id_alone() {
     let cloud = selling();
     let printed = Terminal::at(cloud.url()).run(&["run", "--detach", "--", "true"]);

@@ -38,6 +38,7 @@ fn project_reads() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("jobs list", "GET /v1/jobs", object::list(vec![finished(), object::job("queued", Value::Null)])),
         ("jobs show job_1", "GET /v1/jobs/job_1", finished()),
+        ("jobs show job_2", "GET /v1/jobs/job_2", object::restarted_job("requeued", object::waiting())),
         ("leases list", "GET /v1/leases", object::list(vec![object::lease()])),
         ("leases show lease_1", "GET /v1/leases/lease_1", object::lease()),
         ("quotes list", "GET /v1/quotes", object::list(vec![object::quote()])),

@@ -132,7 +132,7 @@ on_both_databases! {
         for id in [lease.id.as_str(), quote.id.as_str()] {
             cloud.cloud.why(&world.customer, id).await.expect("why");
         }
-        let log = world.compute.read_job_log(&world.customer, &job.id, 0, 1_000).await.expect("a log");
+        let log = world.compute.read_job_log(&world.customer, &job.id, (None, 0), 1_000).await.expect("a log");
         assert!(log.complete && !log.bytes.is_empty());
     }
 

@@ -16,6 +16,7 @@ mod places;
 mod prices;
 mod reclaims;
 mod recovery;
+mod restarts;
 mod returns;
 mod simulation;
 mod starts;

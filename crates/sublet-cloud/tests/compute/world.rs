@@ -14,6 +14,7 @@ use sublet_cloud::{Actor, Cloud};
 use sublet_core::id::{AttemptId, JobId, LeaseId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::notice::NoticeClass;
+use sublet_core::restart::RestartPolicy;
 use sublet_core::runner::Isolation;
 use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuFamily;
@@ -190,6 +191,7 @@ pub fn command(program: &str) -> NewJob {
         files: BTreeMap::from([("input.txt".to_owned(), b"42".to_vec())]),
         limits: JobLimits::default(),
         on_end: OnEnd::EndLease,
+        restart: RestartPolicy::default(),
     };
     NewJob { spec, metadata: BTreeMap::new() }
 }

@@ -39,7 +39,7 @@ pub struct JobRow {
 /// How a state is coloured.
 const fn class_of(state: JobState) -> &'static str {
     match state {
-        JobState::Queued | JobState::Starting => "waiting",
+        JobState::Queued | JobState::Starting | JobState::Requeued { .. } => "waiting",
         JobState::Running | JobState::Stopping { .. } => "active",
         JobState::Succeeded => "good",
         JobState::Failed | JobState::Refused => "bad",
@@ -148,7 +148,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
     let id: JobId = visit.guest.path("id")?;
     let compute = &console.app.compute;
     let statement = compute.get_job(&visit.actor, &id).await?;
-    let log = match compute.read_job_log(&visit.actor, &id, 0, LOG_ON_PAGE_BYTES_MAX).await {
+    let log = match compute.read_job_log(&visit.actor, &id, (None, 0), LOG_ON_PAGE_BYTES_MAX).await {
         // The rest of the page is known here all the same.
         Err(error) if error.code() == ErrorCode::Unreachable => {
             LogChunk { bytes: error.to_string().into_bytes(), next_offset: 0, complete: true }
@@ -192,7 +192,7 @@ struct Offset {
 pub async fn log(console: Console, visit: Visit) -> Result<Response<Body>> {
     let id: JobId = visit.guest.path("id")?;
     let from: Offset = visit.guest.query()?;
-    let chunk = console.app.compute.read_job_log(&visit.actor, &id, from.offset, usize::MAX).await?;
+    let chunk = console.app.compute.read_job_log(&visit.actor, &id, (None, from.offset), usize::MAX).await?;
     let mut response = Response::new(Body::from(chunk.bytes));
     shell::set(&mut response, CONTENT_TYPE, "text/plain; charset=utf-8");
     shell::set(&mut response, CACHE_CONTROL, "no-store");

@@ -43,6 +43,7 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::offering::{OfferingChange, OfferingState};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::rate::RateLimits;
+use sublet_core::restart::RestartPolicy;
 use sublet_core::tier::ServiceTier;
 use sublet_core::tokenizer::TokenizerName;
 use sublet_core::usage::{Measured, Outcome, UsageRecord, UsageSink};
@@ -543,6 +544,7 @@ async fn run_job(compute: &Compute, actor: &Actor, command: &[&str]) -> JobId {
         files: BTreeMap::new(),
         limits: JobLimits::default(),
         on_end: OnEnd::EndLease,
+        restart: RestartPolicy::default(),
     };
     let new = NewRun { quote, job: NewJob { spec, metadata: BTreeMap::new() } };
     created(compute.run(&Call::once(actor.clone()), &new, &|_| Ok(String::new())).await).job.job.id

@@ -95,6 +95,7 @@ fn specification(clock: &dyn Clock, command: &[String], level: IsolationLevel) -
         device_names: vec!["cpu-slot-0".to_owned()],
         limits,
         isolation_required: level,
+        continues: Vec::new(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -13,6 +13,11 @@ use sublet_core::time::{DurationMs, Timestamp};
 
 use super::cgroup::Leaf;
 use crate::channel::{Channel, Order};
+
+/// Where the disk of an attempt is, in its directory.
+pub fn image_in(directory: &Path) -> PathBuf {
+    directory.join("disk.img")
+}
 
 /// Locks even after a panic elsewhere: the data are plain values that no step leaves half changed.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,7 +91,7 @@ impl Attempt {
     }
 
     pub fn image_path(&self) -> PathBuf {
-        self.directory.join("disk.img")
+        image_in(&self.directory)
     }
 
     pub fn notices_path(&self) -> PathBuf {

@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
+use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::quantity::Bytes;
 
 use crate::sys::{LoopAccess, attach_loop};
 
 /// Where the formatter is looked for; the environment's PATH is not consulted.
 const FORMATTERS: [&str; 3] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"];
+/// What repairs a file system, beside the formatter; and the bits of its status that say that it did not.
+const CHECKER: &str = "e2fsck";
+const CHECK_NOT_MENDED: i32 = !3;
 /// Images are whole blocks.
 const BLOCK_BYTES: i64 = 4_096;
 /// What the file system needs for itself: a fixed part and a fiftieth (inodes take a 64th).
@@ -81,6 +85,35 @@ impl ImageMaker {
         copy_data(&File::open(&template)?, &to)
     }
 
+    /// Gives the first of these images that there is a second name: the disk goes on under it. False if there is none.
+    ///
+    /// The kernel lets go of an image a moment after its last sandbox: until then it is refused, and can be asked for again.
+    pub fn continue_first(&self, earlier: &[PathBuf], image: &Path) -> Result<bool> {
+        let Some(found) = earlier.iter().find(|path| path.exists()) else { return Ok(false) };
+        if earlier.iter().any(|path| is_backing_a_loop(path)) {
+            return Err(Error::new(ErrorCode::CapacityUnavailable, "the job's work directory is still in use by its last attempt"));
+        }
+        let failed = |step: &str, error: &io::Error| Error::internal(format!("{step}: {error}"));
+        self.mend(found).map_err(|error| failed("check the work disk", &error))?;
+        fs::hard_link(found, image).map_err(|error| failed("go on with the work disk", &error))?;
+        Ok(true)
+    }
+
+    /// Repairs what a power cut left; what was let go of properly is only looked at.
+    fn mend(&self, image: &Path) -> io::Result<()> {
+        let checker = self.formatter.with_file_name(CHECKER);
+        if !checker.exists() {
+            return Ok(());
+        }
+        for how in ["-p", "-y"] {
+            let output = Command::new(&checker).arg(how).arg(image).env_clear().stdin(Stdio::null()).output()?;
+            if output.status.code().is_some_and(|code| code & CHECK_NOT_MENDED == 0) {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the file system cannot be repaired"))
+    }
+
     fn format(&self, image: &Path, size: u64) -> io::Result<()> {
         File::options().write(true).create(true).truncate(true).open(image)?.set_len(size)?;
         let output = Command::new(&self.formatter)
@@ -95,6 +128,15 @@ impl ImageMaker {
         let reason: String = String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
         Err(io::Error::other(format!("formatting ended with {}: {reason}", output.status)))
     }
+}
+
+/// Whether a file is what a loop device shows. What cannot be seen is not.
+fn is_backing_a_loop(image: &Path) -> bool {
+    let Some(own) = image.parent().and_then(Path::file_name).map(Path::new).zip(image.file_name()) else { return false };
+    let own = own.0.join(own.1);
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut backing = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    backing.any(|path| Path::new(path.trim_end()).ends_with(&own))
 }
 
 /// Sets space aside, so that a job that was sold a disk never meets a full host.

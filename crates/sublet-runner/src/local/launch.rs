@@ -13,7 +13,7 @@ use rustix::time::Timespec;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::runner::{AttemptSpec, Isolation};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, image_in};
 use super::cgroup::{Hierarchies, Leaf};
 use super::disk::Disks;
 use super::inventory::Device;
@@ -62,13 +62,16 @@ impl Host {
     /// Makes directories, disk, groups and processes. On an error nothing is left but the attempt's directory.
     pub fn prepare(&self, attempt: &Attempt, spec: &AttemptSpec, devices: &[Device]) -> Result<Prepared> {
         make_directories(attempt).map_err(|error| failed("make the attempt's directory", &error))?;
-        let image = match &self.disks {
+        let (image, is_continued) = match &self.disks {
             Disks::Image(maker) => {
                 let image = attempt.image_path();
-                maker.make(&image, spec.limits.disk).map_err(|error| failed("make the work disk", &error))?;
-                Some(image)
+                let is_continued = maker.continue_first(&earlier_images(attempt, spec), &image)?;
+                if !is_continued {
+                    maker.make(&image, spec.limits.disk).map_err(|error| failed("make the work disk", &error))?;
+                }
+                (Some(image), is_continued)
             }
-            Disks::Memory => None,
+            Disks::Memory => (None, false),
         };
         let leaf = self.hierarchies.create_leaf(attempt.id.as_str(), &spec.limits);
         let leaf = leaf.map_err(|error| failed("make the control groups", &error))?;
@@ -81,6 +84,7 @@ impl Host {
             toolchain: self.toolchain.clone(),
             devices: devices.iter().flat_map(|device| device.nodes.iter().cloned()).collect(),
             image,
+            is_continued,
             host_user: self.host_user(attempt),
             cgroup_entrances: leaf.entrances(),
             cgroup_memory: leaf.limits_memory(),
@@ -166,6 +170,12 @@ fn failed(step: &str, error: &io::Error) -> Error {
         return Error::new(ErrorCode::StorageFull, "the runner's disk has no room for another job").context(step);
     }
     Error::internal(format!("{step}: {error}"))
+}
+
+/// Where the disks of earlier attempts are, if they are kept.
+fn earlier_images(attempt: &Attempt, spec: &AttemptSpec) -> Vec<PathBuf> {
+    let beside = attempt.directory.parent().unwrap_or(&attempt.directory);
+    spec.continues.iter().map(|earlier| image_in(&beside.join(earlier.as_str()))).collect()
 }
 
 /// The directory holds the log and, while the attempt is kept, its disk. Only the runner can look into it.

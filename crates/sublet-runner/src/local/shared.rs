@@ -236,6 +236,7 @@ impl Shared {
 
     /// Builds the sandbox, judges it, writes the placement down and gives the word.
     pub fn launch(self: &Arc<Self>, attempt: &Arc<Attempt>, spec: &AttemptSpec, devices: &[Device]) -> Result<()> {
+        self.let_go_of_work(spec);
         let mut prepared = self.host.prepare(attempt, spec, devices)?;
         let judged = judge(&prepared.isolation, spec.isolation_required).and_then(|()| {
             let log = File::options().append(true).open(attempt.log_path());
@@ -282,6 +283,13 @@ impl Shared {
             self.abandon(attempt);
         }
         Ok(())
+    }
+
+    /// Nothing of ours shall hold the disk of an earlier attempt that is to be used again.
+    fn let_go_of_work(&self, spec: &AttemptSpec) {
+        for earlier in spec.continues.iter().filter_map(|id| self.find(id)).filter(|earlier| !earlier.is_live()) {
+            earlier.state().work = None;
+        }
     }
 
     /// Ends an attempt that nobody watches.
@@ -347,6 +355,7 @@ fn probe_specification(attempt: &AttemptId) -> Result<AttemptSpec> {
         device_names: Vec::new(),
         limits,
         isolation_required: IsolationLevel::Process,
+        continues: Vec::new(),
     })
 }
 

@@ -122,6 +122,7 @@ pub fn environment(spec: &AttemptSpec, devices: &[Device]) -> BTreeMap<String, S
         ("SUBLET_ATTEMPT".to_owned(), spec.attempt.to_string()),
         ("SUBLET_DEVICES".to_owned(), spec.device_names.join(",")),
         ("SUBLET_NOTICE_FILE".to_owned(), "/run/sublet/notice.json".to_owned()),
+        ("SUBLET_CHECKPOINT_DIR".to_owned(), "/work".to_owned()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), cuda.join(",")),
     ]);
     all

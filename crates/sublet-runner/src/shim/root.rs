@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -71,7 +71,10 @@ pub fn build(launch: &Launch, mut files: File) -> Step<OwnedFd> {
     add_proc(root).during("add /proc")?;
     add_dev(root, launch).during("add /dev")?;
     add_disk(root, launch)?;
-    place_files(&root.join("work"), launch, &mut files).during("place the files")?;
+    // What is gone on with is the tenant's, and so are the links in it: nothing is written there any more.
+    if !launch.is_continued {
+        place_files(&root.join("work"), launch, &mut files).during("place the files")?;
+    }
     add_notices(root, &launch.notices).during("add /run")?;
     let work = rustix::fs::open(root.join("work"), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during("open /work")?;
     for directory in ["home", "root", "sys", "var"] {
@@ -206,8 +209,15 @@ fn add_disk(root: &Path, launch: &Launch) -> Step<()> {
     for (name, mode) in [("work", 0o755), ("tmp", 0o1777)] {
         let (source, target) = (disk.join(name), root.join(name));
         let add = || -> io::Result<()> {
-            fs::create_dir(&source)?;
-            own(&source, launch)?;
+            if launch.is_continued && name == "work" {
+                hand_over(&source, launch)?;
+            } else {
+                if launch.is_continued {
+                    fs::remove_dir_all(&source)?;
+                }
+                fs::create_dir(&source)?;
+                own(&source, launch)?;
+            }
             fs::set_permissions(&source, fs::Permissions::from_mode(mode))?;
             fs::create_dir(&target)?;
             Ok(mount_bind(source.as_path(), target.as_path())?)
@@ -233,6 +243,26 @@ fn own(path: &Path, launch: &Launch) -> io::Result<()> {
         rustix::fs::chown(path, Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?;
     }
     Ok(())
+}
+
+/// Gives a directory of an earlier attempt to the user of this one, without following any link in it.
+fn hand_over(work: &Path, launch: &Launch) -> io::Result<()> {
+    let Some(user) = launch.host_user else { return Ok(()) };
+    if fs::symlink_metadata(work)?.uid() == user {
+        return Ok(());
+    }
+    let mut open = vec![work.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+            lchown(entry.path(), Some(user), Some(user))?;
+        }
+    }
+    // Last, so that a hand-over that was cut off is begun anew.
+    lchown(work, Some(user), Some(user))
 }
 
 /// Writes the customer's files. Their paths were checked by the runner; they are checked again here.

@@ -222,12 +222,23 @@ impl SimulatedRunner {
             return Err(Error::new(ErrorCode::Conflict, format!("a device of it is used by '{other}'")));
         }
         let starts_at = now.plus(DurationMs::from_seconds(self.fleet.start_seconds.into()));
-        let asked = Asked { workload, placed_at: now, starts_at, noticed: None, stopped: None };
+        let done_before = self.saved_by(state, &spec.continues)?;
+        let asked = Asked { workload, done_before, placed_at: now, starts_at, noticed: None, stopped: None };
         let kept = Kept { asked, device_names: spec.device_names.clone(), alive_at: None };
         write(&self.attempts, &spec.attempt, &kept)?;
         state.journal.place(&spec.attempt, now).map_err(failed("write the interval log"))?;
         state.insert(spec.attempt.clone(), kept);
         Ok(())
+    }
+
+    /// What the newest of these attempts that is still known has saved.
+    fn saved_by(&self, state: &State, earlier: &[AttemptId]) -> Result<DurationMs> {
+        for id in earlier {
+            if let (Some(kept), Some((ended_at, _))) = (read(&self.attempts, id)?, state.journal.end_of(id)) {
+                return Ok(kept.asked.saved(ended_at));
+            }
+        }
+        Ok(DurationMs::ZERO)
     }
 
     /// Changes what a live attempt was asked, on disk first. False if it is not live.

@@ -70,6 +70,7 @@ fn spec(number: u8, devices: &[&str], command: &str) -> AttemptSpec {
             cpu_millis: 1_000,
         },
         isolation_required: IsolationLevel::Sandbox,
+        continues: Vec::new(),
     }
 }
 
@@ -157,6 +158,39 @@ fn what_is_live_outlives_the_control_plane_and_is_placed_once() {
     assert_eq!(exit_of(&events(&runner), 1), Some(end));
     runner.place(&long).unwrap();
     assert!(runner.snapshot().is_empty(), "an attempt that has ended does not begin again");
+}
+
+#[test]
+fn an_attempt_that_goes_on_has_only_the_rest_to_do() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
+    let runner = runner_of(fleet(), directory.path(), &clock);
+    let devices = ["south-a100-001-0"];
+    let goes_on = |number: u8, earlier: &[u8], command: &str| AttemptSpec {
+        continues: earlier.iter().map(|number| attempt(*number)).collect(),
+        ..spec(number, &devices, command)
+    };
+    let command = "simulate --seconds 600 --checkpoint 60 --end-on-notice 5";
+    runner.place(&goes_on(1, &[], command)).unwrap();
+    clock.advance(2 + 150);
+    let told = clock.now();
+    runner
+        .notify(&attempt(1), &Notice { reason: "reclaimed".to_owned(), deadline: told.plus(DurationMs::from_seconds(30)) })
+        .unwrap();
+    clock.advance(10);
+    let left = (told.plus(DurationMs::from_seconds(5)), Exit::Code { code: 75 });
+    assert_eq!(exit_of(&events(&runner), 1), Some(left), "told, it saves 150 s and leaves");
+    runner.place(&goes_on(2, &[1], command)).unwrap();
+    clock.advance(2 + 100);
+    runner.stop(&attempt(2), DurationMs::ZERO).unwrap();
+    clock.advance(1);
+    assert!(exit_of(&events(&runner), 2).is_some(), "stopped without a word, it saved 60 s of its 100");
+    let placed = clock.now();
+    runner.place(&goes_on(3, &[2, 1], command)).unwrap();
+    clock.advance(1_000);
+    let end = (placed.plus(DurationMs::from_seconds(2 + 600 - 150 - 60)), Exit::Code { code: 0 });
+    assert_eq!(exit_of(&events(&runner), 3), Some(end));
+    let log = String::from_utf8(runner.read_log(&attempt(3), 0, 1_000).unwrap().bytes).unwrap();
+    assert!(log.contains("goes on after 210 s"), "{log}");
 }
 
 #[test]

@@ -190,6 +190,7 @@ pub fn job(name: &str, command: &[&str]) -> AttemptSpec {
             cpu_millis: 2_000,
         },
         isolation_required: IsolationLevel::Sandbox,
+        continues: Vec::new(),
     }
 }
 

@@ -51,7 +51,7 @@ fn the_environment_holds_what_was_set_and_what_sublet_says_and_nothing_else() {
     let (_, log) = lab.run(&spec);
     let expected = "CUDA_VISIBLE_DEVICES=\nHOME=/work\nMODEL=small\n\
                     PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\nPWD=/work\nSUBLET_ATTEMPT=att_environment\n\
-                    SUBLET_DEVICES=cpu-slot-1,cpu-slot-2\nSUBLET_JOB=job_environment\nSUBLET_NOTICE_FILE=/run/sublet/notice.json\n";
+                    SUBLET_CHECKPOINT_DIR=/work\nSUBLET_DEVICES=cpu-slot-1,cpu-slot-2\nSUBLET_JOB=job_environment\nSUBLET_NOTICE_FILE=/run/sublet/notice.json\n";
     assert_eq!(log, expected);
 }
 

@@ -9,3 +9,4 @@ mod crash;
 mod lab;
 mod life;
 mod limit;
+mod restart;

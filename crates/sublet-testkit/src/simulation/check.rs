@@ -34,9 +34,19 @@ impl Simulation {
     /// Cheap: of one tenant, and what the runner knows.
     pub(super) async fn check_step(&mut self) {
         self.runner.assert_no_device_is_shared();
+        self.check_attempts();
         let tenant = self.below(self.tenants.len());
         self.check_limits(tenant).await;
         self.check_notice().await;
+    }
+
+    /// However often a job is interrupted and goes on, it runs once at a time.
+    fn check_attempts(&self) {
+        let mut running = BTreeMap::new();
+        for attempt in self.runner.attempts().into_iter().filter(|attempt| attempt.ended_at.is_none()) {
+            let other = running.insert(attempt.spec.job.clone(), attempt.spec.attempt.clone());
+            assert_eq!(other, None, "{} runs twice at a time", attempt.spec.job);
+        }
     }
 
     /// Everything that must hold at any time.
@@ -256,6 +266,10 @@ impl Simulation {
     /// What must hold once nothing runs any more.
     pub(super) async fn check_drained(&mut self) {
         assert_eq!(self.runner.live(), Vec::new(), "nothing runs");
+        let again = self.runner.attempts().into_iter().filter(|attempt| !attempt.spec.continues.is_empty()).count();
+        for _ in 0..again {
+            self.did("a job goes on");
+        }
         let unsettled: Vec<&RequestId> =
             self.expected.acknowledged.keys().filter(|request| !self.expected.settled.contains(*request)).collect();
         assert!(unsettled.is_empty(), "acknowledged and never settled: {unsettled:?}");

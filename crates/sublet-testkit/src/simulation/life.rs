@@ -239,7 +239,10 @@ impl Simulation {
             self.processes[process].gateway.give_back(true).await.expect("slices go back");
             assert!(self.processes[process].gateway.purses.is_empty(), "a slice did not go back");
         }
-        self.processes[0].compute.drain(DurationMs::from_seconds(1)).await.expect("draining");
+        // Both: what one of them interrupts, the other would let go on.
+        for process in 0..2 {
+            self.processes[process].compute.drain(DurationMs::from_seconds(1)).await.expect("draining");
+        }
         for pass in 0..DRAIN_PASSES {
             self.advance(DurationMs::from_seconds(2));
             self.reconcile_on(pass % 2).await;

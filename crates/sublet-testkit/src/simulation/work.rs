@@ -1,6 +1,6 @@
 //! Steps of compute: runs, quotes, jobs, the ends of programs, the fleet, the reconciler's passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_cloud::Actor;
 use sublet_cloud::compute_reconciler::ComputeReport;
@@ -10,6 +10,7 @@ use sublet_cloud::job::{NewJob, NewRun};
 use sublet_cloud::quote::NewQuote;
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::notice::NoticeClass;
+use sublet_core::restart::RestartPolicy;
 use sublet_core::runner::Exit;
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos};
 
@@ -54,6 +55,15 @@ impl Simulation {
         }
     }
 
+    fn some_restart(&self) -> RestartPolicy {
+        RestartPolicy {
+            on_interruption: self.chance(2),
+            exit_codes: if self.chance(4) { BTreeSet::from([1]) } else { BTreeSet::new() },
+            restarts_max: u32::try_from(self.number(1, 5)).expect("a small count"),
+            wait_max: DurationMs::from_seconds(self.number(60, 7_200)),
+        }
+    }
+
     fn some_job(&self) -> NewJob {
         let time = self.chance(4).then(|| DurationMs::from_seconds(self.number(5, 4_000)));
         let spec = JobSpec {
@@ -62,6 +72,7 @@ impl Simulation {
             files: BTreeMap::new(),
             limits: JobLimits { time, ..JobLimits::default() },
             on_end: if self.chance(3) { OnEnd::KeepLease } else { OnEnd::EndLease },
+            restart: self.some_restart(),
         };
         NewJob { spec, metadata: BTreeMap::new() }
     }

@@ -26,6 +26,7 @@ mod privacy;
 mod rate_limits;
 mod remote;
 mod responses;
+mod resume;
 mod routes;
 mod server;
 mod streams;
