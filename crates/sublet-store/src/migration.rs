@@ -50,6 +50,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 36, name: "demand", sql: include_str!("../migrations/0036_demand.sql") },
     Migration { version: 37, name: "reclaims", sql: include_str!("../migrations/0037_reclaims.sql") },
     Migration { version: 38, name: "cordons", sql: include_str!("../migrations/0038_cordons.sql") },
+    Migration { version: 44, name: "kept_attempts", sql: include_str!("../migrations/0044_kept_attempts.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

@@ -24,6 +24,8 @@ const FROM: Timestamp = Timestamp::from_seconds(1_774_656_000);
 /// Ticks of a day between which what the reserve rule leaves is sold.
 const SHADOW_FROM: i64 = 12;
 const SHADOW_UNTIL: i64 = 20;
+/// How often all books are added up on the way.
+const DAYS_BETWEEN_AUDITS: i64 = 7;
 /// Instants between two ticks.
 const INSTANTS_MAX: usize = 500;
 /// Seconds until the policy has heard its history.
@@ -204,7 +206,10 @@ impl Days<'_> {
         let control = self.site.control().clone();
         control.expire_credit().await.expect("credit that is over is looked for");
         assert_eq!(control.close_months().await.expect("months are looked at").failed, 0);
-        self.site.cloud.assert_books_balance().await;
+        // It reads all that was ever posted.
+        if day % DAYS_BETWEEN_AUDITS == 0 {
+            self.site.cloud.assert_books_balance().await;
+        }
     }
 
     /// What happens to the control plane and to its clock.
