@@ -54,6 +54,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 40, name: "observations", sql: include_str!("../migrations/0040_observations.sql") },
     Migration { version: 41, name: "unfilled", sql: include_str!("../migrations/0041_unfilled.sql") },
     Migration { version: 42, name: "restarts", sql: include_str!("../migrations/0042_restarts.sql") },
+    Migration { version: 43, name: "kept_attempts", sql: include_str!("../migrations/0043_kept_attempts.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

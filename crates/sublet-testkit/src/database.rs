@@ -24,6 +24,13 @@ impl Database {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Self { config: StoreConfig::Sqlite(directory.path().join("sublet.db")), _directory: Some(directory) }
     }
+    /// In memory where there is room for files in it: for runs that write for minutes and are not about disks.
+    pub fn sqlite_in_memory() -> Self {
+        let memory = std::path::Path::new(MEMORY_DIRECTORY);
+        let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let directory = made.expect("a temporary directory");
+        Self { config: StoreConfig::Sqlite(directory.path().join("sublet.db")), _directory: Some(directory) }
+    }
     pub fn postgresql() -> Self {
         Self { config: StoreConfig::Postgres(PostgresServer::shared().fresh_database()), _directory: None }
     }
@@ -31,6 +38,9 @@ impl Database {
 
 /// The models that a test cloud has prices for.
 pub const MODEL: &str = "sublet-mini";
+
+/// Files in it are in memory.
+const MEMORY_DIRECTORY: &str = "/dev/shm";
 
 /// So long after a test its months are over wherever an account is.
 const AFTER_ALL: DurationMs = DurationMs::from_hours(24 * 33);
