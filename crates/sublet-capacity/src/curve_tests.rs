@@ -164,11 +164,11 @@ fn where_little_is_known_only_what_the_owner_needs_is_given_back() {
     };
     // What was not shown yet is not sold, and who is there stays; what was shown to break ends.
     assert_eq!(victims(Curve::Fresh(unproven), 0), []);
-    assert_eq!(victims(Curve::Fresh(withdrawn), 0), [hour.clone()]);
+    assert_eq!(victims(Curve::Fresh(withdrawn), 0), std::slice::from_ref(&hour));
     let little = LevelReason::LittleSeen { seen_s: 0, needed_s: 3_600 };
     for curve in [Curve::Fresh(all(little)), Curve::Fresh(all(LevelReason::AfterOutage)), Curve::Stale, Curve::Missing] {
         assert_eq!(victims(curve, 4), [], "eight units are sold, and eight are not needed: {curve:?}");
-        assert_eq!(victims(curve, 5), [spot.clone()], "{curve:?}");
+        assert_eq!(victims(curve, 5), std::slice::from_ref(&spot), "{curve:?}");
         assert_eq!(victims(curve, 8), [noticed.clone(), spot.clone()], "{curve:?}");
         assert_eq!(victims(curve, 12), [hour.clone(), noticed.clone(), spot.clone()], "{curve:?}");
     }

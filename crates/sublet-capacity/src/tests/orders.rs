@@ -191,7 +191,7 @@ fn who_has_just_begun_is_taken_last_of_its_notice() {
         let plan = place_with_reclaim(snapshot, &request(units, NoticeClass::N0, Holder::Internal), NOW).unwrap();
         plan.victims.into_iter().map(|victim| victim.lease).collect::<Vec<_>>()
     };
-    assert_eq!(own(&snapshot, 1), [old.clone()], "though it loses more");
+    assert_eq!(own(&snapshot, 1), std::slice::from_ref(&old), "though it loses more");
     assert_eq!(own(&snapshot, 2), [old.clone(), young.clone()], "before anybody with a longer notice");
     assert_eq!(own(&snapshot, 3).len(), 3);
     // By the time of this order both have run long enough, and the young one loses less.
