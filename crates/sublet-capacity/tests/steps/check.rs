@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sublet_capacity::{Curve, LeaseStage, LeaseView, Need, Order, Placement, ReclaimPlan, Request, SellingMode};
+use sublet_capacity::{Curve, DeviceView, LeaseStage, LeaseView, Need, Order, Placement, ReclaimPlan, Request, SellingMode};
 use sublet_core::Timestamp;
 use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
@@ -96,7 +96,10 @@ struct Stock {
     promised_to_teams: u32,
     held: u32,
     firm: u32,
+    /// Of what looks free.
     outside: u32,
+    /// Of it, what is held.
+    outside_held: u32,
 }
 
 fn stock(world: &World, kind: &DeviceKind) -> Stock {
@@ -116,9 +119,27 @@ fn stock(world: &World, kind: &DeviceKind) -> Stock {
     for lease in world.snapshot.leases.values().filter(|lease| lease.kind == *kind) {
         stock.firm += if lease.holder == Holder::External && lease.notice == NoticeClass::Firm { lease.units } else { 0 };
     }
-    let pools = world.snapshot.selling.pools.iter().filter(|(pool, _)| pool.kind == *kind);
-    stock.outside = pools.map(|(_, view)| view.outside).sum();
+    for id in occupied(world) {
+        let device = world.device(&id).expect("it is there");
+        stock.outside += u32::from(device.kind == *kind);
+        stock.outside_held += u32::from(device.kind == *kind && device.held);
+    }
     stock
+}
+
+/// Devices that count as used outside: of each pool as many as are, the last ones that nobody holds first.
+fn occupied(world: &World) -> BTreeSet<DeviceId> {
+    let mut occupied = BTreeSet::new();
+    for (pool, view) in &world.snapshot.selling.pools {
+        let is_free = |device: &&DeviceView| {
+            device.health == DeviceHealth::Healthy && device.used_by.is_none() && device.promised_to.is_none()
+        };
+        let there = world.snapshot.devices.iter().filter(|device| device.kind == pool.kind && device.site == pool.site);
+        let mut free: Vec<&DeviceView> = there.filter(is_free).collect();
+        free.sort_by_key(|device| (device.held, std::cmp::Reverse((&device.node, &device.id))));
+        occupied.extend(free.into_iter().take(usize::try_from(view.outside).unwrap()).map(|device| device.id.clone()));
+    }
+    occupied
 }
 
 fn reserve(world: &World, healthy: u32) -> u32 {
@@ -130,7 +151,9 @@ fn reserve(world: &World, healthy: u32) -> u32 {
 pub fn committed(world: &World, (kind, site): (&DeviceKind, &SiteId), class: NoticeClass) -> u32 {
     let in_pool = world.snapshot.devices.iter().filter(|device| device.kind == *kind && device.site == *site);
     let counted = in_pool.filter(|device| {
-        let Some(lease) = world.lease_of(device) else { return false };
+        let Some(lease) = world.lease_of(device) else {
+            return false;
+        };
         let is_long = match lease.stage {
             LeaseStage::Ending { deadline, .. } => class < lease.notice && deadline >= world.now.plus(class.minimum_term()),
             LeaseStage::Pending | LeaseStage::Active => lease.notice >= class,
@@ -164,12 +187,23 @@ fn site_allows(world: &World, request: &Request, site: &SiteId, units: u32) -> b
     by_rule && number(free.count()) >= units + view.outside
 }
 
+/// Whether a site has so many units beside those that are used outside.
+fn has_free(world: &World, request: &Request, site: &SiteId, units: u32) -> bool {
+    let occupied = occupied(world);
+    let there = world.snapshot.devices.iter().filter(|device| device.kind == request.kind && device.site == *site);
+    let free = there.filter(|device| {
+        let is_free = device.health == DeviceHealth::Healthy && device.used_by.is_none() && device.promised_to.is_none();
+        is_free && !occupied.contains(&device.id)
+    });
+    number(free.count()) >= units
+}
+
 /// Whether a customer may have so many more units of a kind, wherever they are.
 fn kind_allows(world: &World, request: &Request, units: u32) -> bool {
     let stock = stock(world, &request.kind);
     let reserve = reserve(world, stock.healthy);
     let own = reserve.saturating_sub(stock.internal).saturating_sub(stock.promised_to_teams).max(stock.outside);
-    let all = units + stock.external + stock.internal + stock.promised_free + stock.held + own;
+    let all = units + stock.external + stock.internal + stock.promised_free + stock.held - stock.outside_held + own;
     all <= stock.healthy && (request.notice != NoticeClass::Firm || stock.firm + reserve + units <= stock.healthy)
 }
 
@@ -194,7 +228,10 @@ fn nodes(world: &World) -> BTreeMap<&NodeId, &SiteId> {
 /// The largest request of this sort that fits on one machine and takes nothing that is kept back.
 pub fn most(world: &World, request: &Request) -> u32 {
     let customer = |site: &SiteId, units| site_allows(world, request, site, units) && kind_allows(world, request, units);
-    let allows = |site: &SiteId, units| request.holder == Holder::Internal || customer(site, units);
+    let allows = |site: &SiteId, units| match request.holder {
+        Holder::Internal => has_free(world, request, site, units),
+        Holder::External => customer(site, units),
+    };
     let on = |(node, site): (&NodeId, &SiteId)| {
         (1..=free_for(world, request, node)).rev().find(|units| allows(site, *units)).unwrap_or(0)
     };
@@ -217,11 +254,11 @@ pub fn placement(world: &World, request: &Request, placed: &Placement) -> Checke
         hold(Rule::QuoteHolds, is_wanted && device.node == placed.node && device.site == placed.site, || format!("{device:?}"))?;
         hold(Rule::KeptBack, request.holder == Holder::Internal || !device.held, || format!("{id} is held"))?;
     }
-    if request.holder == Holder::External {
-        let allowed = site_allows(world, request, &placed.site, request.units) && kind_allows(world, request, request.units);
-        hold(Rule::KeptBack, allowed, || format!("{} at {} on {}", request.units, request.notice, placed.node))?;
-    }
-    Ok(())
+    let allowed = match request.holder {
+        Holder::Internal => has_free(world, request, &placed.site, request.units),
+        Holder::External => site_allows(world, request, &placed.site, request.units) && kind_allows(world, request, request.units),
+    };
+    hold(Rule::KeptBack, allowed, || format!("{} at {} on {}", request.units, request.notice, placed.node))
 }
 
 /// May be taken back at all.
@@ -231,10 +268,10 @@ fn is_victim(lease: &LeaseView) -> bool {
 
 /// Of a machine, for a team's lease: units that come anyway, and those of each lease that may be taken back.
 fn reachable<'a>(world: &'a World, request: &Request, node: &NodeId) -> (u32, BTreeMap<&'a LeaseId, u32>) {
-    let (mut free, mut sold) = (0, BTreeMap::new());
+    let (mut free, mut sold, occupied) = (0, BTreeMap::new(), occupied(world));
     for device in world.snapshot.devices.iter().filter(|device| device.node == *node && device.kind == request.kind) {
         let is_wanted = request.site.as_ref().is_none_or(|site| device.site == *site) && device.isolation >= request.isolation;
-        if !is_wanted || device.health != DeviceHealth::Healthy || device.promised_to.is_some() {
+        if !is_wanted || device.health != DeviceHealth::Healthy || device.promised_to.is_some() || occupied.contains(&device.id) {
             continue;
         }
         match world.lease_of(device) {
@@ -286,7 +323,9 @@ pub fn reclaim(world: &World, request: &Request, plan: &ReclaimPlan) -> Checked 
         let device = world.device(id).filter(|device| device.node == plan.node && device.kind == request.kind);
         let device = device.ok_or_else(|| Broken { rule: Rule::Exists, detail: format!("{id} of {plan:?}") })?;
         hold(Rule::SoldOnce, device.promised_to.is_none(), || format!("{id} is promised twice"))?;
-        let Some(lease) = world.lease_of(device) else { continue };
+        let Some(lease) = world.lease_of(device) else {
+            continue;
+        };
         let victim = plan.victims.iter().find(|victim| victim.lease == lease.id);
         let told = if let LeaseStage::Ending { deadline, .. } = lease.stage { Some(deadline) } else { None };
         let free_at = victim.map(|victim| victim.deadline).or(told);
@@ -309,7 +348,7 @@ pub fn is_guaranteed(world: &World, request: &Request) -> bool {
     let reserve = reserve(world, stock.healthy);
     let is_simple =
         request.units == 1 && request.site.is_none() && request.isolation == sublet_core::runner::IsolationLevel::Process;
-    let used = stock.internal + stock.promised_to_teams;
+    let used = stock.internal + stock.promised_to_teams + stock.outside;
     is_simple && used < reserve && stock.external + reserve <= stock.healthy
 }
 
@@ -330,12 +369,13 @@ fn may_be_ordered(world: &World, need: &Need, lease: &LeaseView) -> bool {
 /// Free units of each machine by an order's time, and how many it has, once these leases are gone.
 fn free_by<'a>(world: &'a World, need: &Need, gone: impl Fn(&LeaseView) -> bool) -> BTreeMap<&'a NodeId, (u32, u32)> {
     let latest = need.by.minus(GRACE).minus(SLACK);
-    let mut nodes = BTreeMap::new();
+    let (mut nodes, occupied) = (BTreeMap::new(), occupied(world));
     let is_meant = |site: &SiteId| need.site.as_ref().is_none_or(|wanted| wanted == site);
     for device in world.snapshot.devices.iter().filter(|device| device.kind == need.kind && is_meant(&device.site)) {
         let (free, total) = nodes.entry(&device.node).or_insert((0, 0));
         *total += 1;
-        let is_usable = device.health == DeviceHealth::Healthy && device.promised_to.is_none() && !device.held;
+        let is_open = device.promised_to.is_none() && !device.held && !occupied.contains(&device.id);
+        let is_usable = device.health == DeviceHealth::Healthy && is_open;
         let is_free = world.lease_of(device).is_none_or(|lease| leaves(lease, latest) || gone(lease));
         *free += u32::from(is_usable && is_free);
     }

@@ -208,8 +208,12 @@ impl Run<'_> {
         else {
             return;
         };
-        let (now, Some(id)) = (self.world.now, self.world.lease_at(place)) else { return };
-        let Some(lease) = self.world.snapshot.leases.get_mut(&id) else { return };
+        let (now, Some(id)) = (self.world.now, self.world.lease_at(place)) else {
+            return;
+        };
+        let Some(lease) = self.world.snapshot.leases.get_mut(&id) else {
+            return;
+        };
         match *op {
             Op::Release(_) => {
                 self.world.begin_ending(&id, EndReason::Released, now);
@@ -415,7 +419,9 @@ impl Run<'_> {
         for action in
             actions.iter().filter(|action| matches!(action.kind, ActionKind::BeginEnding { reason: EndReason::Reclaimed, .. }))
         {
-            let Some(lease) = world.snapshot.leases.get(&action.lease) else { continue };
+            let Some(lease) = world.snapshot.leases.get(&action.lease) else {
+                continue;
+            };
             if lease.stake.ordered.is_some_and(|end| end.tell_at <= world.now) {
                 continue;
             }
@@ -425,9 +431,11 @@ impl Run<'_> {
             by_class.entry((&lease.kind, site, lease.notice)).or_default().push(&lease.id);
         }
         for ((kind, site, class), leases) in by_class {
-            let level = site.and_then(|site| self.level(&Pool { kind: kind.clone(), site: site.clone() }, class));
+            let level = site.and_then(|site| self.stays(&Pool { kind: kind.clone(), site: site.clone() }, class));
             let told = || format!("{leases:?} at level {level:?} of {class}");
-            let (Some(site), Some(level)) = (site, level) else { return hold(Rule::NobodyInVain, false, told) };
+            let (Some(site), Some(level)) = (site, level) else {
+                return hold(Rule::NobodyInVain, false, told);
+            };
             let beyond = committed(world, (kind, site), class).saturating_sub(level);
             let units = |id: &LeaseId| {
                 let counts = |device: &&DeviceView| device.used_by.as_ref() == Some(id) && device.health == DeviceHealth::Healthy;
@@ -441,12 +449,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The learned level of a class, where levels bind.
-    fn level(&self, pool: &Pool, class: NoticeClass) -> Option<u32> {
+    /// What may stay of a class, where anything is given back: its level if that was learned, else what the owner leaves.
+    fn stays(&self, pool: &Pool, class: NoticeClass) -> Option<u32> {
         let selling = &self.world.snapshot.selling;
-        let Curve::Fresh(levels) = selling.pools.get(pool)?.curve else { return None };
+        let view = selling.pools.get(pool).copied().unwrap_or_default();
+        let is_owners = |id: &LeaseId| self.world.snapshot.leases[id].holder == Holder::Internal;
+        let left = self.world.snapshot.devices.iter().filter(|device| {
+            let is_there = device.kind == pool.kind && device.site == pool.site && device.health == DeviceHealth::Healthy;
+            let is_kept = device.held && device.used_by.is_none() && device.promised_to.is_none();
+            is_there && !is_kept && !device.used_by.iter().chain(&device.promised_to).any(is_owners)
+        });
+        let left = u32::try_from(left.count()).unwrap().saturating_sub(view.outside);
         let place = NoticeClass::ALL.into_iter().position(|one| one == class)?;
-        (selling.mode == SellingMode::Learned && levels[place].reason.is_learned()).then_some(levels[place].units)
+        let stays = match view.curve {
+            Curve::Fresh(levels) if matches!(levels[place].reason, LevelReason::LittleSeen { .. }) => left,
+            Curve::Fresh(levels) => levels[place].units,
+            Curve::Missing | Curve::Stale => left,
+        };
+        (selling.mode == SellingMode::Learned).then_some(stays)
     }
 
     /// What is shown is placed as shown; nothing more would be; and what is said to work instead does.
@@ -465,7 +485,9 @@ impl Run<'_> {
             if let Ok(placed) = &beyond {
                 check::placement(&self.world, &of(shown + 1), placed)?;
             }
-            let Err(refusal) = beyond else { return hold(Rule::QuoteHolds, false, || format!("{beyond:?} of {shown}")) };
+            let Err(refusal) = beyond else {
+                return hold(Rule::QuoteHolds, false, || format!("{beyond:?} of {shown}"));
+            };
             for instead in refusal.alternatives.iter().map(|instead| instead.of(&of(shown + 1))) {
                 hold(Rule::QuoteHolds, place(snapshot, &instead).is_ok(), || format!("{instead:?} instead of {request:?}"))?;
                 hold(Rule::QuoteHolds, check::most(&self.world, &instead) >= instead.units, || format!("{instead:?}"))?;
