@@ -43,6 +43,8 @@ pub const POOLS: [(&str, &str, u32, i64); 3] =
 const OTHERS: [(&str, &str); 3] = [("Kauri", "Pacific/Auckland"), ("Havel", "Europe/Prague"), ("Pine", "America/Los_Angeles")];
 /// Passes after one change until nothing changes any more.
 const PASSES_MAX: usize = 8;
+/// Two looks that are not further apart than this leave no hole: time goes in steps of half an hour here.
+const TICK_SEEN: DurationMs = DurationMs::from_seconds(3_600);
 /// Events of the runner that are read at once.
 const EVENTS_AT_ONCE: usize = 1_000;
 
@@ -166,7 +168,11 @@ impl<'a> Site<'a> {
         self.lives += 1;
         let control = self.cloud.another(self.seed.wrapping_mul(1_009).wrapping_add(self.lives)).await;
         let runner = fleet::open(&self.cloud.clock, self.directory.path(), &self.description);
-        let settings = ComputeSettings { hold_interval: HOLD_INTERVAL, ..ComputeSettings::new("control").expect("settings") };
+        let settings = ComputeSettings {
+            hold_interval: HOLD_INTERVAL,
+            unobserved_max: TICK_SEEN,
+            ..ComputeSettings::new("control").expect("settings")
+        };
         let compute = Compute::new(control.clone(), runner.clone(), settings);
         compute.register_devices().await.expect("the machines are registered");
         self.plane = Some(Plane { control, runner, compute });
