@@ -93,6 +93,7 @@ impl Story<'_> {
             memory_bytes: None,
             disk_bytes: None,
             on_end: OnEnd::EndLease,
+            restart: None,
             metadata: Metadata::default(),
         };
         let job = client.create_job(&body, &self.key(&format!("{call}-job")))?;
@@ -244,7 +245,7 @@ impl Story<'_> {
     fn log_of(&self, client: &Client, job: &Job) -> Result<String> {
         let mut log = String::new();
         let read =
-            client.job_log(&job.id, &JobLogQuery { offset: None, follow: None })?.take(LOG_BYTES_MAX).read_to_string(&mut log);
+            client.job_log(&job.id, &JobLogQuery { attempt: None, offset: None, follow: None })?.take(LOG_BYTES_MAX).read_to_string(&mut log);
         read.map_err(|error| broken(&format!("the log broke off: {error}")))?;
         Ok(log)
     }

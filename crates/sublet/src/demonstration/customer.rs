@@ -251,6 +251,7 @@ fn buy_kind(client: &Client, wish: &Wish, (kind, units): &(String, u32)) -> Resu
         memory_bytes: None,
         disk_bytes: None,
         on_end: OnEnd::EndLease,
+        restart: None,
         metadata: Metadata::default(),
     };
     client.create_job(&body, &key("job"))?;
