@@ -137,7 +137,7 @@ pub fn wanted(index: usize, units: u32, notice: NoticeClass) -> NewQuote {
 pub fn work(arguments: &str, on_end: OnEnd) -> NewJob {
     let command = std::iter::once("simulate").chain(arguments.split(' ')).map(str::to_owned).collect();
     let (environment, files, limits) = (BTreeMap::new(), BTreeMap::new(), JobLimits::default());
-    NewJob { spec: JobSpec { command, environment, files, limits, on_end }, metadata: BTreeMap::new() }
+    NewJob { spec: JobSpec { command, environment, files, limits, on_end, restart: None }, metadata: BTreeMap::new() }
 }
 
 impl<'a> Site<'a> {

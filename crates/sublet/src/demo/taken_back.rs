@@ -244,8 +244,10 @@ impl Story<'_> {
 
     fn log_of(&self, client: &Client, job: &Job) -> Result<String> {
         let mut log = String::new();
-        let read =
-            client.job_log(&job.id, &JobLogQuery { attempt: None, offset: None, follow: None })?.take(LOG_BYTES_MAX).read_to_string(&mut log);
+        let read = client
+            .job_log(&job.id, &JobLogQuery { attempt: None, offset: None, follow: None })?
+            .take(LOG_BYTES_MAX)
+            .read_to_string(&mut log);
         read.map_err(|error| broken(&format!("the log broke off: {error}")))?;
         Ok(log)
     }
