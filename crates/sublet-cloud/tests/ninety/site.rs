@@ -16,6 +16,7 @@ use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::key::KeyPlane;
 use sublet_core::notice::NoticeClass;
 use sublet_core::organization::OrganizationClass;
+use sublet_core::restart::RestartPolicy;
 use sublet_core::runner::{AttemptEvent, Runner};
 use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::credit_lot::CreditTerms;
@@ -137,7 +138,10 @@ pub fn wanted(index: usize, units: u32, notice: NoticeClass) -> NewQuote {
 pub fn work(arguments: &str, on_end: OnEnd) -> NewJob {
     let command = std::iter::once("simulate").chain(arguments.split(' ')).map(str::to_owned).collect();
     let (environment, files, limits) = (BTreeMap::new(), BTreeMap::new(), JobLimits::default());
-    NewJob { spec: JobSpec { command, environment, files, limits, on_end, restart: None }, metadata: BTreeMap::new() }
+    NewJob {
+        spec: JobSpec { command, environment, files, limits, on_end, restart: RestartPolicy::default() },
+        metadata: BTreeMap::new(),
+    }
 }
 
 impl<'a> Site<'a> {
