@@ -706,6 +706,15 @@ def draw(part, terms, counted, lots, is_last, goes_on):
     return 0, 0
 
 
+def counted_from(first, month, lines):
+    """What counts in a period: what was rated anew of a month before it, and costs less, was settled with its own."""
+    months_used = {}
+    for line in lines:
+        used = (line.get("late") or {}).get("period", month)
+        months_used[used] = months_used.get(used, 0) + nanos(line["charges"]["amount"])
+    return sum(max(0, amount) if used < first else amount for used, amount in months_used.items())
+
+
 def settle_contract(bundles):
     """Settles the commitment periods of one contract anew from all its invoices, in the order of their months."""
     counted, lots, quantities = {}, [], {}
@@ -721,7 +730,7 @@ def settle_contract(bundles):
         require(months(part["last"]) == last and months(part["first"]) == last - terms["period_months"] + 1, "other months")
         require(nanos(part["committed"]) == committed(terms, number), "another commitment")
         covered = [line for line in bundle.content["lines"] if counts(terms, line["sku"])]
-        here = sum(nanos(line["charges"]["amount"]) for line in covered)
+        here = counted_from(part["first"], month, covered)
         require(nanos(part["counted"]) == here, f"{here} count towards the commitment in {month}")
         require(nanos(part["counted_before"]) == counted.get(number, 0), f"another sum was counted before {month}")
         counted[number] = counted.get(number, 0) + here
@@ -764,6 +773,24 @@ def check_advances(bundles):
     return len(billed)
 
 
+def check_drawn(bundles):
+    """What is drawn was billed in advance, by an invoice that is here where the months go back that far."""
+    billed = {}
+    for bundle in bundles:
+        if "advance" in bundle.content:
+            part = bundle.content["advance"]
+            billed[(part["contract"], part["number"])] = nanos(part.get("commitment", "0"))
+    for bundle in bundles:
+        part = bundle.content.get("commitment", {})
+        if "drawdown" not in part or nanos(part["committed"]) == 0:
+            continue
+        account = bundle.content["account"]["organization"]
+        known = min(months(one.content["period"]["key"]) for one in bundles if one.content["account"]["organization"] == account)
+        of, before = (part["contract"], part["number"]), months(part["first"]) - 1
+        # With every invoice of the contract's first period nothing may be missing before it.
+        require(of in billed or before < known and part["number"] > 1, f"period {of[1]} of {of[0]} is drawn, and was never billed")
+
+
 def settle_contracts(bundles):
     """Every contract that invoices have a part of; says how many parts there are."""
     contracts = {}
@@ -796,6 +823,7 @@ def main(paths):
     try:
         print(f"contracts ok: {settle_contracts(bundles)} parts of invoices")
         print(f"billed in advance ok: {check_advances(bundles)}")
+        check_drawn(bundles)
     except Wrong as problem:
         wrong += 1
         print(f"FAIL contract: {problem}")

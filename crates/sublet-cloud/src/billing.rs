@@ -28,11 +28,14 @@ use sublet_store::{Tx, charge, credit, document, ledger, setting, storage};
 use tokio::sync::watch;
 
 use crate::audit::Deed;
+use crate::contract_drawdown::has_open_slices;
 use crate::proof::HashedLeaves;
 use crate::{Actor, Cloud};
 
 /// How long after its end a month is closed, if nothing else is said.
 pub const CLOSE_AFTER: DurationMs = DurationMs::from_seconds(3_600);
+/// How much longer the last month of a commitment that was billed in advance waits for the slices that have some of it.
+pub const SLICES_WAIT_MAX: DurationMs = DurationMs::from_hours(72);
 /// How often it is looked for months that are over.
 const LOOK_PERIOD: DurationMs = DurationMs::from_seconds(60);
 /// Accounts that are looked at together.
@@ -201,6 +204,8 @@ impl Cloud {
                 let accounts = self.store.read(page, |(wanted, last), tx| Box::pin(wanted.page(tx, last.as_ref()))).await?;
                 let Some(newest) = accounts.last() else { break };
                 last = Some(newest.clone());
+                // Many accounts take a while, and periods begin on time.
+                self.open_drawdowns().await?;
                 for organization in &accounts {
                     if is_stopped() {
                         return Ok(report);
@@ -256,6 +261,10 @@ impl Cloud {
         let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(false) };
         // What is kept is metered first, and the month waits for it.
         if storage::is_behind(tx, organization, open.ends_at).await? {
+            return Ok(false);
+        }
+        // What slices of before have of a commitment may be used already, and is drawn in its own period then.
+        if until < open.ends_at.plus(SLICES_WAIT_MAX) && has_open_slices(tx, organization, open.ends_at).await? {
             return Ok(false);
         }
         let next = billing.calendar.period(open.period.next()?)?;

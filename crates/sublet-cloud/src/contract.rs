@@ -25,6 +25,7 @@ use sublet_store::{Page, PageRequest, Tx, ledger};
 
 use crate::audit::Deed;
 use crate::billing::Billing;
+use crate::contract_drawdown::fixed_until;
 use crate::contract_use::{Counted, periods, settled_periods};
 pub use crate::contract_use::{MonthUse, PeriodDrawdown, PeriodUse};
 use crate::credit_lot::{gifts_spent, take_otherwise};
@@ -156,7 +157,7 @@ impl Cloud {
                 if contract.offers.iter().any(|offer| offer.version.hash == version.hash) {
                     return Err(Error::new(ErrorCode::Conflict, "the very same terms were offered from that month on before"));
                 }
-                agreement.check_amendment(version, running_month(tx, &account, cloud.now()).await?)?;
+                agreement.check_amendment(version, fixed_month(tx, &account, &new.contract, cloud.now()).await?)?;
                 cloud.check_amended(tx, &contract, &agreement, version).await?;
                 let begins = BillingCalendar::new(&account.time_zone)?.period(version.from)?.interval.starts_at;
                 let offer = cloud.offer(version.clone(), new.expires_at, begins)?;
@@ -212,7 +213,7 @@ impl Cloud {
                         };
                         match contract.agreement()? {
                             Some(agreement) => {
-                                agreement.check_amendment(&version, running_month(tx, &account, cloud.now()).await?)?;
+                                agreement.check_amendment(&version, fixed_month(tx, &account, id, cloud.now()).await?)?;
                                 cloud.check_amended(tx, &contract, &agreement, &version).await?;
                             }
                             None => {
@@ -246,7 +247,7 @@ impl Cloud {
                         return cloud.view(tx, contract).await;
                     }
                     let account = organization::get(tx, &actor.scope, &contract.organization).await?;
-                    let notice = agreement.give_notice(last_month, running_month(tx, &account, cloud.now()).await?)?;
+                    let notice = agreement.give_notice(last_month, fixed_month(tx, &account, id, cloud.now()).await?)?;
                     let given = GivenNotice { notice, by: actor.name().to_owned(), at: cloud.now() };
                     contract::set_notice(tx, &contract.id, &given).await?;
                     contract.notice = Some(given);
@@ -385,7 +386,7 @@ impl Cloud {
             _ => ContractState::Active,
         };
         let periods = periods(tx, &contract, &agreement, (month, counted)).await?;
-        let exits = agreement.exits(month)?;
+        let exits = agreement.exits(fixed_month(tx, &account, &contract.id, self.now()).await?)?;
         Ok(ContractView { contract, currency: account.currency, state, last_month, periods, exits })
     }
 
@@ -541,6 +542,13 @@ async fn running_month(tx: &mut Tx, account: &Organization, now: Timestamp) -> R
     let billing = Billing::of_account(tx, account).await?;
     let running = billing.calendar.period_at(now)?.key;
     Ok(billing.open_month().map_or(running, |open| running.max(open)))
+}
+
+/// The month that runs, or the last of a period that was opened, where a clock was set back or it is about to begin: what is
+/// agreed of those is fixed.
+async fn fixed_month(tx: &mut Tx, account: &Organization, id: &ContractId, now: Timestamp) -> Result<PeriodKey> {
+    let running = running_month(tx, account, now).await?;
+    fixed_until(tx, (id, &account.id), running).await
 }
 
 fn check_account(account: &Organization, terms: &ContractTerms) -> Result<()> {

@@ -15,16 +15,18 @@ use sublet_money::commitment::CommitmentLine;
 use sublet_money::contract::{Agreement, CommitmentPeriod, ContractTerms};
 use sublet_money::credit_lot::{CreditLot, CreditTerms};
 use sublet_money::drawdown::scope;
-use sublet_money::period::BillingCalendar;
+use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_store::contract::{self, Contract};
+use sublet_store::contract_advance::Advance;
 use sublet_store::contract_drawdown::{self, Plan, StoredDrawdown};
 use sublet_store::credit::{self, CreditGrant};
 use sublet_store::organization::{self, Organization};
-use sublet_store::{Tx, contract_advance, ledger};
+use sublet_store::{Tx, contract_advance, ledger, slice};
 
 use crate::audit::Deed;
-use crate::credit_lot::{lent_of, take_otherwise};
+use crate::contract_use::{Counted, periods};
+use crate::credit_lot::{gifts_spent, lent_of, take_otherwise};
 use crate::{Actor, Cloud};
 
 /// Contracts that are looked at together.
@@ -147,12 +149,17 @@ impl Cloud {
         let (there, next_has) = (remaining(tx, id, Some(own)).await?, remaining(tx, id, next).await?);
         let returned = there.checked_sub(left)?.max(Nanos::ZERO);
         let missing = left.checked_sub(there)?.max(Nanos::ZERO);
-        // What work holds that runs on is used in the next period.
-        let from_next = missing.min(next_has).min(lent_of(tx, id, &own.grant).await?);
+        // What work holds that runs on is used in the next period, or was by now.
+        let mut of_next = lent_of(tx, id, &own.grant).await?;
+        if of_next < missing.min(next_has) {
+            of_next = of_next.checked_add(used_next(tx, line).await?)?;
+        }
+        let from_next = missing.min(next_has).min(of_next);
         let missing = missing.checked_sub(from_next)?;
         let paid = ledger::available(tx, id).await?.paid.max(Nanos::ZERO).min(missing);
         take_otherwise(tx, id, paid).await?;
-        let fact = Fact::DrawdownSettled { paid, owed: missing.checked_sub(paid)?, lapsed: drawdown.lapsed, returned };
+        let gifts = if returned.is_zero() { returned } else { gifts_spent(tx, id).await?.min(returned) };
+        let fact = Fact::DrawdownSettled { paid, owed: missing.checked_sub(paid)?, lapsed: drawdown.lapsed, returned, gifts };
         ledger::post(tx, &post(head, id, &fact)?).await?;
         credit::set_remaining(tx, &own.grant, Nanos::ZERO).await?;
         match next {
@@ -179,8 +186,57 @@ impl Cloud {
         let memo = format!("{} period {}, not used", own.contract, own.number);
         let head = EntryHead { id: self.ids.mint(), at: self.now(), currency: account.currency, memo };
         let none = Nanos::ZERO;
-        let fact = Fact::DrawdownSettled { paid: none, owed: none, lapsed: none, returned: lot.remaining };
+        let fact = Fact::DrawdownSettled { paid: none, owed: none, lapsed: none, returned: lot.remaining, gifts: none };
         ledger::post(tx, &post(head, &account.id, &fact)?).await.map(|_| ())
+    }
+}
+
+/// What counts by now towards the period after that of an invoice.
+async fn used_next(tx: &mut Tx, line: &CommitmentLine) -> Result<Nanos> {
+    let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
+    let Some(agreement) = contract.agreement()? else { return Ok(Nanos::ZERO) };
+    let Some((_, next)) = agreement.at(line.last.next()?)? else { return Ok(Nanos::ZERO) };
+    let uses = periods(tx, &contract, &agreement, (next.last, Counted::Used)).await?;
+    Ok(uses.iter().find(|used| used.number == next.number).map_or(Nanos::ZERO, |used| used.counted.max(Nanos::ZERO)))
+}
+
+/// Whether slices have credit of a period that ended by then and is not settled.
+pub(crate) async fn has_open_slices(tx: &mut Tx, id: &OrganizationId, ended_by: Timestamp) -> Result<bool> {
+    let ended = contract_drawdown::list_ended(tx, id, ended_by).await?;
+    if ended.is_empty() {
+        return Ok(false);
+    }
+    for open in slice::list_open(tx, id).await? {
+        if open.unspent()?.of_lots().any(|(lot, _)| ended.contains(lot)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The credit of the commitment periods that a month is in.
+pub(crate) async fn grants_of(tx: &mut Tx, id: &OrganizationId, month: PeriodKey) -> Result<Vec<CreditGrantId>> {
+    let known = contract_drawdown::list(tx, id).await?;
+    let mut grants = Vec::new();
+    for contract in contract::list_of(tx, id).await? {
+        let Some(agreement) = contract.agreement()? else { continue };
+        let Some((_, period)) = agreement.at(month)? else { continue };
+        let of_month = known.iter().filter(|known| known.contract == contract.id && known.number == period.number);
+        grants.extend(of_month.map(|known| known.grant.clone()));
+    }
+    Ok(grants)
+}
+
+/// The last month of which what is agreed is fixed: the one before the month that runs, or of a period that was opened.
+pub(crate) async fn fixed_until(
+    tx: &mut Tx,
+    (contract, organization): (&ContractId, &OrganizationId),
+    running: PeriodKey,
+) -> Result<PeriodKey> {
+    let is_opened = contract_drawdown::list(tx, organization).await?.iter().any(|known| known.contract == *contract);
+    match contract_drawdown::plan_of(tx, contract).await? {
+        Some(plan) if is_opened => Ok(running.max(plan.first.minus(1)?)),
+        Some(_) | None => Ok(running),
     }
 }
 
@@ -203,6 +259,26 @@ pub(crate) async fn left_by_contract(tx: &mut Tx, id: &OrganizationId) -> Result
     Ok(left)
 }
 
+/// Periods of which a month is billed though no invoice billed their commitment before.
+async fn never_invoiced(
+    tx: &mut Tx,
+    id: &OrganizationId,
+    (known, advances): (&[StoredDrawdown], &[Advance]),
+) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for drawdown in known.iter().filter(|known| !known.billed.is_zero()) {
+        let of = (&drawdown.contract, drawdown.number);
+        if advances.iter().any(|advance| (&advance.line.contract, advance.line.number) == of) {
+            continue;
+        }
+        let months = contract::list_months(tx, id, &drawdown.contract).await?;
+        if months.iter().any(|month| month.number == drawdown.number) {
+            found.push(format!("{} period {}: {} were taken, and never invoiced", of.0, of.1, drawdown.billed));
+        }
+    }
+    Ok(found)
+}
+
 /// What does not add up of the commitments that an account was billed in advance.
 pub(crate) async fn verify_drawdowns(tx: &mut Tx, id: &OrganizationId) -> Result<Vec<String>> {
     let mut found = Vec::new();
@@ -213,7 +289,9 @@ pub(crate) async fn verify_drawdowns(tx: &mut Tx, id: &OrganizationId) -> Result
         found.push(format!("{id}: credit of contracts comes to {kept}, its account to {booked}"));
     }
     let known = contract_drawdown::list(tx, id).await?;
-    for advance in contract_advance::list(tx, id).await?.into_iter().filter(|one| !one.line.commitment.is_zero()) {
+    let advances = contract_advance::list(tx, id).await?;
+    found.extend(never_invoiced(tx, id, (&known, &advances)).await?);
+    for advance in advances.into_iter().filter(|one| !one.line.commitment.is_zero()) {
         let own = known.iter().find(|known| (&known.contract, known.number) == (&advance.line.contract, advance.line.number));
         let billed = own.map_or(Nanos::ZERO, |own| own.billed);
         if billed != advance.line.commitment {

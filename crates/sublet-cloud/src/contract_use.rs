@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sublet_core::{Nanos, Result};
-use sublet_money::commitment::{SettledPeriod, counts, roll_over, share_ppm};
+use sublet_money::commitment::{SettledPeriod, counted_from, counts, roll_over, share_ppm};
 use sublet_money::contract::{Agreement, CommitmentPeriod, TermsVersion};
 use sublet_money::drawdown::Drawn;
 use sublet_money::period::PeriodKey;
@@ -195,7 +195,7 @@ pub(crate) async fn periods(
         let mut open = period.first;
         while open <= period.last.min(month) {
             if counted == Counted::Used && !billed.contains(&open) {
-                used.add_month(open_month(tx, contract, (version, open)).await?)?;
+                used.add_month(open_month(tx, contract, (version, period.first), open).await?)?;
             }
             open = open.next()?;
         }
@@ -211,12 +211,17 @@ pub(crate) async fn periods(
 }
 
 /// What will be counted of a month that has no invoice yet.
-async fn open_month(tx: &mut Tx, contract: &Contract, (version, month): (&TermsVersion, PeriodKey)) -> Result<MonthUse> {
-    let (mut counted, mut quantity, mut all) = (Nanos::ZERO, QuantityChange::ZERO, Nanos::ZERO);
+async fn open_month(
+    tx: &mut Tx,
+    contract: &Contract,
+    (version, first): (&TermsVersion, PeriodKey),
+    month: PeriodKey,
+) -> Result<MonthUse> {
+    let (mut counted, mut quantity, mut all) = (Vec::new(), QuantityChange::ZERO, Nanos::ZERO);
     for part in charge::list_parts(tx, &contract.organization, month).await? {
         all = all.checked_add(part.sum.charged)?;
         if counts(&version.terms, &part.key.sku) {
-            counted = counted.checked_add(part.sum.charged)?;
+            counted.push((part.key.period, part.sum.charged));
             quantity = quantity.checked_add(part.sum.quantity)?;
         }
     }
@@ -224,5 +229,5 @@ async fn open_month(tx: &mut Tx, contract: &Contract, (version, month): (&TermsV
         Some(_) => Quantity::ZERO.changed_by(quantity)?,
         None => Quantity::ZERO,
     };
-    Ok(MonthUse { month, counted, quantity, used: Some(all), is_billed: false })
+    Ok(MonthUse { month, counted: counted_from(first, counted)?, quantity, used: Some(all), is_billed: false })
 }

@@ -9,12 +9,14 @@ use sublet_core::id::{CreditGrantId, OrganizationId};
 use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::account::{AccountKind, CreditKind, LedgerAccount};
 use sublet_money::credit_lot::{Burned, Credit, CreditLot, LOTS_MAX};
+use sublet_money::period::BillingCalendar;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::sku::SkuFamily;
 use sublet_store::organization::Organization;
 use sublet_store::{Tx, credit, hold, ledger, organization, slice};
 
 use crate::audit::Deed;
+use crate::contract_drawdown::grants_of;
 use crate::{Actor, Cloud};
 
 /// Accounts of which expired credit is taken at once.
@@ -30,6 +32,18 @@ impl StoredCredit {
     pub async fn of(tx: &mut Tx, account: &Organization) -> Result<Self> {
         let available = ledger::available(tx, &account.id).await?;
         let stored = credit::list_lots(tx, &account.id).await?;
+        Ok(Self { credit: Credit::new(available, account.credit_limit, stored.clone())?, stored })
+    }
+
+    /// What can pay for a use of an instant, which may be of a month that is over: of commitments that of its own period.
+    pub async fn at(tx: &mut Tx, account: &Organization, used_at: Timestamp) -> Result<Self> {
+        let available = ledger::available(tx, &account.id).await?;
+        let mut stored = credit::list_lots(tx, &account.id).await?;
+        if stored.iter().any(|lot| lot.kind == CreditKind::Committed) {
+            let month = BillingCalendar::new(&account.time_zone)?.period_at(used_at)?.key;
+            let own = grants_of(tx, &account.id, month).await?;
+            stored.retain(|lot| lot.kind != CreditKind::Committed || own.contains(&lot.id));
+        }
         Ok(Self { credit: Credit::new(available, account.credit_limit, stored.clone())?, stored })
     }
 

@@ -403,7 +403,7 @@ impl Cloud {
             return Ok(());
         }
         let account = organization::get(tx, &Scope::Operator, &download.organization).await?;
-        self.pay_or_owe(tx, &account, &owner_of(download), rest).await
+        self.pay_or_owe(tx, &account, &owner_of(download), (rest, self.now())).await
     }
 
     async fn charge_download(&self, tx: &mut Tx, download: &StoredDownload, now: Timestamp) -> Result<Charge> {

@@ -176,7 +176,7 @@ impl Cloud {
             subject: format!("files of {}", meter.project),
             family: FAMILY,
         };
-        self.pay_or_owe(tx, &account, &owner, amount).await
+        self.pay_or_owe(tx, &account, &owner, (amount, within.starts_at)).await
     }
 
     /// The parts of hours: each is of one month, one price list and one band.
@@ -290,7 +290,13 @@ impl Cloud {
     }
 
     /// From credit as far as there is any; the rest is owed. It counts in the limits as far as they have room.
-    pub(crate) async fn pay_or_owe(&self, tx: &mut Tx, account: &Organization, owner: &HoldOwner, amount: Nanos) -> Result<()> {
+    pub(crate) async fn pay_or_owe(
+        &self,
+        tx: &mut Tx,
+        account: &Organization,
+        owner: &HoldOwner,
+        (amount, used_at): (Nanos, Timestamp),
+    ) -> Result<()> {
         if amount.is_zero() {
             return Ok(());
         }
@@ -309,11 +315,11 @@ impl Cloud {
                 budget::mark_reached(tx, &limit.reference, now).await?;
             }
         }
-        let stored = StoredCredit::of(tx, account).await?;
+        let stored = StoredCredit::at(tx, account, used_at).await?;
         let (family, paid_as) = (owner.family, owner.family.paid_as());
-        let covered = stored.credit.spendable(paid_as, now)?.min(amount);
+        let covered = stored.credit.spendable(paid_as, used_at)?.min(amount);
         let owed = amount.checked_sub(covered)?;
-        let from = stored.burn(tx, covered, (paid_as, now)).await?.split()?;
+        let from = stored.burn(tx, covered, (paid_as, used_at)).await?.split()?;
         let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo: owner.subject.clone() };
         ledger::post(tx, &post(head, &account.id, &Fact::FeeCharged { family, from, owed })?).await?;
         if owed > Nanos::ZERO {

@@ -221,6 +221,15 @@ impl Cloud {
             let message = format!("{left} {currency} of {invoice_number} can still be credited, of {total}");
             return Err(Error::new(ErrorCode::InvalidAmount, message).param("amount"));
         }
+        // What was billed in advance of a commitment is credit of its contract, and stays that.
+        let advance = stored.invoice.content.advance.as_ref().map_or(Nanos::ZERO, |advance| advance.commitment);
+        let most = left.checked_sub(advance)?.max(Nanos::ZERO);
+        if new.amount > most {
+            let message =
+                format!("{advance} {currency} of {invoice_number} can be used as credit of a contract, so {most} can be credited");
+            let error = Error::new(ErrorCode::InvalidAmount, message).param("amount");
+            return Err(error.alternative("grant promotional credit").alternative("amend the contract"));
+        }
         let (now, organization) = (self.now(), stored.organization().clone());
         let (number, issued_at) = document::next_number(tx, DocumentKind::CreditNote, now).await?;
         let credited = stored.credited.checked_add(new.amount)?;

@@ -108,7 +108,7 @@ impl Compute {
             if !rest.is_zero() {
                 let account = organization::get(tx, &Scope::Operator, &job.organization).await?;
                 let owner = HoldOwner { family: FAMILY, ..owner_of(job) };
-                self.cloud.pay_or_owe(tx, &account, &owner, rest).await?;
+                self.cloud.pay_or_owe(tx, &account, &owner, (rest, now)).await?;
             }
             let amount = charge.amount;
             charge::insert(tx, &[charge]).await?;

@@ -8,7 +8,7 @@
 //! which a use is known only after the month was closed.
 
 use sublet_core::id::ProjectId;
-use sublet_core::{Nanos, Result, Timestamp};
+use sublet_core::{DurationMs, Nanos, Result, Timestamp};
 use sublet_money::period::Period;
 use sublet_money::posting::{EntryHead, Fact, post};
 use sublet_money::price_book::{PriceList, PriceListVersion};
@@ -86,9 +86,10 @@ impl Cloud {
     /// From credit as far as there is any; the rest is owed.
     async fn post_fees(&self, tx: &mut Tx, account: &Organization, (month, count): (&Period, usize), amount: Nanos) -> Result<()> {
         let (family, now) = (SkuFamily::ProjectFees, self.now());
-        let stored = StoredCredit::of(tx, account).await?;
-        let covered = stored.credit.spendable(family, now)?.min(amount);
-        let from = stored.burn(tx, covered, (family, now)).await?.split()?;
+        let used_at = month.interval.ends_at.minus(DurationMs::from_millis(1));
+        let stored = StoredCredit::at(tx, account, used_at).await?;
+        let covered = stored.credit.spendable(family, used_at)?.min(amount);
+        let from = stored.burn(tx, covered, (family, used_at)).await?.split()?;
         let fact = Fact::FeeCharged { family, from, owed: amount.checked_sub(covered)? };
         let memo = format!("{count} projects in {}", month.key);
         let head = EntryHead { id: self.ids.mint(), at: now, currency: account.currency, memo };

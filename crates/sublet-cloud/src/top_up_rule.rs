@@ -331,8 +331,10 @@ fn is_of(rule: &StoredTopUpRule, top_up: &TopUp) -> bool {
 async fn standing_of(tx: &mut Tx, rule: &StoredTopUpRule, (calendar, now): (&BillingCalendar, Timestamp)) -> Result<TopUpStanding> {
     let id = &rule.organization;
     let (day, month) = (calendar.interval_at(PeriodLength::Day, now)?, calendar.interval_at(PeriodLength::Month, now)?);
+    let there = ledger::available(tx, id).await?;
     Ok(TopUpStanding {
-        available: ledger::available(tx, id).await?.total()?,
+        // Credit of a contract is for what that covers.
+        available: there.paid.checked_add(there.promotional)?,
         is_under_way: top_up::is_card_charged(tx, id).await? || top_up::is_automatic_pending(tx, id).await?,
         this_day: top_up::sum_automatic(tx, id, day.starts_at).await?,
         this_month: top_up::sum_automatic(tx, id, month.starts_at).await?,

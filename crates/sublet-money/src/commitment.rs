@@ -11,6 +11,8 @@
 //! Of a commitment in quantities the units are settled ([`crate::committed_quantity`]), and every amount is what so many
 //! cost at the contract's price.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sublet_core::Nanos;
 use sublet_core::error::{Error, ErrorCode, Result};
@@ -126,9 +128,21 @@ pub fn counts(terms: &ContractTerms, sku: &SkuName) -> bool {
     }
 }
 
-/// What of an invoice's lines counts towards a commitment.
-pub fn counted(terms: &ContractTerms, lines: &[InvoiceLine]) -> Result<Nanos> {
-    Nanos::checked_sum(lines.iter().filter(|line| counts(terms, &line.sku)).map(|line| line.charges.amount))
+/// What of amounts counts in the commitment period that begins with `first`; each is with the month of its use. A month
+/// before it that was rated anew and costs less was settled with its own period, and takes nothing off this one.
+pub fn counted_from(first: PeriodKey, amounts: impl IntoIterator<Item = (PeriodKey, Nanos)>) -> Result<Nanos> {
+    let mut months: BTreeMap<PeriodKey, Nanos> = BTreeMap::new();
+    for (used, amount) in amounts {
+        let sum = months.entry(used).or_default();
+        *sum = sum.checked_add(amount)?;
+    }
+    Nanos::checked_sum(months.into_iter().map(|(used, sum)| if used < first { sum.max(Nanos::ZERO) } else { sum }))
+}
+
+/// What of the lines of a month's invoice counts towards the commitment of the period that begins with `first`.
+pub fn counted(terms: &ContractTerms, (first, month): (PeriodKey, PeriodKey), lines: &[InvoiceLine]) -> Result<Nanos> {
+    let used = |line: &InvoiceLine| (line.late.map_or(month, |late| late.period), line.charges.amount);
+    counted_from(first, lines.iter().filter(|line| counts(terms, &line.sku)).map(used))
 }
 
 /// A part of a whole in parts per million, rounded down; `None` of nothing.
@@ -155,7 +169,7 @@ impl CommitmentLine {
             last: period.last,
             committed: period.committed,
             counted_before: before.counted,
-            counted: counted(&version.terms, lines)?,
+            counted: counted(&version.terms, (period.first, month), lines)?,
             roll_over: Nanos::ZERO,
             shortfall: Nanos::ZERO,
             roll_over_used: Nanos::ZERO,
@@ -256,14 +270,16 @@ impl CommitmentLine {
         if period != Some(said) {
             return Err(mismatch(format!("the contract's terms say another commitment for {month}")));
         }
-        let counts = counted(terms, lines)?;
+        let counts = counted(terms, (self.first, month), lines)?;
         if counts != self.counted {
             return Err(mismatch(format!("{counts} of the lines count towards the commitment, and not {}", self.counted)));
         }
         let quantity_before = self.quantity.as_ref().map_or(Quantity::ZERO, |used| used.counted_before);
         let is_counted = !self.counted_before.is_zero() || !quantity_before.is_zero();
-        if self.first == month && is_counted || self.roll_over.is_negative() {
-            return Err(mismatch(format!("{month} begins a commitment period, of which nothing is counted before")));
+        if self.first == month && is_counted || self.roll_over.is_negative() || self.number == 1 && !self.roll_over.is_zero() {
+            return Err(mismatch(format!(
+                "{month} begins a commitment period, of which nothing is counted before, or nothing rolls over into it"
+            )));
         }
         let thing = terms.committed_thing()?;
         if let (Some(thing), Some(used)) = (thing, &self.quantity) {

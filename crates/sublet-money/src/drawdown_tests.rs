@@ -6,7 +6,7 @@ use sublet_core::{Currency, Timestamp};
 use super::*;
 use crate::account::CreditKind;
 use crate::advance::AdvanceLine;
-use crate::commitment::{CommitmentLine, Earlier};
+use crate::commitment::{CommitmentLine, Earlier, counted_from};
 use crate::contract::{Agreement, Commitment, Notice, TermsVersion};
 use crate::credit_lot::{Credit, CreditLot, CreditTerms};
 use crate::invoice::{ChargeSum, InvoiceLine};
@@ -270,4 +270,15 @@ proptest! {
 
 fn bill_all(amounts: &[i64], period_months: u32, uses: &[i64]) -> i64 {
     sum(&bill(&agreed(terms(amounts, period_months, 0)), uses), |bill| bill.drawdown().lapsed)
+}
+
+#[test]
+fn what_was_rated_anew_of_an_earlier_period_takes_nothing_off_this_one() {
+    let (march, april, may) = (month("2027-03"), month("2027-04"), month("2027-05"));
+    let counted = |amounts: &[(PeriodKey, i64)]| counted_from(april, amounts.iter().map(|(used, cents)| (*used, cent(*cents))));
+    // Of March all is taken off its line, and half of it is on another one.
+    assert_eq!(counted(&[(march, -24), (march, 12), (may, 7)]).unwrap(), cent(7));
+    // Late use of March counts, and what was rated anew within the period lowers it.
+    assert_eq!(counted(&[(march, 5), (april, -9), (may, 2)]).unwrap(), cent(-2));
+    assert_eq!(counted(&[(month("2027-02"), -24), (march, 5)]).unwrap(), cent(5));
 }

@@ -101,9 +101,9 @@ pub enum Fact {
     /// A commitment was billed in advance, and is credit: from paid credit as far as there is any, the rest is owed.
     CommitmentBilled { paid: Nanos, owed: Nanos },
     /// A period's commitment that was billed in advance was settled. `lapsed` was not used in time. `returned` is what other
-    /// credit paid of the use that was drawn from it. What it was spent on beyond that is taken from paid credit as far
+    /// credit paid of the use that was drawn from it, `gifts` of that gifts. What it was spent on beyond that is taken from paid credit as far
     /// as there is any, the rest is owed.
-    DrawdownSettled { paid: Nanos, owed: Nanos, lapsed: Nanos, returned: Nanos },
+    DrawdownSettled { paid: Nanos, owed: Nanos, lapsed: Nanos, returned: Nanos, gifts: Nanos },
     /// A contract's fee was billed in advance: to paid credit as far as there is any, the rest is owed.
     FeeBilled { contract: ContractId, paid: Nanos, owed: Nanos },
     /// A part of what a contract billed in advance is earned.
@@ -285,10 +285,11 @@ pub fn post(head: EntryHead, organization: &OrganizationId, fact: &Fact) -> Resu
             entry.transfer(account(AccountKind::Commitments), available(*credit), *amount)?;
         }
         Fact::CommitmentBilled { paid, owed } => entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?,
-        Fact::DrawdownSettled { paid, owed, lapsed, returned } => {
+        Fact::DrawdownSettled { paid, owed, lapsed, returned, gifts } => {
             entry.bill(organization, available(CreditKind::Committed), (*paid, *owed))?;
             entry.transfer(available(CreditKind::Committed), account(AccountKind::Commitments), *lapsed)?;
-            entry.transfer(available(CreditKind::Committed), available(CreditKind::Paid), *returned)?;
+            entry.transfer(available(CreditKind::Committed), available(CreditKind::Promotional), *gifts)?;
+            entry.transfer(available(CreditKind::Committed), available(CreditKind::Paid), returned.checked_sub(*gifts)?)?;
         }
         Fact::FeeBilled { contract, paid, owed } => {
             entry.bill(organization, LedgerAccount::deferred(contract, organization), (*paid, *owed))?;

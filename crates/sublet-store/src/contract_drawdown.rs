@@ -122,6 +122,18 @@ fn from_row(row: &Row) -> Result<StoredDrawdown> {
     })
 }
 
+/// The credit of periods that ended by then and are not settled.
+pub async fn list_ended(tx: &mut Tx, organization: &OrganizationId, ended_by: Timestamp) -> Result<Vec<CreditGrantId>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT grant_id FROM contract_drawdowns JOIN credit_grants ON credit_grants.id = grant_id
+             WHERE organization_id = $1 AND settled = 0 AND expires_at <= $2 ORDER BY grant_id LIMIT $3",
+            params![organization.as_str(), ended_by, i64::from(MONTHS_MAX) * 10],
+        )
+        .await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}
+
 /// Every period of an organization's contracts whose commitment was billed in advance, by contract and number.
 pub async fn list(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<StoredDrawdown>> {
     let rows = tx

@@ -31,7 +31,7 @@ fn with_project_price(cloud: &Cloud, price: Option<i64>) -> PriceListDraft {
     PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: cloud.clock().now(), entries }
 }
 
-async fn publish_project_price(cloud: &TestCloud, price: Option<i64>) {
+pub async fn publish_project_price(cloud: &TestCloud, price: Option<i64>) {
     cloud.clock.advance(DurationMs::from_seconds(1));
     let draft = with_project_price(&cloud.cloud, price);
     let name = cloud.cloud.prices().snapshot().values().next().expect("a list").name.clone();
