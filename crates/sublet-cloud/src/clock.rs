@@ -17,6 +17,7 @@ use sublet_store::{Store, Tx, lease, organization, setting};
 use crate::audit::Deed;
 use crate::billing::{CLOSE_AFTER, ClosingReport};
 use crate::demonstration;
+use crate::key::SESSION_LIFE;
 use crate::mail::Mailer;
 use crate::payment::Payments;
 use crate::{Action, Actor, Cloud};
@@ -55,6 +56,8 @@ pub struct CloudSettings {
     pub webhooks: Option<Arc<dyn WebhookPort>>,
     /// Its clock, if it can be put forward.
     pub test_clock: Option<Arc<dyn TestClock>>,
+    /// How long a console session lives, by the cloud's clock.
+    pub session_life: DurationMs,
 }
 
 impl Default for CloudSettings {
@@ -68,6 +71,7 @@ impl Default for CloudSettings {
             exports: None,
             webhooks: None,
             test_clock: None,
+            session_life: SESSION_LIFE,
         }
     }
 }

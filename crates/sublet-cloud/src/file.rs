@@ -335,12 +335,12 @@ impl Files {
         let expired =
             self.cloud.store.write(home, move |home, tx| Box::pin(file::take_expired(tx, home, now, EXPIRED_PER_PASS))).await?;
         self.forget_all(&expired).await;
-        let (blobs, before) = (Arc::clone(&self.blobs), now.minus(ORPHAN_AGE));
-        blocking(move || blobs.sweep_unfinished(before)).await?;
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || blobs.sweep_unfinished(ORPHAN_AGE)).await?;
         self.close_lost_downloads().await?;
         let blobs = Arc::clone(&self.blobs);
         let old: Vec<FileId> =
-            blocking(move || blobs.list()).await?.into_iter().filter(|(_, written)| *written < before).map(|(id, _)| id).collect();
+            blocking(move || blobs.list()).await?.into_iter().filter(|(_, age)| *age > ORPHAN_AGE).map(|(id, _)| id).collect();
         let known = self.cloud.store.read(&old, |old, tx| Box::pin(file::known(tx, old))).await?;
         let known: BTreeSet<FileId> = known.into_iter().collect();
         let orphans: Vec<FileId> = old.into_iter().filter(|id| !known.contains(id)).collect();

@@ -18,8 +18,8 @@ use crate::organization::checked_name;
 use crate::{Action, Actor, Cloud};
 use sublet_money::spend_limit::Work;
 
-/// How long a console session lives.
-const SESSION_LIFE: DurationMs = DurationMs::from_hours(12);
+/// How long a console session lives where time is real.
+pub const SESSION_LIFE: DurationMs = DurationMs::from_hours(12);
 /// Models one key may be confined to.
 pub const KEY_MODELS_MAX: usize = 100;
 
@@ -356,11 +356,9 @@ impl Cloud {
         let mut random = [0_u8; 32];
         self.ids.rng().fill(&mut random);
         let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let now = self.now();
+        let (now, life) = (self.now(), self.settings.session_life);
         self.store
-            .write((&token, &key.id), move |(token, id), tx| {
-                Box::pin(key::insert_session(tx, token, id, now, now.plus(SESSION_LIFE)))
-            })
+            .write((&token, &key.id), move |(token, id), tx| Box::pin(key::insert_session(tx, token, id, now, now.plus(life))))
             .await?;
         let actor = actor_of(&key, address)?;
         Ok((token, actor))

@@ -8,7 +8,7 @@
 use std::io;
 
 use crate::id::FileId;
-use crate::time::Timestamp;
+use crate::time::DurationMs;
 
 /// Contents by file id.
 pub trait BlobStore: Send + Sync {
@@ -20,10 +20,10 @@ pub trait BlobStore: Send + Sync {
     fn read(&self, id: &FileId, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
     /// Removes a content; one that is not there is no error.
     fn remove(&self, id: &FileId) -> io::Result<()>;
-    /// Every whole content, and when it was written.
-    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>>;
-    /// Removes beginnings that nobody goes on with since `before`.
-    fn sweep_unfinished(&self, before: Timestamp) -> io::Result<u64>;
+    /// Every whole content, and how long ago it was written, by the store's own clock: a cloud's may run otherwise.
+    fn list(&self) -> io::Result<Vec<(FileId, DurationMs)>>;
+    /// Removes beginnings that nobody went on with for longer than this, by the same clock.
+    fn sweep_unfinished(&self, idle: DurationMs) -> io::Result<u64>;
 }
 
 /// A content on its way; dropping it forgets it.

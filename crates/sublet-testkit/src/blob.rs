@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::id::FileId;
-use sublet_core::{Clock, Timestamp};
+use sublet_core::{Clock, DurationMs, Timestamp};
 
 /// A content and when it was written.
 type Contents = BTreeMap<FileId, (Vec<u8>, Timestamp)>;
@@ -56,10 +56,11 @@ impl BlobStore for MemoryBlobs {
         self.contents().remove(id);
         Ok(())
     }
-    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>> {
-        Ok(self.contents().iter().map(|(id, (_, at))| (id.clone(), *at)).collect())
+    fn list(&self) -> io::Result<Vec<(FileId, DurationMs)>> {
+        let now = self.clock.now();
+        Ok(self.contents().iter().map(|(id, (_, at))| (id.clone(), now.since(*at))).collect())
     }
-    fn sweep_unfinished(&self, _: Timestamp) -> io::Result<u64> {
+    fn sweep_unfinished(&self, _: DurationMs) -> io::Result<u64> {
         Ok(0)
     }
 }

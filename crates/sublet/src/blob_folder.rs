@@ -11,7 +11,9 @@ use std::time::UNIX_EPOCH;
 
 use sublet_core::blob::{BlobStore, BlobWriter};
 use sublet_core::id::FileId;
-use sublet_core::{Rng, Timestamp};
+use sublet_core::{Clock, DurationMs, Rng, Timestamp};
+
+use crate::real::SystemClock;
 
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 const OWNER_ONLY_FILE: u32 = 0o600;
@@ -69,16 +71,16 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// The files of a folder, each with the instant of its last change.
-fn entries(path: &Path) -> io::Result<Vec<(String, Timestamp)>> {
-    let mut found = Vec::new();
+/// The files of a folder, each with the time since its last change. Instants of changes are the system's.
+fn entries(path: &Path) -> io::Result<Vec<(String, DurationMs)>> {
+    let (now, mut found) = (SystemClock.now(), Vec::new());
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         // Another process may have removed it.
         let Ok(changed) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
         let micros = changed.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
         if let Ok(name) = entry.file_name().into_string() {
-            found.push((name, Timestamp::from_micros(micros)));
+            found.push((name, now.since(Timestamp::from_micros(micros))));
         }
     }
     Ok(found)
@@ -102,14 +104,14 @@ impl BlobStore for BlobFolder {
     fn remove(&self, id: &FileId) -> io::Result<()> {
         if gone_is_fine(std::fs::remove_file(self.whole.join(id.as_str())))? { sync(&self.whole) } else { Ok(()) }
     }
-    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>> {
-        let known = |(name, at): (String, Timestamp)| Some((name.parse().ok()?, at));
+    fn list(&self) -> io::Result<Vec<(FileId, DurationMs)>> {
+        let known = |(name, age): (String, DurationMs)| Some((name.parse().ok()?, age));
         Ok(entries(&self.whole)?.into_iter().filter_map(known).collect())
     }
-    fn sweep_unfinished(&self, before: Timestamp) -> io::Result<u64> {
+    fn sweep_unfinished(&self, idle: DurationMs) -> io::Result<u64> {
         let mut removed = 0;
-        for (name, changed) in entries(&self.unfinished)? {
-            if changed < before && gone_is_fine(std::fs::remove_file(self.unfinished.join(name)))? {
+        for (name, age) in entries(&self.unfinished)? {
+            if age > idle && gone_is_fine(std::fs::remove_file(self.unfinished.join(name)))? {
                 removed += 1;
             }
         }
@@ -190,9 +192,21 @@ mod tests {
         assert_eq!(entries(&folder.unfinished).unwrap(), []);
         std::mem::forget(folder.create(&id("file_2")).unwrap());
         write(&folder, &id("file_3"), b"kept");
-        assert_eq!(folder.sweep_unfinished(Timestamp::EPOCH).unwrap(), 0);
-        assert_eq!(folder.sweep_unfinished(Timestamp::from_seconds(i64::MAX / 1_000_000)).unwrap(), 1);
+        assert_eq!(folder.sweep_unfinished(DurationMs::from_hours(1)).unwrap(), 0);
+        assert_eq!(folder.sweep_unfinished(DurationMs::from_hours(-1)).unwrap(), 1);
         assert_eq!(folder.read(&id("file_3"), 0, 9).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_content_is_as_old_as_the_system_says() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = BlobFolder::open(place.path(), &SystemRng::default()).unwrap();
+        write(&folder, &id("file_1"), b"new");
+        let written = SystemClock.now().minus(DurationMs::from_hours(3)).micros();
+        let content = File::options().write(true).open(folder.whole.join("file_1")).unwrap();
+        content.set_modified(UNIX_EPOCH + std::time::Duration::from_micros(u64::try_from(written).unwrap())).unwrap();
+        let (_, age) = folder.list().unwrap().remove(0);
+        assert!((DurationMs::from_hours(3)..DurationMs::from_hours(4)).contains(&age), "{age:?}");
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl DataDirectory {
         self.path.join(name)
     }
 
+    /// Refuses the directory of a cloud whose books are elsewhere than in `books` of it: a demonstration would take the
+    /// place of its keys.
+    pub fn check_books(&self, books: &str) -> Result<()> {
+        if self.join(books).exists() || !["gateway", "credentials.json"].iter().any(|kept| self.join(kept).exists()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::Conflict, "this data directory is of a cloud whose books are in PostgreSQL, and has its keys")
+            .alternative("start a demonstration in a new data directory"))
+    }
+
     /// A subdirectory, created if it is missing.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);

@@ -10,6 +10,7 @@ use sublet_cloud::clock::clock_of;
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
+use sublet_cloud::key::SESSION_LIFE;
 use sublet_cloud::machine::Registration;
 use sublet_cloud::mail::Mailer;
 use sublet_cloud::payment::Payments;
@@ -49,6 +50,8 @@ use crate::{listen, models};
 
 /// How long a drain lets streams finish.
 const DRAIN_DEADLINE: DurationMs = DurationMs::from_seconds(20);
+/// The database of a cloud that keeps its own, in the data directory.
+const BOOKS: &str = "sublet.db";
 /// The notice that jobs get when the cloud stops.
 const JOB_NOTICE: DurationMs = DurationMs::from_seconds(5);
 /// How often a drain looks whether jobs have ended, [`DRAIN_PAUSE`] apart: thirty seconds.
@@ -162,7 +165,8 @@ impl UpOptions {
         let webhooks: Option<Arc<dyn WebhookPort>> = Some(Arc::new(Webhooks::new(Arc::clone(&clock), self.webhooks_anywhere)?));
         let deliveries = Deliveries::new(root, Arc::new(SecretFiles::new(data.directory("secrets")?)), clock)?;
         let exports: Option<Arc<dyn DeliveryPort>> = Some(Arc::new(deliveries));
-        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, exports, webhooks, test_clock })
+        let session_life = self.demonstration.map_or(SESSION_LIFE, |demonstration| demonstration.speed.of(SESSION_LIFE));
+        Ok(CloudSettings { close_after, resume_billing, seller, payments, mail, exports, webhooks, test_clock, session_life })
     }
 }
 
@@ -209,11 +213,14 @@ impl RunningCloud {
     /// Starts everything and serves.
     pub async fn start(options: &UpOptions) -> Result<Self> {
         let data = DataDirectory::open(&options.data_dir)?;
+        if options.demonstration.is_some() {
+            data.check_books(BOOKS)?;
+        }
         let listener = listen::bind(options.listen).await?;
         let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()))?;
         let config = match &options.database {
             Some(url) => StoreConfig::Postgres(url.clone()),
-            None => StoreConfig::Sqlite(data.join("sublet.db")),
+            None => StoreConfig::Sqlite(data.join(BOOKS)),
         };
         let store = Store::open(&config).await?;
         let Clocks { real, cloud: clock, engine: engine_clock, test, keepers, fast } = Clocks::open(&store, options).await?;

@@ -18,7 +18,7 @@ use sublet_core::{DurationMs, Error, ErrorCode, Nanos};
 use sublet_store::PageRequest;
 use sublet_store::file::File;
 use sublet_testkit::tenant::created;
-use sublet_testkit::{MemoryBlobs, on_both_databases};
+use sublet_testkit::{ManualClock, MemoryBlobs, on_both_databases};
 
 use world::{LINE_NANOS, Lines, Outrun, Process, blobs, charged};
 
@@ -354,6 +354,17 @@ on_both_databases! {
         let ended = process.work_until_ended(&id).await;
         assert_eq!((ended.batch.status, ended.batch.problems[0].code.as_str()), (BatchStatus::Failed, "batch_expired"));
         assert_eq!(process.lines.read.load(Ordering::SeqCst), 1);
+    }
+
+    async fn a_content_is_as_old_as_its_store_says_however_fast_the_cloud_s_time_runs(cloud: &TestCloud) {
+        let real = Arc::new(ManualClock::new(cloud.cloud.clock().now()));
+        let blobs = Arc::new(MemoryBlobs::new("home", Arc::<ManualClock>::clone(&real)));
+        let process = Process::start(cloud, &cloud.cloud, &blobs, "gw_1").await;
+        blobs.put(cloud.cloud.ids().mint(), b"its row is about to be written");
+        cloud.clock.advance(DurationMs::from_hours(366 * 24));
+        assert_eq!((process.batches.files().sweep().await.expect("swept"), blobs.count()), (0, 1));
+        real.advance(DurationMs::from_millis(3_600_001));
+        assert_eq!((process.batches.files().sweep().await.expect("swept"), blobs.count()), (1, 0));
     }
 
     async fn contents_without_a_row_and_expired_files_are_swept(cloud: &TestCloud) {

@@ -24,7 +24,7 @@ use sublet_core::file::FilePurpose;
 use sublet_core::id::{BatchId, FileId, GatewayId};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{AnsweredLine, Measured, Outcome, SettleReport, UsageRecord, UsageSink};
-use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Scope, Timestamp, TokenCount};
+use sublet_core::{BoxFuture, DurationMs, Error, ErrorCode, Nanos, Result, Scope, TokenCount};
 use sublet_store::Store;
 use sublet_store::batch::{self, Batch};
 use sublet_store::batch_line::{self, Given, Try};
@@ -291,11 +291,11 @@ impl BlobStore for Outrun {
     fn remove(&self, id: &FileId) -> io::Result<()> {
         self.blobs.remove(id)
     }
-    fn list(&self) -> io::Result<Vec<(FileId, Timestamp)>> {
+    fn list(&self) -> io::Result<Vec<(FileId, DurationMs)>> {
         self.blobs.list()
     }
-    fn sweep_unfinished(&self, before: Timestamp) -> io::Result<u64> {
-        self.blobs.sweep_unfinished(before)
+    fn sweep_unfinished(&self, idle: DurationMs) -> io::Result<u64> {
+        self.blobs.sweep_unfinished(idle)
     }
 }
 

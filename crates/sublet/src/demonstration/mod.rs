@@ -61,7 +61,8 @@ pub struct DemonstrationArguments {
     #[arg(
         long,
         conflicts_with_all = [
-            "fleet", "node_name", "site", "database", "test_clock", "stripe_key", "smtp", "webhooks_anywhere", "test_clock_skew_ms",
+            "fleet", "node_name", "site", "database", "test_clock", "stripe_key", "smtp", "webhooks_anywhere", "test_clock_skew_ms", "files",
+            "exports",
         ]
     )]
     demo: bool,

@@ -40,8 +40,6 @@ const LAUNCH_WINDOW_S: i64 = 2 * DAY_S;
 const LAUNCH_KIND: &str = "h200";
 const LAUNCH_LEAD_S: i64 = 2 * HOUR_S;
 const LAUNCH_LASTS_S: i64 = 6 * HOUR_S;
-/// A launch that came up longer ago is left out.
-const LAUNCH_LIFE_S: i64 = HOUR_S;
 /// What a kilowatt-hour costs, and of each kind what it draws busy and idle, and what one cost.
 const ENERGY: &str = "0.22";
 const COSTS: [(&str, u32, u32, &str); 3] = [("h200", 700, 110, "30000"), ("a100", 400, 60, "9000"), ("l4", 72, 16, "2200")];
@@ -142,6 +140,20 @@ fn announced_at(seed: u64, window: i64) -> i64 {
     window * LAUNCH_WINDOW_S + i64::try_from(drawn).unwrap_or(0)
 }
 
+/// The launch that was announced and is not over: its window, when its machine is wanted, and until when.
+fn launch_at(seed: u64, now_s: i64) -> Option<(i64, i64, i64)> {
+    let window = now_s.div_euclid(LAUNCH_WINDOW_S);
+    let announced_s = announced_at(seed, window);
+    let (by_s, until_s) = (announced_s + LAUNCH_LEAD_S, announced_s + LAUNCH_LEAD_S + LAUNCH_LASTS_S);
+    (announced_s..until_s).contains(&now_s).then_some((window, by_s, until_s))
+}
+
+/// Whether the owner shows curves and does not sell by them yet, as a new demonstration does; it may have been stopped
+/// while it did.
+fn learns(mode: &str, reserve: (u32, u32)) -> bool {
+    mode == "shadow" && reserve == (0, RESERVE_THOUSANDTHS)
+}
+
 /// The owner.
 pub struct Owner {
     operator: Client,
@@ -154,7 +166,7 @@ pub struct Owner {
     /// It began to learn, and does not sell by it yet.
     is_learning: bool,
     maintained: Option<u64>,
-    /// The last window whose launch was announced, or left out.
+    /// The last window whose launch was announced.
     launched: i64,
 }
 
@@ -183,8 +195,7 @@ impl Owner {
     pub fn begin(&mut self) -> Result<()> {
         let policy = self.operator.selling_policy()?;
         let reserve = (policy.reserve_units, policy.reserve_thousandths);
-        // It may have been stopped while it learned.
-        self.is_learning = self.is_young && policy.mode == "shadow" && reserve == (0, RESERVE_THOUSANDTHS);
+        self.is_learning = learns(&policy.mode, reserve);
         if self.is_young && policy.mode == "static" && reserve == (0, 0) {
             self.operator.publish_supply_costs(&costs()?, &IdempotencyKey("demonstration-costs".to_owned()))?;
             let (mode, reserve_thousandths) = (Some("shadow".to_owned()), Some(RESERVE_THOUSANDTHS));
@@ -274,23 +285,18 @@ impl Owner {
         Ok(devices.chunk_by(|a, b| a.node == b.node).map(<[Device]>::to_vec).collect())
     }
 
-    /// Orders a machine back, once in each window.
+    /// Orders a machine back, once in each window. After a restart the same call finds the same order again.
     fn launch(&mut self, now_s: i64) -> Option<Launch> {
-        let window = now_s.div_euclid(LAUNCH_WINDOW_S);
-        let announced = announced_at(self.seed, window);
-        if window <= self.launched || now_s < announced || self.launch_units == 0 {
+        let (window, by_s, until_s) = launch_at(self.seed, now_s)?;
+        if window <= self.launched || self.launch_units == 0 {
             return None;
         }
         self.launched = window;
-        if now_s - announced > LAUNCH_LIFE_S {
-            return None;
-        }
-        let by_s = now_s + LAUNCH_LEAD_S;
         let order = CreateReclaim {
             kind: LAUNCH_KIND.to_owned(),
             units: self.launch_units,
             by: Timestamp::from_seconds(by_s).into(),
-            until: Some(Timestamp::from_seconds(by_s + LAUNCH_LASTS_S).into()),
+            until: Some(Timestamp::from_seconds(until_s).into()),
             site: None,
             units_per_node: Some(self.launch_units),
             whole_nodes: false,
@@ -299,7 +305,7 @@ impl Owner {
         let key = IdempotencyKey(format!("demonstration-launch-{window}"));
         note("take a machine back", self.operator.create_reclaim(&order, &key))?;
         let (kind, units, seconds) = (LAUNCH_KIND.to_owned(), self.launch_units, LAUNCH_LASTS_S - HOUR_S);
-        Some(Launch { name: format!("launch-{window}"), at_s: by_s, kind, units, seconds })
+        Some(Launch { name: format!("launch-{window}"), at_s: by_s.max(now_s), kind, units, seconds })
     }
 }
 
@@ -329,6 +335,24 @@ mod tests {
             assert!(announced >= window * LAUNCH_WINDOW_S);
             assert!(announced + LAUNCH_LEAD_S + LAUNCH_LASTS_S <= (window + 1) * LAUNCH_WINDOW_S);
         }
+    }
+
+    #[test]
+    fn a_restart_at_any_time_of_a_launch_finds_the_same_one() {
+        for window in 10_000..10_050 {
+            let announced = announced_at(1, window);
+            let launch = Some((window, announced + 2 * HOUR_S, announced + 8 * HOUR_S));
+            for later in [0, HOUR_S, 2 * HOUR_S, 8 * HOUR_S - 1] {
+                assert_eq!(launch_at(1, announced + later), launch, "{later} s after it was announced");
+            }
+            assert_eq!([launch_at(1, announced - 1), launch_at(1, announced + 8 * HOUR_S)], [None, None]);
+        }
+    }
+
+    #[test]
+    fn who_was_stopped_while_learning_goes_on_with_it_and_a_choice_stays() {
+        assert!(learns("shadow", (0, RESERVE_THOUSANDTHS)));
+        assert!(!learns("learned", (0, RESERVE_THOUSANDTHS)) && !learns("shadow", (2, 0)) && !learns("static", (0, 0)));
     }
 
     #[test]
