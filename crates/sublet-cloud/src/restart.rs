@@ -148,7 +148,8 @@ impl Compute {
             Box::pin(job::list_requeued_elsewhere(tx, &Scope::Operator, (compute.runner.name(), after), WAITING_PER_LOOK))
         });
         let elsewhere = report.note("reading jobs that wait elsewhere", elsewhere.await);
-        self.told.note_waiting(elsewhere.last().map(|job| job.id.to_string()));
+        let is_more = i64::try_from(elsewhere.len()).is_ok_and(|count| count == WAITING_PER_LOOK);
+        self.told.note_waiting(elsewhere.last().filter(|_| is_more).map(|job| job.id.to_string()));
         let abandoned_at = self.now().minus(ABANDONED_AFTER);
         over.extend(elsewhere.into_iter().filter(|job| is_over(job, abandoned_at)).map(|job| job.id));
         let mut given_up = 0;
