@@ -125,7 +125,7 @@ impl Compute {
         done(attempt::save(tx, attempt).await?, attempt.id.as_str())?;
         let job = job::get(tx, &Scope::Operator, &attempt.job).await?;
         let (started_at, start_lease) = (job.started_at.or(Some(at)), job.start_lease.clone().or(Some(attempt.lease.clone())));
-        let running = Job { state: job.state.run()?, started_at, start_lease, not_before: None, ..job };
+        let running = Job { state: job.state.run()?, started_at, start_lease, requeued_at: None, not_before: None, ..job };
         done(job::save(tx, &running).await?, running.id.as_str())?;
         let lease = lease::get(tx, &Scope::Operator, &attempt.lease).await?;
         self.charge_start(tx, &lease, &running, at).await?;
@@ -204,6 +204,7 @@ impl Compute {
         }
         let refused = Job { state: job.state.refuse_start()?, exit: Some(exit), message: reason, ended_at: Some(now), ..job };
         done(job::save(tx, &refused).await?, refused.id.as_str())?;
+        self.give_start_back(tx, (&refused, None), now).await?;
         self.job_ended(tx, &refused, now).await
     }
 

@@ -396,7 +396,8 @@ impl Compute {
     /// Tells a workload once about each deadline that is set for it.
     async fn warn(&self, attempt: &Attempt, job: &Job, lease: &Lease) -> Result<()> {
         let now = self.now();
-        let limit = time_limit_at(job, attempt).filter(|limit| now.plus(self.settings.time_limit_notice) >= *limit);
+        let limit = self.cloud.store.read((job, attempt), |(job, attempt), tx| Box::pin(time_limit_at(tx, job, attempt))).await?;
+        let limit = limit.filter(|limit| now.plus(self.settings.time_limit_notice) >= *limit);
         let of_limit = limit.map(|deadline| (deadline, StopReason::TimeLimit));
         let of_lease = match lease.state {
             LeaseState::Ending { reason, deadline } => Some((deadline, StopReason::LeaseEnds(reason))),
@@ -466,9 +467,18 @@ async fn running_at(tx: &mut Tx, runner: &str) -> Result<Vec<AttemptId>> {
         .collect())
 }
 
-/// When a running attempt reaches its job's own time limit.
-pub(crate) fn time_limit_at(job: &Job, attempt: &Attempt) -> Option<Timestamp> {
-    Some(attempt.started_at?.plus(job.spec.limits.time?))
+/// When a running attempt reaches its job's own time limit, which is one for all attempts together.
+pub(crate) async fn time_limit_at(tx: &mut Tx, job: &Job, attempt: &Attempt) -> Result<Option<Timestamp>> {
+    let Some((started_at, limit)) = attempt.started_at.zip(job.spec.limits.time) else { return Ok(None) };
+    let mut left = limit.millis();
+    if job.restarts > 0 {
+        for earlier in attempt::list_of(tx, &job.id).await? {
+            if let Some((from, until)) = earlier.started_at.zip(earlier.ended_at).filter(|_| earlier.number < attempt.number) {
+                left = left.saturating_sub(until.since(from).millis());
+            }
+        }
+    }
+    Ok(Some(started_at.plus(DurationMs::from_millis(left.max(0)))))
 }
 
 /// What the customer set, and what an attempt has to know of those before it. Names that begin with `SUBLET_` are the cloud's.

@@ -99,7 +99,7 @@ impl Compute {
             .cloud
             .once(call, render, (self, &call.actor, new), move |(compute, actor, new), tx| {
                 Box::pin(async move {
-                    let quote = compute.quote_in(tx, actor, &new.quote, now).await?;
+                    let quote = compute.quote_in(tx, actor, (&new.quote, true), now).await?;
                     let lease = compute.accept_in(tx, actor, &quote, &new.quote.metadata).await?;
                     let job = compute.job_in(tx, actor, &lease, &new.job).await?;
                     let lease = lease::get(tx, &actor.scope, &lease.id).await?;
@@ -290,11 +290,12 @@ impl Compute {
         };
         let changed = Job { state, ended_at, message, ..job.clone() };
         if matches!(job.state, JobState::Requeued { .. }) {
-            self.end_waiting(tx, (&changed, job.state.reason()), now).await?;
+            self.end_waiting(tx, &changed, now).await?;
             return Ok(true);
         }
         done(job::save(tx, &changed).await?, job.id.as_str())?;
         if state.is_final() {
+            self.give_start_back(tx, (&changed, None), now).await?;
             self.job_ended(tx, &changed, now).await?;
         }
         Ok(true)
@@ -423,7 +424,8 @@ fn wait_facts(job: &Job) -> Vec<Fact> {
     if !job.spec.restart.is_never() {
         facts.push(Fact::new("restarts", format!("{} of at most {}", job.restarts, job.spec.restart.restarts_max)));
     }
-    facts.extend(job.requeued_at.map(|since| Fact::new("waits to go on since", since)));
+    let waits_since = job.requeued_at.filter(|_| matches!(job.state, JobState::Requeued { .. }));
+    facts.extend(waits_since.map(|since| Fact::new("waits to go on since", since)));
     facts.extend(waits_until(job).map(|until| Fact::new("given up at", until)));
     facts.extend(job.not_before.map(|at| Fact::new("tried again at", at)));
     facts

@@ -23,13 +23,14 @@ use sublet_store::charge::{self, Charge};
 use sublet_store::job::Job;
 use sublet_store::lease::{self, Lease};
 use sublet_store::metered::JobStart;
-use sublet_store::{Tx, compensation, hold, organization};
+use sublet_store::{Tx, attempt, compensation, hold, organization};
 
 use crate::Cloud;
 use crate::billing::Billing;
 use crate::compensation::is_owners;
 use crate::compute::{Compute, device_of};
 use crate::hold::HoldOwner;
+use crate::restart::taken;
 
 const FAMILY: SkuFamily = SkuFamily::JobStarts;
 /// Most charges of one job, for its start and for what else it is charged.
@@ -124,8 +125,8 @@ impl Compute {
         (job, stopped_for): (&Job, Option<StopReason>),
         at: Timestamp,
     ) -> Result<()> {
-        let reason = match (job.state, stopped_for) {
-            (JobState::Interrupted { reason }, _) | (JobState::Cancelled, Some(reason)) => reason,
+        let reason = match (interruption_of(tx, job).await?, job.state, stopped_for) {
+            (Some(reason), ..) | (None, JobState::Interrupted { reason }, _) | (None, JobState::Cancelled, Some(reason)) => reason,
             _ => return Ok(()),
         };
         let Some(started_at) = job.started_at else { return Ok(()) };
@@ -148,6 +149,17 @@ impl Compute {
         };
         self.cloud.make_good_start(tx, (job, &lease), (amount, &evidence), self.now()).await
     }
+}
+
+/// Why the owner interrupted a job that has not run again since, if that is so.
+async fn interruption_of(tx: &mut Tx, job: &Job) -> Result<Option<StopReason>> {
+    if job.requeued_at.is_none() {
+        return Ok(None);
+    }
+    let ran = attempt::list_of(tx, &job.id).await?.into_iter().rfind(|attempt| attempt.started_at.is_some());
+    let Some(ran) = ran else { return Ok(None) };
+    let lease = lease::get(tx, &Scope::Operator, &ran.lease).await?;
+    Ok(Some(taken(&lease).unwrap_or(StopReason::Lost)))
 }
 
 /// Whether the owner stopped a job, or its lease ended otherwise after the owner had told its holder while the job ran.

@@ -70,8 +70,8 @@ impl Compute {
                 Box::pin(async move {
                     let job = job::get(tx, &Scope::Operator, id).await?;
                     let Some(attempt) = &job.attempt else { return Ok(false) };
-                    let attempt = attempt::find(tx, attempt).await?;
-                    if attempt.and_then(|attempt| time_limit_at(&job, &attempt)).is_none_or(|limit| now < limit) {
+                    let Some(attempt) = attempt::find(tx, attempt).await? else { return Ok(false) };
+                    if time_limit_at(tx, &job, &attempt).await?.is_none_or(|limit| now < limit) {
                         return Ok(false);
                     }
                     compute.stop_job(tx, &job, StopReason::TimeLimit, now).await

@@ -61,7 +61,7 @@ impl Compute {
         let outcome = self
             .cloud
             .once(call, render, (self, &call.actor, new), move |(compute, actor, new), tx| {
-                Box::pin(compute.quote_in(tx, actor, new, now))
+                Box::pin(compute.quote_in(tx, actor, (new, true), now))
             })
             .await;
         self.noting(&call.actor, new, outcome).await
@@ -77,14 +77,21 @@ impl Compute {
         self.cloud.store.read((actor, page), |(actor, page), tx| Box::pin(quote::list(tx, &actor.scope, page))).await
     }
 
-    pub(crate) async fn quote_in(&self, tx: &mut Tx, actor: &Actor, new: &NewQuote, now: Timestamp) -> Result<Quote> {
+    /// What a job that ran before asks for does not pay for its start again.
+    pub(crate) async fn quote_in(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        (new, pays_start): (&NewQuote, bool),
+        now: Timestamp,
+    ) -> Result<Quote> {
         check_new(new)?;
         let (organization_id, project_id) = actor.project()?;
         if project::get(tx, &actor.scope, project_id).await?.archived {
             return Err(Error::new(ErrorCode::Conflict, format!("project '{project_id}' is archived")));
         }
         let organization = organization::get(tx, &actor.scope, organization_id).await?;
-        let terms = self.terms_in(tx, &organization, new, now).await?;
+        let terms = self.terms_in(tx, &organization, (new, pays_start), now).await?;
         let expires_at = now.plus(self.settings.quote_life);
         let quote = Quote {
             id: self.cloud.ids.mint(),
@@ -131,7 +138,13 @@ impl Compute {
         Err(Error::new(ErrorCode::PriceAboveMaximum, message).param("maximum_price").alternative(instead))
     }
 
-    async fn terms_in(&self, tx: &mut Tx, organization: &Organization, new: &NewQuote, now: Timestamp) -> Result<QuoteTerms> {
+    async fn terms_in(
+        &self,
+        tx: &mut Tx,
+        organization: &Organization,
+        (new, pays_start): (&NewQuote, bool),
+        now: Timestamp,
+    ) -> Result<QuoteTerms> {
         self.cloud.follow_changes(tx).await?;
         let shelf = DeviceShelf::read(tx, Some(&organization.id), now).await?;
         shelf.check(&self.cloud, (&new.kind, new.notice), new.max_duration)?;
@@ -145,7 +158,7 @@ impl Compute {
             Err(refusal) => return Err(self.refused(tx, ask, (&request, refusal), is_sold).await?),
         };
         let hold = self.first_hold(&tariff, (ask, new), new.notice)?;
-        let start = tariff.version.start_price(&new.kind)?;
+        let start = tariff.version.start_price(&new.kind)?.filter(|_| pays_start);
         let with_start = |amount: Nanos| amount.checked_add(start.unwrap_or(Nanos::ZERO));
         let needed = with_start(hold)?;
         if let Some(max_cost) = new.max_cost.filter(|max_cost| *max_cost < needed) {

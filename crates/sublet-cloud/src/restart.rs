@@ -32,6 +32,9 @@ use crate::quote::NewQuote;
 const TRIES_PER_PASS: usize = 50;
 /// After what only money or the owner can change, a waiting job is not tried again for so long.
 const REFUSED_PAUSE: DurationMs = DurationMs::from_seconds(10);
+/// Jobs of other runners that one look is for, and how long after its time another process gives one of them up.
+const WAITING_PER_LOOK: i64 = 500;
+const ABANDONED_AFTER: DurationMs = DurationMs::from_seconds(10 * 60);
 
 /// A waiting job with the lease that it had last.
 struct Waiting {
@@ -43,7 +46,7 @@ struct Waiting {
 impl Compute {
     /// Decides whether a job whose attempt ended goes on; false if it stays ended.
     pub(crate) async fn goes_on_after(&self, tx: &mut Tx, job: &Job, exit: &Exit, at: Timestamp) -> Result<bool> {
-        if job.spec.restart.is_never() {
+        if job.spec.restart.is_never() || !job.state.may_go_on() {
             return Ok(false);
         }
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
@@ -56,6 +59,9 @@ impl Compute {
 
     /// The same of a job that its runner would not start.
     pub(crate) async fn goes_on_after_refusal(&self, tx: &mut Tx, job: &Job, at: Timestamp) -> Result<bool> {
+        if !job.state.may_go_on() {
+            return Ok(false);
+        }
         let lease = lease::get(tx, &Scope::Operator, &job.lease).await?;
         match job.spec.restart.after_refusal(taken(&lease), job.restarts) {
             Some(goes_on) => self.go_on(tx, (job, &lease), goes_on, at).await,
@@ -75,14 +81,19 @@ impl Compute {
     }
 
     async fn go_on(&self, tx: &mut Tx, (job, lease): (&Job, &Lease), goes_on: GoesOn, at: Timestamp) -> Result<bool> {
+        let (now, restarts) = (self.now(), job.restarts.saturating_add(1));
+        // Until it runs again: what ends it before that is the end of an interrupted job.
+        let interrupted_at = match goes_on {
+            GoesOn::Elsewhere(_) => Some(now),
+            GoesOn::Here => job.requeued_at,
+        };
         let goes_on = match (goes_on, lease.state) {
             // A machine that only lost the attempt has a place for the next.
             (GoesOn::Here | GoesOn::Elsewhere(_), LeaseState::Active) => GoesOn::Here,
             (GoesOn::Elsewhere(reason), _) => GoesOn::Elsewhere(reason),
             (GoesOn::Here, _) => return Ok(false),
         };
-        let (now, restarts) = (self.now(), job.restarts.saturating_add(1));
-        let waits = Job { state: job.state.go_on(goes_on)?, exit: None, restarts, ..job.clone() };
+        let waits = Job { state: job.state.go_on(goes_on)?, exit: None, restarts, requeued_at: interrupted_at, ..job.clone() };
         let (waits, detail) = match goes_on {
             GoesOn::Here => {
                 let not_before = Some(at.plus(pause_before_retry(job.restarts)));
@@ -95,10 +106,7 @@ impl Compute {
                 // What never ran is not charged, and is held anew when it goes on.
                 self.cloud.release_hold(tx, job.id.as_str(), now).await?;
                 let message = format!("{}; it waits for capacity to go on", reason.explanation());
-                (
-                    Job { requeued_at: Some(at), not_before: None, message, ..waits },
-                    format!("restart {restarts}: {}", reason.as_str()),
-                )
+                (Job { not_before: None, message, ..waits }, format!("restart {restarts}: {}", reason.as_str()))
             }
         };
         done(job::save(tx, &waits).await?, job.id.as_str())?;
@@ -115,20 +123,40 @@ impl Compute {
         let now = self.now();
         let waiting = self.cloud.store.read(self, |compute, tx| Box::pin(compute.waiting_in(tx)));
         let waiting = report.note("reading jobs that wait to go on", waiting.await);
-        let (over, due): (Vec<Waiting>, Vec<Waiting>) = waiting.into_iter().partition(|one| is_over(&one.job, now));
-        let mut changed = 0;
-        for one in &over {
-            let why = format!("it waited longer than its longest wait, at last because {}", one.job.message);
-            changed += usize::from(report.note("giving up a job", self.give_up(&one.job.id, &why).await));
-        }
-        let due = due.into_iter().filter(|one| one.last.state.is_final() && one.job.not_before.is_none_or(|at| at <= now));
+        let over = waiting.iter().filter(|one| is_over(&one.job, now)).map(|one| one.job.id.clone()).collect();
+        // Even what waited long enough is tried once more: perhaps it was this process that was away.
+        let resumed = self.resume_due(report, waiting).await;
+        resumed + self.give_up_each(report, over).await
+    }
+
+    async fn resume_due(&self, report: &mut ComputeReport, waiting: Vec<Waiting>) -> usize {
+        let now = self.now();
+        let due = waiting.into_iter().filter(|one| one.last.state.is_final() && one.job.not_before.is_none_or(|at| at <= now));
         let due: Vec<(ProjectId, Waiting)> = due.map(|one| (one.job.project.clone(), one)).collect();
         if due.is_empty() {
-            return changed;
+            return 0;
         }
         let snapshot = self.cloud.store.read(self, |compute, tx| Box::pin(async move { Ok(Some(compute.snapshot(tx).await?)) }));
-        let Some(snapshot) = report.note("looking at the fleet", snapshot.await) else { return changed };
-        changed + self.resume_each(report, in_turn(due), &snapshot).await
+        let Some(snapshot) = report.note("looking at the fleet", snapshot.await) else { return 0 };
+        self.resume_each(report, in_turn(due), &snapshot).await
+    }
+
+    /// Gives up what waited too long here, and what another process, whose runner has the work, should long have given up.
+    async fn give_up_each(&self, report: &mut ComputeReport, mut over: Vec<JobId>) -> usize {
+        let after = self.told.waiting_after();
+        let elsewhere = self.cloud.store.read((self, &after), |(compute, after), tx| {
+            Box::pin(job::list_requeued_elsewhere(tx, &Scope::Operator, (compute.runner.name(), after), WAITING_PER_LOOK))
+        });
+        let elsewhere = report.note("reading jobs that wait elsewhere", elsewhere.await);
+        let is_more = i64::try_from(elsewhere.len()).is_ok_and(|count| count == WAITING_PER_LOOK);
+        self.told.note_waiting(elsewhere.last().filter(|_| is_more).map(|job| job.id.to_string()));
+        let abandoned_at = self.now().minus(ABANDONED_AFTER);
+        over.extend(elsewhere.into_iter().filter(|job| is_over(job, abandoned_at)).map(|job| job.id));
+        let mut given_up = 0;
+        for id in &over {
+            given_up += usize::from(report.note("giving up a job", self.give_up(id).await));
+        }
+        given_up
     }
 
     async fn resume_each(&self, report: &mut ComputeReport, due: Vec<Waiting>, snapshot: &Snapshot) -> usize {
@@ -181,20 +209,13 @@ impl Compute {
         }
         let actor = self.on_behalf_of(tx, &job, now).await?;
         let new = asked_again(tx, &last).await?;
-        let quote = self.quote_in(tx, &actor, &new, now).await?;
+        let quote = self.quote_in(tx, &actor, (&new, job.started_at.is_none()), now).await?;
         let lease = self.accept_in(tx, &actor, &quote, &new.metadata).await?;
         if device::get_node(tx, &lease.node).await?.runner != self.runner.name() {
             let message = format!("what is free is not on the machine that has the work directory, but on {}", lease.node);
             return Err(Error::new(ErrorCode::CapacityUnavailable, message));
         }
-        let resumed = Job {
-            state: job.state.resume()?,
-            lease: lease.id.clone(),
-            message: String::new(),
-            requeued_at: None,
-            not_before: None,
-            ..job
-        };
+        let resumed = Job { state: job.state.resume()?, lease: lease.id.clone(), message: String::new(), not_before: None, ..job };
         done(job::save(tx, &resumed).await?, id.as_str())?;
         if resumed.started_at.is_none() {
             self.hold_start(tx, &lease, &resumed).await?;
@@ -242,18 +263,19 @@ impl Compute {
             .await
     }
 
-    async fn give_up(&self, id: &JobId, why: &str) -> Result<bool> {
+    async fn give_up(&self, id: &JobId) -> Result<bool> {
         let now = self.now();
         self.cloud
             .store
-            .write((self, id, why), move |(compute, id, why), tx| {
+            .write((self, id), move |(compute, id), tx| {
                 Box::pin(async move {
                     let job = job::get(tx, &Scope::Operator, id).await?;
                     if !matches!(job.state, JobState::Requeued { .. }) || !is_over(&job, now) {
                         return Ok(false);
                     }
-                    let over = Job { state: job.state.give_up()?, message: (*why).to_owned(), ended_at: Some(now), ..job };
-                    compute.end_waiting(tx, (&over, None), now).await?;
+                    let message = format!("it waited longer than its longest wait, at last because {}", job.message);
+                    let over = Job { state: job.state.give_up()?, message, ended_at: Some(now), ..job };
+                    compute.end_waiting(tx, &over, now).await?;
                     Ok(true)
                 })
             })
@@ -261,14 +283,9 @@ impl Compute {
     }
 
     /// A job ends that waited to go on. What its start cost goes back: the owner interrupted it.
-    pub(crate) async fn end_waiting(
-        &self,
-        tx: &mut Tx,
-        (over, interrupted_for): (&Job, Option<StopReason>),
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) async fn end_waiting(&self, tx: &mut Tx, over: &Job, now: Timestamp) -> Result<()> {
         done(job::save(tx, over).await?, over.id.as_str())?;
-        self.give_start_back(tx, (over, interrupted_for), now).await?;
+        self.give_start_back(tx, (over, None), now).await?;
         self.job_ended(tx, over, now).await
     }
 
@@ -281,13 +298,13 @@ impl Compute {
 }
 
 /// Why the owner takes a lease back, if it does.
-fn taken(lease: &Lease) -> Option<StopReason> {
+pub(crate) fn taken(lease: &Lease) -> Option<StopReason> {
     lease.state.reason().map(StopReason::LeaseEnds).filter(|reason| reason.is_owners())
 }
 
 /// Until when a job waits to go on.
 pub fn waits_until(job: &Job) -> Option<Timestamp> {
-    job.requeued_at.map(|since| since.plus(job.spec.restart.wait_max))
+    job.requeued_at.filter(|_| matches!(job.state, JobState::Requeued { .. })).map(|since| since.plus(job.spec.restart.wait_max))
 }
 
 fn is_over(job: &Job, now: Timestamp) -> bool {
@@ -343,13 +360,18 @@ async fn asked_again(tx: &mut Tx, last: &Lease) -> Result<NewQuote> {
     if max_cost.is_some_and(|left| left <= Nanos::ZERO) {
         return Err(Error::new(ErrorCode::PriceAboveMaximum, "nothing is left of its maximum cost"));
     }
+    let ran = last.ended_at.map_or(DurationMs::ZERO, |at| at.since(last.starts_at));
+    let max_duration = terms.max_duration.map(|span| DurationMs::from_millis(span.millis().saturating_sub(ran.millis())));
+    if max_duration.is_some_and(|left| left <= DurationMs::ZERO) {
+        return Err(Error::new(ErrorCode::PolicyRefused, "nothing is left of its longest duration"));
+    }
     Ok(NewQuote {
         kind: terms.kind,
         units: last.units,
         notice: last.notice,
         site: Some(last.site.clone()),
         isolation: Some(last.isolation),
-        max_duration: terms.max_duration,
+        max_duration,
         max_cost,
         max_price: last.max_price,
         metadata: last.metadata.clone(),

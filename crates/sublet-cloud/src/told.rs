@@ -20,11 +20,22 @@ pub struct Told {
     missing: Mutex<BTreeMap<AttemptId, Timestamp>>,
     /// When old answers were last forgotten.
     swept: Mutex<Option<Timestamp>>,
+    /// The last job that was looked at of those that wait at other runners.
+    waiting_after: Mutex<String>,
     /// The runner's machines as they were last registered.
     offered: Mutex<Option<Offered>>,
 }
 
 impl Told {
+    /// After which waiting job the next look at those of other runners begins; nothing if it begins anew.
+    pub fn waiting_after(&self) -> String {
+        self.waiting_after.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn note_waiting(&self, last: Option<String>) {
+        *self.waiting_after.lock().unwrap_or_else(PoisonError::into_inner) = last.unwrap_or_default();
+    }
+
     /// Whether old answers are to be forgotten.
     pub fn is_sweep_due(&self, now: Timestamp) -> bool {
         let swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);

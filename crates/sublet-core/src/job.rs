@@ -407,6 +407,10 @@ impl JobState {
             | Self::Refused => Err(self.refuse("refused")),
         }
     }
+    /// Whether nobody but the owner of its machine told it to stop: what its holder or its money ended is not run again.
+    pub fn may_go_on(self) -> bool {
+        !matches!(self, Self::Stopping { reason } if !reason.is_owners())
+    }
     /// Its attempt ended, or will not begin, and it is run again: on the lease that it has, or elsewhere.
     pub const fn go_on(self, goes_on: GoesOn) -> Result<Self, InvalidTransition> {
         match (self, goes_on) {

@@ -15,6 +15,8 @@ use crate::time::DurationMs;
 /// Most restarts of one job, and how many there are if it does not say.
 pub const RESTARTS_MAX: u32 = 900;
 pub const RESTARTS_DEFAULT: u32 = 100;
+/// A job is tried again on the lease that it has only among so many first restarts: its devices are kept for it between them.
+pub const RETRIES_MAX: u32 = 20;
 /// The longest that a job waits for its next attempt, and how long it does if it does not say.
 pub const WAIT_MAX: DurationMs = DurationMs::from_hours(24 * 90);
 pub const WAIT_DEFAULT: DurationMs = DurationMs::from_hours(24 * 7);
@@ -86,7 +88,8 @@ impl RestartPolicy {
         }
         let Exit::Code { code } = exit else { return None };
         let is_retried = u8::try_from(*code).is_ok_and(|code| self.exit_codes.contains(&code));
-        is_retried.then(|| taken.filter(|_| self.on_interruption).map_or(GoesOn::Here, GoesOn::Elsewhere))
+        let goes_on = taken.filter(|_| self.on_interruption).map_or(GoesOn::Here, GoesOn::Elsewhere);
+        (is_retried && may_be(goes_on, restarts)).then_some(goes_on)
     }
 
     /// The same of a job that no runner would start: one that ran before goes on, one that never did has nothing to go on with.
@@ -94,8 +97,12 @@ impl RestartPolicy {
         if !self.on_interruption || restarts >= self.restarts_max {
             return None;
         }
-        taken.map(GoesOn::Elsewhere).or((restarts > 0).then_some(GoesOn::Here))
+        taken.map(GoesOn::Elsewhere).or((restarts > 0 && may_be(GoesOn::Here, restarts)).then_some(GoesOn::Here))
     }
+}
+
+fn may_be(goes_on: GoesOn, restarts: u32) -> bool {
+    goes_on != GoesOn::Here || restarts < RETRIES_MAX
 }
 
 /// How long a retry waits on the lease that it has, after so many restarts.
@@ -150,6 +157,16 @@ mod tests {
         assert_eq!(policy().after_refusal(None, 1), Some(GoesOn::Here));
         assert_eq!(policy().after_refusal(Some(RECLAIMED), 0), Some(GoesOn::Elsewhere(RECLAIMED)));
         assert_eq!(policy().after_refusal(Some(RECLAIMED), 2), None);
+    }
+
+    #[test]
+    fn devices_are_not_kept_for_a_program_that_fails_again_and_again() {
+        let policy = RestartPolicy { restarts_max: RESTARTS_MAX, ..policy() };
+        let failed = (JobState::Failed, &Exit::Code { code: 3 });
+        assert_eq!(policy.after(failed, None, RETRIES_MAX - 1), Some(GoesOn::Here));
+        assert_eq!(policy.after(failed, None, RETRIES_MAX), None);
+        assert_eq!(policy.after(failed, Some(RECLAIMED), RETRIES_MAX), Some(GoesOn::Elsewhere(RECLAIMED)));
+        assert_eq!(policy.after_refusal(None, RETRIES_MAX), None);
     }
 
     #[test]

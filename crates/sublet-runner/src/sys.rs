@@ -86,6 +86,7 @@ pub fn seal_mounts_below(path: &CStr) -> io::Result<()> {
 }
 
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -164,9 +165,16 @@ fn configure_loop(device: &File, image: &File, access: LoopAccess) -> io::Result
     }
 }
 
-fn configure_loop_with(device: &File, image: &File, flags: u32) -> io::Result<()> {
-    let descriptor = u32::try_from(image.as_raw_fd()).map_err(io::Error::other)?;
-    let info = LoopInfo {
+/// Device and inode of the file that a loop device shows.
+pub fn backing_of_loop(device: &File) -> io::Result<(u64, u64)> {
+    let mut info = empty_info(0);
+    // SAFETY: LOOP_GET_STATUS64 writes one `struct loop_info64`, which `info` is laid out as and which outlives the call.
+    let status = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    if status == 0 { Ok((info.device, info.inode)) } else { Err(io::Error::last_os_error()) }
+}
+
+const fn empty_info(flags: u32) -> LoopInfo {
+    LoopInfo {
         device: 0,
         inode: 0,
         rdevice: 0,
@@ -180,7 +188,12 @@ fn configure_loop_with(device: &File, image: &File, flags: u32) -> io::Result<()
         crypt_name: [0; 64],
         encrypt_key: [0; 32],
         init: [0; 2],
-    };
+    }
+}
+
+fn configure_loop_with(device: &File, image: &File, flags: u32) -> io::Result<()> {
+    let descriptor = u32::try_from(image.as_raw_fd()).map_err(io::Error::other)?;
+    let info = empty_info(flags);
     let config = LoopConfig { descriptor, block_size: 0, info, reserved: [0; 8] };
     // SAFETY: LOOP_CONFIGURE reads one `struct loop_config`, which `config` is laid out as and which outlives the call.
     let status = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };

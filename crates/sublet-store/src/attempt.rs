@@ -197,12 +197,15 @@ impl Kept {
 }
 
 /// Ended attempts of a runner of which it keeps `kept`, ended before an instant, oldest first. While a job may go on, all is
-/// kept of its attempts.
+/// kept of its newest attempts: of the last three that began, and of those after them.
 pub async fn list_ended(tx: &mut Tx, runner: &str, kept: Kept, before: Timestamp, limit: i64) -> Result<Vec<AttemptId>> {
     let rows = tx
         .fetch_all(
             "SELECT id FROM attempts WHERE state = 'ended' AND kept = $1 AND runner = $2 AND ended_at <= $3
-                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = attempts.job_id AND jobs.ended_at IS NULL)
+                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = attempts.job_id AND jobs.ended_at IS NULL
+                     AND (SELECT COUNT(*) FROM attempts AS later WHERE later.job_id = attempts.job_id
+                         AND later.runner = attempts.runner AND later.started_at IS NOT NULL
+                         AND later.number > attempts.number) < 3)
              ORDER BY id LIMIT $4",
             params![kept.as_str(), runner, before, limit],
         )

@@ -40,7 +40,7 @@ pub struct Job {
     pub ended_at: Option<Timestamp>,
     /// How often it was run again.
     pub restarts: u32,
-    /// Since when it waits for capacity to go on.
+    /// Since when it is interrupted and has not run again.
     pub requeued_at: Option<Timestamp>,
     /// It is not tried before.
     pub not_before: Option<Timestamp>,
@@ -235,6 +235,22 @@ pub async fn list_requeued(tx: &mut Tx, scope: &Scope, runner: &str) -> Result<V
                  ORDER BY requeued_at, id LIMIT $3"
             ),
             params![organization, runner, OPEN_JOBS_MAX],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Some jobs that wait to go on at other runners than this one, after an id, in the order of their ids.
+pub async fn list_requeued_elsewhere(tx: &mut Tx, scope: &Scope, (runner, after): (&str, &str), limit: i64) -> Result<Vec<Job>> {
+    let organization = scope.organization().map_or("", OrganizationId::as_str);
+    let rows = tx
+        .fetch_all(
+            select!(
+                "WHERE state = 'requeued' AND ($1 = '' OR organization_id = $1) AND id > $3
+                     AND NOT EXISTS (SELECT 1 FROM attempts WHERE attempts.id = jobs.attempt_id AND attempts.runner = $2)
+                 ORDER BY id LIMIT $4"
+            ),
+            params![organization, runner, after, limit],
         )
         .await?;
     rows.iter().map(from_row).collect()

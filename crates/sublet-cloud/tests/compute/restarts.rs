@@ -11,13 +11,13 @@ use sublet_core::lease::{EndReason, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::restart::EXIT_SAVED;
 use sublet_core::runner::Exit;
-use sublet_core::{DurationMs, Nanos};
+use sublet_core::{DurationMs, Error, ErrorCode, Nanos};
 use sublet_money::price_book::PriceEntry;
 use sublet_money::sku::{SkuFamily, SkuName};
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::{per_unit, republish};
-use sublet_testkit::runner::{FakeAttempt, Manners};
+use sublet_testkit::runner::{FakeAttempt, FakeRunner, Manners, sandbox};
 use sublet_testkit::tenant::actor;
 
 use crate::compensations::given;
@@ -64,6 +64,20 @@ async fn reclaim(world: &World<'_>) -> JobId {
 async fn exit(world: &World<'_>, job: &JobId, exit: Exit) {
     world.runner.exit(&world.attempt(job).await, exit);
     settle(world).await;
+}
+
+/// The owner's work ends, and from then on its machine takes no more; so many passes of ten seconds.
+async fn full_after(world: &World<'_>, own: &JobId, passes: usize) {
+    world.runner.refuse(Some(Error::new(ErrorCode::CapacityUnavailable, "the machine is full")));
+    world.runner.exit(&world.attempt(own).await, DONE);
+    refused_for(world, passes).await;
+}
+
+async fn refused_for(world: &World<'_>, passes: usize) {
+    for _ in 0..passes {
+        world.cloud.clock.advance(DurationMs::from_seconds(10));
+        world.compute.reconcile().await;
+    }
 }
 
 /// What one pass starts, the next one hears of.
@@ -236,7 +250,8 @@ on_both_databases! {
 
     async fn all_attempts_together_stay_within_the_maximum_cost(cloud: &TestCloud) {
         let world = World::start(cloud, 2, Manners::Prompt).await;
-        let max_cost = cost(NoticeClass::N2m, 2 * 600_000);
+        publish_start(&world, Some(UNIT / 4)).await;
+        let max_cost = cost(NoticeClass::N2m, 2 * 600_000).checked_add(Nanos::new(UNIT / 4)).expect("in range");
         let quote = NewQuote { max_cost: Some(max_cost), ..wanted(2, NoticeClass::N2m) };
         let (run, own) = interrupted(&world, quote, restartable("train")).await;
         exit(&world, &own, DONE).await;
@@ -387,6 +402,124 @@ on_both_databases! {
             world.runner.exit(&world.attempt(job).await, DONE);
         }
         world.pass().await;
+        world.pass().await;
+        world.assert_all_over().await;
+    }
+
+    async fn a_cancelled_job_is_not_run_again_however_it_ends(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        publish_start(&world, Some(UNIT / 4)).await;
+        let (run, own) = interrupted(&world, wanted(2, NoticeClass::N2m), restartable("train")).await;
+        let job = run.job.job.id;
+        full_after(&world, &own, 3).await;
+        assert_eq!(state(&world, &job).await, JobState::Starting);
+        world.compute.cancel_job(&world.customer, &job).await.expect("cancelled");
+        refused_for(&world, 20).await;
+        world.runner.refuse(None);
+        world.live(200, 10).await;
+        assert_eq!((state(&world, &job).await, world.runner.begun()), (JobState::Cancelled, 2));
+        assert_eq!(given(&world).await.len(), 1, "it was interrupted and did not go on");
+        let flaky = world.run(wanted(1, NoticeClass::N2m), retried(3, 5)).await.expect("a run").job.job.id;
+        settle(&world).await;
+        world.compute.cancel_job(&world.customer, &flaky).await.expect("cancelled");
+        exit(&world, &flaky, Exit::Code { code: 3 }).await;
+        assert_eq!(state(&world, &flaky).await, JobState::Failed, "it left by itself before it was stopped");
+        assert_eq!(given(&world).await.len(), 1);
+        world.pass().await;
+        world.assert_all_over().await;
+    }
+
+    async fn an_interrupted_job_that_no_runner_starts_again_gets_its_start_back(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        publish_start(&world, Some(UNIT / 4)).await;
+        let mut new = restartable("train");
+        new.spec.restart.restarts_max = 1;
+        let (run, own) = interrupted(&world, wanted(2, NoticeClass::N2m), new).await;
+        full_after(&world, &own, 20).await;
+        assert_eq!(state(&world, &run.job.job.id).await, JobState::Refused);
+        let given: Vec<_> = given(&world).await.into_iter().map(|one| (one.subject, one.amount.get())).collect();
+        assert_eq!(given, [(run.job.job.id.to_string(), UNIT / 4)]);
+        world.assert_all_over().await;
+    }
+
+    async fn a_wait_begins_when_it_is_noticed_and_does_not_end_untried(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let mut new = restartable("train");
+        new.spec.restart.wait_max = DurationMs::from_seconds(600);
+        let job = training(&world, wanted(2, NoticeClass::N2m), new).await.job.job.id;
+        let own = reclaim(&world).await;
+        world.runner.exit(&world.attempt(&job).await, SAVED);
+        cloud.clock.advance(DurationMs::from_seconds(700));
+        settle(&world).await;
+        assert_eq!(state(&world, &job).await, REQUEUED, "the time that nobody looked is none that it waited");
+        limit(&world, 1).await;
+        exit(&world, &own, DONE).await;
+        world.live(10, 10).await;
+        assert_eq!(state(&world, &job).await, REQUEUED);
+        limit(&world, 100 * UNIT).await;
+        cloud.clock.advance(DurationMs::from_seconds(700));
+        settle(&world).await;
+        assert_eq!(state(&world, &job).await, JobState::Running, "it is tried before it is given up");
+        exit(&world, &job, DONE).await;
+        world.pass().await;
+        world.assert_all_over().await;
+    }
+
+    async fn another_process_gives_up_what_waits_for_a_runner_that_is_gone(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let mut new = restartable("train");
+        new.spec.restart.wait_max = DurationMs::from_seconds(600);
+        let (run, own) = interrupted(&world, wanted(2, NoticeClass::N2m), new).await;
+        let job = run.job.job.id;
+        let elsewhere = FakeRunner::named("elsewhere", cloud.clock.clone(), Vec::new(), (sandbox(), Manners::Prompt));
+        let other = compute_on(&cloud.another(9).await, &elsewhere);
+        cloud.clock.advance(DurationMs::from_seconds(900));
+        other.reconcile().await;
+        assert_eq!(state(&world, &job).await, REQUEUED, "its own process comes first");
+        cloud.clock.advance(DurationMs::from_seconds(400));
+        other.reconcile().await;
+        assert_eq!(state(&world, &job).await, JobState::Interrupted { reason: RECLAIMED });
+        exit(&world, &own, DONE).await;
+        world.pass().await;
+        world.assert_all_over().await;
+    }
+
+    async fn limits_of_time_are_for_all_attempts_together(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let window = DurationMs::from_seconds(3_600);
+        let quote = NewQuote { max_duration: Some(window), ..wanted(2, NoticeClass::N2m) };
+        let mut new = restartable("train");
+        new.spec.limits.time = Some(DurationMs::from_seconds(300));
+        let (run, own) = interrupted(&world, quote, new).await;
+        let job = run.job.job.id;
+        exit(&world, &own, DONE).await;
+        settle(&world).await;
+        let resumed = world.job(&job).await;
+        let (first, again) = (world.lease(&run.lease.lease.id).await.lease, resumed.lease);
+        let used = first.ended_at.expect("ended").since(first.starts_at);
+        let left = again.ends_at.expect("a window").since(again.starts_at);
+        assert_eq!(left.millis() + used.millis(), window.millis());
+        world.live(230, 10).await;
+        assert_eq!(state(&world, &job).await, JobState::Running);
+        world.live(40, 10).await;
+        assert_eq!(state(&world, &job).await, JobState::Interrupted { reason: StopReason::TimeLimit });
+        world.pass().await;
+        world.assert_all_over().await;
+    }
+
+    async fn only_the_newest_attempts_of_a_job_are_kept(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let job = world.run(wanted(1, NoticeClass::N2m), retried(3, 9)).await.expect("a run").job.job.id;
+        settle(&world).await;
+        for _ in 0..4 {
+            exit(&world, &job, Exit::Code { code: 3 }).await;
+            world.live(120, 10).await;
+        }
+        settle(&world).await;
+        let attempts = world.job(&job).await.attempts;
+        let cleaned: Vec<bool> = attempts.iter().map(|one| known(&world, &one.id).cleaned).collect();
+        assert_eq!(cleaned, [true, true, false, false, false]);
+        exit(&world, &job, DONE).await;
         world.pass().await;
         world.assert_all_over().await;
     }

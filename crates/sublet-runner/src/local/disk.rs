@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,7 +15,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::quantity::Bytes;
 
-use crate::sys::{LoopAccess, attach_loop};
+use crate::sys::{LoopAccess, attach_loop, backing_of_loop};
 
 /// Where the formatter is looked for; the environment's PATH is not consulted.
 const FORMATTERS: [&str; 3] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"];
@@ -90,7 +90,7 @@ impl ImageMaker {
     /// The kernel lets go of an image a moment after its last sandbox: until then it is refused, and can be asked for again.
     pub fn continue_first(&self, earlier: &[PathBuf], image: &Path) -> Result<bool> {
         let Some(found) = earlier.iter().find(|path| path.exists()) else { return Ok(false) };
-        if earlier.iter().any(|path| is_backing_a_loop(path)) {
+        if is_backing_a_loop(found) {
             return Err(Error::new(ErrorCode::CapacityUnavailable, "the job's work directory is still in use by its last attempt"));
         }
         let failed = |step: &str, error: &io::Error| Error::internal(format!("{step}: {error}"));
@@ -130,13 +130,16 @@ impl ImageMaker {
     }
 }
 
-/// Whether a file is what a loop device shows. What cannot be seen is not.
+/// Whether a file is what a loop device shows, under whichever of its names, even one that was removed. What cannot be seen
+/// is not.
 fn is_backing_a_loop(image: &Path) -> bool {
-    let Some(own) = image.parent().and_then(Path::file_name).map(Path::new).zip(image.file_name()) else { return false };
-    let own = own.0.join(own.1);
+    let Ok(own) = fs::metadata(image).map(|found| (found.dev(), found.ino())) else { return false };
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let mut backing = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
-    backing.any(|path| Path::new(path.trim_end()).ends_with(&own))
+    let mut loops = devices.filter(|device| device.path().join("loop/backing_file").exists());
+    loops.any(|device| {
+        let opened = File::open(Path::new("/dev").join(device.file_name()));
+        opened.and_then(|device| backing_of_loop(&device)).is_ok_and(|backing| backing == own)
+    })
 }
 
 /// Sets space aside, so that a job that was sold a disk never meets a full host.
@@ -204,6 +207,21 @@ mod tests {
         reserve(&to, 40_000_000).unwrap();
         copy_data(&from, &to).unwrap();
         assert!(fs::read(path).unwrap() == fs::read(directory.path().join("from")).unwrap());
+    }
+
+    #[test]
+    fn a_disk_is_in_use_under_each_of_its_names_and_under_one_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        File::options().write(true).create_new(true).open(&first).unwrap().set_len(1_048_576).unwrap();
+        fs::hard_link(&first, &second).unwrap();
+        assert!(!is_backing_a_loop(&first));
+        // Only root has loop devices.
+        let Ok(device) = attach_loop(&File::open(&second).unwrap(), LoopAccess::ReadOnly) else { return };
+        assert!(is_backing_a_loop(&first) && is_backing_a_loop(&second));
+        fs::remove_file(&second).unwrap();
+        assert!(is_backing_a_loop(&first));
+        drop(device);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::shim::SANDBOX_ARGUMENT;
 
 /// How long a sandbox may take to be built.
 const PREPARE_MAX: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+/// The same where a work directory of any number of files may have to be given to another user.
+const CONTINUE_MAX: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// The first host user of ours; far above what distributions and container engines hand out.
 const HOST_USERS_FIRST: u32 = 1_900_000_000;
 /// Host users that one runner may use at a time, and blocks of them for different runners.
@@ -138,8 +140,9 @@ fn request(control: &Channel, launch: &Launch, spec: &AttemptSpec) -> Result<(Is
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => died(),
         _ => failed("describe the sandbox", &error),
     })?;
+    let longest = if launch.is_continued { &CONTINUE_MAX } else { &PREPARE_MAX };
     let mut waiting = [PollFd::new(control, PollFlags::IN)];
-    let ready = retry(|| poll(&mut waiting, Some(&PREPARE_MAX))).map_err(|error| failed("wait for the sandbox", &error.into()))?;
+    let ready = retry(|| poll(&mut waiting, Some(longest))).map_err(|error| failed("wait for the sandbox", &error.into()))?;
     if ready == 0 {
         return Err(Error::internal("the sandbox was not ready in time"));
     }

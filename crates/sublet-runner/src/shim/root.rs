@@ -251,6 +251,8 @@ fn hand_over(work: &Path, launch: &Launch) -> io::Result<()> {
     if fs::symlink_metadata(work)?.uid() == user {
         return Ok(());
     }
+    // Nobody's until all is handed over: one that was cut off is begun anew, whoever's turn is next.
+    lchown(work, Some(0), Some(0))?;
     let mut open = vec![work.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory)? {
@@ -261,7 +263,6 @@ fn hand_over(work: &Path, launch: &Launch) -> io::Result<()> {
             lchown(entry.path(), Some(user), Some(user))?;
         }
     }
-    // Last, so that a hand-over that was cut off is begun anew.
     lchown(work, Some(user), Some(user))
 }
 

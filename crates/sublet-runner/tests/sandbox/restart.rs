@@ -18,7 +18,10 @@ fn after(first: &AttemptSpec, name: &str, script: &str) -> AttemptSpec {
 fn run_again(lab: &Lab, spec: &AttemptSpec) -> (Exit, String) {
     lab.until("the disk is free", || match lab.runner.place(spec) {
         Err(error) if error.code() == ErrorCode::CapacityUnavailable => None,
-        placed => Some(placed.unwrap()),
+        placed => {
+            placed.unwrap();
+            Some(())
+        }
     });
     (lab.until_ended(&spec.attempt), lab.log(&spec.attempt))
 }
