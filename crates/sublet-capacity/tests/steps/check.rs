@@ -284,6 +284,14 @@ fn reachable<'a>(world: &'a World, request: &Request, node: &NodeId) -> (u32, BT
     (free, sold)
 }
 
+/// Units of a machine that nobody has.
+fn idle_on(world: &World, request: &Request, node: &NodeId) -> u32 {
+    let there = world.snapshot.devices.iter().filter(|device| device.node == *node && device.kind == request.kind);
+    let idle =
+        there.filter(|device| device.health == DeviceHealth::Healthy && device.used_by.is_none() && device.promised_to.is_none());
+    number(idle.count())
+}
+
 /// The longest notice that has to be touched on the best machine; `None` if none will do, `Some(None)` if nobody has to go.
 fn gentlest(world: &World, request: &Request) -> Option<Option<NoticeClass>> {
     let of = |node: &NodeId| {
@@ -316,7 +324,11 @@ pub fn reclaim(world: &World, request: &Request, plan: &ReclaimPlan) -> Checked 
         hold(Rule::NoticeKept, Some(victim.deadline) >= earliest_end(lease, world.now), || format!("{victim:?} of {lease:?}"))?;
     }
     let with = |gone: &dyn Fn(&LeaseId) -> bool| free + sold.iter().filter(|(id, _)| gone(id)).map(|(_, units)| units).sum::<u32>();
-    let is_enough = with(&|id| victims.contains(id)) >= request.units;
+    // Which free devices are used outside is not known: who needs nobody to go may get any of a machine's.
+    let is_enough = match plan.victims.is_empty() && plan.free_now {
+        true => idle_on(world, request, &plan.node) >= request.units && has_free(world, request, &plan.site, request.units),
+        false => with(&|id| victims.contains(id)) >= request.units,
+    };
     hold(Rule::FitsFirst, is_enough && number(plan.devices.len()) == request.units, || format!("{plan:?}"))?;
     let mut ready_at = world.now;
     for id in plan.devices.iter().collect::<BTreeSet<_>>() {
@@ -339,7 +351,9 @@ pub fn reclaim(world: &World, request: &Request, plan: &ReclaimPlan) -> Checked 
     }
     let touched = victims.iter().map(|id| world.snapshot.leases[*id].notice).max();
     let least = gentlest(world, request).flatten();
-    hold(Rule::NobodyInVain, touched == least, || format!("{touched:?} is touched and {least:?} would do: {plan:?}"))
+    hold(Rule::NobodyInVain, touched.is_none() || touched == least, || {
+        format!("{touched:?} is touched and {least:?} would do: {plan:?}")
+    })
 }
 
 /// What the reserve rule keeps for the owner's teams is there at once, one unit at a time.
