@@ -4,11 +4,11 @@
 //! The month is that of the margin report ([`crate::margin`]). What devices did, what was refused and what was promised
 //! is of the month in Coordinated Universal Time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_capacity::estimate::demand::Step;
 use sublet_capacity::{ClassTimes, Pool, Stretch, TimeClass, Units, outside_use, partition};
-use sublet_core::device::{DeviceClass, DeviceKind};
+use sublet_core::device::{DeviceClass, DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, ProjectId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
@@ -18,21 +18,19 @@ use sublet_money::payback::Payback;
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::sku::SkuName;
 use sublet_money::supply_cost::SupplyCost;
-use sublet_money::unfilled::{Ask, Unfilled, WANTED_MAX, unfilled};
+use sublet_money::unfilled::{Ask, Leased, Unfilled, WANTED_MAX, Wants, unfilled};
 use sublet_money::zone::Zone;
 use sublet_store::compensation::LeaseNotice;
 use sublet_store::device::Device;
 use sublet_store::monthly_return::{self as stored, OwnLease, Span, ToldLease};
 use sublet_store::{Tx, demand, device};
 
-use crate::compensation::{is_owners, last_instant, owners_end};
+use crate::compensation::{last_instant, owners_end};
 use crate::margin::MarginReport;
 use crate::{Action, Actor, Cloud};
 
 /// Rows of demand that are read at once.
 const STEPS_PAGE: i64 = 10_000;
-/// Longest time of an hour in which something can be asked for.
-const HOUR: DurationMs = DurationMs::from_hours(1);
 
 /// What devices were bought for, and how many have a price.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,25 +100,28 @@ impl Cloud {
         let month = BillingCalendar::new("UTC")?.period(asked.0)?.interval;
         let over = Interval { ends_at: month.ends_at.min(now).max(month.starts_at), ..month };
         let devices = device::list_all(tx).await?;
-        let times = device_times(tx, &devices, over).await?;
+        let (times, lost) = device_times(tx, &devices, over).await?;
+        let devices: Vec<&Device> = devices.iter().filter(|device| !lost.contains(&device.id)).collect();
         let capital = capital(&devices, &margin, over)?;
-        let unfilled = unfilled_in(tx, month, &margin).await?;
+        let unfilled = unfilled_in(tx, over, &margin).await?;
         let promises = promises_in(tx, month).await?;
         Ok(ReturnReport { margin, times, capital, unfilled, promises })
     }
 }
 
-/// What was bought for, and what it brought since the first of it was there.
-fn capital(devices: &[Device], margin: &MarginReport, over: Interval) -> Result<Capital> {
-    let owned: Vec<&Device> = devices.iter().filter(|device| device.created_at < over.ends_at).collect();
+/// What was bought for, and what it brought while it was there: for each device the time that it was owned, on average.
+fn capital(devices: &[&Device], margin: &MarginReport, over: Interval) -> Result<Capital> {
+    let owned: Vec<&Device> = devices.iter().copied().filter(|device| device.created_at < over.ends_at).collect();
     let price_of = |kind: &DeviceKind| margin.costs.as_ref().and_then(|costs| Some(costs.device(kind)?.depreciation?.price));
     let prices: Vec<Nanos> = owned.iter().filter_map(|device| price_of(&device.kind)).collect();
-    let since = owned.iter().map(|device| device.created_at).min().unwrap_or(over.ends_at).max(over.starts_at);
+    let time =
+        owned.iter().map(|device| i128::from(over.ends_at.since(device.created_at.max(over.starts_at)).millis())).sum::<i128>();
+    let time = i64::try_from(time.checked_div(i128::try_from(owned.len()).unwrap_or(0)).unwrap_or(0)).unwrap_or(0);
     let depreciation = margin.figures(false)?.costs.device.depreciation;
     let payback = Payback {
         capital: Nanos::checked_sum(prices.iter().copied())?,
         cash: margin.gross_margin()?.checked_add(depreciation)?,
-        time: over.ends_at.since(since),
+        time: DurationMs::from_millis(time),
     };
     let count = |count: usize| u32::try_from(count).map_err(|_| Error::internal("there are more devices than can be counted"));
     Ok(Capital { payback, devices: count(owned.len())?, priced: count(prices.len())? })
@@ -134,6 +135,10 @@ struct Fleet<'a> {
     times: BTreeMap<Pool, ClassTimes>,
     /// Of pools whose demand is recorded.
     idle: BTreeMap<Pool, Vec<Stretch>>,
+    /// What Sublet gave the owner's teams, or kept idle for them.
+    own: BTreeMap<Pool, Vec<Units>>,
+    /// Lost the whole time.
+    lost: BTreeSet<DeviceId>,
 }
 
 impl Fleet<'_> {
@@ -143,8 +148,11 @@ impl Fleet<'_> {
         let pool = Pool { kind: device.kind.clone(), site: device.site.clone() };
         let owned = Stretch { from: device.created_at.max(self.over.from), ..self.over };
         let mut idle = self.idle.get_mut(&pool);
+        let mut own = idle.is_some().then(|| self.own.entry(pool.clone()).or_default());
+        let mut is_lost = device.health == DeviceHealth::Lost;
         let times = self.times.entry(pool).or_default();
         for (class, part) in partition(owned, TimeClass::Unknown, spans) {
+            is_lost &= class == TimeClass::Unhealthy;
             if class != TimeClass::Idle {
                 times.add(class, part.micros());
                 continue;
@@ -152,10 +160,15 @@ impl Fleet<'_> {
             let holds = self.holds.get(id).into_iter().flatten().copied();
             for (class, part) in partition(part, TimeClass::Idle, holds) {
                 times.add(class, part.micros());
-                if let (TimeClass::Idle, Some(idle)) = (class, &mut idle) {
-                    idle.push(part);
+                match (class, &mut idle, &mut own) {
+                    (TimeClass::Idle, Some(idle), _) => idle.push(part),
+                    (TimeClass::Reserved, _, Some(own)) => own.push(Units { count: 1, when: part }),
+                    _ => {}
                 }
             }
+        }
+        if is_lost {
+            self.lost.insert(id.clone());
         }
     }
 }
@@ -173,8 +186,12 @@ fn class_of(span: &Span) -> TimeClass {
     }
 }
 
-/// What all devices did in some time, by kind.
-async fn device_times(tx: &mut Tx, devices: &[Device], over: Interval) -> Result<BTreeMap<DeviceKind, ClassTimes>> {
+/// What all devices did in some time, by kind, and which were lost all that time.
+async fn device_times(
+    tx: &mut Tx,
+    devices: &[Device],
+    over: Interval,
+) -> Result<(BTreeMap<DeviceKind, ClassTimes>, BTreeSet<DeviceId>)> {
     let whole = Stretch { from: over.starts_at, until: over.ends_at };
     let mut fleet = Fleet {
         over: whole,
@@ -182,22 +199,13 @@ async fn device_times(tx: &mut Tx, devices: &[Device], over: Interval) -> Result
         holds: BTreeMap::new(),
         times: BTreeMap::new(),
         idle: demand::list_pools(tx).await?.into_iter().map(|stored| (stored.pool, Vec::new())).collect(),
+        own: BTreeMap::new(),
+        lost: BTreeSet::new(),
     };
-    let mut own: BTreeMap<Pool, Vec<Units>> = BTreeMap::new();
-    for hold in stored::order_holds(tx, over).await? {
-        let when = Stretch { from: hold.from, until: hold.until.unwrap_or(over.ends_at) };
-        if let Some(device) = fleet.devices.get(&hold.device) {
-            let pool = Pool { kind: device.kind.clone(), site: device.site.clone() };
-            own.entry(pool).or_default().push(Units { count: 1, when });
-        }
-        fleet.holds.entry(hold.device).or_default().push((TimeClass::Reserved, when));
-    }
-    for OwnLease { kind, site, units, from, until } in stored::own_leases(tx, over).await? {
-        let when = Stretch { from, until: until.unwrap_or(over.ends_at) };
-        own.entry(Pool { kind, site }).or_default().push(Units { count: units, when });
-    }
+    read_holds(tx, &mut fleet, over).await?;
+    read_own_leases(tx, &mut fleet, over).await?;
     read_spans(tx, &mut fleet, over).await?;
-    let Fleet { mut times, idle, .. } = fleet;
+    let Fleet { mut times, idle, own, lost, .. } = fleet;
     for (pool, idle) in idle.into_iter().filter(|(_, idle)| !idle.is_empty()) {
         let steps = steps_of(tx, &pool, over).await?;
         let outside = outside_use(&idle, own.get(&pool).map_or(&[][..], Vec::as_slice), &steps, over.ends_at);
@@ -205,7 +213,37 @@ async fn device_times(tx: &mut Tx, devices: &[Device], over: Interval) -> Result
     }
     let mut by_kind: BTreeMap<DeviceKind, ClassTimes> = BTreeMap::new();
     times.into_iter().for_each(|(pool, times)| by_kind.entry(pool.kind).or_default().extend(&times));
-    Ok(by_kind)
+    Ok((by_kind, lost))
+}
+
+async fn read_holds(tx: &mut Tx, fleet: &mut Fleet<'_>, over: Interval) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let page = stored::order_holds(tx, over, &after).await?;
+        let Some(last) = page.last() else { break };
+        after = last.order.to_string();
+        for hold in page {
+            let when = Stretch { from: hold.from, until: hold.until.unwrap_or(over.ends_at) };
+            fleet.holds.entry(hold.device).or_default().push((TimeClass::Reserved, when));
+        }
+    }
+    fleet.holds.values_mut().for_each(|holds| holds.sort_by_key(|(_, when)| when.from));
+    Ok(())
+}
+
+async fn read_own_leases(tx: &mut Tx, fleet: &mut Fleet<'_>, over: Interval) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let page = stored::own_leases(tx, over, &after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.id.to_string();
+        for OwnLease { kind, site, units, from, until, .. } in page {
+            let (pool, when) = (Pool { kind, site }, Stretch { from, until: until.unwrap_or(over.ends_at) });
+            if fleet.idle.contains_key(&pool) {
+                fleet.own.entry(pool).or_default().push(Units { count: units, when });
+            }
+        }
+    }
 }
 
 async fn read_spans(tx: &mut Tx, fleet: &mut Fleet<'_>, over: Interval) -> Result<()> {
@@ -258,29 +296,27 @@ fn zone_of(costs: Option<&SupplyCost>) -> Result<Zone> {
     bands.map_or_else(|| Zone::new("UTC"), |bands| Ok(bands.zone.clone()))
 }
 
-async fn unfilled_in(tx: &mut Tx, month: Interval, margin: &MarginReport) -> Result<UnfilledDemand> {
+/// Of the part of a month that is over: nobody knows yet what will not be filled in the rest.
+async fn unfilled_in(tx: &mut Tx, over: Interval, margin: &MarginReport) -> Result<UnfilledDemand> {
     // What was asked for before may reach into the month.
-    let asked_in = Interval { starts_at: month.starts_at.minus(WANTED_MAX), ..month };
-    let (asks, is_all) = sublet_store::unfilled::of_time(tx, asked_in).await?;
-    let mut leased: BTreeMap<(ProjectId, DeviceKind), Vec<(Timestamp, u32)>> = BTreeMap::new();
-    for found in sublet_store::unfilled::leased_beside(tx, asked_in).await? {
+    let asked_in = Interval { starts_at: over.starts_at.minus(WANTED_MAX), ..over };
+    let (asks, is_all) = sublet_store::unfilled::of_time(tx, asked_in, over.starts_at).await?;
+    let (found, is_all_leased) = sublet_store::unfilled::leased_beside(tx, asked_in, over.starts_at).await?;
+    let mut leased: BTreeMap<DeviceKind, BTreeMap<ProjectId, Vec<Leased>>> = BTreeMap::new();
+    for found in found {
         if let SkuName::Device { device, .. } = found.sku {
-            leased.entry((found.project, device)).or_default().push((found.at, found.units));
+            leased.entry(device).or_default().entry(found.project).or_default().push(found.leased);
         }
     }
     let mut by_kind: BTreeMap<(Currency, DeviceKind), Vec<Ask>> = BTreeMap::new();
     for asked in asks {
-        let until = asked.ask.hour.plus(HOUR);
-        let got = leased.get(&(asked.ask.project.clone(), asked.kind.clone())).into_iter().flatten();
-        let got =
-            got.filter(|(at, _)| *at >= asked.asked_at && *at < until).fold(0_u32, |sum, (_, units)| sum.saturating_add(*units));
-        let ask = Ask { units: asked.ask.units.saturating_sub(got), ..asked.ask };
-        by_kind.entry((asked.currency, asked.kind)).or_default().push(ask);
+        by_kind.entry((asked.currency, asked.kind)).or_default().push(asked.ask);
     }
-    let zone = zone_of(margin.costs.as_ref())?;
+    let (zone, nothing) = (zone_of(margin.costs.as_ref())?, BTreeMap::new());
     let (mut kinds, mut elsewhere) = (BTreeMap::new(), BTreeMap::new());
     for ((currency, kind), asks) in by_kind {
-        let found = unfilled(&asks, month, &zone)?;
+        let leased = leased.get(&kind).unwrap_or(&nothing);
+        let found = unfilled(Wants { asks: &asks, leased }, over, &zone)?;
         if found.device_millis == 0 {
             continue;
         }
@@ -291,7 +327,7 @@ async fn unfilled_in(tx: &mut Tx, month: Interval, margin: &MarginReport) -> Res
             *sum = sum.saturating_add(found.device_millis);
         }
     }
-    let is_all = is_all && !sublet_store::unfilled::is_cut(tx, asked_in).await?;
+    let is_all = is_all && is_all_leased && !sublet_store::unfilled::is_cut(tx, asked_in).await?;
     Ok(UnfilledDemand { kinds, elsewhere, zone, is_all })
 }
 
@@ -302,33 +338,44 @@ async fn promises_in(tx: &mut Tx, month: Interval) -> Result<BTreeMap<NoticeClas
     for (notice, ended) in stored::ended_by_notice(tx, month).await? {
         promises.entry(notice).or_default().ended = ended;
     }
-    let mut leases: BTreeMap<LeaseId, (ToldLease, Vec<LeaseNotice>)> = BTreeMap::new();
-    for told in stored::told_leases(tx, month).await? {
-        let notice = told.notice;
-        leases.entry(told.id.clone()).or_insert_with(|| (told, Vec::new())).1.push(notice);
-    }
-    for (lease, notices) in leases.values().filter(|(_, notices)| notices.iter().any(|notice| is_owners(notice.reason))) {
-        let of_class = promises.entry(lease.class).or_default();
-        of_class.ended_by_owner += 1;
-        let Some(end) = owners_end(lease.class, notices) else { continue };
-        let ended_at = last_instant(tx, &lease.id, &end).await?;
-        let interruption = Interruption {
-            class: lease.class,
-            units: lease.units,
-            price: lease.price,
-            started_at: lease.started_at,
-            window_ends_at: lease.window_ends_at,
-            told_at: end.told_at.min(ended_at),
-            ended_at,
-        };
-        if interruption.missing() > DurationMs::ZERO {
-            of_class.broken += 1;
-        } else {
-            of_class.kept += 1;
+    let mut after = String::new();
+    loop {
+        let page = stored::told_leases(tx, month, &after).await?;
+        let Some(last) = page.last() else { break };
+        after = last.id.to_string();
+        let mut leases: BTreeMap<LeaseId, (ToldLease, Vec<LeaseNotice>)> = BTreeMap::new();
+        for told in page {
+            let notice = told.notice;
+            leases.entry(told.id.clone()).or_insert_with(|| (told, Vec::new())).1.push(notice);
+        }
+        for (lease, notices) in leases.values() {
+            let of_class = promises.entry(lease.class).or_default();
+            judge(tx, lease, notices, of_class).await?;
         }
     }
     for (notice, currency, amount) in stored::compensated_by_notice(tx, month).await? {
         promises.entry(notice).or_default().compensated.insert(currency, amount);
     }
     Ok(promises)
+}
+
+async fn judge(tx: &mut Tx, lease: &ToldLease, notices: &[LeaseNotice], of_class: &mut Promises) -> Result<()> {
+    of_class.ended_by_owner += 1;
+    let Some(end) = owners_end(lease.class, notices) else { return Ok(()) };
+    let ended_at = last_instant(tx, &lease.id, &end).await?;
+    let interruption = Interruption {
+        class: lease.class,
+        units: lease.units,
+        price: lease.price,
+        started_at: lease.started_at,
+        window_ends_at: lease.window_ends_at,
+        told_at: end.told_at.min(ended_at),
+        ended_at,
+    };
+    if interruption.missing() > DurationMs::ZERO {
+        of_class.broken += 1;
+    } else {
+        of_class.kept += 1;
+    }
+    Ok(())
 }

@@ -2,9 +2,7 @@
 //!
 //! A customer who asks five times wants it once, so requests are never added up: in each hour of a project only the
 //! largest request counts that covers it. A request covers its window, and one without a window the shortest life of a
-//! lease of its class, an hour at least.
-//!
-//! Deliberately absent: what was leased in the place of what was refused; callers take it off the units.
+//! lease of its class, an hour at least. What the project leased afterwards is taken off for as long as it had it.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -107,11 +105,28 @@ pub struct Ask {
     pub hour: Timestamp,
     pub notice: NoticeClass,
     pub reason: UnfilledReason,
-    /// Without those that the project leased afterwards in the hour.
+    /// When it was refused: from then on it counts.
+    pub asked_at: Timestamp,
     pub units: u32,
     pub wanted: DurationMs,
     /// For an hour of one device; `None` where nothing says it.
     pub price: Option<Nanos>,
+}
+
+/// What a project leased, from when it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leased {
+    pub units: u32,
+    pub from: Timestamp,
+    /// `None` while it lasts.
+    pub until: Option<Timestamp>,
+}
+
+/// Requests for one kind of device, and what their projects leased of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    pub asks: &'a [Ask],
+    pub leased: &'a BTreeMap<ProjectId, Vec<Leased>>,
 }
 
 /// A part of the week.
@@ -177,19 +192,20 @@ impl Cell {
     }
 }
 
-/// What was not filled in a month. The month begins at a full hour; hours are those of Coordinated Universal Time, each on
-/// the clocks of the zone by its middle.
-pub fn unfilled(asks: &[Ask], month: Interval, zone: &Zone) -> Result<Unfilled> {
+/// What was not filled in a month, or in the part of it that is over. It begins at a full hour; hours are those of
+/// Coordinated Universal Time, each on the clocks of the zone by its middle.
+pub fn unfilled(wants: Wants<'_>, month: Interval, zone: &Zone) -> Result<Unfilled> {
     let hours = hours_of(month);
     let mut found = Unfilled::default();
     let mut prices: BTreeMap<Nanos, i64> = BTreeMap::new();
     let mut by_hour = vec![0_i64; hours];
     let mut by_project: BTreeMap<&ProjectId, Vec<&Ask>> = BTreeMap::new();
-    for ask in asks {
+    for ask in wants.asks {
         by_project.entry(&ask.project).or_default().push(ask);
     }
-    for asks in by_project.values() {
-        for (hour, cell) in largest(asks, month, hours).into_iter().enumerate() {
+    for (project, asks) in &mut by_project {
+        let leased = wants.leased.get(*project).map_or(&[][..], Vec::as_slice);
+        for (hour, cell) in largest(asks, leased, month).into_iter().enumerate() {
             let Some(cell) = cell else { continue };
             add(&mut found.device_millis, cell.device_millis);
             add(&mut by_hour[hour], cell.device_millis);
@@ -219,27 +235,53 @@ fn hours_of(month: Interval) -> usize {
     usize::try_from(micros / HOUR_MICROS + i64::from(micros % HOUR_MICROS != 0)).unwrap_or(0)
 }
 
-/// For each hour of a month the largest request of a project that covers it; of two alike the dearer one.
-fn largest(asks: &[&Ask], month: Interval, hours: usize) -> Vec<Option<Cell>> {
+/// For each hour of a month the most that a request of a project lost of it; of two alike the dearer one.
+fn largest(asks: &mut [&Ask], leased: &[Leased], month: Interval) -> Vec<Option<Cell>> {
+    let hours = hours_of(month);
     let mut cells: Vec<Option<Cell>> = vec![None; hours];
-    for ask in asks.iter().filter(|ask| ask.units > 0) {
-        let until = ask.hour.plus(ask.wanted.min(WANTED_MAX));
-        let skipped = ask.hour.micros().saturating_sub(month.starts_at.micros()).max(0) / HOUR_MICROS;
-        let first = usize::try_from(skipped).unwrap_or(hours);
-        for (hour, cell) in cells.iter_mut().enumerate().skip(first) {
-            let starts_at = hour_at(month, hour);
-            if starts_at >= until {
-                break;
+    let mut by_hour: Vec<Vec<Leased>> = vec![Vec::new(); hours];
+    for one in leased {
+        for hour in hours_between(month, one.from, one.until.unwrap_or(month.ends_at)) {
+            by_hour[hour].push(*one);
+        }
+    }
+    // With the largest first, few of the others have to be looked at closely.
+    asks.sort_by_key(|ask| std::cmp::Reverse((ask.units, ask.price)));
+    for ask in asks.iter() {
+        let until = ask.asked_at.plus(ask.wanted.min(WANTED_MAX)).min(month.ends_at);
+        for hour in hours_between(month, ask.asked_at, until) {
+            let from = ask.asked_at.max(hour_at(month, hour));
+            let whole = (from, until.min(hour_at(month, hour + 1)));
+            let cell = |device_millis| Cell { device_millis, price: ask.price, notice: ask.notice, reason: ask.reason };
+            let is_larger = |one: &Cell| one.device_millis > 0 && cells[hour].is_none_or(|known| known.size() < one.size());
+            let most = device_millis(ask.units, whole);
+            if !is_larger(&cell(most)) {
+                continue;
             }
-            let covered = until.since(starts_at).min(HOUR);
-            let device_millis = covered.millis().saturating_mul(i64::from(ask.units));
-            let other = Cell { device_millis, price: ask.price, notice: ask.notice, reason: ask.reason };
-            if cell.is_none_or(|known| known.size() < other.size()) {
-                *cell = Some(other);
+            let since = by_hour[hour].iter().filter(|one| one.from >= ask.asked_at);
+            let met = since.map(|one| {
+                device_millis(one.units, (one.from.max(whole.0), one.until.map_or(whole.1, |until| until.min(whole.1))))
+            });
+            let lost = cell(most.saturating_sub(met.fold(0, i64::saturating_add)));
+            if is_larger(&lost) {
+                cells[hour] = Some(lost);
             }
         }
     }
     cells
+}
+
+/// The hours of a month that some time meets.
+fn hours_between(month: Interval, from: Timestamp, until: Timestamp) -> std::ops::Range<usize> {
+    let place = |micros: i64| usize::try_from(micros.max(0)).unwrap_or(0);
+    let since = |at: Timestamp| at.min(month.ends_at).micros().saturating_sub(month.starts_at.micros());
+    let (first, end) = (since(from).div_euclid(HOUR_MICROS), since(until).saturating_add(HOUR_MICROS - 1).div_euclid(HOUR_MICROS));
+    place(first)..place(end)
+}
+
+fn device_millis(units: u32, (from, until): (Timestamp, Timestamp)) -> i64 {
+    let micros = until.micros().saturating_sub(from.micros()).max(0);
+    (micros / 1_000).saturating_mul(i64::from(units))
 }
 
 fn hour_at(month: Interval, hour: usize) -> Timestamp {

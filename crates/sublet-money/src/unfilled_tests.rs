@@ -21,12 +21,18 @@ fn ask(project: &str, hour: i64, (units, hours, tenths): (u32, i64, i64)) -> Ask
     Ask {
         project: format!("proj_{project}").parse().unwrap(),
         hour: march().starts_at.plus(DurationMs::from_hours(hour)),
+        asked_at: march().starts_at.plus(DurationMs::from_hours(hour)),
         notice: NoticeClass::N1h,
         reason: UnfilledReason::NotEnough,
         units,
         wanted: DurationMs::from_hours(hours),
         price: Some(Nanos::new(tenths * UNIT / 10)),
     }
+}
+
+/// Of projects that leased nothing.
+fn unfilled(asks: &[Ask], month: Interval, zone: &Zone) -> Result<Unfilled> {
+    super::unfilled(Wants { asks, leased: &BTreeMap::new() }, month, zone)
 }
 
 fn hours(found: &Unfilled) -> i64 {
@@ -44,6 +50,29 @@ fn who_asks_again_wants_it_once_and_of_each_hour_the_largest_request_counts() {
     // Another project is another customer's need.
     asks.push(ask("b", 4, (1, 2, 20)));
     assert_eq!(hours(&unfilled(&asks, march(), &utc()).unwrap()), 8 * 31 + 8 * 2 + 2);
+}
+
+#[test]
+fn what_was_leased_afterwards_is_taken_off_for_as_long_as_it_lasted() {
+    let minutes = |minutes: i64| march().starts_at.plus(DurationMs::from_seconds(60 * minutes));
+    // Eight for a day, refused a minute before the hour is over.
+    let asked = Ask { asked_at: minutes(59), ..ask("a", 0, (8, 24, 24)) };
+    let lost = |project: &str, leased: &[(u32, i64, Option<i64>)]| {
+        let leased =
+            leased.iter().map(|(units, from, until)| Leased { units: *units, from: minutes(*from), until: until.map(minutes) });
+        let leased = BTreeMap::from([(format!("proj_{project}").parse().unwrap(), leased.collect())]);
+        let wants = Wants { asks: std::slice::from_ref(&asked), leased: &leased };
+        super::unfilled(wants, march(), &utc()).unwrap().device_millis / 60_000
+    };
+    let whole = 8 * 24 * 60;
+    assert_eq!(lost("a", &[]), whole);
+    assert_eq!(lost("a", &[(8, 64, None)]), 8 * 5, "met five minutes later, in the next hour");
+    assert_eq!(lost("a", &[(8, 60, Some(65))]), whole - 8 * 5, "five minutes are five minutes");
+    assert_eq!(lost("a", &[(3, 64, None), (5, 64, Some(124))]), whole - 3 * (24 * 60 - 5) - 5 * 60);
+    assert_eq!(lost("a", &[(8, 0, None)]), whole, "what it had already was not for this");
+    assert_eq!(lost("b", &[(8, 64, None)]), whole, "another project's lease");
+    let half = Interval { ends_at: minutes(90), ..march() };
+    assert_eq!(unfilled(std::slice::from_ref(&asked), half, &utc()).unwrap().device_millis, 8 * 31 * 60_000, "no time to come");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What devices did and what became of promises in some time, over all tenants: for the operator only.
 
 use sublet_core::device::{DeviceClass, DeviceKind};
-use sublet_core::id::{DeviceId, LeaseId, SiteId};
+use sublet_core::id::{DeviceId, LeaseId, ReclaimId, SiteId};
 use sublet_core::lease::Holder;
 use sublet_core::notice::NoticeClass;
-use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
+use sublet_core::{Currency, Error, Nanos, Result, Timestamp};
 use sublet_money::period::Interval;
 use sublet_money::sku::SkuName;
 
@@ -15,8 +15,9 @@ use crate::row::Row;
 
 /// Spans that are read at once.
 pub const SPANS_PAGE: i64 = 10_000;
-/// Most leases, and most notices and holds, that one report looks at.
-pub const ROWS_MAX: i64 = 200_000;
+/// Leases, and orders, that are read at once.
+const LEASES_PAGE: i64 = 1_000;
+const ORDERS_PAGE: i64 = 100;
 
 /// What a device did for some time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,32 +63,38 @@ pub async fn spans_after(tx: &mut Tx, when: Interval, after: Option<&Span>) -> R
 /// When an order held a device for the owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OrderHold {
+    pub order: ReclaimId,
     pub device: DeviceId,
     pub from: Timestamp,
     pub until: Option<Timestamp>,
 }
 
-/// Holds of orders that meet some time, device by device, in the order in which they began.
-pub async fn order_holds(tx: &mut Tx, when: Interval) -> Result<Vec<OrderHold>> {
+/// Holds of the next orders that meet some time, order by order; none after the last.
+pub async fn order_holds(tx: &mut Tx, when: Interval, after: &str) -> Result<Vec<OrderHold>> {
     let rows = tx
         .fetch_all(
-            "SELECT reclaim_devices.device_id, reclaims.created_at, reclaims.ended_at
+            "SELECT reclaims.id, reclaim_devices.device_id, reclaims.created_at, reclaims.ended_at
              FROM reclaims JOIN reclaim_devices ON reclaim_devices.reclaim_id = reclaims.id
-             WHERE reclaims.created_at < $2 AND (reclaims.ended_at IS NULL OR reclaims.ended_at > $1)
-             ORDER BY reclaim_devices.device_id, reclaims.created_at, reclaims.id LIMIT $3",
-            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+             WHERE reclaims.id IN (
+                 SELECT met.id FROM reclaims AS met
+                 WHERE met.created_at < $2 AND (met.ended_at IS NULL OR met.ended_at > $1) AND met.id > $3
+                     AND EXISTS (SELECT 1 FROM reclaim_devices AS held WHERE held.reclaim_id = met.id)
+                 ORDER BY met.id LIMIT $4)
+             ORDER BY reclaims.id, reclaim_devices.device_id",
+            params![when.starts_at, when.ends_at, after, ORDERS_PAGE],
         )
         .await?;
     let hold = |row: &Row| {
         let mut row = row.reader();
-        Ok(OrderHold { device: row.parse()?, from: row.time()?, until: row.optional_time()? })
+        Ok(OrderHold { order: row.parse()?, device: row.parse()?, from: row.time()?, until: row.optional_time()? })
     };
-    bounded(&rows, "holds of orders")?.iter().map(hold).collect()
+    rows.iter().map(hold).collect()
 }
 
 /// A lease of one of the owner's teams, from when it was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnLease {
+    pub id: LeaseId,
     pub kind: DeviceKind,
     pub site: SiteId,
     pub units: u32,
@@ -95,24 +102,24 @@ pub struct OwnLease {
     pub until: Option<Timestamp>,
 }
 
-/// Leases of the owner's teams that meet some time.
-pub async fn own_leases(tx: &mut Tx, when: Interval) -> Result<Vec<OwnLease>> {
+/// Next leases of the owner's teams that meet some time; none after the last.
+pub async fn own_leases(tx: &mut Tx, when: Interval, after: &str) -> Result<Vec<OwnLease>> {
     let rows = tx
         .fetch_all(
-            "SELECT sku, site, units, created_at, ended_at FROM leases
-             WHERE holder = 'internal' AND created_at < $2 AND (state <> 'ended' OR (state = 'ended' AND ended_at > $1))
-             ORDER BY id LIMIT $3",
-            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+            "SELECT id, sku, site, units, created_at, ended_at FROM leases
+             WHERE holder = 'internal' AND created_at < $2 AND (state <> 'ended' OR (state = 'ended' AND ended_at > $1)) AND id > $3
+             ORDER BY id LIMIT $4",
+            params![when.starts_at, when.ends_at, after, LEASES_PAGE],
         )
         .await?;
     let lease = |row: &Row| {
         let mut row = row.reader();
-        let (sku, site): (SkuName, SiteId) = (row.parse()?, row.parse()?);
+        let (id, sku, site): (LeaseId, SkuName, SiteId) = (row.parse()?, row.parse()?, row.parse()?);
         let SkuName::Device { device: kind, .. } = sku else { return Err(Error::internal("a lease is not of a device")) };
         let units = u32::try_from(row.int()?).map_err(|_| Error::internal("a lease's units are out of range"))?;
-        Ok(OwnLease { kind, site, units, from: row.time()?, until: row.optional_time()? })
+        Ok(OwnLease { id, kind, site, units, from: row.time()?, until: row.optional_time()? })
     };
-    bounded(&rows, "leases of the owner's teams")?.iter().map(lease).collect()
+    rows.iter().map(lease).collect()
 }
 
 /// Leases of customers that ended in some time, by the notice they were sold with.
@@ -143,16 +150,22 @@ pub struct ToldLease {
     pub notice: LeaseNotice,
 }
 
-/// Customers' leases that ended in some time and were told so, lease by lease, each notice in the order in which it was given.
-pub async fn told_leases(tx: &mut Tx, when: Interval) -> Result<Vec<ToldLease>> {
+/// Next customers' leases that ended in some time and that the owner told to end, lease by lease, each notice in the order
+/// in which it was given; none after the last.
+pub async fn told_leases(tx: &mut Tx, when: Interval, after: &str) -> Result<Vec<ToldLease>> {
     let rows = tx
         .fetch_all(
             "SELECT leases.id, leases.notice, leases.units, leases.price, leases.starts_at, leases.ends_at,
                  lease_notices.told_at, lease_notices.reason, lease_notices.deadline, lease_notices.is_busy
              FROM leases JOIN lease_notices ON lease_notices.lease_id = leases.id
-             WHERE leases.state = 'ended' AND leases.ended_at >= $1 AND leases.ended_at < $2 AND leases.holder = 'external'
-             ORDER BY leases.id, lease_notices.told_at, lease_notices.deadline DESC LIMIT $3",
-            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+             WHERE leases.id IN (
+                 SELECT ended.id FROM leases AS ended
+                 WHERE ended.state = 'ended' AND ended.ended_at >= $1 AND ended.ended_at < $2 AND ended.holder = 'external' AND ended.id > $3
+                     AND EXISTS (SELECT 1 FROM lease_notices AS told
+                         WHERE told.lease_id = ended.id AND told.reason IN ('reclaimed', 'device_lost', 'shut_down'))
+                 ORDER BY ended.id LIMIT $4)
+             ORDER BY leases.id, lease_notices.told_at, lease_notices.deadline DESC",
+            params![when.starts_at, when.ends_at, after, LEASES_PAGE],
         )
         .await?;
     let told = |row: &Row| {
@@ -167,7 +180,7 @@ pub async fn told_leases(tx: &mut Tx, when: Interval) -> Result<Vec<ToldLease>> 
             notice: LeaseNotice { told_at: row.time()?, reason: row.parse()?, deadline: row.time()?, is_busy: row.int()? == 1 },
         })
     };
-    bounded(&rows, "notices of leases")?.iter().map(told).collect()
+    rows.iter().map(told).collect()
 }
 
 /// What was given in some time for leases that were interrupted and for starts of their jobs, by the notice that was sold.
@@ -187,12 +200,4 @@ pub async fn compensated_by_notice(tx: &mut Tx, when: Interval) -> Result<Vec<(N
         Ok((row.parse()?, row.parse()?, row.nanos()?))
     };
     rows.iter().map(given).collect()
-}
-
-/// A sum over a part would be wrong without a sign of it.
-fn bounded<'r>(rows: &'r [Row], what: &str) -> Result<&'r [Row]> {
-    if i64::try_from(rows.len()).is_ok_and(|count| count <= ROWS_MAX) {
-        return Ok(rows);
-    }
-    Err(Error::new(ErrorCode::InvalidRequest, format!("a month with more than {ROWS_MAX} {what} cannot be reported")))
 }

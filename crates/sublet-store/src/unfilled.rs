@@ -8,7 +8,7 @@ use sublet_core::id::{ProjectId, SiteId};
 use sublet_core::{Currency, DurationMs, Error, Nanos, Result, Timestamp};
 use sublet_money::period::Interval;
 use sublet_money::sku::SkuName;
-use sublet_money::unfilled::Ask;
+use sublet_money::unfilled::{Ask, Leased as LeasedUnits};
 
 use crate::database::Tx;
 use crate::params;
@@ -28,7 +28,6 @@ pub struct StoredAsk {
     /// Where it had to be.
     pub site: Option<SiteId>,
     pub currency: Currency,
-    pub asked_at: Timestamp,
 }
 
 /// What a project leased.
@@ -36,31 +35,41 @@ pub struct StoredAsk {
 pub struct Leased {
     pub project: ProjectId,
     pub sku: SkuName,
-    pub units: u32,
-    pub at: Timestamp,
+    pub leased: LeasedUnits,
 }
 
-/// Keeps a request if there is none as large in its place, devices of its kind are there, and not too much was kept of its
-/// hour. Of two of the same size the dearer one is kept. False if it was not.
+/// Keeps a request, of no more units than are owned of its kind where it had to be, if there is none as large in its place
+/// and not too much was kept of its hour. Of two of the same size the dearer one is kept. False if it was not.
 pub async fn keep(tx: &mut Tx, asked: &StoredAsk) -> Result<bool> {
-    let StoredAsk { kind, ask, site, currency, asked_at } = asked;
+    let StoredAsk { kind, ask, site, currency } = asked;
     let counts = tx
         .fetch_one(
-            "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN project_id = $2 THEN 1 ELSE 0 END), 0) AS BIGINT)
+            "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN project_id = $2 THEN 1 ELSE 0 END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN project_id = $2 AND kind = $3 AND notice = $4 AND reason = $5 THEN 1 ELSE 0 END), 0) AS BIGINT),
+                 (SELECT COUNT(*) FROM devices WHERE devices.kind = $3 AND ($6 = '' OR devices.site = $6))
              FROM unfilled_asks WHERE hour = $1",
-            params![ask.hour, ask.project.as_str()],
+            params![
+                ask.hour,
+                ask.project.as_str(),
+                kind.as_str(),
+                ask.notice.as_str(),
+                ask.reason.as_str(),
+                site.as_ref().map_or("", SiteId::as_str)
+            ],
         )
         .await?;
     let mut counts = counts.reader();
-    if counts.int()? >= ROWS_OF_HOUR_MAX || counts.int()? >= ROWS_OF_PROJECT_MAX {
+    let (of_hour, of_project, in_place, owned) = (counts.int()?, counts.int()?, counts.int()?, counts.int()?);
+    let is_full = of_hour >= ROWS_OF_HOUR_MAX || of_project >= ROWS_OF_PROJECT_MAX;
+    if owned == 0 || (is_full && in_place == 0) {
         return Ok(false);
     }
-    let device_ms = ask.wanted.millis().saturating_mul(i64::from(ask.units));
+    let units = i64::from(ask.units).min(owned);
+    let device_ms = ask.wanted.millis().saturating_mul(units);
     let changed = tx
         .execute(
             "INSERT INTO unfilled_asks (hour, project_id, kind, notice, reason, site, units, wanted_ms, device_ms, price, currency, asked_at)
-             SELECT $1, $2, $3, $4, $5, CAST($6 AS TEXT), $7, $8, $9, CAST($10 AS BIGINT), $11, $12
-             WHERE EXISTS (SELECT 1 FROM devices WHERE devices.kind = $3)
+             VALUES ($1, $2, $3, $4, $5, CAST($6 AS TEXT), $7, $8, $9, CAST($10 AS BIGINT), $11, $12)
              ON CONFLICT (hour, project_id, kind, notice, reason) DO UPDATE SET site = excluded.site, units = excluded.units,
                  wanted_ms = excluded.wanted_ms, device_ms = excluded.device_ms, price = excluded.price,
                  currency = excluded.currency, asked_at = excluded.asked_at
@@ -73,12 +82,12 @@ pub async fn keep(tx: &mut Tx, asked: &StoredAsk) -> Result<bool> {
                 ask.notice.as_str(),
                 ask.reason.as_str(),
                 site.as_ref().map(SiteId::as_str),
-                i64::from(ask.units),
+                units,
                 ask.wanted.millis(),
                 device_ms,
                 ask.price.map(Nanos::get),
                 currency.as_str(),
-                *asked_at
+                ask.asked_at
             ],
         )
         .await?;
@@ -95,22 +104,18 @@ fn from_row(row: &Row) -> Result<StoredAsk> {
     let (notice, reason, site) = (row.parse()?, row.parse()?, row.optional_parse()?);
     let (units, wanted) = (units(row.int()?)?, DurationMs::from_millis(row.int()?));
     let price = row.optional_int()?.map(Nanos::new);
-    Ok(StoredAsk {
-        kind,
-        ask: Ask { project, hour, notice, reason, units, wanted, price },
-        site,
-        currency: row.parse()?,
-        asked_at: row.time()?,
-    })
+    let (currency, asked_at) = (row.parse()?, row.time()?);
+    Ok(StoredAsk { kind, ask: Ask { project, hour, asked_at, notice, reason, units, wanted, price }, site, currency })
 }
 
-/// All of some time in order, and whether that is all: at most [`ROWS_MAX`].
-pub async fn of_time(tx: &mut Tx, when: Interval) -> Result<(Vec<StoredAsk>, bool)> {
+/// What was asked in some time and reaches beyond another, newest first, and whether that is all: at most [`ROWS_MAX`].
+pub async fn of_time(tx: &mut Tx, when: Interval, beyond: Timestamp) -> Result<(Vec<StoredAsk>, bool)> {
     let rows = tx
         .fetch_all(
             "SELECT hour, project_id, kind, notice, reason, site, units, wanted_ms, price, currency, asked_at
-             FROM unfilled_asks WHERE hour >= $1 AND hour < $2 ORDER BY hour, project_id, kind, notice, reason LIMIT $3",
-            params![when.starts_at, when.ends_at, ROWS_MAX + 1],
+             FROM unfilled_asks WHERE hour >= $1 AND hour < $2 AND asked_at + wanted_ms * 1000 > $3
+             ORDER BY hour DESC, project_id, kind, notice, reason LIMIT $4",
+            params![when.starts_at, when.ends_at, beyond, ROWS_MAX + 1],
         )
         .await?;
     let is_all = i64::try_from(rows.len()).is_ok_and(|count| count <= ROWS_MAX);
@@ -118,33 +123,39 @@ pub async fn of_time(tx: &mut Tx, when: Interval) -> Result<(Vec<StoredAsk>, boo
     Ok((kept.map(from_row).collect::<Result<_>>()?, is_all))
 }
 
-/// Whether an hour of some time has as many rows as are kept of one.
+/// Whether an hour of some time has as many rows as are kept of one, or of one project in it.
 pub async fn is_cut(tx: &mut Tx, when: Interval) -> Result<bool> {
     let row = tx
         .fetch_optional(
-            "SELECT hour FROM unfilled_asks WHERE hour >= $1 AND hour < $2 GROUP BY hour HAVING COUNT(*) >= $3 LIMIT 1",
-            params![when.starts_at, when.ends_at, ROWS_OF_HOUR_MAX],
+            "SELECT hour FROM unfilled_asks WHERE hour >= $1 AND hour < $2 GROUP BY hour HAVING COUNT(*) >= $3
+             UNION ALL SELECT hour FROM unfilled_asks WHERE hour >= $1 AND hour < $2
+                 GROUP BY hour, project_id HAVING COUNT(*) >= $4 LIMIT 1",
+            params![when.starts_at, when.ends_at, ROWS_OF_HOUR_MAX, ROWS_OF_PROJECT_MAX],
         )
         .await?;
     Ok(row.is_some())
 }
 
-/// What projects that were refused something in some time leased in it, in order; at most [`ROWS_MAX`].
-pub async fn leased_beside(tx: &mut Tx, when: Interval) -> Result<Vec<Leased>> {
+/// What projects that were refused something in some time leased in it and had beyond another, newest first, and whether
+/// that is all: at most [`ROWS_MAX`].
+pub async fn leased_beside(tx: &mut Tx, when: Interval, beyond: Timestamp) -> Result<(Vec<Leased>, bool)> {
     let rows = tx
         .fetch_all(
-            "SELECT leases.project_id, leases.sku, leases.units, leases.created_at FROM leases
+            "SELECT leases.project_id, leases.sku, leases.units, leases.created_at, leases.ended_at FROM leases
              WHERE leases.project_id IN (SELECT project_id FROM unfilled_asks WHERE hour >= $1 AND hour < $2)
-                 AND leases.created_at >= $1 AND leases.created_at < $2
-             ORDER BY leases.id LIMIT $3",
-            params![when.starts_at, when.ends_at, ROWS_MAX],
+                 AND leases.created_at >= $1 AND leases.created_at < $2 AND (leases.ended_at IS NULL OR leases.ended_at > $3)
+             ORDER BY leases.created_at DESC, leases.id LIMIT $4",
+            params![when.starts_at, when.ends_at, beyond, ROWS_MAX + 1],
         )
         .await?;
     let leased = |row: &Row| {
         let mut row = row.reader();
-        Ok(Leased { project: row.parse()?, sku: row.parse()?, units: units(row.int()?)?, at: row.time()? })
+        let (project, sku, units) = (row.parse()?, row.parse()?, units(row.int()?)?);
+        Ok(Leased { project, sku, leased: LeasedUnits { units, from: row.time()?, until: row.optional_time()? } })
     };
-    rows.iter().map(leased).collect()
+    let is_all = i64::try_from(rows.len()).is_ok_and(|count| count <= ROWS_MAX);
+    let kept = rows.iter().take(usize::try_from(ROWS_MAX).unwrap_or(usize::MAX));
+    Ok((kept.map(leased).collect::<Result<_>>()?, is_all))
 }
 
 /// Forgets what is older, at most so many hours of it at once.

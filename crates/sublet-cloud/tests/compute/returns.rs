@@ -24,6 +24,15 @@ async fn report(cloud: &TestCloud) -> ReturnReport {
     cloud.cloud.return_report(&Actor::system(), Some("2026-03".parse().expect("a month")), None).await.expect("a report")
 }
 
+/// As it is two days from now, when what was wanted is over.
+async fn report_later(cloud: &TestCloud) -> ReturnReport {
+    let now = cloud.now();
+    cloud.clock.set(now.plus(DurationMs::from_hours(48)));
+    let made = report(cloud).await;
+    cloud.clock.set(now);
+    made
+}
+
 fn cpu(report: &ReturnReport) -> ClassTimes {
     report.times[&"cpu".parse().expect("a kind")].clone()
 }
@@ -44,7 +53,7 @@ async fn use_outside(world: &World<'_>, in_use: u32) {
 /// What is kept of refusals.
 async fn rows(cloud: &TestCloud) -> Vec<StoredAsk> {
     let month = BillingCalendar::new("UTC").expect("a calendar").period("2026-03".parse().expect("a month")).expect("a month");
-    let read = cloud.cloud.store().read(month.interval, |when, tx| Box::pin(of_time(tx, *when))).await;
+    let read = cloud.cloud.store().read(month.interval, |when, tx| Box::pin(of_time(tx, *when, when.starts_at))).await;
     read.expect("rows").0
 }
 
@@ -52,9 +61,9 @@ fn for_hours(units: u32, notice: NoticeClass, hours: i64) -> NewQuote {
     NewQuote { max_duration: Some(DurationMs::from_hours(hours)), ..wanted(units, notice) }
 }
 
-/// Hours that were not filled, and why.
+/// Hours that were not filled, and why, two days from now.
 async fn unfilled(cloud: &TestCloud) -> (i64, Vec<(UnfilledReason, i64)>) {
-    let report = report(cloud).await;
+    let report = report_later(cloud).await;
     let Some(found) = report.unfilled.kinds.get(&"cpu".parse().expect("a kind")) else { return (0, Vec::new()) };
     let reasons = found.by_reason.iter().map(|(reason, millis)| (*reason, millis / HOUR_MILLIS)).collect();
     (found.device_millis / HOUR_MILLIS, reasons)
@@ -110,37 +119,38 @@ on_both_databases! {
             assert_eq!(refused.code(), ErrorCode::CapacityUnavailable);
             world.quote(&for_hours(3, NoticeClass::N1h, 2)).await.expect_err("there are two");
         }
-        assert_eq!(unfilled(cloud).await, (8, vec![(UnfilledReason::NotEnough, 8)]));
+        assert_eq!(unfilled(cloud).await, (4, vec![(UnfilledReason::NotEnough, 4)]));
         let kept = rows(cloud).await;
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].ask.units, kept[0].ask.price, kept[0].currency), (4, Some(Nanos::new(42_000_000)), Currency::EUR));
+        assert_eq!((kept[0].ask.units, kept[0].ask.price, kept[0].currency), (2, Some(Nanos::new(42_000_000)), Currency::EUR));
         // Another process with nothing in its memory, another notice, and a job that is refused with its lease.
         let other = compute_on(&cloud.cloud, &world.runner);
         let call = || sublet_cloud::idempotency::Call::once(world.customer.clone());
         other.create_quote(&call(), &for_hours(4, NoticeClass::N1h, 2), &|_| Ok(String::new())).await.expect_err("there are two");
         world.run(for_hours(3, NoticeClass::N2m, 2), command("x")).await.expect_err("there are two");
-        assert_eq!((rows(cloud).await.len(), unfilled(cloud).await.0), (2, 8));
+        assert_eq!((rows(cloud).await.len(), unfilled(cloud).await.0), (2, 4));
         // One unit for a day at less than it costs.
         let cheap = NewQuote { max_price: Some(Nanos::new(1)), ..for_hours(1, NoticeClass::N24h, 24) };
         assert_eq!(world.quote(&cheap).await.expect_err("it costs more").code(), ErrorCode::PriceAboveMaximum);
-        assert_eq!(unfilled(cloud).await, (30, vec![(UnfilledReason::NotEnough, 8), (UnfilledReason::Price, 22)]));
+        assert_eq!(unfilled(cloud).await, (26, vec![(UnfilledReason::NotEnough, 4), (UnfilledReason::Price, 22)]));
         // Teams, kinds that nobody has and wrong requests are no lost sales.
         world.run_as(&world.team, wanted(9, NoticeClass::N0), command("x")).await.expect_err("there are two");
         let unheard = NewQuote { kind: "b900".parse().expect("a kind"), ..wanted(1, NoticeClass::N0) };
         world.quote(&unheard).await.expect_err("nobody has it");
         world.quote(&wanted(0, NoticeClass::N0)).await.expect_err("of nothing");
         assert_eq!(rows(cloud).await.len(), 3);
-        let best = report(cloud).await.unfilled.kinds[&"cpu".parse().expect("a kind")].best.expect("a price");
-        assert_eq!((best.price.get(), best.device_millis, best.worth.get()), (42_000_000, 8 * HOUR_MILLIS, 8 * 42_000_000));
+        assert!(report(cloud).await.unfilled.kinds.is_empty(), "none of that time is over");
+        let best = report_later(cloud).await.unfilled.kinds[&"cpu".parse().expect("a kind")].best.expect("a price");
+        assert_eq!((best.price.get(), best.device_millis, best.worth.get()), (42_000_000, 4 * HOUR_MILLIS, 4 * 42_000_000));
         // It takes one of two in the same hour.
         cloud.clock.advance(DurationMs::from_seconds(60));
         let quote = world.quote(&wanted(1, NoticeClass::N1h)).await.expect("a quote");
         world.accept(&quote).await.expect("a lease");
-        assert_eq!(unfilled(cloud).await.0, 6, "three of four for two hours, and nothing of one");
+        assert_eq!(unfilled(cloud).await.0, 2, "one of two for two hours, both for a minute");
         // An hour later it asks again, for an hour that the first request covered.
         cloud.clock.advance(DurationMs::from_hours(1));
         world.quote(&for_hours(3, NoticeClass::N1h, 1)).await.expect_err("there are two");
-        assert_eq!(unfilled(cloud).await.0, 6);
+        assert_eq!(unfilled(cloud).await.0, 3);
     }
 
     async fn a_quote_that_cannot_be_taken_any_more_is_unfilled_demand(cloud: &TestCloud) {
@@ -163,8 +173,8 @@ on_both_databases! {
             }
         }
         assert_eq!(rows(cloud).await.len(), 12);
-        let millis = report(cloud).await.unfilled.kinds[&"cpu".parse().expect("a kind")].device_millis;
-        assert_eq!(millis, 39 * 24 * 7 * HOUR_MILLIS, "of all that only the largest request");
+        assert!(rows(cloud).await.iter().all(|row| row.ask.units == 1), "no more than is owned");
+        assert_eq!(unfilled(cloud).await.0, 48, "of all that only the largest request");
     }
 
     async fn promises_are_those_that_compensation_judges(cloud: &TestCloud) {
