@@ -141,6 +141,17 @@ fn check_secret(secrets: &SecretFiles, name: &SecretName, whose: &str) -> Result
 }
 
 impl UpOptions {
+    /// Where the books are.
+    fn books(&self, data: &DataDirectory) -> Result<StoreConfig> {
+        if self.demonstration.is_some() {
+            data.check_books(BOOKS)?;
+        }
+        Ok(match &self.database {
+            Some(url) => StoreConfig::Postgres(url.clone()),
+            None => StoreConfig::Sqlite(data.join(BOOKS)),
+        })
+    }
+
     /// `clock` has the real time, whatever the test clock says.
     fn cloud_settings(
         &self,
@@ -213,16 +224,9 @@ impl RunningCloud {
     /// Starts everything and serves.
     pub async fn start(options: &UpOptions) -> Result<Self> {
         let data = DataDirectory::open(&options.data_dir)?;
-        if options.demonstration.is_some() {
-            data.check_books(BOOKS)?;
-        }
         let listener = listen::bind(options.listen).await?;
         let address = listener.local_addr().map_err(|error| Error::internal(error.to_string()))?;
-        let config = match &options.database {
-            Some(url) => StoreConfig::Postgres(url.clone()),
-            None => StoreConfig::Sqlite(data.join(BOOKS)),
-        };
-        let store = Store::open(&config).await?;
+        let store = Store::open(&options.books(&data)?).await?;
         let Clocks { real, cloud: clock, engine: engine_clock, test, keepers, fast } = Clocks::open(&store, options).await?;
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::default());
         let ids = IdMint::new(Arc::clone(&clock), Arc::clone(&rng));
