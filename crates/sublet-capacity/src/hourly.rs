@@ -22,6 +22,8 @@ use crate::snapshot::{DeviceView, LeaseStage, LeaseView, Snapshot};
 /// Longest that a calendar looks ahead, in hours.
 pub const HOURS_MAX: usize = 14 * 24;
 const HOUR_MICROS: i64 = 3_600_000_000;
+/// With fewer healthy units than this a step would count them, and show when somebody's lease ends.
+const STEPS_MIN: u32 = 8;
 
 /// Where a pool's units are at the beginning of an hour. `owned = unhealthy + internal + sold + idle`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -182,7 +184,7 @@ pub enum Bucket {
     /// Too far ahead for what is known of the owner's demand.
     Unknown,
     None,
-    /// Up to a quarter of what is healthy.
+    /// Up to a quarter of what is healthy; of a pool of fewer than eight whatever there is.
     Low,
     /// Up to a half.
     Medium,
@@ -214,15 +216,20 @@ pub fn buckets(snapshot: &Snapshot, pool: &Pool, hours: &[HourFigures], (holder,
             (Holder::External, SellingMode::Static | SellingMode::Shadow) => hour.free,
             (Holder::External, SellingMode::Learned) => {
                 let ahead = hour.at.since(snapshot.selling.at);
-                let until = DurationMs::from_millis(ahead.millis().saturating_add(notice.minimum_term().millis()));
+                let term = notice.minimum_term();
+                let until = DurationMs::from_millis(ahead.millis().saturating_add(term.millis()));
+                // Firm leases have no longer class whose forecast would do: theirs holds while the hour itself is within it.
+                let until = if notice == NoticeClass::Firm && ahead <= term { term } else { until };
                 let Some(level) = level_at(view.curve, until) else {
                     return if matches!(view.curve, Curve::Fresh(_)) { Bucket::Unknown } else { Bucket::None };
                 };
                 hour.free.min(level.units.saturating_sub(hour.sold_total()))
             }
         };
+        let is_small = holder == Holder::External && healthy < STEPS_MIN;
         match (u64::from(units) * 4, u64::from(healthy)) {
             (0, _) => Bucket::None,
+            _ if is_small => Bucket::Low,
             (quadruple, healthy) if quadruple <= healthy => Bucket::Low,
             (quadruple, healthy) if quadruple <= 2 * healthy => Bucket::Medium,
             _ => Bucket::High,

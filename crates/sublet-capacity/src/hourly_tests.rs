@@ -110,12 +110,25 @@ fn a_customer_sees_steps_and_what_the_curve_leaves() {
     // The first hour begins within fifteen minutes, the second within a day; a day from there is a matter of firm.
     assert_eq!(shown(&snapshot, NoticeClass::N0, 3), ["medium", "low", "low"]);
     assert_eq!(shown(&snapshot, NoticeClass::N24h, 2), ["none", "none"], "four firmly, and four are sold");
-    assert_eq!(shown(&snapshot, NoticeClass::Firm, 1), ["unknown"], "nobody knows so far ahead");
+    assert_eq!(shown(&snapshot, NoticeClass::Firm, 1), ["none"], "four firmly, and four are sold");
+    let far = shown(&snapshot, NoticeClass::Firm, 170);
+    assert_eq!((far[167], far[169]), ("medium", "unknown"), "nobody knows so far ahead");
     let figures = hours_of(&snapshot, &BTreeMap::new(), 1);
     let team = buckets(&snapshot, &pool(), &figures, (Holder::Internal, NoticeClass::Firm));
     assert_eq!(team, [Bucket::Medium], "the owner's teams are bound by no curve");
     let needs: Vec<Option<u32>> = hours_of(&snapshot, &BTreeMap::new(), 200).iter().map(|hour| hour.own_need_max).collect();
     assert_eq!((needs[0], needs[1], needs[30], needs[199]), (Some(0), Some(4), Some(5), None));
+}
+
+#[test]
+fn a_small_pool_does_not_show_a_customer_when_somebody_leaves() {
+    let mut snapshot = fleet("cpu", &[4]);
+    snapshot.selling = Selling { at: NOW, ..Selling::default() };
+    sold(&mut snapshot, &request(2, NoticeClass::N24h, Holder::External), Some(at(28)));
+    let figures = hours_of(&snapshot, &BTreeMap::new(), 40);
+    let shown = |holder| buckets(&snapshot, &pool(), &figures, (holder, NoticeClass::N2m));
+    assert!(shown(Holder::External).iter().all(|bucket| *bucket == Bucket::Low));
+    assert_ne!(shown(Holder::Internal)[0], shown(Holder::Internal)[31], "the owner's teams see it");
 }
 
 proptest! {
