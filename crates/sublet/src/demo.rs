@@ -152,19 +152,7 @@ impl<'a> Story<'a> {
 
     fn run_job(&mut self) -> Result<String> {
         self.head("An engineer leases a device and runs a program on it")?;
-        let skus = self.client.skus()?;
-        let sku = skus.data.first().ok_or_else(|| broken("nothing can be leased"))?;
-        let asked = CreateQuote {
-            sku: SkuName(sku.name.clone()),
-            units: 1,
-            notice: NoticeClass::N2m,
-            site: None,
-            isolation: None,
-            maximum_seconds: None,
-            maximum_cost: None,
-            maximum_price: None,
-            metadata: Metadata::default(),
-        };
+        let asked = one_device(&self.client)?;
         let quote = self.client.create_quote(&asked, &self.key("quote"))?;
         self.say(&format!("   quote {}: {} {} per device-hour\n", quote.id, quote.price.nanos(), quote.price.currency))?;
         let lease = self
@@ -344,4 +332,21 @@ fn mismatch(what: String) -> Error {
 
 fn broken(what: &str) -> Error {
     Error::new(ErrorCode::Internal, format!("the demo did not hold: {what}"))
+}
+
+/// One device of the first kind that can be leased.
+fn one_device(client: &Client) -> Result<CreateQuote> {
+    let skus = client.skus()?;
+    let sku = skus.data.first().ok_or_else(|| broken("nothing can be leased"))?;
+    Ok(CreateQuote {
+        sku: SkuName(sku.name.clone()),
+        units: 1,
+        notice: NoticeClass::N2m,
+        site: None,
+        isolation: None,
+        maximum_seconds: None,
+        maximum_cost: None,
+        maximum_price: None,
+        metadata: Metadata::default(),
+    })
 }

@@ -14,13 +14,10 @@ use sublet_api::job::{CreateJob, Job, JobLogQuery, JobStatus, OnEnd};
 use sublet_api::lease::{CreateLease, Lease, LeaseStatus};
 use sublet_api::list::{ListQuery, PageLimit};
 use sublet_api::object::Metadata;
-use sublet_api::quote::CreateQuote;
 use sublet_api::reclaim::{CreateReclaim, Reclaim, ReclaimStatus, ReclaimVictim};
-use sublet_api::sku::SkuName;
-use sublet_core::notice::NoticeClass;
 use sublet_core::{Clock, DurationMs, ErrorCode, Nanos, Result};
 
-use super::{Story, broken, mismatch};
+use super::{Story, broken, mismatch, one_device};
 use crate::real::SystemClock;
 
 /// How soon the owner needs it: less than the notice that was sold.
@@ -69,19 +66,7 @@ impl Story<'_> {
 
     /// One slot and something that runs on it.
     fn rent(&self, client: &Client, call: &str, (program, environment): (&str, BTreeMap<String, String>)) -> Result<(Lease, Job)> {
-        let skus = client.skus()?;
-        let sku = skus.data.first().ok_or_else(|| broken("nothing can be leased"))?;
-        let asked = CreateQuote {
-            sku: SkuName(sku.name.clone()),
-            units: 1,
-            notice: NoticeClass::N2m,
-            site: None,
-            isolation: None,
-            maximum_seconds: None,
-            maximum_cost: None,
-            maximum_price: None,
-            metadata: Metadata::default(),
-        };
+        let asked = one_device(client)?;
         let quote = client.create_quote(&asked, &self.key(&format!("{call}-quote")))?;
         let taken = CreateLease { quote: quote.id, metadata: Metadata::default() };
         let lease = client.create_lease(&taken, &self.key(&format!("{call}-lease")))?;
