@@ -188,6 +188,9 @@ struct Sold<'a> {
     leases: Vec<(&'a LeaseView, u32)>,
     /// Healthy units that neither the owner's teams have nor anybody keeps for them.
     not_owners: u32,
+    /// Healthy units that nobody has, and of them those that are kept for the owner's teams.
+    idle: u32,
+    held: u32,
 }
 
 impl Sold<'_> {
@@ -204,6 +207,12 @@ impl Sold<'_> {
     }
     fn total(&self) -> u32 {
         self.leases.iter().fold(0, |sum, (_, units)| sum.saturating_add(*units))
+    }
+    /// Units that are not the owner's, where so many are used outside. Those look free: where nothing but what is kept
+    /// for the owner's teams does, they are of that, and count once.
+    fn left(&self, outside: u32) -> u32 {
+        let of_held = outside.saturating_sub(self.idle - self.held).min(self.held);
+        self.not_owners.saturating_sub(outside - of_held)
     }
 }
 
@@ -222,7 +231,10 @@ fn sold_by_pool<'a>(snapshot: &'a Snapshot, kind: Option<&DeviceKind>) -> BTreeM
             }
             (None, None) => device.held,
         };
-        pools.entry((&device.kind, &device.site)).or_default().not_owners += u32::from(!is_owners);
+        let pool = pools.entry((&device.kind, &device.site)).or_default();
+        pool.not_owners += u32::from(!is_owners);
+        pool.idle += u32::from(device.is_idle());
+        pool.held += u32::from(device.is_idle() && device.held);
     }
     for (id, (site, units)) in held {
         let Some(lease) = snapshot.leases.get(id) else { continue };
@@ -374,7 +386,7 @@ pub(crate) fn surplus(snapshot: &Snapshot, now: Timestamp) -> BTreeMap<&LeaseId,
     for ((kind, site), sold) in sold_by_pool(snapshot, None) {
         let pool = Pool { kind: kind.clone(), site: site.clone() };
         let view = snapshot.selling.pools.get(&pool).copied().unwrap_or_default();
-        let idle = sold.not_owners.saturating_sub(view.outside);
+        let idle = sold.left(view.outside);
         let stays = match view.curve {
             Curve::Fresh(levels) => stays(&levels, idle),
             Curve::Missing | Curve::Stale => [idle; CLASSES],

@@ -227,6 +227,20 @@ fn what_is_lost_cordoned_or_held_takes_nothing_from_others() {
 }
 
 #[test]
+fn what_is_used_outside_of_what_is_held_counts_once() {
+    let mut snapshot = fleet("cpu", &[5]);
+    let quarter = sell(&mut snapshot, &external(3, NoticeClass::N15m));
+    snapshot.devices.iter_mut().filter(|device| device.used_by.is_none()).for_each(|device| device.held = true);
+    let mut told_with = |outside| {
+        sells(&mut snapshot, SellingMode::Learned, &[("site_0", Curve::Stale, outside)]);
+        told(&snapshot, NOW)
+    };
+    // Only the two that are held for the owner's teams look free, so those are the ones that are used.
+    assert_eq!([0, 1, 2].map(&mut told_with), [const { Vec::new() }; 3]);
+    assert_eq!(told_with(3), [(quarter, NOW.plus(DurationMs::from_seconds(900)))], "one more than is free");
+}
+
+#[test]
 fn a_unit_that_is_promised_already_displaces_nobody_else() {
     let mut snapshot = fleet("cpu", &[6]);
     let quarter = sell(&mut snapshot, &external(2, NoticeClass::N15m));

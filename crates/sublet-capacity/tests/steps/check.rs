@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sublet_capacity::{Curve, DeviceView, LeaseStage, LeaseView, Need, Order, Placement, ReclaimPlan, Request, SellingMode};
+use sublet_capacity::{Curve, DeviceView, LeaseStage, LeaseView, Need, Order, Placement, Pool, ReclaimPlan, Request, SellingMode};
 use sublet_core::Timestamp;
 use sublet_core::device::{DeviceHealth, DeviceKind};
 use sublet_core::id::{DeviceId, LeaseId, NodeId, SiteId};
@@ -140,6 +140,16 @@ fn occupied(world: &World) -> BTreeSet<DeviceId> {
         occupied.extend(free.into_iter().take(usize::try_from(view.outside).unwrap()).map(|device| device.id.clone()));
     }
     occupied
+}
+
+/// Units of a pool that are held for the owner's teams and count as used outside.
+pub fn outside_held(world: &World, pool: &Pool) -> u32 {
+    let occupied = occupied(world);
+    let of_held = world.snapshot.devices.iter().filter(|device| {
+        let is_there = device.kind == pool.kind && device.site == pool.site;
+        is_there && device.held && occupied.contains(&device.id)
+    });
+    number(of_held.count())
 }
 
 fn reserve(world: &World, healthy: u32) -> u32 {

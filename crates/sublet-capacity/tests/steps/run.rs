@@ -459,7 +459,9 @@ impl Run<'_> {
             let is_kept = device.held && device.used_by.is_none() && device.promised_to.is_none();
             is_there && !is_kept && !device.used_by.iter().chain(&device.promised_to).any(is_owners)
         });
-        let left = u32::try_from(left.count()).unwrap().saturating_sub(view.outside);
+        // What is used outside counts once, also where it is of what is held.
+        let outside = view.outside.saturating_sub(check::outside_held(&self.world, pool));
+        let left = u32::try_from(left.count()).unwrap().saturating_sub(outside);
         let place = NoticeClass::ALL.into_iter().position(|one| one == class)?;
         let stays = match view.curve {
             Curve::Fresh(levels) if matches!(levels[place].reason, LevelReason::LittleSeen { .. }) => left,
