@@ -86,7 +86,15 @@ impl Simulation {
         });
         let (lots, available, limit) = read.await.expect("lots can be read");
         let paid = sum([available.paid, limit]);
-        for (kind, there) in [(CreditKind::Paid, paid), (CreditKind::Promotional, available.promotional)] {
+        if available.committed > Nanos::ZERO {
+            self.did("credit of a contract is there");
+        }
+        let kinds = [
+            (CreditKind::Paid, paid),
+            (CreditKind::Promotional, available.promotional),
+            (CreditKind::Committed, available.committed),
+        ];
+        for (kind, there) in kinds {
             let of_lots = sum(lots.iter().filter(|lot| lot.kind == kind).map(|lot| lot.remaining));
             assert!(of_lots <= there.max(Nanos::ZERO), "lots of {of_lots} {kind} credit, and there are {there}: {lots:?}");
         }
@@ -159,14 +167,20 @@ impl Simulation {
             })
         });
         let (charged, sliced, held) = totals.await.expect("totals");
-        assert_eq!(funds.captured, charged, "{id}: what was taken is what was charged");
         assert_eq!((funds.sliced, funds.held), (sliced, held));
         let periods: Vec<PeriodKey> = self.tenants[tenant].periods.iter().copied().collect();
-        let mut invoiced = Vec::new();
+        let (mut invoiced, mut lapsed) = (Vec::new(), Vec::new());
         for period in periods {
-            invoiced.push(self.check_invoice(0, tenant, period).await);
+            let of_month = self.check_invoice(0, tenant, period).await;
+            invoiced.push(of_month.0);
+            lapsed.push(of_month.1);
         }
-        assert_eq!(sum(invoiced), charged, "{id}: every charge is in exactly one invoice");
+        let (invoiced, lapsed) = (sum(invoiced), sum(lapsed));
+        if !lapsed.is_zero() {
+            self.did("credit of a contract lapsed");
+        }
+        assert_eq!(funds.captured, sum([charged, lapsed]), "{id}: what was taken is what was charged, and what lapsed");
+        assert_eq!(invoiced, charged, "{id}: every charge is in exactly one invoice");
     }
 
     /// What a tenant got for leases that the owner ended: each once, and none that still runs.
@@ -193,21 +207,27 @@ impl Simulation {
         }
     }
 
-    /// The invoice of a month is the sum of its charges.
-    pub(super) async fn check_invoice(&self, process: usize, tenant: usize, period: PeriodKey) -> Nanos {
+    /// The invoice of a month is the sum of its charges, beside what a contract adds and takes off: those charges, and what
+    /// lapsed of what was paid in advance.
+    pub(super) async fn check_invoice(&self, process: usize, tenant: usize, period: PeriodKey) -> (Nanos, Nanos) {
         let tenant = &self.tenants[tenant];
         let cloud = &self.processes[process].cloud;
-        let subtotal = match cloud.draft_invoice(&tenant.admin, &tenant.id, Some(period)).await {
-            Ok(bill) => bill.invoice.content.subtotal,
+        let (subtotal, lapsed) = match cloud.draft_invoice(&tenant.admin, &tenant.id, Some(period)).await {
+            Ok(bill) => {
+                let content = &bill.invoice.content;
+                let drawdown = content.commitment.as_ref().and_then(|line| line.drawdown.as_ref());
+                let lapsed = drawdown.filter(|_| bill.invoice.number.is_some()).map_or(Nanos::ZERO, |part| part.lapsed);
+                (content.subtotal.checked_sub(content.by_contract().expect("an amount")).expect("an amount"), lapsed)
+            }
             Err(error) => {
                 assert_eq!(error.code(), ErrorCode::NotFound, "{error}: a closed month without use has no invoice, any other has");
-                Nanos::ZERO
+                (Nanos::ZERO, Nanos::ZERO)
             }
         };
         let total =
             cloud.store().read(&tenant.id, move |id, tx| Box::pin(charge::period_total(tx, id, period))).await.expect("a total");
         assert_eq!(subtotal, total.1, "{} of {}", period, tenant.id);
-        subtotal
+        (subtotal, lapsed)
     }
 
     /// Issued invoices have the numbers from one on, and say what their lines add up to.

@@ -1,5 +1,6 @@
 //! The life of the processes: the first start, crashes anywhere and what follows them, the end.
 
+use sublet_cloud::contract::NewContract;
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::organization::NewOrganization;
 use sublet_cloud::{Actor, Cloud};
@@ -9,8 +10,10 @@ use sublet_core::organization::OrganizationClass;
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{Outcome, UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Scope};
+use sublet_money::contract::{Commitment, ContractTerms};
+use sublet_money::drawdown::Billed;
 use sublet_money::price_book::PriceEntry;
-use sublet_money::sku::SkuName;
+use sublet_money::sku::{SkuFamily, SkuName};
 use sublet_money::starter::{StarterDevice, starter_price_list};
 
 use super::account::grant_id;
@@ -33,6 +36,10 @@ const TENANTS: [(OrganizationClass, Currency, &str); 3] = [
     (OrganizationClass::External, Currency::EUR, "Australia/Lord_Howe"),
     (OrganizationClass::Internal, Currency::EUR, "UTC"),
 ];
+
+/// Whose tenant has a contract, and what it commits itself to use of tokens each month, paid in advance.
+const COMMITTED_ZONE: &str = "America/New_York";
+const COMMITTED: Nanos = Nanos::new(40_000_000);
 
 fn gateway_id(process: usize) -> GatewayId {
     format!("gw_{}", process + 1).parse().expect("an id")
@@ -61,6 +68,7 @@ impl Simulation {
             let (organization, _) = created(cloud.create_organization(&Call::once(Actor::system()), &new).await);
             simulation.add_tenant((organization.id, zone), Nanos::ZERO);
         }
+        simulation.agree(&cloud).await;
         cloud.store().close().await;
         for process in 0..2 {
             let started = simulation.start_until_alive(process, &[]).await;
@@ -77,6 +85,30 @@ impl Simulation {
         let now = simulation.now();
         simulation.note_periods(now, now);
         simulation
+    }
+
+    /// One tenant commits itself in advance, from the next month on.
+    async fn agree(&mut self, cloud: &Cloud) {
+        let tenant = self.tenants.iter().find(|tenant| tenant.zone == COMMITTED_ZONE).expect("the tenant that commits itself");
+        let terms = ContractTerms {
+            billed: Some(Billed::InAdvance),
+            commitments: vec![Commitment { from_period: 1, amount: COMMITTED }],
+            covers: [SkuFamily::ModelTokens, SkuFamily::ModelRequests].into(),
+            exit: None,
+            fee: None,
+            months: 24,
+            period_months: 1,
+            quantities: None,
+            pricing: None,
+            renewal: None,
+            roll_over_periods: u32::try_from(self.plan.seed % 2).expect("small"),
+            starts: "2026-04".parse().expect("the month after the start"),
+            currency: Currency::USD,
+        };
+        let new = NewContract { organization: tenant.id.clone(), name: "in advance".to_owned(), terms, expires_at: None };
+        let offered = created(cloud.offer_contract(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+        let hash = &offered.contract.offers.last().expect("an offer").version.hash;
+        cloud.accept_contract(&tenant.admin, &offered.contract.id, hash).await.expect("a contract");
     }
 
     async fn publish_dollars(&mut self, cloud: &Cloud) {

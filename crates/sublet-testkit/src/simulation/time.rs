@@ -16,7 +16,8 @@ impl Simulation {
             0..=54 => DurationMs::from_millis(self.number(1, 30_000)),
             55..=79 => DurationMs::from_seconds(self.number(30, 600)),
             80..=89 => DurationMs::from_seconds(self.number(600, 4 * 3_600)),
-            90..=94 => DurationMs::from_hours(self.number(4, 40)),
+            90..=91 => DurationMs::from_hours(self.number(4, 40)),
+            92..=94 => return self.to_the_turn_of_a_month(),
             95 => DurationMs::from_hours(self.number(24, 24 * 12)),
             _ => return self.set_back(),
         };
@@ -25,6 +26,15 @@ impl Simulation {
             self.runner.beat();
         }
         self.did("time passes");
+    }
+
+    /// Somebody's month ends, or has just ended, or can have its invoice.
+    fn to_the_turn_of_a_month(&mut self) {
+        let (now, zone) = (self.now(), self.pick(&self.tenants).expect("a tenant").zone);
+        let month = BillingCalendar::new(zone).expect("a time zone").period_at(now).expect("a month");
+        let at = month.interval.ends_at.plus(DurationMs::from_seconds(*self.pick(&[-1, 0, 1, 3_600]).expect("one")));
+        self.advance(at.since(now).max(DurationMs::ZERO));
+        self.did("a month turns");
     }
 
     /// A clock that is set right by some milliseconds to a minute.
