@@ -201,7 +201,26 @@ pub struct Verifier {
     name: String,
 }
 
+/// The text of a line of a file, of at most so many bytes, without its end.
+pub fn whole_line(line: &[u8], bytes_max: usize) -> Result<&str, String> {
+    let whole = line.strip_suffix(b"\n").filter(|text| text.len() <= bytes_max);
+    let text = whole.ok_or_else(|| format!("a line is cut off, or longer than {bytes_max} bytes"))?;
+    std::str::from_utf8(text).map_err(|error| format!("it is no text: {error}"))
+}
+
 impl Verifier {
+    /// Checks the header as a file has it, with the end of its line.
+    pub fn read_header(line: &[u8], trusted: Option<&VerifierKey>) -> Result<Self, Fault> {
+        Self::new(whole_line(line, HEADER_MAX_BYTES).map_err(Fault::header)?, trusted)
+    }
+
+    /// Checks the next leaf as a file has it, with the end of its line.
+    pub fn read_leaf(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let place = Place::Leaf(self.tree.size());
+        let text = whole_line(line, LEAF_LINE_MAX_BYTES).map_err(|problem| Fault { place, problem })?;
+        self.leaf(text)
+    }
+
     /// Checks the header. `trusted` is the log's key as it is known from elsewhere, if it is.
     pub fn new(header: &str, trusted: Option<&VerifierKey>) -> Result<Self, Fault> {
         let parsed: BundleHeader =

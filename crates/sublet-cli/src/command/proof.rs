@@ -11,7 +11,7 @@ use sublet_api::list::{ListQuery, Order, PageLimit};
 use sublet_api::money::Money;
 use sublet_api::receipt::Receipt as WireReceipt;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_proof::bundle::{HEADER_MAX_BYTES, LEAF_LINE_MAX_BYTES, Verifier};
+use sublet_proof::bundle::{HEADER_MAX_BYTES, LEAF_LINE_MAX_BYTES, Verifier, whole_line};
 use sublet_proof::merkle::{Hash, Node, Nodes, ProofPlan, TreeHead, is_consistent, subtree};
 use sublet_proof::note::VerifierKey;
 use sublet_proof::receipt::Receipt;
@@ -159,9 +159,9 @@ impl VerifyArgs {
         let mut line = Vec::new();
         let header = read_line(&mut file, &self.path, (&mut line, HEADER_MAX_BYTES))?;
         let header = header.ok_or_else(|| invalid("it is empty".to_owned()))?;
-        let mut verifier = Verifier::new(header, trusted.as_ref()).map_err(|fault| invalid(fault.to_string()))?;
+        let mut verifier = Verifier::read_header(header, trusted.as_ref()).map_err(|fault| invalid(fault.to_string()))?;
         while let Some(leaf) = read_line(&mut file, &self.path, (&mut line, LEAF_LINE_MAX_BYTES))? {
-            verifier.leaf(leaf).map_err(|fault| invalid(fault.to_string()))?;
+            verifier.read_leaf(leaf).map_err(|fault| invalid(fault.to_string()))?;
             if verifier.leaves_checked().is_multiple_of(LEAVES_PER_NOTE) && context.style.interactive {
                 context.note(&format!("{} of {} charges are right", verifier.leaves_checked(), verifier.leaves_sealed()))?;
             }
@@ -204,6 +204,7 @@ impl VerifyArgs {
                 return Err(Error::new(ErrorCode::Usage, format!("a file has at most {RECEIPTS_MAX} receipts")));
             }
             let wrong = |problem: String| invalid(format!("receipt {place} is wrong: {problem}"));
+            let text = whole_line(text, RECEIPT_MAX_BYTES).map_err(wrong)?;
             let (receipt, key) = Receipt::verify(text, trusted.as_ref()).map_err(wrong)?;
             let charge = receipt.charge().map_err(wrong)?;
             verified.push(VerifiedReceipt {
@@ -363,18 +364,12 @@ fn tile_path(level: u32, place: u64, width: u64) -> String {
     format!("{level}/{}{part}", groups.join("/"))
 }
 
-/// The next line without its end; `None` at the end of the file. A line that has no end is cut off.
-fn read_line<'l>(file: &mut impl BufRead, path: &Path, (line, bytes_max): (&'l mut Vec<u8>, usize)) -> Result<Option<&'l str>> {
+/// The next line with its end, as far as it may be long; `None` at the end of the file.
+fn read_line<'l>(file: &mut impl BufRead, path: &Path, (line, bytes_max): (&'l mut Vec<u8>, usize)) -> Result<Option<&'l [u8]>> {
     line.clear();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     let read = file.take(limit).read_until(b'\n', line).map_err(|error| unreadable(path, &error))?;
-    if read == 0 {
-        return Ok(None);
-    }
-    if line.pop() != Some(b'\n') {
-        return Err(invalid(format!("a line is cut off, or longer than {bytes_max} bytes")));
-    }
-    std::str::from_utf8(line).map(Some).map_err(|_| invalid("it is not text".to_owned()))
+    Ok((read > 0).then_some(line))
 }
 
 fn read_text(path: &Path, bytes_max: u64) -> Result<String> {
@@ -413,12 +408,13 @@ mod tests {
     fn lines_are_whole_and_bounded() {
         let read = |text: &[u8]| {
             let (mut line, mut file) = (Vec::new(), text);
-            read_line(&mut file, Path::new("x"), (&mut line, 4)).map(|line| line.map(str::to_owned)).map_err(|error| error.code())
+            let line = read_line(&mut file, Path::new("x"), (&mut line, 4)).unwrap();
+            line.map(|line| whole_line(line, 4).map(str::to_owned))
         };
-        assert_eq!(read(b""), Ok(None));
-        assert_eq!(read(b"abcd\nx"), Ok(Some("abcd".to_owned())));
+        assert_eq!(read(b""), None);
+        assert_eq!(read(b"abcd\nx"), Some(Ok("abcd".to_owned())));
         for text in [&b"abcde\n"[..], b"abc", b"\xff\n"] {
-            assert_eq!(read(text), Err(ErrorCode::ProofInvalid), "{text:?}");
+            assert!(read(text).unwrap().is_err(), "{text:?}");
         }
     }
 }
