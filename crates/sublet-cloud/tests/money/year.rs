@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sublet_cloud::idempotency::Call;
-use sublet_cloud::{Actor, credit::NewCredit};
+use sublet_cloud::refund::{NewRefund, RefundWay};
+use sublet_cloud::{Actor, Cloud, credit::NewCredit};
 use sublet_core::id::{ContractId, OrganizationId, SliceId};
 use sublet_core::usage::{UsageRecord, UsageSink};
 use sublet_core::{Currency, DurationMs, Nanos, Timestamp, TokenCount};
@@ -30,7 +31,7 @@ use sublet_testkit::tenant::created;
 use sublet_testkit::{SeededRng, TestCloud, on_both_databases};
 
 use crate::UNIT;
-use crate::contracts::{admin_of, agreed, amended, hash};
+use crate::contracts::{admin_of, agreed, amended, granted, hash};
 use crate::months::{close, credit_in, customer_in, issued, month};
 use crate::taxes::{adds_up, bills_to, buyer, sells};
 
@@ -318,6 +319,17 @@ async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: C
     credit_in(cloud, &dear.invoice.id, (UNIT, currency)).await.expect("a credit note");
 }
 
+/// Asked for, approved by somebody else, and paid.
+async fn pay_back(cloud: &Cloud, session: &Session, currency: Currency) {
+    let (organization, note) = (session.access.organization.clone(), "paid in too much".to_owned());
+    granted(cloud, &organization, CreditKind::Paid, 2 * UNIT).await;
+    let new = NewRefund { organization, amount: Nanos::new(UNIT), currency, note };
+    let refund = created(cloud.request_refund(&Call::once(admin_of(session)), &new, &|_| Ok(String::new())).await);
+    let approver = Actor { key: Some("key_ben".parse().expect("an id")), ..Actor::system() };
+    cloud.approve_refund(&approver, &refund.id, &RefundWay::Bank).await.expect("approved");
+    cloud.pay_refund(&approver, &refund.id, "out-1").await.expect("paid");
+}
+
 /// Taxed, the buyer's to pay, exempt, two taxes, of a buyer that nobody knows, and outside of it all.
 async fn tax(cloud: &TestCloud, sessions: &[(Session, SliceId)]) {
     sells(&cloud.cloud).await;
@@ -415,6 +427,8 @@ on_both_databases! {
             close(&cloud.cloud).await;
             if place == 5 {
                 amend_and_leave(cloud, &sessions, &contracts).await;
+                give_back(cloud, &sessions[1].0.access.organization, currencies[1].0).await;
+                pay_back(&cloud.cloud, &sessions[1].0, currencies[1].0).await;
             }
             let (due, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(known, _, _)| *known <= place + 1);
             late = later;
@@ -427,7 +441,6 @@ on_both_databases! {
         }
         cloud.clock.set(month("UTC", &format!("{}-03", YEAR + 1)));
         close(&cloud.cloud).await;
-        give_back(cloud, &sessions[1].0.access.organization, currencies[1].0).await;
         let folder = tempfile::tempdir().expect("a folder");
         let paths = write_bundles(cloud, folder.path()).await;
         assert!(paths.len() >= 12 * CUSTOMERS.len(), "{} invoices", paths.len());
