@@ -71,6 +71,7 @@ pub struct MarginReport {
     pub products: Vec<ProductMargin>,
     pub skus: Vec<SkuMargin>,
     pub customers: Vec<CustomerMargin>,
+    pub sites: Vec<SiteMargin>,
     /// What the owner's own teams used: not in the figures above.
     pub internal: MarginFigures,
     pub utilisation: Vec<DeviceUtilisation>,
@@ -84,6 +85,8 @@ pub struct CostOfSupply {
     pub depreciation: Money,
     /// Of devices with a plain cost for an hour.
     pub device_time: Money,
+    /// Paid to the owner's own infrastructure team.
+    pub transfer_price: Money,
     /// Of tokens that models of our own made, as declared.
     pub models: Money,
     /// Bought from suppliers.
@@ -168,6 +171,15 @@ pub struct CustomerMargin {
     #[schemars(with = "IdText<OrganizationId>")]
     pub organization: OrganizationId,
     pub name: String,
+    pub figures: MarginFigures,
+}
+
+/// What customers' work brought and cost at one site. Sites add up to the revenue, to its costs and to what has none.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SiteMargin {
+    /// Null for what has no place: tokens, files, fees, and changes by rating anew.
+    #[schemars(with = "Option<IdText<SiteId>>")]
+    pub site: Option<SiteId>,
     pub figures: MarginFigures,
 }
 

@@ -61,7 +61,8 @@ pub struct EnergyPrice {
     pub time_of_use: Option<TimeOfUse>,
 }
 
-/// What one device of a kind costs: the power it draws, and either its depreciation or a cost for an hour.
+/// What one device of a kind costs: the power it draws, and either its depreciation, a cost for an hour or a transfer
+/// price.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceCost {
@@ -72,6 +73,9 @@ pub struct DeviceCost {
     pub depreciation: Option<Depreciation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_hour: Option<Amount>,
+    /// What the owner's business pays its own infrastructure team for an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer_price: Option<Amount>,
 }
 
 /// What a device draws.

@@ -14,7 +14,7 @@ use sublet_money::margin::{Figures, MarginBook, MarginLines};
 use sublet_money::period::{BillingCalendar, Interval, PeriodKey};
 use sublet_money::sku::SkuName;
 use sublet_money::supply_cost::{BandTime, EnergyPrice, Load, SupplyCost};
-use sublet_store::margin::{self, PostedSum, SpanCursor, UsedSpan};
+use sublet_store::margin::{self, PlacedCharges, PostedSum, SpanCursor, UsedLease, UsedSpan};
 use sublet_store::organization::{self, Organization};
 use sublet_store::{Tx, supply_cost};
 
@@ -174,6 +174,10 @@ impl Cloud {
             book.used(&line.organization, line.class == OrganizationClass::Internal, &line.sku, line.used)?;
             accounts.get(tx, &line.organization).await?;
         }
+        for PlacedCharges { organization, sku, site, charged } in margin::month_places(tx, (month, currency), around(whole)).await?
+        {
+            book.earned(&organization, (&sku, &site), charged)?;
+        }
         for (model, kind, bought) in margin::month_purchases(tx, month, currency).await? {
             book.bought(&model, kind, bought)?;
         }
@@ -310,22 +314,28 @@ fn by_band(energy: Option<&EnergyPrice>, part: Interval, load: Load) -> Result<V
     Ok(times)
 }
 
+/// A month in Coordinated Universal Time, and what of other calendars' months is before and after it.
+fn around(whole: Interval) -> Interval {
+    Interval { starts_at: whole.starts_at.minus(ZONES_APART), ends_at: whole.ends_at.plus(ZONES_APART) }
+}
+
 async fn read_spans(
     tx: &mut Tx,
     (fleet, accounts, book): (&mut Fleet<'_>, &mut Accounts, &mut MarginBook<'_>),
     now: Timestamp,
 ) -> Result<()> {
     let whole = BillingCalendar::new("UTC")?.period(accounts.month)?.interval;
-    let around = Interval { starts_at: whole.starts_at.minus(ZONES_APART), ends_at: whole.ends_at.plus(ZONES_APART) };
     let mut cursor = SpanCursor::default();
     loop {
-        let spans = margin::used_spans(tx, around, &mut cursor).await?;
+        let spans = margin::used_spans(tx, around(whole), &mut cursor).await?;
         if spans.is_empty() {
             return Ok(());
         }
         for span in spans {
             fleet.take(&span, now)?;
-            let (Load::Busy, Some((organization, sku @ SkuName::Device { .. }))) = (load_of(span.class), &span.lease) else {
+            let (Load::Busy, Some(UsedLease { organization, sku: sku @ SkuName::Device { .. }, site })) =
+                (load_of(span.class), &span.lease)
+            else {
                 continue;
             };
             let account = accounts.get(tx, organization).await?;
@@ -333,7 +343,7 @@ async fn read_spans(
             let (part, currency) = (clip(&span, account.month, now), account.found.currency);
             if currency == accounts.currency && !part.is_empty() {
                 for time in by_band(fleet.energy(), part, Load::Busy)? {
-                    book.ran(organization, internal, sku, time);
+                    book.ran(organization, internal, (sku, site), time);
                 }
             }
         }

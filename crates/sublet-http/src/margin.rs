@@ -6,7 +6,7 @@ use sublet_api::price::Subject;
 use sublet_cloud::data::{Costs, Figures, MarginLine, PeriodKey, PricingUnit, SkuFamily, SkuName, group_by, per_mille, per_unit};
 use sublet_cloud::margin::{MarginReport, Utilisation};
 use sublet_core::device::{DeviceClass, DeviceKind};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{OrganizationId, SiteId};
 use sublet_core::{Currency, Nanos, Result};
 
 use crate::App;
@@ -89,6 +89,7 @@ fn to_wire(report: &MarginReport) -> Result<wire::MarginReport> {
         products: products(report)?,
         skus: skus(internal(report, false), currency)?,
         customers: customers(report)?,
+        sites: sites(report)?,
         internal: figures_to_wire(&internal_use, currency)?,
         utilisation: report.utilisation.iter().map(|kind| utilisation(kind, currency)).collect::<Result<_>>()?,
         ledger: wire::LedgerAgreement {
@@ -106,6 +107,7 @@ const fn costs_to_wire(costs: &Costs, currency: Currency) -> wire::CostOfSupply 
         power: money(costs.device.power, currency),
         depreciation: money(costs.device.depreciation, currency),
         device_time: money(costs.device.device_time, currency),
+        transfer_price: money(costs.device.transfer_price, currency),
         models: money(costs.models, currency),
         upstream: money(costs.upstream, currency),
     }
@@ -191,6 +193,15 @@ fn customers(report: &MarginReport) -> Result<Vec<wire::CustomerMargin>> {
         Ok(wire::CustomerMargin { organization, name, figures: figures_to_wire(&figures, report.currency)? })
     };
     groups.into_iter().map(customer).collect()
+}
+
+/// What has no site is the last.
+fn sites(report: &MarginReport) -> Result<Vec<wire::SiteMargin>> {
+    let (placed, rest): (Vec<_>, Vec<_>) = report.made.sites.iter().partition(|(site, _)| site.is_some());
+    let site = |(site, figures): (&Option<SiteId>, &Figures)| {
+        Ok(wire::SiteMargin { site: site.clone(), figures: figures_to_wire(figures, report.currency)? })
+    };
+    placed.into_iter().chain(rest).map(site).collect()
 }
 
 fn utilisation((kind, used): (&DeviceKind, &Utilisation), currency: Currency) -> Result<wire::DeviceUtilisation> {

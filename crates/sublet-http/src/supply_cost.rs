@@ -44,7 +44,9 @@ fn device_to_wire(cost: &DeviceCost) -> wire::DeviceCost {
         residual: Amount(bought.residual),
         months: bought.months,
     });
-    wire::DeviceCost { kind: cost.kind.to_string(), power, depreciation, per_hour: cost.per_hour.map(|hour| Amount(hour.0)) }
+    let hourly = |cost: Option<HourlyCost>| cost.map(|hour| Amount(hour.0));
+    let (per_hour, transfer_price) = (hourly(cost.per_hour), hourly(cost.transfer_price));
+    wire::DeviceCost { kind: cost.kind.to_string(), power, depreciation, per_hour, transfer_price }
 }
 
 fn model_to_wire(cost: &ModelCost) -> wire::ModelCost {
@@ -77,7 +79,9 @@ fn device((index, cost): (usize, wire::DeviceCost)) -> Result<DeviceCost> {
     let depreciation =
         cost.depreciation.map(|bought| Depreciation { price: bought.price.0, residual: bought.residual.0, months: bought.months });
     let kind = cost.kind.parse().map_err(|error: Error| error.param(format!("devices[{index}].kind")))?;
-    Ok(DeviceCost { kind, power, depreciation, per_hour: cost.per_hour.map(|hour| HourlyCost(hour.0)) })
+    let hourly = |cost: Option<Amount>| cost.map(|hour| HourlyCost(hour.0));
+    let (per_hour, transfer_price) = (hourly(cost.per_hour), hourly(cost.transfer_price));
+    Ok(DeviceCost { kind, power, depreciation, per_hour, transfer_price })
 }
 
 fn model((index, cost): (usize, wire::ModelCost)) -> Result<ModelCost> {

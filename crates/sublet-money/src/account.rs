@@ -94,10 +94,12 @@ pub enum CostKind {
     Depreciation,
     Upstream,
     ProcessorFees,
+    /// Paid to the owner's own infrastructure team.
+    TransferPrice,
 }
 
 impl CostKind {
-    pub const ALL: [Self; 4] = [Self::Power, Self::Depreciation, Self::Upstream, Self::ProcessorFees];
+    pub const ALL: [Self; 5] = [Self::Power, Self::Depreciation, Self::Upstream, Self::ProcessorFees, Self::TransferPrice];
 }
 
 /// The kinds of ledger account.
@@ -166,7 +168,7 @@ const TO_BANK_PREFIX: &str = "assets:payouts:bank:";
 impl AccountKind {
     /// All kinds but [`Self::Tax`] and [`Self::DeferredRevenue`], of which a customer has one for each jurisdiction and
     /// contract, and [`Self::Payouts`], of which there is one for each currency.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Cash(Processor::Bank),
         Self::Cash(Processor::Stripe),
         Self::Receivable,
@@ -182,6 +184,7 @@ impl AccountKind {
         Self::AccruedCosts(CostKind::Depreciation),
         Self::AccruedCosts(CostKind::Upstream),
         Self::AccruedCosts(CostKind::ProcessorFees),
+        Self::AccruedCosts(CostKind::TransferPrice),
         Self::Usage(SkuFamily::ModelTokens),
         Self::Usage(SkuFamily::ModelRequests),
         Self::Usage(SkuFamily::DeviceTime),
@@ -201,6 +204,7 @@ impl AccountKind {
         Self::Costs(CostKind::Depreciation),
         Self::Costs(CostKind::Upstream),
         Self::Costs(CostKind::ProcessorFees),
+        Self::Costs(CostKind::TransferPrice),
         Self::TaxReceivable,
         Self::TaxPrepaid,
     ];
@@ -223,6 +227,7 @@ impl AccountKind {
             Self::AccruedCosts(CostKind::Depreciation) => "liabilities:accrued:depreciation",
             Self::AccruedCosts(CostKind::Upstream) => "liabilities:accrued:upstream:{}",
             Self::AccruedCosts(CostKind::ProcessorFees) => "liabilities:accrued:processor-fees:{}",
+            Self::AccruedCosts(CostKind::TransferPrice) => "liabilities:accrued:transfer-price",
             Self::Usage(SkuFamily::ModelTokens) => "income:usage:model-tokens:{}",
             Self::Usage(SkuFamily::ModelRequests) => "income:usage:model-requests:{}",
             Self::Usage(SkuFamily::DeviceTime) => "income:usage:device-time:{}",
@@ -242,6 +247,7 @@ impl AccountKind {
             Self::Costs(CostKind::Depreciation) => "expenses:supply:depreciation",
             Self::Costs(CostKind::Upstream) => "expenses:supply:upstream:{}",
             Self::Costs(CostKind::ProcessorFees) => "expenses:supply:processor-fees:{}",
+            Self::Costs(CostKind::TransferPrice) => "expenses:supply:transfer-price",
             Self::TaxReceivable => "assets:receivable-tax:{}",
             Self::TaxPrepaid => "liabilities:customers:{}:tax-prepaid",
             Self::Tax => TAX_PREFIX,

@@ -6,6 +6,9 @@
 //! rounded as the difference of two sums, so that shares add up to the whole. A flat price of requests is all margin where
 //! the cost of the model's tokens is known.
 //!
+//! By site, a customer's device time and starts are where the work ran, and all else is at no site. What time cost at a site
+//! is what the time up to there cost, less what the time at the sites before it did, so that sites add up to the whole.
+//!
 //! Invariants: sums of figures are sums of lines; no cost is added to a line twice. A line whose cost is not known has
 //! none, and its revenue is counted apart: nothing is taken for free.
 //!
@@ -15,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sublet_core::Nanos;
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{OrganizationId, SiteId};
 use sublet_core::money::divide_half_even;
 
 use crate::rating::LineState;
@@ -37,9 +40,7 @@ impl Costs {
         Nanos::checked_sum([self.device.total()?, self.models, self.upstream])
     }
     pub fn add(&mut self, other: &Self) -> Result<()> {
-        self.device.power = self.device.power.checked_add(other.device.power)?;
-        self.device.depreciation = self.device.depreciation.checked_add(other.device.depreciation)?;
-        self.device.device_time = self.device.device_time.checked_add(other.device.device_time)?;
+        self.device = self.device.checked_add(other.device)?;
         self.models = self.models.checked_add(other.models)?;
         self.upstream = self.upstream.checked_add(other.upstream)?;
         Ok(())
@@ -109,7 +110,9 @@ pub struct MarginBook<'a> {
     costs: Option<&'a SupplyCost>,
     lines: BTreeMap<(OrganizationId, SkuName), (bool, LineState)>,
     /// By the name without its place: use that is rated anew may be on the line of another place than it was leased as.
-    times: BTreeMap<(OrganizationId, SkuName), Vec<BandTime>>,
+    times: BTreeMap<(OrganizationId, SkuName), BTreeMap<SiteId, Vec<BandTime>>>,
+    /// The part of a line that is known to be of a site.
+    earned: BTreeMap<(OrganizationId, SkuName), BTreeMap<SiteId, Nanos>>,
     bought: BTreeMap<(ModelName, TokenKind), LineState>,
 }
 
@@ -118,12 +121,14 @@ pub struct MarginBook<'a> {
 pub struct MarginLines {
     pub lines: Vec<MarginLine>,
     pub bought_for_nobody: Nanos,
+    /// The lines of customers by where they were supplied, without quantities; `None` for what has no site.
+    pub sites: BTreeMap<Option<SiteId>, Figures>,
 }
 
 impl<'a> MarginBook<'a> {
     /// `None` where no costs are declared.
     pub const fn new(costs: Option<&'a SupplyCost>) -> Self {
-        Self { costs, lines: BTreeMap::new(), times: BTreeMap::new(), bought: BTreeMap::new() }
+        Self { costs, lines: BTreeMap::new(), times: BTreeMap::new(), earned: BTreeMap::new(), bought: BTreeMap::new() }
     }
 
     /// What an account used of a thing, and was charged.
@@ -132,11 +137,19 @@ impl<'a> MarginBook<'a> {
         add(&mut line.1, used)
     }
 
-    /// What workloads of an account ran on devices.
-    pub fn ran(&mut self, organization: &OrganizationId, internal: bool, sku: &SkuName, time: BandTime) {
+    /// The part of what an account was charged for a thing that is of a site.
+    pub fn earned(&mut self, organization: &OrganizationId, (sku, site): (&SkuName, &SiteId), charged: Nanos) -> Result<()> {
+        let line = self.earned.entry((organization.clone(), sku.clone())).or_default();
+        let earned = line.entry(site.clone()).or_insert(Nanos::ZERO);
+        *earned = earned.checked_add(charged)?;
+        Ok(())
+    }
+
+    /// What workloads of an account ran on devices of a site.
+    pub fn ran(&mut self, organization: &OrganizationId, internal: bool, (sku, site): (&SkuName, &SiteId), time: BandTime) {
         // What ran and was not charged cost something, too.
         self.lines.entry((organization.clone(), sku.clone())).or_insert((internal, LineState::default()));
-        let times = self.times.entry((organization.clone(), sku.general())).or_default();
+        let times = self.times.entry((organization.clone(), sku.general())).or_default().entry(site.clone()).or_default();
         match times.iter_mut().find(|known| known.band == time.band && known.load == time.load) {
             Some(known) => known.micros = known.micros.saturating_add(time.micros),
             None => times.push(time),
@@ -183,7 +196,58 @@ impl<'a> MarginBook<'a> {
         }
         settle_requests(&mut made.lines);
         settle_starts(&mut made.lines);
+        made.sites = self.by_site(&made.lines)?;
         Ok(made)
+    }
+
+    /// What customers' lines come to at each site, and at none: they add up to the lines.
+    fn by_site(&self, lines: &[MarginLine]) -> Result<BTreeMap<Option<SiteId>, Figures>> {
+        let mut sites: BTreeMap<Option<SiteId>, Figures> = BTreeMap::new();
+        for line in lines.iter().filter(|line| !line.internal) {
+            let mut at = |site: Option<&SiteId>, revenue: Nanos| -> Result<()> {
+                let figures = sites.entry(site.cloned()).or_default();
+                figures.revenue = figures.revenue.checked_add(revenue)?;
+                if line.costs.is_none() {
+                    figures.without_cost = figures.without_cost.checked_add(revenue)?;
+                }
+                Ok(())
+            };
+            let mut rest = line.used.charged;
+            for (site, revenue) in self.earned.get(&(line.organization.clone(), line.sku.clone())).into_iter().flatten() {
+                at(Some(site), *revenue)?;
+                rest = rest.checked_sub(*revenue)?;
+            }
+            if !rest.is_zero() {
+                at(None, rest)?;
+            }
+            let elsewhere = line.costs.map(|costs| Costs { device: DeviceTimeCost::default(), ..costs }).unwrap_or_default();
+            if elsewhere != Costs::default() {
+                sites.entry(None).or_default().costs.add(&elsewhere)?;
+            }
+        }
+        self.time_by_site(lines, &mut sites)?;
+        Ok(sites)
+    }
+
+    /// Adds what customers' device time cost at each site.
+    fn time_by_site(&self, lines: &[MarginLine], sites: &mut BTreeMap<Option<SiteId>, Figures>) -> Result<()> {
+        let Some(costs) = self.costs else { return Ok(()) };
+        let teams: BTreeSet<&OrganizationId> = lines.iter().filter(|line| line.internal).map(|line| &line.organization).collect();
+        for ((organization, name), places) in &self.times {
+            let SkuName::Device { device, .. } = name else { continue };
+            if teams.contains(organization) {
+                continue;
+            }
+            let (mut upto, mut given) = (Vec::new(), DeviceTimeCost::default());
+            for (site, times) in places {
+                upto.extend_from_slice(times);
+                let Some(cost) = costs.device_time(device, &upto)? else { break };
+                let known = &mut sites.entry(Some(site.clone())).or_default().costs.device;
+                *known = known.checked_add(cost.checked_sub(given)?)?;
+                given = cost;
+            }
+        }
+        Ok(())
     }
 
     /// What device time cost, over the lines of the places where it was used: a kind costs the same at all of them.
@@ -194,15 +258,21 @@ impl<'a> MarginBook<'a> {
     ) -> Result<()> {
         let (Some(costs), SkuName::Device { device, .. }) = (self.costs, name) else { return Ok(()) };
         let times = self.times.get(&((*organization).clone(), name.clone()));
-        let Some(cost) = costs.device_time(device, times.map_or(&[], Vec::as_slice))? else { return Ok(()) };
+        let times: Vec<BandTime> = times.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect();
+        let Some(cost) = costs.device_time(device, &times)? else { return Ok(()) };
         let weights: Vec<Quantity> = places.iter().filter_map(|place| lines.get(*place)).map(|line| line.used.quantity).collect();
         let power = apportion(cost.power, &weights)?;
         let depreciation = apportion(cost.depreciation, &weights)?;
         let device_time = apportion(cost.device_time, &weights)?;
+        let transfer_price = apportion(cost.transfer_price, &weights)?;
         for (index, place) in places.iter().enumerate() {
             if let Some(line) = lines.get_mut(*place) {
-                let device =
-                    DeviceTimeCost { power: power[index], depreciation: depreciation[index], device_time: device_time[index] };
+                let device = DeviceTimeCost {
+                    power: power[index],
+                    depreciation: depreciation[index],
+                    device_time: device_time[index],
+                    transfer_price: transfer_price[index],
+                };
                 line.costs = Some(Costs { device, ..Costs::default() });
             }
         }

@@ -21,6 +21,9 @@ fn used(quantity: i64, charged: i64) -> LineState {
 fn organization(name: &str) -> OrganizationId {
     format!("org_{name}").parse().unwrap()
 }
+fn site(name: &str) -> SiteId {
+    format!("site_{name}").parse().unwrap()
+}
 
 #[test]
 fn each_line_has_the_cost_of_what_it_used() {
@@ -28,8 +31,8 @@ fn each_line_has_the_cost_of_what_it_used() {
     let mut book = MarginBook::new(Some(&costs));
     let (a, team) = (organization("a"), organization("t"));
     book.used(&a, false, &sku("device/n0/cpu"), used(3_600_000, 1_000_000_000)).unwrap();
-    book.ran(&a, false, &sku("device/n0/cpu"), BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 });
-    book.ran(&a, false, &sku("device/n0/cpu"), BandTime { band: None, load: Load::Busy, micros: 1_800_000_000 });
+    book.ran(&a, false, (&sku("device/n0/cpu"), &site("a")), BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 });
+    book.ran(&a, false, (&sku("device/n0/cpu"), &site("a")), BandTime { band: None, load: Load::Busy, micros: 1_800_000_000 });
     book.used(&a, false, &sku("device/n0/gpu"), used(10, 7)).unwrap();
     // A third of the output was bought; half of all of it is the team's.
     book.used(&a, false, &sku("tokens/output/own"), used(1_000_000, 50_000_000_000)).unwrap();
@@ -76,16 +79,43 @@ fn what_time_cost_is_spread_over_the_places_of_a_kind_though_use_was_moved_betwe
     let a = organization("a");
     let ran = BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 };
     // Leased at the price of the kind, and rated anew at that of the site since.
-    book.ran(&a, false, &sku("device/n0/cpu"), ran.clone());
+    book.ran(&a, false, (&sku("device/n0/cpu"), &site("a")), ran.clone());
     book.used(&a, false, &sku("device/n0/cpu"), used(1_200_000, 1)).unwrap();
     book.used(&a, false, &sku("device/site_a/n0/cpu"), used(2_400_000, 2)).unwrap();
     let made = book.finish().unwrap();
     let mut alone = MarginBook::new(Some(&costs));
-    alone.ran(&a, false, &sku("device/n0/cpu"), ran);
+    alone.ran(&a, false, (&sku("device/n0/cpu"), &site("a")), ran);
     let whole = alone.finish().unwrap().lines[0].costs.unwrap().total().unwrap().get();
     let shares: Vec<i64> = made.lines.iter().map(|line| line.costs.unwrap().total().unwrap().get()).collect();
     assert!(whole > 0 && shares.iter().sum::<i64>() == whole);
     assert!((shares[0] * 3 - whole).abs() <= 9, "{shares:?} of {whole}");
+}
+
+#[test]
+fn sites_add_up_to_the_whole_and_what_has_none_is_apart() {
+    let costs = costs();
+    let mut book = MarginBook::new(Some(&costs));
+    let (a, team) = (organization("a"), organization("t"));
+    let time = |micros| BandTime { band: None, load: Load::Busy, micros };
+    book.used(&a, false, &sku("device/n0/cpu"), used(3_000, 1_000)).unwrap();
+    book.earned(&a, (&sku("device/n0/cpu"), &site("x")), Nanos::new(300)).unwrap();
+    book.earned(&a, (&sku("device/n0/cpu"), &site("y")), Nanos::new(600)).unwrap();
+    // Each alone would be rounded up from 5 and a half: together they are 11.
+    for place in ["x", "y"] {
+        book.ran(&a, false, (&sku("device/n0/cpu"), &site(place)), time(33));
+    }
+    book.used(&a, false, &sku("device/n0/gpu"), used(10, 7)).unwrap();
+    book.earned(&a, (&sku("device/n0/gpu"), &site("y")), Nanos::new(7)).unwrap();
+    book.used(&a, false, &sku("tokens/output/own"), used(1_000_000, 50)).unwrap();
+    book.used(&team, true, &sku("device/n0/cpu"), used(5, 9_000)).unwrap();
+    book.earned(&team, (&sku("device/n0/cpu"), &site("x")), Nanos::new(9_000)).unwrap();
+    book.ran(&team, true, (&sku("device/n0/cpu"), &site("x")), time(1_000_000));
+    let made = book.finish().unwrap();
+    let of = |figures: &Figures| (figures.revenue.get(), figures.costs.total().unwrap().get(), figures.without_cost.get());
+    let shown: Vec<_> = made.sites.iter().map(|(site, figures)| (site.as_ref().map(SiteId::as_str), of(figures))).collect();
+    assert_eq!(shown, [(None, (150, 3_000_000_000, 0)), (Some("site_x"), (300, 6, 0)), (Some("site_y"), (607, 5, 7))]);
+    let whole = Figures::of(made.lines.iter().filter(|line| !line.internal)).unwrap();
+    assert_eq!(of(&whole), (1_057, 3_000_000_011, 7));
 }
 
 #[test]
@@ -139,7 +169,7 @@ fn starts_cost_nothing_more_than_time_whose_cost_is_known() {
         book.used(&organization("a"), false, &sku(&format!("device/n0/{kind}")), used(3_600_000, 5_000_000_000)).unwrap();
         book.used(&organization("a"), false, &sku(&format!("starts/{kind}")), used(3, 600)).unwrap();
         let time = BandTime { band: None, load: Load::Busy, micros: 3_600_000_000 };
-        book.ran(&organization("a"), false, &sku(&format!("device/n0/{kind}")), time);
+        book.ran(&organization("a"), false, (&sku(&format!("device/n0/{kind}")), &site("a")), time);
     }
     let made = book.finish().unwrap();
     let of = |name: &str| made.lines.iter().find(|line| line.sku == sku(name)).unwrap();

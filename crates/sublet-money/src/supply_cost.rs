@@ -119,6 +119,9 @@ pub struct DeviceCost {
     /// In the place of a depreciation: what an hour costs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub per_hour: Option<HourlyCost>,
+    /// In the place of either: what the owner's business pays its own infrastructure team for an hour.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transfer_price: Option<HourlyCost>,
 }
 
 /// A plain cost for an hour of one device.
@@ -163,11 +166,29 @@ pub struct DeviceTimeCost {
     pub depreciation: Nanos,
     /// Of kinds with a plain cost for an hour.
     pub device_time: Nanos,
+    /// Paid to the owner's own infrastructure team.
+    pub transfer_price: Nanos,
 }
 
 impl DeviceTimeCost {
     pub fn total(self) -> Result<Nanos> {
-        Nanos::checked_sum([self.power, self.depreciation, self.device_time])
+        Nanos::checked_sum([self.power, self.depreciation, self.device_time, self.transfer_price])
+    }
+    pub fn checked_add(self, other: Self) -> Result<Self> {
+        Ok(Self {
+            power: self.power.checked_add(other.power)?,
+            depreciation: self.depreciation.checked_add(other.depreciation)?,
+            device_time: self.device_time.checked_add(other.device_time)?,
+            transfer_price: self.transfer_price.checked_add(other.transfer_price)?,
+        })
+    }
+    pub fn checked_sub(self, other: Self) -> Result<Self> {
+        Ok(Self {
+            power: self.power.checked_sub(other.power)?,
+            depreciation: self.depreciation.checked_sub(other.depreciation)?,
+            device_time: self.device_time.checked_sub(other.device_time)?,
+            transfer_price: self.transfer_price.checked_sub(other.transfer_price)?,
+        })
     }
 }
 
@@ -284,6 +305,7 @@ impl SupplyCost {
             power: divide(Some(energy), WATTS_PER_KILOWATT * MICROS_PER_HOUR)?,
             depreciation: cost.depreciation.map_or(Ok(Nanos::ZERO), straight_line)?,
             device_time: cost.per_hour.map_or(Ok(Nanos::ZERO), hourly)?,
+            transfer_price: cost.transfer_price.map_or(Ok(Nanos::ZERO), hourly)?,
         }))
     }
 
@@ -349,13 +371,20 @@ fn validate(draft: &SupplyCostDraft) -> Result<()> {
 }
 
 fn check_device(cost: &DeviceCost, has_energy: bool, field: &str) -> Result<()> {
-    if cost.power.is_none() && cost.depreciation.is_none() && cost.per_hour.is_none() {
+    let having = [
+        ("a depreciation", cost.depreciation.is_some()),
+        ("a cost for an hour", cost.per_hour.is_some()),
+        ("a transfer price", cost.transfer_price.is_some()),
+    ];
+    let mut given = having.iter().filter(|(_, is_given)| *is_given).map(|(name, _)| *name);
+    let (first, second) = (given.next(), given.next());
+    if cost.power.is_none() && first.is_none() {
         return Err(invalid(format!("'{}' has no cost", cost.kind), field)
-            .alternative("give power, depreciation or per_hour; an hour may cost 0"));
+            .alternative("give power, depreciation, per_hour or transfer_price; an hour may cost 0"));
     }
-    if cost.depreciation.is_some() && cost.per_hour.is_some() {
-        return Err(invalid(format!("'{}' has a depreciation and a cost for an hour", cost.kind), field)
-            .alternative("give one of them: both are what having the device costs"));
+    if let (Some(first), Some(second)) = (first, second) {
+        return Err(invalid(format!("'{}' has {first} and {second}", cost.kind), field)
+            .alternative("give one of them: each is what having the device costs"));
     }
     if let Some(power) = cost.power {
         if !has_energy {
@@ -378,7 +407,10 @@ fn check_device(cost: &DeviceCost, has_energy: bool, field: &str) -> Result<()> 
             return Err(invalid(format!("a device lives 1 to {LIFE_MONTHS_MAX} months, not {}", bought.months), &field));
         }
     }
-    cost.per_hour.map_or(Ok(()), |hour| check_amount(hour.0, &format!("{field}.per_hour")))
+    for (hourly, name) in [(cost.per_hour, "per_hour"), (cost.transfer_price, "transfer_price")] {
+        hourly.map_or(Ok(()), |hour| check_amount(hour.0, &format!("{field}.{name}")))?;
+    }
+    Ok(())
 }
 
 fn check_amount(amount: Nanos, field: &str) -> Result<()> {

@@ -31,20 +31,22 @@ fn energy_and_depreciation_follow_their_formulas() {
     let costs = SupplyCost::new(draft(json!({ "energy": energy(), "devices": [
         { "kind": "h100", "power": power(700, 100), "depreciation": { "price": "36500", "residual": "1460", "months": 48 } },
         { "kind": "rented", "per_hour": "1.25" },
+        { "kind": "team", "power": power(1_000, 0), "transfer_price": "0.5" },
         { "kind": "drawn", "power": power(1_000, 0) },
     ] })))
     .unwrap();
     let cost = |kind: &str, times: &[BandTime]| {
         let cost = costs.device_time(&kind.parse().unwrap(), times).unwrap().unwrap();
-        [cost.power, cost.depreciation, cost.device_time].map(|amount| amount.to_string()).join(" ")
+        [cost.power, cost.depreciation, cost.device_time, cost.transfer_price].map(|amount| amount.to_string()).join(" ")
     };
     // 35,040 over 35,040 hours is 1 an hour; 0.7 kW cost 0.21 by day and 0.14 by night.
     for (kind, times, expected) in [
-        ("h100", vec![hours(Load::Busy, None, 1)], "0.21 1 0"),
-        ("h100", vec![hours(Load::Busy, Some("night"), 10), hours(Load::Idle, None, 2)], "1.46 12 0"),
-        ("rented", vec![hours(Load::Busy, None, 4)], "0 0 5"),
-        ("drawn", vec![hours(Load::Busy, None, 1), hours(Load::Idle, None, 1_000)], "0.3 0 0"),
-        ("drawn", vec![], "0 0 0"),
+        ("h100", vec![hours(Load::Busy, None, 1)], "0.21 1 0 0"),
+        ("h100", vec![hours(Load::Busy, Some("night"), 10), hours(Load::Idle, None, 2)], "1.46 12 0 0"),
+        ("rented", vec![hours(Load::Busy, None, 4)], "0 0 5 0"),
+        ("team", vec![hours(Load::Busy, None, 3), hours(Load::Idle, None, 1)], "0.9 0 0 2"),
+        ("drawn", vec![hours(Load::Busy, None, 1), hours(Load::Idle, None, 1_000)], "0.3 0 0 0"),
+        ("drawn", vec![], "0 0 0 0"),
     ] {
         assert_eq!(cost(kind, &times), expected, "{kind} {times:?}");
     }
@@ -98,6 +100,8 @@ fn costs_that_contradict_themselves_are_refused_with_their_place() {
             "devices[0]",
             "and a cost for an hour",
         ),
+        (device(json!({ "transfer_price": "-0.5" })), "devices[0].transfer_price", "not negative"),
+        (device(json!({ "per_hour": "1", "transfer_price": "1" })), "devices[0]", "a cost for an hour and a transfer price"),
         (json!({ "models": [model("1"), model("2")] }), "models[1]", "twice"),
         (json!({ "models": [model("-1")] }), "models[0].input", "not negative"),
         (json!({ "devices": [{ "kind": "x", "per_hour": "1" }, { "kind": "x", "per_hour": "2" }] }), "devices[1]", "twice"),

@@ -1,7 +1,7 @@
 //! Sums over all tenants, from which the owner's reports are made: for the operator only.
 
 use sublet_core::device::{DeviceClass, DeviceKind};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{OrganizationId, SiteId};
 use sublet_core::organization::OrganizationClass;
 use sublet_core::{Currency, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_money::account::LedgerAccount;
@@ -59,6 +59,40 @@ pub async fn month_lines(tx: &mut Tx, month: PeriodKey, currency: Currency) -> R
                 sku: row.parse()?,
                 used: LineState { quantity: Quantity::new(row.int()?)?, charged: row.nanos()? },
             })
+        })
+        .collect()
+}
+
+/// The part of what an account was charged in a month that is of work at a site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacedCharges {
+    pub organization: OrganizationId,
+    pub sku: SkuName,
+    pub site: SiteId,
+    pub charged: Nanos,
+}
+
+/// What all accounts in a currency were charged for jobs in a month, by where those ran; `around` is a time that has all of
+/// the month in it, in every calendar. What was rated anew since is no charge of a job.
+pub async fn month_places(tx: &mut Tx, (month, currency): (PeriodKey, Currency), around: Interval) -> Result<Vec<PlacedCharges>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT charges.organization_id, charges.sku, leases.site, CAST(SUM(charges.amount) AS BIGINT)
+             FROM leases JOIN jobs ON jobs.lease_id = leases.id
+                 JOIN charges ON charges.source = jobs.id AND charges.organization_id = jobs.organization_id
+                 JOIN organizations ON organizations.id = charges.organization_id
+             WHERE leases.starts_at < $2 AND (leases.ended_at IS NULL OR leases.ended_at >= $1)
+                 AND charges.period = $3 AND organizations.currency = $4
+             GROUP BY charges.organization_id, charges.sku, leases.site
+             ORDER BY charges.organization_id, charges.sku, leases.site LIMIT $5",
+            params![around.starts_at, around.ends_at, month.to_string(), currency.as_str(), LINES_MAX + 1],
+        )
+        .await?;
+    bounded(rows)?
+        .iter()
+        .map(|row| {
+            let mut row = row.reader();
+            Ok(PlacedCharges { organization: row.parse()?, sku: row.parse()?, site: row.parse()?, charged: row.nanos()? })
         })
         .collect()
 }
@@ -155,11 +189,18 @@ pub async fn month_purchases(tx: &mut Tx, month: PeriodKey, currency: Currency) 
 pub struct UsedSpan {
     pub kind: DeviceKind,
     pub class: DeviceClass,
-    /// Who has the lease, and what it is of.
-    pub lease: Option<(OrganizationId, SkuName)>,
+    pub lease: Option<UsedLease>,
     pub started_at: Timestamp,
     /// `None` while it lasts.
     pub ended_at: Option<Timestamp>,
+}
+
+/// Who had a device, what it was sold as, and where it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsedLease {
+    pub organization: OrganizationId,
+    pub sku: SkuName,
+    pub site: SiteId,
 }
 
 /// Up to where spans were read.
@@ -174,7 +215,7 @@ pub async fn used_spans(tx: &mut Tx, when: Interval, cursor: &mut SpanCursor) ->
     let rows = tx
         .fetch_all(
             "SELECT device_spans.device_id, device_spans.number, devices.kind, device_spans.class, leases.organization_id, leases.sku,
-                 device_spans.started_at, device_spans.ended_at
+                 leases.site, device_spans.started_at, device_spans.ended_at
              FROM device_spans JOIN devices ON devices.id = device_spans.device_id
                  LEFT JOIN leases ON leases.id = device_spans.lease_id
              WHERE device_spans.started_at < $2 AND (device_spans.ended_at IS NULL OR device_spans.ended_at > $1)
@@ -189,7 +230,9 @@ pub async fn used_spans(tx: &mut Tx, when: Interval, cursor: &mut SpanCursor) ->
         *cursor = SpanCursor { device: row.string()?, number: row.int()? };
         let (kind, class) = (row.parse()?, row.parse()?);
         let (organization, sku): (Option<OrganizationId>, Option<SkuName>) = (row.optional_parse()?, row.optional_parse()?);
-        let lease = organization.zip(sku);
+        let site: Option<SiteId> = row.optional_parse()?;
+        let lease = organization.zip(sku).zip(site);
+        let lease = lease.map(|((organization, sku), site)| UsedLease { organization, sku, site });
         spans.push(UsedSpan { kind, class, lease, started_at: row.time()?, ended_at: row.optional_time()? });
     }
     Ok(spans)

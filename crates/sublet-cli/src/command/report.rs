@@ -7,6 +7,7 @@ use sublet_api::money::Money;
 use sublet_api::price::Meter;
 use sublet_api::revenue::RevenueReport;
 use sublet_core::error::Result;
+use sublet_core::id::SiteId;
 use sublet_core::money::Currency;
 
 use super::monthly_return;
@@ -143,6 +144,7 @@ fn margin(report: &MarginReport, style: Style) -> String {
         named_amount("power", &report.costs.power),
         named_amount("depreciation", &report.costs.depreciation),
         named_amount("device time", &report.costs.device_time),
+        named_amount("transfer price", &report.costs.transfer_price),
         named_amount("own models", &report.costs.models),
         named_amount("upstream", &report.costs.upstream),
         named_amount("bought for nobody", &report.bought_for_nobody),
@@ -165,7 +167,13 @@ fn margin(report: &MarginReport, style: Style) -> String {
     let customers = report.customers.iter().map(|one| named(&one.name, &one.figures, Cell::text(one.organization.as_str())));
     let headings = ["customer", "revenue", "cost", "margin", "share", "organization"];
     let customers = Table::new(headings, "no customer used anything").rows(customers);
-    [head, products, skus, customers, utilisation(&report.utilisation)].map(|table| table.render(style)).join("\n")
+    let site = |site: Option<&SiteId>| Cell::text(site.map_or("no site", SiteId::as_str));
+    let sites = report.sites.iter().map(|one| {
+        let [revenue, cost, margin, share] = columns(&one.figures);
+        [site(one.site.as_ref()), revenue, cost, margin, share]
+    });
+    let sites = Table::new(["site", "revenue", "cost", "margin", "share"], "nothing was sold at any site").rows(sites);
+    [head, products, skus, customers, sites, utilisation(&report.utilisation)].map(|table| table.render(style)).join("\n")
 }
 
 fn rounded(money: &Money) -> String {

@@ -103,7 +103,8 @@ fn text(costs: &SupplyCosts, style: Style) -> String {
         let bought = device.depreciation.map(|bought| {
             format!("{} to {} {currency} in {} months", amount(bought.price), amount(bought.residual), bought.months)
         });
-        let hourly = device.per_hour.map(|hour| format!("{} {currency}", amount(hour)));
+        let transfer = device.transfer_price.map(|hour| format!("{} {currency} as transfer price", amount(hour)));
+        let hourly = device.per_hour.map(|hour| format!("{} {currency}", amount(hour))).or(transfer);
         [Some(device.kind.clone()), power, bought, hourly].map(|text| Cell::text(text.unwrap_or_else(|| NOTHING.to_owned())))
     });
     let devices = Table::new(["device", "power", "depreciation", "an hour"], "no kind of device has a cost").rows(devices);

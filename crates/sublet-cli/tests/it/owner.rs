@@ -9,13 +9,13 @@ pub fn costs() -> Value {
         "replaces": "f00d", "energy": {"per_kwh": "0.3", "time_of_use": {"time_zone": "UTC", "bands": [{"name": "night",
             "windows": [{"from": "22:00", "until": "06:00"}], "amount": "0.1"}]}},
         "devices": [{"kind": "h100", "power": {"busy_watts": 700, "idle_watts": 100},
-            "depreciation": {"price": "30000", "residual": "2000", "months": 48}}, {"kind": "cpu", "per_hour": "0.004"}],
+            "depreciation": {"price": "30000", "residual": "2000", "months": 48}}, {"kind": "cpu", "per_hour": "0.004"}, {"kind": "l4", "transfer_price": "0.35"}],
         "models": [{"model": "tiny", "input": "0.05", "output": "0.2"}], "created_at": 1_790_812_800})
 }
 
 fn figures(revenue: &str, cost: &str, margin: &str, share: Value) -> Value {
     json!({"revenue": eur(revenue), "cost": eur(cost), "without_cost": eur("0"), "margin": eur(margin), "margin_permille": share,
-        "costs": {"power": eur("0.21"), "depreciation": eur("0.8"), "device_time": eur("0"), "models": eur("0"), "upstream": eur("0")}})
+        "costs": {"power": eur("0.21"), "depreciation": eur("0.8"), "device_time": eur("0"), "transfer_price": eur("0"), "models": eur("0"), "upstream": eur("0")}})
 }
 
 fn sku(figures: Value, below_cost: bool) -> Value {
@@ -38,8 +38,9 @@ pub fn margin() -> Value {
         "families": [{"family": "device-time", "quantity": 3_600_000, "figures": sold(),
             "unit": {"per": 3_600_000, "revenue": eur("2.5"), "cost": eur("1.0091"), "margin": eur("1.4909")}}],
         "products": [{"subject": {"kind": "sku", "name": "h100"}, "quantity": 3_600_000, "figures": sold(), "unit": null}],
-        "skus": [sku(sold(), false), sku(loss, true), unknown],
+        "skus": [sku(sold(), false), sku(loss.clone(), true), unknown],
         "customers": [{"organization": "org_1", "name": "Acme", "figures": sold()}],
+        "sites": [{"site": "site_fra", "figures": sold()}, {"site": null, "figures": loss}],
         "internal": figures("0", "0", "0", Value::Null),
         "utilisation": [{"kind": "h100", "capacity_milliseconds": 2_678_400_000_u64, "sold_milliseconds": 3_600_000,
             "internal_milliseconds": 0, "held_milliseconds": 400, "idle_milliseconds": 2_674_799_600_u64, "out_milliseconds": 0,

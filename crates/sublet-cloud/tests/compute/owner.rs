@@ -2,12 +2,12 @@
 
 use sublet_cloud::Actor;
 use sublet_cloud::credit::NewCredit;
-use sublet_cloud::data::{Figures, SupplyCostDraft};
+use sublet_cloud::data::{Figures, HourlyCost, SupplyCostDraft};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::leakage::LeakKind;
 use sublet_cloud::margin::MarginReport;
 use sublet_core::device::DeviceClass;
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{OrganizationId, SiteId};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
 use sublet_core::usage::{UsageRecord, UsageSink};
@@ -15,13 +15,16 @@ use sublet_core::{Currency, DurationMs, ErrorCode, Nanos, Result};
 use sublet_money::account::CreditKind;
 use sublet_money::credit_lot::CreditTerms;
 use sublet_money::price_book::PriceListDraft;
+use sublet_money::sku::Quantity;
 use sublet_money::supply_cost::month_starts_at;
 use sublet_testkit::database::MODEL;
+use sublet_testkit::prices;
 use sublet_testkit::runner::Manners;
 use sublet_testkit::session::Session;
 use sublet_testkit::tenant::created;
 use sublet_testkit::{TestCloud, on_both_databases};
 
+use crate::places::{BERLIN, Fleet, GENERAL, HOURLY, at, rate_anew};
 use crate::world::{UNIT, World, command, wanted};
 
 /// Costs from a month on: 1 kW at 0.30 (0.10 by night), an hour of depreciation for 0.01, and a model's tokens.
@@ -85,6 +88,34 @@ async fn leaks(cloud: &TestCloud, served: &[String]) -> Vec<LeakKind> {
     kinds
 }
 
+/// The fourth to the fifteenth month since the beginning of 2026.
+fn month_name(place: i64) -> String {
+    if place <= 12 { format!("2026-{place:02}") } else { format!("2027-{:02}", place - 12) }
+}
+
+/// Where the one kind of device has a depreciation, the owner's team is paid half a unit for an hour of it instead.
+fn with_transfer_price(mut draft: SupplyCostDraft) -> SupplyCostDraft {
+    draft.devices[0].depreciation = None;
+    draft.devices[0].transfer_price = Some(HourlyCost(Nanos::new(UNIT / 2)));
+    draft
+}
+
+/// What was earned at home, in Berlin, and at no site, once it is seen that this is all of it.
+fn by_site(made: &MarginReport) -> [Figures; 3] {
+    let (mut sum, whole) = (Figures::default(), made.figures(false).expect("figures"));
+    for figures in made.made.sites.values() {
+        assert_eq!(figures.quantity, Quantity::ZERO);
+        sum.revenue = sum.revenue.checked_add(figures.revenue).expect("a sum");
+        sum.without_cost = sum.without_cost.checked_add(figures.without_cost).expect("a sum");
+        sum.costs.add(&figures.costs).expect("a sum");
+    }
+    assert_eq!(Figures { quantity: whole.quantity, ..sum }, whole, "sites add up to {}", made.month);
+    [Some("site_local"), Some("site_berlin"), None].map(|site| {
+        let site: Option<SiteId> = site.map(|site| site.parse().expect("a site"));
+        made.made.sites.get(&site).copied().unwrap_or_default()
+    })
+}
+
 /// What makes each kind of leak, and what mends it.
 fn breaks() -> Vec<(LeakKind, &'static str, &'static str)> {
     let text = include_str!("../../../sublet-store/tests/leaks.sql");
@@ -142,7 +173,7 @@ on_both_databases! {
         let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
         let mut revenue = Nanos::ZERO;
         for place in 4..=15_i64 {
-            let name = if place <= 12 { format!("2026-{place:02}") } else { format!("2027-{:02}", place - 12) };
+            let name = month_name(place);
             // An hour before the month begins in UTC it has begun in Berlin.
             let starts_at = month_starts_at(name.parse().expect("a month")).expect("a month");
             cloud.clock.set(starts_at.minus(DurationMs::from_hours(1)));
@@ -152,9 +183,10 @@ on_both_databases! {
             }
         }
         for place in 4..=15_i64 {
-            let name = if place <= 12 { format!("2026-{place:02}") } else { format!("2027-{:02}", place - 12) };
+            let name = month_name(place);
             let made = report(cloud, &name).await;
             let sold = made.figures(false).expect("figures");
+            assert_eq!(by_site(&made).map(|site| site.revenue), [Nanos::ZERO, Nanos::ZERO, sold.revenue]);
             assert_eq!(sold.quantity.get(), 33_333 * place + 8, "{name}");
             let exact = i128::from(sold.quantity.get()) * i128::from(place) * 10_000_000;
             let cost = sublet_core::money::divide_half_even(exact, 1_000_000);
@@ -163,6 +195,52 @@ on_both_databases! {
             assert_eq!(made.agreement.recognised, made.agreement.booked);
         }
         assert_eq!(report(cloud, "2026-04").await.agreement.booked, revenue);
+    }
+
+    async fn sites_add_up_to_the_revenue_and_the_costs_of_each_month_of_a_year(cloud: &TestCloud) {
+        let fleet = Fleet::start(cloud, &[(GENERAL, HOURLY), ("starts/cpu", UNIT / 100)]).await;
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let (customer, team) = (&fleet.world.customer, &fleet.world.team);
+        let (mut ran, mut last) = (Vec::new(), None);
+        for place in 4..=15_i64 {
+            let starts_at = month_starts_at(month_name(place).parse().expect("a month")).expect("a month");
+            cloud.clock.set(starts_at.minus(DurationMs::from_hours(1)));
+            fleet.live(20).await;
+            let declared = costs(&month_name(place), "0.2");
+            publish(cloud, if place % 2 == 0 { with_transfer_price(declared) } else { declared }).await.expect("published");
+            // One name of time at both sites, and since the tenth month a name for each.
+            if place == 10 {
+                last = Some(prices::publish(&cloud.cloud, &cloud.clock, fleet.list(&[(GENERAL, HOURLY), (BERLIN, 2 * HOURLY)])).await);
+            }
+            settle(cloud, &session, 333 * place).await;
+            let (_, here) = fleet.run_for(customer, at("site_local"), 20 * place).await;
+            let (_, there) = fleet.run_for(customer, at("site_berlin"), 40).await;
+            fleet.run_for(team, at("site_berlin"), 20).await;
+            ran.push((place, [here, there]));
+        }
+        let mut all = Nanos::ZERO;
+        for (place, [here, there]) in &ran {
+            let made = report(cloud, &month_name(*place)).await;
+            let sites = by_site(&made);
+            let tokens = of(&made, &format!("tokens/output/{MODEL}"), false);
+            assert_eq!(sites.map(|site| site.revenue.get()), [*here, *there, tokens.revenue.get()], "{place}");
+            let [local, berlin, none] = sites.map(|site| site.costs.device);
+            let paid = |cost: Nanos| cost > Nanos::ZERO;
+            assert!(local.power > berlin.power && paid(berlin.power) && none.total().expect("a sum").is_zero(), "{sites:?}");
+            assert_eq!([local, berlin].map(|cost| paid(cost.transfer_price)), [place % 2 == 0; 2], "{sites:?}");
+            assert_eq!([local, berlin].map(|cost| paid(cost.depreciation)), [place % 2 == 1; 2], "{sites:?}");
+            let used = [false, true].map(|internal| made.figures(internal).expect("figures").revenue);
+            all = Nanos::checked_sum([all, used[0], used[1]]).expect("a sum");
+            assert_eq!(made.agreement.recognised, made.agreement.booked);
+        }
+        assert_eq!(report(cloud, "2026-04").await.agreement.booked, all);
+        let before = by_site(&report(cloud, "2027-03").await);
+        let cheaper = prices::publish(&cloud.cloud, &cloud.clock, fleet.list(&[(GENERAL, HOURLY / 2), (BERLIN, HOURLY / 2)])).await;
+        let since = month_starts_at("2027-03".parse().expect("a month")).expect("a month").minus(DurationMs::from_hours(1));
+        rate_anew(&fleet, since, (last.expect("a version"), cheaper)).await;
+        let [local, berlin, none] = by_site(&report(cloud, "2027-03").await);
+        assert_eq!([local.revenue, berlin.revenue], [before[0].revenue, before[1].revenue], "jobs stay where they ran");
+        assert!(none.revenue < before[2].revenue, "what was rated anew is of no job");
     }
 
     async fn costs_are_for_the_last_months_and_the_last_said_holds(cloud: &TestCloud) {

@@ -37,18 +37,18 @@ use crate::bill::{bill, lines};
 use crate::world::{World, command, wanted};
 
 /// 1,000 nano-units for a device-millisecond.
-const HOURLY: i64 = 3_600_000_000;
-const GENERAL: &str = "device/n2m/cpu";
-const BERLIN: &str = "device/site_berlin/n2m/cpu";
+pub const HOURLY: i64 = 3_600_000_000;
+pub const GENERAL: &str = "device/n2m/cpu";
+pub const BERLIN: &str = "device/site_berlin/n2m/cpu";
 
 /// A fleet of two machines: the world's own, and one with two devices in Berlin.
-struct Fleet<'a> {
-    world: World<'a>,
+pub struct Fleet<'a> {
+    pub world: World<'a>,
     berlin: (Arc<FakeRunner>, Compute),
 }
 
 impl<'a> Fleet<'a> {
-    async fn start(cloud: &'a TestCloud, prices: &[(&str, i64)]) -> Self {
+    pub async fn start(cloud: &'a TestCloud, prices: &[(&str, i64)]) -> Self {
         let world = World::start(cloud, 1, Manners::Prompt).await;
         let slot = |info: DeviceInfo| DeviceInfo { uuid: format!("berlin-{}", info.uuid), ..info };
         let slots = cpu_slots(2).into_iter().map(slot).collect();
@@ -65,7 +65,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// The prices in force with these for device time.
-    fn list(&self, prices: &[(&str, i64)]) -> Vec<PriceEntry> {
+    pub fn list(&self, prices: &[(&str, i64)]) -> Vec<PriceEntry> {
         let lists = self.world.cloud.cloud.prices().snapshot();
         let newest = lists.values().next().and_then(|list| list.versions().last()).expect("a version").clone();
         let rest = newest.entries().filter(|entry| !matches!(entry.sku, SkuName::Device { .. })).cloned();
@@ -77,7 +77,7 @@ impl<'a> Fleet<'a> {
         assert_eq!(self.berlin.1.reconcile().await.errors, Vec::new());
     }
 
-    async fn live(&self, seconds: i64) {
+    pub async fn live(&self, seconds: i64) {
         for _ in 0..seconds / 20 {
             self.world.cloud.clock.advance(DurationMs::from_seconds(20));
             self.world.runner.beat();
@@ -98,7 +98,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// A job of so many seconds: what it used in milliseconds, and what it cost.
-    async fn run_for(&self, who: &Actor, quote: NewQuote, seconds: i64) -> (i64, i64) {
+    pub async fn run_for(&self, who: &Actor, quote: NewQuote, seconds: i64) -> (i64, i64) {
         let run = self.world.run_as(who, quote, command("x")).await.expect("a run");
         self.pass().await;
         self.live(seconds).await;
@@ -115,7 +115,7 @@ impl<'a> Fleet<'a> {
 fn sku(name: &str) -> SkuName {
     name.parse().expect("a sku")
 }
-fn at(site: &str) -> NewQuote {
+pub fn at(site: &str) -> NewQuote {
     NewQuote { site: Some(site.parse().expect("a site")), ..wanted(1, NoticeClass::N2m) }
 }
 
@@ -146,7 +146,7 @@ async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<Quanti
 }
 
 /// Rates what was used since an instant by another version.
-async fn rate_anew(fleet: &Fleet<'_>, starts_at: Timestamp, (of, to): (PriceVersion, PriceVersion)) -> RerateId {
+pub async fn rate_anew(fleet: &Fleet<'_>, starts_at: Timestamp, (of, to): (PriceVersion, PriceVersion)) -> RerateId {
     let cloud = &fleet.world.cloud.cloud;
     let interval = Interval { starts_at, ends_at: fleet.world.cloud.now() };
     let new = NewRerate { of, to, interval, organization: None, reason: "another price".to_owned() };

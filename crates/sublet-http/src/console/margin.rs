@@ -1,10 +1,11 @@
-//! The owner's margin: what the running month brought, what supplying it cost, by thing and by customer.
+//! The owner's margin: what the running month brought, what supplying it cost, by thing, by customer and by site.
 
 use askama::Template;
 use axum::body::Body;
 use http::Response;
 use sublet_cloud::data::{Figures, MarginLine, SkuName, group_by};
 use sublet_cloud::margin::MarginReport;
+use sublet_core::id::SiteId;
 use sublet_core::{Currency, Nanos, Result};
 
 use super::Console;
@@ -43,6 +44,7 @@ struct MarginPage {
     has_costs: bool,
     skus: Vec<Row>,
     customers: Vec<Row>,
+    sites: Vec<Row>,
     kinds: Vec<KindRow>,
 }
 
@@ -64,6 +66,7 @@ pub async fn show(console: Console, visit: Visit) -> Result<Response<Body>> {
         has_costs: report.costs.is_some(),
         skus: skus(&report)?,
         customers: customers(&report)?,
+        sites: sites(&report)?,
         kinds: kinds(&report),
     })
 }
@@ -85,6 +88,14 @@ fn customers(report: &MarginReport) -> Result<Vec<Row>> {
     let by_customer = group_by(sold(report), |line| line.organization.clone())?;
     let name = |id| report.names.get(id).cloned().unwrap_or_default();
     most(by_customer.iter().map(|(id, figures)| row(name(id), String::new(), (figures, report.currency))).collect())
+}
+
+fn sites(report: &MarginReport) -> Result<Vec<Row>> {
+    let row = |(site, figures): (&Option<SiteId>, &Figures)| {
+        let name = site.as_ref().map_or_else(|| "no site".to_owned(), ToString::to_string);
+        row(name, String::new(), (figures, report.currency))
+    };
+    most(report.made.sites.iter().map(row).collect())
 }
 
 fn row(name: String, quantity: String, (figures, currency): (&Figures, Currency)) -> Result<Row> {

@@ -356,6 +356,8 @@ fn the_operator_sees_what_the_month_left_and_what_was_agreed() {
             assert!(margin.between("class=\"tiles\"", "</section>").contains("Net revenue"), "{}", margin.text);
             let customers = margin.between("<h2>By customer</h2>", "</section>");
             assert!(customers.contains("value=\"0.75\"") && customers.contains("not known"), "{customers}");
+            let sites = margin.between("<h2>By site</h2>", "</section>");
+            assert!(sites.contains("value=\"0.75\"") && sites.contains("no site"), "{sites}");
             let page = world.get("/console/return", &session).await;
             let tiles = page.between("class=\"tiles\"", "</section>");
             for words in ["Earned", "value=\"-24.25\"", "Used with what was sold", "Paid back in"] {

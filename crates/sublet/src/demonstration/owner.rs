@@ -121,7 +121,13 @@ fn costs() -> Result<PublishSupplyCosts> {
     for (kind, busy_watts, idle_watts, price) in COSTS {
         let depreciation = Depreciation { price: Amount(price.parse()?), residual: Amount::default(), months: 60 };
         let power = Some(Power { busy_watts, idle_watts });
-        devices.push(DeviceCost { kind: kind.to_owned(), power, depreciation: Some(depreciation), per_hour: None });
+        devices.push(DeviceCost {
+            kind: kind.to_owned(),
+            power,
+            depreciation: Some(depreciation),
+            per_hour: None,
+            transfer_price: None,
+        });
     }
     let energy = Some(EnergyPrice { per_kwh: Amount(ENERGY.parse()?), time_of_use: None });
     Ok(PublishSupplyCosts { currency: Currency::EUR, effective_at: None, energy, devices, models: Vec::new() })
