@@ -95,6 +95,16 @@ struct Rated {
     for_request: Nanos,
 }
 
+impl Rated {
+    /// An error if its lines are too much together.
+    fn of(lines: Vec<RatedLine>) -> Result<Self> {
+        let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
+        let for_request = lines.iter().filter(|line| line.key.sku.family() == SkuFamily::ModelRequests);
+        let for_request = Nanos::checked_sum(for_request.map(|line| line.amount))?;
+        Ok(Self { lines, total, for_request })
+    }
+}
+
 impl<'a> Fold<'a> {
     fn new(now: Timestamp, hashes: BTreeMap<(RequestId, u32), String>) -> Self {
         Self {
@@ -242,9 +252,12 @@ impl Cloud {
         Ok(())
     }
 
-    /// Neither charged nor owed: an operator has to look at it.
+    /// Neither charged nor owed: an operator has to look at it. Its slice counts it, so that the rest can go back.
     async fn set_aside<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, reason: String, fold: &mut Fold<'a>) -> Result<()> {
         fold.report.quarantined += 1;
+        if let Ok(drawn) = fold.slice(tx, encoded.record).await? {
+            drawn.records += 1;
+        }
         let event = self.quarantine(tx, encoded, reason, fold.now).await?;
         fold.events.push(event);
         Ok(())
@@ -285,10 +298,7 @@ impl Cloud {
                 Err(error) => return Err(error),
             }
         }
-        let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
-        let for_request = lines.iter().filter(|line| line.key.sku.family() == SkuFamily::ModelRequests);
-        let for_request = Nanos::checked_sum(for_request.map(|line| line.amount))?;
-        Ok(Ok(Rated { lines, total, for_request }))
+        Ok(Rated::of(lines).map_err(|error| error.to_string()))
     }
 
     /// Everything that a batch comes to, in an order that is the same for all.
