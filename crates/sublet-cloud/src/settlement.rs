@@ -57,11 +57,15 @@ struct Captured {
 
 impl Captured {
     /// What falling volume prices give back comes first, so that what is in slices never goes below zero between two.
-    fn facts(&self) -> Vec<Fact> {
+    fn facts(&self, lost: bool) -> Vec<Fact> {
         let mut families = vec![(SkuFamily::ModelTokens, self.tokens), (SkuFamily::ModelRequests, self.requests)];
         families.retain(|(family, amount)| *family == SkuFamily::ModelTokens || !amount.is_zero());
         families.sort_by_key(|(_, amount)| *amount);
-        families.into_iter().map(|(family, amount)| Fact::UsageCaptured { family, amount }).collect()
+        let fact = |(family, amount)| match lost {
+            true => Fact::SuspenseCaptured { family, amount },
+            false => Fact::UsageCaptured { family, amount },
+        };
+        families.into_iter().map(fact).collect()
     }
 }
 
@@ -310,16 +314,16 @@ impl Cloud {
         self.write_purchases(tx, &fold.costs).await?;
         // Grants wait for the rows from here on, so they are taken last.
         let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
-        let mut captured: BTreeMap<(&OrganizationId, Currency), Captured> = BTreeMap::new();
+        let mut captured: BTreeMap<(&OrganizationId, Currency, bool), Captured> = BTreeMap::new();
         for Drawn { slice, total, for_requests, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
-            if !slice::spend(tx, &slice.id, *total, *records).await? {
+            if !slice::spend(tx, slice, *total, *records).await? {
                 return Err(Error::internal(format!("slice {} changed while {total} was settled on it", slice.id)));
             }
             for reference in &slice.budgets {
                 let settled = budgets.entry(reference).or_default();
                 *settled = settled.checked_add(*total)?;
             }
-            let sum = captured.entry((&slice.organization, slice.currency)).or_default();
+            let sum = captured.entry((&slice.organization, slice.currency, slice.lost)).or_default();
             sum.tokens = sum.tokens.checked_add(total.checked_sub(*for_requests)?)?;
             sum.requests = sum.requests.checked_add(*for_requests)?;
             sum.records += records;
@@ -328,9 +332,9 @@ impl Cloud {
             budget::settle(tx, std::slice::from_ref(reference), settled).await?;
         }
         let mut entries = Vec::with_capacity(captured.len());
-        for ((organization, currency), captured) in captured {
+        for ((organization, currency, lost), captured) in captured {
             let memo = fold.memo(organization, captured.records);
-            for fact in captured.facts() {
+            for fact in captured.facts(lost) {
                 let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo: memo.clone() };
                 entries.push(post(head, organization, &fact)?);
             }

@@ -14,6 +14,7 @@ mod exports;
 mod failures;
 mod fees;
 mod files;
+mod lost_gateways;
 mod metamorphic;
 mod months;
 mod offerings;
