@@ -262,7 +262,9 @@ impl Cloud {
     async fn extend_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<Granted> {
         let now = self.now();
         let found = slice::find(tx, &request.gateway, id).await?;
-        let Some(slice) = found.filter(|slice| slice.open && !slice.lost && slice.fence == request.fence && slice.key == request.key) else {
+        let Some(slice) =
+            found.filter(|slice| slice.open && !slice.lost && slice.fence == request.fence && slice.key == request.key)
+        else {
             return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
         };
         live_owner(tx, &request.key, now).await?;

@@ -29,7 +29,10 @@ use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key};
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
-use crate::ledger::{AnswerGateway, Earnings, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
+use crate::ledger::{
+    AnswerGateway, Earnings, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification,
+    QuarantineEntry,
+};
 use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::mail::{Mail, MailListQuery};

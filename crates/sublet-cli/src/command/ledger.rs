@@ -3,7 +3,10 @@
 use std::io::Read;
 
 use clap::Subcommand;
-use sublet_api::ledger::{AnswerGateway, ExportFormat, GatewayAction, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification};
+use sublet_api::ledger::{
+    AnswerGateway, ExportFormat, GatewayAction, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery,
+    LedgerVerification,
+};
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{GatewayId, OrganizationId};
 
