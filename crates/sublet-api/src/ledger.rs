@@ -2,13 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{GatewayId, OrganizationId};
 use sublet_core::money::Currency;
 use sublet_core::tier::ServiceTier;
 
 use crate::list::{Cursor, list_query};
 use crate::money::{Amount, Money};
-use crate::object::{EarningsTag, LedgerAccountTag, LedgerVerificationTag, QuarantineTag};
+use crate::object::{EarningsTag, GatewayLossTag, LedgerAccountTag, LedgerVerificationTag, QuarantineTag};
+use crate::payment::words;
 use crate::price::{Meter, Subject};
 use crate::schema::{CurrencyText, IdText, TierText};
 use crate::time::{Rfc3339, UnixSeconds};
@@ -124,4 +125,35 @@ pub struct QuarantineEntry {
     /// The record as it came.
     pub record: serde_json::Value,
     pub created_at: UnixSeconds,
+}
+
+words! {
+    /// What is done about a gateway that is gone.
+    GatewayAction {
+        /// What its slices hold waits in suspense for its journal.
+        Lost = "lost",
+        /// What of it is in suspense goes back to the customers.
+        WriteOff = "write_off",
+    }
+}
+
+/// Body that says what is done about a gateway that is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerGateway {
+    pub action: GatewayAction,
+    /// One line: why.
+    pub note: String,
+}
+
+/// What that moved; nothing if it was done before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GatewayLoss {
+    pub object: GatewayLossTag,
+    #[schemars(with = "IdText<GatewayId>")]
+    pub gateway: GatewayId,
+    pub action: GatewayAction,
+    pub slices: u64,
+    /// A sum for each currency.
+    pub moved: Vec<Money>,
 }

@@ -75,6 +75,7 @@ object_tags! {
     FeeTag = "fee",
     ExportScheduleTag = "export_schedule",
     FileTag = "file",
+    GatewayLossTag = "gateway.loss",
     HealthTag = "health",
     IncomingPaymentTag = "incoming_payment",
     InvoiceTag = "invoice",

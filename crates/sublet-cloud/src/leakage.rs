@@ -94,7 +94,9 @@ impl LeakKind {
     /// What somebody should do.
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::QuarantinedUsage => "publish what the reason says is missing, or write it off; see the quarantine",
+            Self::QuarantinedUsage => {
+                "look at the reason, and put right what caused it; nothing of it is charged, or owed to a supplier"
+            }
             Self::SupersededLine => {
                 "nothing to charge: two attempts computed one line; if there are many, look for processes that stall"
             }
@@ -104,8 +106,10 @@ impl LeakKind {
             Self::TimeNotSettled => "look whether the reconciler of compute runs",
             Self::RunningUnheld => "end the lease: nothing is set aside for it any more",
             Self::LeasePastEnd => "end the lease, and look whether the reconciler of compute runs",
-            Self::LostSlice => "start the gateway with its journal, so that what it served is charged",
-            Self::Suspense => "replay the lost gateway's journal, or write the rest off for the customer",
+            Self::LostSlice => {
+                "start the gateway with its journal, so that what it served is charged; if it is gone, declare it lost"
+            }
+            Self::Suspense => "start the lost gateway with its journal, or write off what it had in the customers' favour",
             Self::MonthNotBilled => "look in the log why the month cannot be closed; it is tried every minute",
             Self::ChargesNotInvoiced => "verify the ledger: charges came into a month after its invoice",
             Self::ModelWithoutPrice => "publish a price, or withdraw the model: it cannot be sold",
@@ -375,7 +379,7 @@ fn unmetered_leak(found: Unmetered, kind: LeakKind, detail: &str) -> Leak {
 
 fn money_leak(found: LostMoney) -> Leak {
     let (kind, detail) = match &found.gateway {
-        Some(gateway) => (LeakKind::LostSlice, format!("a session of {gateway} that is over has it still")),
+        Some(gateway) => (LeakKind::LostSlice, format!("a session of {gateway} that is over or silent has it still")),
         None => (LeakKind::Suspense, "of a lost gateway's slices".to_owned()),
     };
     Leak {

@@ -92,6 +92,10 @@ impl Cloud {
                 verification.check(balance.funds.sliced == sliced, || {
                     format!("{id}: open slices hold {sliced}, their account {}", balance.funds.sliced)
                 });
+                let lost = slice::lost_total(tx, id).await?;
+                verification.check(balance.funds.suspense == lost, || {
+                    format!("{id}: lost slices leave {lost}, the account in suspense has {}", balance.funds.suspense)
+                });
                 verification.check(balance.funds.held == held, || {
                     format!("{id}: open holds hold {held}, their account {}", balance.funds.held)
                 });

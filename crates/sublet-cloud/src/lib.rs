@@ -72,6 +72,7 @@ pub mod lease;
 pub mod ledger;
 pub mod licence;
 pub mod limit;
+pub mod lost_gateway;
 pub mod machine;
 pub mod mail;
 pub mod margin;
@@ -243,6 +244,7 @@ pub struct Cloud {
     /// How often access had changed when this process last looked.
     access_changes: Arc<AtomicI64>,
     pub(crate) tickets: Arc<ticket::Tickets>,
+    pub(crate) sessions: Arc<lost_gateway::Sessions>,
     pub(crate) settings: CloudSettings,
 }
 
@@ -262,6 +264,7 @@ impl Cloud {
             access_epoch: Arc::new(AtomicU64::new(1)),
             access_changes: Arc::default(),
             tickets: Arc::default(),
+            sessions: Arc::default(),
             settings,
         };
         cloud.follow().await?;
@@ -279,6 +282,9 @@ impl Cloud {
         while !*stop.borrow() {
             if let Err(error) = self.follow().await {
                 tracing::warn!(%error, private = ?error, "what other processes changed could not be read; it is tried again");
+            }
+            if let Err(error) = self.note_gateways().await {
+                tracing::warn!(%error, private = ?error, "that this gateway runs could not be noted; it is tried again");
             }
             tokio::select! {
                 () = tokio::time::sleep(FOLLOW_PERIOD.to_std()) => {}

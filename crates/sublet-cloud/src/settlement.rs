@@ -57,11 +57,15 @@ struct Captured {
 
 impl Captured {
     /// What falling volume prices give back comes first, so that what is in slices never goes below zero between two.
-    fn facts(&self) -> Vec<Fact> {
+    fn facts(&self, lost: bool) -> Vec<Fact> {
         let mut families = vec![(SkuFamily::ModelTokens, self.tokens), (SkuFamily::ModelRequests, self.requests)];
         families.retain(|(family, amount)| *family == SkuFamily::ModelTokens || !amount.is_zero());
         families.sort_by_key(|(_, amount)| *amount);
-        families.into_iter().map(|(family, amount)| Fact::UsageCaptured { family, amount }).collect()
+        let fact = |(family, amount)| match lost {
+            true => Fact::SuspenseCaptured { family, amount },
+            false => Fact::UsageCaptured { family, amount },
+        };
+        families.into_iter().map(fact).collect()
     }
 }
 
@@ -93,6 +97,16 @@ struct Rated {
     total: Nanos,
     /// The part of it that is for the request, besides its tokens.
     for_request: Nanos,
+}
+
+impl Rated {
+    /// An error if its lines are too much together.
+    fn of(lines: Vec<RatedLine>) -> Result<Self> {
+        let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
+        let for_request = lines.iter().filter(|line| line.key.sku.family() == SkuFamily::ModelRequests);
+        let for_request = Nanos::checked_sum(for_request.map(|line| line.amount))?;
+        Ok(Self { lines, total, for_request })
+    }
 }
 
 impl<'a> Fold<'a> {
@@ -242,9 +256,12 @@ impl Cloud {
         Ok(())
     }
 
-    /// Neither charged nor owed: an operator has to look at it.
+    /// Neither charged nor owed: an operator has to look at it. Its slice counts it, so that the rest can go back.
     async fn set_aside<'a>(&self, tx: &mut Tx, encoded: Encoded<'a>, reason: String, fold: &mut Fold<'a>) -> Result<()> {
         fold.report.quarantined += 1;
+        if let Ok(drawn) = fold.slice(tx, encoded.record).await? {
+            drawn.records += 1;
+        }
         let event = self.quarantine(tx, encoded, reason, fold.now).await?;
         fold.events.push(event);
         Ok(())
@@ -285,10 +302,7 @@ impl Cloud {
                 Err(error) => return Err(error),
             }
         }
-        let total = Nanos::checked_sum(lines.iter().map(|line| line.amount))?;
-        let for_request = lines.iter().filter(|line| line.key.sku.family() == SkuFamily::ModelRequests);
-        let for_request = Nanos::checked_sum(for_request.map(|line| line.amount))?;
-        Ok(Ok(Rated { lines, total, for_request }))
+        Ok(Rated::of(lines).map_err(|error| error.to_string()))
     }
 
     /// Everything that a batch comes to, in an order that is the same for all.
@@ -300,16 +314,16 @@ impl Cloud {
         self.write_purchases(tx, &fold.costs).await?;
         // Grants wait for the rows from here on, so they are taken last.
         let mut budgets: BTreeMap<&BudgetRef, Nanos> = BTreeMap::new();
-        let mut captured: BTreeMap<(&OrganizationId, Currency), Captured> = BTreeMap::new();
+        let mut captured: BTreeMap<(&OrganizationId, Currency, bool), Captured> = BTreeMap::new();
         for Drawn { slice, total, for_requests, records } in fold.slices.values().flatten().filter(|drawn| drawn.records > 0) {
-            if !slice::spend(tx, &slice.id, *total, *records).await? {
+            if !slice::spend(tx, slice, *total, *records).await? {
                 return Err(Error::internal(format!("slice {} changed while {total} was settled on it", slice.id)));
             }
             for reference in &slice.budgets {
                 let settled = budgets.entry(reference).or_default();
                 *settled = settled.checked_add(*total)?;
             }
-            let sum = captured.entry((&slice.organization, slice.currency)).or_default();
+            let sum = captured.entry((&slice.organization, slice.currency, slice.lost)).or_default();
             sum.tokens = sum.tokens.checked_add(total.checked_sub(*for_requests)?)?;
             sum.requests = sum.requests.checked_add(*for_requests)?;
             sum.records += records;
@@ -318,9 +332,9 @@ impl Cloud {
             budget::settle(tx, std::slice::from_ref(reference), settled).await?;
         }
         let mut entries = Vec::with_capacity(captured.len());
-        for ((organization, currency), captured) in captured {
+        for ((organization, currency, lost), captured) in captured {
             let memo = fold.memo(organization, captured.records);
-            for fact in captured.facts() {
+            for fact in captured.facts(lost) {
                 let head = EntryHead { id: self.ids.mint(), at: fold.now, currency, memo: memo.clone() };
                 entries.push(post(head, organization, &fact)?);
             }

@@ -158,7 +158,9 @@ impl Cloud {
     /// A gateway's new session; what earlier sessions hold is fenced off.
     pub async fn start_gateway(&self, gateway: &GatewayId) -> Result<i64> {
         let now = self.now();
-        self.store.write(gateway, move |gateway, tx| Box::pin(slice::start_gateway(tx, gateway, now))).await
+        let fence = self.store.write(gateway, move |gateway, tx| Box::pin(slice::start_gateway(tx, gateway, now))).await?;
+        self.sessions.started(gateway, fence, now);
+        Ok(fence)
     }
 
     async fn grant_slice(&self, tx: &mut Tx, request: &SliceRequest) -> Result<Granted> {
@@ -178,7 +180,7 @@ impl Cloud {
     /// The answer of a grant that got lost on its way: what the slice has, or that and what is still needed.
     async fn answer_again(&self, tx: &mut Tx, request: &SliceRequest, slice: &Slice) -> Result<Granted> {
         let granted = slice.granted.total()?;
-        let is_fresh = slice.open && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
+        let is_fresh = slice.open && !slice.lost && slice.fence == request.fence && slice.key == request.key && slice.records == 0;
         if is_fresh && granted >= request.least {
             live_owner(tx, &request.key, self.now()).await?;
             let (id, window_ends_at) = (slice.id.clone(), slice.window_ends_at);
@@ -246,6 +248,7 @@ impl Cloud {
             budgets: source.references(),
             window_ends_at: source.window_ends_at(),
             open: true,
+            lost: false,
             opened_at: now,
         };
         budget::reserve(tx, &slice.budgets, amount, work).await?;
@@ -259,7 +262,9 @@ impl Cloud {
     async fn extend_slice(&self, tx: &mut Tx, request: &SliceRequest, id: &SliceId) -> Result<Granted> {
         let now = self.now();
         let found = slice::find(tx, &request.gateway, id).await?;
-        let Some(slice) = found.filter(|slice| slice.open && slice.fence == request.fence && slice.key == request.key) else {
+        let Some(slice) =
+            found.filter(|slice| slice.open && !slice.lost && slice.fence == request.fence && slice.key == request.key)
+        else {
             return Err(Error::new(ErrorCode::Conflict, format!("slice {id} is not open in this session")));
         };
         live_owner(tx, &request.key, now).await?;
@@ -303,16 +308,17 @@ impl Cloud {
         self.close_slice(tx, &slice).await.map(SliceClosed::Released)
     }
 
-    async fn close_slice(&self, tx: &mut Tx, slice: &Slice) -> Result<Nanos> {
+    pub(crate) async fn close_slice(&self, tx: &mut Tx, slice: &Slice) -> Result<Nanos> {
         let now = self.now();
-        if !slice::close(tx, &slice.id, now).await? {
+        if !slice::close(tx, slice, now).await? {
             return Ok(Nanos::ZERO);
         }
         let unspent = slice.unspent()?;
         let to = unspent.split()?;
         budget::release(tx, &slice.budgets, to.total()?).await?;
         put_back(tx, &unspent).await?;
-        self.post_slice(tx, slice, &Fact::SliceReturned { to }, now).await?;
+        let fact = if slice.lost { Fact::SuspenseReleased { to } } else { Fact::SliceReturned { to } };
+        self.post_slice(tx, slice, &fact, now).await?;
         to.total()
     }
 
@@ -340,7 +346,7 @@ impl Cloud {
         }
     }
 
-    async fn post_slice(&self, tx: &mut Tx, slice: &Slice, fact: &Fact, now: Timestamp) -> Result<()> {
+    pub(crate) async fn post_slice(&self, tx: &mut Tx, slice: &Slice, fact: &Fact, now: Timestamp) -> Result<()> {
         let currency: Currency = slice.currency;
         let head = EntryHead { id: self.ids.mint(), at: now, currency, memo: format!("{} of {}", slice.id, slice.key) };
         ledger::post(tx, &post(head, &slice.organization, fact)?).await.map(|_| ())

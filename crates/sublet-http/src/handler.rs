@@ -264,6 +264,7 @@ fn operators(operation: Operation) -> Option<Handler> {
         Operation::PublishSupplyCosts => to!(supply_cost::publish),
         Operation::GetSupplyCosts => to!(supply_cost::get),
         Operation::ListQuarantine => to!(ledger::quarantine),
+        Operation::AnswerGateway => to!(ledger::answer_gateway),
         Operation::OperatorGetWhy => to!(why::explain),
         Operation::OperatorListLeases => to!(lease::list),
         Operation::OperatorListJobs => to!(job::list),

@@ -6,9 +6,11 @@ use futures_util::stream;
 use sublet_api::ledger as wire;
 use sublet_api::list::{Cursor, ListQuery};
 use sublet_api::money::Amount;
-use sublet_api::object::{EarningsTag, LedgerAccountTag, LedgerVerificationTag, QuarantineTag};
+use sublet_api::object::{EarningsTag, GatewayLossTag, LedgerAccountTag, LedgerVerificationTag, QuarantineTag};
 use sublet_api::usage::UsageQuery;
 use sublet_cloud::data::{JournalFormat, StoredAccount};
+use sublet_cloud::lost_gateway::GatewayAnswer;
+use sublet_core::id::GatewayId;
 use sublet_core::{Currency, Nanos, Result};
 
 use crate::App;
@@ -119,4 +121,16 @@ pub async fn quarantine(app: App, context: Context) -> Result<Answer> {
         })
         .collect();
     json(&sublet_api::List::page(data, page.has_more, |entry| entry.id.0.clone()))
+}
+
+pub async fn answer_gateway(app: App, context: Context) -> Result<Answer> {
+    let wire::AnswerGateway { action, note } = context.body()?;
+    let gateway: GatewayId = context.path("id")?;
+    let answer = match action {
+        wire::GatewayAction::Lost => GatewayAnswer::Lost,
+        wire::GatewayAction::WriteOff => GatewayAnswer::WriteOff,
+    };
+    let loss = app.cloud.answer_gateway(&context.actor, &gateway, (answer, &note)).await?;
+    let moved = loss.moved.into_iter().map(|(currency, amount)| money(amount, currency)).collect();
+    json(&wire::GatewayLoss { object: GatewayLossTag, gateway, action, slices: loss.slices, moved })
 }

@@ -224,14 +224,15 @@ fn lost(row: &Row) -> Result<LostMoney> {
     })
 }
 
-/// Slices of sessions that ended without giving them back, since an instant at least.
+/// Slices of sessions that ended without giving them back, or that are silent, since an instant at least.
 pub async fn lost_slices(tx: &mut Tx, before: Timestamp) -> Result<Vec<LostMoney>> {
     let rows = tx
         .fetch_all(
             "SELECT slices.id, slices.gateway_id, slices.organization_id, slices.currency, slices.opened_at,
                  slices.promotional + slices.paid + slices.committed - slices.spent
              FROM slices JOIN gateways ON gateways.id = slices.gateway_id
-             WHERE slices.state = 'open' AND slices.fence < gateways.fence AND gateways.started_at < $1
+             WHERE slices.state = 'open'
+                 AND (gateways.seen_at < $1 OR (slices.fence < gateways.fence AND gateways.started_at < $1))
              ORDER BY slices.id LIMIT $2",
             params![before, FINDINGS_MAX],
         )

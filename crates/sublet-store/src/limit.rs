@@ -177,7 +177,7 @@ async fn attach_open_reservations(tx: &mut Tx, limit: &SpendLimit, starts_at: Ti
     let rows = tx
         .fetch_all(
             "SELECT 'slice', id, promotional + paid + committed - spent, budgets FROM slices
-             WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)
+             WHERE state <> 'closed' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)
              UNION ALL SELECT 'hold', id, promotional + paid + committed - captured, budgets FROM holds
              WHERE state = 'open' AND (organization_id = $1 OR project_id = $1 OR key_id = $1)",
             params![limit.subject.as_str()],
@@ -243,7 +243,7 @@ async fn detach_open_reservations(tx: &mut Tx, organization: &OrganizationId, na
     };
     let rows = tx
         .fetch_all(
-            "SELECT 'slice', id, budgets FROM slices WHERE state = 'open' AND organization_id = $1
+            "SELECT 'slice', id, budgets FROM slices WHERE state <> 'closed' AND organization_id = $1
              UNION ALL SELECT 'hold', id, budgets FROM holds WHERE state = 'open' AND organization_id = $1",
             params![organization.as_str()],
         )

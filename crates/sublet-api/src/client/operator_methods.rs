@@ -22,7 +22,10 @@ use crate::invoice::{Invoice, InvoiceListQuery};
 use crate::job::{Job, JobListQuery};
 use crate::leakage::Leakage;
 use crate::lease::{Lease, LeaseListQuery};
-use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
+use crate::ledger::{
+    AnswerGateway, Earnings, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification,
+    QuarantineEntry,
+};
 use crate::list::{List, ListQuery};
 use crate::margin::{MarginReport, MonthQuery, Showback};
 use crate::model::{ImportModel, ServedModel};
@@ -46,7 +49,7 @@ use crate::usage::UsageQuery;
 use std::io::Read;
 use sublet_core::error::Result;
 use sublet_core::id::{
-    CompensationId, ContractId, DeviceId, FileId, InvoiceId, ModelId, OrganizationId, ReclaimId, ReplicaId, RerateId,
+    CompensationId, ContractId, DeviceId, FileId, GatewayId, InvoiceId, ModelId, OrganizationId, ReclaimId, ReplicaId, RerateId,
 };
 
 /// The cloud, with operator keys.
@@ -354,5 +357,8 @@ impl Client {
     }
     pub fn quarantine(&self, query: &ListQuery) -> Result<List<QuarantineEntry>> {
         self.call(Operation::ListQuarantine, &[]).query(query).json()
+    }
+    pub fn answer_gateway(&self, id: &GatewayId, body: &AnswerGateway) -> Result<GatewayLoss> {
+        self.call(Operation::AnswerGateway, &[id.as_str()]).body(body).json()
     }
 }

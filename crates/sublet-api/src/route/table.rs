@@ -29,7 +29,10 @@ use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key};
 use crate::leakage::Leakage;
 use crate::lease::{CreateLease, Lease, LeaseListQuery};
-use crate::ledger::{Earnings, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification, QuarantineEntry};
+use crate::ledger::{
+    AnswerGateway, Earnings, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification,
+    QuarantineEntry,
+};
 use crate::limit::{LimitQuery, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::mail::{Mail, MailListQuery};
@@ -391,6 +394,7 @@ routes! {
     GetTaxReport       = Get  "/operator/v1/reports/tax"                .open(Operator, "What invoices and credit notes of a month or quarter come to, tax by tax, and what the books say.").query::<TaxReportQuery>().gives::<TaxReport>();
     GetLeakage         = Get  "/operator/v1/reports/leakage"            .open(Operator, "What runs or was metered and brings nothing; empty when all is well.").gives::<Leakage>();
     ListQuarantine     = Get  "/operator/v1/quarantine"                 .open(Operator, "Usage records that could not be charged.").query::<ListQuery>().gives::<List<QuarantineEntry>>();
+    AnswerGateway      = Post "/operator/v1/gateways/{id}/answer"       .open(Operator, "Declares a silent gateway lost, or writes off what a lost one had.").takes::<AnswerGateway>().gives::<GatewayLoss>();
     GetClock           = Get  "/operator/v1/clock"                      .open(Operator, "What time it is in the cloud.").gives::<Clock>();
     SetClock           = Put  "/operator/v1/clock"                      .open(Operator, "Puts a test clock forward, and closes the months that are over then.").takes::<SetClock>().gives::<Clock>();
     OperatorGetWhy     = Get  "/operator/v1/why/{id}"                   .open(Operator, "The rule and the numbers behind any object.").gives::<Why>();

@@ -3,9 +3,12 @@
 use std::io::Read;
 
 use clap::Subcommand;
-use sublet_api::ledger::{ExportFormat, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification};
+use sublet_api::ledger::{
+    AnswerGateway, ExportFormat, GatewayAction, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery,
+    LedgerVerification,
+};
 use sublet_core::error::{Error, ErrorCode, Result};
-use sublet_core::id::OrganizationId;
+use sublet_core::id::{GatewayId, OrganizationId};
 
 use super::{PageArgs, show_page};
 use crate::Context;
@@ -33,6 +36,20 @@ pub enum LedgerCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+    /// Declare a silent gateway lost: what it holds waits in suspense for its journal
+    LostGateway {
+        gateway: GatewayId,
+        /// One line: why
+        #[arg(long)]
+        note: String,
+    },
+    /// Give what of a lost gateway is in suspense back to the customers
+    WriteOff {
+        gateway: GatewayId,
+        /// One line: why
+        #[arg(long)]
+        note: String,
+    },
 }
 
 impl LedgerCommand {
@@ -54,8 +71,22 @@ impl LedgerCommand {
                 let list = client.ledger_accounts(&query)?;
                 show_page(context, &list, table)
             }
+            Self::LostGateway { gateway, note } => {
+                let loss = client.answer_gateway(&gateway, &AnswerGateway { action: GatewayAction::Lost, note })?;
+                context.show(&loss, |loss| Table::of_fields(loss_fields(loss)))
+            }
+            Self::WriteOff { gateway, note } => {
+                let loss = client.answer_gateway(&gateway, &AnswerGateway { action: GatewayAction::WriteOff, note })?;
+                context.show(&loss, |loss| Table::of_fields(loss_fields(loss)))
+            }
         }
     }
+}
+
+fn loss_fields(loss: &GatewayLoss) -> Vec<(&'static str, Cell)> {
+    let mut fields = vec![("gateway", Cell::text(loss.gateway.to_string())), ("slices", Cell::text(loss.slices.to_string()))];
+    fields.extend(loss.moved.iter().map(|money| ("moved", Cell::text(render::money(money)))));
+    fields
 }
 
 fn outcome(verification: &LedgerVerification) -> Result<()> {

@@ -150,3 +150,22 @@ fn what_is_quarantined_is_answered() {
     assert_eq!(asked[0].body, json!({"action": "credit", "organization": "org_1", "note": "they called"}));
     assert_eq!(asked[1].body, json!({"action": "return", "note": "sent back"}));
 }
+
+#[test]
+fn a_gateway_is_declared_lost_and_written_off() {
+    let cloud = Cloud::start();
+    let loss = json!({"object": "gateway.loss", "gateway": "gw_1", "action": "lost", "slices": 2,
+        "moved": [{"amount": "1.5", "currency": "EUR"}]});
+    cloud.gives("POST /operator/v1/gateways/gw_1/answer", loss);
+    for words in [
+        &["ledger", "lost-gateway", "gw_1", "--note", "its machine burnt"][..],
+        &["ledger", "write-off", "gw_1", "--note", "its disk is gone"],
+    ] {
+        let told = Terminal::at(cloud.url()).run(words);
+        assert_eq!(told.status, ExitStatus::OK, "{}", told.err);
+        assert!(told.out.contains("1.5"), "{}", told.out);
+    }
+    let asked = cloud.asked();
+    assert_eq!(asked[0].body, json!({"action": "lost", "note": "its machine burnt"}));
+    assert_eq!(asked[1].body, json!({"action": "write_off", "note": "its disk is gone"}));
+}

@@ -14,6 +14,7 @@ mod exports;
 mod failures;
 mod fees;
 mod files;
+mod lost_gateways;
 mod metamorphic;
 mod months;
 mod offerings;
@@ -282,6 +283,8 @@ on_both_databases! {
         let page = cloud.cloud.list_quarantine(&Actor::system(), &PageRequest::default()).await.expect("a page");
         assert_eq!(page.items.len(), 2);
         assert!(page.items.iter().all(|event| event.quarantine.is_some()));
+        // They do not keep the rest of their slice.
+        assert_eq!(session.give_back(&grant.slice, 2).await.expect("asked"), SliceClosed::Released(Nanos::new(1_000)));
     }
 
     async fn a_revoked_key_stops_at_once(cloud: &TestCloud) {

@@ -9,6 +9,7 @@ use sublet_core::{DurationMs, Nanos};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
+use sublet_store::PageRequest;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::session::Session;
@@ -172,6 +173,20 @@ on_both_databases! {
         // The tokens alone would fit.
         let report = cloud.cloud.settle(&[session.record(&grant.slice, 0, 1_000)]).await.expect("settled");
         assert_eq!((report.settled, report.quarantined), (0, 1));
+    }
+
+    async fn lines_that_are_too_much_together_are_quarantined_and_their_batch_goes_on(cloud: &TestCloud) {
+        let session = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let grant = session.grant(None, UNIT, UNIT).await.expect("credit is there");
+        let before = session.record(&grant.slice, 0, 1_000);
+        publish_flat_price(cloud, i64::MAX).await;
+        let report = cloud.cloud.settle(&[session.record(&grant.slice, 0, 1_000), before]).await.expect("settled");
+        assert_eq!((report.settled, report.quarantined), (1, 1));
+        let page = cloud.cloud.list_quarantine(&Actor::system(), &PageRequest::default()).await.expect("a page");
+        let reason = page.items[0].quarantine.as_deref().expect("a reason");
+        assert!(!reason.contains("has left"), "the sum is refused, and not what the slice lacks: {reason}");
+        let released = session.give_back(&grant.slice, 2).await.expect("returned");
+        assert_eq!(released, SliceClosed::Released(Nanos::new(UNIT - 600_000)), "a slice counts what is quarantined");
     }
 
     async fn a_new_flat_price_is_simulated_over_requests_that_had_none(cloud: &TestCloud) {
