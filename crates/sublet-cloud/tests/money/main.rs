@@ -17,6 +17,7 @@ mod files;
 mod metamorphic;
 mod months;
 mod offerings;
+mod payment_terms;
 mod prices;
 mod project_fees;
 mod proofs;
