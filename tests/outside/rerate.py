@@ -729,6 +729,8 @@ def settle_contract(bundles):
         last = months(terms["starts"]) + number * terms["period_months"] - 1
         require(months(part["last"]) == last and months(part["first"]) == last - terms["period_months"] + 1, "other months")
         require(nanos(part["committed"]) == committed(terms, number), "another commitment")
+        paid = terms.get("payment")
+        require(paid is None or bundle.content.get("terms", paid) == paid, f"{month} is paid by other terms than agreed")
         covered = [line for line in bundle.content["lines"] if counts(terms, line["sku"])]
         here = counted_from(part["first"], month, covered)
         require(nanos(part["counted"]) == here, f"{here} count towards the commitment in {month}")

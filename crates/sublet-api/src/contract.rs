@@ -12,6 +12,7 @@ use crate::money::{Amount, Money};
 use crate::object::ContractTag;
 use crate::price::Price;
 use crate::schema::{CurrencyText, IdText, NoticeText, PriceVersionText};
+use crate::tax::PaymentTerms;
 use crate::time::{Rfc3339, UnixSeconds};
 
 /// A contract with all that was offered and agreed, and what follows from it now. Months are such as `2026-03`, in the
@@ -138,6 +139,9 @@ pub struct ContractTerms {
     /// How the term goes on when it is over; left out if it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<RenewalTerms>,
+    /// By when invoices of the contract's months are paid; as for the account if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<PaymentTerms>,
     /// Other prices than the public ones; left out if those hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<PricingTerms>,

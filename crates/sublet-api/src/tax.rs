@@ -232,7 +232,7 @@ pub struct BillingProfile {
     pub organization: OrganizationId,
     /// Null where nobody said it.
     pub profile: Option<SetBillingProfile>,
-    /// Null where nobody sells.
+    /// Of the running month; what a contract says wins. Null where nobody sells.
     pub terms: Option<PaymentTerms>,
     /// In the zone of the account.
     pub today: String,

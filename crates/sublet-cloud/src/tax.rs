@@ -20,14 +20,14 @@ use sublet_money::canonical::sha256_hex;
 use sublet_money::day::Day;
 use sublet_money::invoice::{Invoice, InvoiceContent, Parties, part_of};
 use sublet_money::party::PaymentTerms;
-use sublet_money::period::BillingCalendar;
+use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::place::Jurisdiction;
 use sublet_money::posting::{EntryHead, Fact, JurisdictionTax, TaxFact, post};
 use sublet_money::tax::{BillingProfile, SellerProfile, TaxTable, TaxTreatment, split_gross};
 use sublet_money::tax_treatment::treatments;
 use sublet_store::credit::{self, CreditGrant};
 use sublet_store::organization::{self, Organization};
-use sublet_store::{Tx, billing_profile, invoice, ledger, seller};
+use sublet_store::{Tx, billing_profile, contract, invoice, ledger, seller};
 
 use crate::audit::Deed;
 use crate::credit_lot::{gifts_spent, take_otherwise};
@@ -45,7 +45,7 @@ const LOGO_PIXELS_MAX: u32 = 4_096;
 pub struct AccountTax {
     pub organization: OrganizationId,
     pub profile: Option<BillingProfile>,
-    /// The account's own, or the seller's; none where nobody sells.
+    /// Of its contract in the running month, or else its own, or the seller's; none where nobody sells.
     pub terms: Option<PaymentTerms>,
     pub day: Day,
     /// Nothing where nobody sells, or the owner's own teams.
@@ -76,9 +76,10 @@ impl Rules {
         treatments(&self.seller.seller, &self.table, self.buyer.as_ref(), day)
     }
 
-    fn terms(&self) -> PaymentTerms {
-        let own = self.buyer.as_ref().and_then(|buyer| buyer.terms.clone());
-        own.unwrap_or_else(|| self.seller.terms.clone())
+    /// What a contract says wins over what holds for the account.
+    fn terms(&self, agreed: Option<PaymentTerms>) -> PaymentTerms {
+        let own = || self.buyer.as_ref().and_then(|buyer| buyer.terms.clone());
+        agreed.or_else(own).unwrap_or_else(|| self.seller.terms.clone())
     }
 }
 
@@ -228,7 +229,7 @@ impl Cloud {
         let Some(rules) = Rules::of(tx, account).await? else { return Ok(content) };
         let treatments = rules.treatments(Day::last_of(content.period.key)?)?;
         let gifts = gifts_left(tx, &content).await?;
-        let terms = rules.terms();
+        let terms = rules.terms(agreed_terms(tx, &account.id, content.period.key).await?);
         let parties = Parties { seller: rules.seller.seller, buyer: rules.buyer.map(|profile| profile.buyer), terms };
         content.with_parties(parties, treatments, gifts)
     }
@@ -337,8 +338,24 @@ async fn account_tax(tx: &mut Tx, account: &Organization, now: Timestamp) -> Res
         Some(Ok(treatments)) => (treatments, None),
         Some(Err(error)) => (Vec::new(), Some(error.to_string())),
     };
-    let terms = rules.map(|rules| rules.terms());
+    let terms = match rules {
+        None => None,
+        Some(rules) => {
+            let month = BillingCalendar::new(&account.time_zone)?.period_at(now)?.key;
+            Some(rules.terms(agreed_terms(tx, &account.id, month).await?))
+        }
+    };
     Ok(AccountTax { organization: account.id.clone(), profile, terms, day, treatments, problem })
+}
+
+/// By when the invoice of a month is paid by the contract that runs then. No two run in the same month.
+async fn agreed_terms(tx: &mut Tx, organization: &OrganizationId, month: PeriodKey) -> Result<Option<PaymentTerms>> {
+    for contract in contract::list_of(tx, organization).await? {
+        if let Some(terms) = contract.agreement()?.as_ref().map(|agreement| agreement.payment_at(month)).transpose()?.flatten() {
+            return Ok(Some(terms.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// The rates of an account on the day of an instant; `None` where nobody sells, or where the table lacks one.

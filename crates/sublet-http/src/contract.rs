@@ -18,6 +18,7 @@ use crate::App;
 use crate::answer::{Answer, json, text_of};
 use crate::context::{Context, page_answer, page_request};
 use crate::price_wire;
+use crate::tax;
 use crate::wire::{count, money};
 
 fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
@@ -38,6 +39,7 @@ fn terms_to_wire(terms: &ContractTerms) -> Result<wire::ContractTerms> {
             fee_ppm: exit.fee_ppm,
         }),
         renewal: terms.renewal.map(|renewal| wire::RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
+        payment: terms.payment.as_ref().map(tax::terms_to_wire),
         pricing: terms.pricing.as_ref().map(pricing_to_wire).transpose()?,
         quantities: terms.quantities.as_ref().map(quantities_to_wire).transpose()?,
         fee: terms.fee.map(|fee| Amount(fee.amount)),
@@ -100,6 +102,7 @@ async fn terms_from_wire(
             fee_ppm: exit.fee_ppm,
         }),
         renewal: terms.renewal.map(|renewal| RenewalTerms { months: renewal.months, notice_months: renewal.notice_months }),
+        payment: terms.payment.map(tax::terms_from_wire),
         pricing,
         quantities: terms.quantities.as_ref().map(quantities_from_wire).transpose()?,
         fee: terms.fee.map(|fee| FeeTerms { amount: fee.0 }),

@@ -59,7 +59,7 @@ fn party_to_wire(party: &Party) -> wire::Party {
     }
 }
 
-fn terms(terms: wire::PaymentTerms) -> PaymentTerms {
+pub fn terms_from_wire(terms: wire::PaymentTerms) -> PaymentTerms {
     PaymentTerms { net_days: terms.net_days, note: terms.note }
 }
 
@@ -148,7 +148,7 @@ fn profile(body: wire::SetBillingProfile) -> Result<BillingProfile> {
         Ok::<_, Error>(Exemption { certificate, reason, reason_code, until })
     });
     let buyer = Buyer { party: party(body.party)?, purchase_order: body.purchase_order, reference: body.reference };
-    Ok(BillingProfile { buyer, exemption: exemption.transpose()?, terms: body.terms.map(terms) })
+    Ok(BillingProfile { buyer, exemption: exemption.transpose()?, terms: body.terms.map(terms_from_wire) })
 }
 
 fn profile_to_wire(profile: &BillingProfile) -> wire::SetBillingProfile {
@@ -186,7 +186,7 @@ pub async fn set_seller(app: App, context: Context) -> Result<Answer> {
     let body: wire::SetSeller = context.body()?;
     let bank = body.bank.map(|bank| BankAccount { iban: bank.iban, bic: bank.bic, holder: bank.holder });
     let seller = Seller { party: party(body.party)?, bank, footer: body.footer, logo: body.logo };
-    let profile = SellerProfile { seller, terms: terms(body.terms) };
+    let profile = SellerProfile { seller, terms: terms_from_wire(body.terms) };
     app.cloud.set_seller(&context.actor, &profile).await?;
     json(&seller_to_wire(&profile.seller, &profile.terms))
 }

@@ -21,6 +21,7 @@ fn terms(fee: Option<i64>, months: u32, period_months: u32) -> ContractTerms {
         exit: None,
         fee: fee.map(|fee| FeeTerms { amount: cents(fee) }),
         months,
+        payment: None,
         period_months,
         pricing: None,
         quantities: None,

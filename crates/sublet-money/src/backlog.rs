@@ -75,6 +75,7 @@ mod tests {
             exit: None,
             fee: (fee > 0).then(|| FeeTerms { amount: cents(fee) }),
             months: u32::try_from(amounts.len()).unwrap() * period_months,
+            payment: None,
             period_months,
             pricing: None,
             quantities: None,

@@ -22,6 +22,7 @@ fn terms(amounts: &[i64], roll_over_periods: u32) -> ContractTerms {
         exit: None,
         fee: None,
         months: u32::try_from(amounts.len()).unwrap() * 2,
+        payment: None,
         period_months: 2,
         pricing: None,
         quantities: None,

@@ -40,6 +40,7 @@ fn terms(steps: &[i64], roll_over_periods: u32, overage: Option<&str>) -> Contra
         exit: None,
         fee: None,
         months: u32::try_from(steps.len()).unwrap() * 2,
+        payment: None,
         period_months: 2,
         pricing: Some(PriceTerms {
             fixed: vec![fixed(SKU, PriceModel::PerUnit { price: amount("2.5") })],

@@ -27,6 +27,7 @@ use crate::canonical::{canonical_json, decimal, sha256_hex};
 use crate::committed_quantity::{CommittedQuantity, QuantityTerms};
 use crate::contract_price::PriceTerms;
 use crate::drawdown::{self, Billed};
+use crate::party::PaymentTerms;
 use crate::period::PeriodKey;
 use crate::sku::{Quantity, SkuFamily, SkuName};
 
@@ -92,6 +93,9 @@ pub struct ContractTerms {
     pub fee: Option<FeeTerms>,
     /// The term.
     pub months: u32,
+    /// By when invoices of the contract's months are paid; the account's terms if left out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub payment: Option<PaymentTerms>,
     /// Months of a commitment period.
     pub period_months: u32,
     /// Other prices than the public ones.
@@ -172,6 +176,12 @@ impl ContractTerms {
         }
         if let Some(pricing) = &self.pricing {
             pricing.validate(self.starts)?;
+        }
+        if let Some(payment) = &self.payment {
+            payment.validate().map_err(|error| {
+                let member = format!("payment.{}", error.param_name().unwrap_or_default());
+                error.param(member)
+            })?;
         }
         // The years that months are computed for.
         self.starts.plus(self.months)?;
@@ -423,6 +433,11 @@ impl Agreement {
         }
         let Some(version) = self.version_at(month) else { return Ok(None) };
         Ok(version.terms.period_at(month)?.map(|period| (version, period)))
+    }
+
+    /// By when the invoice of a month is paid; `None` where the contract does not say so, or does not run then.
+    pub fn payment_at(&self, month: PeriodKey) -> Result<Option<&PaymentTerms>> {
+        Ok(self.at(month)?.and_then(|(version, _)| version.terms.payment.as_ref()))
     }
 
     /// Whether both run in some month.

@@ -41,6 +41,7 @@ fn terms(pricing: PriceTerms) -> Result<TermsVersion> {
         exit: None,
         fee: None,
         months: 12,
+        payment: None,
         period_months: 1,
         pricing: Some(pricing),
         quantities: None,

@@ -51,6 +51,7 @@ fn terms(pricing: Option<PriceTerms>) -> ContractTerms {
         exit: None,
         fee: None,
         months: 12,
+        payment: None,
         period_months: 1,
         pricing,
         quantities: None,

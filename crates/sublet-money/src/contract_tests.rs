@@ -21,6 +21,7 @@ fn terms() -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 2, fee_ppm: 500_000, notice_months: 1 }),
         fee: None,
         months: 12,
+        payment: None,
         period_months: 3,
         pricing: None,
         quantities: None,
@@ -32,6 +33,10 @@ fn terms() -> ContractTerms {
 
 fn agreement(terms: ContractTerms) -> Agreement {
     Agreement::new(vec![TermsVersion::new(terms.starts, terms).unwrap()], None).unwrap()
+}
+
+fn days(net_days: u16) -> Option<PaymentTerms> {
+    Some(PaymentTerms { net_days, note: None })
 }
 
 #[test]
@@ -59,6 +64,7 @@ fn terms_that_contradict_themselves_are_refused() {
     refused(|terms| terms.exit = Some(ExitTerms { after_periods: 1, fee_ppm: 1_000_001, notice_months: 1 }), "exit.fee_ppm");
     refused(|terms| terms.exit = Some(ExitTerms { after_periods: 1, fee_ppm: 0, notice_months: 12 }), "exit.notice_months");
     refused(|terms| terms.renewal = Some(RenewalTerms { months: 4, notice_months: 1 }), "renewal.months");
+    refused(|terms| terms.payment = days(366), "payment.net_days");
     let mut large = terms();
     large.commitments = vec![Commitment { from_period: 1, amount: Nanos::new(9_000_000_000 * EUR) }];
     assert_eq!(large.validate().expect_err("more than an amount").code(), ErrorCode::AmountOverflow);
@@ -74,6 +80,27 @@ fn the_canonical_form_names_the_terms() {
     assert!(TermsVersion::from_canonical(&other, &sha256_hex(&other)).is_err());
     // The same terms from another month on are another agreement.
     assert_ne!(TermsVersion::new(month("2027-04"), terms()).unwrap().hash, version.hash);
+}
+
+/// What was agreed before terms could say when invoices are paid keeps its hash, and reads back.
+#[test]
+fn terms_say_by_when_invoices_of_their_months_are_paid() {
+    let version = |from: &str, net_days: Option<u16>| {
+        let payment = net_days.and_then(days);
+        TermsVersion::new(month(from), ContractTerms { payment, renewal: None, ..terms() }).unwrap()
+    };
+    assert!(!version("2027-01", None).canonical().unwrap().contains("payment"));
+    let first = version("2027-01", Some(60));
+    assert_eq!(TermsVersion::from_canonical(&first.canonical().unwrap(), &first.hash).unwrap(), first);
+    assert_ne!(first.hash, version("2027-01", Some(30)).hash);
+    let versions = vec![first, version("2027-04", Some(0)), version("2027-10", None)];
+    let agreement = Agreement::new(versions, None).unwrap();
+    let at = |text: &str| agreement.payment_at(month(text)).unwrap().map(|payment| payment.net_days);
+    let months = ["2026-12", "2027-01", "2027-03", "2027-04", "2027-09", "2027-10", "2028-01"];
+    assert_eq!(months.map(at), [None, Some(60), Some(60), Some(0), Some(0), None, None]);
+    let left = Notice { last_month: month("2027-06"), fee: Nanos::ZERO };
+    let left = Agreement::new(agreement.versions().to_vec(), Some(left)).unwrap();
+    assert_eq!(left.payment_at(month("2027-07")).unwrap(), None, "it ended");
 }
 
 #[test]

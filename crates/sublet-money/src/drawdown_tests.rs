@@ -33,6 +33,7 @@ fn terms(amounts: &[i64], period_months: u32, roll_over_periods: u32) -> Contrac
         exit: None,
         fee: None,
         months: u32::try_from(amounts.len()).unwrap() * period_months,
+        payment: None,
         period_months,
         pricing: None,
         quantities: None,

@@ -335,6 +335,12 @@ fn check_commitment(header: &BundleHeader) -> Result<(), Error> {
     let (Some(commitment), Some(version), Some(newest)) = (&content.commitment, of_commitment.first(), of_commitment.last()) else {
         return Ok(());
     };
+    if let (Some(agreed), Some(said)) = (&version.terms.payment, &content.terms)
+        && agreed != said
+    {
+        let message = format!("the contract says {} days to pay, and the invoice {}", agreed.net_days, said.net_days);
+        return Err(Error::new(ErrorCode::LedgerMismatch, message));
+    }
     commitment.verify((version, newest), month, &content.lines)
 }
 

@@ -4,6 +4,7 @@ use sublet_money::commitment::{CommitmentLine, Earlier};
 use sublet_money::contract::{Agreement, Commitment, ContractTerms, TermsVersion};
 use sublet_money::document::DocumentNumber;
 use sublet_money::invoice::{ChargeSum, ChargedLine, InvoiceAccount, Parties, draft};
+use sublet_money::party::PaymentTerms;
 use sublet_money::price_book::PriceListDraft;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::rating::LineKey;
@@ -160,6 +161,7 @@ fn with_contract(content: InvoiceContent) -> (InvoiceContent, String) {
         exit: None,
         fee: None,
         months: 12,
+        payment: Some(PaymentTerms { net_days: 14, note: None }),
         period_months: 3,
         pricing: None,
         quantities: None,
@@ -461,7 +463,8 @@ fn a_wrong_tax_is_found_although_it_was_sealed() {
     fn line(content: &mut InvoiceContent) -> &mut sublet_money::tax::TaxLine {
         &mut content.tax.as_mut().unwrap().lines[1]
     }
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 8] = [
+        ("the contract says 14 days to pay, and the invoice 30", |content| content.terms.as_mut().unwrap().net_days = 30),
         ("QST of CA-QC at 19 %", |content| line(content).treatment.rate_ppm = "19".parse().unwrap()),
         ("the base of QST", |content| line(content).base = nanos(10_000_000)),
         ("QST of CA-QC at 9.975 %", |content| line(content).amount = nanos(10_000_000)),

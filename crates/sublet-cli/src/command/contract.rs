@@ -16,7 +16,7 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ContractId, OrganizationId};
 
 use super::price::price_rows;
-use super::{PageArgs, show_page};
+use super::{PageArgs, seller, show_page};
 use crate::Context;
 use crate::render::{self, Cell, NOTHING, Table};
 
@@ -253,6 +253,9 @@ fn rules(terms: &ContractTerms) -> Vec<String> {
     if let Some(renewal) = &terms.renewal {
         let (months, notice) = (counted(renewal.months, "month"), counted(renewal.notice_months, "month"));
         rules.push(format!("renewed by {months} unless notice is given {notice} before"));
+    }
+    if let Some(payment) = &terms.payment {
+        rules.push(format!("invoices of its months: {}", seller::terms(payment)));
     }
     if let Some(pricing) = &terms.pricing {
         rules.extend(price_rules(pricing, terms.currency));

@@ -86,6 +86,7 @@ pub enum Command {
     /// What the project used and what it cost
     Usage(usage::UsageArgs),
     /// Published prices
+    #[command(alias = "price")]
     Prices(price::PriceArgs),
     /// What can be leased
     Skus,

@@ -101,7 +101,7 @@ fn address(party: &Party) -> String {
     format!("{}, {code}{}, {}{part}", address.lines.join(", "), address.city, address.country)
 }
 
-fn terms(terms: &PaymentTerms) -> String {
+pub(super) fn terms(terms: &PaymentTerms) -> String {
     let note = terms.note.as_deref().map_or_else(String::new, |note| format!("; {note}"));
     format!("{} days net{note}", terms.net_days)
 }

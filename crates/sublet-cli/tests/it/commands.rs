@@ -151,7 +151,7 @@ fn another_list_is_compared_with_the_newest() {
     let printed = Terminal::at(cloud.url()).run(&["prices", "diff", file.to_str().unwrap()]);
     insta::assert_snapshot!(printed.out);
     std::fs::write(&file, json!({"name": "standard", "currency": "USD", "prices": []}).to_string()).unwrap();
-    let refused = Terminal::at(cloud.url()).run(&["prices", "diff", file.to_str().unwrap()]);
+    let refused = Terminal::at(cloud.url()).run(&["price", "diff", file.to_str().unwrap()]);
     assert!(refused.err.contains("no price list in USD to compare with"), "{}", refused.err);
 }
 

@@ -139,7 +139,8 @@ pub fn contract() -> Value {
         json!({"currency": "EUR", "starts": "2026-01", "months": 24, "period_months": 3, "covers": ["model_tokens"],
             "commitments": [{"from_period": 1, "amount": "100"}, {"from_period": 3, "amount": amount}], "roll_over_periods": 2,
             "exit": {"after_periods": 4, "notice_months": 1, "fee_ppm": 125_000},
-            "renewal": {"months": 12, "notice_months": 3}, "pricing": pricing()})
+            "renewal": {"months": 12, "notice_months": 3}, "payment": {"net_days": 60, "note": "2 % within 10 days"},
+            "pricing": pricing()})
     };
     let version = |hash: &str, status: &str, from: &str, amount: &str, answered_at: Value| {
         json!({"terms_hash": hash, "status": status, "from": from, "terms": terms(amount), "offered_at": "2025-12-01T00:00:00Z",

@@ -131,6 +131,7 @@ async fn agree(fleet: &Fleet<'_>, pricing: PriceTerms, quantities: Option<Quanti
         exit: None,
         fee: None,
         months: 1,
+        payment: None,
         period_months: 1,
         pricing: Some(pricing),
         quantities,

@@ -176,6 +176,7 @@ on_both_databases! {
             exit: None,
             fee: None,
             months: 1,
+            payment: None,
             period_months: 1,
             pricing: Some(PriceTerms { discounts: vec![family, exact], ..PriceTerms::default() }),
             quantities: None,

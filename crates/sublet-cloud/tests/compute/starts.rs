@@ -357,6 +357,7 @@ on_both_databases! {
             exit: None,
             fee: None,
             months: 1,
+            payment: None,
             period_months: 1,
             pricing: Some(PriceTerms { discounts: vec![off], fixed: Vec::new(), protection: None }),
             quantities: None,

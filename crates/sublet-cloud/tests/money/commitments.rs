@@ -42,6 +42,7 @@ pub fn terms() -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 500_000, notice_months: 1 }),
         fee: None,
         months: 6,
+        payment: None,
         period_months: 2,
         pricing: Some(PriceTerms { fixed, ..PriceTerms::default() }),
         quantities: Some(QuantityTerms {
@@ -244,6 +245,7 @@ pub fn with_fee(starts: &str, committed: i64) -> ContractTerms {
         commitments: vec![Commitment { from_period: 1, amount: Nanos::new(committed) }],
         covers: [SkuFamily::ModelTokens].into(),
         fee: Some(FeeTerms { amount: Nanos::new(91 * UNIT) }),
+        payment: None,
         period_months: 3,
         pricing: None,
         quantities: None,

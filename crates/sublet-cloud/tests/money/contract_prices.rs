@@ -39,6 +39,7 @@ pub fn pricing(starts: &str, months: u32, pricing: PriceTerms) -> ContractTerms 
         exit: (months > 1).then_some(ExitTerms { after_periods: 1, fee_ppm: 0, notice_months: 0 }),
         fee: None,
         months,
+        payment: None,
         period_months: 1,
         pricing: Some(pricing),
         quantities: None,

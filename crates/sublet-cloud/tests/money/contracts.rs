@@ -38,6 +38,7 @@ fn terms() -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 500_000, notice_months: 1 }),
         fee: None,
         months: 6,
+        payment: None,
         period_months: 2,
         pricing: None,
         quantities: None,

@@ -38,6 +38,7 @@ fn terms(period_months: u32, roll_over_periods: u32) -> ContractTerms {
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 250_000, notice_months: 0 }),
         fee: None,
         months: 6,
+        payment: None,
         period_months,
         quantities: None,
         pricing: None,

@@ -18,6 +18,7 @@ mod lost_gateways;
 mod metamorphic;
 mod months;
 mod offerings;
+mod payment_terms;
 mod prices;
 mod project_fees;
 mod proofs;

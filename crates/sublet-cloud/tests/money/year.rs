@@ -176,6 +176,7 @@ fn terms(index: usize, currency: Currency, pricing: Option<PriceTerms>) -> Contr
         exit: Some(ExitTerms { after_periods: 1, fee_ppm: 333_333, notice_months: 0 }),
         fee: None,
         months: 12,
+        payment: None,
         period_months: [1, 3, 2][index],
         pricing,
         quantities: None,
@@ -216,6 +217,7 @@ fn quantities(currency: Currency, price: i64) -> ContractTerms {
         covers: [].into(),
         // For standing ready: it does not come out even by the day.
         fee: Some(FeeTerms { amount: Nanos::new(1_000_030_000_000) }),
+        payment: None,
         period_months: 3,
         quantities: Some(QuantityTerms {
             overage: Some(OveragePrice { price: Nanos::new(500_000_001) }),

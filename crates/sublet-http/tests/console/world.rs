@@ -379,6 +379,7 @@ impl<'a> World<'a> {
             exit: None,
             fee: None,
             months: 12,
+            payment: None,
             period_months: 1,
             pricing: None,
             quantities: None,

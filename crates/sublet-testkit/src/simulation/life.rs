@@ -97,6 +97,7 @@ impl Simulation {
             exit: None,
             fee: None,
             months: 24,
+            payment: None,
             period_months: 1,
             quantities: None,
             pricing: None,
