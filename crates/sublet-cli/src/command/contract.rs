@@ -5,10 +5,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use sublet_api::client::Client;
 use sublet_api::contract::{
-    AcceptContract, CommitmentBilling, Contract, ContractListQuery, ContractTerms, ContractVersion, CreateAmendment,
-    CreateContract, Discounted, LeaveContract, OfferStatus, PricingTerms,
+    AcceptContract, CommitmentBilling, Contract, ContractExit, ContractListQuery, ContractStatus, ContractTerms, ContractVersion,
+    CreateAmendment, CreateContract, Discounted, LeaveContract, OfferStatus, PricingTerms,
 };
+use sublet_api::list::{Cursor, List, PageLimit};
 use sublet_api::money::Money;
 use sublet_api::time::Rfc3339;
 use sublet_core::Currency;
@@ -16,12 +18,14 @@ use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{ContractId, OrganizationId};
 
 use super::price::price_rows;
-use super::{PageArgs, seller, show_page};
+use super::{PageArgs, parse_cursor, seller, show_page};
 use crate::Context;
 use crate::render::{self, Cell, NOTHING, Table};
 
 /// Longest file of terms, in bytes.
 const TERMS_MAX_BYTES: u64 = 1 << 20;
+/// Most contracts of which the ways to leave are shown at once.
+const CONTRACTS_MAX: usize = 1_000;
 
 /// Contracts.
 #[derive(Subcommand, Debug)]
@@ -79,7 +83,9 @@ pub enum ContractCommand {
     },
     /// Leave: without a month, only show when that is possible and what it costs
     Exit {
-        contract: ContractId,
+        /// All contracts of all customers if left out, with --simulate (operator)
+        #[arg(required_unless_present = "simulate")]
+        contract: Option<ContractId>,
         /// The last month, such as 2027-06
         #[arg(long, value_name = "MONTH", conflicts_with = "simulate", required_unless_present = "simulate")]
         after: Option<String>,
@@ -89,6 +95,9 @@ pub enum ContractCommand {
         /// Of any organization, with --simulate (operator)
         #[arg(long, requires = "simulate")]
         any: bool,
+        /// Of all contracts, those behind this one
+        #[arg(long, value_name = "ID", value_parser = parse_cursor, conflicts_with_all = ["contract", "after"])]
+        behind: Option<Cursor>,
     },
 }
 
@@ -121,14 +130,40 @@ impl ContractCommand {
             Self::Accept { contract, terms } => {
                 show(context, &client.accept_contract(&contract, &AcceptContract { terms_hash: terms })?)
             }
-            Self::Exit { contract, after: Some(last_month), .. } => {
+            Self::Exit { contract: Some(contract), after: Some(last_month), .. } => {
                 show(context, &client.leave_contract(&contract, &LeaveContract { last_month })?)
             }
-            Self::Exit { contract, any, .. } => {
+            Self::Exit { contract: Some(contract), any, .. } => {
                 let contract = if any { client.any_contract(&contract)? } else { client.contract(&contract)? };
                 context.show(&contract, exits)
             }
+            Self::Exit { behind, .. } => {
+                let list = binding(&client, behind)?;
+                context.show(&list, |list| all_exits(&list.data))?;
+                match (&list.last_id, list.has_more) {
+                    (Some(last), true) => context.note(&format!("more: --behind {}", render::plain(&last.0))),
+                    _ => Ok(()),
+                }
+            }
         }
+    }
+}
+
+/// The contracts that are agreed and did not end, of as many as are looked at; the cursor is the last of those.
+fn binding(client: &Client, behind: Option<Cursor>) -> Result<List<Contract>> {
+    let mut query = ContractListQuery { limit: Some(PageLimit::MAX), after: behind, ..ContractListQuery::default() };
+    let (mut list, mut seen) = (List::whole(Vec::new()), 0);
+    loop {
+        let page = client.all_contracts(&query)?;
+        seen += page.data.len();
+        let bind = |contract: &Contract| matches!(contract.status, ContractStatus::Agreed | ContractStatus::Active);
+        list.data.extend(page.data.into_iter().filter(bind));
+        list.first_id = list.first_id.or(page.first_id);
+        (list.last_id, list.has_more) = (page.last_id.clone(), page.has_more);
+        if !page.has_more || seen >= CONTRACTS_MAX {
+            return Ok(list);
+        }
+        query.after = page.last_id;
     }
 }
 
@@ -353,14 +388,29 @@ fn drawdown(contract: &Contract) -> Table {
 }
 
 fn exits(contract: &Contract) -> Table {
-    let rows = contract.exits.iter().map(|exit| {
-        [
-            Cell::text(&exit.last_month),
-            Cell::text(exit.notice_by.as_deref().unwrap_or("ends by itself")),
-            Cell::number(render::money(&exit.fee)),
-            Cell::number(render::money(&exit.committed)),
-            Cell::text(if exit.term_end { "end of the term" } else { "exit" }),
-        ]
-    });
+    let rows = contract.exits.iter().map(exit);
     Table::new(["last month", "notice by", "fee", "committed until then", ""], "it cannot be left any more").rows(rows)
+}
+
+/// Who may leave, when, and at what cost.
+fn all_exits(contracts: &[Contract]) -> Table {
+    let rows = contracts.iter().flat_map(|contract| {
+        contract.exits.iter().map(|one| {
+            let [month, notice_by, fee, committed, kind] = exit(one);
+            let (customer, id) = (Cell::text(contract.organization.as_str()), Cell::text(contract.id.as_str()));
+            [customer, id, month, notice_by, fee, committed, kind]
+        })
+    });
+    let titles = ["customer", "contract", "last month", "notice by", "fee", "committed until then", ""];
+    Table::new(titles, "no contract can be left").rows(rows)
+}
+
+fn exit(exit: &ContractExit) -> [Cell; 5] {
+    [
+        Cell::text(&exit.last_month),
+        Cell::text(exit.notice_by.as_deref().unwrap_or("ends by itself")),
+        Cell::number(render::money(&exit.fee)),
+        Cell::number(render::money(&exit.committed)),
+        Cell::text(if exit.term_end { "end of the term" } else { "exit" }),
+    ]
 }

@@ -152,6 +152,7 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("billing invoices show inv_1 --any", "GET /operator/v1/invoices/inv_1", object::invoice()),
         ("billing credit-notes list --all", "GET /operator/v1/credit_notes", object::list(vec![object::credit_note()])),
         ("contracts list --organization org_1", "GET /operator/v1/contracts", object::list(vec![object::contract()])),
+        ("contracts exit --simulate", "GET /operator/v1/contracts", object::list(vec![object::contract()])),
         ("contracts show ctr_1 --any", "GET /operator/v1/contracts/ctr_1", object::contract()),
         ("top-ups list --all --status pending", "GET /operator/v1/top_ups", object::list(vec![money::top_up("bank")])),
         ("refunds list --organization org_1", "GET /operator/v1/refunds", object::list(vec![money::refund()])),

@@ -17,7 +17,7 @@ impl Simulation {
             55..=79 => DurationMs::from_seconds(self.number(30, 600)),
             80..=89 => DurationMs::from_seconds(self.number(600, 4 * 3_600)),
             90..=91 => DurationMs::from_hours(self.number(4, 40)),
-            92..=94 => return self.to_the_turn_of_a_month(),
+            92..=94 => return self.turn_a_month(),
             95 => DurationMs::from_hours(self.number(24, 24 * 12)),
             _ => return self.set_back(),
         };
@@ -29,7 +29,7 @@ impl Simulation {
     }
 
     /// Somebody's month ends, or has just ended, or can have its invoice.
-    fn to_the_turn_of_a_month(&mut self) {
+    fn turn_a_month(&mut self) {
         let (now, zone) = (self.now(), self.pick(&self.tenants).expect("a tenant").zone);
         let month = BillingCalendar::new(zone).expect("a time zone").period_at(now).expect("a month");
         let at = month.interval.ends_at.plus(DurationMs::from_seconds(*self.pick(&[-1, 0, 1, 3_600]).expect("one")));
