@@ -222,6 +222,8 @@ impl Cloud {
                         if is_stopped() {
                             return Ok(report);
                         }
+                        // Adding up a month takes a while, too.
+                        self.open_drawdowns().await?;
                         let done = self.bill_account(organization, &is_stopped, &mut report).await;
                         report.note(organization, done);
                     }

@@ -28,7 +28,8 @@ use crate::billing::Billing;
 use crate::contract_drawdown::fixed_until;
 use crate::contract_use::{Counted, periods, settled_periods};
 pub use crate::contract_use::{MonthUse, PeriodDrawdown, PeriodUse};
-use crate::credit_lot::{gifts_spent, take_otherwise};
+use crate::credit_lot::take_otherwise;
+use crate::drawdown_gift::{gifts_came_back, gifts_since};
 use crate::idempotency::{Answer, Call, Render};
 use crate::offering::check_on_sale;
 use crate::organization::checked_name;
@@ -455,7 +456,8 @@ impl Cloud {
             let back = amount.checked_neg()?;
             // A gift that paid for use beyond the commitment is a gift again; what rolls over was paid.
             let of_use = line.overage().checked_neg()?.max(Nanos::ZERO).min(back);
-            let gifts = if of_use.is_zero() { of_use } else { gifts_spent(tx, organization).await?.min(of_use) };
+            let gifts = gifts_since(tx, organization, (&line.contract, line.number), of_use).await?;
+            gifts_came_back(tx, organization, (&line.contract, line.number), gifts).await?;
             let paid = back.checked_sub(gifts)?;
             [(CreditKind::Promotional, gifts), (CreditKind::Paid, paid)]
                 .into_iter()

@@ -17,6 +17,7 @@ use sublet_money::credit_lot::{CreditLot, CreditTerms};
 use sublet_money::drawdown::scope;
 use sublet_money::period::{BillingCalendar, PeriodKey};
 use sublet_money::posting::{EntryHead, Fact, post};
+use sublet_money::sku::SkuFamily;
 use sublet_store::contract::{self, Contract};
 use sublet_store::contract_advance::Advance;
 use sublet_store::contract_drawdown::{self, Plan, StoredDrawdown};
@@ -26,7 +27,8 @@ use sublet_store::{Tx, contract_advance, ledger, slice};
 
 use crate::audit::Deed;
 use crate::contract_use::{Counted, periods};
-use crate::credit_lot::{gifts_spent, lent_of, take_otherwise};
+use crate::credit_lot::{StoredCredit, lent_of, take_otherwise};
+use crate::drawdown_gift::{gifts_came_back, gifts_since, note_gifts};
 use crate::{Actor, Cloud};
 
 /// Contracts that are looked at together.
@@ -65,6 +67,29 @@ impl Cloud {
         }
     }
 
+    /// What can pay for a use of so much. Where that is not enough, the credit of periods that have begun is opened first:
+    /// the next look for it may be a while off.
+    pub(crate) async fn credit_for(
+        &self,
+        tx: &mut Tx,
+        account: &Organization,
+        (needed, family): (Nanos, SkuFamily),
+        now: Timestamp,
+    ) -> Result<StoredCredit> {
+        let found = StoredCredit::of(tx, account).await?;
+        if found.credit.spendable(family, now)? >= needed {
+            return Ok(found);
+        }
+        let due = contract_drawdown::due_of(tx, &account.id, now).await?;
+        if due.is_empty() {
+            return Ok(found);
+        }
+        for id in &due {
+            self.open_due(tx, id).await?;
+        }
+        StoredCredit::of(tx, account).await
+    }
+
     /// Opens what is due of one contract, the oldest period first.
     async fn open_due(&self, tx: &mut Tx, id: &ContractId) -> Result<()> {
         let now = self.now();
@@ -77,6 +102,7 @@ impl Cloud {
             let Some((version, period)) = agreement.at(plan.first)? else {
                 return contract_drawdown::set_plan(tx, id, None).await;
             };
+            note_gifts(tx, &contract, &agreement, &period).await?;
             self.open_drawdown(tx, (&account, &contract), (&version.terms, &period), now).await?;
             let first = period.last.next()?;
             let due_at = calendar.period(first)?.interval.starts_at;
@@ -158,7 +184,8 @@ impl Cloud {
         let missing = missing.checked_sub(from_next)?;
         let paid = ledger::available(tx, id).await?.paid.max(Nanos::ZERO).min(missing);
         take_otherwise(tx, id, paid).await?;
-        let gifts = if returned.is_zero() { returned } else { gifts_spent(tx, id).await?.min(returned) };
+        let gifts = gifts_since(tx, id, (&line.contract, line.number), returned).await?;
+        gifts_came_back(tx, id, (&line.contract, line.number), gifts).await?;
         let fact = Fact::DrawdownSettled { paid, owed: missing.checked_sub(paid)?, lapsed: drawdown.lapsed, returned, gifts };
         ledger::post(tx, &post(head, id, &fact)?).await?;
         credit::set_remaining(tx, &own.grant, Nanos::ZERO).await?;
@@ -196,8 +223,13 @@ async fn used_next(tx: &mut Tx, line: &CommitmentLine) -> Result<Nanos> {
     let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
     let Some(agreement) = contract.agreement()? else { return Ok(Nanos::ZERO) };
     let Some((_, next)) = agreement.at(line.last.next()?)? else { return Ok(Nanos::ZERO) };
-    let uses = periods(tx, &contract, &agreement, (next.last, Counted::Used)).await?;
-    Ok(uses.iter().find(|used| used.number == next.number).map_or(Nanos::ZERO, |used| used.counted.max(Nanos::ZERO)))
+    used_in(tx, &contract, &agreement, &next).await
+}
+
+/// What counts by now towards a period.
+pub(crate) async fn used_in(tx: &mut Tx, contract: &Contract, agreement: &Agreement, period: &CommitmentPeriod) -> Result<Nanos> {
+    let uses = periods(tx, contract, agreement, (period.last, Counted::Used)).await?;
+    Ok(uses.iter().find(|used| used.number == period.number).map_or(Nanos::ZERO, |used| used.counted.max(Nanos::ZERO)))
 }
 
 /// Whether slices have credit of a period that ended by then and is not settled.

@@ -366,7 +366,7 @@ impl Cloud {
         if let Some(tight) = budgets.iter().filter(|budget| budget.room(Work::New) < needed).min_by_key(|budget| budget.left()) {
             return Err(budget::exhausted(tight, needed));
         }
-        let left = StoredCredit::of(tx, &account).await?.credit.spendable(FAMILY, now)?;
+        let left = self.credit_for(tx, &account, (needed, FAMILY), now).await?.credit.spendable(FAMILY, now)?;
         if left >= needed {
             return Ok(());
         }

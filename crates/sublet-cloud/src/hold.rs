@@ -12,7 +12,7 @@ use sublet_store::{Tx, ledger, organization};
 
 use crate::Cloud;
 use crate::budget::periods_at;
-use crate::credit_lot::{StoredCredit, put_back};
+use crate::credit_lot::put_back;
 
 /// Whose money is held, and what for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +32,7 @@ impl Cloud {
         let found = organization::get(tx, &Scope::Operator, &owner.organization).await?;
         let budgets = budgets_of(tx, owner, &found.time_zone, now).await?;
         budget::reserve(tx, &budgets, amount, Work::New).await?;
-        let burned = StoredCredit::of(tx, &found).await?.burn(tx, amount, (owner.family, now)).await?;
+        let burned = self.credit_for(tx, &found, (amount, owner.family), now).await?.burn(tx, amount, (owner.family, now)).await?;
         let split = burned.split()?;
         let hold = Hold {
             id: self.ids.mint(),
@@ -74,7 +74,8 @@ impl Cloud {
         self.check_suspension(tx, &hold.organization, Work::Admitted).await?;
         budget::reserve(tx, &hold.budgets, by, Work::Admitted).await?;
         let found = organization::get(tx, &Scope::Operator, &hold.organization).await?;
-        let burned = StoredCredit::of(tx, &found).await?.burn(tx, by, (SkuFamily::DeviceTime, now)).await?;
+        let family = SkuFamily::DeviceTime;
+        let burned = self.credit_for(tx, &found, (by, family), now).await?.burn(tx, by, (family, now)).await?;
         if !hold::extend(tx, hold, &burned).await? {
             return Err(Error::new(ErrorCode::Conflict, format!("hold {} is closed", hold.id)));
         }

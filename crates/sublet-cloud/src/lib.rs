@@ -43,6 +43,7 @@ pub mod demand;
 pub mod demonstration;
 pub mod device;
 pub mod document;
+mod drawdown_gift;
 pub mod dunning;
 pub mod export;
 mod export_columns;

@@ -198,7 +198,7 @@ impl Cloud {
     pub(crate) async fn affordable(&self, key: &KeyId) -> Result<Nanos> {
         let now = self.now();
         self.store
-            .write(key, move |key, tx| {
+            .write((self, key), move |(cloud, key), tx| {
                 Box::pin(async move {
                     let (owner, project) = live_owner(tx, key, now).await?;
                     let organization = organization::get(tx, &Scope::Operator, &owner).await?;
@@ -207,7 +207,8 @@ impl Cloud {
                         budget::chain(tx, &[key.as_str(), project.as_str(), owner.as_str()], &SpendClass::default(), &periods)
                             .await?;
                     let in_slices = slice::open_total(tx, &owner).await?;
-                    let spendable = StoredCredit::of(tx, &organization).await?.credit.spendable(FAMILY, now)?;
+                    let most = (Nanos::new(i64::MAX), FAMILY);
+                    let spendable = cloud.credit_for(tx, &organization, most, now).await?.credit.spendable(FAMILY, now)?;
                     let credit = spendable.checked_add(in_slices)?;
                     let free = budgets.iter().map(|budget| budget.at_limit.room(budget.amount, budget.settled, Work::New));
                     Ok(free.fold(credit, Nanos::min))
@@ -225,7 +226,7 @@ impl Cloud {
         let periods = periods_at(&organization.time_zone, now)?;
         let budgets =
             budget::chain(tx, &[request.key.as_str(), project.as_str(), owner.as_str()], &request.class, &periods).await?;
-        let credit = StoredCredit::of(tx, &organization).await?;
+        let credit = self.credit_for(tx, &organization, (request.wanted.max(request.least), FAMILY), now).await?;
         let source = Source { organization, budgets, credit, now };
         let Part { amount, work, closed_to_new } = match source.part_or_note(tx, request).await? {
             Ok(part) => part,
@@ -274,7 +275,7 @@ impl Cloud {
         for reference in &slice.budgets {
             budgets.extend(budget::find(tx, reference).await?);
         }
-        let credit = StoredCredit::of(tx, &organization).await?;
+        let credit = self.credit_for(tx, &organization, (request.wanted.max(request.least), FAMILY), now).await?;
         let source = Source { organization, budgets, credit, now };
         let Part { amount, work, closed_to_new } = match source.part_or_note(tx, request).await? {
             Ok(part) => part,

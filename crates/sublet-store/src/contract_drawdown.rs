@@ -71,6 +71,18 @@ pub async fn due(tx: &mut Tx, now: Timestamp, after: Option<&ContractId>, limit:
     rows.iter().map(|row| row.reader().parse()).collect()
 }
 
+/// Contracts of an organization whose credit is due, in the order of ids.
+pub async fn due_of(tx: &mut Tx, organization: &OrganizationId, now: Timestamp) -> Result<Vec<ContractId>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT contract_id FROM contract_drawdown_plans JOIN contracts ON contracts.id = contract_id
+             WHERE organization_id = $1 AND due_at <= $2 ORDER BY contract_id LIMIT $3",
+            params![organization.as_str(), now, i64::from(MONTHS_MAX)],
+        )
+        .await?;
+    rows.iter().map(|row| row.reader().parse()).collect()
+}
+
 pub async fn insert(tx: &mut Tx, drawdown: &StoredDrawdown) -> Result<()> {
     tx.execute(
         "INSERT INTO contract_drawdowns (contract_id, number, grant_id, billed, rolled_over, carried, settled)
