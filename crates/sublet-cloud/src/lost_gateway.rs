@@ -125,7 +125,7 @@ impl Cloud {
         };
         let slices = match answer {
             GatewayAnswer::Lost => {
-                let open = slice::list_of_gateway(tx, gateway, false).await?;
+                let open = slice::open_of_gateway(tx, gateway).await?;
                 let silent_at = seen.plus(SILENCE);
                 if !open.is_empty() && now < silent_at {
                     return Err(Error::new(ErrorCode::Conflict, format!("{gateway} was heard of at {seen}, and may serve still"))
@@ -136,8 +136,8 @@ impl Cloud {
                 open
             }
             GatewayAnswer::WriteOff => {
-                let lost = slice::list_of_gateway(tx, gateway, true).await?;
-                if lost.is_empty() && !slice::list_of_gateway(tx, gateway, false).await?.is_empty() {
+                let lost = slice::lost_of_gateway(tx, gateway).await?;
+                if lost.is_empty() && !slice::open_of_gateway(tx, gateway).await?.is_empty() {
                     return Err(
                         Error::new(ErrorCode::Conflict, format!("{gateway} is not lost")).alternative("declare it lost first")
                     );

@@ -206,9 +206,17 @@ pub async fn list_fenced(tx: &mut Tx, gateway: &GatewayId, fence: i64) -> Result
     rows.iter().map(from_row).collect()
 }
 
-/// Slices of a gateway that are lost, or open and not, oldest first, at most [`SLICES_PER_STEP`].
-pub async fn list_of_gateway(tx: &mut Tx, gateway: &GatewayId, lost: bool) -> Result<Vec<Slice>> {
-    let state = if lost { "lost" } else { "open" };
+/// Open slices of a gateway that are not lost, oldest first, at most [`SLICES_PER_STEP`].
+pub async fn open_of_gateway(tx: &mut Tx, gateway: &GatewayId) -> Result<Vec<Slice>> {
+    in_state(tx, gateway, "open").await
+}
+
+/// Lost slices of a gateway, oldest first, at most [`SLICES_PER_STEP`].
+pub async fn lost_of_gateway(tx: &mut Tx, gateway: &GatewayId) -> Result<Vec<Slice>> {
+    in_state(tx, gateway, "lost").await
+}
+
+async fn in_state(tx: &mut Tx, gateway: &GatewayId, state: &str) -> Result<Vec<Slice>> {
     let rows = tx
         .fetch_all(
             "SELECT state, id, gateway_id, fence, organization_id, project_id, key_id, currency, promotional, paid, committed, spent, records, budgets,
