@@ -44,6 +44,7 @@ pub mod demonstration;
 pub mod device;
 pub mod document;
 pub mod dunning;
+mod early_credit;
 pub mod export;
 mod export_columns;
 mod export_delivery;
@@ -69,6 +70,8 @@ mod job_start;
 pub mod key;
 pub mod leakage;
 pub mod lease;
+mod lease_event;
+pub mod lease_notice;
 pub mod ledger;
 pub mod licence;
 pub mod limit;
@@ -214,7 +217,7 @@ pub mod data {
     pub use sublet_store::top_up_rule::{StoredTopUpRule, TopUpRuleState};
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
-    pub use sublet_store::webhook::{WebhookEndpoint, WebhookState};
+    pub use sublet_store::webhook::{WebhookEndpoint, WebhookEvent, WebhookState};
     pub use sublet_store::{Page, PageRequest};
 }
 

@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 41, name: "unfilled", sql: include_str!("../migrations/0041_unfilled.sql") },
     Migration { version: 42, name: "restarts", sql: include_str!("../migrations/0042_restarts.sql") },
     Migration { version: 43, name: "kept_attempts", sql: include_str!("../migrations/0043_kept_attempts.sql") },
+    Migration { version: 45, name: "notices", sql: include_str!("../migrations/0045_notices.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.
