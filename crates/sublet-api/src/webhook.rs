@@ -61,7 +61,9 @@ impl std::str::FromStr for WebhookEvent {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
-        known.ok_or_else(|| Error::new(ErrorCode::InvalidRequest, format!("it is one of {}", Self::ALL.map(Self::as_str).join(", "))))
+        known.ok_or_else(|| {
+            Error::new(ErrorCode::InvalidRequest, format!("it is one of {}", Self::ALL.map(Self::as_str).join(", ")))
+        })
     }
 }
 

@@ -110,8 +110,7 @@ impl NoticeBoard {
         }
         waiting.count += 1;
         *waiting.by_organization.entry(lease.organization.clone()).or_default() += 1;
-        let (sender, seats) =
-            waiting.leases.entry(lease.id.clone()).or_insert_with(|| (watch::Sender::new(lease.generation), 0));
+        let (sender, seats) = waiting.leases.entry(lease.id.clone()).or_insert_with(|| (watch::Sender::new(lease.generation), 0));
         *seats += 1;
         let receiver = sender.subscribe();
         Ok((Seat { board: Arc::clone(self), of: (lease.organization.clone(), lease.id.clone()) }, receiver))

@@ -6,9 +6,9 @@ use sublet_api::reclaim::DeclareCheckpoint;
 use sublet_api::sku::SkuName;
 use sublet_cloud::lease::LeaseStatement;
 use sublet_cloud::lease_notice::{NoticeStatement, NoticeWait};
-use sublet_core::{DurationMs, Result};
 use sublet_core::id::LeaseId;
 use sublet_core::lease::LeaseState;
+use sublet_core::{DurationMs, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};

@@ -173,5 +173,6 @@ fn rules_table(rules: &CompensationRules) -> Table {
             Cell::number(format!("{} %", percent(rule.early_ppm))),
         ]
     });
-    Table::new(["notice", "last time free", "of the hour's rest", "of what is missing", "of what is not used"], "no rules").rows(rows)
+    Table::new(["notice", "last time free", "of the hour's rest", "of what is missing", "of what is not used"], "no rules")
+        .rows(rows)
 }

@@ -82,7 +82,7 @@ impl LeaseCommand {
                 context.show(&lease, |lease| Table::of_fields(fields(lease)))
             }
             Self::Notice { id, wait, after } => {
-                let notice = wait_for_notice(client, &id, (wait.unwrap_or(0), after))?;
+                let notice = wait_for_notice(&client, &id, (wait.unwrap_or(0), after))?;
                 context.show(&notice, notice_fields)
             }
         }
