@@ -142,7 +142,7 @@ on_both_databases! {
         // Its holder ends it, and nobody asked.
         let (own, _) = used(&world, NoticeClass::N2m).await;
         world.compute.end_lease(&world.customer, &own, None).await.expect("ended");
-        world.pass().await;
+        world.live(2, 1).await;
         // The cloud stops; leaving before that frees nothing for the owner.
         let (_, attempt) = used(&world, NoticeClass::N1h).await;
         let other = compute_on(&cloud.cloud, &world.runner);
