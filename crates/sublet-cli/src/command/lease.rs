@@ -106,7 +106,7 @@ fn notice_fields(notice: &LeaseNotice) -> Table {
     Table::of_fields(vec![
         ("lease", Cell::text(notice.lease.as_str())),
         ("status", Cell::state(notice.status.as_str())),
-        ("notices", Cell::number(notice.generation)),
+        ("notices", Cell::text(notice.generation.to_string())),
         ("told", Cell::text(render::rfc3339(notice.told_at))),
         ("leave by", Cell::text(render::rfc3339(notice.deadline))),
         ("because", Cell::optional(notice.end_reason.as_ref())),
