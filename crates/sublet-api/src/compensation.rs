@@ -1,4 +1,4 @@
-//! Credit for promises that were not kept, with its evidence, and the rules by which interrupted leases get it.
+//! Credit for promises that were not kept and for leaving early, with its evidence, and the rules by which leases get it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::object::{CompensationRulesTag, CompensationTag};
 use crate::schema::IdText;
 use crate::time::UnixSeconds;
 
-/// Which promise was not kept.
+/// What it is given for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CompensationKind {
@@ -21,6 +21,8 @@ pub enum CompensationKind {
     Reclaim,
     /// A level of service was missed.
     Sla,
+    /// Its holder left before the deadline that it was told.
+    Early,
 }
 
 /// What was charged for.
@@ -37,7 +39,7 @@ pub enum ChargedFamily {
     FileEgress,
 }
 
-/// Credit for a promise that was not kept.
+/// Credit for a promise that was not kept, or for leaving early.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Compensation {
     pub object: CompensationTag,
@@ -88,7 +90,8 @@ list_query! {
     }
 }
 
-/// What a lease of a class is owed that did not get what it was sold: the sum of its parts.
+/// What a lease of a class is owed that did not get what it was sold, as the sum of three parts; and what it gets whose
+/// holder leaves early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompensationRule {
@@ -98,6 +101,10 @@ pub struct CompensationRule {
     pub hour_ppm: u32,
     /// So much of the price of the notice that was missing, or of what was left of a firm window; at most ten times.
     pub missing_ppm: u32,
+    /// So much of the price of the notice that was not used, for who leaves before the deadline, in parts per million; at
+    /// most all of it, nothing if left out, and 0 for `n0` and `firm`.
+    #[serde(default)]
+    pub early_ppm: u32,
 }
 
 /// What leases are owed that are sold from now on, by their class.

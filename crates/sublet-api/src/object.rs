@@ -82,6 +82,7 @@ object_tags! {
     JobTag = "job",
     KeyTag = "organization.project.api_key",
     LeakageTag = "report.leakage",
+    LeaseNoticeTag = "lease.notice",
     LeaseTag = "lease",
     LedgerAccountTag = "ledger.account",
     LedgerVerificationTag = "ledger.verification",

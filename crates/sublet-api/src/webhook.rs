@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::{OutboxId, WebhookEndpointId};
 
 use crate::key::SecretText;
@@ -32,6 +33,40 @@ words! {
     }
 }
 
+/// What an endpoint can ask for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+pub enum WebhookEvent {
+    #[serde(rename = "spend_alert.created")]
+    SpendAlertCreated,
+    /// A lease was told that it ends.
+    #[serde(rename = "lease.notice")]
+    LeaseNotice,
+    #[serde(rename = "lease.ended")]
+    LeaseEnded,
+}
+
+impl WebhookEvent {
+    pub const ALL: [Self; 3] = [Self::SpendAlertCreated, Self::LeaseNotice, Self::LeaseEnded];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SpendAlertCreated => "spend_alert.created",
+            Self::LeaseNotice => "lease.notice",
+            Self::LeaseEnded => "lease.ended",
+        }
+    }
+}
+
+impl std::str::FromStr for WebhookEvent {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| {
+            Error::new(ErrorCode::InvalidRequest, format!("it is one of {}", Self::ALL.map(Self::as_str).join(", ")))
+        })
+    }
+}
+
 /// Where events of the organization are posted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WebhookEndpoint {
@@ -39,6 +74,8 @@ pub struct WebhookEndpoint {
     #[schemars(with = "IdText<WebhookEndpointId>")]
     pub id: WebhookEndpointId,
     pub url: String,
+    /// Those that it asked for.
+    pub events: Vec<WebhookEvent>,
     pub status: WebhookEndpointStatus,
     pub created_at: UnixSeconds,
 }
@@ -58,6 +95,9 @@ pub struct CreatedWebhookEndpoint {
 pub struct CreateWebhookEndpoint {
     /// An https address on the public internet, unless the operator allows others; at most 512 bytes.
     pub url: String,
+    /// Which events; those of spend alerts if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<WebhookEvent>>,
 }
 
 /// An event on its way to an endpoint.
@@ -69,7 +109,7 @@ pub struct WebhookDelivery {
     pub id: OutboxId,
     #[schemars(with = "IdText<WebhookEndpointId>")]
     pub endpoint: WebhookEndpointId,
-    /// What it is of: `spend_alert.created` or `webhook_endpoint.test`.
+    /// What it is of: `spend_alert.created`, `lease.notice`, `lease.ended` or `webhook_endpoint.test`.
     #[serde(rename = "type")]
     pub kind: String,
     pub status: WebhookDeliveryStatus,

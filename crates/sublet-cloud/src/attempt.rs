@@ -17,7 +17,7 @@ use sublet_money::sku::SkuFamily;
 use sublet_money::stretch::{Stretch, StretchEnd};
 use sublet_store::attempt::{self, Attempt, AttemptInterval, CloseReason, Contained};
 use sublet_store::charge::{self, Charge};
-use sublet_store::compensation::{self, LeaseNotice};
+use sublet_store::compensation::LeaseNotice;
 use sublet_store::hold::{self, Hold};
 use sublet_store::job::{self, Job};
 use sublet_store::lease::{self, Lease};
@@ -170,9 +170,10 @@ impl Compute {
     async fn end_lost(&self, tx: &mut Tx, id: &LeaseId, at: Timestamp) -> Result<()> {
         let lease = lease::get(tx, &Scope::Operator, id).await?;
         let Ok(state) = lease.state.begin_ending(EndReason::DeviceLost, at) else { return Ok(()) };
-        done(lease::save(tx, &Lease { state, ..lease }).await?, id.as_str())?;
+        let ending = Lease { state, ..lease };
+        done(lease::save(tx, &ending).await?, id.as_str())?;
         let notice = LeaseNotice { told_at: at, reason: EndReason::DeviceLost, deadline: at, is_busy: true };
-        compensation::insert_notice(tx, id, &notice).await
+        self.cloud.note_told(tx, &ending, &notice).await
     }
 
     /// A running attempt that its runner does not know any more ended at its last proof of life.

@@ -4,6 +4,8 @@
 //! in the transaction that releases it, once. For a level of service that was missed an operator gives back a share of
 //! an issued invoice's charges, never more than they were in all.
 //!
+//! In the same transaction a holder who left before its deadline gets credit for it ([`crate::early_credit`]).
+//!
 //! What a job's start cost that was interrupted is given back when the job ends ([`crate::job_start`]).
 //!
 //! Nothing was interrupted where nothing ran, so it is owed nothing, but for `firm` leases, whose window was promised.
@@ -150,6 +152,7 @@ impl Cloud {
         }
         // A lease that was told before this was kept has no evidence, and nothing is guessed.
         let notices = stored::list_notices(tx, &Scope::Operator, &lease.id).await?;
+        self.credit_early_leave(tx, lease, &notices, now).await?;
         let Some(end) = owners_end(lease.notice, &notices) else { return Ok(()) };
         let reason = end.reason;
         let Some(judged) = judge(tx, self, lease, end).await? else { return Ok(()) };
@@ -359,6 +362,19 @@ impl<'o> Made<'o> {
             note: format!("{} was interrupted: its start is not charged", job.id),
         })
     }
+
+    /// A share of the notice that was not used.
+    pub(crate) fn of_early_leave(lease: &'o Lease, amount: Nanos, evidence: &impl Serialize) -> Result<Self> {
+        Ok(Self {
+            organization: &lease.organization,
+            kind: CompensationKind::Early,
+            subject: lease.id.to_string(),
+            share: (None, 0),
+            amount: (amount, lease.currency),
+            evidence: object(evidence)?,
+            note: format!("{} was left before its deadline", lease.id),
+        })
+    }
 }
 
 fn object(evidence: &impl Serialize) -> Result<Map<String, Value>> {
@@ -399,18 +415,23 @@ async fn interruption_of(
     (told_at, ended_at): (Timestamp, Timestamp),
 ) -> Result<((i64, CompensationRule), Interruption)> {
     let StoredRules { version, rules, .. } = compensation_rule::find_at(tx, lease.created_at).await?;
-    let tariff = Tariff::of(tx, cloud, lease, told_at.min(cloud.now())).await?;
     let interruption = Interruption {
         class: lease.notice,
         units: lease.units,
-        // Not the quote's: the price may have changed with time since. Of a time to come it may not be known yet.
-        price: tariff.per_hour(told_at).or_else(|_| tariff.per_hour(told_at.min(cloud.now())))?,
+        price: price_at(tx, cloud, lease, told_at).await?,
         started_at: lease.starts_at,
         window_ends_at: lease.ends_at,
         told_at,
         ended_at,
     };
     Ok(((version, rules.of(lease.notice)), interruption))
+}
+
+/// What a unit and hour of a lease cost when its holder was told. Not the quote's: the price may have changed with time
+/// since. Of a time to come it may not be known yet.
+pub(crate) async fn price_at(tx: &mut Tx, cloud: &Cloud, lease: &Lease, told_at: Timestamp) -> Result<Nanos> {
+    let tariff = Tariff::of(tx, cloud, lease, told_at.min(cloud.now())).await?;
+    tariff.per_hour(told_at).or_else(|_| tariff.per_hour(told_at.min(cloud.now())))
 }
 
 /// What the share is of, and what it comes to: with all that was given back before, never more than was charged.

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use crate::Cloud;
 use crate::demand::selling_in;
 use crate::idle_loop::Following;
+use crate::lease_notice::NoticeBoard;
 use crate::told::Told;
 use crate::unfilled::Remembered;
 
@@ -141,6 +142,8 @@ pub struct Compute {
     pub(crate) following: Arc<Following>,
     /// What this process wrote down of what was refused.
     pub(crate) refused: Arc<Remembered>,
+    /// Who waits in this process to be told of the end of a lease.
+    pub(crate) notices: Arc<NoticeBoard>,
     wake: Arc<Notify>,
 }
 
@@ -156,6 +159,7 @@ impl Compute {
             draining: Arc::default(),
             following: Arc::default(),
             refused: Arc::default(),
+            notices: Arc::default(),
             wake: Arc::default(),
         }
     }

@@ -95,6 +95,7 @@ impl Compute {
                 break;
             }
         }
+        report.note("waking who waits for notices", self.look_for_notices().await);
         self.instruct(&mut report).await;
         self.catch_up(behind, &mut report).await;
         self.clean_up(&mut report).await;

@@ -15,7 +15,7 @@ use sublet_core::{Error, ErrorCode, Nanos, Result, Scope, Timestamp};
 use sublet_money::period::BillingCalendar;
 use sublet_money::sku::SkuName;
 use sublet_money::spend_limit::Work;
-use sublet_store::compensation::{self, LeaseNotice};
+use sublet_store::compensation::{self, CompensationKind, LeaseNotice};
 use sublet_store::lease::{self, HoldBound, Lease};
 use sublet_store::quote::{self, Quote};
 use sublet_store::{Page, PageRequest, Tx, device, hold, job, organization};
@@ -31,6 +31,9 @@ use crate::placed_price::Ask;
 use crate::quote::check_metadata;
 use crate::why::{Explanation, Fact};
 use crate::{Action, Actor, Cloud};
+
+/// A lease gets one credit of each kind.
+const CREDITS_MAX: i64 = 2;
 
 /// Why a lease ends, by when, and when its holder is told so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,11 +51,15 @@ impl End {
     }
 }
 
-/// A lease with what is set aside for it and for jobs on it now.
+/// A lease with what is set aside for it and for jobs on it now, and with what was given back of it when it ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaseStatement {
     pub lease: Lease,
     pub held: Nanos,
+    /// For a promise that was not kept.
+    pub made_good: Option<Nanos>,
+    /// For leaving before its deadline.
+    pub early_credit: Option<Nanos>,
 }
 
 impl Compute {
@@ -294,7 +301,7 @@ impl Compute {
         }
         // Work that waits is interrupted, too.
         let is_busy = !job::list_open_of(tx, &lease.id).await?.is_empty();
-        compensation::insert_notice(tx, &lease.id, &LeaseNotice { told_at, reason, deadline, is_busy }).await?;
+        self.cloud.note_told(tx, lease, &LeaseNotice { told_at, reason, deadline, is_busy }).await?;
         self.end_by(tx, actor, lease, end).await
     }
 
@@ -350,6 +357,7 @@ impl Compute {
         self.refuse_queued(tx, &ended, reason, now).await?;
         self.cloud.release_hold(tx, lease.id.as_str(), now).await?;
         self.cloud.compensate(tx, lease, now).await?;
+        self.cloud.queue_lease_ended(tx, &ended, now).await?;
         device::release(tx, &lease.id).await?;
         for id in &lease.devices {
             let device = device::get(tx, id).await?;
@@ -404,7 +412,14 @@ async fn take_devices(tx: &mut Tx, lease: &Lease) -> Result<()> {
 
 pub(crate) async fn state_in(tx: &mut Tx, lease: Lease) -> Result<LeaseStatement> {
     let held = held_for(tx, &lease).await?;
-    Ok(LeaseStatement { lease, held })
+    let given = if lease.state.is_final() {
+        compensation::list_of(tx, &lease.organization, lease.id.as_str(), CREDITS_MAX).await?
+    } else {
+        Vec::new()
+    };
+    let of = |kind| given.iter().find(|one| one.kind == kind).map(|one| one.amount);
+    let (made_good, early_credit) = (of(CompensationKind::Reclaim), of(CompensationKind::Early));
+    Ok(LeaseStatement { lease, held, made_good, early_credit })
 }
 
 impl Cloud {
@@ -441,8 +456,9 @@ impl Cloud {
         let filter = job::JobFilter { state: None, lease: Some(lease.id.clone()) };
         let jobs = job::list(tx, &actor.scope, &filter, &PageRequest::default()).await?;
         related.extend(jobs.items.iter().map(|job| job.id.to_string()));
-        for given in compensation::list_of(tx, &lease.organization, id.as_str(), 1).await? {
-            facts.push(Fact::new("made good", money(given.amount)));
+        for given in compensation::list_of(tx, &lease.organization, id.as_str(), CREDITS_MAX).await? {
+            let what = if given.kind == CompensationKind::Early { "credit for leaving early" } else { "made good" };
+            facts.push(Fact::new(what, money(given.amount)));
             related.push(given.id.to_string());
         }
         let why = lease.state.reason().map_or(String::new(), |reason| format!(": {}", reason.explanation()));

@@ -45,6 +45,7 @@ pub mod device;
 pub mod document;
 mod drawdown_gift;
 pub mod dunning;
+mod early_credit;
 pub mod export;
 mod export_columns;
 mod export_delivery;
@@ -70,6 +71,8 @@ mod job_start;
 pub mod key;
 pub mod leakage;
 pub mod lease;
+mod lease_event;
+pub mod lease_notice;
 pub mod ledger;
 pub mod licence;
 pub mod limit;
@@ -216,7 +219,7 @@ pub mod data {
     pub use sublet_store::top_up_rule::{StoredTopUpRule, TopUpRuleState};
     pub use sublet_store::usage::{UsageEvent, UsageSummary};
     pub use sublet_store::user::User;
-    pub use sublet_store::webhook::{WebhookEndpoint, WebhookState};
+    pub use sublet_store::webhook::{WebhookEndpoint, WebhookEvent, WebhookState};
     pub use sublet_store::{Page, PageRequest};
 }
 

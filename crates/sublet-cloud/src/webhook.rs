@@ -8,17 +8,19 @@
 //!
 //! Deliberately absent: an order of events, and contents of requests. What an event says can be read from the API, too.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sublet_core::id::{OutboxId, WebhookEndpointId};
+use sublet_core::id::{OrganizationId, OutboxId, WebhookEndpointId};
 use sublet_core::rate::EndUsers;
 use sublet_core::webhook::{SECRET_PREFIX, WebhookCall, WebhookFailure, WebhookSecret, WebhookUrl};
 use sublet_core::{Currency, DurationMs, Error, ErrorCode, Nanos, Result, Timestamp};
 use sublet_store::outbox::{self, Effect, OutboxJob, OutboxState};
 use sublet_store::spend_alert::SpendAlert;
-use sublet_store::webhook::{self as stored, ENDPOINTS_MAX, WebhookEndpoint, WebhookState};
+use sublet_store::webhook::{self as stored, ENDPOINTS_MAX, WebhookEndpoint, WebhookEvent, WebhookState};
 use sublet_store::{Page, PageRequest, Tx};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -57,8 +59,7 @@ const TEST_EVERY: DurationMs = DurationMs::from_seconds(10);
 /// Bytes of a secret.
 const SECRET_BYTES: usize = 32;
 
-/// What an event is of.
-const SPEND_ALERT: &str = "spend_alert.created";
+/// What an event is of that nobody has to ask for.
 const TEST: &str = "webhook_endpoint.test";
 /// What keys of tests begin with.
 const TEST_KEY: &str = "test:";
@@ -71,6 +72,14 @@ struct Payload {
     kind: String,
     /// As it is posted, byte for byte.
     body: String,
+}
+
+/// Where events are to be posted, and which.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewWebhookEndpoint {
+    pub url: WebhookUrl,
+    /// At least one.
+    pub events: BTreeSet<WebhookEvent>,
 }
 
 /// An event on its way to an endpoint, and how far it is.
@@ -183,10 +192,15 @@ impl Cloud {
     pub async fn create_webhook_endpoint(
         &self,
         call: &Call,
-        url: &WebhookUrl,
+        NewWebhookEndpoint { url, events }: &NewWebhookEndpoint,
         render: &Render<WebhookEndpoint>,
     ) -> Result<Answer<WebhookEndpoint>> {
         call.actor.require(Action::ManageLimits)?;
+        if events.is_empty() {
+            let all: Vec<&str> = WebhookEvent::ALL.iter().map(|event| event.as_str()).collect();
+            let message = format!("an endpoint asks for at least one of {}", all.join(", "));
+            return Err(Error::new(ErrorCode::InvalidRequest, message).param("events"));
+        }
         if !self.settings.webhooks.as_ref().is_some_and(|port| port.goes_anywhere()) {
             url.check_public()?;
         }
@@ -196,6 +210,7 @@ impl Cloud {
             id: self.ids.mint(),
             organization: call.actor.organization()?.clone(),
             url: url.clone(),
+            events: events.clone(),
             secret: WebhookSecret::new(&format!("{SECRET_PREFIX}{}", STANDARD.encode(random))),
             state: WebhookState::Active,
             created_at: self.now(),
@@ -275,14 +290,31 @@ impl Cloud {
 
     /// Tells every endpoint of an organization of an alert.
     pub(crate) async fn queue_alert(&self, tx: &mut Tx, alert: &SpendAlert, currency: Currency) -> Result<()> {
-        let endpoints = stored::list(tx, &alert.organization).await?;
+        let endpoints = self.endpoints_for(tx, &alert.organization, WebhookEvent::SpendAlertCreated).await?;
         if endpoints.is_empty() {
             return Ok(());
         }
+        let kind = WebhookEvent::SpendAlertCreated.as_str();
         let data = alert_data(alert, currency)?;
-        let event = Event { key: format!("spend_alert:{}", alert.id), kind: SPEND_ALERT, data, at: alert.created_at };
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.state == WebhookState::Active) {
-            self.queue_event(tx, endpoint, &event).await?;
+        let event = Event { key: format!("spend_alert:{}", alert.id), kind, data, at: alert.created_at };
+        self.queue_for(tx, &endpoints, &event).await
+    }
+
+    /// Where an event of an organization is to be posted. Who makes the event asks first, since most have nobody to tell.
+    pub(crate) async fn endpoints_for(
+        &self,
+        tx: &mut Tx,
+        organization: &OrganizationId,
+        event: WebhookEvent,
+    ) -> Result<Vec<WebhookEndpoint>> {
+        let mut endpoints = stored::list(tx, organization).await?;
+        endpoints.retain(|endpoint| endpoint.state == WebhookState::Active && endpoint.events.contains(&event));
+        Ok(endpoints)
+    }
+
+    pub(crate) async fn queue_for(&self, tx: &mut Tx, endpoints: &[WebhookEndpoint], event: &Event) -> Result<()> {
+        for endpoint in endpoints {
+            self.queue_event(tx, endpoint, event).await?;
         }
         Ok(())
     }
@@ -467,12 +499,12 @@ impl Cloud {
 }
 
 /// Something to be told.
-struct Event {
+pub(crate) struct Event {
     /// The same is told once for ever.
-    key: String,
-    kind: &'static str,
-    data: Value,
-    at: Timestamp,
+    pub key: String,
+    pub kind: &'static str,
+    pub data: Value,
+    pub at: Timestamp,
 }
 
 impl Event {

@@ -51,6 +51,7 @@ fn to_wire(given: &StoredCompensation) -> wire::Compensation {
         kind: match given.kind {
             CompensationKind::Reclaim => wire::CompensationKind::Reclaim,
             CompensationKind::Sla => wire::CompensationKind::Sla,
+            CompensationKind::Early => wire::CompensationKind::Early,
         },
         subject: given.subject.clone(),
         family: given.family.map(family_to_wire),
@@ -93,6 +94,7 @@ fn rules_to_wire(stored: &StoredCompensationRules) -> wire::CompensationRules {
         free_ms: rule.free_ms.millis(),
         hour_ppm: rule.hour_ppm,
         missing_ppm: rule.missing_ppm,
+        early_ppm: rule.early_ppm,
     };
     wire::CompensationRules {
         object: CompensationRulesTag,
@@ -111,8 +113,9 @@ pub async fn set_rules(app: App, context: Context) -> Result<Answer> {
     let mut rules = BTreeMap::new();
     for (class, rule) in body.rules {
         let class: NoticeClass = class.parse().map_err(|error: Error| error.param("rules"))?;
-        let free_ms = DurationMs::from_millis(rule.free_ms);
-        rules.insert(class, CompensationRule { free_ms, hour_ppm: rule.hour_ppm, missing_ppm: rule.missing_ppm });
+        let wire::CompensationRule { free_ms, hour_ppm, missing_ppm, early_ppm } = rule;
+        let free_ms = DurationMs::from_millis(free_ms);
+        rules.insert(class, CompensationRule { free_ms, hour_ppm, missing_ppm, early_ppm });
     }
     let rules = CompensationRules::new(rules)?;
     json(&rules_to_wire(&app.cloud.set_compensation_rules(&context.actor, &rules).await?))

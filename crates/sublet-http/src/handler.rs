@@ -82,6 +82,7 @@ fn projects(operation: Operation) -> Option<Handler> {
         Operation::CreateLease => to!(lease::create),
         Operation::ListLeases => to!(lease::list),
         Operation::GetLease => to!(lease::get),
+        Operation::GetLeaseNotice => to!(lease::notice),
         Operation::CancelLease => to!(lease::cancel),
         Operation::DeclareCheckpoint => to!(lease::checkpoint),
         Operation::YieldLease => to!(lease::give_back),

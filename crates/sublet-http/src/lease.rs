@@ -1,19 +1,28 @@
 //! Leases.
 
 use sublet_api::lease as wire;
-use sublet_api::object::LeaseTag;
+use sublet_api::object::{LeaseNoticeTag, LeaseTag};
 use sublet_api::reclaim::DeclareCheckpoint;
 use sublet_api::sku::SkuName;
 use sublet_cloud::lease::LeaseStatement;
-use sublet_core::Result;
+use sublet_cloud::lease_notice::{NoticeStatement, NoticeWait};
 use sublet_core::id::LeaseId;
 use sublet_core::lease::LeaseState;
+use sublet_core::{DurationMs, Result};
 
 use crate::App;
 use crate::answer::{Answer, json, text_of};
 use crate::context::{Context, once, page_answer, page_request};
 use crate::sku::name_of;
 use crate::wire::{count, metadata, money};
+
+const fn status(state: LeaseState) -> wire::LeaseStatus {
+    match state {
+        LeaseState::Pending | LeaseState::Active => wire::LeaseStatus::Active,
+        LeaseState::Ending { .. } => wire::LeaseStatus::Ending,
+        LeaseState::Ended { .. } => wire::LeaseStatus::Ended,
+    }
+}
 
 fn to_wire(statement: &LeaseStatement) -> Result<wire::Lease> {
     let lease = &statement.lease;
@@ -23,11 +32,7 @@ fn to_wire(statement: &LeaseStatement) -> Result<wire::Lease> {
         organization: lease.organization.clone(),
         project: lease.project.clone(),
         quote: lease.quote.clone(),
-        status: match lease.state {
-            LeaseState::Pending | LeaseState::Active => wire::LeaseStatus::Active,
-            LeaseState::Ending { .. } => wire::LeaseStatus::Ending,
-            LeaseState::Ended { .. } => wire::LeaseStatus::Ended,
-        },
+        status: status(lease.state),
         sku: SkuName(name_of(&lease.sku)),
         units: lease.units,
         notice: lease.notice,
@@ -38,6 +43,8 @@ fn to_wire(statement: &LeaseStatement) -> Result<wire::Lease> {
         maximum_price: lease.max_price.map(|most| money(most, lease.currency)),
         cost: money(lease.cost, lease.currency),
         held: money(statement.held, lease.currency),
+        made_good: statement.made_good.map(|amount| money(amount, lease.currency)),
+        early_credit: statement.early_credit.map(|amount| money(amount, lease.currency)),
         starts_at: lease.starts_at.into(),
         ends_at: lease.ends_at.map(Into::into),
         ended_at: lease.ended_at.map(Into::into),
@@ -69,6 +76,27 @@ pub async fn list(app: App, context: Context) -> Result<Answer> {
     let page = app.compute.list_leases(&context.actor, status, &page_request(&asked)?).await?;
     let items = page.items.iter().map(to_wire).collect::<Result<Vec<_>>>()?;
     page_answer(&asked, sublet_cloud::data::Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
+}
+
+/// Answers at once if there is a notice that the caller has not seen, or the lease has ended.
+pub async fn notice(app: App, context: Context) -> Result<Answer> {
+    let id: LeaseId = context.path("id")?;
+    let query: wire::LeaseNoticeQuery = context.query()?;
+    let wait = DurationMs::from_seconds(query.wait_s.unwrap_or(0).into());
+    let asked = NoticeWait { wait, after: query.after_generation.unwrap_or(0) };
+    let NoticeStatement { lease, generation, reason, told_at, deadline } =
+        app.compute.lease_notice(&context.actor, &id, asked).await?;
+    json(&wire::LeaseNotice {
+        object: LeaseNoticeTag,
+        lease: lease.id,
+        project: lease.project,
+        status: status(lease.state),
+        generation,
+        reason: reason.map(|reason| reason.to_string()),
+        end_reason: reason.map(|reason| reason.explanation().to_owned()),
+        told_at: told_at.map(Into::into),
+        deadline: deadline.map(Into::into),
+    })
 }
 
 pub async fn cancel(app: App, context: Context) -> Result<Answer> {

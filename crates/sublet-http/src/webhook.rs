@@ -4,9 +4,9 @@ use sublet_api::key::SecretText;
 use sublet_api::list::List;
 use sublet_api::object::{Deleted, WebhookDeliveryTag, WebhookEndpointTag};
 use sublet_api::webhook as wire;
-use sublet_cloud::data::{OutboxState, WebhookEndpoint, WebhookState};
+use sublet_cloud::data::{OutboxState, WebhookEndpoint, WebhookEvent, WebhookState};
 use sublet_cloud::idempotency::Answer as Once;
-use sublet_cloud::webhook::WebhookDelivery;
+use sublet_cloud::webhook::{NewWebhookEndpoint, WebhookDelivery};
 use sublet_core::Result;
 use sublet_core::id::{OutboxId, WebhookEndpointId};
 use sublet_core::webhook::WebhookUrl;
@@ -16,11 +16,28 @@ use crate::answer::{Answer, json};
 use crate::context::{Context, page_answer, page_request};
 use crate::wire::shown_before;
 
+const fn event_to_wire(event: WebhookEvent) -> wire::WebhookEvent {
+    match event {
+        WebhookEvent::SpendAlertCreated => wire::WebhookEvent::SpendAlertCreated,
+        WebhookEvent::LeaseNotice => wire::WebhookEvent::LeaseNotice,
+        WebhookEvent::LeaseEnded => wire::WebhookEvent::LeaseEnded,
+    }
+}
+
+const fn event_from_wire(event: wire::WebhookEvent) -> WebhookEvent {
+    match event {
+        wire::WebhookEvent::SpendAlertCreated => WebhookEvent::SpendAlertCreated,
+        wire::WebhookEvent::LeaseNotice => WebhookEvent::LeaseNotice,
+        wire::WebhookEvent::LeaseEnded => WebhookEvent::LeaseEnded,
+    }
+}
+
 fn to_wire(endpoint: &WebhookEndpoint) -> wire::WebhookEndpoint {
     wire::WebhookEndpoint {
         object: WebhookEndpointTag,
         id: endpoint.id.clone(),
         url: endpoint.url.to_string(),
+        events: endpoint.events.iter().copied().map(event_to_wire).collect(),
         status: match endpoint.state {
             WebhookState::Active => wire::WebhookEndpointStatus::Active,
             WebhookState::Gone => wire::WebhookEndpointStatus::Gone,
@@ -59,7 +76,9 @@ const fn state_of(status: wire::WebhookDeliveryStatus) -> OutboxState {
 pub async fn create(app: App, context: Context) -> Result<Answer> {
     let body: wire::CreateWebhookEndpoint = context.body()?;
     let url: WebhookUrl = body.url.parse()?;
-    let outcome = app.cloud.create_webhook_endpoint(&context.call()?, &url, &|endpoint| Ok(endpoint.id.to_string())).await?;
+    let events = body.events.unwrap_or_else(|| vec![wire::WebhookEvent::SpendAlertCreated]);
+    let new = NewWebhookEndpoint { url, events: events.into_iter().map(event_from_wire).collect() };
+    let outcome = app.cloud.create_webhook_endpoint(&context.call()?, &new, &|endpoint| Ok(endpoint.id.to_string())).await?;
     match outcome {
         Once::New(endpoint) => {
             json(&wire::CreatedWebhookEndpoint { endpoint: to_wire(&endpoint), secret: SecretText::new(endpoint.secret.reveal()) })

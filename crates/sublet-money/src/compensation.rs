@@ -1,8 +1,11 @@
-//! What a lease is owed that was taken back: a pure function of what was sold, what was kept of it, and the rule that held
-//! when it was sold.
+//! What a lease is owed that was taken back, and what its holder gets who leaves early: pure functions of what was sold, what
+//! was kept of it, and the rule that held when it was sold.
 //!
 //! A lease that got the notice it was sold is owed nothing, but for `n0`, which has none: of it, what was lost is not
 //! charged. The parts are exact fractions that are added up and rounded once, half to even, to the ledger's unit.
+//!
+//! A credit for leaving early is a share of the price of the notice that was given, of what was sold, and not used. It pays
+//! for time before the deadline, compensation for time behind it or for time that was charged: no time is paid for twice.
 //!
 //! Deliberately absent: substitutes (a lease that is moved is not interrupted), and what was lost inside the workload:
 //! its last checkpoint is not known here.
@@ -35,6 +38,10 @@ pub struct CompensationRule {
     pub hour_ppm: u32,
     /// So much of the price of the notice that was missing; of `firm`, of what was left of its window.
     pub missing_ppm: u32,
+    /// So much of the price of the notice that was given and not used, for who leaves early; never more than all of it, and
+    /// nothing of classes without a notice. Rules from before there was such a credit give none.
+    #[serde(default)]
+    pub early_ppm: u32,
 }
 
 /// A rule for each class.
@@ -44,7 +51,7 @@ pub struct CompensationRules(BTreeMap<NoticeClass, CompensationRule>);
 
 impl Default for CompensationRules {
     /// The ladder of classes: the last hour free (`n0`, `n2m`), twice what was left of the hour (`n15m`), the price of the
-    /// missing notice and a quarter (`n1h`, `n24h`), a quarter of the rest (`firm`).
+    /// missing notice and a quarter (`n1h`, `n24h`), a quarter of the rest (`firm`). Who leaves early gets a quarter.
     fn default() -> Self {
         let rule = |class| {
             let (free_ms, hour_ppm, missing_ppm) = match class {
@@ -53,7 +60,7 @@ impl Default for CompensationRules {
                 NoticeClass::N1h | NoticeClass::N24h => (DurationMs::ZERO, 0, WHOLE_PPM + WHOLE_PPM / 4),
                 NoticeClass::Firm => (HOUR, 0, WHOLE_PPM / 4),
             };
-            CompensationRule { free_ms, hour_ppm, missing_ppm }
+            CompensationRule { free_ms, hour_ppm, missing_ppm, early_ppm: if has_notice(class) { WHOLE_PPM / 4 } else { 0 } }
         };
         Self(NoticeClass::ALL.into_iter().map(|class| (class, rule(class))).collect())
     }
@@ -74,6 +81,12 @@ impl CompensationRules {
                 if ppm > SHARE_PPM_MAX {
                     return invalid(field, format!("at most {SHARE_PPM_MAX} parts per million"));
                 }
+            }
+            if rule.early_ppm > WHOLE_PPM {
+                return invalid(".early_ppm", format!("at most {WHOLE_PPM} parts per million: what the owner gains"));
+            }
+            if rule.early_ppm > 0 && !has_notice(class) {
+                return invalid(".early_ppm", format!("{class} has no notice of which something can be left: set 0"));
             }
         }
         Ok(Self(rules))
@@ -153,11 +166,20 @@ impl Interruption {
         DurationMs::from_millis(if begun == 0 { 0 } else { HOUR.millis() - begun })
     }
 
-    /// The price of all units for a time, times parts per million: a numerator over [`PRICE_DIVISOR`].
     fn priced(&self, time: DurationMs, ppm: u32) -> Result<i128> {
-        let factors = [i128::from(self.units), i128::from(time.millis()), i128::from(ppm)];
-        factors.iter().try_fold(i128::from(self.price.get()), |product, factor| product.checked_mul(*factor)).ok_or_else(overflow)
+        priced((self.units, self.price), time, ppm)
     }
+}
+
+/// The price of all units for a time, times parts per million: a numerator over [`PRICE_DIVISOR`].
+fn priced((units, price): (u32, Nanos), time: DurationMs, ppm: u32) -> Result<i128> {
+    let factors = [i128::from(units), i128::from(time.millis()), i128::from(ppm)];
+    factors.iter().try_fold(i128::from(price.get()), |product, factor| product.checked_mul(*factor)).ok_or_else(overflow)
+}
+
+/// Whether leases of a class are sold with a notice that can be used or not.
+fn has_notice(class: NoticeClass) -> bool {
+    class.notice().is_some_and(|sold| sold > DurationMs::ZERO)
 }
 
 /// Milliseconds of an hour, and parts per million.
@@ -216,6 +238,38 @@ pub fn compensation(interruption: &Interruption, rule: CompensationRule, free: N
         |numerator: i128| i64::try_from(divide_half_even(numerator, PRICE_DIVISOR)).map(Nanos::new).map_err(|_| overflow());
     let amount = free.checked_add(rounded(hour.checked_add(missing).ok_or_else(overflow)?)?)?;
     Ok(Some(Compensation { amount, free, hour: rounded(hour)?, missing: rounded(missing)? }))
+}
+
+/// How a holder left whose capacity the owner takes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EarlyLeave {
+    pub class: NoticeClass,
+    pub units: u32,
+    /// Of a unit and hour, as it was when the holder was told.
+    pub price: Nanos,
+    /// The end of the window that was sold, if it had one.
+    pub window_ends_at: Option<Timestamp>,
+    /// When its holder was told that the owner takes it back.
+    pub told_at: Timestamp,
+    /// When nothing of it ran any more.
+    pub left_at: Timestamp,
+    /// By when it had to leave.
+    pub deadline: Timestamp,
+}
+
+impl EarlyLeave {
+    /// How much of the notice was given and not used: never more than was sold, and nothing beyond the window.
+    pub fn unused(&self) -> DurationMs {
+        let until = self.window_ends_at.map_or(self.deadline, |window| window.min(self.deadline));
+        let left = until.since(self.left_at.max(self.told_at)).max(DurationMs::ZERO);
+        self.class.notice().map_or(DurationMs::ZERO, |sold| sold.min(left))
+    }
+
+    /// A share of the price of what was not used, rounded down: never more than the owner gains.
+    pub fn credit(&self, rule: CompensationRule) -> Result<Nanos> {
+        let exact = priced((self.units, self.price), self.unused(), rule.early_ppm.min(WHOLE_PPM))?;
+        i64::try_from(exact.div_euclid(PRICE_DIVISOR)).map(Nanos::new).map_err(|_| overflow())
+    }
 }
 
 /// A share of what was charged, for a level of service that was missed.

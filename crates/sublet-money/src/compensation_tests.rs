@@ -104,6 +104,61 @@ fn rules_have_bounds_and_name_what_is_wrong() {
     assert_eq!(service_credit(Nanos::new(25), 100_000).unwrap(), Nanos::new(2), "half to even");
 }
 
+/// A lease of two units that was told two minutes before its deadline and left so many seconds before it.
+fn left(class: NoticeClass, seconds: i64) -> EarlyLeave {
+    let (told_at, deadline) = (after(5_280), after(5_400));
+    EarlyLeave { class, units: 2, price: PRICE, window_ends_at: None, told_at, left_at: after(5_400 - seconds), deadline }
+}
+
+fn early(leave: &EarlyLeave) -> i64 {
+    leave.credit(CompensationRules::default().of(leave.class)).unwrap().get()
+}
+
+#[test]
+fn who_leaves_early_gets_a_quarter_of_what_is_left_of_the_notice_that_was_sold() {
+    // Per second, two units cost 2,000,000 nano-units.
+    let soon = EarlyLeave { window_ends_at: Some(after(5_340)), ..left(NoticeClass::N2m, 100) };
+    let long = EarlyLeave { told_at: after(0), ..left(NoticeClass::N2m, 5_000) };
+    let table = [
+        (left(NoticeClass::N2m, 100), 100 * 500_000),
+        (left(NoticeClass::N15m, 120), 120 * 500_000),
+        (left(NoticeClass::N24h, 1), 500_000),
+        // Who goes at the deadline, or is killed after it, or had left before anybody asked.
+        (left(NoticeClass::N2m, 0), 0),
+        (left(NoticeClass::N2m, -5), 0),
+        (left(NoticeClass::N1h, 500), 120 * 500_000),
+        // Told an hour and a half before: of two minutes, two minutes.
+        (long, 120 * 500_000),
+        (soon, 40 * 500_000),
+        // No notice is no time to leave early of; a firm window is not taken back.
+        (left(NoticeClass::N0, 100), 0),
+        (left(NoticeClass::Firm, 100), 0),
+    ];
+    for (leave, expected) in table {
+        assert_eq!(early(&leave), expected, "{leave:?}");
+    }
+    let odd = EarlyLeave { price: Nanos::new(7_199), units: 1, ..left(NoticeClass::N2m, 1) };
+    let whole = CompensationRule { early_ppm: 1_000_000, ..CompensationRules::default().of(NoticeClass::N2m) };
+    assert_eq!(odd.credit(whole).unwrap(), Nanos::new(1), "1.99… is rounded down: never more than the owner gains");
+    let off = CompensationRule { early_ppm: 0, ..whole };
+    assert_eq!(left(NoticeClass::N2m, 100).credit(off).unwrap(), Nanos::ZERO);
+}
+
+#[test]
+fn a_share_for_leaving_early_is_at_most_the_whole_and_of_a_notice() {
+    let rules = |class: NoticeClass, early_ppm| {
+        let mut rules = CompensationRules::default().iter().collect::<BTreeMap<_, _>>();
+        rules.get_mut(&class).unwrap().early_ppm = early_ppm;
+        CompensationRules::new(rules).map_err(|error| error.param_name().map(str::to_owned))
+    };
+    assert_eq!(rules(NoticeClass::N1h, 1_000_000).unwrap().of(NoticeClass::N1h).early_ppm, 1_000_000);
+    assert_eq!(rules(NoticeClass::N1h, 1_000_001), Err(Some("rules.n1h.early_ppm".to_owned())));
+    assert_eq!(rules(NoticeClass::N0, 1), Err(Some("rules.n0.early_ppm".to_owned())));
+    assert_eq!(rules(NoticeClass::Firm, 1), Err(Some("rules.firm.early_ppm".to_owned())));
+    let old = r#"{"free_ms": 0, "hour_ppm": 0, "missing_ppm": 1250000}"#;
+    assert_eq!(serde_json::from_str::<CompensationRule>(old).unwrap().early_ppm, 0, "what was sold before promised none");
+}
+
 proptest! {
     #[test]
     fn more_notice_is_never_owed_more(
@@ -142,5 +197,30 @@ proptest! {
         if time >= metered {
             prop_assert_eq!(free, all);
         }
+    }
+
+    #[test]
+    fn leaving_early_and_being_compensated_are_together_never_worth_more_than_the_notice(
+        class in proptest::sample::select(NoticeClass::ALL.to_vec()), units in 1_u32..10, price in 0_i64..10_000_000_000,
+        given in 0_i64..100_000_000, stayed in 0_i64..100_000_000, early_ppm in 0_u32..=1_000_000, missing_ppm in 0_u32..=10_000_000,
+    ) {
+        let millis = |millis: i64| START.plus(DurationMs::from_millis(millis));
+        let (told_at, deadline, left_at) = (millis(0), millis(given), millis(stayed));
+        let price = Nanos::new(price);
+        let leave = EarlyLeave { class, units, price, window_ends_at: None, told_at, left_at, deadline };
+        let interruption =
+            Interruption { class, units, price, started_at: START, window_ends_at: None, told_at, ended_at: deadline };
+        let rule = CompensationRule { free_ms: DurationMs::ZERO, hour_ppm: 0, missing_ppm, early_ppm };
+        let credit = leave.credit(rule).unwrap();
+        let of_time = |millis: i64| i128::from(price.get()) * i128::from(units) * i128::from(millis) / 3_600_000;
+        let gained = of_time((given - stayed).max(0));
+        prop_assert!(i128::from(credit.get()) <= gained, "{credit:?} of {gained}");
+        let later = EarlyLeave { left_at: millis(stayed + 1_000), ..leave };
+        prop_assert!(later.credit(rule).unwrap() <= credit);
+        let sold = class.notice().map_or(0, DurationMs::millis);
+        let owed = compensation(&interruption, rule, Nanos::ZERO).unwrap().map_or(Nanos::ZERO, |owed| owed.amount);
+        let share = i128::from(early_ppm.max(missing_ppm));
+        let most = i128::from(price.get()) * i128::from(units) * i128::from(sold) * share / (3_600_000 * 1_000_000) + 1;
+        prop_assert!(i128::from(credit.get() + owed.get()) <= most, "{credit:?} and {owed:?} of {most}");
     }
 }

@@ -176,6 +176,17 @@ pub async fn find_live_of(tx: &mut Tx, lease: &LeaseId) -> Result<Option<Attempt
     row.as_ref().map(from_row).transpose()
 }
 
+/// The attempt that ran last on a lease and has ended. The caller has checked its scope.
+pub async fn last_of(tx: &mut Tx, lease: &LeaseId) -> Result<Option<Attempt>> {
+    let row = tx
+        .fetch_optional(
+            select!("WHERE lease_id = $1 AND state = 'ended' AND started_at IS NOT NULL ORDER BY ended_at DESC, id DESC LIMIT 1"),
+            params![lease.as_str()],
+        )
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
 /// What a runner still keeps of an ended attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kept {

@@ -18,12 +18,14 @@ use crate::{list_sql, params};
 const CHARGES_AT_ONCE: i64 = 1_000;
 
 stored_as_text! {
-    /// Which promise was not kept.
+    /// What it is given for.
     CompensationKind {
         /// A lease was taken back without the notice it was sold.
         Reclaim = "reclaim",
         /// A level of service was missed.
         Sla = "sla",
+        /// Its holder left before the deadline that it was told.
+        Early = "early",
     }
 }
 
@@ -75,7 +77,7 @@ fn family(stored: &str) -> Result<Option<SkuFamily>> {
     known.map(Some).ok_or_else(|| Error::internal(format!("'{stored}' is no family of skus")))
 }
 
-/// Inserts it; false if the lease was compensated before.
+/// Inserts it; false if the lease got one of the kind before.
 pub async fn insert(tx: &mut Tx, new: &StoredCompensation) -> Result<bool> {
     let inserted = tx
         .execute(

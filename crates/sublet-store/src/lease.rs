@@ -12,7 +12,7 @@ use sublet_money::sku::SkuName;
 
 use crate::database::Tx;
 use crate::page::{Page, PageRequest};
-use crate::row::{Row, RowReader, to_json};
+use crate::row::{Row, RowReader, Value, to_json};
 use crate::{Updated, params};
 
 /// Most leases that have not ended.
@@ -188,6 +188,18 @@ pub async fn insert(tx: &mut Tx, lease: &Lease) -> Result<()> {
         Updated::Done => Ok(()),
         Updated::Stale | Updated::NotFound => Err(Error::internal(format!("lease {} was not written", lease.id))),
     }
+}
+
+/// How far leases are: their numbers of changes. The caller has checked its scope.
+pub async fn generations_of(tx: &mut Tx, ids: &[LeaseId]) -> Result<Vec<(LeaseId, i64)>> {
+    let ids: Vec<Value<'_>> = ids.iter().map(|id| Value::from(id.as_str())).collect();
+    let mut found = Vec::with_capacity(ids.len());
+    tx.each_listed("SELECT id, generation FROM leases WHERE id IN ", &ids, |mut row| {
+        found.push((row.parse()?, row.int()?));
+        Ok(())
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Writes what can change of a lease, if it is still of the generation that was read.

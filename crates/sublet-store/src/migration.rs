@@ -56,6 +56,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 42, name: "restarts", sql: include_str!("../migrations/0042_restarts.sql") },
     Migration { version: 43, name: "kept_attempts", sql: include_str!("../migrations/0043_kept_attempts.sql") },
     Migration { version: 44, name: "lost_gateways", sql: include_str!("../migrations/0044_lost_gateways.sql") },
+    Migration { version: 45, name: "notices", sql: include_str!("../migrations/0045_notices.sql") },
 ];
 
 /// What migrations leave for each engine to say in its own words: SQLite's, then PostgreSQL's.

@@ -2,6 +2,8 @@
 //!
 //! The secret of a row has to be read again for signing, so it is kept as it is; nothing lists it.
 
+use std::collections::BTreeSet;
+
 use sublet_core::id::{OrganizationId, WebhookEndpointId};
 use sublet_core::webhook::{WebhookSecret, WebhookUrl};
 use sublet_core::{Error, ErrorCode, Result, Timestamp};
@@ -23,6 +25,16 @@ stored_as_text! {
     }
 }
 
+stored_as_text! {
+    /// What an endpoint can ask for.
+    WebhookEvent {
+        SpendAlertCreated = "spend_alert.created",
+        /// A lease was told that it ends.
+        LeaseNotice = "lease.notice",
+        LeaseEnded = "lease.ended",
+    }
+}
+
 /// Where events of an organization are posted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WebhookEndpoint {
@@ -30,6 +42,8 @@ pub struct WebhookEndpoint {
     pub organization: OrganizationId,
     pub url: WebhookUrl,
     pub secret: WebhookSecret,
+    /// Those that it asked for.
+    pub events: BTreeSet<WebhookEvent>,
     pub state: WebhookState,
     pub created_at: Timestamp,
 }
@@ -41,19 +55,23 @@ fn from_row(row: &Row) -> Result<WebhookEndpoint> {
         organization: row.parse()?,
         url: row.parse()?,
         secret: WebhookSecret::new(row.text()?),
+        events: row.text()?.split(' ').map(str::parse).collect::<Result<_>>()?,
         state: row.parse()?,
         created_at: row.time()?,
     })
 }
 
 pub async fn insert(tx: &mut Tx, endpoint: &WebhookEndpoint) -> Result<()> {
+    let events: Vec<&str> = endpoint.events.iter().map(|event| event.as_str()).collect();
     tx.execute(
-        "INSERT INTO webhook_endpoints (id, organization_id, url, secret, state, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO webhook_endpoints (id, organization_id, url, secret, events, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         params![
             endpoint.id.as_str(),
             endpoint.organization.as_str(),
             endpoint.url.as_str(),
             endpoint.secret.reveal(),
+            events.join(" "),
             endpoint.state.as_str(),
             endpoint.created_at
         ],
@@ -66,7 +84,7 @@ pub async fn insert(tx: &mut Tx, endpoint: &WebhookEndpoint) -> Result<()> {
 pub async fn list(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<WebhookEndpoint>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, organization_id, url, secret, state, created_at FROM webhook_endpoints
+            "SELECT id, organization_id, url, secret, events, state, created_at FROM webhook_endpoints
              WHERE organization_id = $1 ORDER BY id LIMIT $2",
             params![organization.as_str(), i64::try_from(ENDPOINTS_MAX).unwrap_or(i64::MAX)],
         )
@@ -78,7 +96,7 @@ pub async fn list(tx: &mut Tx, organization: &OrganizationId) -> Result<Vec<Webh
 pub async fn find(tx: &mut Tx, organization: &OrganizationId, id: &WebhookEndpointId) -> Result<Option<WebhookEndpoint>> {
     let row = tx
         .fetch_optional(
-            "SELECT id, organization_id, url, secret, state, created_at FROM webhook_endpoints
+            "SELECT id, organization_id, url, secret, events, state, created_at FROM webhook_endpoints
              WHERE organization_id = $1 AND id = $2",
             params![organization.as_str(), id.as_str()],
         )

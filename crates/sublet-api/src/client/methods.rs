@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceListQuery};
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key, KeyOwnerKind};
-use crate::lease::{CreateLease, Lease, LeaseListQuery};
+use crate::lease::{CreateLease, Lease, LeaseListQuery, LeaseNotice, LeaseNoticeQuery};
 use crate::limit::{LimitQuery, LimitWindow, SetSpendLimit, SpendAlert, SpendForecast, SpendLimit};
 use crate::list::{List, ListQuery};
 use crate::object::Deleted;
@@ -169,6 +169,10 @@ impl Client {
     }
     pub fn lease(&self, id: &LeaseId) -> Result<Lease> {
         self.call(Operation::GetLease, &[id.as_str()]).json()
+    }
+    /// What a lease was told of its end; waits up to a minute for it if the query says so.
+    pub fn lease_notice(&self, id: &LeaseId, query: &LeaseNoticeQuery) -> Result<LeaseNotice> {
+        self.call(Operation::GetLeaseNotice, &[id.as_str()]).query(query).json()
     }
     /// Says that what a lease's workload did so far is saved.
     pub fn declare_checkpoint(&self, id: &LeaseId, body: &DeclareCheckpoint) -> Result<Lease> {

@@ -28,7 +28,7 @@ use crate::invoice::{Charge, ChargeListQuery, DraftInvoice, Invoice, InvoiceList
 use crate::job::{CreateJob, Job, JobListQuery, JobLogQuery};
 use crate::key::{AdminKey, CreateAdminKey, CreateKey, CreatedAdminKey, CreatedKey, Key};
 use crate::leakage::Leakage;
-use crate::lease::{CreateLease, Lease, LeaseListQuery};
+use crate::lease::{CreateLease, Lease, LeaseListQuery, LeaseNotice, LeaseNoticeQuery};
 use crate::ledger::{
     AnswerGateway, Earnings, GatewayLoss, LedgerAccount, LedgerAccountListQuery, LedgerExportQuery, LedgerVerification,
     QuarantineEntry,
@@ -167,6 +167,7 @@ routes! {
     CreateLease      = Post   "/v1/leases"            .open(Project, "Takes a quote and sets money aside.").creates().bills().takes::<CreateLease>().gives::<Lease>();
     ListLeases       = Get    "/v1/leases"            .open(Project, "The project's leases.").query::<LeaseListQuery>().gives::<List<Lease>>();
     GetLease         = Get    "/v1/leases/{id}"       .open(Project, "One lease.").gives::<Lease>();
+    GetLeaseNotice   = Get    "/v1/leases/{id}/notice" .open(Project, "What a lease was told of its end; waits for it if asked to.").query::<LeaseNoticeQuery>().gives::<LeaseNotice>();
     CancelLease      = Post   "/v1/leases/{id}/cancel".open(Project, "Ends a lease; its jobs are stopped.").gives::<Lease>();
     DeclareCheckpoint = Post  "/v1/leases/{id}/checkpoint" .open(Project, "Says that what a lease's workload did so far is saved.").takes::<DeclareCheckpoint>().gives::<Lease>();
     YieldLease       = Post   "/v1/leases/{id}/yield" .open(Project, "Gives a lease back that was told to end, before its deadline.").gives::<Lease>();

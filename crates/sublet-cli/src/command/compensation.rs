@@ -17,7 +17,7 @@ use crate::Context;
 use crate::render::{self, Cell, Table};
 use crate::value::read_body;
 
-/// Credit for promises that were not kept.
+/// Credit for promises that were not kept, and for leaving early.
 #[derive(Subcommand, Debug)]
 pub enum CompensationCommand {
     /// List it: of your organization, or of all (operator)
@@ -126,6 +126,7 @@ const fn kind(kind: CompensationKind) -> &'static str {
     match kind {
         CompensationKind::Reclaim => "reclaim",
         CompensationKind::Sla => "sla",
+        CompensationKind::Early => "early",
     }
 }
 
@@ -169,7 +170,9 @@ fn rules_table(rules: &CompensationRules) -> Table {
             Cell::number(format!("{} ms", rule.free_ms)),
             Cell::number(format!("{} %", percent(rule.hour_ppm))),
             Cell::number(format!("{} %", percent(rule.missing_ppm))),
+            Cell::number(format!("{} %", percent(rule.early_ppm))),
         ]
     });
-    Table::new(["notice", "last time free", "of the hour's rest", "of what is missing"], "no rules").rows(rows)
+    Table::new(["notice", "last time free", "of the hour's rest", "of what is missing", "of what is not used"], "no rules")
+        .rows(rows)
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use sublet_api::webhook::{
     CreateWebhookEndpoint, CreatedWebhookEndpoint, WebhookDelivery, WebhookDeliveryListQuery, WebhookDeliveryStatus,
-    WebhookEndpoint,
+    WebhookEndpoint, WebhookEvent,
 };
 use sublet_core::error::Result;
 use sublet_core::id::{OutboxId, WebhookEndpointId};
@@ -21,6 +21,9 @@ pub enum WebhookCommand {
     Create {
         #[arg(value_name = "URL")]
         address: String,
+        /// Which: spend_alert.created, lease.notice or lease.ended; may be repeated. Spend alerts if left out
+        #[arg(long = "event", value_name = "EVENT")]
+        events: Vec<WebhookEvent>,
     },
     /// Have nothing posted there any more
     Delete { endpoint: WebhookEndpointId },
@@ -43,8 +46,9 @@ impl WebhookCommand {
         let client = context.client()?;
         match self {
             Self::List => show_page(context, &client.webhook_endpoints()?, table),
-            Self::Create { address: url } => {
-                let created = client.create_webhook_endpoint(&CreateWebhookEndpoint { url }, &context.fresh_key())?;
+            Self::Create { address: url, events } => {
+                let body = CreateWebhookEndpoint { url, events: Some(events).filter(|events| !events.is_empty()) };
+                let created = client.create_webhook_endpoint(&body, &context.fresh_key())?;
                 context.show(&created, details)
             }
             Self::Delete { endpoint } => {
@@ -83,10 +87,11 @@ fn table(endpoints: &[WebhookEndpoint]) -> Table {
             Cell::text(endpoint.id.as_str()),
             Cell::text(endpoint.status.as_str()),
             Cell::text(render::unix(endpoint.created_at)),
+            Cell::text(endpoint.events.iter().map(|event| event.as_str()).collect::<Vec<_>>().join(", ")),
             Cell::text(render::plain(&endpoint.url)),
         ]
     });
-    Table::new(["endpoint", "status", "created", "url"], "events are posted nowhere").rows(rows)
+    Table::new(["endpoint", "status", "created", "events", "url"], "events are posted nowhere").rows(rows)
 }
 
 fn deliveries(events: &[WebhookDelivery]) -> Table {

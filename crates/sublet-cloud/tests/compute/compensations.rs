@@ -19,6 +19,11 @@ pub async fn given(world: &World<'_>) -> Vec<StoredCompensation> {
     world.cloud.cloud.list_compensations(&admin, None, &PageRequest::default()).await.expect("compensations").items
 }
 
+/// What was given for promises that were not kept, and not for leaving early.
+pub async fn made_good(world: &World<'_>) -> Vec<StoredCompensation> {
+    given(world).await.into_iter().filter(|one| one.kind != CompensationKind::Early).collect()
+}
+
 async fn deposited(world: &World<'_>) -> Nanos {
     let (organization, _) = world.customer.project().expect("a project");
     world.cloud.cloud.credit_balance(&Actor::system(), organization).await.expect("a balance").funds.deposited

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use sublet_cloud::Actor;
 use sublet_cloud::compute::{Compute, ComputeSettings};
-use sublet_cloud::data::{Need, StoredVictim};
+use sublet_cloud::data::{CompensationKind, Need, StoredVictim};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::job::Run;
 use sublet_cloud::quote::NewQuote;
@@ -498,7 +498,8 @@ on_both_databases! {
         fleet.pass().await;
         assert_eq!(fleet.state(&old).await, LeaseState::Ended { reason: EndReason::Reclaimed }, "not for a reason of its own");
         assert_eq!(fleet.reclaim(&placed.reclaim.id).await.reclaim.state, ReclaimState::Fulfilled, "two minutes before its time");
-        assert_eq!(given(&fleet.world).await, vec![]);
+        let given = given(&fleet.world).await;
+        assert_eq!(given.iter().map(|one| (one.kind, one.subject.as_str())).collect::<Vec<_>>(), [(CompensationKind::Early, old.as_str())]);
         fleet.end_all().await;
     }
 }

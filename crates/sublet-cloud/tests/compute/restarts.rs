@@ -20,7 +20,7 @@ use sublet_testkit::prices::{per_unit, republish};
 use sublet_testkit::runner::{FakeAttempt, FakeRunner, Manners, sandbox};
 use sublet_testkit::tenant::actor;
 
-use crate::compensations::given;
+use crate::compensations::made_good;
 use crate::starts::publish_start;
 use crate::world::{CutShort, UNIT, World, command, compute_on, cost, kept, wanted};
 
@@ -158,7 +158,7 @@ on_both_databases! {
         let of_leases = world.lease(&lease.lease.id).await.lease.cost.checked_add(world.lease(&over.lease.id).await.lease.cost);
         assert_eq!(of_leases, Ok(over.cost));
         assert_eq!(starts_charged(&world, &job).await, 1, "a start is paid once");
-        assert_eq!(given(&world).await, Vec::new(), "the notice was kept, and the job went on");
+        assert_eq!(made_good(&world).await, Vec::new(), "the notice was kept, and the job went on");
         world.pass().await;
         assert!(known(&world, &first).cleaned && known(&world, &second.spec.attempt).cleaned);
         world.assert_all_over().await;
@@ -195,7 +195,7 @@ on_both_databases! {
         exit(&world, &own, DONE).await;
         world.live(60, 20).await;
         assert_eq!(state(&world, &job).await, JobState::Cancelled, "it does not run again");
-        let given: Vec<_> = given(&world).await.into_iter().map(|one| (one.subject, one.amount.get())).collect();
+        let given: Vec<_> = made_good(&world).await.into_iter().map(|one| (one.subject, one.amount.get())).collect();
         assert_eq!(given, [(job.to_string(), UNIT / 4)]);
         world.assert_all_over().await;
     }
@@ -213,7 +213,7 @@ on_both_databases! {
         let over = world.job(&job).await.job;
         assert_eq!(over.state, JobState::Interrupted { reason: RECLAIMED });
         assert!(over.message.contains("longest wait"), "{}", over.message);
-        assert_eq!(given(&world).await.len(), 1, "its start");
+        assert_eq!(made_good(&world).await.len(), 1, "its start");
         exit(&world, &own, DONE).await;
         world.pass().await;
         assert_eq!(world.runner.begun(), 2);
@@ -418,13 +418,13 @@ on_both_databases! {
         world.runner.refuse(None);
         world.live(200, 10).await;
         assert_eq!((state(&world, &job).await, world.runner.begun()), (JobState::Cancelled, 2));
-        assert_eq!(given(&world).await.len(), 1, "it was interrupted and did not go on");
+        assert_eq!(made_good(&world).await.len(), 1, "it was interrupted and did not go on");
         let flaky = world.run(wanted(1, NoticeClass::N2m), retried(3, 5)).await.expect("a run").job.job.id;
         settle(&world).await;
         world.compute.cancel_job(&world.customer, &flaky).await.expect("cancelled");
         exit(&world, &flaky, Exit::Code { code: 3 }).await;
         assert_eq!(state(&world, &flaky).await, JobState::Failed, "it left by itself before it was stopped");
-        assert_eq!(given(&world).await.len(), 1);
+        assert_eq!(made_good(&world).await.len(), 1);
         world.pass().await;
         world.assert_all_over().await;
     }
@@ -437,7 +437,7 @@ on_both_databases! {
         let (run, own) = interrupted(&world, wanted(2, NoticeClass::N2m), new).await;
         full_after(&world, &own, 20).await;
         assert_eq!(state(&world, &run.job.job.id).await, JobState::Refused);
-        let given: Vec<_> = given(&world).await.into_iter().map(|one| (one.subject, one.amount.get())).collect();
+        let given: Vec<_> = made_good(&world).await.into_iter().map(|one| (one.subject, one.amount.get())).collect();
         assert_eq!(given, [(run.job.job.id.to_string(), UNIT / 4)]);
         world.assert_all_over().await;
     }

@@ -1,11 +1,12 @@
 //! Alerts as events that are posted: signed, at least once, within bounds, and never into this network unasked.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use sublet_cloud::data::{OutboxState, WebhookEndpoint, WebhookState};
+use sublet_cloud::data::{OutboxState, WebhookEndpoint, WebhookEvent, WebhookState};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::limit::{LimitChange, LimitSubject};
-use sublet_cloud::webhook::{ATTEMPTS_MAX, QUEUED_MAX, WebhookDelivery, WebhookReport};
+use sublet_cloud::webhook::{ATTEMPTS_MAX, NewWebhookEndpoint, QUEUED_MAX, WebhookDelivery, WebhookReport};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
 use sublet_core::id::{OrganizationId, OutboxId, WebhookEndpointId};
 use sublet_core::usage::UsageSink;
@@ -33,8 +34,12 @@ async fn posting(cloud: &TestCloud, seed: u64, goes_anywhere: bool) -> Cloud {
     cloud.with(seed, CloudSettings { webhooks, ..CloudSettings::default() }).await
 }
 
+fn alerts_to(url: &WebhookUrl) -> NewWebhookEndpoint {
+    NewWebhookEndpoint { url: url.clone(), events: BTreeSet::from([WebhookEvent::SpendAlertCreated]) }
+}
+
 async fn endpoint(cloud: &Cloud, admin: &Actor, url: &WebhookUrl) -> Result<WebhookEndpoint> {
-    let answer = cloud.create_webhook_endpoint(&Call::once(admin.clone()), url, &|_| Ok(String::new())).await?;
+    let answer = cloud.create_webhook_endpoint(&Call::once(admin.clone()), &alerts_to(url), &|_| Ok(String::new())).await?;
     Ok(created(Ok(answer)))
 }
 
@@ -257,8 +262,8 @@ on_both_databases! {
         assert_eq!(endpoint(&cloud.cloud, &project, &url).await.expect_err("a project's key").code(), ErrorCode::WrongKeyPlane);
         let call = Call::under_key(admin.clone(), "webhooks", "once", "body").expect("a call");
         let render = |endpoint: &WebhookEndpoint| Ok(endpoint.id.to_string());
-        let first = created(cloud.cloud.create_webhook_endpoint(&call, &url, &render).await);
-        let again = cloud.cloud.create_webhook_endpoint(&call, &url, &render).await.expect("a repeat");
+        let first = created(cloud.cloud.create_webhook_endpoint(&call, &alerts_to(&url), &render).await);
+        let again = cloud.cloud.create_webhook_endpoint(&call, &alerts_to(&url), &render).await.expect("a repeat");
         assert!(matches!(again, Answer::Replayed(id) if id == first.id.to_string()), "its secret is told once");
         for _ in 1..5 {
             endpoint(&cloud.cloud, &admin, &url).await.expect("up to five");

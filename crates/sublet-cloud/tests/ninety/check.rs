@@ -8,9 +8,10 @@ use sublet_core::lease::{EndReason, Holder, LeaseState};
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
 use sublet_core::{DurationMs, Timestamp};
+use sublet_store::compensation::CompensationKind;
 
 use crate::books;
-use crate::owed::{interruption, is_broken, is_owners, owed};
+use crate::owed::{early, interruption, is_broken, is_owners, owed};
 use crate::record::{Got, JobRow, LeaseRow, Record};
 use crate::site::{GRACE, SLACK};
 
@@ -60,6 +61,8 @@ pub struct Sums {
     pub kept: BTreeMap<NoticeClass, u64>,
     pub broken: BTreeMap<NoticeClass, u64>,
     pub compensated_nanos: i128,
+    /// Of that, for leaving early.
+    pub early_nanos: i128,
     pub charged_nanos: i128,
     pub ended: BTreeMap<&'static str, u64>,
 }
@@ -132,10 +135,11 @@ fn check_guarantee(record: &Record, found: &mut Findings, sums: &mut Sums) {
 }
 
 fn check_promises(record: &Record, found: &mut Findings, sums: &mut Sums) {
-    let mut given: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut given: BTreeMap<(&str, bool), i64> = BTreeMap::new();
     for one in &record.compensations {
         sums.compensated_nanos += i128::from(one.amount.get());
-        let twice = given.insert(one.subject.as_str(), one.amount.get()).is_some();
+        let is_early = one.kind == CompensationKind::Early;
+        let twice = given.insert((one.subject.as_str(), is_early), one.amount.get()).is_some();
         found.expect(!twice, Rule::Compensation, &one.subject, || "it is made good twice".to_owned());
     }
     let jobs = by_lease(&record.jobs);
@@ -144,14 +148,19 @@ fn check_promises(record: &Record, found: &mut Findings, sums: &mut Sums) {
         let jobs = jobs.get(id).unwrap_or(&none);
         *sums.ended.entry(row.lease.state.reason().map_or("open", EndReason::as_str)).or_default() += 1;
         let owed = owed_to(record, row, jobs, sums);
-        let got = given.remove(id.as_str()).unwrap_or(0);
+        let got = given.remove(&(id.as_str(), false)).unwrap_or(0);
         found.expect(got == owed, Rule::Compensation, id, || {
             format!("{} nano-units are owed and {got} were given: {:?}, {:?}", owed, row.notices, row.lease.notice)
+        });
+        let (early, got) = (early_of(record, row, jobs), given.remove(&(id.as_str(), true)).unwrap_or(0));
+        sums.early_nanos += i128::from(early);
+        found.expect(got == early, Rule::Compensation, id, || {
+            format!("{early} nano-units are owed for leaving early and {got} were given: {:?}", row.notices)
         });
         check_firm(row, found);
         check_notice(record, row, jobs, found);
     }
-    for (subject, amount) in given {
+    for ((subject, _), amount) in given {
         found.expect(false, Rule::Compensation, &subject, || format!("{amount} nano-units were given, and it is no lease"));
     }
 }
@@ -165,6 +174,13 @@ fn owed_to(record: &Record, row: &LeaseRow, jobs: &[&JobRow], sums: &mut Sums) -
     let by_class = if is_broken(&row.lease, end) { &mut sums.broken } else { &mut sums.kept };
     *by_class.entry(row.lease.notice).or_default() += 1;
     owed(&row.lease, end, record.rules.of(row.lease.notice), &charges).get()
+}
+
+fn early_of(record: &Record, row: &LeaseRow, jobs: &[&JobRow]) -> i64 {
+    let attempts = jobs.iter().flat_map(|job| &job.attempts).map(|row| &row.attempt);
+    let last = attempts.filter(|attempt| attempt.started_at.is_some()).max_by_key(|attempt| attempt.ended_at);
+    let left = last.filter(|attempt| attempt.exit != Some(Exit::Lost)).and_then(|attempt| attempt.ended_at);
+    early(row, left, record.rules.of(row.lease.notice)).get()
 }
 
 fn check_firm(row: &LeaseRow, found: &mut Findings) {

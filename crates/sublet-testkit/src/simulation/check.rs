@@ -195,11 +195,11 @@ impl Simulation {
         assert_eq!(invoiced, charged, "{id}: every charge is in exactly one invoice");
     }
 
-    /// What a tenant got for leases that the owner ended: each once, and none that still runs.
+    /// What a tenant got for leases that the owner ended: each once of a kind, and none that still runs.
     async fn check_compensations(&self, id: &OrganizationId) -> Nanos {
         let cloud = &self.processes[0].cloud;
         let mut page = PageRequest { limit: Some(PAGE), ..PageRequest::default() };
-        let mut given: BTreeMap<LeaseId, Nanos> = BTreeMap::new();
+        let mut given: BTreeMap<(LeaseId, &str), Nanos> = BTreeMap::new();
         loop {
             let found = cloud.list_compensations(&Actor::system(), Some(id), &page).await.expect("compensations");
             for one in &found.items {
@@ -207,7 +207,7 @@ impl Simulation {
                 let of = cloud.store().read(&lease, |lease, tx| Box::pin(lease::get(tx, &Scope::Operator, lease)));
                 assert!(of.await.expect("the lease").state.is_final(), "{lease} still runs");
                 assert!(
-                    one.amount > Nanos::ZERO && given.insert(lease, one.amount).is_none(),
+                    one.amount > Nanos::ZERO && given.insert((lease, one.kind.as_str()), one.amount).is_none(),
                     "{} is made good twice",
                     one.subject
                 );

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use sublet_api::client::Client;
-use sublet_api::compensation::Compensation;
+use sublet_api::compensation::{Compensation, CompensationKind};
 use sublet_api::invoice::ChargeListQuery;
 use sublet_api::job::{CreateJob, Job, JobLogQuery, JobStatus, OnEnd};
 use sublet_api::lease::{CreateLease, Lease, LeaseStatus};
@@ -180,7 +180,7 @@ impl Story<'_> {
         let id = lease.id.to_string();
         let compensation = self.wait_for("the compensation", |client| {
             let given = client.compensations(&ListQuery::default())?.data;
-            Ok(given.into_iter().find(|given| given.subject == id))
+            Ok(given.into_iter().find(|given| given.subject == id && given.kind == CompensationKind::Reclaim))
         })?;
         let (amount, cost) = (&compensation.amount, &job.cost);
         let given = |name: &str| compensation.evidence.get(name).and_then(serde_json::Value::as_i64);
