@@ -3,8 +3,8 @@
 //! For each notice class there is a set of *rules* ([`super::rules`]), all of one form: promise what was
 //! least idle within a window behind now, or a mixture of two such, less a margin. Every rule is followed
 //! in the shadow from the first row on ([`super::shadow`]). Of the rules whose record keeps the class's
-//! limits, the one that would have held most is used, from one hour of notice on with a wider margin than
-//! its record asks for; if there is none, the class is not sold. So the policy learns the pool's rhythm,
+//! limits, the one that would have held most is used, at an hour's and a day's notice with a wider margin
+//! than its record asks for; if there is none, the class is not sold. So the policy learns the pool's rhythm,
 //! withdraws a class that cannot be kept, and no constant belongs to a series.
 //!
 //! A short record proves little: after `n` terms the next is worse than all of them with a probability of
@@ -34,7 +34,7 @@ const EVIDENCE_MIN_S: i64 = 6 * HOUR_S;
 const CALM_S: i64 = 30 * DAY_S;
 /// After so many terms half of a base is promised at most, and more the more were seen.
 const HALF_TERMS: i64 = 12;
-/// The margin is so many steps wider than the record asks for, from one hour of notice on.
+/// The margin is so many steps wider than the record asks for, at an hour's and a day's notice.
 const SPARE_STEPS: usize = 2;
 /// Where a unit is missed for longer than this, in seconds, few jumps of demand use up what may collide,
 /// so that a record shows little: the margin is a step wider, and less may have collided.
@@ -312,8 +312,9 @@ impl Layered {
         match class {
             _ if self.without == Some(Part::SpareMargin) => 0,
             NoticeClass::N0 if self.return_s > MISSED_LONG_S => MISSED_LONG_SPARE_STEPS,
-            NoticeClass::N0 | NoticeClass::N2m | NoticeClass::N15m => 0,
-            NoticeClass::N1h | NoticeClass::N24h | NoticeClass::Firm => SPARE_STEPS,
+            NoticeClass::N1h | NoticeClass::N24h => SPARE_STEPS,
+            // Of `firm` no promise of a record may be broken at all, and the terms seen keep most of the base back.
+            NoticeClass::N0 | NoticeClass::N2m | NoticeClass::N15m | NoticeClass::Firm => 0,
         }
     }
 

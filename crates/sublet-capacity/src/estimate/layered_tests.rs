@@ -109,6 +109,21 @@ fn firm_waits_for_two_terms_and_takes_a_small_part() {
 }
 
 #[test]
+fn firm_is_never_sold_beyond_what_was_once_left() {
+    // 320 units are idle but for an hour of the third day.
+    for left in [10, 40, 100, 250] {
+        let mut values = vec![CAPACITY - 320; 20 * DAY_MIN];
+        values[3 * DAY_MIN..3 * DAY_MIN + 60].fill(CAPACITY - left);
+        let mut policy = Layered::new(&Terms::default());
+        let steps = demand(&values).pools.remove(0).steps;
+        let firm: Vec<u32> = steps.iter().map(|step| policy.levels(step).0[index(NoticeClass::Firm)]).collect();
+        let most = firm.iter().copied().max().unwrap();
+        assert!(most <= left, "{most} firm units, {left} were left once");
+        assert_eq!(most > 0, left >= 100, "{most} firm units, {left} were left once");
+    }
+}
+
+#[test]
 fn a_level_that_broke_is_not_promised_again() {
     // Most units are idle for six days, then few on each evening.
     let mut values = vec![80; 12 * DAY_MIN];
