@@ -324,7 +324,7 @@ async fn give_back(cloud: &TestCloud, organization: &OrganizationId, currency: C
 /// Asked for, approved by somebody else, and paid.
 async fn pay_back(cloud: &Cloud, session: &Session, currency: Currency) {
     let (organization, note) = (session.access.organization.clone(), "paid in too much".to_owned());
-    granted(cloud, &organization, CreditKind::Paid, 1_000 * UNIT).await;
+    granted(cloud, &organization, CreditKind::Paid, 200_000 * UNIT).await;
     let new = NewRefund { organization, amount: Nanos::new(UNIT), currency, note };
     let refund = created(cloud.request_refund(&Call::once(admin_of(session)), &new, &|_| Ok(String::new())).await);
     let approver = Actor { key: Some("key_ben".parse().expect("an id")), ..Actor::system() };
