@@ -58,12 +58,16 @@ def pay_by_bank(amount, transaction):
         cli("payments", "import", statement)
 
 
-def commit(organization, month):
-    terms = {"currency": "EUR", "starts": month, "months": 3, "period_months": 1, "covers": ["model_tokens"],
-             "commitments": [{"from_period": 1, "amount": "3"}], "roll_over_periods": 1}
+def month_after(month):
+    year, last = map(int, month.split("-"))
+    return f"{year}-{last + 1:02}" if last < 12 else f"{year + 1}-01"
+
+
+def commit(organization, name, terms):
+    month = see("/operator/v1/clock", OPERATOR)["now"][:7]
     path = OUT / "terms.json"
-    path.write_text(json.dumps(terms))
-    contract = cli("contracts", "offer", organization, "--name", "A quarter", "--terms", path)["id"]
+    path.write_text(json.dumps({"currency": "EUR", "starts": month_after(month), "period_months": 1, **terms}))
+    contract = cli("contracts", "offer", organization, "--name", name, "--terms", path)["id"]
     cli("contracts", "accept", contract, "--terms", cli("contracts", "show", contract)["versions"][0]["terms_hash"])
 
 
@@ -105,9 +109,12 @@ def live():
         mine = [chat(20 + 7 * month + call) for call in range(2)]
         eventually("the charges", lambda: all(see(f"{BILLING}/charges?request={request}", ADMIN)["data"] for request in mine))
         if month == 6:
-            now = see("/operator/v1/clock", OPERATOR)["now"]
-            year, last = map(int, now[:7].split("-"))
-            commit(organization, f"{year}-{last + 1:02}" if last < 12 else f"{year + 1}-01")
+            commit(organization, "A quarter", {"months": 3, "covers": ["model_tokens"], "roll_over_periods": 1,
+                                               "commitments": [{"from_period": 1, "amount": "3"}]})
+        if month == 9:
+            # The quarter ends with this month. What follows is paid before it is used.
+            commit(organization, "In advance", {"months": 2, "covers": ["model_tokens", "model_requests"], "billed": "in_advance",
+                                                "commitments": [{"from_period": 1, "amount": "2"}]})
         to_next_month()
 
 
@@ -116,7 +123,7 @@ def check_year():
     bills = issued()
     assert len(bills) == MONTHS, [bill["number"] for bill in bills]
     assert [len(bill.get("rerates", [])) for bill in bills] == [0] * 10 + [1, 0]
-    assert any("commitment" in bill for bill in bills) and any(bill.get("tax", {}).get("lines") for bill in bills)
+    assert sum("commitment" in bill for bill in bills) == 5 and any(bill.get("tax", {}).get("lines") for bill in bills)
 
 
 def console_pages():
