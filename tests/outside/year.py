@@ -139,6 +139,7 @@ def console_pages():
 def check_tables():
     """Every invoice's total, and what is to be paid of it: as the API, the console and the command line say it."""
     page = console_pages()
+    assert "VAT DE, 19 % of 0 EUR" in page and "&#60;" not in page, "the page shows its own markup"
     table = run(BINARY, "--url", ROOT, "billing", "invoices", "list", "--limit", "100")
     sums = {"API": decimal.Decimal(0), "console": decimal.Decimal(0), "table": decimal.Decimal(0)}
     for bill in issued():

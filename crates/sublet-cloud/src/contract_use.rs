@@ -87,14 +87,15 @@ impl PeriodUse {
         }
     }
 
-    /// What the commitment covers of what is used: of all use, or of a committed thing's. `None` where nothing is used,
-    /// and where it is not known.
+    /// What the commitment covers of what is used: of all use, or of a committed thing's, and no more than all of it, also
+    /// where corrections of earlier months lowered that. `None` where nothing is used, and where it is not known.
     pub fn coverage_ppm(&self) -> Option<u64> {
         if let Some(used) = &self.quantity {
             return share_ppm(used.counted.min(used.committed).get(), used.counted.get());
         }
         let used = self.months.iter().map(|month| month.used).collect::<Option<Vec<_>>>()?;
-        share_ppm(self.counted.min(self.committed).get(), Nanos::checked_sum(used).ok()?.get())
+        let used = Nanos::checked_sum(used).ok()?;
+        share_ppm(self.counted.min(self.committed).min(used).get(), used.get())
     }
 
     fn begun(period: CommitmentPeriod, version: &TermsVersion, is_settled: bool) -> Self {

@@ -6,6 +6,7 @@
 //! | failure | test |
 //! | --- | --- |
 //! | a cut stream gives back the whole hold; caps that some routes skip | `known_failures` of the gateway's tests |
+//! | what pays an invoice is in the wallet beside it | `what_pays_an_invoice_is_not_in_the_wallet_beside_it` of the payments tests |
 //! | a lease runs on after its escrow is empty | `nothing_runs_beyond_what_the_limit_allows` of the compute tests |
 //! | an advance fee deducted twice | `an_advance_hold_is_not_deducted_twice` in sublet-money |
 //! | floor in one place and round in another; quantities between tiers | `rating` in sublet-money |

@@ -112,7 +112,7 @@ fn taxes(content: &InvoiceContent) -> Result<Vec<ContractRow>> {
     for line in &tax.lines {
         let of = &line.treatment;
         let reason = of.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-        let base = Amount::new(line.base, content.account.currency);
+        let base = format!("{} {}", line.base, content.account.currency);
         rows.push(row(format!("{} {}, {} % of {base}{reason}", of.name, of.jurisdiction, of.rate_ppm), line.amount));
     }
     rows.push(row("Total with tax".to_owned(), content.gross()?));
