@@ -26,7 +26,7 @@ use sublet_store::organization::{self, Organization};
 use sublet_store::{Tx, contract_advance, ledger, slice};
 
 use crate::audit::Deed;
-use crate::contract_use::{Counted, periods};
+use crate::contract_use::used_in;
 use crate::credit_lot::{StoredCredit, lent_of, take_otherwise};
 use crate::drawdown_gift::{gifts_came_back, gifts_since, note_gifts};
 use crate::{Actor, Cloud};
@@ -224,12 +224,6 @@ async fn used_next(tx: &mut Tx, line: &CommitmentLine) -> Result<Nanos> {
     let Some(agreement) = contract.agreement()? else { return Ok(Nanos::ZERO) };
     let Some((_, next)) = agreement.at(line.last.next()?)? else { return Ok(Nanos::ZERO) };
     used_in(tx, &contract, &agreement, &next).await
-}
-
-/// What counts by now towards a period.
-pub(crate) async fn used_in(tx: &mut Tx, contract: &Contract, agreement: &Agreement, period: &CommitmentPeriod) -> Result<Nanos> {
-    let uses = periods(tx, contract, agreement, (period.last, Counted::Used)).await?;
-    Ok(uses.iter().find(|used| used.number == period.number).map_or(Nanos::ZERO, |used| used.counted.max(Nanos::ZERO)))
 }
 
 /// Whether slices have credit of a period that ended by then and is not settled.

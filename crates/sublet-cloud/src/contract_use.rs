@@ -183,32 +183,63 @@ pub(crate) async fn periods(
     agreement: &Agreement,
     (month, counted): (PeriodKey, Counted),
 ) -> Result<Vec<PeriodUse>> {
-    let billed = billing::list_billed(tx, &contract.organization).await?;
-    let months = contract::list_months(tx, &contract.organization, &contract.id).await?;
+    let known = Billed::of(tx, contract).await?;
     let mut uses = Vec::new();
     let Some(mut at) = agreement.versions().first().map(|version| version.terms.starts) else { return Ok(uses) };
     while at <= month {
         let Some((version, period)) = agreement.at(at)? else { break };
-        let mut used = PeriodUse::begun(period, version, billed.contains(&period.last));
-        for known in months.iter().filter(|known| known.number == period.number && known.period <= month) {
+        at = period.last.next()?;
+        uses.push(known.period(tx, contract, (version, period), (month, counted)).await?);
+    }
+    Ok(uses)
+}
+
+/// What counts by now towards a period. Charges of other periods are not read.
+pub(crate) async fn used_in(tx: &mut Tx, contract: &Contract, agreement: &Agreement, period: &CommitmentPeriod) -> Result<Nanos> {
+    let Some((version, period)) = agreement.at(period.first)? else { return Ok(Nanos::ZERO) };
+    let (known, last) = (Billed::of(tx, contract).await?, period.last);
+    let used = known.period(tx, contract, (version, period), (last, Counted::Used)).await?;
+    Ok(used.counted.max(Nanos::ZERO))
+}
+
+/// The months of a contract that have their invoice, and those of its account.
+struct Billed {
+    of_account: Vec<PeriodKey>,
+    months: Vec<ContractMonth>,
+}
+
+impl Billed {
+    async fn of(tx: &mut Tx, contract: &Contract) -> Result<Self> {
+        let of_account = billing::list_billed(tx, &contract.organization).await?;
+        Ok(Self { of_account, months: contract::list_months(tx, &contract.organization, &contract.id).await? })
+    }
+
+    async fn period(
+        &self,
+        tx: &mut Tx,
+        contract: &Contract,
+        (version, period): (&TermsVersion, CommitmentPeriod),
+        (month, counted): (PeriodKey, Counted),
+    ) -> Result<PeriodUse> {
+        let (number, first, last) = (period.number, period.first, period.last);
+        let mut used = PeriodUse::begun(period, version, self.of_account.contains(&last));
+        for known in self.months.iter().filter(|known| known.number == number && known.period <= month) {
             used.add_billed(known)?;
         }
-        let mut open = period.first;
-        while open <= period.last.min(month) {
-            if counted == Counted::Used && !billed.contains(&open) {
-                used.add_month(open_month(tx, contract, (version, period.first), open).await?)?;
+        let mut open = first;
+        while open <= last.min(month) {
+            if counted == Counted::Used && !self.of_account.contains(&open) {
+                used.add_month(open_month(tx, contract, (version, first), open).await?)?;
             }
             open = open.next()?;
         }
         if version.terms.is_drawn_down() {
-            let known: Vec<_> = months.iter().collect();
-            let lapsed = months.iter().filter(|known| known.number == period.number).map(|known| known.lapsed);
-            used.draw(roll_over(&settled_periods(&known, period.number)?, period.number)?, Nanos::checked_sum(lapsed)?)?;
+            let known: Vec<_> = self.months.iter().collect();
+            let lapsed = self.months.iter().filter(|known| known.number == number).map(|known| known.lapsed);
+            used.draw(roll_over(&settled_periods(&known, number)?, number)?, Nanos::checked_sum(lapsed)?)?;
         }
-        uses.push(used);
-        at = period.last.next()?;
+        Ok(used)
     }
-    Ok(uses)
 }
 
 /// What will be counted of a month that has no invoice yet.

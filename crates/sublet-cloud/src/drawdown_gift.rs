@@ -8,9 +8,10 @@ use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::{Error, Nanos, Result};
 use sublet_money::contract::{Agreement, CommitmentPeriod};
 use sublet_store::contract::Contract;
+use sublet_store::contract_drawdown::StoredDrawdown;
 use sublet_store::{Tx, contract_drawdown, setting};
 
-use crate::contract_drawdown::used_in;
+use crate::contract_use::used_in;
 use crate::credit_lot::gifts_spent;
 
 fn note_name((contract, number): (&ContractId, u32)) -> String {
@@ -56,8 +57,10 @@ pub(crate) async fn gifts_came_back(
         return Ok(());
     }
     let known = contract_drawdown::list(tx, id).await?;
-    for later in known.iter().filter(|known| known.contract == *contract && known.number > number) {
-        let of = (contract, later.number);
+    // Of the same contract, or of one that follows it.
+    let is_later = |known: &&StoredDrawdown| !known.is_settled && (known.contract != *contract || known.number > number);
+    for later in known.iter().filter(is_later) {
+        let of = (&later.contract, later.number);
         if let Some(before) = noted(tx, of).await? {
             set_note(tx, of, before.checked_sub(gifts)?.max(Nanos::ZERO)).await?;
         }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use sublet_core::lease::EndReason;
 use sublet_core::notice::NoticeClass;
 use sublet_core::runner::Exit;
-use sublet_core::{Result, Timestamp};
+use sublet_core::{Nanos, Result, Timestamp};
 use sublet_money::compensation::EarlyLeave;
 use sublet_store::compensation::LeaseNotice;
 use sublet_store::compensation_rule;
@@ -35,13 +35,16 @@ struct EarlyEvidence {
     unused_ms: i64,
     units: u32,
     price_per_hour: String,
+    /// What the lease was charged: the credit is never more.
+    charged: String,
     rules_version: i64,
     early_ppm: u32,
 }
 
 impl EarlyEvidence {
-    fn of(leave: &EarlyLeave, (rules_version, early_ppm): (i64, u32)) -> Self {
+    fn of(leave: &EarlyLeave, charged: Nanos, (rules_version, early_ppm): (i64, u32)) -> Self {
         Self {
+            charged: charged.to_string(),
             notice: leave.class,
             notice_sold_ms: leave.class.notice().map(|sold| sold.millis()),
             told_at: leave.told_at.to_string(),
@@ -106,11 +109,12 @@ impl Cloud {
             left_at,
             deadline,
         };
-        let amount = leave.credit(rule)?;
+        // Who could have paid for a few minutes only would have left soon anyway.
+        let amount = leave.credit(rule)?.min(lease.cost);
         if amount.is_zero() {
             return Ok(());
         }
-        let evidence = EarlyEvidence::of(&leave, (stored.version, rule.early_ppm));
+        let evidence = EarlyEvidence::of(&leave, lease.cost, (stored.version, rule.early_ppm));
         let made = Made::of_early_leave(lease, amount, &evidence)?;
         self.make_good(tx, &Actor::system(), made, now).await.map(|_| ())
     }

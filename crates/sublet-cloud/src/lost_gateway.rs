@@ -74,11 +74,10 @@ impl Cloud {
         let now = self.now();
         for (gateway, fence) in self.sessions.due(now) {
             let session = (&gateway, fence);
-            self.store
-                .write(session, move |session, tx| {
-                    Box::pin(async move { slice::gateway_seen(tx, *session, now).await.map(|_| ()) })
-                })
-                .await?;
+            let is_known = self.store.write(session, move |session, tx| Box::pin(slice::gateway_seen(tx, *session, now))).await?;
+            if !is_known {
+                tracing::error!(%gateway, "this gateway was declared lost, or another took its place; nothing is granted to it until it is started again");
+            }
         }
         Ok(())
     }
@@ -141,6 +140,13 @@ impl Cloud {
                     return Err(
                         Error::new(ErrorCode::Conflict, format!("{gateway} is not lost")).alternative("declare it lost first")
                     );
+                }
+                let silent_at = seen.plus(SILENCE);
+                if !lost.is_empty() && now < silent_at {
+                    let told = format!("{gateway} was heard of at {seen}, and may settle what it had");
+                    return Err(Error::new(ErrorCode::Conflict, told).alternative(format!(
+                        "see what it settles, and write off the rest after {silent_at} if it is silent then"
+                    )));
                 }
                 lost
             }

@@ -92,6 +92,22 @@ on_both_databases! {
         cloud.assert_books_balance().await;
     }
 
+    async fn the_credit_is_never_more_than_the_lease_was_charged(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let run = world.run(wanted(2, NoticeClass::N15m), command("x")).await.expect("a run");
+        world.pass().await;
+        world.live(20, 5).await;
+        let (id, attempt) = (run.lease.lease.id, world.attempt(&run.job.job.id).await);
+        take(&world).await;
+        leave(&world, &attempt).await;
+        let statement = world.lease(&id).await;
+        let charged = cost(NoticeClass::N15m, 2 * 20_000);
+        assert_eq!((statement.lease.cost, statement.early_credit), (charged, Some(charged)), "and not a quarter of 15 minutes");
+        let given = given(&world).await;
+        assert_eq!(evidence(given.last().expect("a credit"), "charged"), charged.to_string());
+        cloud.assert_books_balance().await;
+    }
+
     async fn a_holder_that_yields_gets_the_same_and_one_that_stays_until_it_is_stopped_nothing(cloud: &TestCloud) {
         let world = World::start(cloud, 2, Manners::Prompt).await;
         let (yielded, _) = used(&world, NoticeClass::N2m).await;

@@ -77,6 +77,8 @@ on_both_databases! {
         cloud.clock.advance(SILENCE);
         assert_eq!(cloud.cloud.answer_gateway(&Actor::system(), &lost.gateway, LOST).await.expect("lost").slices, 1);
         let again = Session::start(&cloud.cloud, &cloud.keys.project, "gw_1").await;
+        let error = cloud.cloud.answer_gateway(&Actor::system(), &lost.gateway, WRITE_OFF).await.expect_err("it settles its journal");
+        assert_eq!(error.code(), ErrorCode::Conflict);
         for settled in [2, 0] {
             assert_eq!(cloud.cloud.settle(&journal).await.expect("settled").settled, settled);
         }

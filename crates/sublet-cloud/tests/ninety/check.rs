@@ -180,7 +180,7 @@ fn early_of(record: &Record, row: &LeaseRow, jobs: &[&JobRow]) -> i64 {
     let attempts = jobs.iter().flat_map(|job| &job.attempts).map(|row| &row.attempt);
     let last = attempts.filter(|attempt| attempt.started_at.is_some()).max_by_key(|attempt| attempt.ended_at);
     let left = last.filter(|attempt| attempt.exit != Some(Exit::Lost)).and_then(|attempt| attempt.ended_at);
-    early(row, left, record.rules.of(row.lease.notice)).get()
+    early(row, left, record.rules.of(row.lease.notice)).min(row.lease.cost).get()
 }
 
 fn check_firm(row: &LeaseRow, found: &mut Findings) {
