@@ -115,8 +115,17 @@ impl Billing {
 pub struct ClosingReport {
     pub closed: u64,
     pub issued: u64,
+    /// Months that are over and wait for slices that have some of a commitment.
+    pub waiting: u64,
     /// Accounts, and projects that keep files, of which something failed; each was logged, and is tried again.
     pub failed: u64,
+}
+
+/// What became of an account's oldest open month.
+enum Closing {
+    Closed,
+    NotDue,
+    WaitsForSlices,
 }
 
 /// Accounts that a look is for.
@@ -250,31 +259,37 @@ impl Cloud {
     /// Closes the months of an account that are over: from here on what is charged to them is late.
     async fn close_account(&self, organization: &OrganizationId, until: Timestamp, report: &mut ClosingReport) -> Result<()> {
         let of = (self, organization, until);
-        while self.store.write(of, |(cloud, id, until), tx| Box::pin(cloud.close_oldest_month(tx, id, *until))).await? {
-            report.closed += 1;
+        loop {
+            match self.store.write(of, |(cloud, id, until), tx| Box::pin(cloud.close_oldest_month(tx, id, *until))).await? {
+                Closing::Closed => report.closed += 1,
+                Closing::NotDue => return Ok(()),
+                Closing::WaitsForSlices => {
+                    report.waiting += 1;
+                    return Ok(());
+                }
+            }
         }
-        Ok(())
     }
 
     /// Closes the oldest open month if it was over by then, and charges what a month is charged once.
-    async fn close_oldest_month(&self, tx: &mut Tx, organization: &OrganizationId, until: Timestamp) -> Result<bool> {
+    async fn close_oldest_month(&self, tx: &mut Tx, organization: &OrganizationId, until: Timestamp) -> Result<Closing> {
         let account = organization::get(tx, &Scope::Operator, organization).await?;
         let billing = Billing::of_account(tx, &account).await?;
-        let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(false) };
+        let Some(open) = billing.open.filter(|open| open.ends_at <= until) else { return Ok(Closing::NotDue) };
         // What is kept is metered first, and the month waits for it.
         if storage::is_behind(tx, organization, open.ends_at).await? {
-            return Ok(false);
+            return Ok(Closing::NotDue);
         }
         // What slices of before have of a commitment may be used already, and is drawn in its own period then.
         if until < open.ends_at.plus(SLICES_WAIT_MAX) && has_open_slices(tx, organization, open.ends_at).await? {
-            return Ok(false);
+            return Ok(Closing::WaitsForSlices);
         }
         let next = billing.calendar.period(open.period.next()?)?;
         if !billing::close(tx, organization, open.period, &open_month(&next)).await? {
-            return Ok(false);
+            return Ok(Closing::NotDue);
         }
         self.charge_projects(tx, &account, &billing.calendar.period(open.period)?).await?;
-        Ok(true)
+        Ok(Closing::Closed)
     }
 
     /// Issues the invoices of closed months in which anything was used, in the order of the months.

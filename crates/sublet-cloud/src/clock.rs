@@ -28,6 +28,9 @@ const AHEAD: &str = "test_clock_ahead_ms";
 pub const ADVANCE_MAX: DurationMs = DurationMs::from_seconds(366 * 24 * 3_600);
 /// How far ahead it may be in all: about a century.
 const AHEAD_MAX: DurationMs = DurationMs::from_seconds(100 * 366 * 24 * 3_600);
+/// How often, and how many times, months that wait for slices are looked at again after a jump: for 10 s.
+const SLICE_LOOK_PERIOD: DurationMs = DurationMs::from_millis(250);
+const SLICE_LOOKS_MAX: u32 = 40;
 
 /// A clock that can be put forward.
 pub trait TestClock: Clock {
@@ -138,10 +141,25 @@ impl Cloud {
             .write((self, actor, clock, to), |(cloud, actor, clock, to), tx| Box::pin(cloud.jump(tx, actor, clock.real_now(), *to)))
             .await?;
         clock.set_ahead(ahead);
-        let closing = self.close_months().await?;
+        let closing = self.close_after_slices().await?;
         self.expire_credit().await?;
         self.dun().await?;
         Ok(ClockReading { now: self.now(), ahead: Some(ahead), closing })
+    }
+
+    /// Closes what is over. Gateways go by the same clock and give idle slices back within a second, so months that
+    /// wait for slices are looked at again for a while.
+    async fn close_after_slices(&self) -> Result<ClosingReport> {
+        let mut all = self.close_months().await?;
+        for _ in 0..SLICE_LOOKS_MAX {
+            if all.waiting == 0 {
+                break;
+            }
+            tokio::time::sleep(SLICE_LOOK_PERIOD.to_std()).await;
+            let more = self.close_months().await?;
+            all = ClosingReport { closed: all.closed + more.closed, issued: all.issued + more.issued, ..more };
+        }
+        Ok(all)
     }
 
     async fn jump(&self, tx: &mut Tx, actor: &Actor, real: Timestamp, to: Timestamp) -> Result<DurationMs> {
