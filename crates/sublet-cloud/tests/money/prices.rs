@@ -261,7 +261,7 @@ on_both_databases! {
             let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, None).await.expect("a simulation");
             let found = simulated.below_floor.iter().map(|below| {
                 assert_eq!((below.model.as_str(), &below.replica), ("far/mini", &replica));
-                (below.tier, below.objection.clone())
+                (below.tier, below.objection)
             });
             found.collect::<Vec<_>>()
         };
