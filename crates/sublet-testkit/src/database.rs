@@ -1,11 +1,13 @@
 //! A cloud on a fresh database, with its ledger verified at the end of every test.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sublet_cloud::bootstrap::{FirstKeys, FirstStart};
 use sublet_cloud::{Actor, Cloud, CloudSettings};
-use sublet_core::{Currency, DurationMs, Timestamp};
+use sublet_core::id::InvoiceId;
+use sublet_core::{Currency, DurationMs, ErrorCode, Timestamp};
 use sublet_store::invoice::InvoiceFilter;
 use sublet_store::{PageRequest, Store, StoreConfig};
 
@@ -51,6 +53,8 @@ pub struct TestCloud {
     pub clock: Arc<ManualClock>,
     pub keys: FirstKeys,
     pub database: Database,
+    /// Invoices whose seals a scenario deleted.
+    erased: Mutex<BTreeSet<InvoiceId>>,
 }
 
 impl TestCloud {
@@ -62,7 +66,7 @@ impl TestCloud {
         let keys = plan.keys();
         assert!(cloud.apply_first_start(&plan).await.expect("the first start"), "the database was not new");
         cloud.ensure_prices(&start).await.expect("the price list");
-        Self { cloud, clock, keys, database }
+        Self { cloud, clock, keys, database, erased: Mutex::default() }
     }
 
     /// Another process on the same database.
@@ -80,6 +84,11 @@ impl TestCloud {
         self.cloud.clock().now()
     }
 
+    /// An invoice whose seal a scenario deleted: there is no bundle of it in the end.
+    pub fn expect_erased(&self, invoice: &InvoiceId) {
+        self.erased.lock().expect("one thread").insert(invoice.clone());
+    }
+
     /// Adds the books up and fails if anything does not fit.
     pub async fn assert_books_balance(&self) {
         let verification = self.cloud.verify_ledger(&Actor::system()).await.expect("the ledger can be read");
@@ -95,8 +104,12 @@ impl TestCloud {
         loop {
             let bills = self.cloud.list_invoices(&operator, &InvoiceFilter::default(), &page).await.expect("invoices");
             for bill in bills.items.iter().filter(|bill| bill.invoice.number.is_some()) {
-                let text = bundle(&self.cloud, &operator, &bill.invoice.id).await.expect("a bundle");
-                verify(&text, None).expect("a right bundle");
+                let text = bundle(&self.cloud, &operator, &bill.invoice.id).await;
+                if self.erased.lock().expect("one thread").contains(&bill.invoice.id) {
+                    assert_eq!(text.expect_err("it is erased").code(), ErrorCode::Conflict);
+                } else {
+                    verify(&text.expect("a bundle"), None).expect("a right bundle");
+                }
             }
             page.after = bills.items.last().map(|bill| bill.invoice.id.to_string());
             if !bills.has_more {

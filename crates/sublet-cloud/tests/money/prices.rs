@@ -1,11 +1,17 @@
 //! Prices that change, that depend on the time, and those of a past month under another list.
 
 use sublet_cloud::idempotency::Call;
+use sublet_cloud::organization::NewOrganization;
+use sublet_cloud::remote_model::{NewRemoteModel, NewReplica};
+use sublet_cloud::supplier::NewCost;
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::admission::{Admission, PriceVersion, SliceClosed, TokenUsage};
+use sublet_core::organization::OrganizationClass;
+use sublet_core::supplier::{Objection, PerMille, SupplierPolicy, SupplierTerms, TokenMeter};
+use sublet_core::supply::{Audience, EngineKind, ReplicaSource};
 use sublet_core::tier::ServiceTier;
 use sublet_core::usage::{UsageRecord, UsageSink};
-use sublet_core::{DurationMs, Nanos};
+use sublet_core::{Currency, DurationMs, Nanos, TokenCount};
 use sublet_money::price_book::{PriceEntry, PriceListDraft};
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::{Quantity, SkuFamily, SkuName};
@@ -13,7 +19,7 @@ use sublet_store::PageRequest;
 use sublet_testkit::database::MODEL;
 use sublet_testkit::prices::{band, by_time, per_unit, republish};
 use sublet_testkit::session::Session;
-use sublet_testkit::tenant::actor;
+use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::{ManualClock, TestCloud, on_both_databases};
 
 use crate::UNIT;
@@ -206,5 +212,69 @@ on_both_databases! {
             assert_eq!((simulated.total.charged.get(), simulated.total.would_be.get()), (tokens + flat, would_be), "{price:?}");
             assert_eq!(simulated.not_sold, Nanos::ZERO);
         }
+    }
+
+    /// A supplier's server costs 0.65 for output and has to keep a tenth: 0.72 is below the floor, and 0.73 is not.
+    async fn a_simulation_shows_suppliers_below_their_floor_at_each_tier_and_cheapest_hour(cloud: &TestCloud) {
+        let operator = || Call::once(Actor::system());
+        let (class, time_zone) = (OrganizationClass::Supplier, "UTC".to_owned());
+        let new = NewOrganization { name: "Maker".to_owned(), class, currency: Currency::EUR, time_zone, credit_limit: Nanos::ZERO };
+        let supplier = created(cloud.cloud.create_organization(&operator(), &new).await).0.id;
+        let new = NewRemoteModel {
+            name: "far/mini".to_owned(),
+            owned_by: "maker".to_owned(),
+            context_window: TokenCount::new(100),
+            output_max: None,
+            audience: Audience::Everyone,
+            tokenizer: None,
+        };
+        let model = created(cloud.cloud.create_remote_model(&operator(), new, &[]).await).id;
+        let replica = NewReplica {
+            model,
+            base_url: "http://127.0.0.1:9/v1".parse().expect("an address"),
+            upstream_model: "m".to_owned(),
+            secret: None,
+            engine: EngineKind::OpenAi,
+            kv_events: None,
+            in_flight_max: 1,
+            source: ReplicaSource::Supplier,
+            terms: Some(SupplierTerms {
+                supplier,
+                data: SupplierPolicy::default(),
+                margin_min: PerMille::try_from(100).expect("a share"),
+            }),
+        };
+        let replica = created(cloud.cloud.create_replica(&operator(), replica).await).replica.id;
+        let (input, cached_input, output) = (Nanos::new(UNIT / 10), Some(Nanos::ZERO), Nanos::new(650_000_000));
+        let cost = NewCost { replica: replica.clone(), currency: None, effective_at: None, input, cached_input, output };
+        created(cloud.cloud.set_cost(&operator(), cost).await);
+        cloud.clock.advance(DurationMs::from_seconds(1));
+        let lists = cloud.cloud.prices().snapshot();
+        let list = lists.values().next().expect("a list");
+        let floors = async |output: PriceEntry, flex: i64| {
+            let price = |name: &str, price| PriceEntry::per_unit(name.parse().expect("a sku"), Nanos::new(price));
+            let tokens = [("input", UNIT), ("cached_input", UNIT)].map(|(kind, of)| price(&format!("tokens/{kind}/far/mini"), of));
+            let at_flex = [("input", UNIT), ("cached_input", UNIT), ("output", flex)]
+                .map(|(kind, of)| price(&format!("tokens/flex/{kind}/far/mini"), of));
+            let entries = tokens.into_iter().chain(at_flex).chain([output]).collect();
+            let draft = PriceListDraft { list: list.id.clone(), currency: list.currency, effective_at: cloud.now(), entries };
+            let simulated = cloud.cloud.simulate_prices(&Actor::system(), draft, None).await.expect("a simulation");
+            let found = simulated.below_floor.iter().map(|below| {
+                assert_eq!((below.model.as_str(), &below.replica), ("far/mini", &replica));
+                (below.tier, below.objection)
+            });
+            found.collect::<Vec<_>>()
+        };
+        let output = |price| PriceEntry::per_unit("tokens/output/far/mini".parse().expect("a sku"), Nanos::new(price));
+        let short = |tier| (tier, Objection::Margin(TokenMeter::Output));
+        // 0.65 of 0.722222222 is a little more than nine tenths, and of 0.722222223 a little less.
+        assert_eq!(floors(output(722_222_223), UNIT).await, []);
+        assert_eq!(floors(output(722_222_222), UNIT).await, [short(ServiceTier::Default)]);
+        assert_eq!(floors(output(UNIT), 722_222_222).await, [short(ServiceTier::Flex)]);
+        let both = floors(output(UNIT / 2), UNIT / 2).await;
+        assert!(both.len() == 2 && both.contains(&short(ServiceTier::Default)) && both.contains(&short(ServiceTier::Flex)), "{both:?}");
+        // An hour of the week is enough, whenever it is asked.
+        let night = by_time(vec![band("night", &["03:00-04:00".to_owned()], per_unit(UNIT / 2))]);
+        assert_eq!(floors(PriceEntry { time_of_use: night, ..output(UNIT) }, UNIT).await, [short(ServiceTier::Default)]);
     }
 }

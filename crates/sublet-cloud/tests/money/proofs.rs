@@ -9,6 +9,7 @@ use sublet_money::price_book::PriceEntry;
 use sublet_money::price_model::{PriceModel, Tier};
 use sublet_money::sku::Quantity;
 use sublet_proof::bundle::Place;
+use sublet_proof::leaf::{ChargeLeaf, SALT_SECRET_BYTES, SaltKey, SaltSecret, leaf_hash};
 use sublet_proof::merkle::{Frontier, Hash, TreeHead};
 use sublet_proof::note::VerifierKey;
 use sublet_proof::receipt::Receipt;
@@ -189,5 +190,55 @@ on_both_databases! {
         ] {
             assert_eq!(cloud.cloud.log_tile(tile).await.expect("read"), None, "{tile:?}");
         }
+    }
+
+    /// Erased as docs/operation/proof.md says: the seal, with the secret of the salts. The charges are in the books.
+    async fn what_is_erased_leaves_hashes_that_say_nothing_and_all_else_is_proven(cloud: &TestCloud) {
+        let erased = customer(cloud, "erased", "UTC", 100 * UNIT).await;
+        let other = customer(cloud, "other", "UTC", 100 * UNIT).await;
+        let (gone, kept) = (used(&erased, 1_000).await, used(&other, 2_000).await);
+        cloud.clock.set(month("UTC", "2026-04").plus(HOUR));
+        assert_eq!(close(&cloud.cloud).await.1, 2);
+        let (key, head) = log(&cloud.cloud).await;
+        let lost = issued(cloud, &erased.access.organization).await.remove(0).invoice.id;
+        let theirs = issued(cloud, &other.access.organization).await.remove(0).invoice.id;
+        let before = bundle(&cloud.cloud, &Actor::system(), &lost).await.expect("a bundle");
+        let others = bundle(&cloud.cloud, &Actor::system(), &theirs).await.expect("a bundle");
+        let statement = include_str!("../../../sublet-store/tests/erased_seals.sql");
+        let erasing = cloud.cloud.store().write((), move |(), tx| Box::pin(async move { tx.execute(statement, &[]).await }));
+        assert_eq!(erasing.await.expect("erased"), 1);
+        cloud.expect_erased(&lost);
+        // No bundle and no receipt can be made any more, by any process.
+        for process in [&cloud.cloud, &cloud.another(7).await] {
+            let refused = bundle(process, &Actor::system(), &lost).await.expect_err("it is erased");
+            assert_eq!(refused.code(), ErrorCode::Conflict);
+            let page = PageRequest::default();
+            let left = process.receipts(&Actor::system(), gone.request.as_str(), &page).await.expect("charges").items;
+            assert!(!left.is_empty() && left.iter().all(|receipt| receipt.proof == ChargeProof::Never), "{left:?}");
+        }
+        // Who still has every word of the leaf but its salt does not find its hash with another one.
+        let (sealed, text) = before.lines().nth(1).and_then(|line| line.split_once(' ')).expect("a leaf");
+        let leaf: ChargeLeaf<'_> = serde_json::from_str(text).expect("a charge");
+        assert_eq!(leaf_hash(&leaf.text().expect("text")).to_string(), sealed);
+        for secret in [[0; SALT_SECRET_BYTES], [7; SALT_SECRET_BYTES]] {
+            let salt = SaltKey::new(&SaltSecret::new(secret)).of_charge(&leaf.charge.parse().expect("an id"));
+            let guessed = ChargeLeaf { salt: salt.into(), ..leaf.clone() };
+            assert_ne!(leaf_hash(&guessed.text().expect("text")).to_string(), sealed);
+        }
+        // The log is what it was, and grows on; what others have is proven as before, and so is what the erased kept.
+        assert_eq!(log(&cloud.cloud).await, (key.clone(), head));
+        assert_eq!(bundle(&cloud.cloud, &Actor::system(), &theirs).await.expect("a bundle"), others);
+        verify(&others, Some(&key)).expect("another's bundle is right");
+        verify(&before, Some(&key)).expect("who kept a bundle has its proof");
+        used(&other, 3_000).await;
+        cloud.clock.set(month("UTC", "2026-05").plus(HOUR));
+        assert_eq!(close(&cloud.cloud).await.1, 1);
+        assert_eq!(log(&cloud.cloud).await.1.size, head.size + 1);
+        for receipt in receipts(cloud, &Actor::system(), &kept).await {
+            let ChargeProof::Sealed(text) = receipt.proof else { panic!("{:?}", receipt.proof) };
+            Receipt::verify(&text, Some(&key)).expect("another's receipt is right");
+        }
+        let verified = cloud.cloud.verify_ledger(&Actor::system()).await.expect("verified");
+        assert!(verified.balanced(), "the charges are in the books: {:?}", verified.findings);
     }
 }

@@ -1,0 +1,1 @@
+DELETE FROM seals WHERE organization_id = (SELECT id FROM organizations WHERE name = 'erased')
