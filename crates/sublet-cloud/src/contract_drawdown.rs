@@ -102,7 +102,7 @@ impl Cloud {
             let Some((version, period)) = agreement.at(plan.first)? else {
                 return contract_drawdown::set_plan(tx, id, None).await;
             };
-            note_gifts(tx, &contract, &agreement, &period).await?;
+            note_gifts(tx, &contract, (version, period)).await?;
             self.open_drawdown(tx, (&account, &contract), (&version.terms, &period), now).await?;
             let first = period.last.next()?;
             let due_at = calendar.period(first)?.interval.starts_at;
@@ -222,8 +222,8 @@ impl Cloud {
 async fn used_next(tx: &mut Tx, line: &CommitmentLine) -> Result<Nanos> {
     let contract = contract::get(tx, &Scope::Operator, &line.contract).await?;
     let Some(agreement) = contract.agreement()? else { return Ok(Nanos::ZERO) };
-    let Some((_, next)) = agreement.at(line.last.next()?)? else { return Ok(Nanos::ZERO) };
-    used_in(tx, &contract, &agreement, &next).await
+    let Some((version, next)) = agreement.at(line.last.next()?)? else { return Ok(Nanos::ZERO) };
+    used_in(tx, &contract, (version, next)).await
 }
 
 /// Whether slices have credit of a period that ended by then and is not settled.

@@ -195,8 +195,11 @@ pub(crate) async fn periods(
 }
 
 /// What counts by now towards a period. Charges of other periods are not read.
-pub(crate) async fn used_in(tx: &mut Tx, contract: &Contract, agreement: &Agreement, period: &CommitmentPeriod) -> Result<Nanos> {
-    let Some((version, period)) = agreement.at(period.first)? else { return Ok(Nanos::ZERO) };
+pub(crate) async fn used_in(
+    tx: &mut Tx,
+    contract: &Contract,
+    (version, period): (&TermsVersion, CommitmentPeriod),
+) -> Result<Nanos> {
     let (known, last) = (Billed::of(tx, contract).await?, period.last);
     let used = known.period(tx, contract, (version, period), (last, Counted::Used)).await?;
     Ok(used.counted.max(Nanos::ZERO))

@@ -6,7 +6,7 @@
 
 use sublet_core::id::{ContractId, OrganizationId};
 use sublet_core::{Error, Nanos, Result};
-use sublet_money::contract::{Agreement, CommitmentPeriod};
+use sublet_money::contract::{CommitmentPeriod, TermsVersion};
 use sublet_store::contract::Contract;
 use sublet_store::contract_drawdown::StoredDrawdown;
 use sublet_store::{Tx, contract_drawdown, setting};
@@ -29,10 +29,14 @@ async fn set_note(tx: &mut Tx, of: (&ContractId, u32), before: Nanos) -> Result<
 }
 
 /// Notes what gifts paid for before a period that is opened now.
-pub(crate) async fn note_gifts(tx: &mut Tx, contract: &Contract, agreement: &Agreement, period: &CommitmentPeriod) -> Result<()> {
+pub(crate) async fn note_gifts(
+    tx: &mut Tx,
+    contract: &Contract,
+    (version, period): (&TermsVersion, CommitmentPeriod),
+) -> Result<()> {
     let mut before = gifts_spent(tx, &contract.organization).await?;
     if !before.is_zero() {
-        before = before.checked_sub(used_in(tx, contract, agreement, period).await?)?.max(Nanos::ZERO);
+        before = before.checked_sub(used_in(tx, contract, (version, period)).await?)?.max(Nanos::ZERO);
     }
     set_note(tx, (&contract.id, period.number), before).await
 }

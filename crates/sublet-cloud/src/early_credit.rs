@@ -68,7 +68,7 @@ fn taken_back(notices: &[LeaseNotice]) -> Option<(Timestamp, Timestamp)> {
 }
 
 /// Whether its holder ended it, or the job it was made for did: that is leaving, and no deadline.
-const fn is_holders(reason: EndReason) -> bool {
+pub(crate) const fn is_holders(reason: EndReason) -> bool {
     match reason {
         EndReason::Released | EndReason::JobEnded => true,
         EndReason::WindowOver

@@ -12,6 +12,7 @@ use sublet_store::lease::Lease;
 use sublet_store::webhook::WebhookEvent;
 
 use crate::Cloud;
+use crate::early_credit::is_holders;
 use crate::lease::state_in;
 use crate::webhook::Event;
 
@@ -19,7 +20,7 @@ impl Cloud {
     /// Keeps what the holder of a lease is told of its end, and has it posted.
     pub(crate) async fn note_told(&self, tx: &mut Tx, lease: &Lease, notice: &LeaseNotice) -> Result<()> {
         compensation::insert_notice(tx, &lease.id, notice).await?;
-        if matches!(notice.reason, EndReason::Released | EndReason::JobEnded) {
+        if is_holders(notice.reason) {
             return Ok(());
         }
         let kind = WebhookEvent::LeaseNotice;

@@ -351,7 +351,8 @@ async fn account_tax(tx: &mut Tx, account: &Organization, now: Timestamp) -> Res
 /// By when the invoice of a month is paid by the contract that runs then. No two run in the same month.
 async fn agreed_terms(tx: &mut Tx, organization: &OrganizationId, month: PeriodKey) -> Result<Option<PaymentTerms>> {
     for contract in contract::list_of(tx, organization).await? {
-        if let Some(terms) = contract.agreement()?.as_ref().map(|agreement| agreement.payment_at(month)).transpose()?.flatten() {
+        let Some(agreement) = contract.agreement()? else { continue };
+        if let Some(terms) = agreement.payment_at(month)? {
             return Ok(Some(terms.clone()));
         }
     }

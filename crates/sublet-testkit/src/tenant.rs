@@ -5,9 +5,11 @@ use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::{Actor, Cloud};
 use sublet_core::id::OrganizationId;
 use sublet_core::key::Secret;
-use sublet_core::{Nanos, Result};
+use sublet_core::{Currency, Nanos, Result};
 use sublet_money::account::CreditKind;
+use sublet_money::contract::{Commitment, ContractTerms};
 use sublet_money::credit_lot::CreditTerms;
+use sublet_money::sku::SkuFamily;
 use sublet_store::top_up_rule::{self, StoredTopUpRule};
 
 /// The actor behind a key.
@@ -34,6 +36,26 @@ pub async fn pay_in(cloud: &Cloud, organization: &OrganizationId, amount: Nanos)
         terms: CreditTerms::default(),
     };
     created(cloud.grant_credit(&Call::once(Actor::system()), &new, &|_| Ok(String::new())).await);
+}
+
+/// So much of tokens in euros each month, from April 2026 on, at public prices.
+pub fn committed_monthly(months: u32, amount: Nanos) -> ContractTerms {
+    ContractTerms {
+        billed: None,
+        commitments: vec![Commitment { from_period: 1, amount }],
+        covers: [SkuFamily::ModelTokens].into(),
+        currency: Currency::EUR,
+        exit: None,
+        fee: None,
+        months,
+        payment: None,
+        period_months: 1,
+        pricing: None,
+        quantities: None,
+        renewal: None,
+        roll_over_periods: 0,
+        starts: "2026-04".parse().expect("a month"),
+    }
 }
 
 /// Keeps a rule as it is, though nobody processes cards.

@@ -30,7 +30,7 @@ async fn used(world: &World<'_>, notice: NoticeClass) -> (LeaseId, AttemptId) {
 }
 
 /// The owner's team takes both devices.
-async fn take(world: &World<'_>) {
+pub async fn take(world: &World<'_>) {
     world.run_as(&world.team, wanted(2, NoticeClass::N0), command("own")).await.expect("own");
     world.pass().await;
 }
@@ -81,11 +81,7 @@ on_both_databases! {
         let books = cloud.cloud.credit_balance(&Actor::system(), &one.organization).await.expect("a balance that verifies");
         assert!(books.funds.deposited > one.amount);
         world.assert_invariants().await;
-        for id in world.runner.live() {
-            world.runner.exit(&id, Exit::Code { code: 0 });
-        }
-        world.pass().await;
-        world.pass().await;
+        world.end_all().await;
         // It is credit: the charges stay what they were, and both programs find the bill right.
         let (content, _) = bill(cloud).await;
         assert_eq!(content.subtotal, statement.lease.cost);
@@ -117,11 +113,7 @@ on_both_databases! {
         world.pass().await;
         world.pass().await;
         assert_eq!(early(&given(&world).await), [(yielded.as_str(), quarter(90))]);
-        for id in world.runner.live() {
-            world.runner.exit(&id, Exit::Code { code: 0 });
-        }
-        world.pass().await;
-        world.pass().await;
+        world.end_all().await;
         let (stayed, _) = used(&world, NoticeClass::N2m).await;
         take(&world).await;
         world.live(125, 1).await;
@@ -172,11 +164,7 @@ on_both_databases! {
         leave(&world, &world.attempt(&idle.job.job.id).await).await;
         take(&world).await;
         world.live(2, 1).await;
-        for id in world.runner.live() {
-            world.runner.exit(&id, Exit::Code { code: 0 });
-        }
-        world.pass().await;
-        world.pass().await;
+        world.end_all().await;
         // The machine dies: nobody left.
         let lost = world.run(wanted(2, NoticeClass::N2m), kept("x")).await.expect("a run");
         world.pass().await;

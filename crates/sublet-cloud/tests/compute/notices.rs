@@ -21,13 +21,8 @@ use sublet_testkit::tenant::{actor, created};
 use sublet_testkit::webhook::{FakeEndpoint, PostedEvent, webhook_port};
 use tokio::task::JoinHandle;
 
+use crate::early::take;
 use crate::world::{World, command, compute_on, wanted};
-
-/// The owner's team takes both devices.
-async fn take(world: &World<'_>) {
-    world.run_as(&world.team, wanted(2, NoticeClass::N0), command("own")).await.expect("own");
-    world.pass().await;
-}
 
 async fn running(world: &World<'_>) -> LeaseId {
     let run = world.run(wanted(2, NoticeClass::N2m), command("x")).await.expect("a run");
@@ -192,11 +187,7 @@ on_both_databases! {
         }
         assert_eq!(fakes[1].take(), []);
         // What its holder ends is no notice.
-        for id in world.runner.live() {
-            world.runner.exit(&id, Exit::Code { code: 0 });
-        }
-        world.pass().await;
-        world.pass().await;
+        world.end_all().await;
         let own = running(&world).await;
         world.compute.end_lease(&world.customer, &own, None).await.expect("ended");
         world.pass().await;

@@ -15,7 +15,7 @@ use sublet_core::id::{AttemptId, JobId, LeaseId};
 use sublet_core::job::{JobLimits, JobSpec, OnEnd};
 use sublet_core::notice::NoticeClass;
 use sublet_core::restart::RestartPolicy;
-use sublet_core::runner::Isolation;
+use sublet_core::runner::{Exit, Isolation};
 use sublet_core::{DurationMs, Nanos, Result, Scope, Timestamp};
 use sublet_money::sku::SkuFamily;
 use sublet_store::quote::Quote;
@@ -85,6 +85,14 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What runs ends by itself, and what waits for that is done.
+    pub async fn end_all(&self) {
+        for id in self.runner.live() {
+            self.runner.exit(&id, Exit::Code { code: 0 });
+        }
+        self.pass().await;
+        self.pass().await;
+    }
     pub async fn quote(&self, new: &NewQuote) -> Result<Quote> {
         match self.compute.create_quote(&Call::once(self.customer.clone()), new, &|_| Ok(String::new())).await? {
             sublet_cloud::idempotency::Answer::New(quote) => Ok(quote),

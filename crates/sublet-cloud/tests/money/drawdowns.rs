@@ -372,7 +372,7 @@ on_both_databases! {
         settle(&session, &before).await;
         session.give_back(&before, 1).await.expect("returned");
         to_end_of(cloud, "2026-05").await;
-        // Known failure: it comes back as a gift, since gifts paid for something once.
+        // Paid credit paid for it: that gifts paid for something in March makes it no gift.
         assert_eq!((promotional().await, funds(cloud, &organization).await), (Nanos::ZERO, (60, 120)));
         draw(&session, 8).await;
         granted(&cloud.cloud, &organization, CreditKind::Promotional, COST).await;

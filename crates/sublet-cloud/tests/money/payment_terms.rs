@@ -2,11 +2,11 @@
 
 use sublet_cloud::Actor;
 use sublet_cloud::invoice::Bill;
-use sublet_core::{Currency, Nanos};
-use sublet_money::contract::{Commitment, ContractTerms};
+use sublet_core::Nanos;
+use sublet_money::contract::ContractTerms;
 use sublet_money::party::PaymentTerms;
-use sublet_money::sku::SkuFamily;
 use sublet_money::tax::BillingProfile;
+use sublet_testkit::tenant::committed_monthly;
 use sublet_testkit::{TestCloud, on_both_databases};
 
 use crate::UNIT;
@@ -20,24 +20,9 @@ fn days(net_days: u16) -> Option<PaymentTerms> {
     Some(PaymentTerms { net_days, note: None })
 }
 
-/// Half a year from April 2026, a euro each month.
+/// Half a year, a euro each month.
 fn terms(payment: Option<PaymentTerms>) -> ContractTerms {
-    ContractTerms {
-        billed: None,
-        commitments: vec![Commitment { from_period: 1, amount: Nanos::new(UNIT) }],
-        covers: [SkuFamily::ModelTokens].into(),
-        currency: Currency::EUR,
-        exit: None,
-        fee: None,
-        months: 6,
-        payment,
-        period_months: 1,
-        pricing: None,
-        quantities: None,
-        renewal: None,
-        roll_over_periods: 0,
-        starts: "2026-04".parse().expect("a month"),
-    }
+    ContractTerms { payment, ..committed_monthly(6, Nanos::new(UNIT)) }
 }
 
 on_both_databases! {

@@ -17,9 +17,7 @@ use sublet_api::{ErrorBody, Operation};
 use sublet_cloud::batch::{BatchPorts, Batches};
 use sublet_cloud::compute::{Compute, ComputeSettings};
 use sublet_cloud::contract::NewContract;
-use sublet_cloud::data::{
-    BelowThreshold, Commitment, ContractTerms, IndexName, SkuFamily, StoredTopUpRule, TopUpRule, TopUpRuleState,
-};
+use sublet_cloud::data::{BelowThreshold, IndexName, StoredTopUpRule, TopUpRule, TopUpRuleState};
 use sublet_cloud::file::Files;
 use sublet_cloud::file_room::FileLimits;
 use sublet_cloud::idempotency::Call;
@@ -51,7 +49,7 @@ use sublet_core::{BoxFuture, Currency, DurationMs, Error, ErrorCode, Nanos, Resu
 use sublet_http::{App, Process, router};
 use sublet_testkit::database::{self, MODEL};
 use sublet_testkit::runner::{FakeRunner, Manners, cpu_slots, sandbox};
-use sublet_testkit::tenant::{actor, created, pay_in, put_top_up_rule};
+use sublet_testkit::tenant::{actor, committed_monthly, created, pay_in, put_top_up_rule};
 use sublet_testkit::{Database, MemoryBlobs, TestCloud};
 use tower::ServiceExt;
 
@@ -371,22 +369,7 @@ impl<'a> World<'a> {
     }
     /// Offers the customer a contract of ten euros a month.
     pub async fn offer_contract(&self, name: &str) {
-        let terms = ContractTerms {
-            billed: None,
-            commitments: vec![Commitment { from_period: 1, amount: Nanos::new(10 * UNIT) }],
-            covers: [SkuFamily::ModelTokens].into(),
-            currency: Currency::EUR,
-            exit: None,
-            fee: None,
-            months: 12,
-            payment: None,
-            period_months: 1,
-            pricing: None,
-            quantities: None,
-            renewal: None,
-            roll_over_periods: 0,
-            starts: "2026-04".parse().expect("a month"),
-        };
+        let terms = committed_monthly(12, Nanos::new(10 * UNIT));
         let new = NewContract { organization: self.organization.clone(), name: name.to_owned(), terms, expires_at: None };
         let call = Call::once(Actor::system());
         created(self.cloud.cloud.offer_contract(&call, &new, &|_| Ok(String::new())).await);
