@@ -16,6 +16,8 @@ use crate::render::Table;
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// Random bytes in a fresh idempotency key.
 const IDEMPOTENCY_KEY_BYTES: usize = 16;
+/// The reason of an error whose cause is that nobody reads the output any more.
+pub(crate) const READER_GONE: &str = "reader_gone";
 
 /// How output may look.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -114,7 +116,7 @@ impl Context<'_> {
 
     /// Writes data and shows it at once.
     pub fn write_data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| output_failed(&error))
+        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| data_failed(&error))
     }
 
     /// Passes bytes on that are not data.
@@ -126,6 +128,12 @@ impl Context<'_> {
     pub fn note(&mut self, text: &str) -> Result<()> {
         writeln!(self.err, "{text}").and_then(|()| self.err.flush()).map_err(|error| output_failed(&error))
     }
+}
+
+/// Data that nobody reads any more is no failure to tell of.
+fn data_failed(error: &std::io::Error) -> Error {
+    let failed = output_failed(error);
+    if error.kind() == std::io::ErrorKind::BrokenPipe { failed.reason(READER_GONE) } else { failed }
 }
 
 fn output_failed(error: &std::io::Error) -> Error {

@@ -27,6 +27,8 @@ pub struct ExitStatus(pub u8);
 
 impl ExitStatus {
     pub const OK: Self = Self(0);
+    /// The reader of the output is gone: what a shell shows of a program that SIGPIPE ended, 128 plus 13.
+    pub const READER_GONE: Self = Self(141);
 }
 
 /// Runs a command.
@@ -34,10 +36,12 @@ pub fn run(command: Command, context: &mut Context<'_>) -> Result<ExitStatus> {
     command.run(context)
 }
 
-/// Runs a command, prints its error if it fails, and says how to exit.
+/// Runs a command, prints its error if it fails, and says how to exit. One whose output nobody reads any more, as before
+/// `head`, ends silently.
 pub fn run_to_status(command: Command, context: &mut Context<'_>) -> ExitStatus {
     match run(command, context) {
         Ok(status) => status,
+        Err(error) if error.reason_name() == Some(context::READER_GONE) => ExitStatus::READER_GONE,
         Err(error) => {
             // When not even standard error takes text, the exit status has to do.
             let _ = report(&error, context);

@@ -101,12 +101,17 @@ impl Compute {
     }
 
     /// Leases, possibly in one state, newest first unless asked otherwise.
-    pub async fn list_leases(&self, actor: &Actor, state: Option<&str>, page: &PageRequest) -> Result<Page<LeaseStatement>> {
+    pub async fn list_leases(
+        &self,
+        actor: &Actor,
+        states: Option<[&'static str; 2]>,
+        page: &PageRequest,
+    ) -> Result<Page<LeaseStatement>> {
         self.cloud
             .store
-            .read((actor, state, page), |(actor, state, page), tx| {
+            .read((actor, states, page), |(actor, states, page), tx| {
                 Box::pin(async move {
-                    let leases = lease::list(tx, &actor.scope, *state, page).await?;
+                    let leases = lease::list(tx, &actor.scope, *states, page).await?;
                     let mut items = Vec::with_capacity(leases.items.len());
                     for lease in leases.items {
                         items.push(state_in(tx, lease).await?);
@@ -453,7 +458,7 @@ impl Cloud {
         }
         facts.push(Fact::new("holds", "").made_of(hold_facts(tx, lease.id.as_str()).await?));
         let mut related = vec![lease.quote.to_string()];
-        let filter = job::JobFilter { state: None, lease: Some(lease.id.clone()) };
+        let filter = job::JobFilter { states: None, lease: Some(lease.id.clone()) };
         let jobs = job::list(tx, &actor.scope, &filter, &PageRequest::default()).await?;
         related.extend(jobs.items.iter().map(|job| job.id.to_string()));
         for given in compensation::list_of(tx, &lease.organization, id.as_str(), CREDITS_MAX).await? {

@@ -41,6 +41,19 @@ fn status(state: JobState) -> wire::JobStatus {
     }
 }
 
+/// The stored states that are shown as `status`.
+const fn states(status: wire::JobStatus) -> [&'static str; 3] {
+    match status {
+        wire::JobStatus::Queued => ["queued", "starting", "starting"],
+        wire::JobStatus::Running => ["running"; 3],
+        wire::JobStatus::Stopping => ["stopping"; 3],
+        wire::JobStatus::Requeued => ["requeued"; 3],
+        wire::JobStatus::Succeeded => ["succeeded"; 3],
+        wire::JobStatus::Cancelled => ["cancelled"; 3],
+        wire::JobStatus::Failed => ["failed", "interrupted", "refused"],
+    }
+}
+
 fn to_wire(statement: &JobStatement) -> Result<wire::Job> {
     let (job, last) = (&statement.job, statement.attempts.last());
     let never_started = || (job.state == JobState::Refused).then(|| Exit::NotStarted { reason: job.message.clone() });
@@ -151,7 +164,7 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::JobListQuery = context.query()?;
     let asked = query.page();
-    let filter = JobFilter { state: query.status.map(|status| status.as_str().to_owned()), lease: query.lease.clone() };
+    let filter = JobFilter { states: query.status.map(states), lease: query.lease.clone() };
     let page = app.compute.list_jobs(&context.actor, &filter, &page_request(&asked)?).await?;
     let items = page.items.iter().map(to_wire).collect::<Result<Vec<_>>>()?;
     page_answer(&asked, sublet_cloud::data::Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
@@ -211,5 +224,28 @@ async fn next_piece(mut reading: Reading) -> Result<Option<(Piece, Reading)>> {
             return Ok(None);
         }
         tokio::time::sleep(FOLLOW_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_found_by_the_word_that_it_is_shown_with_and_by_no_other() {
+        let words = ["queued", "running", "stopping", "requeued", "succeeded", "failed", "cancelled"];
+        for word in words {
+            let query: wire::JobListQuery = sublet_api::parse_query(&format!("status={word}")).unwrap();
+            let wanted = query.status.unwrap();
+            for name in JobState::NAMES {
+                let shown = status(JobState::restore(name, "cancelled").unwrap());
+                assert_eq!(states(wanted).contains(&name), shown == wanted, "{name} {word}");
+            }
+            assert!(states(wanted).iter().all(|name| JobState::NAMES.contains(name)), "{word}");
+        }
+        for other in ["interrupted", "starting", "refused", ""] {
+            let refused = sublet_api::parse_query::<wire::JobListQuery>(&format!("status={other}")).unwrap_err().to_string();
+            assert!(words.iter().all(|word| refused.contains(word)), "{other}: {refused}");
+        }
     }
 }

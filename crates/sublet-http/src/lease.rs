@@ -16,6 +16,15 @@ use crate::context::{Context, once, page_answer, page_request};
 use crate::sku::name_of;
 use crate::wire::{count, metadata, money};
 
+/// The stored states that are shown as `status`.
+const fn states(status: wire::LeaseStatus) -> [&'static str; 2] {
+    match status {
+        wire::LeaseStatus::Active => ["pending", "active"],
+        wire::LeaseStatus::Ending => ["ending"; 2],
+        wire::LeaseStatus::Ended => ["ended"; 2],
+    }
+}
+
 const fn status(state: LeaseState) -> wire::LeaseStatus {
     match state {
         LeaseState::Pending | LeaseState::Active => wire::LeaseStatus::Active,
@@ -72,8 +81,8 @@ pub async fn get(app: App, context: Context) -> Result<Answer> {
 pub async fn list(app: App, context: Context) -> Result<Answer> {
     let query: wire::LeaseListQuery = context.query()?;
     let asked = query.page();
-    let status = query.status.map(wire::LeaseStatus::as_str);
-    let page = app.compute.list_leases(&context.actor, status, &page_request(&asked)?).await?;
+    let wanted = query.status.map(states);
+    let page = app.compute.list_leases(&context.actor, wanted, &page_request(&asked)?).await?;
     let items = page.items.iter().map(to_wire).collect::<Result<Vec<_>>>()?;
     page_answer(&asked, sublet_cloud::data::Page { items, has_more: page.has_more }, |wire| wire, |wire| wire.id.to_string())
 }
@@ -114,4 +123,25 @@ pub async fn checkpoint(app: App, context: Context) -> Result<Answer> {
 pub async fn give_back(app: App, context: Context) -> Result<Answer> {
     let id: LeaseId = context.path("id")?;
     json(&to_wire(&app.compute.yield_lease(&context.actor, &id).await?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use sublet_core::Timestamp;
+    use sublet_core::lease::EndReason;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_is_found_by_the_word_that_it_is_shown_with_and_by_no_other() {
+        let (reason, deadline) = (EndReason::Reclaimed, Timestamp::from_micros(0));
+        let all = [LeaseState::Pending, LeaseState::Active, LeaseState::Ending { reason, deadline }, LeaseState::Ended { reason }];
+        for state in all {
+            for word in [wire::LeaseStatus::Active, wire::LeaseStatus::Ending, wire::LeaseStatus::Ended] {
+                assert_eq!(states(word).contains(&state.as_str()), status(state) == word, "{state:?} {word:?}");
+            }
+        }
+        let refused = sublet_api::parse_query::<wire::LeaseListQuery>("status=pending").unwrap_err().to_string();
+        assert!(["active", "ending", "ended"].iter().all(|word| refused.contains(word)), "{refused}");
+    }
 }

@@ -175,10 +175,14 @@ pub async fn get(tx: &mut Tx, scope: &Scope, id: &JobId) -> Result<Job> {
     find(tx, scope, id).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no job '{id}'")))
 }
 
+/// The most states that are shown by one word.
+const STATES_OF_A_STATUS_MAX: usize = 3;
+
 /// Which jobs a list shows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct JobFilter {
-    pub state: Option<String>,
+    /// Any of these states; repeat one where there are fewer.
+    pub states: Option<[&'static str; STATES_OF_A_STATUS_MAX]>,
     pub lease: Option<LeaseId>,
 }
 
@@ -186,19 +190,20 @@ pub async fn list(tx: &mut Tx, scope: &Scope, filter: &JobFilter, page: &PageReq
     let (key, limit) = page.keyset();
     let sql = page.pick(
         select!(
-            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state = $3)
-             AND ($4 = '' OR lease_id = $4) AND id > $5 ORDER BY id ASC LIMIT $6"
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state IN ($3, $4, $5))
+             AND ($6 = '' OR lease_id = $6) AND id > $7 ORDER BY id ASC LIMIT $8"
         ),
         select!(
-            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state = $3)
-             AND ($4 = '' OR lease_id = $4) AND id < $5 ORDER BY id DESC LIMIT $6"
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state IN ($3, $4, $5))
+             AND ($6 = '' OR lease_id = $6) AND id < $7 ORDER BY id DESC LIMIT $8"
         ),
     );
     let organization = scope.organization().map_or("", OrganizationId::as_str);
     let project = scope.project().map_or("", ProjectId::as_str);
-    let state = filter.state.as_deref().unwrap_or("");
+    let [first, second, third] = filter.states.unwrap_or_default().map(Into::into);
     let lease = filter.lease.as_ref().map_or("", LeaseId::as_str);
-    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), state.into(), lease.into(), key, limit]).await?;
+    let values = &[organization.into(), project.into(), first, second, third, lease.into(), key, limit];
+    let rows = tx.fetch_all(sql, values).await?;
     page.page(&rows, from_row)
 }
 

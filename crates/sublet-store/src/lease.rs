@@ -251,22 +251,23 @@ pub async fn get(tx: &mut Tx, scope: &Scope, id: &LeaseId) -> Result<Lease> {
     find(tx, scope, id).await?.ok_or_else(|| Error::new(ErrorCode::NotFound, format!("there is no lease '{id}'")))
 }
 
-/// A page of leases, possibly in one state.
-pub async fn list(tx: &mut Tx, scope: &Scope, state: Option<&str>, page: &PageRequest) -> Result<Page<Lease>> {
+/// A page of leases, possibly those in either of two states.
+pub async fn list(tx: &mut Tx, scope: &Scope, states: Option<[&'static str; 2]>, page: &PageRequest) -> Result<Page<Lease>> {
     let (key, limit) = page.keyset();
     let sql = page.pick(
         select!(
-            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state = $3)
-             AND id > $4 ORDER BY id ASC LIMIT $5"
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state IN ($3, $4))
+             AND id > $5 ORDER BY id ASC LIMIT $6"
         ),
         select!(
-            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state = $3)
-             AND id < $4 ORDER BY id DESC LIMIT $5"
+            "WHERE ($1 = '' OR organization_id = $1) AND ($2 = '' OR project_id = $2) AND ($3 = '' OR state IN ($3, $4))
+             AND id < $5 ORDER BY id DESC LIMIT $6"
         ),
     );
     let organization = scope.organization().map_or("", OrganizationId::as_str);
     let project = scope.project().map_or("", ProjectId::as_str);
-    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), state.unwrap_or("").into(), key, limit]).await?;
+    let [one, other] = states.unwrap_or_default().map(Into::into);
+    let rows = tx.fetch_all(sql, &[organization.into(), project.into(), one, other, key, limit]).await?;
     page.page(&rows, from_row)
 }
 

@@ -8,6 +8,7 @@ use sublet_api::compensation::{
     SetCompensationRules,
 };
 use sublet_api::list::ListQuery;
+use sublet_core::DurationMs;
 use sublet_core::error::Result;
 use sublet_core::id::{CompensationId, InvoiceId, OrganizationId};
 
@@ -167,7 +168,7 @@ fn rules_table(rules: &CompensationRules) -> Table {
     let rows = rules.rules.iter().map(|(class, rule)| {
         [
             Cell::text(class),
-            Cell::number(format!("{} ms", rule.free_ms)),
+            Cell::number(render::duration(DurationMs::from_millis(rule.free_ms))),
             Cell::number(format!("{} %", percent(rule.hour_ppm))),
             Cell::number(format!("{} %", percent(rule.missing_ppm))),
             Cell::number(format!("{} %", percent(rule.early_ppm))),

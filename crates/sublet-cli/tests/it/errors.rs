@@ -19,6 +19,33 @@ fn every_error_code_exits_with_its_own_status() {
     }
 }
 
+/// Fails as a disk that is full.
+struct FullDisk;
+
+impl std::io::Write for FullDisk {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_any_more_ends_the_command_silently_and_a_full_disk_does_not() {
+    let cloud = Cloud::start();
+    cloud.gives("GET /v1/jobs", serde_json::json!({"object": "list", "data": [], "has_more": false}));
+    let terminal = Terminal::at(cloud.url());
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for words in [&["jobs", "list"][..], &["--json", "jobs", "list"]] {
+        assert_eq!(terminal.run_into(words, &mut writer), (String::new(), ExitStatus(141), 0));
+    }
+    let (told, status, _) = terminal.run_into(&["jobs", "list"], &mut FullDisk);
+    assert_eq!(status, ExitStatus(ErrorCode::StorageFull.exit_status()));
+    assert!(told.contains("the output could not be written"), "{told}");
+}
+
 #[test]
 fn an_error_prints_its_remedy() {
     let cloud = Cloud::start();

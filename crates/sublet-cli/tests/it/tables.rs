@@ -164,6 +164,7 @@ fn operator_reads() -> Vec<(&'static str, &'static str, Value)> {
         ("prices simulate tests/it/prices.json --period 2026-02", "POST /operator/v1/price_simulations", simulation()),
         ("rerates list", "GET /operator/v1/rerates", object::list(vec![rerate()])),
         ("rerates show rer_1", "GET /operator/v1/rerates/rer_1", rerate()),
+        ("compensations rules --any", "GET /operator/v1/compensation_rules", compensation_rules()),
         ("seller show", "GET /operator/v1/seller", owner::seller()),
         ("taxes show", "GET /operator/v1/tax_table", owner::taxes()),
         ("billing profile show --of org_1", "GET /operator/v1/organizations/org_1/billing_profile", owner::profile()),
@@ -220,6 +221,12 @@ fn rerate() -> Value {
                 "refusal": "the credit balance allows 0 for device-time, and 1 is needed", "most_changed": []},
             {"organization": "org_1", "status": "applied", "charged": object::eur("120"), "would_be": object::eur("99.5"), "lines": 2,
                 "most_changed": [line("0ff0c0ffee0000000000", -7_200_000, "-120"), line("c0ffee0ff00000000000", 7_200_000, "99.5")]}]})
+}
+
+fn compensation_rules() -> Value {
+    let rule = |free_ms: i64| json!({"free_ms": free_ms, "hour_ppm": 2_000_000, "missing_ppm": 0, "early_ppm": 250_000});
+    json!({"object": "compensation_rules", "version": 1, "created_at": null,
+        "rules": {"n0": rule(500), "n15m": rule(90_000), "n2m": rule(3_600_000)}})
 }
 
 fn simulation() -> Value {

@@ -1,7 +1,7 @@
 //! Runs a command line as the binary would, with everything it prints kept.
 
 use std::cell::RefCell;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,8 +68,15 @@ impl Terminal {
     }
 
     pub fn run(&self, words: &[&str]) -> Printed {
+        let mut out = Vec::new();
+        let (err, status, pauses) = self.run_into(words, &mut out);
+        Printed { out: String::from_utf8(out).unwrap(), err, status, pauses }
+    }
+
+    /// Runs with an output of the caller's: what else was printed, how it ended, and how often it paused.
+    pub fn run_into(&self, words: &[&str], out: &mut dyn Write) -> (String, ExitStatus, usize) {
         let line = Line::try_parse_from(std::iter::once("sublet").chain(words.iter().copied())).unwrap();
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut err = Vec::new();
         let mut input = Cursor::new(self.input.as_bytes());
         let (rng, pauses) = (CountingRng::default(), RefCell::new(0));
         let count = |_: Duration| *pauses.borrow_mut() += 1;
@@ -81,13 +88,13 @@ impl Terminal {
                 json: line.global.json,
                 style: self.style,
                 input: &mut input,
-                out: &mut out,
+                out,
                 err: &mut err,
                 rng: &rng,
                 pause: &count,
             };
             sublet_cli::run_to_status(line.command, &mut context)
         };
-        Printed { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), status, pauses: pauses.into_inner() }
+        (String::from_utf8(err).unwrap(), status, pauses.into_inner())
     }
 }

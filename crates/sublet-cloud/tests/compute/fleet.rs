@@ -264,7 +264,7 @@ async fn ended_by(cloud: &TestCloud, reason: EndReason) -> usize {
             let (mut count, mut after) = (0, None);
             loop {
                 let page = PageRequest { limit: Some(100), after: after.take(), ..Default::default() };
-                let leases = lease::list(tx, &Scope::Operator, Some("ended"), &page).await?.items;
+                let leases = lease::list(tx, &Scope::Operator, Some(["ended"; 2]), &page).await?.items;
                 let Some(last) = leases.last() else { return Ok(count) };
                 after = Some(last.id.to_string());
                 count += leases.iter().filter(|lease| lease.state == LeaseState::Ended { reason }).count();

@@ -1,7 +1,7 @@
 //! What happens to leases and jobs when nothing breaks.
 
 use sublet_cloud::Actor;
-use sublet_cloud::data::AtLimit;
+use sublet_cloud::data::{AtLimit, JobFilter, PageRequest};
 use sublet_cloud::idempotency::{Answer, Call};
 use sublet_cloud::job::{NewRun, Run};
 use sublet_cloud::limit::{LimitChange, LimitSubject};
@@ -266,6 +266,11 @@ on_both_databases! {
         world.live(31, 1).await;
         let limited = world.job(&run.job.job.id).await;
         assert_eq!(limited.job.state, JobState::Interrupted { reason: StopReason::TimeLimit });
+        for (states, found) in [(["failed", "interrupted", "refused"], 1), (["failed"; 3], 0)] {
+            let filter = JobFilter { states: Some(states), lease: Some(lease.clone()) };
+            let jobs = world.compute.list_jobs(&Actor::system(), &filter, &PageRequest::default()).await.expect("jobs").items;
+            assert_eq!(jobs.len(), found, "{states:?}");
+        }
         assert_eq!(limited.device_time.get(), 30_000);
         world.pass().await;
         assert_eq!(world.job(&second.id).await.job.state, JobState::Running);

@@ -93,7 +93,7 @@ impl Simulation<'_> {
 
     async fn end_some_lease(&self) {
         let page = PageRequest { limit: Some(100), ..PageRequest::default() };
-        let leases = self.world.compute.list_leases(&Actor::system(), Some("active"), &page).await.expect("leases");
+        let leases = self.world.compute.list_leases(&Actor::system(), Some(["active"; 2]), &page).await.expect("leases");
         let ids: Vec<_> = leases.items.iter().map(|statement| &statement.lease.id).collect();
         if let Some(id) = self.pick(&ids) {
             self.world.compute.end_lease(&Actor::system(), id, None).await.expect("it ends");

@@ -75,7 +75,7 @@ fn row(statement: &JobStatement) -> JobRow {
 
 /// The newest jobs that the actor may see, and whether there are more.
 pub async fn rows(console: &Console, actor: &Actor, page: &PageRequest) -> Result<(Vec<JobRow>, bool)> {
-    let found = console.app.compute.list_jobs(actor, &JobFilter { state: None, lease: None }, page).await?;
+    let found = console.app.compute.list_jobs(actor, &JobFilter { states: None, lease: None }, page).await?;
     Ok((found.items.iter().map(row).collect(), found.has_more))
 }
 

@@ -127,7 +127,7 @@ impl Simulation {
         let process = self.below(2);
         let compute = self.processes[process].compute.clone();
         let actor = self.some_actor();
-        let leases = compute.list_leases(&actor, Some("active"), &newest()).await.expect("leases");
+        let leases = compute.list_leases(&actor, Some(["active"; 2]), &newest()).await.expect("leases");
         let Some(id) = self.pick(&leases.items).map(|statement| statement.lease.id.clone()) else { return };
         let new = self.some_job();
         let result = compute.create_job(&Call::once(actor), &id, &new, &|_| Ok(String::new())).await;
