@@ -77,14 +77,19 @@ pub struct PlacedCharges {
 pub async fn month_places(tx: &mut Tx, (month, currency): (PeriodKey, Currency), around: Interval) -> Result<Vec<PlacedCharges>> {
     let rows = tx
         .fetch_all(
-            "SELECT charges.organization_id, charges.sku, leases.site, CAST(SUM(charges.amount) AS BIGINT)
-             FROM leases JOIN jobs ON jobs.lease_id = leases.id
-                 JOIN charges ON charges.source = jobs.id AND charges.organization_id = jobs.organization_id
+            // A job that went on after an interruption has the lease of its newest attempt; the earlier ones have theirs.
+            "SELECT charges.organization_id, charges.sku, placed.site, CAST(SUM(charges.amount) AS BIGINT)
+             FROM (SELECT jobs.id AS job, jobs.organization_id, leases.site
+                   FROM leases JOIN jobs ON jobs.lease_id = leases.id
+                   WHERE leases.starts_at < $2 AND (leases.ended_at IS NULL OR leases.ended_at >= $1)
+                   UNION SELECT attempts.job_id, attempts.organization_id, leases.site
+                   FROM leases JOIN attempts ON attempts.lease_id = leases.id
+                   WHERE leases.starts_at < $2 AND (leases.ended_at IS NULL OR leases.ended_at >= $1)) AS placed
+                 JOIN charges ON charges.source = placed.job AND charges.organization_id = placed.organization_id
                  JOIN organizations ON organizations.id = charges.organization_id
-             WHERE leases.starts_at < $2 AND (leases.ended_at IS NULL OR leases.ended_at >= $1)
-                 AND charges.period = $3 AND organizations.currency = $4
-             GROUP BY charges.organization_id, charges.sku, leases.site
-             ORDER BY charges.organization_id, charges.sku, leases.site LIMIT $5",
+             WHERE charges.period = $3 AND organizations.currency = $4
+             GROUP BY charges.organization_id, charges.sku, placed.site
+             ORDER BY charges.organization_id, charges.sku, placed.site LIMIT $5",
             params![around.starts_at, around.ends_at, month.to_string(), currency.as_str(), LINES_MAX + 1],
         )
         .await?;

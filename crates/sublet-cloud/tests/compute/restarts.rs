@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sublet_cloud::Actor;
 use sublet_cloud::job::{NewJob, Run};
 use sublet_cloud::limit::LimitSubject;
 use sublet_cloud::quote::NewQuote;
@@ -12,8 +13,10 @@ use sublet_core::notice::NoticeClass;
 use sublet_core::restart::EXIT_SAVED;
 use sublet_core::runner::Exit;
 use sublet_core::{DurationMs, Error, ErrorCode, Nanos};
+use sublet_money::period::PeriodKey;
 use sublet_money::price_book::PriceEntry;
 use sublet_money::sku::{SkuFamily, SkuName};
+use sublet_money::supply_cost::month_starts_at;
 use sublet_store::budget::BudgetWindow;
 use sublet_testkit::on_both_databases;
 use sublet_testkit::prices::{per_unit, republish};
@@ -217,6 +220,26 @@ on_both_databases! {
         exit(&world, &own, DONE).await;
         world.pass().await;
         assert_eq!(world.runner.begun(), 2);
+        world.assert_all_over().await;
+    }
+
+    async fn what_a_job_was_charged_before_it_went_on_is_of_the_site_where_it_ran(cloud: &TestCloud) {
+        let world = World::start(cloud, 2, Manners::Prompt).await;
+        let month: PeriodKey = "2026-05".parse().expect("a month");
+        world.cloud.clock.set(month_starts_at(month.next().expect("a month")).expect("an instant").minus(DurationMs::from_hours(6)));
+        world.pass().await;
+        let mut new = restartable("train");
+        new.spec.restart.wait_max = DurationMs::from_hours(96);
+        let (run, own) = interrupted(&world, wanted(2, NoticeClass::N2m), new).await;
+        let job = run.job.job.id;
+        world.live(60 * 3_600, 600).await;
+        exit(&world, &own, DONE).await;
+        world.pass().await;
+        assert_eq!(state(&world, &job).await, JobState::Running, "it goes on in the next month");
+        let made = world.cloud.cloud.margin_report(&Actor::system(), Some(month), None).await.expect("a report").made;
+        let revenue: Vec<_> = made.sites.iter().filter(|(_, figures)| figures.revenue > Nanos::ZERO).map(|(site, _)| site).collect();
+        assert_eq!(revenue, [&Some("site_local".parse().expect("a site"))]);
+        exit(&world, &job, DONE).await;
         world.assert_all_over().await;
     }
 
