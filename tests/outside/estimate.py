@@ -4,7 +4,8 @@
     sublet --json estimate --demand FILE --policy NAME --schedule SCHEDULE > FIGURES
     python3 tests/outside/estimate.py FILE SCHEDULE FIGURES [JOBS]
 
-FILE is rows of demand or what `sacct -D -X -P` printed; the accounting is read again, too (`slurm.py`).
+FILE is rows of demand, what `sacct -D -X -P` printed or what Prometheus answered; these are read again, too
+(`slurm.py`, `prometheus.py`).
 Nothing of Sublet is used: idle time, collisions, evictions, promises, compensation and revenue follow
 from what ran when, and the bound from its definition, by a slow and different way. JOBS is the file of
 --jobs: who came, started, waited, was done or interrupted, and that all that ran is useful, lost or going
@@ -18,6 +19,7 @@ import json
 import sys
 from fractions import Fraction
 
+import prometheus
 import slurm
 
 CLASSES = ["n0", "n2m", "n15m", "n1h", "n24h", "firm"]
@@ -158,6 +160,9 @@ def main(demand_path, schedule_path, figures_path, jobs_path=None):
     if "accounting" in head:
         demand, end = slurm.demand(demand_path, head["accounting"])
         assert end == head["end_s"], f"the accounting ends at {end}, the schedule at {head['end_s']}"
+    elif "recording" in head:
+        demand, end = prometheus.demand(demand_path, head["recording"])
+        assert end == head["end_s"], f"the recording ends at {end}, the schedule at {head['end_s']}"
     else:
         demand = read_demand(demand_path)
     for start, until in head["outages"]:

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use sublet_core::error::Error;
 
-use crate::estimate::demand::{Demand, SPAN_MAX_S};
+use crate::estimate::demand::{Demand, SPAN_MAX_S, Step};
 use crate::estimate::jobs;
 use crate::estimate::sacct::{self, Clock, PoolBy, Reading, Unit};
-use crate::estimate::{csv, demand};
+use crate::estimate::{csv, demand, prometheus};
+use crate::kubernetes;
 
 /// Longest message of a refusal, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1_024;
@@ -57,6 +58,38 @@ pub fn demand_accounting(data: &[u8]) {
     }
 }
 
+/// What Prometheus answered.
+pub fn demand_recording(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match prometheus::parse(text) {
+        Ok(recorded) => {
+            assert!(recorded.step_s > 0);
+            assert_history(&recorded.demand);
+            // Where nothing is known, nothing is idle, and no step says what the one before it said.
+            for pool in &recorded.demand.pools {
+                assert!(pool.steps.iter().all(|step| step.valid || step.in_use == 0 && step.idle() == 0));
+                let same = |pair: &[Step]| Step { at_s: pair[1].at_s, ..pair[0] } == pair[1];
+                assert!(!pool.steps.windows(2).any(same));
+            }
+        }
+        Err(error) => assert_helps(&error),
+    }
+}
+
+/// A listing of a Kubernetes cluster, whichever resource is counted.
+pub fn demand_listing(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for resource in [None, Some("nvidia.com/gpu"), Some("cpu")] {
+        match kubernetes::observe(text, resource) {
+            Ok(seen) => {
+                assert!(seen.capacity > 0 && seen.in_use <= seen.capacity);
+                assert!(seen.remarks.iter().all(|remark| remark.len() <= MESSAGE_BYTES_MAX));
+            }
+            Err(error) => assert_helps(&error),
+        }
+    }
+}
+
 /// The jobs of customers.
 pub fn demand_jobs(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -85,5 +118,5 @@ fn assert_helps(error: &Error) {
 
 #[cfg(test)]
 mod tests {
-    sublet_fuzz::tests!(Quick: demand_accounting, demand_jobs, demand_rows);
+    sublet_fuzz::tests!(Quick: demand_accounting, demand_jobs, demand_listing, demand_recording, demand_rows);
 }

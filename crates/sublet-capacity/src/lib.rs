@@ -23,6 +23,7 @@ pub mod estimate;
 pub mod fuzzing;
 mod hourly;
 mod index;
+pub mod kubernetes;
 mod market;
 mod order;
 mod place;
@@ -54,6 +55,8 @@ pub use snapshot::{Cover, CoverBound, DeviceView, LeaseStage, LeaseView, Ordered
 mod calendar_tests;
 #[cfg(test)]
 mod curve_tests;
+#[cfg(test)]
+mod kubernetes_tests;
 #[cfg(test)]
 mod price_tests;
 #[cfg(test)]

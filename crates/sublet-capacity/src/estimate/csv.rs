@@ -15,7 +15,7 @@ pub const UNITS_MAX: u32 = 10_000_000;
 /// Longest text that an error repeats, in characters.
 const SHOWN_MAX: usize = 30;
 /// Most pools of a file.
-const POOLS_MAX: usize = 10_000;
+pub(super) const POOLS_MAX: usize = 10_000;
 
 /// Where the columns are.
 struct Columns {

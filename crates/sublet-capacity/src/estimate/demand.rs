@@ -87,6 +87,15 @@ impl Demand {
         self
     }
 
+    /// The same history on a clock whose second 0 is so much earlier.
+    #[must_use]
+    pub fn shifted(mut self, by_s: i64) -> Self {
+        for step in self.pools.iter_mut().flat_map(|pool| &mut pool.steps) {
+            step.at_s = step.at_s.saturating_add(by_s);
+        }
+        Self { end_s: self.end_s.saturating_add(by_s), ..self }
+    }
+
     fn sum_at(&self, at_s: i64, next: &mut [usize]) -> Step {
         let mut sum = Step { at_s, capacity: 0, in_use: 0, queued: 0, valid: true };
         for (pool, next) in self.pools.iter().zip(next) {
@@ -103,16 +112,18 @@ impl Demand {
     }
 }
 
-/// The last instant plus the most frequent distance of two instants, the shortest among equals; a
-/// minute if there is only one instant.
+/// The last instant plus the most frequent distance of two instants.
 fn end_of(pools: &[Pool]) -> i64 {
     let mut instants: Vec<i64> = pools.iter().flat_map(|pool| &pool.steps).map(|step| step.at_s).collect();
     instants.sort_unstable();
     instants.dedup();
+    instants.last().map_or(0, |last| last + usual_gap(&instants))
+}
+
+/// The most frequent distance of two instants that rise, the shortest among equals; a minute if there is only one.
+pub(super) fn usual_gap(instants: &[i64]) -> i64 {
     let mut gaps: Vec<i64> = instants.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort_unstable();
-    let usual = gaps
-        .chunk_by(|left, right| left == right)
-        .fold((60, 0), |best, run| if run.len() > best.1 { (run[0], run.len()) } else { best });
-    instants.last().map_or(0, |last| last + usual.0)
+    let runs = gaps.chunk_by(|left, right| left == right);
+    runs.fold((60, 0), |best, run| if run.len() > best.1 { (run[0], run.len()) } else { best }).0
 }

@@ -3,7 +3,7 @@
 //! [`replay`] lets a [`SellingPolicy`] sell through the history of a pool and counts; [`bound`] is what
 //! a seller would earn who knows the future. Integers only: seconds, units, parts per million.
 //!
-//! Demand is the owner's ([`csv`], [`sacct`]); who buys takes all there is, or is known too ([`finite`]).
+//! Demand is the owner's ([`csv`], [`sacct`], [`prometheus`]); who buys takes all there is, or is known too ([`finite`]).
 //!
 //! Deliberately absent: files, and text for people.
 
@@ -17,6 +17,7 @@ mod job_bound;
 pub mod jobs;
 pub mod layered;
 pub mod leases;
+pub mod prometheus;
 mod queue;
 pub mod replay;
 mod rules;
@@ -34,6 +35,8 @@ mod finite_tests;
 mod job_bound_tests;
 #[cfg(test)]
 mod layered_tests;
+#[cfg(test)]
+mod prometheus_tests;
 #[cfg(test)]
 mod sacct_tests;
 #[cfg(test)]

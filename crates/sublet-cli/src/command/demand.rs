@@ -8,12 +8,12 @@ use sublet_api::capacity::{Capacity, PoolCapacity};
 use sublet_api::client::Client;
 use sublet_api::demand::{DemandQuery, DemandStep, ImportDemand, ReportDemand};
 use sublet_api::time::Rfc3339;
-use sublet_capacity::estimate::csv;
 use sublet_capacity::estimate::demand::Step;
+use sublet_capacity::kubernetes;
 use sublet_core::error::{Error, ErrorCode, Result};
 use sublet_core::id::SiteId;
 
-use super::estimate_input::text_of;
+use super::estimate_input::{AccountingArgs, text_of};
 use crate::Context;
 use crate::render;
 
@@ -55,11 +55,17 @@ pub struct ReportArgs {
     #[command(flatten)]
     pool: PoolArgs,
     /// Units that are used outside, those on cordoned devices among them
-    #[arg(long, value_name = "N")]
-    in_use: u32,
+    #[arg(long, value_name = "N", required_unless_present = "kubernetes")]
+    in_use: Option<u32>,
     /// Units that work outside waits for
     #[arg(long, value_name = "N", default_value_t = 0)]
     queued: u32,
+    /// Read both from what `kubectl get pods,nodes --all-namespaces -o json` prints; - is the standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["in_use", "queued", "unknown"])]
+    kubernetes: Option<PathBuf>,
+    /// Which resource of the nodes is the pool's, such as nvidia.com/gpu; the only one that is known if left out
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    resource: Option<String>,
     /// Nothing is known now, as in an outage
     #[arg(long)]
     unknown: bool,
@@ -73,40 +79,23 @@ pub struct ReportArgs {
 
 #[derive(Args, Debug)]
 pub struct ImportArgs {
-    /// Rows of `t_s,[pool,]capacity_gpus,in_use_gpus,queued_gpus,valid`; may be packed with gzip
+    /// Any file that `sublet estimate` reads: rows of `t_s,[pool,]capacity_gpus,in_use_gpus,queued_gpus,valid`, what `sacct
+    /// -D -X -P` prints, or what Prometheus answered; may be packed with gzip
     file: PathBuf,
     #[command(flatten)]
     pool: PoolArgs,
-    /// When second 0 of the file was; 1970 if left out
-    #[arg(long, value_name = "INSTANT")]
-    from: Option<Rfc3339>,
     /// Take all pools of the file as one
     #[arg(long)]
     merge_pools: bool,
+    #[command(flatten)]
+    accounting: AccountingArgs,
 }
 
 impl DemandCommand {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<()> {
         let client = context.client()?;
         match self {
-            Self::Report(args) => {
-                let (kind, pool) = args.pool.find(&client.capacity()?.data)?;
-                let body = ReportDemand {
-                    device_kind: kind,
-                    site: pool.site,
-                    at: args.at,
-                    in_use: args.in_use,
-                    queued: args.queued,
-                    valid: !args.unknown,
-                    good_for_seconds: args.good_for,
-                };
-                let said = client.report_demand(&body)?;
-                if context.json {
-                    return context.print_json(&said);
-                }
-                let (kind, site) = (render::plain(&said.device_kind), &said.site);
-                context.print(&format!("{} units of {kind} at {site} are used outside\n", said.in_use))
-            }
+            Self::Report(args) => args.run(context, &client),
             Self::Import(args) => args.run(context, &client),
             Self::List { pool, since } => {
                 let (kind, found) = pool.find(&client.capacity()?.data)?;
@@ -125,22 +114,59 @@ impl DemandCommand {
     }
 }
 
+impl ReportArgs {
+    fn run(self, context: &mut Context<'_>, client: &Client) -> Result<()> {
+        let (kind, pool) = self.pool.find(&client.capacity()?.data)?;
+        let (in_use, queued) = match &self.kubernetes {
+            None => (self.in_use.unwrap_or_default(), self.queued),
+            Some(path) => {
+                let text = text_of(path, "give what kubectl get pods,nodes --all-namespaces -o json prints", context)?;
+                let seen = kubernetes::observe(&text, self.resource.as_deref())?;
+                for remark in &seen.remarks {
+                    context.note(&format!("note: {remark}"))?;
+                }
+                if seen.capacity != pool.owned {
+                    context.note(&format!(
+                        "note: the nodes have {} of {}, and the pool has {} units",
+                        seen.capacity, seen.resource, pool.owned
+                    ))?;
+                }
+                (seen.in_use, seen.queued)
+            }
+        };
+        let body = ReportDemand {
+            device_kind: kind,
+            site: pool.site,
+            at: self.at,
+            in_use,
+            queued,
+            valid: !self.unknown,
+            good_for_seconds: self.good_for,
+        };
+        let said = client.report_demand(&body)?;
+        if context.json {
+            return context.print_json(&said);
+        }
+        let (kind, site) = (render::plain(&said.device_kind), &said.site);
+        context.print(&format!("{} units of {kind} at {site} are used outside\n", said.in_use))
+    }
+}
+
 impl ImportArgs {
     fn run(self, context: &mut Context<'_>, client: &Client) -> Result<()> {
         let (kind, pool) = self.pool.find(&client.capacity()?.data)?;
-        let demand = csv::parse(&text_of(&self.file, "give rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid")?)?;
+        let demand = self.accounting.read_history(&self.file, context)?;
         let demand = if self.merge_pools { demand.merged() } else { demand };
         let [series] = demand.pools.as_slice() else {
             let names: Vec<&str> = demand.pools.iter().map(|pool| pool.name.as_str()).take(10).collect();
             return Err(Error::new(ErrorCode::Usage, format!("the file has several pools: {}", names.join(", ")))
                 .alternative("give --merge-pools, or a file of one pool"));
         };
-        let from_s = self.from.map_or(0, |from| from.0.seconds());
-        let mut steps: Vec<DemandStep> = series.steps.iter().map(|step| to_wire(step, from_s)).collect();
+        let mut steps: Vec<DemandStep> = series.steps.iter().map(to_wire).collect();
         // What is between the file and the first observation is not known.
-        let end_s = demand.end_s.saturating_add(from_s);
-        if let Some(last) = steps.last().filter(|_| pool.observed_from.is_none_or(|observed| end_s < observed.0.seconds())) {
-            steps.push(DemandStep { at: end_s, in_use: 0, queued: 0, valid: false, ..last.clone() });
+        let is_before = pool.observed_from.is_none_or(|observed| demand.end_s < observed.0.seconds());
+        if let Some(last) = steps.last().filter(|_| is_before) {
+            steps.push(DemandStep { at: demand.end_s, in_use: 0, queued: 0, valid: false, ..last.clone() });
         }
         let mut added = 0;
         for rows in steps.chunks(ROWS_PER_CALL) {
@@ -154,9 +180,9 @@ impl ImportArgs {
     }
 }
 
-fn to_wire(step: &Step, from_s: i64) -> DemandStep {
+fn to_wire(step: &Step) -> DemandStep {
     let Step { at_s, capacity, in_use, queued, valid } = *step;
-    DemandStep { at: at_s.saturating_add(from_s), capacity, in_use, queued, valid }
+    DemandStep { at: at_s, capacity, in_use, queued, valid }
 }
 
 /// The recorded demand of a pool, oldest first.

@@ -1,4 +1,5 @@
-//! What `sublet estimate` reads: demand as rows or as Slurm's accounting, and the jobs of customers.
+//! What `sublet estimate` and `sublet demand` read: demand as rows, as Slurm's accounting or as what Prometheus recorded of
+//! Kubernetes, and the jobs of customers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,14 +9,19 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
+use sublet_api::time::Rfc3339;
 use sublet_capacity::estimate::csv;
 use sublet_capacity::estimate::demand::Demand;
 use sublet_capacity::estimate::jobs::{self, Job};
+use sublet_capacity::estimate::prometheus;
 use sublet_capacity::estimate::sacct::{self, Clock, PoolBy, Reading, Unit};
 use sublet_core::error::{Error, ErrorCode, Result};
 
 use crate::Context;
 
+/// What a file of demand may be.
+const DEMAND: &str =
+    "give rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid, what sacct -D -X -P prints, or what Prometheus answered";
 /// Largest file, in bytes, unpacked.
 const FILE_MAX_BYTES: u64 = 1 << 30;
 
@@ -50,7 +56,8 @@ pub(super) struct AccountingArgs {
     /// Where the times are of, as Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE", help_heading = "Reading sacct")]
     time_zone: Option<String>,
-    /// What sacct had as -S, if the jobs since then are to be used to the first second
+    /// What sacct had as -S, if the jobs since then are to be used to the first second; of rows that are imported, when
+    /// their second 0 was
     #[arg(long, value_name = "TIME", help_heading = "Reading sacct")]
     from: Option<String>,
     /// What sacct had as -E, likewise
@@ -79,9 +86,30 @@ pub(super) struct JobArgs {
 }
 
 impl AccountingArgs {
-    /// The demand of a file.
+    /// The demand of a file, on its own clock.
     pub(super) fn read(&self, path: &Path, context: &mut Context<'_>) -> Result<Found> {
-        let Found { mut demand, mut head } = self.read_whole(path, context)?;
+        let text = text_of(path, DEMAND, context)?;
+        if !is_accounting(&text) {
+            self.refuse_for_rows(self.from.is_some())?;
+        }
+        let found = self.parse(&text, context)?;
+        self.with_outages(found, context)
+    }
+
+    /// The demand of a file, in seconds since 1970; of rows, `--from` says when their second 0 was.
+    pub(super) fn read_history(&self, path: &Path, context: &mut Context<'_>) -> Result<Demand> {
+        let text = text_of(path, DEMAND, context)?;
+        let mut found = self.parse(&text, context)?;
+        if !is_accounting(&text) {
+            self.refuse_for_rows(self.from.is_some() && prometheus::is_answer(&text))?;
+            let from = self.from.as_ref().map(|from| from.parse::<Rfc3339>()).transpose()?;
+            found.demand = found.demand.shifted(from.map_or(0, |from| from.0.seconds()));
+        }
+        Ok(self.with_outages(found, context)?.demand)
+    }
+
+    fn with_outages(&self, found: Found, context: &mut Context<'_>) -> Result<Found> {
+        let Found { mut demand, mut head } = found;
         let clock = Clock::new(self.time_zone.as_deref().unwrap_or("UTC"))?;
         let mut outages = Vec::new();
         for text in &self.outage {
@@ -94,17 +122,18 @@ impl AccountingArgs {
         Ok(Found { demand, head })
     }
 
-    fn read_whole(&self, path: &Path, context: &mut Context<'_>) -> Result<Found> {
-        let text = text_of(path, "give rows t_s,capacity_gpus,in_use_gpus,queued_gpus,valid, or what sacct -D -X -P prints")?;
-        if !sacct::is_sacct(&text) {
-            self.refuse_for_rows()?;
-            return Ok(Found { demand: csv::parse(&text)?, head: json!({}) });
+    fn parse(&self, text: &str, context: &mut Context<'_>) -> Result<Found> {
+        if prometheus::is_answer(text) {
+            let recorded = prometheus::parse(text)?;
+            note_all(&recorded.remarks, context)?;
+            return Ok(Found { demand: recorded.demand, head: json!({ "recording": { "step_seconds": recorded.step_s } }) });
+        }
+        if !sacct::is_sacct(text) {
+            return Ok(Found { demand: csv::parse(text)?, head: json!({}) });
         }
         let reading = self.reading()?;
-        let accounting = sacct::parse(&text, &reading)?;
-        for remark in &accounting.remarks {
-            context.note(&format!("note: {remark}"))?;
-        }
+        let accounting = sacct::parse(text, &reading)?;
+        note_all(&accounting.remarks, context)?;
         let how = json!({
             "unit": reading.unit.as_str(),
             "pool_by": reading.pool_by.as_str(),
@@ -117,20 +146,21 @@ impl AccountingArgs {
         Ok(Found { demand: accounting.demand, head: json!({ "accounting": how }) })
     }
 
-    fn refuse_for_rows(&self) -> Result<()> {
+    /// `from` says whether `--from` says nothing of this file.
+    fn refuse_for_rows(&self, from: bool) -> Result<()> {
         let given = [
             ("--capacity", !self.capacity.is_empty()),
             ("--unit", self.unit.is_some()),
             ("--pool-by", self.pool_by.is_some()),
             ("--time-zone", self.time_zone.is_some()),
-            ("--from", self.from.is_some()),
+            ("--from", from),
             ("--until", self.until.is_some()),
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(Error::new(ErrorCode::Usage, format!("{name} is about what sacct prints, and the file is not that"))
-                    .alternative(format!("leave {name} out: the columns of the file say it"))
+                    .alternative(format!("leave {name} out: the file says it itself"))
                     .alternative("give the text of sacct -D -X -P with its heading"))
             }
         }
@@ -174,6 +204,15 @@ impl AccountingArgs {
     }
 }
 
+/// Whatever Slurm may have printed, JSON among it.
+fn is_accounting(text: &str) -> bool {
+    sacct::is_sacct(text) && !prometheus::is_answer(text)
+}
+
+fn note_all(remarks: &[String], context: &mut Context<'_>) -> Result<()> {
+    remarks.iter().try_for_each(|remark| context.note(&format!("note: {remark}")))
+}
+
 impl JobArgs {
     pub(super) fn checkpoint_s(&self) -> Option<i64> {
         self.checkpoint_seconds.map(i64::from)
@@ -183,7 +222,7 @@ impl JobArgs {
     pub(super) fn read(&self, demand: &Demand, context: &mut Context<'_>) -> Result<Option<Vec<Job>>> {
         let Some(path) = &self.jobs else { return Ok(None) };
         let start_s = demand.end_s - demand.span_s();
-        let found = jobs::parse(&text_of(path, "give rows arrival_s,gpus,duration_s")?)?.on_clock(start_s);
+        let found = jobs::parse(&text_of(path, "give rows arrival_s,gpus,duration_s", context)?)?.on_clock(start_s);
         if found.rounded > 0 {
             context.note(&format!("note: {} jobs asked for a part of a unit and get a whole one", found.rounded))?;
         }
@@ -242,14 +281,20 @@ fn span(text: &str, clock: &Clock) -> Result<(i64, i64)> {
     if from_s < until_s { Ok((from_s, until_s)) } else { Err(wrong(format!("--outage {text} ends before it begins"))) }
 }
 
-pub(super) fn text_of(path: &Path, remedy: &str) -> Result<String> {
+/// The text of a file, or of the standard input if the path is `-`.
+pub(super) fn text_of(path: &Path, remedy: &str, context: &mut Context<'_>) -> Result<String> {
+    let is_input = path.as_os_str() == "-";
+    let name = if is_input { "the standard input".to_owned() } else { path.display().to_string() };
     let unreadable = |message: String| {
-        Error::new(ErrorCode::Usage, format!("{}: {message}", path.display()))
-            .alternative(format!("{remedy}, as text or packed with gzip"))
+        Error::new(ErrorCode::Usage, format!("{name}: {message}")).alternative(format!("{remedy}, as text or packed with gzip"))
     };
-    let file = File::open(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    let is_packed = path.extension().is_some_and(|extension| extension == "gz");
-    let reader: Box<dyn Read> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let reader: Box<dyn Read + '_> = if is_input {
+        Box::new(&mut *context.input)
+    } else {
+        let file = File::open(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let is_packed = path.extension().is_some_and(|extension| extension == "gz");
+        if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) }
+    };
     let mut bytes = Vec::new();
     let read = reader.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|error| unreadable(format!("cannot be read: {error}")))?;

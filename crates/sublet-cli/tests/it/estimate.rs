@@ -197,6 +197,53 @@ fn an_accounting_is_read_as_it_is_and_its_figures_are_found_again() {
     insta::assert_snapshot!(format!("{}\n{}", printed.out, printed.err));
 }
 
+/// Two answers of Prometheus that follow each other: two pools with a hole in both and one in one of them.
+fn recording() -> String {
+    let answer = |minutes: std::ops::Range<u32>| {
+        let series = |name: &str, pool: &str, of: &dyn Fn(u32) -> Option<u32>| {
+            let samples = minutes.clone().filter(|minute| !(400..430).contains(minute));
+            let samples = samples.filter_map(|minute| of(minute).map(|units| format!("[{},\"{units}\"]", 60 * minute)));
+            let samples: Vec<String> = samples.collect();
+            format!(r#"{{"metric":{{"series":"{name}","pool":"{pool}"}},"values":[{}]}}"#, samples.join(","))
+        };
+        let rows = [
+            series("capacity_gpus", "h100", &|minute| Some(if minute > 700 { 24 } else { 32 })),
+            series("in_use_gpus", "h100", &|minute| (minute % 50 > 3).then_some(6 + minute / 20 % 17)),
+            series("queued_gpus", "h100", &|minute| (minute % 90 < 9).then_some(4)),
+            series("capacity_gpus", "l4", &|minute| (!(500..520).contains(&minute)).then_some(8)),
+            series("in_use_gpus", "l4", &|minute| Some(minute / 200 % 5)),
+        ];
+        format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{}]}}}}"#, rows.join(","))
+    };
+    format!("{}\n{}\n", answer(0..600), answer(600..1_400))
+}
+
+#[test]
+fn a_recording_of_prometheus_is_read_as_it_is_and_its_figures_are_found_again() {
+    let folder = folder("recording");
+    let (demand, schedule) = (folder.join("answers.json"), folder.join("schedule.jsonl"));
+    std::fs::write(&demand, recording()).unwrap();
+    for policy in ["static-10", "default"] {
+        let printed = estimate(&demand, &["--policy", policy, "--outage", "60000/61500", "--schedule", text(&schedule)]);
+        let (ok, said) = scored(&demand, &schedule, &printed);
+        assert!(ok, "{policy}: {said}");
+        assert!(printed.err.contains("seconds of 'h100' without a sample of the capacity, in which nothing is known: 1800"));
+        assert!(printed.err.contains("seconds of 'l4' without a sample of the capacity, in which nothing is known: 3000"));
+        assert!(printed.out.contains("\"sold_share\""), "{}", printed.out);
+    }
+    let from_input = Terminal { input: recording().leak(), ..Terminal::default() }.run(&[
+        "--json",
+        "estimate",
+        "--demand",
+        "-",
+        "--policy",
+        "static-10",
+    ]);
+    assert_eq!(from_input.out, estimate(&demand, &["--policy", "static-10"]).out);
+    let words = ["estimate", "--demand", text(&demand), "--capacity", "8"];
+    assert!(Terminal::default().run(&words).err.contains("leave --capacity out"));
+}
+
 #[test]
 fn jobs_of_customers_are_told_beside_the_owners_figures() {
     let folder = folder("jobs");
