@@ -6,7 +6,10 @@ use super::csv;
 use super::demand::Step;
 use super::prometheus::{is_answer, parse};
 
-fn answer(series: &[(&str, &str, &[(i64, &str)])]) -> String {
+/// Its name, its pool, its samples.
+type Series<'a> = (&'a str, &'a str, &'a [(i64, &'a str)]);
+
+fn answer(series: &[Series<'_>]) -> String {
     let mut rows = Vec::new();
     for (name, pool, samples) in series {
         let values: Vec<String> = samples.iter().map(|(at_s, units)| format!("[{at_s},\"{units}\"]")).collect();
